@@ -1,0 +1,30 @@
+"""A shelf that fills itself from the files of a folder.
+
+One file holds one entry, named as the file: ``tasks/ioi.py`` defines ``ioi``. Adding the file is the whole registration.
+Names are read from the folder, so listing them imports nothing.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+class Shelf:
+    """The entries of one package folder; unknown names are answered with the list of known ones."""
+
+    def __init__(self, package: str, noun: str, besides: tuple[str, ...] = ()) -> None:
+        self.package, self.noun, self._besides = package, noun, besides
+
+    def names(self) -> list[str]:
+        """Names of all entries, sorted; files in ``besides`` and private files are not entries."""
+        spec = find_spec(self.package)
+        assert spec is not None and spec.submodule_search_locations, self.package
+        files = Path(next(iter(spec.submodule_search_locations))).glob("*.py")
+        return sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._besides)
+
+    def get(self, name: str) -> Any:
+        """The entry called ``name``. Raises LookupError with the known names for any other."""
+        if name not in self.names():
+            raise LookupError(f"No {self.noun} is called {name!r}. There are: {', '.join(self.names())}.")
+        return getattr(import_module(f"{self.package}.{name}"), name)

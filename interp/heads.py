@@ -1,0 +1,147 @@
+"""Who is measured: a head, and one number for each head or each token.
+
+Heads are query heads, counted from 0, written ``L5H1``. Effects have the sign ``metric(changed) - metric(clean)``: a negative
+effect means that the head helped.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from interp.records import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Head(NamedTuple):
+    """A query head, both indices from 0. Prints as ``L5H1``."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """The head written as ``L5H1``, ``5.1`` or ``5-1``. Raises ValueError for anything else."""
+        found = re.fullmatch(r"[Ll]?(\d+)\s*(?:[Hh]|[.-])\s*(\d+)", text.strip())
+        if not found:
+            raise ValueError(f"{text!r} is not a head: write L5H1, 5.1 or 5-1 (layer, head; both from 0).")
+        return cls(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """One number per head.
+
+    ``values`` has shape [n_layers, n_heads] and holds NaN where a head was not measured; infinite values and a table without
+    any number are refused. ``unit`` and ``bounds`` (inclusive, None = unbounded) belong to the number; ``record`` says how it
+    was made.
+    """
+
+    name: str
+    values: np.ndarray
+    unit: str
+    bounds: tuple[float | None, float | None]
+    record: RunRecord
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2:
+            raise ValueError(f"HeadScores {self.name!r} needs values [n_layers, n_heads], not shape {self.values.shape}.")
+        _check_numbers(f"HeadScores {self.name!r}", self.values, self.bounds)
+
+    def __getitem__(self, head: Head | tuple[int, int]) -> float:
+        return float(self.values[head[0], head[1]])
+
+    def top(self, k: int, *, by: str = "magnitude") -> list[Head]:
+        """The ``k`` heads with the largest values, in order; ``by`` is ``magnitude``, ``highest`` or ``lowest``. Ties keep
+        head order; unmeasured heads are never returned."""
+        keys = {"magnitude": -np.abs(self.values), "highest": -self.values, "lowest": self.values}
+        if by not in keys:
+            raise ValueError(f"by={by!r} is not an order. There are: {', '.join(keys)}.")
+        flat = keys[by].ravel()
+        order = [i for i in np.argsort(flat, kind="stable") if not np.isnan(flat[i])]
+        return [Head(*divmod(int(i), self.values.shape[1])) for i in order[:k]]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Long table with columns layer, head, label, metric, value, unit."""
+        import pandas as pd
+
+        layers, heads = np.indices(self.values.shape)
+        rows = {"layer": layers.ravel().astype("int32"), "head": heads.ravel().astype("int32")}
+        frame = pd.DataFrame(rows)
+        frame["label"] = [str(Head(*pair)) for pair in zip(frame["layer"], frame["head"], strict=True)]
+        frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
+        return frame
+
+    def plot(self, **options: Any) -> Any:
+        """Layer x head heat map (a plotly figure); options as in ``interp.figures.head_map``."""
+        from importlib import import_module
+
+        return import_module("interp.figures").head_map(self, **options)
+
+    def save(self, folder: str | Any) -> Any:
+        """Writes the table and its record to a run directory and returns its path."""
+        from importlib import import_module
+
+        return import_module("interp.store").save_scores(self, folder)
+
+    def _repr_html_(self) -> str:
+        return _table_html(self.to_dataframe().pivot(index="layer", columns="head", values="value"), self.name, self.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """One number per token: ``values`` and ``tokens`` have shape [batch, pos]; see ``HeadScores`` for the rest."""
+
+    name: str
+    values: np.ndarray
+    tokens: tuple[tuple[str, ...], ...]
+    unit: str
+    bounds: tuple[float | None, float | None]
+    record: RunRecord
+    example: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        shape = (len(self.tokens), len(self.tokens[0]) if self.tokens else 0)
+        if self.values.shape != shape:
+            raise ValueError(f"TokenScores {self.name!r} has values of shape {self.values.shape} for tokens of shape {shape}.")
+        _check_numbers(f"TokenScores {self.name!r}", self.values, self.bounds)
+
+    def top(self, k: int) -> list[tuple[int, int]]:
+        """The ``k`` (batch, pos) cells with the largest values, in order."""
+        order = [i for i in np.argsort(-self.values.ravel(), kind="stable") if not np.isnan(self.values.ravel()[i])]
+        return [(int(i) // self.values.shape[1], int(i) % self.values.shape[1]) for i in order[:k]]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Long table with columns example, pos, token, metric, value, unit."""
+        import pandas as pd
+
+        batch, pos = np.indices(self.values.shape)
+        tokens = [token for row in self.tokens for token in row]
+        frame = pd.DataFrame({"example": batch.ravel().astype("int32"), "pos": pos.ravel().astype("int32"), "token": tokens})
+        frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
+        return frame
+
+    def _repr_html_(self) -> str:
+        return _table_html(self.to_dataframe(), self.name, self.unit)
+
+
+def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None]) -> None:
+    if np.isinf(values).any() or not np.isfinite(values).any():
+        raise ValueError(f"{what} holds infinite values or no number at all: the run that made it is broken.")
+    low, high = bounds
+    if (low is not None and np.nanmin(values) < low - 1e-6) or (high is not None and np.nanmax(values) > high + 1e-6):
+        raise ValueError(f"{what} has values from {np.nanmin(values):g} to {np.nanmax(values):g}, outside its bounds {bounds}.")
+
+
+def _table_html(frame: pd.DataFrame, name: str, unit: str) -> str:
+    from html import escape
+
+    return f"<p><b>{escape(name)}</b> ({escape(unit)})</p>" + frame.to_html(max_rows=60, float_format="{:.3f}".format)

@@ -1,0 +1,6 @@
+"""What may be changed in a run: one type, one equation, a constructor for each change."""
+
+from interp.interventions.ablations import mean, patch, resample, scale, uniform, zero
+from interp.interventions.intervention import Intervention, Place
+
+__all__ = ["Intervention", "Place", "mean", "patch", "resample", "scale", "uniform", "zero"]

@@ -1,0 +1,70 @@
+"""The one form of a change to a run.
+
+Where it applies, the activation becomes ``x + strength * (default(x) - x)``. ``strength=0`` is the identity, bit for bit; values
+between 0 and 1 are the straight path that integrated gradients walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from interp.heads import Head
+
+if TYPE_CHECKING:
+    import torch
+
+SITES = ("z", "pattern")
+
+
+class Place(NamedTuple):
+    """What a default may know about the slice it is given.
+
+    ``rows`` are the example indices of the batch, ``positions`` the token positions of the slice, ``visible`` (pattern only) says
+    which keys each query may see: [batch query key], broadcastable.
+    """
+
+    head: Head
+    rows: torch.Tensor
+    positions: torch.Tensor
+    visible: torch.Tensor | None = None
+
+
+Default = Callable[["torch.Tensor", Place], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change of some heads at one site.
+
+    ``site`` is ``z`` (the head's output before W_O, slices [batch pos d_head]) or ``pattern`` (attention weights, slices
+    [batch query key]). ``positions`` is ``all``, ``end``, the name of a mark, or token indices (query positions at ``pattern``).
+    ``label`` says in a table what was done.
+    """
+
+    site: str
+    heads: tuple[Head, ...]
+    default: Default
+    label: str
+    positions: str | tuple[int, ...] = "all"
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.site not in SITES:
+            raise ValueError(f"Intervention {self.label!r}: site {self.site!r} is not one of {', '.join(SITES)}.")
+        if not self.heads:
+            raise ValueError(f"Intervention {self.label!r} names no head.")
+        if len(set(self.heads)) != len(self.heads):
+            raise ValueError(f"Intervention {self.label!r} names a head twice: {', '.join(map(str, self.heads))}.")
+
+    def apply(self, x: torch.Tensor, place: Place) -> torch.Tensor:
+        """``x + strength * (default(x) - x)``; the tensor itself when ``strength`` is 0, the default itself when it is 1."""
+        if self.strength == 0:
+            return x
+        changed = self.default(x, place).to(x.dtype).expand_as(x)
+        return changed if self.strength == 1 else x + self.strength * (changed - x)
+
+    def at(self, strength: float) -> Intervention:
+        """The same change at another strength."""
+        return replace(self, strength=strength)

@@ -1,0 +1,138 @@
+"""A loaded model and the facts about it that other rooms rely on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from interp.heads import Head
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without running it.
+
+    Sizes are TransformerLens's words. ``windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
+    ``positions`` is rotary, learned, alibi or none. ``parallel`` says that attention and MLP of a block read the same input.
+    ``max_length`` is None where nothing bounds it. ``weights`` is a digest of all parameters.
+    """
+
+    name: str
+    architecture: str
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_model: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    max_length: int | None
+    positions: str
+    windows: tuple[int | None, ...]
+    parallel: bool
+    causal: bool
+    prepend_bos: bool
+    bos_token_id: int | None
+    n_parameters: int
+    dtype: str
+    revision: str
+    weights: str
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // self.n_kv_heads
+
+    def kv_head(self, head: Head) -> int:
+        """Index of the key/value head that this query head reads."""
+        return head.head // self.group_size
+
+    def heads(self) -> list[Head]:
+        """All heads, layer by layer."""
+        return [Head(layer, head) for layer in range(self.n_layers) for head in range(self.n_heads)]
+
+    def check_head(self, head: Head) -> Head:
+        """The head itself. Raises LookupError when the model has no such head."""
+        if not (0 <= head.layer < self.n_layers and 0 <= head.head < self.n_heads):
+            raise LookupError(
+                f"Head {head} does not exist: {self.name} has layers 0-{self.n_layers - 1} and heads 0-{self.n_heads - 1}."
+            )
+        return head
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a plain Hugging Face causal model are: what the engine needs to restart it in the middle.
+
+    ``attentions[l]`` is the attention module of ``blocks[l]``, ``outputs[l]`` its output projection (input: the heads' z, merged),
+    ``final_norm`` and ``unembed`` turn the last residual into logits.
+    """
+
+    blocks: tuple[nn.Module, ...]
+    attentions: tuple[nn.Module, ...]
+    outputs: tuple[nn.Module, ...]
+    final_norm: nn.Module
+    unembed: nn.Module
+
+
+class Model:
+    """A causal language model, ready to be run and changed.
+
+    ``hf`` is the plain Hugging Face module (None for TransformerLens-native models); ``bridge`` is TransformerLens's view of the same
+    weights, made on first use; ``layout`` is None where the parts of ``hf`` could not be found, and the engine then takes the
+    slower road through ``bridge``. A bridge is not safe to use from two threads: hold ``lock`` around every run.
+    """
+
+    def __init__(self, facts: ModelFacts, tokenizer: Any, hf: nn.Module | None, layout: Layout | None, bridge: Any = None) -> None:
+        self.facts, self.tokenizer, self.hf, self.layout = facts, tokenizer, hf, layout
+        self.lock = threading.RLock()
+        if bridge is not None:
+            self.__dict__["bridge"] = bridge
+
+    @cached_property
+    def bridge(self) -> Any:
+        """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
+        from interp.models.bridge import bridge_of
+
+        with self.lock:
+            return bridge_of(self)
+
+    @property
+    def device(self) -> torch.device:
+        return next((self.hf or self.bridge).parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((self.hf or self.bridge).parameters()).dtype
+
+    def to_tokens(self, text: str) -> list[int]:
+        """Token ids of a whole prompt, with BOS where the model's facts say that it is prepended. Raises ValueError without a tokenizer."""
+        ids = self.fragment(text)
+        return [self.facts.bos_token_id, *ids] if self.facts.prepend_bos and self.facts.bos_token_id is not None else ids
+
+    def fragment(self, text: str) -> list[int]:
+        """Token ids of a piece of text: no BOS, no other special token added."""
+        return list(self._need_tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    def to_words(self, ids: Iterable[int]) -> list[str]:
+        """The text of each token by itself."""
+        return [self._need_tokenizer().decode([int(i)]) for i in ids]
+
+    def to_text(self, ids: Sequence[int]) -> str:
+        return self._need_tokenizer().decode([int(i) for i in ids])
+
+    def _need_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise ValueError(f"{self.facts.name} was loaded without a tokenizer: give it token ids instead of text.")
+        return self.tokenizer
+
+    def __repr__(self) -> str:
+        f = self.facts
+        return f"Model({f.name!r}, {f.n_layers} layers x {f.n_heads} heads, {f.n_parameters:,} parameters, {f.dtype})"

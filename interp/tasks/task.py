@@ -1,0 +1,100 @@
+"""The one form of a question whose answer is known.
+
+A task file writes ``Prompt``s (text); ``make_task`` turns them into ``Example``s (token ids) with the model's own tokenizer. Clean
+and corrupted prompts of one example always have the same number of tokens; different examples may differ in length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from interp.records import digest
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as text.
+
+    ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and ``distractors`` are single words
+    that could come next. ``marks`` name places of the clean text as half-open character spans (needle, subject, S1 ...).
+    """
+
+    clean: str
+    corrupted: str
+    answers: tuple[str, ...]
+    distractors: tuple[str, ...]
+    marks: dict[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question as token ids. ``marks`` are half-open token spans; the answer is predicted by the last position."""
+
+    clean: tuple[int, ...]
+    corrupted: tuple[int, ...]
+    answers: tuple[int, ...]
+    distractors: tuple[int, ...]
+    marks: dict[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of examples with the metric that judges them.
+
+    ``metric`` is the name of an outcome (``logit_diff``, ``prob_diff`` ...); ``arguments`` are what the task was made with, seed
+    included, and with the model's tokenizer they determine the examples.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    metric: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise ValueError(f"Task {self.name!r} has no examples: give at least one prompt.")
+        for i, example in enumerate(self.examples):
+            if len(example.clean) != len(example.corrupted):
+                raise ValueError(
+                    f"Task {self.name!r}, example {i}: the clean prompt has {len(example.clean)} tokens, the corrupted one "
+                    f"{len(example.corrupted)}. They must be equal, position by position: change a word of one of them."
+                )
+            if not example.clean or not example.answers:
+                raise ValueError(f"Task {self.name!r}, example {i}: the prompt or its answer is empty.")
+            if set(example.answers) & set(example.distractors):
+                raise ValueError(f"Task {self.name!r}, example {i}: one token is both an answer and a distractor.")
+            for mark, (start, end) in example.marks.items():
+                if not 0 <= start < end <= len(example.clean):
+                    raise ValueError(f"Task {self.name!r}, example {i}: mark {mark!r} is {start}:{end}, outside the prompt.")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    @property
+    def marks(self) -> list[str]:
+        """Names of the marks that every example has."""
+        shared = set.intersection(*(set(e.marks) for e in self.examples))
+        return sorted(shared)
+
+    def by_length(self) -> dict[int, list[int]]:
+        """Indices of the examples of each prompt length, lengths ascending."""
+        groups: dict[int, list[int]] = {}
+        for i, example in enumerate(self.examples):
+            groups.setdefault(len(example.clean), []).append(i)
+        return dict(sorted(groups.items()))
+
+    def select(self, indices: Sequence[int]) -> Task:
+        """The same task with only these examples, in this order."""
+        return Task(self.name, tuple(self.examples[i] for i in indices), self.metric, self.arguments)
+
+    def digest(self) -> str:
+        """Fingerprint of the token ids, answers and marks: equal exactly when every example is equal."""
+        rows = [[e.clean, e.corrupted, e.answers, e.distractors, sorted(e.marks.items())] for e in self.examples]
+        return digest([self.name, rows])
