@@ -1,0 +1,53 @@
+# Every target makes .venv when it is missing or older than what it is made from. torch comes first and by its pinned version,
+# so that a CPU build at hand (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL) is taken and no GPU build is pulled.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Workers times threads must not exceed the cores: each test worker computes on one thread.
+WORKERS ?= auto
+export HF_HUB_DISABLE_TELEMETRY := 1
+export WANDB_MODE := disabled
+
+.PHONY: demo test test-slow lint format bench wheel clean
+
+demo: $(VENV)/.package
+	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
+	$(BIN)/interp show runs/demo-ioi
+
+test: $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+
+test-slow: $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 4
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python interp
+
+format: $(VENV)/.tools
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.tools
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+wheel: $(VENV)/.tools
+	$(BIN)/python -m build --no-isolation --wheel
+
+clean:
+	rm -rf $(VENV) build dist
+
+# The package as a user has it.
+$(VENV)/.package: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interp needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) -e .
+	touch $@
+
+# What the tests and checks need besides.
+$(VENV)/.tools: $(VENV)/.package
+	$(PIP) -e '.[app,test,dev]'
+	touch $@
