@@ -90,7 +90,9 @@ class Model:
     slower road through ``bridge``. A bridge is not safe to use from two threads: hold ``lock`` around every run.
     """
 
-    def __init__(self, facts: ModelFacts, tokenizer: Any, hf: nn.Module | None, layout: Layout | None, bridge: Any = None) -> None:
+    def __init__(
+        self, facts: ModelFacts, tokenizer: Any, hf: nn.Module | None, layout: Layout | None, bridge: Any = None
+    ) -> None:
         self.facts, self.tokenizer, self.hf, self.layout = facts, tokenizer, hf, layout
         self.lock = threading.RLock()
         if bridge is not None:

@@ -1,0 +1,58 @@
+"""TransformerLens's view of a loaded model.
+
+The bridge wraps modules in place, so it gets a twin of the plain model: its own modules over the same parameters. The plain
+model keeps its speed and its attention function; memory holds the weights once.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from interp.models.model import Model
+
+
+def bridge_of(model: Model) -> Any:
+    """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern kept after a run.
+
+    Raises ValueError when TransformerLens does not know the architecture.
+    """
+    if model.hf is None:
+        raise ValueError(f"{model.facts.name} has no Hugging Face module to build a bridge from.")
+    prepare_transformer_lens()
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    plain = twin(model.hf)
+    plain.set_attn_implementation("eager")
+    architecture = type(plain).__name__
+    try:
+        bridge = build_bridge_from_module(plain, architecture, hf_config=plain.config, model_name=model.facts.name)
+    except Exception as error:  # a bridge builder fails in as many ways as there are adapters
+        raise ValueError(f"TransformerLens cannot wrap {architecture} ({model.facts.name}): {error}") from error
+    for block in bridge.blocks:
+        block.attn.__dict__.pop("_pattern", None)
+    return bridge.eval()
+
+
+def twin(hf: nn.Module) -> Any:
+    """A second module tree with its own configuration and buffers over the same parameters (shared storage)."""
+    return copy.deepcopy(hf, {id(p): p for p in hf.parameters()})
+
+
+def prepare_transformer_lens() -> None:
+    """Imports TransformerLens and switches off, for this process, its package installer and its stored patterns.
+
+    The installer runs ``pip install torchvision`` when a multimodal processor cannot be loaded. Fused-QKV attention keeps the
+    last pattern of every layer alive, which nothing reads and which multiplies the memory of a long run.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from transformer_lens.model_bridge.generalized_components.joint_qkv_attention import JointQKVAttentionBridge
+        from transformer_lens.model_bridge.sources.transformers import helpers
+
+    helpers._ensure_torchvision = lambda: False
+    JointQKVAttentionBridge._pattern = property(lambda self: None, lambda self, value: None)  # pyright: ignore

@@ -1,0 +1,57 @@
+"""Where the parts of a plain Hugging Face model are, so that the engine can restart it in the middle.
+
+One short table of attribute names serves every architecture listed in ``KNOWN``. ``final_norm`` and ``unembed`` give the
+logits up to the final soft cap that Gemma 2 and 3 may declare (``config.final_logit_softcapping``).
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from interp.models.model import Layout
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KNOWN = frozenset("gpt2 llama mistral qwen2 qwen3 gemma gemma2 gemma3_text gpt_neox phi phi3 opt gptj bloom falcon".split())
+BLOCKS = ("transformer.h", "model.layers", "gpt_neox.layers", "model.decoder.layers")
+FINAL_NORMS = (
+    "transformer.ln_f",
+    "model.norm",
+    "model.final_layernorm",
+    "gpt_neox.final_layer_norm",
+    "model.decoder.final_layer_norm",
+)
+ATTENTIONS = ("attn", "self_attn", "attention", "self_attention")
+OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")
+
+
+def layout_of(hf: nn.Module) -> Layout | None:
+    """The parts of ``hf``, or None when its architecture is not known or one part is not found, or found twice."""
+    config: Any = hf.config
+    if config.model_type not in KNOWN or not _unembeds_directly(config):
+        return None
+    blocks, norm = _only(hf, BLOCKS), _only(hf, FINAL_NORMS)
+    unembed = hf.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+    if blocks is None or norm is None or unembed is None or len(blocks) != config.num_hidden_layers:
+        return None
+    attentions = [_only(block, ATTENTIONS) for block in blocks]
+    outputs = [_only(attention, OUTPUTS) for attention in attentions]
+    if None in attentions or None in outputs:
+        return None
+    return Layout(tuple(blocks), tuple(attentions), tuple(outputs), norm, unembed)
+
+
+def _only(root: Any, paths: tuple[str, ...]) -> Any:
+    found = [part for path in paths if (part := _at(root, path)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _at(root: Any, path: str) -> Any:
+    return reduce(lambda part, name: getattr(part, name, None), path.split("."), root)
+
+
+def _unembeds_directly(config: Any) -> bool:
+    """OPT 350M projects to another width and puts its norms behind: its last norm and unembedding are not enough."""
+    return config.model_type != "opt" or (config.do_layer_norm_before and config.word_embed_proj_dim == config.hidden_size)

@@ -1,0 +1,28 @@
+"""Every test runs offline and on one thread."""
+
+import os
+
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TQDM_DISABLE="1")
+
+import pytest
+import torch
+
+from tests.tiny_models import TINY, tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(params=TINY)
+def model(request):
+    """Each tiny architecture in turn, with its tokenizer."""
+    return tiny(request.param)
+
+
+@pytest.fixture
+def gpt2():
+    return tiny("gpt2")
+
+
+@pytest.fixture
+def llama():
+    return tiny("llama")

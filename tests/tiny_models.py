@@ -1,0 +1,76 @@
+"""Tiny random models of eight architectures: the test bed of every room.
+
+Sizes differ wherever the architecture allows: 3 layers, d_head 8, d_mlp 56, vocabulary 97; 6 heads over 2 key/value heads and
+d_model 60 (merged heads: 48), or 5 heads without groups and d_model 40. Weights are large enough for peaked attention; norms and biases are random too, so that
+forgetting one shows.
+"""
+
+from functools import cache
+
+import torch
+import transformers as T
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from interp.models import Model, wrap_model
+
+D_VOCAB = 97
+_SIZES = dict(
+    vocab_size=D_VOCAB,
+    intermediate_size=56,
+    num_hidden_layers=3,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+_GROUPED = dict(_SIZES, hidden_size=60, num_attention_heads=6, num_key_value_heads=2, head_dim=8)
+_WINDOW_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+CONFIGS = {
+    "gpt2": lambda: T.GPT2Config(
+        vocab_size=D_VOCAB, n_positions=64, n_embd=40, n_layer=3, n_head=5, n_inner=56, bos_token_id=1, eos_token_id=2
+    ),
+    "llama": lambda: T.LlamaConfig(**_GROUPED),
+    "mistral": lambda: T.MistralConfig(**_GROUPED, sliding_window=4),
+    "qwen3": lambda: T.Qwen3Config(**_GROUPED),
+    "gemma2": lambda: T.Gemma2Config(
+        **_GROUPED, sliding_window=4, layer_types=_WINDOW_LAYERS, query_pre_attn_scalar=8,
+        attn_logit_softcapping=5.0, final_logit_softcapping=3.0,
+    ),
+    "gpt_neox": lambda: T.GPTNeoXConfig(**_SIZES, hidden_size=40, num_attention_heads=5, rotary_pct=0.5),
+    "phi": lambda: T.PhiConfig(**_SIZES, hidden_size=40, num_attention_heads=5, partial_rotary_factor=0.5),
+    "opt": lambda: T.OPTConfig(
+        vocab_size=D_VOCAB, hidden_size=40, ffn_dim=56, num_hidden_layers=3, num_attention_heads=5,
+        max_position_embeddings=64, word_embed_proj_dim=40, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ),
+}  # fmt: skip
+TINY = tuple(CONFIGS)
+
+
+def tiny_hf(name: str, *, seed: int = 0) -> T.PreTrainedModel:
+    """A fresh random module of one architecture of ``TINY``, in eval mode."""
+    torch.manual_seed(seed)
+    hf = T.AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter.copy_(parameter * 10 if parameter.dim() > 1 else parameter + 0.1 * torch.randn_like(parameter))
+    return hf
+
+
+@cache
+def tiny(name: str) -> Model:
+    """The Model of ``tiny_hf(name)`` with its tokenizer; the same object on every call."""
+    return wrap_model(tiny_hf(name), tiny_tokenizer(), name=f"tiny-{name}")
+
+
+def tiny_tokenizer() -> T.PreTrainedTokenizerFast:
+    """A whitespace tokenizer: <pad> <s> </s> <unk> are 0-3, then w0 w1 ... w92 are 4-96."""
+    words = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(D_VOCAB - 4))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+    return T.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def tiny_tokens(n_rows: int = 2, n_tokens: int = 7, *, seed: int = 0) -> torch.Tensor:
+    """Random token ids [n_rows, n_tokens] without special tokens."""
+    return torch.randint(4, D_VOCAB, (n_rows, n_tokens), generator=torch.Generator().manual_seed(seed))
