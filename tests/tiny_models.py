@@ -1,28 +1,32 @@
 """Tiny random models of eight architectures: the test bed of every room.
 
-Sizes differ wherever the architecture allows: 3 layers, d_head 8, d_mlp 56, vocabulary 97; 6 heads over 2 key/value heads and
-d_model 60 (merged heads: 48), or 5 heads without groups and d_model 40. Weights are large enough for peaked attention; norms and biases are random too, so that
-forgetting one shows.
+Sizes differ wherever the architecture allows: 3 layers, d_head 8, d_mlp 56, vocabulary 97; either 6 heads over 2 key/value
+heads with d_model 60 (merged heads: 48), or 5 heads without groups with d_model 40. Weights are large enough for peaked
+attention; norms and biases are random too, so that forgetting one shows.
 """
 
+from __future__ import annotations
+
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import transformers as T
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from interp.models import Model, wrap_model
+if TYPE_CHECKING:
+    from interp.models import Model
 
 D_VOCAB = 97
-_SIZES = dict(
-    vocab_size=D_VOCAB,
-    intermediate_size=56,
-    num_hidden_layers=3,
-    max_position_embeddings=64,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=0,
-)
+_SIZES = {
+    "vocab_size": D_VOCAB,
+    "intermediate_size": 56,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 _GROUPED = dict(_SIZES, hidden_size=60, num_attention_heads=6, num_key_value_heads=2, head_dim=8)
 _WINDOW_LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
 CONFIGS = {
@@ -59,6 +63,8 @@ def tiny_hf(name: str, *, seed: int = 0) -> T.PreTrainedModel:
 @cache
 def tiny(name: str) -> Model:
     """The Model of ``tiny_hf(name)`` with its tokenizer; the same object on every call."""
+    from interp.models import wrap_model  # after pytest's shape-checking import hook is in place
+
     return wrap_model(tiny_hf(name), tiny_tokenizer(), name=f"tiny-{name}")
 
 
@@ -67,7 +73,7 @@ def tiny_tokenizer() -> T.PreTrainedTokenizerFast:
     words = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(D_VOCAB - 4))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     return T.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 

@@ -16,7 +16,7 @@ _HOMES = {
     "load_toy": "interp.models.native",
     "wrap_model": "interp.models.wrap",
 }
-__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["Layout", "Model", "ModelFacts", "doctor", "embedded_names", "load_model", "load_toy", "wrap_model"]
 
 
 def __getattr__(name: str) -> Any:
