@@ -1,0 +1,8 @@
+"""Run directories on disk: atomic, resumable, content-addressed."""
+
+from interp.store.ledger import Ledger
+from interp.store.runs import Run, Writer, open_run, start_run
+from interp.store.scores import load_scores, save_scores
+from interp.store.sweeps import save_sweep
+
+__all__ = ["Ledger", "Run", "Writer", "load_scores", "open_run", "save_scores", "save_sweep", "start_run"]

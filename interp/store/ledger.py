@@ -1,0 +1,72 @@
+"""Units of work that are done: one small safetensors file each, named by what it answers.
+
+The name is a digest of the unit's key and of the code that computed it (package versions and commit), so a run that is resumed
+by other code finds nothing and computes again. A file that is damaged, cut short or about another key counts as absent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.records import digest
+from interp.store.files import publish, sha256
+
+
+class Ledger:
+    """The units of one run directory. ``get`` and ``put`` are all that a sweep needs to know."""
+
+    def __init__(self, folder: Path, source: dict[str, Any]) -> None:
+        self.folder, self._source = folder, digest(source)
+        self._since = time.monotonic()
+
+    def get(self, key: str) -> np.ndarray | None:
+        """The stored values of this unit, or None when it must be computed."""
+        found = _read(self._path(key))
+        return found[0] if found and found[1]["key"] == key else None
+
+    def put(self, key: str, values: np.ndarray) -> None:
+        """Stores the values of a unit, with the seconds since the unit before it."""
+        from safetensors.numpy import save
+
+        now = time.monotonic()
+        values = np.ascontiguousarray(values)
+        facts = {"key": key, "sha256": sha256(values.tobytes()), "seconds": repr(now - self._since)}
+        self.folder.mkdir(exist_ok=True)
+        publish(self._path(key), save({"values": values}, metadata=facts))
+        self._since = now
+
+    def seconds(self) -> float:
+        """Seconds of work that the stored units took, over all processes that worked on this run."""
+        return sum(float(facts["seconds"]) for _, facts in self._units())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._units())
+
+    def clear(self) -> None:
+        """Removes all units; for a run whose tables are published."""
+        for file in self.folder.glob("*"):
+            file.unlink()
+        if self.folder.exists():
+            self.folder.rmdir()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{digest([key, self._source])}.safetensors"
+
+    def _units(self) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+        return (unit for path in sorted(self.folder.glob("*.safetensors")) if (unit := _read(path)))
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, str]] | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            values, facts = file.get_tensor("values"), file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    return (values, facts) if facts.get("sha256") == sha256(values.tobytes()) else None

@@ -1,0 +1,75 @@
+"""``run.json``: what a run directory is, checked when it is read."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ArtefactInvalid
+from interp.records import digest, package_versions, source_commit
+from interp.store.files import publish
+
+SCHEMA = 1
+NAME = "run.json"
+STATUSES = ("running", "finished", "failed")
+FIELDS = "schema run_id status error spec spec_digest source record started finished seconds files details".split()
+
+
+def new(spec: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that starts now. The run id follows from the spec, so that equal runs write equal tables."""
+    mark = digest(spec)
+    blank = dict.fromkeys(("error", "record", "finished"))
+    times = {"started": now(), "seconds": 0.0}
+    return {
+        "schema": SCHEMA,
+        "run_id": mark,
+        "status": "running",
+        "spec": spec,
+        "spec_digest": mark,
+        "source": source(),
+        **blank,
+        **times,
+        "files": {},
+        "details": {},
+    }
+
+
+def source() -> dict[str, Any]:
+    """The code that computes: package versions, commit, and whether it was changed since."""
+    commit, dirty = source_commit()
+    return {"packages": dict(package_versions()), "commit": commit, "dirty": dirty}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a run directory. Raises ArtefactInvalid when there is none, it is damaged or of another version."""
+    path = folder / NAME
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtefactInvalid(f"{folder} is not a run directory: it has no {NAME}.") from None
+    except ValueError as error:
+        raise ArtefactInvalid(f"{path} is damaged: it is not JSON ({error}).") from None
+    version = manifest.get("schema") if isinstance(manifest, dict) else None
+    if version != SCHEMA:
+        raise ArtefactInvalid(
+            f"{path} is of version {version!r} of the run format; this interp reads version {SCHEMA}. "
+            f"Open it with the interp that wrote it."
+        )
+    missing = [name for name in FIELDS if name not in manifest]
+    if missing:
+        raise ArtefactInvalid(f"{path} is damaged: it lacks {', '.join(missing)}.")
+    if manifest["status"] not in STATUSES:
+        raise ArtefactInvalid(f"{path} is damaged: its status is {manifest['status']!r}, not one of {', '.join(STATUSES)}.")
+    return manifest
+
+
+def write(folder: Path, manifest: dict[str, Any]) -> None:
+    """Publishes the manifest; NaN and infinite numbers are refused (ValueError)."""
+    publish(folder / NAME, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

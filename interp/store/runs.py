@@ -1,0 +1,229 @@
+"""Run directories: started, resumed, finished and opened again.
+
+A run directory holds ``run.json`` (the manifest), one Parquet file a table (``heads``, ``examples`` ...) and, while the run is
+under way, ``units/`` with the work that is done. Tables are published first, then the manifest that names them, then the units go:
+a process killed in between leaves a run that resumes and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from interp.errors import ArtefactInvalid
+from interp.heads import HeadScores
+from interp.records import RunRecord, digest
+from interp.store import manifest as manifests
+from interp.store.files import clean, publish, sha256
+from interp.store.ledger import Ledger
+from interp.store.tables import from_parquet, to_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOCK = ".lock"
+OURS = (LOCK, "units")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was when it was opened."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """``running`` (also after a kill: it can be resumed), ``finished`` or ``failed``."""
+        return self.manifest["status"]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self.manifest["spec"]
+
+    @property
+    def record(self) -> RunRecord:
+        """How the numbers were made. Raises ArtefactInvalid before the run is finished."""
+        self._need_finished()
+        try:
+            return RunRecord.from_json(self.manifest["record"])
+        except (TypeError, KeyError) as error:
+            raise ArtefactInvalid(f"{self.path / manifests.NAME}: its record is damaged ({error}).") from None
+
+    def heads(self) -> pd.DataFrame:
+        """One row per head (or pair): effect, interval, p, q, control."""
+        return self.table("heads")
+
+    def examples(self) -> pd.DataFrame:
+        """One row per head (or pair) and example: value, baseline, effect."""
+        return self.table("examples")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A stored table. Raises ArtefactInvalid when it is missing or not the file that the run wrote, LookupError for other names."""
+        self._need_finished()
+        files = self.manifest["files"]
+        if (file := f"{name}.parquet") not in files:
+            raise LookupError(
+                f"{self.path} has no table {name!r}. There are: {', '.join(Path(f).stem for f in sorted(files))}."
+            )
+        try:
+            content = (self.path / file).read_bytes()
+        except OSError as error:
+            raise ArtefactInvalid(f"{self.path / file} cannot be read ({error.strerror}).") from None
+        if sha256(content) != files[file]:
+            raise ArtefactInvalid(
+                f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from {manifests.NAME}."
+            )
+        return from_parquet(content)
+
+    def scores(self, column: str | None = None) -> HeadScores:
+        """One number per head from the ``heads`` table: the effect of a sweep, the value of saved scores, or any column of numbers."""
+        from interp.metrics.importance import head_scores
+
+        details = self.manifest["details"]
+        if details.get("kind") == "scores":
+            return head_scores(self.heads(), self.record, details["shape"], column or "value", bounds=tuple(details["bounds"]))
+        return head_scores(self.heads(), self.record, details["shape"], column or "effect")
+
+    def _need_finished(self) -> None:
+        if self.status != "finished":
+            reason = f" ({self.manifest['error']})" if self.manifest["error"] else ""
+            raise ArtefactInvalid(
+                f"{self.path} is not finished: its status is {self.status!r}{reason}. Run the same command again to resume it."
+            )
+
+
+class Writer:
+    """The one process that writes a run directory, between ``with start_run(...) as writer:`` and the end of the block.
+
+    ``finished`` says that there is nothing left to do. An exception marks the run as failed; it can still be resumed.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
+        self.path, self._manifest, self._lock = path, manifest, lock
+        self.ledger = Ledger(path / "units", manifest["source"])
+        self._before, self._start = self.ledger.seconds(), time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        return self._manifest["status"] == "finished"
+
+    @property
+    def run_id(self) -> str:
+        """The same for equal specs, so that equal runs write equal tables."""
+        return self._manifest["run_id"]
+
+    def publish(self, name: str, table: pd.DataFrame) -> None:
+        """Writes a table under this name; it belongs to the run once ``finish`` is called."""
+        content = to_parquet(table)
+        publish(self.path / f"{name}.parquet", content)
+        self._manifest["files"][f"{name}.parquet"] = sha256(content)
+
+    def finish(self, record: RunRecord, **details: Any) -> Run:
+        """Closes the run: the manifest names its tables, its record and ``details`` (``shape``: n_layers, n_heads); the units go."""
+        seconds = round(self._before + time.monotonic() - self._start, 3)
+        closing = {
+            "status": "finished",
+            "error": None,
+            "record": record.to_json(),
+            "finished": manifests.now(),
+            "seconds": seconds,
+        }
+        self._update(**closing, details=details)
+        self.ledger.clear()
+        return Run(self.path, dict(self._manifest))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if isinstance(error, Exception) and not self.finished:
+                self._update(status="failed", error=f"{type(error).__name__}: {error}")
+        except OSError:  # the disk that failed the run may refuse this line too; the first error is the one to show
+            pass
+        finally:
+            self._lock.release()
+
+    def _update(self, **fields: Any) -> None:
+        changed = {**self._manifest, **fields}
+        manifests.write(self.path, changed)
+        self._manifest = changed
+
+
+def start_run(path: str | Path, spec: dict[str, Any]) -> Writer:
+    """A writer for a new run directory, or for the run of the same spec that was interrupted there (nothing done is lost).
+
+    Raises ArtefactInvalid when the folder holds something else or another process is writing it; what is there stays untouched.
+    """
+    folder = Path(path)
+    lock = _lock(folder)
+    try:
+        manifest = _claim(folder, spec)
+        clean(folder)
+        clean(folder / "units")
+        if manifest["status"] != "finished":
+            manifest = {**manifest, "status": "running", "error": None, "source": manifests.source(), "files": {}}
+            manifests.write(folder, manifest)
+        writer = Writer(folder, manifest, lock)
+        if writer.finished:
+            writer.ledger.clear()
+        return writer
+    except BaseException:
+        lock.release()
+        raise
+
+
+def open_run(path: str | Path) -> Run:
+    """The run stored in this directory. Raises ArtefactInvalid when there is none that this version can read."""
+    folder = Path(path)
+    return Run(folder, manifests.read(folder))
+
+
+def _lock(folder: Path) -> Any:
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ArtefactInvalid(f"{folder} is a file: give a folder for the run.") from None
+    if not (folder / LOCK).exists():
+        _refuse_strangers(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ArtefactInvalid(f"Another process is writing {folder}: wait for it to end, or choose another folder.") from None
+    return lock
+
+
+def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The manifest to go on with; refuses folders that belong to something else."""
+    if not (folder / manifests.NAME).exists():
+        _refuse_strangers(folder)
+        return manifests.new(spec)
+    manifest = manifests.read(folder)
+    if manifest["spec_digest"] != digest(spec):
+        raise ArtefactInvalid(
+            f"{folder} holds another run ({_difference(manifest['spec'], spec)}). Nothing was changed: "
+            f"choose another folder or delete this one."
+        )
+    return manifest
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raises ArtefactInvalid for a folder with files that no run wrote."""
+    strangers = sorted(
+        f.name for f in folder.iterdir() if f.name not in (*OURS, manifests.NAME) and not f.name.endswith(".tmp")
+    )
+    if strangers:
+        raise ArtefactInvalid(
+            f"{folder} is not empty and not a run directory (it holds {strangers[0]}): choose another folder."
+        )
+
+
+def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> str:
+    names = [name for name in sorted({*stored, *asked}) if digest([stored.get(name)]) != digest([asked.get(name)])]
+    return ", ".join(f"{name} is {stored.get(name)!r}, asked for {asked.get(name)!r}" for name in names[:3])

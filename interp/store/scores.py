@@ -1,0 +1,29 @@
+"""``HeadScores`` as run directories of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from interp.heads import HeadScores
+from interp.store.files import sha256
+from interp.store.runs import Run, open_run, start_run
+
+
+def save_scores(scores: HeadScores, folder: str | Path) -> Path:
+    """Writes the scores with their record to a run directory and returns its path; ``load_scores`` reads them back equal.
+
+    Raises ArtefactInvalid when the folder holds anything else.
+    """
+    facts = {"name": scores.name, "unit": scores.unit, "bounds": list(scores.bounds), "record": scores.record.to_json()}
+    spec = {"scores": facts, "values": sha256(scores.values.astype("float64").tobytes())}
+    with start_run(folder, spec) as writer:
+        if not writer.finished:
+            writer.publish("heads", scores.to_dataframe())
+            writer.finish(scores.record, kind="scores", shape=list(scores.values.shape), bounds=list(scores.bounds))
+    return Path(folder)
+
+
+def load_scores(folder: str | Path) -> HeadScores:
+    """The scores of a run directory: those that ``save_scores`` wrote, or the effects of a sweep."""
+    run: Run = open_run(folder)
+    return run.scores()

@@ -1,0 +1,66 @@
+"""Parquet files whose bytes depend on their content alone.
+
+Integers are int32, strings are dictionary-encoded, there is no index and no time stamp, so equal tables are equal files (for one
+version of pyarrow, which signs what it writes).
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from interp.errors import ArtefactInvalid
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+ORDER = ("layer", "head", "layer2", "head2", "example")
+
+
+def to_parquet(table: pd.DataFrame) -> bytes:
+    """The table as a Parquet file, rows sorted by layer, head (then the second head and the example, where there are any).
+
+    Raises ArtefactInvalid for a table without rows, with infinite numbers, or with a column of another kind than number, text, yes/no.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if table.empty:
+        raise ArtefactInvalid("A table without rows is not stored: the run that made it measured nothing.")
+    keys = [name for name in ORDER if name in table.columns]
+    rows = table.sort_values(keys, kind="stable") if keys else table
+    columns = {str(name): _column(str(name), values) for name, values in rows.items()}
+    file = BytesIO()
+    pq.write_table(
+        pa.table(columns), file, compression="zstd", compression_level=3, use_dictionary=True, row_group_size=1 << 20
+    )
+    return file.getvalue()
+
+
+def from_parquet(content: bytes) -> pd.DataFrame:
+    """The table of a file made by ``to_parquet``."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(BytesIO(content), use_threads=False).to_pandas()
+
+
+def _column(name: str, values: pd.Series) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+    from pandas.api import types
+
+    if types.is_bool_dtype(values):
+        return pa.array(values.to_numpy(), pa.bool_())
+    if types.is_integer_dtype(values):
+        return pa.array(values.to_numpy(), pa.int32())
+    if types.is_float_dtype(values):
+        numbers = values.to_numpy(np.float64)
+        if np.isinf(numbers).any():
+            raise ArtefactInvalid(
+                f"Column {name!r} holds infinite numbers: the run that made it is broken, nothing was stored."
+            )
+        return pa.array(numbers, pa.float64())
+    if types.is_string_dtype(values):
+        return pa.array(values.astype(str).tolist(), pa.string())
+    raise ArtefactInvalid(f"Column {name!r} is of kind {values.dtype}; a stored table holds numbers, text and yes/no only.")
