@@ -1,0 +1,93 @@
+"""The gradient estimate of every variant's effect from one backward pass.
+
+``effect ~ sum over changed heads and positions of (new z - z) . d outcome / d z``: the first-order term of what the exact sweep
+measures (attribution patching). It is blind where the outcome saturates; ``ablate_heads(method="adaptive")`` says how far to believe it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interp.engine.clean import clean_run
+from interp.engine.outcome import Answers, Outcome
+from interp.engine.plan import TOKENS_AT_ONCE, heads_of
+from interp.engine.restart import Variant
+from interp.engine.sweep import Progress, SweepResult, check_outcome
+from interp.heads import Head
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.tasks.task import Example, Task
+
+
+def attribute(
+    model: Model,
+    task: Task,
+    variants: Sequence[Variant],
+    outcome: Outcome,
+    *,
+    record: RunRecord,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """Estimated outcomes of every variant: ``values = baseline + estimate``, in the form of a sweep's result.
+
+    Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, and for step-like ones (accuracy).
+    """
+    if outcome.relative_to_clean or outcome.name == "accuracy":
+        raise ValueError(f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly.")
+    check_outcome(task, outcome)
+    baseline = np.full(len(task), np.nan)
+    estimates = np.full((len(variants), len(task)), np.nan)
+    changes = list(dict.fromkeys(i for v in variants for i in v))
+    step_tokens = TOKENS_AT_ONCE["cpu"]
+    batches = [
+        group[first : first + max(1, step_tokens // length)]
+        for length, group in task.by_length().items()
+        for first in range(0, len(group), max(1, step_tokens // length))
+    ]
+    for done, rows in enumerate(batches):
+        examples = [task.examples[r] for r in rows]
+        with model.lock, torch.inference_mode():
+            clean = clean_run(model, examples, rows, 0, changes)
+        value, gradients = _gradients(model, examples, outcome)
+        baseline[rows] = value.double().cpu().numpy()
+        for v, variant in enumerate(variants):
+            parts = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
+            estimates[v, rows] = torch.stack(parts).sum(0).double().cpu().numpy()
+        if progress:
+            progress(done + 1, len(batches))
+    heads = tuple(heads_of(v) for v in variants)
+    values, positions = baseline + estimates, str(variants[0][0].positions)
+    method = f"attribution of {variants[0][0].label}"
+    return SweepResult(heads, method, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
+
+
+def _gradients(model: Model, examples: Sequence[Example], outcome: Outcome) -> tuple[Tensor, list[Tensor]]:
+    """The outcome [batch] and its gradient at every layer's z, [batch pos head d_head] each."""
+    assert model.hf is not None and model.layout is not None
+    leaves: list[Tensor] = []
+
+    def tap(module: nn.Module, args: tuple) -> tuple:
+        z = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
+        leaves.append(z)
+        return (z, *args[1:])
+
+    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    answers = Answers.of(examples, model.device)
+    with model.lock, torch.enable_grad(), ExitStack() as stack:
+        for projection in model.layout.outputs:
+            stack.callback(projection.register_forward_pre_hook(tap).remove)
+        logits = model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        value = outcome.function(logits, answers, logits.detach())
+        gradients = torch.autograd.grad(value.sum(), leaves)
+    return value.detach(), [g.unflatten(-1, (model.facts.n_heads, -1)) for g in gradients]
+
+
+def ranked(result: SweepResult) -> list[tuple[Head, ...]]:
+    """Variants by the size of their mean effect, largest first; ties in order."""
+    size = np.abs(result.effects.mean(1))
+    return [result.variants[i] for i in np.argsort(-size, kind="stable")]

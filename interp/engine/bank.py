@@ -1,0 +1,68 @@
+"""Activations of a whole task kept for use in other runs: the z of every head, for mean, resample and patch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from interp.engine.clean import RoadClosed, clean_run
+from interp.engine.names import hook_name
+from interp.engine.plan import TOKENS_AT_ONCE
+from interp.engine.positions import touched
+from interp.heads import Head
+from interp.models.model import Model
+from interp.tasks.task import Example, Task
+
+
+class ZBank:
+    """The z of every head on every example: a ``Source`` for interventions.
+
+    Examples of different lengths may stand beside each other; a replacement is asked for equally long ones only.
+    """
+
+    def __init__(self, z: dict[int, Tensor]) -> None:
+        self._z = z  # example -> [n_layers pos head d_head]
+
+    def z(self, head: Head, rows: Tensor, positions: Tensor) -> Tensor:
+        """z of one head for these examples and positions, [batch pos d_head]."""
+        where = positions.cpu()
+        return torch.stack([self._z[int(r)][head.layer, where, head.head] for r in rows.tolist()]).to(positions.device)
+
+    def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Tensor:
+        """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
+        total, count = torch.zeros(()), 0
+        for row, example in enumerate(examples):
+            kept = self._z[row][:, touched(positions, [example])[0]]
+            total, count = total + kept.double().sum(1), count + kept.shape[1]
+        return (total / count).to(next(iter(self._z.values())).dtype)
+
+
+def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
+    """Runs the clean or the corrupted prompts of a task once and keeps z."""
+    kept: dict[int, Tensor] = {}
+    examples = [e if side == "clean" else _swapped(e) for e in task]
+    for length, indices in task.by_length().items():
+        step = max(1, TOKENS_AT_ONCE["cpu"] // length)
+        for first in range(0, len(indices), step):
+            rows = indices[first : first + step]
+            z = _all_z(model, [examples[r] for r in rows])
+            kept.update({row: z[:, i] for i, row in enumerate(rows)})
+    return ZBank(kept)
+
+
+def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
+    """z of one batch of equally long prompts, [n_layers batch pos head d_head]."""
+    with model.lock, torch.inference_mode():
+        try:
+            return torch.stack(clean_run(model, examples, range(len(examples))).z).cpu()
+        except RoadClosed:
+            names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
+            tokens = torch.tensor([e.clean for e in examples], device=model.device)
+            cache = model.bridge.run_with_cache(tokens, names_filter=names)[1]
+            return torch.stack([cache[name] for name in names]).cpu()
+
+
+def _swapped(example: Example) -> Example:
+    return Example(example.corrupted, example.clean, example.answers, example.distractors, example.marks)

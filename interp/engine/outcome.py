@@ -1,0 +1,56 @@
+"""What is read from the logits that predict the answer: one number per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from interp.tasks.task import Example
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch n_distractors]."""
+
+    answers: Tensor
+    answer_mask: Tensor
+    distractors: Tensor
+    distractor_mask: Tensor
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], device: torch.device | str = "cpu") -> Answers:
+        return cls(*_pad([e.answers for e in examples], device), *_pad([e.distractors for e in examples], device))
+
+    def repeat(self, times: int) -> Answers:
+        """The same answers for ``times`` variants of the batch, variants outermost."""
+        return Answers(*(t.repeat(times, 1) for t in (self.answers, self.answer_mask, self.distractors, self.distractor_mask)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A named reading of answer logits.
+
+    ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a weighted
+    sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor weights)``; only
+    these columns of the unembedding are then computed.
+    """
+
+    name: str
+    unit: str
+    bounds: tuple[float | None, float | None]
+    function: Callable[[Tensor, Answers, Tensor], Tensor]
+    weights: Callable[[Answers], tuple[Tensor, Tensor]] | None = None
+    needs_distractors: bool = False
+    relative_to_clean: bool = False
+
+
+def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    width = max(1, *(len(row) for row in rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row, dtype=torch.long), True
+    return ids.to(device), mask.to(device)

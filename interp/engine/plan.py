@@ -1,0 +1,124 @@
+"""How a sweep is cut into units of work that fit the memory budget, and what they will cost.
+
+A unit is a few prompts of one length and a few variants. The plan depends on what is asked and on the budget alone, never on the
+clock or on earlier units, so that a resumed sweep repeats it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from interp.engine.outcome import Outcome
+from interp.engine.positions import touched
+from interp.engine.restart import Variant, first_layer
+from interp.errors import ResourceRefused
+from interp.heads import Head
+from interp.models.model import Model, ModelFacts
+from interp.records import digest
+from interp.tasks.task import Task
+
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
+DEFAULT_MEMORY = 1 << 30
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed from position ``start`` on."""
+
+    rows: tuple[int, ...]
+    variants: tuple[int, ...]
+    start: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units in order, with the largest memory any of them needs above the loaded model (bytes) and the work in token-layers.
+
+    ``clean_work`` is the work of the clean passes alone: with the time of one of them it gives the time of the sweep.
+    """
+
+    units: tuple[Unit, ...]
+    bytes: int
+    work: int
+    clean_work: int
+
+    @property
+    def n_units(self) -> int:
+        return len(self.units)
+
+
+def plan_sweep(model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str) -> Plan:
+    """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
+
+    Raises ResourceRefused when one variant of one prompt does not fit ``memory`` (bytes above the loaded model).
+    """
+    budget = DEFAULT_MEMORY if memory is None else memory
+    cap = TOKENS_AT_ONCE.get(model.device.type, TOKENS_AT_ONCE["cpu"])
+    units: list[Unit] = []
+    peak = work = clean_work = 0
+    for length, indices in task.by_length().items():
+        start = _first_touched(task, indices, variants)
+        n = length - start
+        n_rows, n_variants = _fit(model.facts, outcome, length, n, len(indices), len(variants), cap, budget)
+        peak = max(peak, unit_bytes(model.facts, outcome, length, n, n_rows, n_variants))
+        for rows in _split(indices, n_rows):
+            clean_work += len(rows) * length * model.facts.n_layers
+            for part in _split(_by_layer(variants), n_variants):
+                layers = sum(model.facts.n_layers - first_layer(variants[v]) for v in part)
+                work += layers * len(rows) * n
+                examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
+                units.append(Unit(rows, part, start, digest([identity, list(part), list(rows), examples])))
+    return Plan(tuple(units), peak, work + clean_work, clean_work)
+
+
+def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
+    """Estimated bytes above the loaded model for a unit: the kept clean run, one block's activations, scores and logits."""
+    size = 2 if facts.dtype in ("bfloat16", "float16") else 4
+    wide = facts.n_heads * facts.d_head
+    kept = facts.n_layers * n_rows * (n * (2 * facts.d_model + wide) + 2 * (length - n) * facts.n_kv_heads * facts.d_head) * size
+    clean = n_rows * length * (2 * facts.d_model + max(2 * facts.d_mlp, 3 * wide)) * size + n_rows * facts.d_vocab * 8
+    running = n_variants * n_rows * n * (4 * facts.d_model + max(2 * facts.d_mlp, 4 * wide)) * size
+    scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
+    logits = 0 if outcome.weights is not None else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
+    return kept + max(clean, running + scores, logits)
+
+
+def _fit(
+    facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int
+) -> tuple[int, int]:
+    """The largest prompts x variants grid within the cap and the budget; prompts are kept together first."""
+    rows = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
+    together = max(1, min(n_variants, cap // (rows * n)))
+    while unit_bytes(facts, outcome, length, n, rows, together) > budget:
+        if together > 1:
+            together = (together + 1) // 2
+        elif rows > 1:
+            rows = (rows + 1) // 2
+        else:
+            needed = unit_bytes(facts, outcome, length, n, 1, 1)
+            raise ResourceRefused(
+                f"One ablated prompt of {length} tokens needs about {needed / 2**20:,.0f} MiB above {facts.name} itself, more than the "
+                f"budget of {budget / 2**20:,.0f} MiB: raise --memory, shorten the prompts or ablate at fewer positions."
+            )
+    return rows, together
+
+
+def _first_touched(task: Task, indices: Sequence[int], variants: Sequence[Variant]) -> int:
+    examples = [task.examples[i] for i in indices]
+    kinds = {intervention.positions for variant in variants for intervention in variant}
+    return min(int(touched(kind, examples).any(0).int().argmax()) for kind in kinds)
+
+
+def _by_layer(variants: Sequence[Variant]) -> list[int]:
+    return sorted(range(len(variants)), key=lambda v: first_layer(variants[v]))
+
+
+def _split(items: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def heads_of(variant: Variant) -> tuple[Head, ...]:
+    """All heads that a variant changes, in order, each once."""
+    return tuple(dict.fromkeys(head for intervention in variant for head in intervention.heads))

@@ -1,0 +1,5 @@
+"""Outcomes: numbers read from the logits that predict the answer; one file each."""
+
+from interp._registry import Shelf
+
+OUTCOMES = Shelf("interp.metrics.outcomes", "metric")

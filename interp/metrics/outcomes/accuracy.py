@@ -1,0 +1,12 @@
+"""1 where the most likely next token is an answer, else 0."""
+
+from torch import Tensor
+
+from interp.engine.outcome import Answers, Outcome
+
+
+def _accuracy(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+    return ((logits.argmax(-1, keepdim=True) == answers.answers) & answers.answer_mask).any(-1).float()
+
+
+accuracy = Outcome("accuracy", "share", (0.0, 1.0), _accuracy)

@@ -1,0 +1,13 @@
+"""KL(clean || changed) of the next-token distribution at the answer position, in nats; 0 for the clean run, larger = more changed."""
+
+from torch import Tensor
+
+from interp.engine.outcome import Answers, Outcome
+
+
+def _kl(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+    p, q = clean.log_softmax(-1), logits.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).clamp(min=0)
+
+
+kl = Outcome("kl", "nats", (0.0, None), _kl, relative_to_clean=True)

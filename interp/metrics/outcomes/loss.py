@@ -1,0 +1,13 @@
+"""Cross-entropy of the answer in nats; larger is worse, so a head that helps has a positive effect here."""
+
+from torch import Tensor
+
+from interp.engine.outcome import Answers, Outcome
+from interp.metrics.outcomes.answer_logprob import answer_logprob
+
+
+def _loss(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+    return -answer_logprob.function(logits, answers, clean)
+
+
+loss = Outcome("loss", "nats", (0.0, None), _loss)
