@@ -179,8 +179,7 @@ def make_colored(rng: Random, difficulty: float, pool: Sequence[str], most: int 
         text = [f"The ~{noun} is ~{color}." for noun, color in colors.items()]
     else:
         items = [f"a ~{color} ~{noun}" for noun, color in colors.items()]
-        listed = ", ".join(items[:-1]) + " and " + items[-1]
-        text = [rng.choice(words.COLORED_LISTS).format(items=listed, name=rng.choice(words.NAMES))]
+        text = [rng.choice(words.COLORED_LISTS).format(items=words.listed(items), name=rng.choice(words.NAMES))]
     for noun in draw_queries(rng, colors, most):
         text.append(f"{rng.choice(words.COLORED_QUESTIONS).format(noun=f'~{noun}')} @{colors[noun]}.")
     return " ".join(text)
@@ -203,12 +202,14 @@ def make_docstring(rng: Random, difficulty: float, pool: Sequence[str]) -> str:
     count = upto(rng, 2, 4, 6, difficulty)
     drawn = rng.sample(words.PARAMETERS, count + 12)
     names, spare = drawn[:count], drawn[count:]
-    text = f"def {rng.choice(words.FUNCTIONS)}(self, " + ", ".join(f"~{name}" for name in names)
-    text += '):\n"""' + " ".join(f"~{spare.pop()}" for _ in range(rng.randint(1, 3))) + "\n"
+    text = words.DOCSTRING_TEMPLATE.format(
+        function=rng.choice(words.FUNCTIONS), parameters=", ".join(f"~{name}" for name in names),
+        words=" ".join(f"~{spare.pop()}" for _ in range(rng.randint(1, 3))),
+    )  # fmt: skip
     first = rng.randrange(count - 1) if rng.random() < 0.25 else 0
     for place, name in enumerate(names[first:]):
         described = " ".join(f"~{word}" for word in rng.sample(spare, rng.randint(1, 3)))
-        text += f"\n:param {'~' if first and not place else '@'}{name}: {described}"
+        text += words.DOCSTRING_PARAMETER.format(name=f"{'~' if first and not place else '@'}{name}", words=described)
     return text + '\n"""'
 
 

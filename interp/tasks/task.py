@@ -83,6 +83,11 @@ class Task:
         shared = set.intersection(*(set(e.marks) for e in self.examples))
         return sorted(shared)
 
+    @property
+    def has_corrupted(self) -> bool:
+        """Whether the corrupted prompts differ from the clean ones; without that nothing can be patched from them."""
+        return any(e.clean != e.corrupted for e in self.examples)
+
     def by_length(self) -> dict[int, list[int]]:
         """Indices of the examples of each prompt length, lengths ascending."""
         groups: dict[int, list[int]] = {}

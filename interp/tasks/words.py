@@ -181,6 +181,12 @@ time state field label note table group unit point start stop width color shape 
 FUNCTIONS = "run read write find make open build send move check save print sort call copy join".split()
 """Function names (16)."""
 
+DOCSTRING_TEMPLATE = 'def {function}(self, {parameters}):\n"""{words}\n'
+"""A signature and the first line of its docstring; descriptions follow."""
+
+DOCSTRING_PARAMETER = "\n:param {name}: {words}"
+"""One description; a prompt ends before the name. The described parameters follow each other as in the signature."""
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Needle in filler, and reading comprehension
 
@@ -240,6 +246,12 @@ COLORED_LISTS = (
 )
 """Sentence forms; {items} is "a red cup, a blue pen and a gold key" (2 to 5 items, colours and nouns all different)."""
 
+
+def listed(items: list[str]) -> str:
+    """The items of a sentence: `listed(["a cup", "a pen", "a key"]) == "a cup, a pen and a key"`."""
+    return ", ".join(items[:-1]) + " and " + items[-1]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Steps that follow a plan: the plan is the only place where the order or the operation is written
 
@@ -289,10 +301,10 @@ follow has had have look lists Story moves moved puts takes took went goes home 
 total Sum sum let Let plus minus equals left more opposite Opposite After after The the comes come go next""".split()
 """Words the sentence forms of the training text use beyond the lists above."""
 
-PUNCTUATION = list(".,:;?()=+-#\"'!*/") + ['"""', "->"]
+PUNCTUATION = [*".,:;?()=+-#\"'!*/", '"""', "->"]
 NUMBERS = [str(number) for number in range(10)] + [f"{number:02d}" for number in range(100)]
 NEWLINE = "<nl>"
-TOKEN_PATTERN = r'<nl>|"""|->|[A-Za-z]+|[0-9]{1,2}|[^\sA-Za-z0-9]'
+TOKEN_PATTERN = r'<nl>|"""|->|[A-Za-z]+|[0-9]{1,2}|[^\sA-Za-z0-9]'  # noqa: S105
 """How `interp-mini` cuts a text: words, one or two digits, marks; a newline is the token <nl>."""
 
 

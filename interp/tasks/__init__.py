@@ -1,0 +1,55 @@
+"""Tasks: prompts whose answer is known, in pairs of clean and corrupted; one file a task.
+
+``make_task`` writes the prompts of a named task for one model, ``task_from_jsonl`` reads your own. A new task is one new file: see
+``source.py`` for its form.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from interp._registry import Shelf
+from interp.tasks.jsonl import task_from_jsonl
+from interp.tasks.source import TaskSource
+from interp.tasks.task import Example, Prompt, Task
+from interp.tasks.tokenise import WordFilter, to_example
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+
+__all__ = ["TASKS", "Example", "Prompt", "Task", "TaskSource", "make_task", "task_from_jsonl", "task_names", "write_prompts"]
+
+TASKS = Shelf("interp.tasks", "task", besides=("jsonl", "marking", "source", "task", "tokenise", "words"))
+
+
+def task_names() -> list[str]:
+    """Names of all tasks, sorted."""
+    return TASKS.names()
+
+
+def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
+    """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens.
+
+    The same name, seed, options and tokenizer give the same examples; fewer prompts are the first ones of more. Raises LookupError
+    for an unknown task, and ValueError for an unknown option, too many prompts, or a model whose vocabulary does not fit.
+    """
+    examples = tuple(to_example(model, prompt) for prompt in write_prompts(name, model, n_prompts, seed, **options))
+    source = TASKS.get(name)
+    return Task(name, examples, source.metric, {"n_prompts": n_prompts, "seed": seed, **source.options, **options})
+
+
+def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> list[Prompt]:
+    """The prompts of ``make_task`` as text."""
+    if n_prompts < 1:
+        raise ValueError(f"n_prompts={n_prompts} is too few: give at least 1.")
+    source: TaskSource = TASKS.get(name)
+    found: dict[str, Prompt] = {}
+    # A task with a small vocabulary repeats itself; repeats would count one observation twice.
+    for prompt in islice(source.prompts(WordFilter(model, name), seed, **options), 20 * n_prompts + 100):
+        found.setdefault(prompt.clean, prompt)
+        if len(found) == n_prompts:
+            return list(found.values())
+    raise ValueError(
+        f"Task {name!r} has only {len(found)} different prompts with these options and {model.facts.name}: ask for fewer than {n_prompts}."
+    )

@@ -1,0 +1,114 @@
+"""The user's own prompts: one JSON object per line.
+
+    {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy", "marks": {"subject": "Paris"}}
+
+``clean`` and ``answer`` are needed. ``answer`` and ``distractor`` are a word or a list of words. A mark is a piece of ``clean`` that
+occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in for it, and the task's
+``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should refuse such a task.
+Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.tasks.task import Prompt, Span, Task
+from interp.tasks.tokenise import to_example
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+
+KEYS = ("clean", "corrupted", "answer", "distractor", "marks")
+RESERVED = ("all", "end")
+
+
+def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
+    """The prompts of a file as a task named after it; the metric is ``logit_diff`` if every line has distractors, else ``answer_logprob``.
+
+    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file.
+    """
+    path = Path(path)
+    content = _read(path)
+    examples = []
+    for number, line in enumerate(content.split("\n"), 1):
+        if line.strip():
+            try:
+                examples.append(to_example(model, read_prompt(line)))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    if not examples:
+        raise ValueError(f"{path} holds no prompts: write one JSON object per line.")
+    judged = metric or ("logit_diff" if all(e.distractors for e in examples) else "answer_logprob")
+    arguments = {"file": path.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    return Task(path.stem, tuple(examples), judged, arguments)
+
+
+def read_prompt(line: str) -> Prompt:
+    """The prompt written in one line of JSON. Raises ValueError for anything else."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"This is not JSON ({error.msg} at character {error.pos + 1}).") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"This is a {type(row).__name__}, not a JSON object with keys {', '.join(KEYS)}.")
+    for key in row:
+        if key not in KEYS:
+            raise ValueError(f"Unknown key {key!r}. There are: {', '.join(KEYS)}.")
+    for key in ("clean", "answer"):
+        if key not in row:
+            raise ValueError(f"The key {key!r} is missing.")
+    clean = _text("clean", row["clean"])
+    corrupted = _text("corrupted", row.get("corrupted", clean))
+    answers, distractors = _words("answer", row["answer"]), _words("distractor", row.get("distractor", []))
+    if not answers:
+        raise ValueError("'answer' is an empty list: give at least one word.")
+    return Prompt(clean, corrupted, answers, distractors, _marks(clean, row.get("marks", {})))
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from None
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key!r} is {json.dumps(value)}: give a text.")
+    return value
+
+
+def _words(key: str, value: Any) -> tuple[str, ...]:
+    words = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(_text(key, word) for word in words))
+
+
+def _marks(clean: str, value: Any) -> dict[str, Span]:
+    if not isinstance(value, dict):
+        raise ValueError(f"'marks' is {json.dumps(value)}: give an object of names and pieces of the clean text.")
+    for name in value:
+        if not name or name in RESERVED:
+            raise ValueError(f"A mark cannot be called {name!r}: {' and '.join(RESERVED)} are positions that every prompt has.")
+    return {name: _span(clean, name, piece) for name, piece in value.items()}
+
+
+def _span(clean: str, name: str, piece: Any) -> Span:
+    if isinstance(piece, str) and piece:
+        times = clean.count(piece)
+        if times != 1:
+            raise ValueError(
+                f"Mark {name!r}: {piece!r} occurs {times} times in the clean text; it must occur once, or give [start, end]."
+            )
+        return clean.index(piece), clean.index(piece) + len(piece)
+    match piece:
+        case [int(start), int(end)] if 0 <= start < end <= len(clean):
+            return start, end
+    raise ValueError(
+        f"Mark {name!r} is {json.dumps(piece)}: give a piece of the clean text or [start, end] within 0 to {len(clean)}."
+    )

@@ -1,0 +1,67 @@
+"""A task before it meets a model: a function that writes prompts, and what a reader should know about it.
+
+A task file holds one decorated function, named as the file:
+
+    @source(metric="logit_diff", marks=("subject",), paper="Somebody et al. 2022")
+    def my_task(rng: Random, usable: WordFilter, difficult: bool = False) -> Iterator[Prompt]:
+        \"""One line that says what is asked.\"""
+
+It yields prompts one after the other, so that the first ten of a hundred prompts are the ten prompts of a smaller task. Further
+parameters are the task's options.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from interp.tasks.task import Prompt
+from interp.tasks.tokenise import WordFilter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """How to write the prompts of a task; ``marks`` are the marks of every prompt, ``metric`` the outcome that judges it."""
+
+    name: str
+    about: str
+    metric: str
+    marks: tuple[str, ...]
+    paper: str
+    function: Callable[..., Iterator[Prompt]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the task with their defaults."""
+        parameters = list(inspect.signature(self.function).parameters.values())[2:]
+        return {p.name: p.default for p in parameters}
+
+    def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
+        """Prompts without end, or until the task has no more. Raises ValueError for an unknown option."""
+        unknown = set(options) - set(self.options)
+        if unknown:
+            known = ", ".join(self.options) or "none"
+            raise ValueError(f"Task {self.name!r} has no option {sorted(unknown)[0]!r}. Its options: {known}.")
+        return self.function(random.Random(f"{self.name}/{seed}"), usable, **options)
+
+
+def source(metric: str, marks: tuple[str, ...], paper: str) -> Callable[[Callable[..., Iterator[Prompt]]], TaskSource]:
+    """A decorator that makes a prompt-writing function a ``TaskSource``; its docstring's first line says what is asked."""
+
+    def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskSource:
+        about = (function.__doc__ or "").strip().splitlines()[0]
+        return TaskSource(function.__name__, about, metric, marks, paper, function)
+
+    return decorate
+
+
+def shuffled(rng: random.Random, choices: Iterable[T]) -> Iterator[T]:
+    """The choices in random order, again and again: after each full round every choice has come equally often."""
+    deck: Sequence[T] = list(choices)
+    while True:
+        yield from rng.sample(deck, len(deck))

@@ -1,0 +1,162 @@
+"""From text to token ids: the only place where a task meets a tokenizer.
+
+An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
+"32") and before an answer that brings its own white space. Where the spaced form is not one token and the prompt does not end in
+a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that write no spaces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from interp.tasks.task import Example, Prompt, Span
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+
+_SINGLE: WeakKeyDictionary[Any, dict[tuple[str, str], bool]] = WeakKeyDictionary()
+
+
+class WordFilter:
+    """Keeps the words that a task can use with one model: those that are a single known token."""
+
+    def __init__(self, model: Model, task: str) -> None:
+        self.model, self.task = model, task
+
+    def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
+        """The words that add exactly one known token to the text ``after``, in order (``after=""``: at the start of a text).
+
+        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives.
+        """
+        words = list(words)
+        self.model.fragment("")  # says so if there is no tokenizer
+        known = _SINGLE.setdefault(self.model.tokenizer, {})
+        new = [word for word in words if (after, word) not in known]
+        for word, pieces in zip(new, continuations(self.model, after, new), strict=True):
+            known[after, word] = pieces is not None and len(pieces) == 1 and not _is_unknown(self.model, word, pieces)
+        kept = [word for word in words if known[after, word]]
+        if len(kept) < at_least:
+            shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
+            raise ValueError(
+                f"Task {self.task!r} needs at least {at_least} words that are single tokens of {self.model.facts.name} after "
+                f"{after!r}, and found {len(kept)} among {len(words)} ({shown}). Use another task or another model."
+            )
+        return kept
+
+
+def to_example(model: Model, prompt: Prompt) -> Example:
+    """The prompt as token ids, with marks as half-open token spans.
+
+    Raises ValueError for a word that the vocabulary lacks, a prompt that is too long, an answer that is not one token, a mark
+    without tokens, and clean and corrupted prompts of different lengths.
+    """
+    clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
+    if len(clean) != len(corrupted):
+        raise ValueError(
+            f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}: "
+            f"{'|'.join(model.to_words(clean))} and {'|'.join(model.to_words(corrupted))}. Make them equal, position by position."
+        )
+    answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
+    marks = token_spans(model, prompt.clean, prompt.marks, len(clean))
+    return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks)
+
+
+def check(model: Model, text: str) -> list[int]:
+    """Token ids of a prompt. ValueError if it holds unknown words, a start token of its own, or more tokens than the model takes."""
+    ids = model.to_tokens(text)
+    facts, tokenizer = model.facts, model.tokenizer
+    unknown = unknown_words(model, text)
+    if unknown:
+        raise ValueError(f"{facts.name} does not know {', '.join(map(repr, unknown))}: use other words, or another model.")
+    if facts.prepend_bos and tokenizer.bos_token and text.startswith(tokenizer.bos_token):
+        raise ValueError(f"The prompt begins with {tokenizer.bos_token}, which {facts.name} adds by itself: leave it out.")
+    if facts.max_length is not None and len(ids) > facts.max_length:
+        raise ValueError(f"The prompt has {len(ids)} tokens, {facts.name} takes at most {facts.max_length}: shorten it.")
+    return ids
+
+
+def unknown_words(model: Model, text: str) -> list[str]:
+    """The pieces of the text that the tokenizer replaces by its unknown token, each once."""
+    tokenizer = model.tokenizer
+    if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in model.fragment(text):
+        return []
+    pieces = [text[start:end].strip() for i, (start, end) in _offsets(model, text) if i == tokenizer.unk_token_id]
+    # A tokenizer may use its end-of-text token as the unknown one; written out by the user it is what it says.
+    return list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
+
+
+def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:
+    """For each word the id of the one token that it adds to the prompt. Raises ValueError for a word that adds none or several."""
+    found = []
+    for word, pieces in zip(words, continuations(model, prompt, words), strict=True):
+        if pieces is None or len(pieces) != 1 or _is_unknown(model, word, pieces):
+            raise ValueError(_not_one_token(model, prompt, word, pieces))
+        found.append(pieces[0])
+    return found
+
+
+def continuations(model: Model, prompt: str, words: Sequence[str]) -> list[list[int] | None]:
+    """For each word the ids that it adds to the prompt; None where appending it changes the prompt's own tokens."""
+    ids = model.fragment(prompt) if prompt else []
+
+    def added(texts: list[str]) -> list[list[int] | None]:
+        longer = model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return [list(row[len(ids) :]) if list(row[: len(ids)]) == ids else None for row in longer]
+
+    found = added([prompt + ("" if _joined(prompt, word) else " ") + word for word in words])
+    if prompt and not (prompt[-1].isascii() and prompt[-1].isalnum()):
+        missed = [i for i, pieces in enumerate(found) if pieces is None or len(pieces) != 1]
+        for i, pieces in zip(missed, added([prompt + words[i] for i in missed]), strict=True):
+            found[i] = pieces if pieces is not None and len(pieces) == 1 else found[i]
+    return found
+
+
+def token_spans(model: Model, text: str, marks: dict[str, Span], length: int) -> dict[str, Span]:
+    """Half-open token spans of character spans, in a prompt of ``length`` tokens (start token included)."""
+    if not marks:
+        return {}
+    offsets = [span for _, span in _offsets(model, text)]
+    shift = length - len(offsets)
+    found = {}
+    for name, (start, end) in marks.items():
+        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+        if not inside:
+            raise ValueError(f"Mark {name!r} ({start}:{end} in the text, {text[start:end]!r}) holds no token.")
+        found[name] = (inside[0] + shift, inside[-1] + 1 + shift)
+    return found
+
+
+def _offsets(model: Model, text: str) -> list[tuple[int, Span]]:
+    """Each token's id and character span, without a start token."""
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise ValueError(f"The tokenizer of {model.facts.name} does not say where tokens lie in a text: load its fast version.")
+    encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
+
+
+def _joined(prompt: str, word: str) -> bool:
+    """Whether a word is appended without a space."""
+    return not prompt or word[:1].isspace() or (prompt[-1].isdigit() and word[:1].isdigit())
+
+
+def _is_unknown(model: Model, word: str, pieces: list[int]) -> bool:
+    return model.tokenizer.unk_token_id in pieces and word.strip() != model.tokenizer.unk_token
+
+
+def _not_one_token(model: Model, prompt: str, word: str, pieces: list[int] | None) -> str:
+    name, tail = model.facts.name, prompt[-30:]
+    if not word.strip():
+        return "An answer or distractor is empty: give one word."
+    if pieces and _is_unknown(model, word, pieces):
+        return f"{name} does not know {word!r}: use another word, or another model."
+    if pieces is None:
+        hint = (
+            "Remove the space at its end."
+            if prompt[-1].isspace()
+            else f"If they are meant to stand apart, write {' ' + word!r}."
+        )
+        return f"Appending {word!r} changes the last tokens of the prompt '...{tail}'. {hint}"
+    shown = ", ".join(map(repr, model.to_words(pieces)))
+    return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after '...{tail}'; an answer or distractor must be one: use another word."
