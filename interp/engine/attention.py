@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 NAME = "interp"
@@ -26,27 +27,27 @@ class Call:
     ([batch or 1, 1, query, key]) or None for plain causal attention; ``softcap`` bounds the scores as in Gemma 2.
     """
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None
+    q: Float[Tensor, "batch head query d_head"]
+    k: Float[Tensor, "batch kv_head key d_head"]
+    v: Float[Tensor, "batch kv_head key d_value"]
+    mask: Bool[Tensor, "#batch 1 query key"] | None
     scale: float
     softcap: float | None
 
-    def visible(self) -> Tensor:
+    def visible(self) -> Bool[Tensor, "some 1 query key"]:
         """Which keys each query may see, [batch or 1, 1, query, key]."""
         if self.mask is not None:
             return self.mask
         n_queries, n_keys = self.q.shape[2], self.k.shape[2]
         return torch.ones(n_queries, n_keys, dtype=torch.bool, device=self.q.device).tril(n_keys - n_queries)[None, None]
 
-    def pattern(self, head: int, queries: slice = slice(None)) -> Tensor:
+    def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
         """Attention weights of one head in float32, [batch query key], for all or some queries."""
         key = self.k[:, head * self.k.shape[1] // self.q.shape[1]]
         scores = self.q[:, head, queries].float() @ key.float().mT * self.scale
         return soften(scores, self.softcap).masked_fill(~self.visible()[:, 0, queries], -torch.inf).softmax(-1)
 
-    def head_value(self, head: int) -> Tensor:
+    def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
         """Values that one query head reads, [batch key d_head]."""
         return self.v[:, head * self.v.shape[1] // self.q.shape[1]]
 
@@ -55,7 +56,7 @@ Reader = Callable[[Call], Tensor]
 _READERS: dict[int, Reader] = {}
 
 
-def attend(call: Call) -> Tensor:
+def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
     """Ordinary attention output, [batch head query d_head]."""
     if call.softcap is None:
         return F.scaled_dot_product_attention(
@@ -71,7 +72,12 @@ def attend(call: Call) -> Tensor:
     return torch.stack(outputs, 1)
 
 
-def attend_after(call: Call, k_before: Tensor, v_before: Tensor, visible: Tensor) -> Tensor:
+def attend_after(
+    call: Call,
+    k_before: Float[Tensor, "prompts kv_head before d_head"],
+    v_before: Float[Tensor, "prompts kv_head before d_head"],
+    visible: Bool[Tensor, "1 1 n all"],
+) -> Float[Tensor, "rows head n d_head"]:
     """Attention of the last positions of many changed runs that share the keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, of the last ``n`` positions; ``k_before`` and ``v_before``
@@ -124,7 +130,9 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
 def _function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, **extra):
     unknown = [name for name in ("s_aux", "position_bias", "head_mask") if extra.get(name) is not None]
     if unknown:
-        raise NotImplementedError(f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know.")
+        raise NotImplementedError(
+            f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know."
+        )
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         attention_mask = attention_mask > torch.finfo(attention_mask.dtype).min / 2
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

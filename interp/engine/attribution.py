@@ -38,7 +38,9 @@ def attribute(
     Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, and for step-like ones (accuracy).
     """
     if outcome.relative_to_clean or outcome.name == "accuracy":
-        raise ValueError(f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly.")
+        raise ValueError(
+            f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly."
+        )
     check_outcome(task, outcome)
     baseline = np.full(len(task), np.nan)
     estimates = np.full((len(variants), len(task)), np.nan)

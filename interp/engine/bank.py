@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.engine.clean import RoadClosed, clean_run
@@ -25,12 +26,12 @@ class ZBank:
     def __init__(self, z: dict[int, Tensor]) -> None:
         self._z = z  # example -> [n_layers pos head d_head]
 
-    def z(self, head: Head, rows: Tensor, positions: Tensor) -> Tensor:
+    def z(self, head: Head, rows: Int[Tensor, " batch"], positions: Int[Tensor, " pos"]) -> Float[Tensor, "batch pos d_head"]:
         """z of one head for these examples and positions, [batch pos d_head]."""
         where = positions.cpu()
         return torch.stack([self._z[int(r)][head.layer, where, head.head] for r in rows.tolist()]).to(positions.device)
 
-    def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Tensor:
+    def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
         total, count = torch.zeros(()), 0
         for row, example in enumerate(examples):

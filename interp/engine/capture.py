@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from interp.engine.hooked import record_of, run
+from interp.engine.hooked import run
 from interp.engine.names import hook_name
 from interp.errors import ArtefactInvalid
 from interp.models.model import Model, ModelFacts
@@ -44,7 +44,11 @@ class Capture:
 
 
 def capture(
-    model: Model, prompts: Task | Sequence[Example] | Tensor | Sequence[int] | str, names: Sequence[str], *, store: str | os.PathLike | None = None
+    model: Model,
+    prompts: Task | Sequence[Example] | Tensor | Sequence[int] | str,
+    names: Sequence[str],
+    *,
+    store: str | os.PathLike | None = None,
 ) -> Capture:
     """The named activations of one clean pass over equally long prompts.
 
@@ -68,13 +72,18 @@ def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: i
     """
     heads, kv, size = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, 2 if "16" in facts.dtype else 4
     widths = {"q": heads, "rot_q": heads, "z": heads, "k": kv, "rot_k": kv, "v": kv, "result": facts.n_heads * facts.d_model}
-    widths |= {"pattern": facts.n_heads * length, "attn_scores": facts.n_heads * length, "pre": facts.d_mlp, "post": facts.d_mlp}
+    widths |= {
+        "pattern": facts.n_heads * length,
+        "attn_scores": facts.n_heads * length,
+        "pre": facts.d_mlp,
+        "post": facts.d_mlp,
+    }
     widths |= dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"), facts.d_model)
     total = 0
-    for name in dict.fromkeys(hook_name(n) for name in names for n in _layers(name, facts)):
-        site = name.rsplit("hook_", 1)[-1]
+    for full in dict.fromkeys(hook_name(n) for name in names for n in _layers(name, facts)):
+        site = full.rsplit("hook_", 1)[-1]
         if site not in widths:
-            raise LookupError(f"The size of {name!r} is not known beforehand. Known sites: {', '.join(sorted(widths))}.")
+            raise LookupError(f"The size of {full!r} is not known beforehand. Known sites: {', '.join(sorted(widths))}.")
         total += batch * length * widths[site] * size
     return total
 
@@ -92,7 +101,9 @@ def load_capture(folder: str | os.PathLike) -> Capture:
 
 
 def _layers(name: str, facts: ModelFacts) -> list[str]:
-    return [name] if "." in name or "hook_" in name or name == "embed" else [f"{name}.{layer}" for layer in range(facts.n_layers)]
+    return (
+        [name] if "." in name or "hook_" in name or name == "embed" else [f"{name}.{layer}" for layer in range(facts.n_layers)]
+    )
 
 
 def _write(folder: Path, activations: dict[str, Tensor], record: RunRecord) -> None:
@@ -101,7 +112,7 @@ def _write(folder: Path, activations: dict[str, Tensor], record: RunRecord) -> N
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / ".activations.partial"
     save_file({name: t.contiguous() for name, t in activations.items()}, partial)
-    with open(partial, "rb+") as file:
+    with partial.open("rb+") as file:
         os.fsync(file.fileno())
     (folder / "capture.json").write_text(json.dumps(record.to_json(), allow_nan=False, indent=1))
-    os.replace(partial, folder / "activations.safetensors")
+    partial.replace(folder / "activations.safetensors")

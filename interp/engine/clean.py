@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.engine.attention import Call, attend, reading
@@ -35,7 +36,7 @@ class CleanRun:
     """
 
     examples: Sequence[Example]
-    rows: Tensor
+    rows: Int[Tensor, " batch"]
     start: int
     residual: list[Tensor] = field(default_factory=list)
     attn_out: list[Tensor] = field(default_factory=list)
@@ -54,11 +55,11 @@ class CleanRun:
         return len(self.examples[0].clean)
 
     @property
-    def positions(self) -> Tensor:
+    def positions(self) -> Int[Tensor, " n"]:
         """The positions that are kept, [n]."""
         return torch.arange(self.start, self.length, device=self.rows.device)
 
-    def change(self, intervention: Intervention, head: Head) -> Tensor:
+    def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
         """What the intervention adds to this head's z in the clean run, [batch n d_head]; 0 at untouched positions."""
         z = self.z[head.layer][:, :, head.head]
         if intervention.site == "pattern":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.engine.attention import Call, Reader, attend, reading
@@ -29,8 +30,8 @@ Hook = tuple[str, Callable[..., Any]]
 class Run:
     """One pass: ``tokens`` [batch pos], ``logits`` [batch pos d_vocab], and the activations that were asked for by name."""
 
-    tokens: Tensor
-    logits: Tensor
+    tokens: Int[Tensor, "batch pos"]
+    logits: Float[Tensor, "batch pos d_vocab"]
     activations: dict[str, Tensor]
     record: RunRecord
 
@@ -65,7 +66,9 @@ def run(
     with model.lock, torch.inference_mode(), changing(model, intervene, examples, rows) as hooks:
         unknown = [name for name in names if name not in model.bridge.hook_dict]
         if unknown:
-            raise LookupError(f"{model.facts.name} has no activation called {unknown[0]!r}; write for instance z.0 or pattern.1.")
+            raise LookupError(
+                f"{model.facts.name} has no activation called {unknown[0]!r}; write for instance z.0 or pattern.1."
+            )
         logits = model.bridge.run_with_hooks(tokens, fwd_hooks=[*hooks, *((name, _keeper(kept, name)) for name in names)])
     missing = [name for name in names if name not in kept]
     if missing:
@@ -81,7 +84,9 @@ def record_of(model: Model, **entries: Any) -> RunRecord:
     return RunRecord(facts.name, facts.revision, facts.weights, dtype=facts.dtype, device=device, **entries)
 
 
-def answer_logits(model: Model, examples: Sequence[Example], rows: Tensor, intervene: Sequence[Intervention]) -> Tensor:
+def answer_logits(
+    model: Model, examples: Sequence[Example], rows: Int[Tensor, " batch"], intervene: Sequence[Intervention]
+) -> Float[Tensor, "batch d_vocab"]:
     """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
     with changing(model, intervene, examples, rows) as hooks:
@@ -89,7 +94,9 @@ def answer_logits(model: Model, examples: Sequence[Example], rows: Tensor, inter
 
 
 @contextmanager
-def changing(model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], rows: Tensor) -> Iterator[list[Hook]]:
+def changing(
+    model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], rows: Tensor
+) -> Iterator[list[Hook]]:
     """TransformerLens hooks that carry out the interventions on a pass over ``examples``; ``rows`` are their indices.
 
     Bridges that call Hugging Face's own attention throw a changed pattern away; there the engine's attention makes the change.
@@ -160,7 +167,7 @@ def pattern_is_writable(model: Model, layer: int) -> bool:
     return type(model.bridge.blocks[layer].attn) is not AttentionBridge
 
 
-def visible_keys(model: Model, layer: int, length: int) -> Tensor:
+def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query key"]:
     """Which keys each query of a full-length pass may see in this layer, [1 query key]."""
     everything = torch.ones(length, length, dtype=torch.bool)
     if not model.facts.causal:

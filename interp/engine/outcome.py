@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.tasks.task import Example
@@ -15,10 +16,10 @@ from interp.tasks.task import Example
 class Answers:
     """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch n_distractors]."""
 
-    answers: Tensor
-    answer_mask: Tensor
-    distractors: Tensor
-    distractor_mask: Tensor
+    answers: Int[Tensor, "batch n_answers"]
+    answer_mask: Bool[Tensor, "batch n_answers"]
+    distractors: Int[Tensor, "batch n_distractors"]
+    distractor_mask: Bool[Tensor, "batch n_distractors"]
 
     @classmethod
     def of(cls, examples: Sequence[Example], device: torch.device | str = "cpu") -> Answers:

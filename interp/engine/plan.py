@@ -49,7 +49,9 @@ class Plan:
         return len(self.units)
 
 
-def plan_sweep(model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str) -> Plan:
+def plan_sweep(
+    model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str
+) -> Plan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
     Raises ResourceRefused when one variant of one prompt does not fit ``memory`` (bytes above the loaded model).
@@ -77,11 +79,17 @@ def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows:
     """Estimated bytes above the loaded model for a unit: the kept clean run, one block's activations, scores and logits."""
     size = 2 if facts.dtype in ("bfloat16", "float16") else 4
     wide = facts.n_heads * facts.d_head
-    kept = facts.n_layers * n_rows * (n * (2 * facts.d_model + wide) + 2 * (length - n) * facts.n_kv_heads * facts.d_head) * size
+    kept = (
+        facts.n_layers * n_rows * (n * (2 * facts.d_model + wide) + 2 * (length - n) * facts.n_kv_heads * facts.d_head) * size
+    )
     clean = n_rows * length * (2 * facts.d_model + max(2 * facts.d_mlp, 3 * wide)) * size + n_rows * facts.d_vocab * 8
     running = n_variants * n_rows * n * (4 * facts.d_model + max(2 * facts.d_mlp, 4 * wide)) * size
     scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
-    logits = 0 if outcome.weights is not None else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
+    logits = (
+        0
+        if outcome.weights is not None
+        else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
+    )
     return kept + max(clean, running + scores, logits)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from interp.tasks.task import Example
 
 
-def touched(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Tensor:
+def touched(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
     """True where the intervention applies, [batch pos]; all examples have the same number of tokens.
 
     ``positions`` is ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices (negative ones

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.outcome import Answers, Outcome
@@ -26,11 +27,11 @@ class Readout:
         config: Any = model.hf.config
         self.softcap = getattr(config.get_text_config(), "final_logit_softcapping", None)
 
-    def logits(self, residual: Tensor) -> Tensor:
+    def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
         """All logits in float32, [batch d_vocab]."""
         return self._cap(self.unembed(self.final_norm(residual)).float())
 
-    def __call__(self, residual: Tensor) -> Tensor:
+    def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
         """The outcome of [n_variants batch d_model] residuals, [n_variants batch]."""
         if self.outcome.weights is not None:
             return self._weighted(residual)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.engine.attention import Call, attend, attend_after, reading
@@ -35,7 +36,7 @@ def restartable(variant: Variant) -> bool:
     return all(i.site == "z" or all(head.layer == first for head in i.heads) for i in variant)
 
 
-def restart(model: Model, clean: CleanRun, variants: Sequence[Variant]) -> Tensor:
+def restart(model: Model, clean: CleanRun, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
     """The residual that predicts the answer under each variant, [n_variants batch d_model]."""
     layout = model.layout
     assert layout is not None and model.hf is not None
@@ -86,7 +87,7 @@ def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Va
     return out
 
 
-def output_rows(projection: nn.Module, head: int, d_head: int) -> Tensor:
+def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, "d_head d_model"]:
     """Rows of W_O that one head writes through, [d_head d_model]."""
     weight: Any = projection.weight
     part = slice(head * d_head, (head + 1) * d_head)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from interp.tasks.task import Task
 Progress = Callable[[int, int], None]
 
 
+@runtime_checkable
 class Ledger(Protocol):
     """Where finished units are kept, so that a killed sweep can go on."""
 
@@ -45,7 +46,8 @@ class SweepResult:
 
     ``variants[i]`` are the heads changed together; ``baseline`` [n_examples] is the outcome of the clean run, ``values``
     [n_variants n_examples] of the changed ones (float64). ``effects = values - baseline``: negative = the head helped, where
-    larger outcomes are better. ``road`` is ``restart`` or ``hooked``.
+    larger outcomes are better. ``road`` is ``restart``, ``hooked`` or ``gradient``; ``estimate`` is the gradient estimate of all
+    heads where it chose the ones that were measured.
     """
 
     variants: tuple[tuple[Head, ...], ...]
@@ -57,6 +59,7 @@ class SweepResult:
     values: np.ndarray
     record: RunRecord
     road: str = "restart"
+    estimate: SweepResult | None = None
 
     @property
     def effects(self) -> np.ndarray:
@@ -176,7 +179,8 @@ def prove(model: Model, clean: CleanRun, readout: Readout) -> None:
     """Raises RoadClosed unless a run restarted from the first block without a change gives the model's own answer logits."""
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
     again = readout.logits(restart(model, clean, [unchanged])[0])
-    tolerance = 512 * torch.finfo(model.dtype).eps * float(clean.logits.float().abs().max())
+    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
+    tolerance = 512 * eps * float(clean.logits.float().abs().max())
     worst = float((again - clean.logits.float()).abs().max())
     if not worst <= tolerance:
         raise RoadClosed(f"{model.facts.architecture}: a restarted run differs from the model by {worst:.2g} in its logits")

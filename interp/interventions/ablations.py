@@ -7,7 +7,7 @@ the head's values and takes only its choice away (the operation in Wu et al.'s r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from interp.heads import Head
 from interp.interventions.intervention import Intervention, Place
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@runtime_checkable
 class Source(Protocol):
     """Activations of another run: ``z`` of one head for given examples and positions, [batch pos d_head]."""
 
@@ -32,7 +33,9 @@ def mean(heads: Iterable[Head], means: torch.Tensor, positions: str | tuple[int,
     return _at_z(heads, lambda x, place: means[place.head].to(x.device), "mean", positions)
 
 
-def resample(heads: Iterable[Head], source: Source, donors: torch.Tensor, positions: str | tuple[int, ...] = "all") -> Intervention:
+def resample(
+    heads: Iterable[Head], source: Source, donors: torch.Tensor, positions: str | tuple[int, ...] = "all"
+) -> Intervention:
     """The head writes what it wrote for another example: ``donors[i]`` gives example ``i`` its replacement, position by position.
 
     Raises ValueError when an example is its own donor.
@@ -40,7 +43,12 @@ def resample(heads: Iterable[Head], source: Source, donors: torch.Tensor, positi
     own = (donors.cpu() == donors.cpu().new_tensor(range(len(donors)))).nonzero().ravel().tolist()
     if own:
         raise ValueError(f"resample: example {own[0]} is its own donor; every example needs another one.")
-    return _at_z(heads, lambda x, place: source.z(place.head, donors.to(place.rows.device)[place.rows], place.positions), "resample", positions)
+    return _at_z(
+        heads,
+        lambda x, place: source.z(place.head, donors.to(place.rows.device)[place.rows], place.positions),
+        "resample",
+        positions,
+    )
 
 
 def patch(heads: Iterable[Head], source: Source, positions: str | tuple[int, ...] = "all") -> Intervention:
@@ -50,7 +58,9 @@ def patch(heads: Iterable[Head], source: Source, positions: str | tuple[int, ...
 
 def scale(heads: Iterable[Head], factor: float, positions: str | tuple[int, ...] = "all") -> Intervention:
     """The head writes ``factor`` times what it wrote; 1 is the identity, 0 is ``zero``."""
-    return Intervention("z", tuple(heads), lambda x, place: x.new_zeros(()), f"scale {factor:g}", positions, strength=1 - factor)
+    return Intervention(
+        "z", tuple(heads), lambda x, place: x.new_zeros(()), f"scale {factor:g}", positions, strength=1 - factor
+    )
 
 
 def uniform(heads: Iterable[Head], positions: str | tuple[int, ...] = "all") -> Intervention:

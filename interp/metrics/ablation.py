@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -65,22 +65,25 @@ def ablate_heads(
 ) -> SweepResult:
     """The outcome of the task with each head (or each pair of heads) taken out, for every example.
 
-    ``method`` is an ablation (``zero mean resample patch uniform``) or an estimate of ``ablation`` (``attribution``; ``adaptive``
-    measures the heads in the top ``top_share`` of the estimate exactly and leaves the others out). ``positions`` is ``all``, ``end`` or
-    a mark. ``metric`` defaults to the task's. Raises LookupError for unknown names and heads, ValueError for what cannot be done.
+    ``method`` is an ablation (``zero mean resample patch uniform``) or an estimate of ``ablation``: ``attribution`` for all heads;
+    ``adaptive`` measures the top ``top_share`` of that estimate exactly, leaves the others out, and keeps the ``estimate``.
+    ``positions`` is ``all``, ``end`` or a mark; ``metric`` defaults to the task's. Raises LookupError for unknown names and heads,
+    ValueError for what cannot be done.
     """
     from interp.engine.attribution import attribute, ranked
     from interp.engine.sweep import sweep
 
     outcome, kind, groups, record = _prepare(model, task, method, positions, metric, heads, pairs, seed, ablation, top_share)
     variants = build_variants(model, task, kind, positions, groups, seed)
+    estimate = None
     if method == "attribution":
         return attribute(model, task, variants, outcome, record=record, progress=progress)
     if method == "adaptive":
-        order = ranked(attribute(model, task, variants, outcome, record=record))
-        chosen = set(order[: max(1, round(top_share * len(order)))])
+        estimate = attribute(model, task, variants, outcome, record=record)
+        chosen = set(ranked(estimate)[: max(1, round(top_share * len(groups)))])
         variants = [v for v, group in zip(variants, groups, strict=True) if group in chosen]
-    return sweep(model, task, variants, outcome, record=record, memory=memory, ledger=ledger, progress=progress)
+    result = sweep(model, task, variants, outcome, record=record, memory=memory, ledger=ledger, progress=progress)
+    return replace(result, estimate=estimate)
 
 
 def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
@@ -91,8 +94,18 @@ def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
 
     from interp.engine.plan import plan_sweep
 
-    options = {"method": "mean", "positions": "all", "metric": None, "heads": None, "pairs": False, "seed": 0, "ablation": "mean"}
-    options |= {"top_share": 0.2} | {name: value for name, value in arguments.items() if name not in ("ledger", "progress", "memory")}
+    options = {
+        "method": "mean",
+        "positions": "all",
+        "metric": None,
+        "heads": None,
+        "pairs": False,
+        "seed": 0,
+        "ablation": "mean",
+    }
+    options |= {"top_share": 0.2} | {
+        name: value for name, value in arguments.items() if name not in ("ledger", "progress", "memory")
+    }
     outcome, kind, groups, _ = _prepare(model, task, **options)  # type: ignore[arg-type]
     kind = "zero" if kind != "uniform" else kind  # same cost, nothing to collect first
     variants = build_variants(model, task, kind, options["positions"], groups, 0)
@@ -179,7 +192,13 @@ def _prepare(
     groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
     if pairs:
         groups += list(combinations(chosen, 2))
-    arguments = {**task.arguments, "n_examples": len(task), "method": method, "positions": positions, "task_digest": task.digest()}
+    arguments = {
+        **task.arguments,
+        "n_examples": len(task),
+        "method": method,
+        "positions": positions,
+        "task_digest": task.digest(),
+    }
     if method in ESTIMATES:
         arguments["ablation"] = ablation
     if method == "adaptive":

@@ -1,0 +1,57 @@
+"""The gradient estimate is the slope of the exact sweep."""
+
+import numpy as np
+import pytest
+import torch
+
+from interp.engine.attribution import attribute, ranked
+from interp.engine.hooked import record_of
+from interp.engine.sweep import sweep
+from interp.heads import Head
+from interp.metrics.ablation import ablate_heads, build_variants
+from interp.metrics.outcomes import OUTCOMES
+from interp.models import wrap_model
+from tests.sweep_cases import random_task, some_heads
+from tests.tiny_models import TINY, tiny, tiny_hf
+
+
+@pytest.fixture(params=TINY)
+def smooth(request):
+    """Each tiny architecture; OPT with GELU, since a difference quotient across a kink of ReLU is not its slope."""
+    if request.param != "opt":
+        return tiny(request.param)
+    hf = tiny_hf("opt")
+    for block in hf.model.decoder.layers:
+        block.activation_fn = torch.nn.GELU()
+    return wrap_model(hf, name="smooth opt")
+
+
+@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
+def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, method):
+    model = smooth
+    task, heads, step = random_task(), some_heads(model, every=7), 1e-3
+    outcome, record = OUTCOMES.get("logit_diff"), record_of(model)
+    variants = build_variants(model, task, method, "all", [(h,) for h in heads], 0)
+    estimate = attribute(model, task, variants, outcome, record=record)
+    up, down = (sweep(model, task, [(i.at(s),) for (i,) in variants], outcome, record=record).values for s in (step, -step))
+    slope = (up - down) / (2 * step)
+    assert np.abs(slope).max() > 1e-2
+    np.testing.assert_allclose(estimate.effects, slope, rtol=0, atol=0.01 * np.abs(slope).max())
+
+
+def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):
+    task = random_task()
+    whole = ablate_heads(llama, task, method="zero")
+    estimate = ablate_heads(llama, task, method="attribution", ablation="zero")
+    some = ablate_heads(llama, task, method="adaptive", ablation="zero", top_share=0.25)
+    assert len(some.variants) == round(0.25 * 18) and set(some.variants) == set(ranked(estimate)[: len(some.variants)])
+    exact = dict(zip(whole.variants, whole.effects, strict=True))
+    for variant, effect in zip(some.variants, some.effects, strict=True):
+        np.testing.assert_allclose(effect, exact[variant], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(some.estimate.values, estimate.values)
+
+
+def test_metrics_without_a_gradient_at_the_clean_run_are_refused(gpt2):
+    for metric in ("kl", "accuracy"):
+        with pytest.raises(ValueError, match=f"Metric '{metric}' has no gradient at the clean run"):
+            ablate_heads(gpt2, random_task(), method="attribution", metric=metric, heads=[Head(0, 0)])

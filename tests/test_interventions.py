@@ -1,0 +1,77 @@
+"""One type, one equation."""
+
+import pytest
+import torch
+
+from interp import interventions
+from interp.heads import Head
+from interp.interventions import Intervention, Place
+from interp.interventions.intervention import SITES
+
+PLACE = Place(Head(1, 2), torch.tensor([0, 2]), torch.arange(3), torch.ones(3, 3, dtype=torch.bool).tril()[None])
+
+
+class Bank:
+    def z(self, head, rows, positions):
+        return 100.0 * rows[:, None, None] + positions[None, :, None] + torch.zeros(1, 1, 4)
+
+
+@pytest.fixture
+def x():
+    return torch.arange(24.0).reshape(2, 3, 4)
+
+
+def every_constructor():
+    heads, donors = [Head(1, 2)], torch.tensor([2, 0, 1])
+    return [
+        interventions.zero(heads),
+        interventions.mean(heads, torch.full((2, 5, 4), 7.0)),
+        interventions.resample(heads, Bank(), donors),
+        interventions.patch(heads, Bank()),
+        interventions.scale(heads, 0.5),
+        interventions.uniform(heads),
+    ]
+
+
+@pytest.mark.parametrize("intervention", every_constructor(), ids=lambda i: i.label)
+def test_the_equation_holds_for_every_constructor(intervention, x):
+    y = x[:, :, :3] if intervention.site == "pattern" else x
+    target = intervention.at(1.0).apply(y, PLACE)
+    assert target.shape == y.shape and intervention.site in SITES
+    assert intervention.at(0.0).apply(y, PLACE) is y
+    torch.testing.assert_close(intervention.at(0.25).apply(y, PLACE), y + 0.25 * (target - y))
+    torch.testing.assert_close(intervention.at(-1.0).apply(y, PLACE), 2 * y - target)
+
+
+def test_replacements_are_what_the_names_say(x):
+    zero, mean, resample, patch, scale, uniform = every_constructor()
+    assert (zero.apply(x, PLACE) == 0).all()
+    assert (mean.apply(x, PLACE) == 7).all()
+    assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2
+    assert patch.apply(x, PLACE)[:, 1, 0].tolist() == [1, 201]
+    torch.testing.assert_close(scale.apply(x, PLACE), x / 2)
+    assert uniform.apply(x[:, :, :3], PLACE)[1].tolist() == [[1, 0, 0], [0.5, 0.5, 0], pytest.approx([1 / 3] * 3)]
+
+
+def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
+    means = torch.zeros(2, 5, 4)
+    means[1, 2] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert interventions.mean([Head(1, 2)], means).apply(x, PLACE)[1, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_the_input_is_never_changed_in_place(x):
+    before = x.clone()
+    for intervention in every_constructor():
+        intervention.apply(x[:, :, :3] if intervention.site == "pattern" else x, PLACE)
+    assert torch.equal(x, before)
+
+
+def test_bad_interventions_are_refused_when_made():
+    with pytest.raises(ValueError, match="site 'scores' is not one of z, pattern"):
+        Intervention("scores", (Head(0, 0),), lambda x, place: x, "odd")
+    with pytest.raises(ValueError, match="names no head"):
+        interventions.zero([])
+    with pytest.raises(ValueError, match="names a head twice: L0H1, L0H1"):
+        interventions.zero([Head(0, 1), Head(0, 1)])
+    with pytest.raises(ValueError, match="example 1 is its own donor"):
+        interventions.resample([Head(0, 0)], Bank(), torch.tensor([2, 1, 0]))
