@@ -44,16 +44,17 @@ def head_table(result: SweepResult, facts: ModelFacts, seed: int = 0) -> pd.Data
     import pandas as pd
 
     check_effects(result)
-    effects, pairs = result.effects, np.array([len(v) == 2 for v in result.variants])
+    pairs = np.array([len(v) == 2 for v in result.variants])
+    effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))  # sums depend on the layout in memory
     weights = prompt_weights(effects.shape[1], seed)
     measured: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
         layers = [tuple(head.layer for head in result.variants[i]) for i in family]
-        for name, values in _statistics(effects[family], layers, weights, seed).items():
-            measured.setdefault(name, np.empty(len(pairs), values.dtype))[family] = values
-    measured |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": result.values.mean(1)}
+        for name, column in _statistics(effects[family], layers, weights, seed).items():
+            measured.setdefault(name, np.empty(len(pairs), column.dtype))[family] = column
+    measured |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": values.mean(1)}
     if pairs.any():
-        measured |= _interactions(result, weights)
+        measured |= _interactions(result.variants, effects, weights)
     return pd.DataFrame({**_names(result.variants, facts), **measured, **_origin(result)})
 
 
@@ -172,13 +173,13 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
     return columns
 
 
-def _interactions(result: SweepResult, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Interaction of each pair with its interval; NaN in the rows of single heads.
 
     Raises ValueError for a pair whose heads were not measured alone as well.
     """
-    row = {variant: i for i, variant in enumerate(result.variants)}
-    pairs = [(i, variant) for i, variant in enumerate(result.variants) if len(variant) == 2]
+    row = {variant: i for i, variant in enumerate(variants)}
+    pairs = [(i, variant) for i, variant in enumerate(variants) if len(variant) == 2]
     alone = next((head for _, variant in pairs for head in variant if (head,) not in row), None)
     if alone is not None:
         raise ValueError(
@@ -186,7 +187,6 @@ def _interactions(result: SweepResult, weights: np.ndarray) -> dict[str, np.ndar
         )
     at = np.array([i for i, _ in pairs])
     first, second = (np.array([row[(variant[side],)] for _, variant in pairs]) for side in (0, 1))
-    effects = result.effects
     interval = mean_interval(effects[at] - effects[first] - effects[second], weights)
     columns = {name: np.full(len(effects), np.nan) for name in ("interaction", "interaction_low", "interaction_high")}
     for column, values in zip(columns.values(), (interval.mean, interval.low, interval.high), strict=True):

@@ -42,7 +42,7 @@ class Ledger:
 
     def seconds(self) -> float:
         """Seconds of work that the stored units took, over all processes that worked on this run."""
-        return sum(float(facts["seconds"]) for _, facts in self._units())
+        return sum((float(facts["seconds"]) for _, facts in self._units()), 0.0)
 
     def __len__(self) -> int:
         return sum(1 for _ in self._units())

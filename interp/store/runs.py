@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
@@ -135,7 +135,7 @@ class Writer:
         self.ledger.clear()
         return Run(self.path, dict(self._manifest))
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
