@@ -90,12 +90,12 @@ def sweep(
     worker = _Worker(model, task, variants, outcome, road)
     with model.lock, quiet_inference():
         for done, unit in enumerate(plan.units):
-            found = ledger.get(unit.key) if ledger else None
+            found = ledger.get(unit.key) if ledger is not None else None
             if found is None:
                 found = worker.measure(unit)
                 if not np.isfinite(found).all():
                     raise ValueError(_not_finite(model, found, unit, variants, outcome))
-                if ledger:
+                if ledger is not None:
                     ledger.put(unit.key, found)
             values[np.ix_([*unit.variants, -1], unit.rows)] = found
             if progress:
