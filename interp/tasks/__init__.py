@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp._registry import Shelf
+from interp.models.model import Model
 from interp.tasks.jsonl import task_from_jsonl
 from interp.tasks.source import TaskSource
 from interp.tasks.task import Example, Prompt, Task
 from interp.tasks.tokenise import WordFilter, to_example
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
 
 __all__ = ["TASKS", "Example", "Prompt", "Task", "TaskSource", "make_task", "task_from_jsonl", "task_names", "write_prompts"]
 

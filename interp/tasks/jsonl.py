@@ -13,13 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from interp.models.model import Model
 from interp.tasks.task import Prompt, Span, Task
 from interp.tasks.tokenise import to_example
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
 
 KEYS = ("clean", "corrupted", "answer", "distractor", "marks")
 RESERVED = ("all", "end")

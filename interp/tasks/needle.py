@@ -34,7 +34,7 @@ PAPER = "Wu et al. 2024, arXiv 2404.15574"
 
 @source(metric="logit_diff", marks=MARKS, paper=PAPER)
 def needle(
-    rng: Random, usable: WordFilter, n_filler: int = 8, n_competing: int = 2, depth: float | None = None
+    rng: Random, usable: WordFilter, n_filler: int = 8, n_competing: int = 2, depth: float | int | None = None
 ) -> Iterator[Prompt]:
     """The secret word of one person, hidden at some depth of a text that also holds other secrets."""
     _check(n_filler, n_competing, depth)
@@ -90,7 +90,7 @@ def _filler(rng: Random, usable: WordFilter) -> Callable[[list[str]], str]:
     return sentence
 
 
-def _check(n_filler: int, n_competing: int, depth: float | None) -> None:
+def _check(n_filler: int, n_competing: int, depth: float | int | None) -> None:
     if n_filler < 0:
         raise ValueError(f"n_filler={n_filler} is negative: give the number of filler sentences.")
     if n_competing < 1:

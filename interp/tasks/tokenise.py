@@ -1,20 +1,19 @@
 """From text to token ids: the only place where a task meets a tokenizer.
 
 An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
-"32") and before an answer that brings its own white space. Where the spaced form is not one token and the prompt does not end in
-a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that write no spaces).
+"32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt does
+not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that write
+no spaces).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from interp.models.model import Model
 from interp.tasks.task import Example, Prompt, Span
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
 
 _SINGLE: WeakKeyDictionary[Any, dict[tuple[str, str], bool]] = WeakKeyDictionary()
 
@@ -59,6 +58,9 @@ def to_example(model: Model, prompt: Prompt) -> Example:
             f"{'|'.join(model.to_words(clean))} and {'|'.join(model.to_words(corrupted))}. Make them equal, position by position."
         )
     answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
+    both = [word for word, i in zip(prompt.answers, answers, strict=True) if i in distractors]
+    if both:
+        raise ValueError(f"{both[0]!r} is both an answer and a distractor.")
     marks = token_spans(model, prompt.clean, prompt.marks, len(clean))
     return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks)
 
@@ -105,8 +107,8 @@ def continuations(model: Model, prompt: str, words: Sequence[str]) -> list[list[
         longer = model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         return [list(row[len(ids) :]) if list(row[: len(ids)]) == ids else None for row in longer]
 
-    found = added([prompt + ("" if _joined(prompt, word) else " ") + word for word in words])
-    if prompt and not (prompt[-1].isascii() and prompt[-1].isalnum()):
+    found = added([_continued(prompt, word) for word in words])
+    if prompt and not prompt[-1].isspace() and not (prompt[-1].isascii() and prompt[-1].isalnum()):
         missed = [i for i, pieces in enumerate(found) if pieces is None or len(pieces) != 1]
         for i, pieces in zip(missed, added([prompt + words[i] for i in missed]), strict=True):
             found[i] = pieces if pieces is not None and len(pieces) == 1 else found[i]
@@ -136,9 +138,12 @@ def _offsets(model: Model, text: str) -> list[tuple[int, Span]]:
     return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
 
 
-def _joined(prompt: str, word: str) -> bool:
-    """Whether a word is appended without a space."""
-    return not prompt or word[:1].isspace() or (prompt[-1].isdigit() and word[:1].isdigit())
+def _continued(prompt: str, word: str) -> str:
+    """The prompt with the word after it; a space that is there already is never doubled."""
+    if prompt.endswith(" "):
+        return prompt + word.lstrip(" ")
+    joined = not prompt or prompt[-1].isspace() or word[:1].isspace() or (prompt[-1].isdigit() and word[:1].isdigit())
+    return f"{prompt}{word}" if joined else f"{prompt} {word}"
 
 
 def _is_unknown(model: Model, word: str, pieces: list[int]) -> bool:
