@@ -10,7 +10,7 @@ _HOMES = {
     "Layout": "interp.models.model",
     "Model": "interp.models.model",
     "ModelFacts": "interp.models.model",
-    "doctor": "interp.models.doctor",
+    "doctor": "interp.models.selfcheck",
     "embedded_names": "interp.models.embedded",
     "load_model": "interp.models.load",
     "load_toy": "interp.models.native",

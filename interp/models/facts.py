@@ -79,13 +79,13 @@ def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return ("sampled-" if sampled else "") + total.hexdigest()[:16]
 
 
-def _bytes(tensor: torch.Tensor, sampled: bool) -> memoryview:
+def _bytes(tensor: torch.Tensor, sampled: bool) -> bytes:
     import torch
 
     flat = tensor.detach().reshape(-1)
     if sampled and flat.numel() > _SAMPLE:
         flat = flat[torch.linspace(0, flat.numel() - 1, _SAMPLE, dtype=torch.float64, device=flat.device).long()]
-    return memoryview(flat.contiguous().view(torch.uint8).cpu().numpy())
+    return flat.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
 def _first(config: Any, *keys: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from interp.heads import Head
@@ -95,16 +94,17 @@ class Model:
     ) -> None:
         self.facts, self.tokenizer, self.hf, self.layout = facts, tokenizer, hf, layout
         self.lock = threading.RLock()
-        if bridge is not None:
-            self.__dict__["bridge"] = bridge
+        self._bridge = bridge
 
-    @cached_property
+    @property
     def bridge(self) -> Any:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
         from interp.models.bridge import bridge_of
 
-        with self.lock:
-            return bridge_of(self)
+        with self.lock:  # two threads that ask for it first must get the same one
+            if self._bridge is None:
+                self._bridge = bridge_of(self)
+            return self._bridge
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import ArtefactInvalid
 from interp.models.facts import facts_of
 from interp.models.layout import layout_of
 from interp.models.model import Model
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def wrap_model(hf: nn.Module, tokenizer: Any = None, *, name: str = "in memory", revision: str = "") -> Model:
     """A Model around ``hf``, a causal language model of transformers, which is put into eval mode with frozen parameters.
 
-    Raises ValueError when a weight is NaN or infinite, or when the configuration does not say the sizes.
+    Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration does not say the sizes.
     """
     check_finite(hf, name)
     hf.eval().requires_grad_(False)
@@ -23,10 +24,12 @@ def wrap_model(hf: nn.Module, tokenizer: Any = None, *, name: str = "in memory",
 
 
 def check_finite(module: nn.Module, name: str) -> None:
-    """Raises ValueError naming the first parameter that holds NaN or infinite values."""
+    """Raises ArtefactInvalid naming the first parameter that holds NaN or infinite values."""
     import torch
 
     for key, parameter in module.named_parameters():
         if not torch.isfinite(parameter).all():
             bad = int((~torch.isfinite(parameter)).sum())
-            raise ValueError(f"Weight {key} of {name} holds {bad} NaN or infinite values of {parameter.numel()}: not usable.")
+            raise ArtefactInvalid(
+                f"Weight {key} of {name} holds {bad} NaN or infinite values of {parameter.numel()}: not usable."
+            )

@@ -1,0 +1,16 @@
+"""The models that ship with the package: folders of ``data/models`` in a checkout, of ``interp/data/models`` in a wheel."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def embedded_folder() -> Path:
+    """The folder that holds one folder per embedded model."""
+    installed = _PACKAGE / "data" / "models"
+    return installed if installed.is_dir() else _PACKAGE.parent / "data" / "models"
+
+
+def embedded_names() -> list[str]:
+    """Names of the embedded models, sorted."""
+    return sorted(config.parent.name for config in embedded_folder().glob("*/config.json"))

@@ -1,0 +1,173 @@
+"""Loading a model by name: embedded, a local folder, or the Hugging Face Hub, in this order.
+
+The plain Hugging Face module is loaded, in eval mode and without gradients; TransformerLens is imported only when a bridge is
+asked for. Code that comes with a model is never run. Everything that transformers would only warn about (missing or unused
+weights) is an error here, because the numbers that follow would look right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import ModelUnavailable
+from interp.models.embedded import embedded_folder, embedded_names
+from interp.models.folder import check_folder, has_tokenizer
+from interp.models.memory import ITEM_BYTES, available_memory, check_budget, load_bytes
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+
+
+def load_model(
+    name: str = "interp-mini",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    revision: str | None = None,
+    offline: bool = False,
+) -> Model:
+    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), or a Hub name.
+
+    ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
+    only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it cannot be had, ArtefactInvalid for NaN or
+    infinite weights, ResourceRefused when it would not fit the memory, and ValueError for what is not a causal transformer.
+    """
+    check_place(device, dtype)
+    folder = find_folder(name)
+    if folder is not None and revision is not None:
+        raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is the folder {folder}.")
+    if folder is not None:
+        from interp.models.native import is_toy_folder, load_toy
+
+        if is_toy_folder(folder):
+            return load_toy(folder, name=name, device=device, dtype=dtype)
+        check_folder(folder)
+    return _load(
+        name, folder, device, dtype, {"revision": revision or "main", "local_files_only": offline or folder is not None}
+    )
+
+
+def find_folder(name: str) -> Path | None:
+    """The folder of an embedded or local model, or None for a name to look up on the Hub.
+
+    Raises ModelUnavailable when ``name`` can only be a path and nothing is there.
+    """
+    if name in embedded_names():
+        return embedded_folder() / name
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelUnavailable(f"{name} is a file: give the folder that holds config.json and the weights.")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelUnavailable(f"There is no folder {name!r}. {_choices()}")
+    return None
+
+
+def check_place(device: str, dtype: str) -> None:
+    """Raises ValueError for a device that this machine does not have, or a dtype that models are not run in."""
+    import torch
+
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"dtype={dtype!r} is not one of: {', '.join(sorted(ITEM_BYTES))}.")
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if device not in here and not (device == "cuda" and "cuda:0" in here):
+        raise ValueError(f"device={device!r} is not to be had. This machine has: {', '.join(here)}.")
+
+
+def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from interp.models.wrap import wrap_model
+
+    source, options = str(folder or name), {**options, "trust_remote_code": False}
+    with _one_sentence(name, folder), _quiet():
+        config = AutoConfig.from_pretrained(source, **options)
+    _check_causal(config, name)
+    check_budget(load_bytes(config, dtype), available_memory(device), f"Loading {name} in {dtype}")
+    with _one_sentence(name, folder), _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+        hf, report = loaded
+        _check_keys(report, name)
+        tokenizer = _tokenizer(source, folder, options)
+    revision = "" if folder else getattr(hf.config, "_commit_hash", None) or options["revision"]
+    return wrap_model(hf.to(device), tokenizer, name=name, revision=revision)
+
+
+def _tokenizer(source: str, folder: Path | None, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    return None if folder and not has_tokenizer(folder) else AutoTokenizer.from_pretrained(source, **options)
+
+
+def _check_causal(config: Any, name: str) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    what = ""
+    if getattr(config, "is_encoder_decoder", False):
+        what = "an encoder-decoder"
+    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        what = "an encoder"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        what = "not a language model that transformers can load as causal"
+    if what:
+        raise ValueError(
+            f"{name} is of type {config.model_type}, {what}: only causal (decoder-only) language models are supported."
+        )
+
+
+def _check_keys(report: dict[str, Any], name: str) -> None:
+    """Raises ModelUnavailable when weights are missing, unused or of another shape than config.json says."""
+    for kind, meaning in (
+        ("missing_keys", "lacks weights that its architecture needs"),
+        ("unexpected_keys", "has weights that its architecture does not use"),
+        ("mismatched_keys", "has weights of another shape than its config.json says"),
+        ("error_msgs", "has weights that could not be read"),
+    ):
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get(kind) or ())
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            raise ModelUnavailable(
+                f"{name} {meaning}: {', '.join(keys[:3])}{more}. config.json and weights do not belong together."
+            )
+
+
+@contextmanager
+def _one_sentence(name: str, folder: Path | None) -> Iterator[None]:
+    """Turns whatever the loader raises into one ModelUnavailable; the original is chained."""
+    try:
+        yield
+    except (ModelUnavailable, MemoryError):
+        raise
+    except Exception as error:  # configurations, weights and network fail in as many ways as there are libraries below
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
+        if folder is not None:
+            raise ModelUnavailable(f"{folder} could not be loaded: {reason}.") from error
+        raise ModelUnavailable(f"Model {name!r} could not be had from the Hugging Face Hub ({reason}). {_choices()}") from error
+
+
+def _choices() -> str:
+    embedded = ", ".join(embedded_names()) or "none"
+    return f"Embedded models: {embedded}. Or give a folder with config.json and weights, or a Hub name such as openai-community/gpt2."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no warning from transformers: what it warns about is raised here as an error."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,92 @@
+"""How many bytes a model and a run need, and how many are to be had.
+
+Estimates are upper bounds of what stays alive at one moment, from sizes alone: nothing is loaded to make them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import ResourceRefused
+
+if TYPE_CHECKING:
+    from interp.models.model import ModelFacts
+
+ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def load_bytes(config: Any, dtype: str) -> int:
+    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while it is read)."""
+    import copy
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
+    sizes = [p.numel() for p in empty.parameters()]
+    return (sum(sizes) + max(sizes)) * ITEM_BYTES[dtype]
+
+
+def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
+    """Bytes that one forward pass of ``batch`` x ``length`` tokens needs beside the weights, without gradients.
+
+    One layer's activations (eight streams of d_model, three of d_mlp), the logits twice (once in float32) and, with eager
+    attention (``patterns``), 2.1 float32 patterns of one layer, which is the measured peak of scores and softmax.
+    """
+    item, tokens = ITEM_BYTES[facts.dtype], batch * length
+    activations = tokens * (8 * facts.d_model + 3 * facts.d_mlp) * item
+    logits = tokens * facts.d_vocab * (item + 4)
+    attention = int(2.1 * 4 * facts.n_heads * tokens * length) if patterns else 0
+    return activations + logits + attention
+
+
+def available_memory(device: str = "cpu") -> int:
+    """Bytes that can still be had on ``device``: the least of what the system and this process's control group leave."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return min(_system_memory(), *_control_group_memory())
+
+
+def check_budget(needed: int, budget: int | None = None, what: str = "This run") -> None:
+    """Raises ResourceRefused, naming both, when ``needed`` bytes are more than ``budget`` (default: the available memory)."""
+    allowed = available_memory() if budget is None else budget
+    if needed > allowed:
+        source = "are available" if budget is None else "is the budget"
+        raise ResourceRefused(
+            f"{what} needs about {_human(needed)}, and {_human(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
+        )
+
+
+def _system_memory() -> int:
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _control_group_memory(root: Path = _CGROUP) -> list[int]:
+    """What the control group leaves (none without a limit). File pages that can be dropped do not count as used."""
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            allowed, taken = int((root / limit).read_text()), int((root / used).read_text())
+            stat = dict(line.split() for line in (root / used).with_name("memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        return [allowed - taken + int(stat.get("inactive_file", 0))]
+    return []
+
+
+def _human(count: int) -> str:
+    size, unit = float(max(count, 0)), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.3g} {unit}"

@@ -1,0 +1,203 @@
+"""The self-check of a model: identities that every later number relies on, each measured on a few random tokens.
+
+A check that fails, or cannot be made, is reported with its reason and never raised: what needs it can then be refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from interp.models.model import Model
+
+RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One identity: its largest error in the units of what is compared, and how much is tolerated.
+
+    ``passed`` is None where the identity does not apply to the model, ``error`` is None where nothing could be measured; ``note``
+    then says why.
+    """
+
+    name: str
+    error: float | None
+    tolerance: float
+    passed: bool | None
+    note: str = ""
+
+
+class _NotApplicable(Exception):
+    """The identity says nothing about this model; the message is the reason."""
+
+
+def doctor(model: Model, *, seed: int = 0) -> list[Check]:
+    """All checks of ``model``, in a fixed order. A model is sound when no check has ``passed=False``."""
+    with model.lock:
+        run = _Run(model, seed)
+        return [_measured(name, check, run) for name, check in CHECKS.items()]
+
+
+class _Run:
+    """One forward pass over random tokens [2, 12], through the bridge and through Hugging Face, each made on first use."""
+
+    def __init__(self, model: Model, seed: int) -> None:
+        self.model, self.facts, self.seed = model, model.facts, seed
+
+    @cached_property
+    def tokens(self) -> Any:
+        import torch
+
+        length = min(12, self.facts.max_length or 12)
+        draw = torch.Generator().manual_seed(self.seed)
+        return torch.randint(self.facts.d_vocab, (2, length), generator=draw).to(self.model.device)
+
+    @cached_property
+    def bridged(self) -> tuple[Any, Any]:
+        """Logits and cache of the bridge."""
+        import torch
+
+        with torch.no_grad():
+            return self.model.bridge.run_with_cache(self.tokens)
+
+    @cached_property
+    def eager_logits(self) -> Any:
+        """Logits of the Hugging Face module with eager attention."""
+        import torch
+
+        from interp.models.bridge import twin
+
+        if self.model.hf is None:
+            raise _NotApplicable("not a Hugging Face model: there is nothing to compare with")
+        plain = twin(self.model.hf)
+        plain.set_attn_implementation("eager")
+        with torch.no_grad():
+            return plain(self.tokens).logits
+
+    def layers(self, *names: str) -> Iterator[list[Any]]:
+        """For each layer, the activations ``names`` in float32; zeros for the MLP of an attention-only model."""
+        cache = self.bridged[1]
+        for layer in range(self.facts.n_layers):
+            before = cache[f"blocks.{layer}.hook_resid_pre"]
+            without_mlp = {f"blocks.{layer}.hook_mlp_out": before * 0} if self.facts.d_mlp == 0 else {}
+            yield [{**cache, **without_mlp}[f"blocks.{layer}.{name}"].float() for name in names]
+
+
+def _measured(name: str, check: Callable[[_Run], tuple[float, float, str]], run: _Run) -> Check:
+    try:
+        error, scale, note = check(run)
+    except _NotApplicable as reason:
+        return Check(name, None, 0.0, None, str(reason))
+    except Exception as error:  # a check must never hide the others
+        return Check(name, None, 0.0, False, f"could not be measured: {type(error).__name__}: {error}")
+    tolerance = scale * RELATIVE[run.facts.dtype]
+    return Check(name, error, tolerance, error <= tolerance, note)
+
+
+def _weights_finite(run: _Run) -> tuple[float, float, str]:
+    import torch
+
+    module = run.model.hf or run.model.bridge
+    bad = {name: int((~torch.isfinite(p)).sum()) for name, p in module.named_parameters()}
+    first = next((name for name, count in bad.items() if count), "")
+    return float(sum(bad.values())), 0.0, f"NaN or infinite values, first in {first}" if first else ""
+
+
+def _logits_equal_hugging_face(run: _Run) -> tuple[float, float, str]:
+    return _gap(run.bridged[0], run.eager_logits)
+
+
+def _pattern_rows_sum_to_one(run: _Run) -> tuple[float, float, str]:
+    return max(float((pattern.sum(-1) - 1).abs().max()) for [pattern] in run.layers("attn.hook_pattern")), 1.0, ""
+
+
+def _pattern_is_causal(run: _Run) -> tuple[float, float, str]:
+    import torch
+
+    if not run.facts.causal:
+        raise _NotApplicable("attention is bidirectional")
+    length, worst = run.tokens.shape[1], 0.0
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    for [pattern], window in zip(run.layers("attn.hook_pattern"), run.facts.windows, strict=True):
+        hidden = (distance < 0) | (distance >= (window or length))
+        worst = max(worst, float(pattern[:, :, hidden.to(pattern.device)].abs().max()))
+    return worst, 0.0, ""
+
+
+def _pattern_times_v_is_z(run: _Run) -> tuple[float, float, str]:
+    import torch
+
+    gaps = []
+    for pattern, v, z in run.layers("attn.hook_pattern", "attn.hook_v", "attn.hook_z"):
+        mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2))
+        gaps.append(_gap(mixed, z.view_as(mixed)))
+    return max(gaps)
+
+
+def _residual_adds_up(run: _Run) -> tuple[float, float, str]:
+    names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    return max(_gap(before + attention + mlp, after) for before, attention, mlp, after in run.layers(*names))
+
+
+def _layout_gives_logits(run: _Run) -> tuple[float, float, str]:
+    """The last residual through the layout's final norm and unembedding."""
+    import torch
+
+    layout, hf = run.model.layout, run.model.hf
+    if layout is None or hf is None:
+        raise _NotApplicable("the parts of this architecture are not known: exact sweeps take the slower road")
+    [last] = list(run.layers("hook_resid_post"))[-1]
+    with torch.no_grad():
+        logits = layout.unembed(layout.final_norm(last.to(run.model.dtype)))
+    cap = getattr(hf.config, "final_logit_softcapping", None)
+    return _gap(torch.tanh(logits / cap) * cap if cap else logits, run.eager_logits)
+
+
+def _tokenizer_round_trip(run: _Run) -> tuple[float, float, str]:
+    """Tokens of a text, decoded and encoded again: how many differ."""
+    text, ids = _sample_text(run)
+    again = run.model.fragment(text)
+    wrong = abs(len(again) - len(ids)) + sum(a != b for a, b in zip(again, ids, strict=False))
+    return float(wrong), 0.0, f"{text!r} becomes {run.model.to_text(again)!r}" if wrong else ""
+
+
+def _bos_as_stated(run: _Run) -> tuple[float, float, str]:
+    """How many BOS tokens a prompt has, against how many the facts say."""
+    text, _ = _sample_text(run)
+    wanted, bos = int(run.facts.prepend_bos), run.facts.bos_token_id
+    found = run.model.to_tokens(text).count(bos) if bos is not None else 0
+    return float(abs(found - wanted)), 0.0, f"{found} BOS tokens where the model wants {wanted}" if found != wanted else ""
+
+
+CHECKS: dict[str, Callable[[_Run], tuple[float, float, str]]] = {
+    "weights_finite": _weights_finite,
+    "logits_equal_hugging_face": _logits_equal_hugging_face,
+    "pattern_rows_sum_to_one": _pattern_rows_sum_to_one,
+    "pattern_is_causal": _pattern_is_causal,
+    "pattern_times_v_is_z": _pattern_times_v_is_z,
+    "residual_adds_up": _residual_adds_up,
+    "layout_gives_logits": _layout_gives_logits,
+    "tokenizer_round_trip": _tokenizer_round_trip,
+    "bos_as_stated": _bos_as_stated,
+}
+
+
+def _gap(found: Any, wanted: Any) -> tuple[float, float, str]:
+    """Largest absolute difference, the scale of what is compared (at least 1), and no note."""
+    return float((found.float() - wanted.float()).abs().max()), max(1.0, float(wanted.abs().max())), ""
+
+
+def _sample_text(run: _Run) -> tuple[str, list[int]]:
+    """A text that is stable under decoding, and its tokens: the decoding of a few ordinary tokens, read once."""
+    if run.model.tokenizer is None:
+        raise _NotApplicable("loaded without a tokenizer")
+    special = set(run.model.tokenizer.all_special_ids)
+    ordinary = [i for i in range(min(run.facts.d_vocab, len(run.model.tokenizer))) if i not in special]
+    text = run.model.to_text(ordinary[:: max(1, len(ordinary) // 6)][:6])
+    ids = run.model.fragment(text)
+    return run.model.to_text(ids), ids

@@ -1,0 +1,57 @@
+"""Estimates by hand, and the budget that refuses."""
+
+import pytest
+
+
+@pytest.fixture
+def memory():
+    from interp.models import memory
+
+    return memory
+
+
+def test_loading_needs_every_parameter_and_the_largest_twice(memory):
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=97, n_positions=64, n_embd=40, n_layer=3, n_head=5, n_inner=56)
+    # Tied embeddings 97x40, positions 64x40, final norm 2x40; a block: two norms, qkv 40x120+120, output 40x40+40, MLP.
+    block = 4 * 40 + 40 * 120 + 120 + 40 * 40 + 40 + 40 * 56 + 56 + 56 * 40 + 40
+    parameters = 97 * 40 + 64 * 40 + 80 + 3 * block
+    assert memory.load_bytes(config, "float32") == 4 * (parameters + 40 * 120)
+    assert memory.load_bytes(config, "bfloat16") == 2 * (parameters + 40 * 120)
+
+
+def test_a_forward_needs_activations_logits_and_patterns(memory, llama):
+    # 2 x 10 tokens, d_model 60, d_mlp 56, vocabulary 97, 6 heads, float32.
+    plain = 20 * (8 * 60 + 3 * 56) * 4 + 20 * 97 * 8
+    assert memory.forward_bytes(llama.facts, 2, 10, patterns=False) == plain
+    assert memory.forward_bytes(llama.facts, 2, 10) == plain + int(2.1 * 4 * 6 * 20 * 10)
+
+
+def test_a_budget_that_is_kept_says_nothing(memory):
+    memory.check_budget(100, 100)
+
+
+def test_a_budget_that_is_not_kept_names_estimate_and_budget(memory):
+    from interp.errors import ResourceRefused
+
+    with pytest.raises(ResourceRefused, match=r"The sweep needs about 3 GiB, and 2 GiB is the budget"):
+        memory.check_budget(3 * 2**30, 2 * 2**30, "The sweep")
+
+
+def test_available_memory_is_between_nothing_and_the_machine(memory):
+    import os
+
+    assert 0 < memory.available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_control_group_limit_counts_droppable_pages_as_free(memory, tmp_path):
+    for name, text in {
+        "memory.max": "1000\n",
+        "memory.current": "700\n",
+        "memory.stat": "anon 500\ninactive_file 150\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert memory._control_group_memory(tmp_path) == [450]
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._control_group_memory(tmp_path) == []
