@@ -147,14 +147,16 @@ def test_greater_than_leaves_out_years_that_are_one_token():
     assert all(len(p.answers) + len(p.distractors) == 90 for p in made)
 
 
-def test_docstring_asks_for_the_parameter_after_the_last_described_one():
-    for p in prompts("docstring", 30):
+@pytest.mark.parametrize("skipped", [0, 2, 3])
+def test_docstring_asks_for_the_parameter_after_the_last_described_one(skipped):
+    for p in prompts("docstring", 20, n_skipped=skipped):
         head = p.clean.split("(self, ")[1].split(")")[0].split(", ")
         described = [line.split()[1].rstrip(":") for line in p.clean.split("\n") if line.startswith(":param ")]
-        assert described == head[2:4] and list(p.answers) == [head[4]]
-        assert set(p.distractors) == set(head) - {head[4]} and p.clean.endswith("\n:param")
-        assert marked(p, "before_answer") == marked(p, "described") == head[3] and marked(p, "answer") == head[4]
-        assert not set(p.answers + p.distractors) & set(split(p.corrupted))
+        asked = head[skipped + 2]
+        assert described == head[skipped : skipped + 2] and list(p.answers) == [asked]
+        assert set(p.distractors) == set(head) - {asked} and p.clean.endswith("\n:param")
+        assert marked(p, "before_answer") == marked(p, "described") == described[1] and marked(p, "answer") == asked
+        assert not {*p.answers, *p.distractors} & set(split(p.corrupted))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

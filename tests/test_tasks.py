@@ -150,6 +150,7 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
         ({"name": "ioi", "corruption": "xyz"}, ValueError, "corruption='xyz' is not one of abc, flip."),
         ({"name": "facts", "n_prompts": 505}, ValueError, "has only 504 different prompts"),
         ({"name": "facts", "n_prompts": 85, "held_out": True}, ValueError, "has only 84 different prompts"),
+        ({"name": "docstring", "n_skipped": 4}, ValueError, "n_skipped=4 is outside 0 to 3"),
         ({"name": "needle", "depth": 1.5}, ValueError, "depth=1.5 is outside 0"),
         ({"name": "needle", "n_filler": -1}, ValueError, "n_filler=-1 is negative"),
         ({"name": "needle", "n_competing": 0}, ValueError, "n_competing=0 is too few"),

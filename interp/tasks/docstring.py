@@ -3,12 +3,14 @@
     def read(self, size, name, file, key, path, index):
     """text line
 
-    :param file: count order
-    :param key: page level
-    :param        -> path (not size, name, file, key, index)
+    :param size: count order
+    :param name: page level
+    :param        -> file (not size, name, key, path, index)
 
-Of six parameters the third and the fourth are described, the fifth is asked for. In the corrupted prompt the parameters of the
-signature and the described ones are drawn anew, independently. The distractors are the other parameters of the signature.
+Of six parameters two are described and the next one is asked for. ``n_skipped`` leaves out that many parameters before the described
+ones, so that their order alone tells the answer and counting lines does not (the published task skips 2; `interp-mini` counts lines,
+and fails). In the corrupted prompt the parameters of the signature and the described ones are drawn anew, independently. The
+distractors are the other parameters of the signature.
 '''
 
 from collections.abc import Iterator
@@ -25,17 +27,21 @@ PAPER = "Heimersheim and Janiak 2023, A circuit for Python docstrings in a 4-lay
 
 
 @source(metric="logit_diff", marks=MARKS, paper=PAPER)
-def docstring(rng: Random, usable: WordFilter) -> Iterator[Prompt]:
+def docstring(rng: Random, usable: WordFilter, n_skipped: int = 0) -> Iterator[Prompt]:
     """The parameter that a docstring describes next."""
+    if not 0 <= n_skipped <= 3:
+        raise ValueError(f"n_skipped={n_skipped} is outside 0 to 3: there are 6 parameters, and 3 are needed.")
     pool, functions = usable(PARAMETERS, 20), usable(FUNCTIONS, 1)
     while True:
         drawn = rng.sample(pool, 20)
         names, others, words = drawn[:6], drawn[6:14], [" ".join(drawn[i : i + 2]) for i in (14, 16, 18)]
-        marked = [*names[:3], mark("before_answer", names[3]), mark("answer", names[4]), names[5]]
+        described, answer = names[n_skipped : n_skipped + 2], names[n_skipped + 2]
+        marked = names.copy()
+        marked[n_skipped + 1 : n_skipped + 3] = mark("before_answer", described[1]), mark("answer", answer)
         function = rng.choice(functions)
-        clean, marks = read_marks(_text(function, marked, [names[2], mark("described", names[3])], words))
+        clean, marks = read_marks(_text(function, marked, [described[0], mark("described", described[1])], words))
         corrupted = _text(function, others[:6], others[6:], words)
-        yield Prompt(clean, corrupted, (names[4],), (*names[:4], names[5]), marks)
+        yield Prompt(clean, corrupted, (answer,), tuple(name for name in names if name != answer), marks)
 
 
 def _text(function: str, names: list[str], described: list[str], words: list[str]) -> str:
