@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtefactInvalid, ModelUnavailable
 from interp.models.facts import tokenizer_adds_bos, weights_digest
-from interp.models.folder import check_length, has_tokenizer, read_json
+from interp.models.folder import check_length, read_json
 from interp.models.model import Model, ModelFacts
 
 if TYPE_CHECKING:
@@ -179,21 +179,22 @@ def _build(values: dict[str, Any], tensors: dict[str, torch.Tensor], where: Path
     settings["act_fn"] = {"gelu_pytorch_tanh": "gelu_new"}.get(name := values.get("act_fn") or "relu", name)
     settings["d_mlp"] = settings.get("d_mlp") or 4 * values["d_model"]
     config = TransformerBridgeConfig(**settings, seed=0)
-    bridge: Any = TransformerBridge.boot_native(config)  # pyright: ignore[reportAttributeAccessIssue]
+    bridge: Any = TransformerBridge.boot_native(config, device=device, dtype=getattr(torch, dtype))  # pyright: ignore[reportAttributeAccessIssue]
     try:
         bridge.load_state_dict(convert_tl_checkpoint(tensors, config), strict=True)
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelUnavailable(f"The weights of {where} do not fit its configuration: {reason}") from error
-    return bridge.to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    return bridge.eval().requires_grad_(False)
 
 
 def _tokenizer(folder: Path) -> Any:
-    if not has_tokenizer(folder):
+    """The fast tokenizer of ``folder``. (AutoTokenizer would read the toy's config.json as one of its own and fail.)"""
+    if not (folder / "tokenizer.json").is_file():
         return None
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
 def _facts(bridge: Any, values: dict[str, Any], tokenizer: Any, name: str) -> ModelFacts:
