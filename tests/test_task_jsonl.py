@@ -55,6 +55,13 @@ def test_without_corrupted_the_clean_prompt_stands_in(read):
     assert task.examples[0].corrupted == task.examples[0].clean and not task.has_corrupted
 
 
+def test_nulls_are_as_good_as_nothing(read):
+    assert (
+        read({"clean": "I see", "corrupted": None, "answer": "red", "distractor": None, "marks": None}).metric
+        == "answer_logprob"
+    )
+
+
 def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_trouble(read):
     line = json.dumps(GOOD).encode()
     assert len(read(b"\xef\xbb\xbf" + line + b"\r", b"", b"   ", line)) == 2
@@ -68,7 +75,11 @@ def test_another_content_has_another_fingerprint(read):
     ("line", "message"),
     [
         (b'{"clean": "I see", "answer": }', "line 2: This is not JSON (Expecting value at character 30)."),
-        (["I see"], "line 2: This is a list, not a JSON object"),
+        (["I see"], "line 2: This is '[\"I see\"]', not a JSON object"),
+        (7, "line 2: This is '7', not a JSON object with keys clean, corrupted, answer, distractor, marks."),
+        (b"[" * 100000, "line 2: This is JSON of absurd depth."),
+        (b'{"clean": "I see", "answer": "red", "clean": "I"}', "line 2: The key 'clean' occurs twice."),
+        (b'{"clean": "I \\ud800 see", "answer": "red"}', "line 2: 'clean' is \"I \\ud800 see\", which holds half a character"),
         ({"answer": "red"}, "line 2: The key 'clean' is missing."),
         ({"clean": "I see"}, "line 2: The key 'answer' is missing."),
         (
@@ -89,7 +100,8 @@ def test_another_content_has_another_fingerprint(read):
         ({"clean": "I see I", "answer": "red", "marks": {"a": "I"}}, "line 2: Mark 'a': 'I' occurs 2 times"),
         ({"clean": "I see", "answer": "red", "marks": {"a": [2, 9]}}, "line 2: Mark 'a' is [2, 9]: give a piece"),
         ({"clean": "I see", "answer": "red", "marks": {"a": [2, 2]}}, "line 2: Mark 'a' is [2, 2]"),
-        ({"clean": "I see", "answer": "red", "marks": {"a": None}}, "line 2: Mark 'a' is null"),
+        ({"clean": "I see", "answer": "red", "marks": {"a": [False, True]}}, "line 2: Mark 'a' is [false, true]"),
+        ({"clean": None, "answer": "red"}, "line 2: The key 'clean' is missing."),
         ({"clean": "I see", "answer": "red", "marks": ["a"]}, "line 2: 'marks' is [\"a\"]: give an object"),
         ({"clean": "I see", "answer": "red", "marks": {"end": "see"}}, "line 2: A mark cannot be called 'end'"),
         ({"clean": "I see", "answer": "red", "distractor": "red"}, "line 2: 'red' is both an answer and a distractor"),

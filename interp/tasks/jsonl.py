@@ -2,10 +2,10 @@
 
     {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy", "marks": {"subject": "Paris"}}
 
-``clean`` and ``answer`` are needed. ``answer`` and ``distractor`` are a word or a list of words. A mark is a piece of ``clean`` that
-occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in for it, and the task's
-``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should refuse such a task.
-Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
+``clean`` and ``answer`` are needed; null is as good as nothing. ``answer`` and ``distractor`` are a word or a list of words. A mark
+is a piece of ``clean`` that occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in for it, and
+the task's ``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should refuse such
+a task. Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -
 def read_prompt(line: str) -> Prompt:
     """The prompt written in one line of JSON. Raises ValueError for anything else."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ValueError(f"This is not JSON ({error.msg} at character {error.pos + 1}).") from None
+    except RecursionError:
+        raise ValueError("This is JSON of absurd depth.") from None
     if not isinstance(row, dict):
-        raise ValueError(f"This is a {type(row).__name__}, not a JSON object with keys {', '.join(KEYS)}.")
+        raise ValueError(f"This is {line.strip()[:30]!r}, not a JSON object with keys {', '.join(KEYS)}.")
     for key in row:
         if key not in KEYS:
             raise ValueError(f"Unknown key {key!r}. There are: {', '.join(KEYS)}.")
@@ -76,9 +78,20 @@ def _read(path: Path) -> str:
         raise ValueError(f"{path}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from None
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without its nulls: tables written as JSON lines have null where a cell is empty."""
+    keys = [key for key, _ in pairs]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise ValueError(f"The key {twice[0]!r} occurs twice.")
+    return {key: value for key, value in pairs if value is not None}
+
+
 def _text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{key!r} is {json.dumps(value)}: give a text.")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{key!r} is {json.dumps(value)}, which holds half a character: write the character itself.")
     return value
 
 
@@ -105,7 +118,7 @@ def _span(clean: str, name: str, piece: Any) -> Span:
             )
         return clean.index(piece), clean.index(piece) + len(piece)
     match piece:
-        case [int(start), int(end)] if 0 <= start < end <= len(clean):
+        case [int(start), int(end)] if 0 <= start < end <= len(clean) and bool not in map(type, piece):
             return start, end
     raise ValueError(
         f"Mark {name!r} is {json.dumps(piece)}: give a piece of the clean text or [start, end] within 0 to {len(clean)}."
