@@ -17,7 +17,7 @@ from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out
 
 
-@source(metric="logit_diff", marks=("subject",), paper="Meng et al. 2022, arXiv 2202.05262")
+@source(metric="logit_diff", marks=("subject",), paper="Lv et al. 2024, arXiv 2403.19521")
 def facts(rng: Random, usable: WordFilter, held_out: bool | None = None) -> Iterator[Prompt]:
     """A country's capital, language or continent."""
     countries = usable(usable(COUNTRIES), 2, after="")  # a country may begin the text, where GPT-2 has other tokens

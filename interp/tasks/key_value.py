@@ -16,7 +16,7 @@ from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import KEY_VALUE_TEMPLATE, WORDS
 
 
-@source(metric="logit_diff", marks=("key", "value", "query"), paper="Allen-Zhu and Li 2023, arXiv 2309.14316")
+@source(metric="logit_diff", marks=("key", "value", "query"), paper="Liu et al. 2023, arXiv 2307.03172")
 def key_value(rng: Random, usable: WordFilter, n_pairs: int = 8) -> Iterator[Prompt]:
     """The value that was given for a key (random words)."""
     if n_pairs < 3:
