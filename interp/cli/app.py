@@ -1,0 +1,27 @@
+"""The command line, filled from the files of ``commands/``: one file a command, named as the command."""
+
+import os
+
+import typer
+
+from interp._registry import Shelf
+
+COMMANDS = Shelf("interp.cli.commands", "command")
+
+EPILOG = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with failed units, 4 model or data unavailable, "
+    "5 refused by the resource guard, 6 artefact invalid, 130 interrupted but resumable."
+)
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+app = typer.Typer(
+    name="interp",
+    help="Which attention heads of a language model matter, what they do, and whether to believe it.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _name in COMMANDS.names():
+    app.command(_name)(COMMANDS.get(_name))

@@ -1,0 +1,64 @@
+"""The form of a command: a function of a ``Terminal`` and its own options, which returns nothing or an exit code.
+
+The decorator adds the options that every command has (``--json``, ``--quiet``, ``--debug``) and turns whatever the function
+raises into one sentence on stderr and an exit code.
+"""
+
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.exits import verdict
+from interp.cli.terminal import Terminal
+
+SHARED = {
+    "as_json": Annotated[bool, typer.Option("--json", help="One JSON object on stdout; remarks stay on stderr.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """``function(terminal, ...)`` as a Typer command with the shared options and the exit codes of ``exits``."""
+
+    @wraps(function)
+    def run(*, as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
+        terminal = Terminal(as_json, quiet)
+        try:
+            with _remarks(terminal):
+                code = function(terminal, **arguments) or 0
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
+            code, sentence = verdict(error)
+            terminal.fail(sentence, code)
+        raise typer.Exit(code)
+
+    own = list(inspect.signature(function).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for name, a in SHARED.items()
+    ]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*keyword, *shared]}
+    return run
+
+
+@contextmanager
+def _remarks(terminal: Terminal) -> Iterator[None]:
+    """Warnings of this package become remarks; those of others, which a user of the command can do nothing about, are dropped."""
+
+    def remark(message: Warning | str, *_: Any, **__: Any) -> None:
+        terminal.say(f"Note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module=r"interp\b")
+        warnings.showwarning = remark
+        yield

@@ -1,0 +1,37 @@
+"""`interp models`: what can be loaded with no network."""
+
+import json
+
+from interp.cli.command import command
+from interp.cli.options import DEFAULT_MODEL
+from interp.cli.terminal import Terminal
+
+
+@command
+def models(terminal: Terminal) -> None:
+    """List the models that ship with the project; a local folder or a Hub name can be given as well."""
+    from interp.models.embedded import embedded_folder, embedded_names
+
+    rows = []
+    for name in embedded_names():
+        folder = embedded_folder() / name
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        sizes = {"n_layers": config.get("num_hidden_layers"), "n_heads": config.get("num_attention_heads")}
+        n_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        rows.append(
+            {"name": name, "type": config.get("model_type"), **sizes, "bytes": n_bytes, "default": name == DEFAULT_MODEL}
+        )
+    cells = [
+        (
+            r["name"],
+            r["type"],
+            str(r["n_layers"]),
+            str(r["n_heads"]),
+            f"{r['bytes'] / 1e6:.1f} MB",
+            "default" if r["default"] else "",
+        )
+        for r in rows
+    ]
+    terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
+    terminal.line("Any --model may also be a folder in Hugging Face form, or a Hub name such as openai-community/gpt2.")
+    terminal.emit({"models": rows, "default": DEFAULT_MODEL})

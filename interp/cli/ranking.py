@@ -1,0 +1,74 @@
+"""A table of heads as a ranking: on the terminal, as JSON rows, and as pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.store import Run
+
+
+def sign(table: "pd.DataFrame") -> str:
+    """What an effect is, and what its sign says for the metric of this table."""
+    from interp.metrics.importance import meaning
+
+    return f"effect = metric(ablated) - metric(clean); {meaning(str(table['metric'].iloc[0]))}"
+
+
+def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows ordered by the size of their effect (of their value, where scores were stored), largest first; ties in order of heads."""
+    return table.sort_values(_column(table), key=abs, ascending=False, kind="stable")
+
+
+def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> None:
+    """The ``top`` rows of the ranking (0: all) on stdout."""
+    shown = ranked(table)
+    rows = (shown.head(top) if top else shown).to_dict("records")
+    if _column(table) == "value":
+        terminal.table(
+            ("", "head", "value", "unit"), [_score_cells(i, row) for i, row in enumerate(rows, 1)], right=("", "value")
+        )
+        return
+    terminal.line(sign(table))
+    columns = ("", "head", "effect", "95% interval", "q", "control", "distinct")
+    terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
+
+
+def rows_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The ranked rows as dictionaries, for JSON."""
+    return [{str(key): value for key, value in row.items()} for row in ranked(table).to_dict("records")]
+
+
+def save_pictures(run: "Run") -> None:
+    """Writes the head map (``heads``) and the ranking (``ranking``) of a sweep into its run directory, as PNG and as HTML."""
+    from interp.figures import ranked_bars, save_figure
+
+    for name, figure in (("heads", head_figure(run)), ("ranking", ranked_bars(run.heads()))):
+        for suffix in (".png", ".html"):
+            save_figure(figure, run.path / f"{name}{suffix}")
+
+
+def head_figure(run: "Run") -> Any:
+    """The head map of a run, a plotly figure."""
+    from interp.figures import head_map
+
+    if _column(run.heads()) == "value":
+        return head_map(run.scores())
+    return head_map(run.heads(), shape=run.manifest["details"]["shape"])
+
+
+def _column(table: "pd.DataFrame") -> str:
+    return "effect" if "effect" in table else "value"
+
+
+def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
+    interval = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
+    distinct = "yes" if row["distinct"] else "in its layer" if row["distinct_in_layer"] else ""
+    q_value = "< 0.001" if row["q_value"] < 0.001 else f"{row['q_value']:.3f}"
+    return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, f"{row['control']:+.3f}", distinct]
+
+
+def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:
+    return [str(place), row["label"], f"{row['value']:.3f}", row["unit"]]
