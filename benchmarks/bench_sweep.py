@@ -1,0 +1,121 @@
+"""Zero-ablation of every head: this sweep against one TransformerLens ``run_with_hooks`` pass per head, in one process.
+
+Rows: a random model of GPT-2-small's size (8 prompts of 16 tokens, logit difference) and the embedded model (32 IOI prompts), each
+with the ablation at all positions and at the answer position only. ``ratio`` is the loop's seconds over the sweep's; a GPU is used when
+there is one. ``--threads N`` sets the threads of both sides, ``--repeats N`` how often each is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import numpy as np
+import torch
+import transformers
+from measure import peak_bytes, save, seconds
+
+from interp import interventions
+from interp.engine.hooked import record_of
+from interp.engine.sweep import sweep
+from interp.metrics.outcomes import OUTCOMES
+from interp.models import load_model, wrap_model
+from interp.tasks import make_task
+from interp.tasks.task import Example, Task
+
+LOGIT_DIFF = OUTCOMES.get("logit_diff")
+
+
+def hooked_loop(model, task, position: str) -> np.ndarray:
+    """Logit difference with each head's z zeroed by its own hooked pass over the batch, [n_heads n_examples]."""
+    tokens = torch.tensor([e.clean for e in task], device=model.device)
+    answer, distractor = (
+        torch.tensor([getattr(e, n)[0] for e in task], device=model.device)[:, None] for n in ("answers", "distractors")
+    )
+
+    def zero(z, hook, head):
+        z = z.clone()
+        z[:, -1 if position == "end" else slice(None), head] = 0
+        return z
+
+    rows = []
+    with torch.inference_mode():
+        for head in model.facts.heads():
+            hooks = [(f"blocks.{head.layer}.attn.hook_z", partial(zero, head=head.head))]
+            logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
+            rows.append((logits.gather(1, answer) - logits.gather(1, distractor))[:, 0])
+    return torch.stack(rows).double().cpu().numpy()
+
+
+def whole_sweep(model, task, position: str, memory: int | None = None) -> np.ndarray:
+    """The same numbers by the sweep."""
+    variants = [(interventions.zero([head], position),) for head in model.facts.heads()]
+    return sweep(model, task, variants, LOGIT_DIFF, record=record_of(model), memory=memory, road="restart").values
+
+
+def compare(name: str, model, task, position: str, repeats: int) -> dict:
+    """One row: how much faster, and how far apart."""
+    loop, ours = partial(hooked_loop, model, task, position), partial(whole_sweep, model, task, position)
+    reference, values = loop(), ours()
+    baseline = sweep(
+        model, task, [(interventions.scale([model.facts.heads()[0]], 1.0),)], LOGIT_DIFF, record=record_of(model)
+    ).baseline
+    apart, largest = float(np.abs(values - reference).max()), float(np.abs(values - baseline).max())
+    ratio = seconds(loop, repeats) / seconds(ours, repeats)
+    return {
+        "model": name,
+        "positions": position,
+        "ratio": ratio,
+        "max difference": apart,
+        "relative to largest effect": apart / largest,
+    }
+
+
+def memory_rows(model, task) -> list[dict]:
+    """Peak memory of the sweep above the loaded model, against one plain forward pass of the same prompts."""
+    tokens = torch.tensor([e.clean for e in task])
+
+    def forward():
+        with torch.inference_mode():
+            model.hf(tokens, use_cache=False)
+
+    whole_sweep(model, task, "end")  # what is loaded once is not counted
+    once = peak_bytes(forward)
+    rows = []
+    for budget in (None, 64 << 20, 24 << 20):
+        peak = peak_bytes(partial(whole_sweep, model, task, "all", budget))
+        row = {"model": "gpt2-small-sized", "budget MiB": budget and budget >> 20, "peak MiB": peak / 2**20}
+        rows.append({**row, "ratio to one forward": peak / once})
+    return rows
+
+
+def random_gpt2(device: str) -> tuple:
+    """A random GPT-2 small and 8 prompts of 16 tokens."""
+    torch.manual_seed(0)
+    hf = transformers.GPT2LMHeadModel(transformers.GPT2Config()).to(device)
+    ids = torch.randint(0, 50000, (8, 18)).tolist()
+    task = Task("random", tuple(Example(tuple(r[:16]), tuple(r[:16]), (r[16],), (r[17],)) for r in ids), "logit_diff")
+    return wrap_model(hf, name="gpt2-small-sized"), task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--repeats", type=int, default=1)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    big, prompts = random_gpt2(device)
+    rows = memory_rows(big, prompts) if device == "cpu" else []
+    rows += [compare("gpt2-small-sized", big, prompts, p, options.repeats) for p in ("all", "end")]
+    mini = load_model("interp-mini", device=device)
+    ioi = make_task("ioi", mini, n_prompts=32, seed=0)
+    one_length = ioi.select(max(ioi.by_length().values(), key=len))
+    ioi = one_length.select([i % len(one_length) for i in range(32)])
+    rows += [compare("interp-mini", mini, ioi, p, max(3, options.repeats)) for p in ("all", "end")]
+    save("sweep", rows)
+
+
+if __name__ == "__main__":
+    main()
