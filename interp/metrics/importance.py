@@ -1,9 +1,10 @@
 """How much each head matters: the tables of a sweep, with the statistics that every effect carries.
 
-``effect = metric(changed) - metric(clean)``, averaged over prompts; negative = the head helped (where larger outcomes are better).
-A head is ``distinct`` when its interval shares no number with that of a random other head of the model and its q-value is at most
-0.05; ``distinct_in_layer`` asks the same of the other heads of its layer, which tells a special head from a special layer. In a
-layer with two strong heads among few, each hides the other there: read both.
+``effect = metric(changed) - metric(clean)``, averaged over prompts; negative = the head helped, where larger outcomes are better
+(``meaning`` says it for each metric). A head is ``distinct`` when its interval shares no number with that of the mean effect of
+all other heads and its q-value is at most 0.05; ``distinct_in_layer`` asks the same against the other heads of its layer, which
+tells a special head from a special layer. In a layer with two strong heads among few, each hides the other there: read both.
+With many heads that mean is known closely and a small effect can be distinct from it: read the effect, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 LEVEL = 0.05
+SMALLER_IS_BETTER = ("loss",)
 UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "share_same_sign": "share of prompts", "n": "prompts"}
 IDENTITY = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numbers that name a row and measure nothing
 NO_HEAD = -1  # layer2 and head2 of a single head in a table that also holds pairs
@@ -145,6 +147,13 @@ def check_effects(result: SweepResult) -> None:
         raise ValueError(
             f"Every head and prompt has the same effect ({effects[0, 0]:g} on {result.metric}): the interventions did not differ."
         )
+
+
+def meaning(metric: str) -> str:
+    """What the sign of an effect on this metric says, for the reader of a table or figure."""
+    if metric == "kl":
+        return "larger = the head mattered more"
+    return f"{'positive' if metric in SMALLER_IS_BETTER else 'negative'} = the head helped"
 
 
 def label(variant: Sequence[Head]) -> str:

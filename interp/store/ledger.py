@@ -44,7 +44,8 @@ class Ledger:
         """Seconds of work that the stored units took, over all processes that worked on this run."""
         return sum((float(facts["seconds"]) for _, facts in self._units()), 0.0)
 
-    def __len__(self) -> int:
+    def count(self) -> int:
+        """How many units are stored. Not ``len``: an empty ledger is a ledger and must not be false."""
         return sum(1 for _ in self._units())
 
     def clear(self) -> None:

@@ -1,0 +1,154 @@
+"""PNG and SVG of plotly figures without a browser, drawn by matplotlib.
+
+A plotly figure says what to draw; this file draws the part of that language which the figures of this room use: heat maps,
+horizontal bars with intervals, lines and points, rectangles and lines as shapes, titles, captions, ticks and one colour bar. It
+refuses a figure with any other trace, so that no picture lacks something silently.
+"""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures.style import INK, MUTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
+SCALE = 2  # PNG pixels per CSS pixel
+RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans"]}
+
+
+def draw(figure: go.Figure, kind: str) -> bytes:
+    """The figure as ``png`` or ``svg``. Raises ValueError for a trace that this file cannot draw."""
+    import matplotlib as mpl
+
+    known = {"heatmap": _heatmap, "bar": _bars, "scatter": _scatter}
+    traces: list[Any] = list(figure.data)
+    unknown = sorted({trace.type for trace in traces} - set(known))
+    if unknown:
+        raise ValueError(
+            f"PNG and SVG can hold {', '.join(known)} traces, not {', '.join(unknown)}: save this figure as .html."
+        )
+    with mpl.rc_context(RC):
+        page, axes = _page(figure)
+        for order, trace in enumerate(traces):
+            known[trace.type](page, axes, trace, order + 2)
+        for shape in figure.layout.shapes:
+            _shape(axes, shape)
+        _texts(page, axes, figure.layout)
+        file = BytesIO()
+        page.savefig(file, format=kind, dpi=96 * SCALE, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return file.getvalue()
+
+
+def _page(figure: go.Figure) -> tuple[Figure, Axes]:
+    """A page of the figure's size, and axes where plotly would have its plotting area."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    layout, margin = figure.layout, figure.layout.margin
+    width, height = layout.width, layout.height
+    page = Figure(figsize=(width / 96, height / 96), facecolor=layout.paper_bgcolor)
+    FigureCanvasAgg(page)
+    area = (margin.l / width, margin.b / height, (width - margin.l - margin.r) / width, (height - margin.t - margin.b) / height)
+    axes = page.add_axes(area, facecolor=layout.plot_bgcolor)
+    axes.set_frame_on(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    _axis(axes, axes.xaxis, layout.xaxis)
+    _axis(axes, axes.yaxis, layout.yaxis)
+    return page, axes
+
+
+def _axis(axes: Axes, axis: Any, spec: Any) -> None:
+    (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*spec.range)
+    if spec.tickvals is not None:
+        axis.set_ticks(list(spec.tickvals), [_plain(text) for text in spec.ticktext] if spec.ticktext is not None else None)
+    axis.set_tick_params(length=0, labelsize=spec.tickfont.size * POINTS, labelcolor=spec.tickfont.color, pad=5)
+    if spec.showgrid:
+        axis.grid(color=spec.gridcolor, linewidth=0.75, zorder=0)
+        axes.set_axisbelow(True)
+    axis.set_label_text(_plain(spec.title.text or ""), fontsize=spec.title.font.size * POINTS, color=spec.title.font.color)
+    axis.labelpad = 7
+
+
+def _heatmap(page: Figure, axes: Axes, trace: Any, order: int) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    values = np.ma.masked_invalid(np.array(trace.z, dtype=float))
+    colours = LinearSegmentedColormap.from_list("scale", [(place, colour) for place, colour in trace.colorscale])
+    edges = [np.append(np.asarray(centres) - 0.5, centres[-1] + 0.5) for centres in (trace.x, trace.y)]
+    style: dict[str, Any] = {"edgecolors": axes.get_facecolor(), "linewidth": (trace.xgap or 0) * POINTS, "zorder": order}
+    mesh = axes.pcolormesh(*edges, values, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, **style)
+    if trace.text is not None:
+        for (row, column), value in np.ndenumerate(values):
+            dark = not np.ma.is_masked(value) and _luminance(mesh.to_rgba(np.atleast_1d(value))[0]) < 0.5
+            look = {"size": trace.textfont.size * POINTS, "color": "white" if dark else INK, "ha": "center", "va": "center"}
+            axes.text(trace.x[column], trace.y[row], str(trace.text[row][column]), zorder=order + 1, **look)
+    _colour_bar(page, axes, mesh, trace.colorbar)
+
+
+def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:
+    area, width = axes.get_position(), page.get_figwidth() * 96
+    beside = page.add_axes((area.x1 + spec.xpad / width, area.y0, spec.thickness / width, area.height))
+    bar = page.colorbar(mesh, cax=beside)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0, labelsize=11 * POINTS, labelcolor=INK, pad=4)
+    bar.set_label(_plain(spec.title.text), fontsize=12 * POINTS, color=MUTED, labelpad=6)
+
+
+def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
+    lengths, places = np.asarray(trace.x, dtype=float), np.asarray(trace.y, dtype=float)
+    axes.barh(places, lengths, height=trace.width, color=list(trace.marker.color), linewidth=0, zorder=order)
+    error = trace.error_x
+    ends = np.stack([np.asarray(error.arrayminus, dtype=float), np.asarray(error.array, dtype=float)])
+    look = {"ecolor": error.color, "elinewidth": error.thickness, "capsize": error.width * POINTS, "capthick": error.thickness}
+    axes.errorbar(lengths, places, xerr=ends, fmt="none", zorder=order + 1, **look)
+
+
+def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
+    x, y = (np.array([np.nan if value is None else value for value in side], dtype=float) for side in (trace.x, trace.y))
+    if "lines" in trace.mode:
+        axes.plot(x, y, color=trace.line.color, linewidth=trace.line.width * POINTS, zorder=order, solid_joinstyle="miter")
+    if "markers" in trace.mode:
+        axes.scatter(x, y, s=(trace.marker.size * POINTS) ** 2, color=trace.marker.color, linewidth=0, zorder=order)
+
+
+def _shape(axes: Axes, shape: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    behind = 1 if shape.layer == "below" else 9
+    if shape.type == "line":
+        axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], color=shape.line.color, linewidth=shape.line.width, zorder=behind)
+    else:
+        size = (shape.x1 - shape.x0, shape.y1 - shape.y0)
+        axes.add_patch(Rectangle((shape.x0, shape.y0), *size, facecolor=shape.fillcolor, linewidth=0, zorder=behind))
+
+
+def _texts(page: Figure, axes: Axes, layout: Any) -> None:
+    title = layout.title
+    weight = "bold" if "<b>" in title.text else "normal"
+    look = {"fontsize": title.font.size * POINTS, "color": title.font.color, "fontweight": weight}
+    page.text(title.x, title.y, _plain(title.text), ha="left", va="center", **look)
+    area, height = axes.get_position(), page.get_figheight() * 96
+    for note in layout.annotations:
+        place = (area.x0 + note.x * area.width, area.y0 + note.y * area.height + (note.yshift or 0) / height)
+        look = {"fontsize": note.font.size * POINTS, "color": note.font.color, "linespacing": 1.35}
+        page.text(*place, _plain(note.text), ha="left", va="bottom", **look)
+
+
+def _plain(text: str) -> str:
+    """Plotly's markup as plain text; ``$`` is kept from being read as mathematics."""
+    return unescape(re.sub(r"</?b>", "", text.replace("<br>", "\n"))).replace("$", r"\$")
+
+
+def _luminance(colour: np.ndarray) -> float:
+    return float(np.dot(colour[:3], (0.299, 0.587, 0.114)))

@@ -1,0 +1,36 @@
+"""Figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from interp.store.files import publish
+
+SUFFIXES = (".html", ".json", ".png", ".svg")
+
+
+def save_figure(figure: go.Figure, path: str | Path) -> Path:
+    """Writes the figure in the format of the path's suffix and returns the path.
+
+    ``.html`` stands alone (no network), ``.json`` is plotly's own form; ``.png`` (two pixels per point) and ``.svg`` are drawn by
+    matplotlib and need no browser. Equal figures give equal files. Raises ValueError for other suffixes.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path.name} has no known format: a figure is saved as {', '.join(SUFFIXES)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(path, _content(figure, path.suffix.lower()))
+    return path
+
+
+def _content(figure: go.Figure, suffix: str) -> bytes:
+    if suffix == ".html":
+        options = {"displaylogo": False, "responsive": False}
+        return str(figure.to_html(include_plotlyjs=True, div_id="figure", config=options)).encode()
+    if suffix == ".json":
+        return str(figure.to_json()).encode()
+    from interp.figures.drawing import draw
+
+    return draw(figure, suffix[1:])

@@ -1,0 +1,121 @@
+"""How all figures look: colours that colour-blind readers can tell apart, type, margins, titles and captions.
+
+Effects are red where negative and blue where positive, always with 0 in the middle; numbers that cannot be negative go from white
+to blue. Names from models and prompts are untrusted: ``safe`` keeps them from being read as markup.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+INK, MUTED, LINES, EMPTY, PAPER = "#1f2430", "#5c6470", "#e3e6ea", "#e9ebee", "#ffffff"
+NEGATIVE, POSITIVE = "#c4433f", "#2f73b5"
+DIVERGING = [
+    "#7f1020",
+    "#b5272f",
+    "#d6604d",
+    "#f0a184",
+    "#fbdccb",
+    "#f8f8f8",
+    "#d3e5f0",
+    "#93c4de",
+    "#4a94c4",
+    "#2468ad",
+    "#0b3565",
+]
+SEQUENTIAL = ["#f8fafc", "#dfeaf5", "#c3d9ee", "#9dc5e2", "#6dabd3", "#4490c3", "#2473b0", "#105796", "#093568"]
+FONT = "Inter, Helvetica Neue, Segoe UI, DejaVu Sans, Arial, sans-serif"
+LEFT, RIGHT, BOTTOM = 64, 104, 56
+LINE, TOP = 15, 48  # pixels of a caption line, and above the plot without any
+CHARACTER = 6.3  # mean width of a caption's character in pixels
+
+
+def safe(text: Any) -> str:
+    """The text with ``< > &`` escaped, for titles, labels and hovers."""
+    return escape(str(text), quote=False)
+
+
+def canvas(
+    plot_width: int, plot_height: int, title: str, caption: list[str], *, left: int = LEFT, right: int = RIGHT
+) -> go.Figure:
+    """An empty figure whose plotting area has this size in pixels, with a title and caption paragraphs above it."""
+    width = plot_width + left + right
+    lines = [line for text in caption if text for line in wrap(text, max(30, int((width - left - 12) / CHARACTER)))]
+    top = TOP + LINE * len(lines)
+    heading = {
+        "text": f"<b>{safe(title)}</b>",
+        "x": left / width,
+        "xanchor": "left",
+        "yref": "container",
+        "font": {"size": 15, "color": INK},
+    }
+    figure = go.Figure()
+    figure.update_layout(
+        width=width,
+        height=plot_height + top + BOTTOM,
+        margin={"l": left, "r": right, "t": top, "b": BOTTOM, "autoexpand": False},
+        title={**heading, "y": 1 - 22 / (plot_height + top + BOTTOM), "yanchor": "middle"},
+        font={"family": FONT, "size": 12, "color": INK},
+        paper_bgcolor=PAPER,
+        plot_bgcolor=PAPER,
+        showlegend=False,
+        hoverlabel={"bgcolor": PAPER, "bordercolor": MUTED, "font": {"family": FONT, "size": 12, "color": INK}},
+    )
+    figure.add_annotation(
+        text="<br>".join(safe(line) for line in lines),
+        xref="paper",
+        yref="paper",
+        x=0,
+        y=1,
+        xanchor="left",
+        yanchor="bottom",
+        yshift=8,
+        align="left",
+        showarrow=False,
+        font={"size": 11, "color": MUTED},
+    )
+    axis = {"showgrid": False, "zeroline": False, "showline": False, "ticks": "", "tickfont": {"size": 11, "color": INK}}
+    figure.update_xaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
+    figure.update_yaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
+    return figure
+
+
+def caption_of(row: Any) -> str:
+    """Task, n, metric, intervention, model and revision of a row of a head table, in one line."""
+    model = f"{row.model}@{str(row.revision)[:8]}" if row.revision else row.model
+    parts = (row.task, f"n = {row.n}", row.metric, f"{row.method} at {row.positions} positions", model)
+    return " · ".join(str(part) for part in parts if part)
+
+
+def number(value: float) -> str:
+    """The number with three significant digits and a real minus sign."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def decimals(reach: float) -> int:
+    """Decimals that show two digits or more of numbers up to ``reach``."""
+    return 2 if reach == 0 else int(np.clip(1 - np.floor(np.log10(reach)), 2, 6)) if reach < 100 else 1
+
+
+def fixed(value: float, digits: int) -> str:
+    """The number with this many decimals and a real minus sign; never a negative zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def hover_lines(row: Any) -> str:
+    """What a reader sees when pointing at a head of a head table: label, effect with interval, n, q, control."""
+    interval = f"{number(row.ci_low)} to {number(row.ci_high)}"
+    lines = [
+        f"<b>{safe(row.label)}</b>",
+        f"effect {number(row.effect)} {safe(row.unit)}",
+        f"95% interval {interval} (n = {row.n})",
+        f"q = {number(row.q_value)}",
+    ]
+    if row.control == row.control:  # NaN: there is no other head to compare with
+        lines.append(f"other heads {number(row.control_low)} to {number(row.control_high)}")
+    return "<br>".join(lines)
