@@ -223,6 +223,30 @@ def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
         load_model("openai-community/gpt2", offline=True)
 
 
+@pytest.mark.parametrize("resolves", [True, False])
+def test_the_hub_is_asked_only_when_its_name_resolves(load_model, monkeypatch, resolves):
+    from interp.models import load
+
+    def lookup(*_):
+        if not resolves:
+            raise OSError("Name or service not known")
+
+    asked = []
+    monkeypatch.setattr(load.socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(load, "getproxies", dict)
+    monkeypatch.setattr(load, "_load", lambda *arguments: asked.append(arguments[-1]))
+    load_model("openai-community/gpt2", revision="abc")
+    assert asked == [{"revision": "abc", "local_files_only": not resolves}]
+
+
+def test_a_proxy_is_trusted_to_find_the_hub(monkeypatch):
+    from interp.models import load
+
+    monkeypatch.setattr(load, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(load.socket, "getaddrinfo", None)
+    assert load.hub_has_address()
+
+
 def test_a_revision_belongs_to_hub_names(load_model, saved):
     with pytest.raises(ValueError, match="revision='main' belongs to models of the Hub"):
         load_model(str(saved), revision="main")

@@ -2,8 +2,23 @@
 
 import pytest
 import torch
+import transformers as T
 
 from tests.tiny_models import tiny, tiny_hf, tiny_tokenizer
+
+SIZES = {"vocab_size": 97, "hidden_size": 40, "intermediate_size": 56, "num_hidden_layers": 2, "max_position_embeddings": 64}
+GROUPS = SIZES | {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "pad_token_id": 0}
+MORE = {
+    "bloom": lambda: T.BloomConfig(vocab_size=97, hidden_size=40, n_layer=2, n_head=5),
+    "falcon": lambda: T.FalconConfig(**SIZES, num_attention_heads=5, multi_query=True),
+    "gemma": lambda: T.GemmaConfig(**GROUPS, head_dim=12),
+    "gemma3_text": lambda: T.Gemma3TextConfig(
+        **GROUPS, head_dim=12, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gptj": lambda: T.GPTJConfig(vocab_size=97, n_positions=64, n_embd=40, n_layer=2, n_head=5, rotary_dim=4),
+    "phi3": lambda: T.Phi3Config(**GROUPS, sliding_window=4),
+    "qwen2": lambda: T.Qwen2Config(**GROUPS),
+}
 
 
 @pytest.fixture
@@ -29,6 +44,21 @@ def test_every_tiny_model_is_sound(doctor, model):
     assert len(checks) == 9
     assert all(check.passed for check in checks), failed(checks)
     assert all(check.error <= check.tolerance for check in checks)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_every_other_architecture_with_a_known_layout_is_sound(doctor, wrap_model, name):
+    torch.manual_seed(0)
+    model = wrap_model(T.AutoModelForCausalLM.from_config(MORE[name]()), tiny_tokenizer())
+    assert model.layout is not None
+    assert failed(doctor(model)) == []
+
+
+def test_the_known_layouts_are_those_that_are_tested():
+    from interp.models.layout import KNOWN
+    from tests.tiny_models import TINY
+
+    assert {*TINY, *MORE} == KNOWN
 
 
 def test_a_weight_broken_after_loading_is_found_and_the_other_checks_still_run(doctor, wrap_model):

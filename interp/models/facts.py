@@ -33,6 +33,7 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
     n_layers = _size(config, name, "num_hidden_layers", "n_layer")
     n_heads = _size(config, name, "num_attention_heads", "n_head")
     d_model = _size(config, name, "hidden_size", "n_embd")
+    positions = _positions(hf, config)
     bos = getattr(tokenizer, "bos_token_id", None) if tokenizer is not None else getattr(config, "bos_token_id", None)
     return ModelFacts(
         name=name,
@@ -44,8 +45,8 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         d_head=getattr(config, "head_dim", None) or d_model // n_heads,
         d_mlp=_first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size") or 4 * d_model,
         d_vocab=_size(config, name, "vocab_size"),
-        max_length=_first(config, "max_position_embeddings", "n_positions"),
-        positions=_positions(hf, config),
+        max_length=None if positions == "alibi" else _first(config, "max_position_embeddings", "n_positions"),
+        positions=positions,
         windows=_windows(config, n_layers),
         parallel=_parallel(config),
         causal=True,

@@ -7,10 +7,13 @@ weights) is an error here, because the numbers that follow would look right.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
 from interp.models.embedded import embedded_folder, embedded_names
@@ -45,9 +48,8 @@ def load_model(
         if is_toy_folder(folder):
             return load_toy(folder, name=name, device=device, dtype=dtype)
         check_folder(folder)
-    return _load(
-        name, folder, device, dtype, {"revision": revision or "main", "local_files_only": offline or folder is not None}
-    )
+    local = offline or folder is not None or not hub_has_address()
+    return _load(name, folder, device, dtype, {"revision": revision or "main", "local_files_only": local})
 
 
 def find_folder(name: str) -> Path | None:
@@ -65,6 +67,19 @@ def find_folder(name: str) -> Path | None:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelUnavailable(f"There is no folder {name!r}. {_choices()}")
     return None
+
+
+def hub_has_address() -> bool:
+    """Whether the Hub's host name can be resolved (by a proxy, if there is one): without this, six attempts take half a minute."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None)
+    except OSError:
+        return False
+    return True
 
 
 def check_place(device: str, dtype: str) -> None:

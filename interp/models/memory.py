@@ -31,17 +31,22 @@ def load_bytes(config: Any, dtype: str) -> int:
     return (sum(sizes) + max(sizes)) * ITEM_BYTES[dtype]
 
 
+def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:
+    """Bytes alive at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its activation function
+    (written out in several steps by some models), queries to merged outputs."""
+    return n_tokens * (8 * facts.d_model + 5 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
+
+
 def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
     """Bytes that one forward pass of ``batch`` x ``length`` tokens needs beside the weights, without gradients.
 
-    One layer's activations (eight streams of d_model, three of d_mlp), the logits twice (once in float32) and, with eager
-    attention (``patterns``), 2.1 float32 patterns of one layer, which is the measured peak of scores and softmax.
+    One block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer, which is the
+    measured peak of scores and softmax.
     """
-    item, tokens = ITEM_BYTES[facts.dtype], batch * length
-    activations = tokens * (8 * facts.d_model + 3 * facts.d_mlp) * item
-    logits = tokens * facts.d_vocab * (item + 4)
+    tokens = batch * length
+    logits = tokens * facts.d_vocab * ITEM_BYTES[facts.dtype]
     attention = int(2.1 * 4 * facts.n_heads * tokens * length) if patterns else 0
-    return activations + logits + attention
+    return activation_bytes(facts, tokens) + logits + attention
 
 
 def available_memory(device: str = "cpu") -> int:
