@@ -1,7 +1,8 @@
 """TransformerLens's view of a loaded model.
 
 The bridge wraps modules in place, so it gets a twin of the plain model: its own modules over the same parameters. The plain
-model keeps its speed and its attention function; memory holds the weights once.
+model keeps its speed and its attention function, and memory holds the weights once. (Only where q, k and v are interleaved in
+one matrix, as in GPT-NeoX, the bridge holds a second copy of that matrix: do not change such weights after it is made.)
 """
 
 from __future__ import annotations
