@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.engine.hooked import run
 from interp.engine.names import hook_name
 from interp.errors import ArtefactInvalid
+from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
@@ -70,7 +71,7 @@ def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: i
 
     Raises LookupError for sites whose size is not known beforehand.
     """
-    heads, kv, size = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, 2 if "16" in facts.dtype else 4
+    heads, kv, size = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, ITEM_BYTES[facts.dtype]
     widths = {"q": heads, "rot_q": heads, "z": heads, "k": kv, "rot_k": kv, "v": kv, "result": facts.n_heads * facts.d_model}
     widths |= {
         "pattern": facts.n_heads * length,

@@ -14,6 +14,7 @@ from interp.engine.positions import touched
 from interp.engine.restart import Variant, first_layer
 from interp.errors import ResourceRefused
 from interp.heads import Head
+from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, forward_bytes
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.task import Task
@@ -55,12 +56,14 @@ def plan_sweep(
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
     ``memory`` is the budget in bytes above the loaded model; by default 1.75 times what one plain forward pass of the same prompts
-    takes, or 32 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it.
+    takes, or 32 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
+    or a unit does not fit the memory that is available.
     """
     kind = model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
     cap = TOKENS_AT_ONCE[kind]
     passes = (
-        forward_bytes(model.facts, length, min(len(rows), max(1, cap // length))) for length, rows in task.by_length().items()
+        forward_bytes(model.facts, min(len(rows), max(1, cap // length)), length, patterns=False)
+        for length, rows in task.by_length().items()
     )
     budget = max(LEAST_MEMORY[kind], 7 * max(passes) // 4) if memory is None else memory
     units: list[Unit] = []
@@ -77,18 +80,19 @@ def plan_sweep(
                 work += layers * len(rows) * n
                 examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
                 units.append(Unit(rows, part, start, digest([identity, list(part), list(rows), examples])))
+    check_budget(peak, available_memory(str(model.device)), f"This sweep of {model.facts.name}")
     return Plan(tuple(units), peak, work + clean_work, clean_work)
 
 
 def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
     """Estimated bytes above the loaded model for a unit: the kept clean run, and on top of it the largest of its passes."""
-    size = _size(facts)
+    size = ITEM_BYTES[facts.dtype]
     wide = facts.n_heads * facts.d_head
     kept = (
         facts.n_layers * n_rows * (n * (2 * facts.d_model + wide) + 2 * (length - n) * facts.n_kv_heads * facts.d_head) * size
     )
-    clean = _pass_bytes(facts, n_rows * length) + n_rows * facts.d_vocab * 8
-    running = _pass_bytes(facts, n_variants * n_rows * n)
+    clean = activation_bytes(facts, n_rows * length) + n_rows * facts.d_vocab * 8
+    running = activation_bytes(facts, n_variants * n_rows * n)
     scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
     logits = (
         0
@@ -96,20 +100,6 @@ def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows:
         else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
     )
     return kept + max(clean, running + scores, logits)
-
-
-def forward_bytes(facts: ModelFacts, length: int, n_rows: int) -> int:
-    """Estimated bytes above the loaded model for one plain forward pass with all its logits."""
-    return _pass_bytes(facts, n_rows * length) + n_rows * length * facts.d_vocab * 4
-
-
-def _pass_bytes(facts: ModelFacts, n_tokens: int) -> int:
-    """Activations alive at once inside a block: the residual and its copies, the MLP's activation function, queries to outputs."""
-    return n_tokens * (8 * facts.d_model + 5 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * _size(facts)
-
-
-def _size(facts: ModelFacts) -> int:
-    return 2 if facts.dtype in ("bfloat16", "float16") else 4
 
 
 def _fit(
