@@ -128,9 +128,11 @@ def test_sign_of_a_loss_is_explained_the_other_way(table):
     assert "negative" not in caption(head_map(table.assign(metric="kl")))
 
 
-def test_large_model_gets_sparse_ticks_and_no_numbers():
-    figure = head_map(scores(np.random.default_rng(0).uniform(size=(80, 64))))
+def test_large_model_gets_sparse_ticks_dots_and_no_numbers(tmp_path):
+    figure = head_map(scores(np.random.default_rng(0).uniform(size=(80, 64))), marked=[Head(70, 9)])
     assert figure.data[0].text is None
+    assert (figure.data[1].mode, figure.data[1].x, figure.data[1].y) == ("markers", (9,), (70,))
+    assert save_figure(figure, tmp_path / "a.png").stat().st_size > 10_000
     assert list(figure.layout.xaxis.tickvals)[:3] == [0, 5, 10] and list(figure.layout.yaxis.tickvals)[:3] == [0, 5, 10]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.figures.style import INK, MUTED
+from interp.figures.style import INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +101,8 @@ def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:
     beside = page.add_axes((area.x1 + spec.xpad / width, area.y0, spec.thickness / width, area.height))
     bar = page.colorbar(mesh, cax=beside)
     bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.tick_params(length=0, labelsize=11 * POINTS, labelcolor=INK, pad=4)
-    bar.set_label(_plain(spec.title.text), fontsize=12 * POINTS, color=MUTED, labelpad=6)
+    bar.ax.tick_params(length=0, labelsize=spec.tickfont.size * POINTS, labelcolor=spec.tickfont.color, pad=4)
+    bar.set_label(_plain(spec.title.text), fontsize=spec.title.font.size * POINTS, color=spec.title.font.color, labelpad=6)
 
 
 def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
@@ -119,7 +119,11 @@ def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     if "lines" in trace.mode:
         axes.plot(x, y, color=trace.line.color, linewidth=trace.line.width * POINTS, zorder=order, solid_joinstyle="miter")
     if "markers" in trace.mode:
-        axes.scatter(x, y, s=(trace.marker.size * POINTS) ** 2, color=trace.marker.color, linewidth=0, zorder=order)
+        axes.scatter(x, y, s=(trace.marker.size * POINTS) ** 2, c=_each(trace.marker.color), linewidth=0, zorder=order)
+
+
+def _each(colour: Any) -> Any:
+    return colour if isinstance(colour, str) else list(colour)
 
 
 def _shape(axes: Axes, shape: Any) -> None:

@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 READABLE = 44  # cells at least this many pixels wide show their number
-MARKED = "outlined: distinct from the other heads, q\u00a0≤\u00a00.05"
+ROOMY = 30  # marked cells at least this wide and high are outlined, smaller ones carry a dot: outlines would fill the map
+MARKED = "distinct from the other heads, q\u00a0≤\u00a00.05"
 
 
 @dataclass(frozen=True)
 class _Map:
-    """What is drawn: numbers and hover texts [n_layers n_heads], outlined heads, bounds of the numbers, and texts."""
+    """What is drawn: numbers and hover texts [n_layers n_heads], marked heads and what marks them, bounds of the numbers, texts."""
 
     values: np.ndarray
     hover: np.ndarray
-    outlined: list[Head]
+    marked: list[Head]
+    mark: str
     bounds: tuple[float | None, float | None]
     legend: str
     title: str
-    caption: list[str]
+    caption: str
+    notes: list[str]
 
 
 def head_map(
@@ -43,8 +46,8 @@ def head_map(
     """A heat map of one number per head.
 
     ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``distinct`` heads are
-    outlined). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound up.
-    ``marked`` heads are outlined instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
+    marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound up.
+    ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
     a number are grey.
     """
     chosen = None if marked is None else list(marked)
@@ -53,14 +56,22 @@ def head_map(
     return _draw(_of_table(source, chosen, shape, title))
 
 
-def _of_scores(scores: HeadScores, outlined: list[Head], title: str | None) -> _Map:
+def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
     hover = np.full(scores.values.shape, "not measured", dtype=object)
     for place in np.argwhere(~np.isnan(scores.values)):
         head = Head(*map(int, place))
         hover[head] = f"<b>{head}</b><br>{style.safe(scores.name)} {style.number(scores[head])} {style.safe(scores.unit)}"
-    sign = meaning(scores.record.metric) if scores.name.startswith("effect") else ""
-    caption = [scores.record.caption(), sign]
-    return _Map(scores.values, hover, outlined, scores.bounds, scores.unit, title or scores.name, caption)
+    return _Map(
+        values=scores.values,
+        hover=hover,
+        marked=marked,
+        mark="",
+        bounds=scores.bounds,
+        legend=scores.unit,
+        title=title or scores.name,
+        caption=scores.record.caption(),
+        notes=[meaning(scores.record.metric)] if scores.name.startswith("effect") else [],
+    )
 
 
 def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[int] | None, title: str | None) -> _Map:
@@ -69,22 +80,28 @@ def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[in
     values, hover = np.full(size, np.nan), np.full(size, "not measured", dtype=object)
     for row in rows:
         values[row.layer, row.head], hover[row.layer, row.head] = row.effect, style.hover_lines(row)
-    outlined = [Head(row.layer, row.head) for row in rows if row.distinct] if marked is None else marked
-    metric = str(rows[0].metric)
-    notes = [meaning(metric), *([MARKED] if marked is None and outlined else [])]
-    caption = [style.caption_of(rows[0]), "; ".join(notes)]
     return _Map(
-        values, hover, outlined, (None, None), f"effect ({rows[0].unit})", title or f"Effect of each head on {metric}", caption
+        values=values,
+        hover=hover,
+        marked=[Head(row.layer, row.head) for row in rows if row.distinct] if marked is None else marked,
+        mark=MARKED if marked is None else "",
+        bounds=(None, None),
+        legend=f"effect ({rows[0].unit})",
+        title=title or f"Effect of each head on {rows[0].metric}",
+        caption=style.caption_of(rows[0]),
+        notes=[meaning(str(rows[0].metric))],
     )
 
 
 def _draw(what: _Map) -> go.Figure:
     n_layers, n_heads = what.values.shape
     cell_width, cell_height = _cell(440 / n_heads, 96), _cell(440 / n_layers, 46)
-    figure = style.canvas(cell_width * n_heads, cell_height * n_layers, what.title, what.caption)
+    roomy = min(cell_width, cell_height) >= ROOMY
+    notes = [*what.notes, *([f"{'outlined' if roomy else 'dotted'}: {what.mark}"] if what.marked and what.mark else [])]
+    caption = [what.caption, "; ".join(notes)]
+    figure = style.canvas(cell_width * n_heads, cell_height * n_layers, what.title, caption)
     figure.update_layout(plot_bgcolor=style.EMPTY)
     low, high, colours = _scale(what.values, what.bounds)
-    title = {"text": style.safe(what.legend), "side": "right"}
     figure.add_heatmap(
         z=what.values,
         x=list(range(n_heads)),
@@ -92,16 +109,16 @@ def _draw(what: _Map) -> go.Figure:
         zmin=low,
         zmax=high,
         colorscale=[[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)],
-        colorbar={"title": title, "thickness": 12, "outlinewidth": 0, "x": 1, "xpad": 14},
+        colorbar=style.colour_bar(what.legend),
         hovertext=what.hover,
         hoverinfo="text",
         xgap=1,
         ygap=1,
         **(_numbers(what.values) if cell_width >= READABLE else {}),
     )
-    if what.outlined:
-        line = {"color": style.INK, "width": 2 if cell_width >= READABLE else 1.2}
-        figure.add_scatter(**_outlines(what.outlined), mode="lines", line=line, hoverinfo="skip")
+    if what.marked:
+        mark = _outlines(what.marked, cell_width) if roomy else _dots(what.marked, what.values, high)
+        figure.add_scatter(**mark, hoverinfo="skip")
     figure.update_xaxes(title_text="head", tickvals=_ticks(n_heads), range=[-0.5, n_heads - 0.5])
     figure.update_yaxes(title_text="layer", tickvals=_ticks(n_layers), range=[n_layers - 0.5, -0.5])
     return figure
@@ -123,13 +140,20 @@ def _numbers(values: np.ndarray) -> dict[str, Any]:
     return {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
 
 
-def _outlines(heads: list[Head]) -> dict[str, list[float | None]]:
+def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:
     """One closed path around each head, with gaps between; a little inside the cell, so that neighbours stay apart."""
     inset = 0.46
     across, down = (-inset, inset, inset, -inset, -inset), (-inset, -inset, inset, inset, -inset)
     x = [value for head in heads for value in (*(head.head + step for step in across), None)]
     y = [value for head in heads for value in (*(head.layer + step for step in down), None)]
-    return {"x": x, "y": y}
+    return {"x": x, "y": y, "mode": "lines", "line": {"color": style.INK, "width": 2 if cell_width >= READABLE else 1.2}}
+
+
+def _dots(heads: list[Head], values: np.ndarray, reach: float) -> dict[str, Any]:
+    """A dot in the middle of each head's cell, white where the cell is dark."""
+    colours = [style.PAPER if abs(values[head]) > 0.6 * reach else style.INK for head in heads]
+    marker = {"size": 4, "color": colours, "line": {"width": 0}}
+    return {"x": [head.head for head in heads], "y": [head.layer for head in heads], "mode": "markers", "marker": marker}
 
 
 def _cell(wanted: float, most: int) -> int:

@@ -75,14 +75,29 @@ def canvas(
         xanchor="left",
         yanchor="bottom",
         yshift=8,
+        borderpad=0,
         align="left",
         showarrow=False,
         font={"size": 11, "color": MUTED},
     )
-    axis = {"showgrid": False, "zeroline": False, "showline": False, "ticks": "", "tickfont": {"size": 11, "color": INK}}
+    axis = {
+        "showgrid": False,
+        "zeroline": False,
+        "showline": False,
+        "ticks": "",
+        "ticklabelstandoff": 4,
+        "tickfont": {"size": 11, "color": INK},
+    }
     figure.update_xaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
     figure.update_yaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
     return figure
+
+
+def colour_bar(text: str) -> dict[str, Any]:
+    """A slim colour bar beside the plotting area and as high, with this title."""
+    title = {"text": safe(text), "side": "right", "font": {"size": 12, "color": MUTED}}
+    place = {"x": 1, "xpad": 14, "ypad": 0, "len": 1, "thickness": 12, "outlinewidth": 0}
+    return {**place, "title": title, "tickfont": {"size": 11, "color": INK}}
 
 
 def caption_of(row: Any) -> str:
