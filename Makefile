@@ -9,11 +9,16 @@ WORKERS ?= auto
 export HF_HUB_DISABLE_TELEMETRY := 1
 export WANDB_MODE := disabled
 
-.PHONY: demo test test-slow lint format bench wheel clean
+.PHONY: demo picture test test-slow lint format bench wheel clean
 
 demo: $(VENV)/.package
 	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
 	$(BIN)/interp show runs/demo-ioi
+
+# The picture in the README, drawn from the demo's run.
+picture: demo
+	mkdir -p docs/images
+	cp runs/demo-ioi/ranking.png docs/images/ioi-heads.png
 
 test: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4

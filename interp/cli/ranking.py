@@ -36,18 +36,32 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
 
+def print_agreement(terminal: Terminal, run: "Run") -> None:
+    """How well the gradient estimate that chose the heads agrees with what was then measured; nothing for other runs."""
+    found = run.manifest["details"].get("agreement")
+    if found:
+        rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
+        terminal.line(
+            f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
+            f"{found['k']} shared, {found['same_sign'] or 0:.0%} with the same sign. The other heads were only estimated."
+        )
+
+
 def rows_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """The ranked rows as dictionaries, for JSON."""
     return [{str(key): value for key, value in row.items()} for row in ranked(table).to_dict("records")]
 
 
 def save_pictures(run: "Run") -> None:
-    """Writes the head map (``heads``) and the ranking (``ranking``) of a sweep into its run directory, as PNG and as HTML."""
+    """Writes the head map (``heads``) and the ranking (``ranking``) of a sweep into its run directory, as PNG and HTML, where missing."""
     from interp.figures import ranked_bars, save_figure
 
-    for name, figure in (("heads", head_figure(run)), ("ranking", ranked_bars(run.heads()))):
-        for suffix in (".png", ".html"):
-            save_figure(figure, run.path / f"{name}{suffix}")
+    for name, draw in (("heads", head_figure), ("ranking", lambda run: ranked_bars(run.heads()))):
+        files = [run.path / f"{name}{suffix}" for suffix in (".png", ".html")]
+        if not all(file.exists() for file in files):
+            figure = draw(run)
+            for file in files:
+                save_figure(figure, file)
 
 
 def head_figure(run: "Run") -> Any:

@@ -26,7 +26,7 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.ranking import print_ranking, rows_of, save_pictures
+from interp.cli.ranking import print_agreement, print_ranking, rows_of, save_pictures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def ablate(
     if fresh and (moved := move_aside(folder)):
         terminal.say(f"The earlier run was moved to {moved}.")
     run = _measure(terminal, folder, spec, loaded, question, options | {"memory": budget}, progress)
+    save_pictures(run)
     _report(terminal, run)
     return None
 
@@ -143,7 +144,7 @@ def _plan(model: "Model", task: "Task", options: dict[str, Any], budget: int | N
 def _say_cost(terminal: Terminal, plan: "AblationPlan", model: "Model", task: "Task") -> None:
     terminal.line(
         f"{model.facts.name}, {task.name}, {len(task)} prompts: {plan.n_units} units, about {plan.seconds:.1f} s and "
-        f"{plan.bytes / 2**20:,.0f} MiB above the loaded model. Nothing was run."
+        f"{plan.bytes / 2**20:,.1f} MiB above the loaded model. Nothing was run."
     )
     cost = {"n_units": plan.n_units, "seconds": plan.seconds, "bytes": plan.bytes}
     terminal.emit({"dry_run": True, "model": model.facts.name, "task": task.name, "n_prompts": len(task), **cost})
@@ -184,7 +185,6 @@ def _measure(
         if done_before:
             terminal.say(f"Resuming {folder}: {done_before} units are done.")
         run = _sweep(terminal, writer, model, task, options, bar)
-    save_pictures(run)
     seconds = time.perf_counter() - began
     terminal.say(f"Measured {len(run.heads())} ablations on {len(task)} prompts in {seconds:.1f} s.")
     return run
@@ -210,5 +210,6 @@ def _report(terminal: Terminal, run: "Run") -> None:
     """The strongest heads, and where everything is."""
     table = run.heads()
     print_ranking(terminal, table, top=5)
+    print_agreement(terminal, run)
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all heads.")
     terminal.emit({"path": str(run.path), "status": run.status, "record": run.record.to_json(), "heads": rows_of(table)})
