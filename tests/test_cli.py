@@ -175,11 +175,14 @@ def test_chosen_heads_layers_and_pairs_decide_the_rows(ablation, tmp_path):
     assert labels("pairs", "--heads", "L0H1,L2H4", "--pairs") == ["L0H1", "L0H1+L2H4", "L2H4"]
 
 
-def test_adaptive_and_attribution_run_from_the_command_line(ablation, tmp_path):
-    for method, n in (("attribution", N_LAYERS * N_HEADS), ("adaptive", 4)):
-        answer = interp(*ablation, "--method", method, "--out", tmp_path / method, "--json")
-        assert answer.exit_code == 0, answer.stderr
-        assert len(json.loads(answer.stdout)["heads"]) == n  # adaptive: 0.2 * 18 heads, rounded
+def test_attribution_ranks_all_heads_and_adaptive_says_how_far_to_believe_it(ablation, tmp_path):
+    estimated = json.loads(interp(*ablation, "--method", "attribution", "--out", tmp_path / "all", "--json").stdout)
+    assert len(estimated["heads"]) == N_LAYERS * N_HEADS
+    answer = interp(*ablation, "--method", "adaptive", "--ablation", "zero", "--out", tmp_path / "top")
+    assert "estimate" in answer.stdout.lower()
+    shown = json.loads(interp("show", tmp_path / "top", "--json").stdout)
+    assert len(shown["heads"]) == 4  # 0.2 * 18 heads, rounded
+    assert shown["details"]["agreement"]["n"] == 4
 
 
 # --- bad input: one sentence, the right code, nothing stored ---------------------------------------------------------

@@ -47,9 +47,11 @@ def print_agreement(terminal: Terminal, run: "Run") -> None:
         )
 
 
-def rows_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """The ranked rows as dictionaries, for JSON."""
-    return [{str(key): value for key, value in row.items()} for row in ranked(table).to_dict("records")]
+def as_json(run: "Run") -> dict[str, Any]:
+    """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
+    rows = [{str(key): value for key, value in row.items()} for row in ranked(run.heads()).to_dict("records")]
+    facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}
+    return {**facts, "record": run.record.to_json(), "heads": rows}
 
 
 def save_pictures(run: "Run") -> None:

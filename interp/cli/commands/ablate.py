@@ -26,7 +26,7 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.ranking import print_agreement, print_ranking, rows_of, save_pictures
+from interp.cli.ranking import as_json, print_agreement, print_ranking, save_pictures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -208,8 +208,7 @@ def _sweep(terminal: Terminal, writer: "Writer", model: "Model", task: "Task", o
 
 def _report(terminal: Terminal, run: "Run") -> None:
     """The strongest heads, and where everything is."""
-    table = run.heads()
-    print_ranking(terminal, table, top=5)
+    print_ranking(terminal, run.heads(), top=5)
     print_agreement(terminal, run)
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all heads.")
-    terminal.emit({"path": str(run.path), "status": run.status, "record": run.record.to_json(), "heads": rows_of(table)})
+    terminal.emit(as_json(run))

@@ -8,7 +8,7 @@ import typer
 
 from interp.cli.command import command
 from interp.cli.exits import UsageError, checking
-from interp.cli.ranking import head_figure, print_agreement, print_ranking, ranked, rows_of
+from interp.cli.ranking import as_json, head_figure, print_agreement, print_ranking, ranked
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def show(
     _print_record(terminal, run.record)
     print_ranking(terminal, table, top)
     print_agreement(terminal, run)
-    terminal.emit({"details": run.manifest["details"], "path": str(path), "status": run.status, "record": run.record.to_json(), "heads": rows_of(table)})
+    terminal.emit(as_json(run))
 
 
 def _print_record(terminal: Terminal, record: "RunRecord") -> None:
