@@ -17,7 +17,7 @@ from measure import peak_bytes, save, seconds
 
 from interp import interventions
 from interp.engine.hooked import record_of
-from interp.engine.sweep import sweep
+from interp.engine.sweeps import sweep
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, wrap_model
 from interp.tasks import make_task

@@ -4,8 +4,7 @@ The names below are what a notebook needs; each is loaded on first use, so that 
 never imports torch.
 """
 
-from importlib import import_module
-from typing import Any
+from interp._lazy import exports
 
 __version__ = "0.1.0"
 
@@ -22,16 +21,10 @@ _HOMES = {
     "capture": "interp.engine",
     "sweep": "interp.engine",
     "ablate_heads": "interp.metrics",
+    "head_table": "interp.metrics",
     "open_run": "interp.store",
 }
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"interp has no attribute {name!r}. It has: {', '.join(sorted(__all__))}.")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -10,6 +10,7 @@ FACTS = SimpleNamespace(n_layers=N_LAYERS, n_heads=N_HEADS, kv_head=lambda head:
 
 def sweep_result(effects, variants=None, *, baseline=None, record=None, **fields):
     """A sweep with these effects [n_variants n_examples]; the variants are by default all heads, layer by layer."""
+    from interp.engine.sweeps import SweepResult
     from interp.heads import Head
     from interp.records import RunRecord
 
@@ -19,12 +20,7 @@ def sweep_result(effects, variants=None, *, baseline=None, record=None, **fields
     values = baseline + effects
     made = {"method": "zero", "positions": "all", "metric": "logit_diff", "unit": "logits", **fields}
     record = record or RunRecord("toy", revision="0123456789", task="ioi", metric="logit_diff", seed=3)
-    found = SimpleNamespace(
-        variants=tuple(variants or heads), baseline=baseline, values=values, effects=values - baseline, record=record
-    )
-    for name, value in made.items():
-        setattr(found, name, value)
-    return found
+    return SweepResult(variants=tuple(variants or heads), baseline=baseline, values=values, record=record, **made)
 
 
 def planted(strong=(6, 13), size=-2.0, seed=0, n_examples=N_EXAMPLES):

@@ -6,11 +6,12 @@ import torch
 
 from interp.engine.attribution import attribute, ranked
 from interp.engine.hooked import record_of
-from interp.engine.sweep import sweep
+from interp.engine.sweeps import sweep
 from interp.heads import Head
 from interp.metrics.ablation import ablate_heads, build_variants
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
+from interp.store import save_sweep, start_run
 from tests.sweep_cases import random_task, some_heads
 from tests.tiny_models import TINY, tiny, tiny_hf
 
@@ -55,3 +56,15 @@ def test_metrics_without_a_gradient_at_the_clean_run_are_refused(gpt2):
     for metric in ("kl", "accuracy"):
         with pytest.raises(ValueError, match=f"Metric '{metric}' has no gradient at the clean run"):
             ablate_heads(gpt2, random_task(), method="attribution", metric=metric, heads=[Head(0, 0)])
+
+
+def test_a_stored_adaptive_run_says_how_well_estimate_and_measurement_agree(llama, tmp_path):
+    result = ablate_heads(llama, random_task(), method="adaptive", ablation="zero", top_share=0.4)
+    with start_run(tmp_path / "run", {"method": "adaptive"}) as writer:
+        run = save_sweep(writer, result, llama.facts)
+    assert len(run.heads()) == 7 and len(run.table("estimates")) == 18
+    exact = dict(zip(run.heads()["label"], run.heads()["effect"], strict=True))
+    guess = {k: v for k, v in zip(run.table("estimates")["label"], run.table("estimates")["effect"], strict=True) if k in exact}
+    agreement = run.manifest["details"]["agreement"]
+    assert agreement["n"] == 7 and agreement["k"] == 3
+    assert agreement["same_sign"] == np.mean([np.sign(exact[k]) == np.sign(guess[k]) for k in exact])

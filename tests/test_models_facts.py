@@ -220,14 +220,5 @@ def test_loading_imports_no_transformer_lens(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_exported_name_is_the_same_object_on_every_import():
-    import interp.models
-
-    for name in interp.models.__all__:
-        first = getattr(interp.models, name)
-        assert callable(first)
-        assert getattr(interp.models, name) is first
-
-
 def test_the_tiny_models_are_eight():
     assert len(TINY) == 8

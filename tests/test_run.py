@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp import interventions
-from interp.engine.capture import capture, capture_bytes, load_capture
+from interp.engine.captures import capture, capture_bytes, load_capture
 from interp.engine.hooked import run
 from interp.engine.names import hook_name
 from interp.errors import ArtefactInvalid

@@ -15,7 +15,7 @@ from interp.engine.clean import RoadClosed, clean_run
 from interp.engine.hooked import record_of
 from interp.engine.plan import plan_sweep, unit_bytes
 from interp.engine.restart import output_rows, restartable
-from interp.engine.sweep import sweep
+from interp.engine.sweeps import sweep
 from interp.errors import ResourceRefused
 from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, ablate_heads, build_variants, donors_of

@@ -1,22 +1,18 @@
 """The run itself: the only room with hooks."""
 
-from importlib import import_module
-from typing import Any
+from interp._lazy import exports
 
 _HOMES = {
     "run": "interp.engine.hooked",
     "Run": "interp.engine.hooked",
-    "sweep": "interp.engine.sweep",
-    "SweepResult": "interp.engine.sweep",
+    "sweep": "interp.engine.sweeps",
+    "SweepResult": "interp.engine.sweeps",
     "Outcome": "interp.engine.outcome",
     "Answers": "interp.engine.outcome",
     "attribute": "interp.engine.attribution",
-    "capture": "interp.engine.capture",
+    "capture": "interp.engine.captures",
 }
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"interp.engine has no attribute {name!r}. It has: {', '.join(_HOMES)}.")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -17,7 +17,7 @@ from interp.engine.clean import clean_run
 from interp.engine.outcome import Answers, Outcome
 from interp.engine.plan import TOKENS_AT_ONCE, heads_of
 from interp.engine.restart import Variant
-from interp.engine.sweep import Progress, SweepResult, check_outcome
+from interp.engine.sweeps import Progress, SweepResult, check_outcome
 from interp.heads import Head
 from interp.models.model import Model
 from interp.records import RunRecord

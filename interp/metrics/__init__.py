@@ -1,1 +1,14 @@
 """Numbers read from runs: outcomes of a task, the importance of heads, and how sure each is."""
+
+from interp._lazy import exports
+
+_HOMES = {
+    "OUTCOMES": "interp.metrics.outcomes",
+    "ablate_heads": "interp.metrics.ablation",
+    "plan_ablation": "interp.metrics.ablation",
+    "agreement": "interp.metrics.importance",
+    "head_scores": "interp.metrics.importance",
+    "head_table": "interp.metrics.importance",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -19,7 +19,7 @@ from interp.metrics.outcomes import OUTCOMES
 if TYPE_CHECKING:
     from interp.engine.outcome import Outcome
     from interp.engine.restart import Variant
-    from interp.engine.sweep import Ledger, Progress, SweepResult
+    from interp.engine.sweeps import Ledger, Progress, SweepResult
     from interp.models.model import Model
     from interp.records import RunRecord
     from interp.tasks.task import Task
@@ -71,7 +71,7 @@ def ablate_heads(
     ValueError for what cannot be done.
     """
     from interp.engine.attribution import attribute, ranked
-    from interp.engine.sweep import sweep
+    from interp.engine.sweeps import sweep
 
     outcome, kind, groups, record = _prepare(model, task, method, positions, metric, heads, pairs, seed, ablation, top_share)
     variants = build_variants(model, task, kind, positions, groups, seed)

@@ -1,9 +1,9 @@
 """How much each head matters: the tables of a sweep, with the statistics that every effect carries.
 
 ``effect = metric(changed) - metric(clean)``, averaged over prompts; negative = the head helped, where larger outcomes are better
-(``meaning`` says it for each metric). A head is ``distinct`` when its interval shares no number with that of the mean effect of
-all other heads and its q-value is at most 0.05; ``distinct_in_layer`` asks the same against the other heads of its layer, which
-tells a special head from a special layer. In a layer with two strong heads among few, each hides the other there: read both.
+(``meaning`` says it for each metric). A head is ``distinct`` when its whole interval is farther from 0 than that of the mean
+effect of all other heads and its q-value is at most 0.05; ``distinct_in_layer`` asks the same against the other heads of its
+layer, which tells a special head from a special layer. In a layer with two strong heads among few, each hides the other there: read both.
 With many heads that mean is known closely and a small effect can be distinct from it: read the effect, too.
 """
 
@@ -20,7 +20,7 @@ from interp.metrics.significance import benjamini_hochberg, mean_interval, promp
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.engine.sweep import SweepResult
+    from interp.engine.sweeps import SweepResult
     from interp.models.model import ModelFacts
     from interp.records import RunRecord
 
@@ -178,7 +178,7 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
     for prefix, flag, groups in (("control", "distinct", everyone), ("layer_control", "distinct_in_layer", layers)):
         control = random_head_control(effects, groups, weights, seed)
         columns |= {prefix: control.mean, f"{prefix}_low": control.low, f"{prefix}_high": control.high}
-        columns[flag] = interval.clear_of(control) & (columns["q_value"] <= LEVEL)
+        columns[flag] = interval.beyond(control) & (columns["q_value"] <= LEVEL)
     return columns
 
 

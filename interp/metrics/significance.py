@@ -35,9 +35,14 @@ class Interval:
     low: np.ndarray
     high: np.ndarray
 
-    def clear_of(self, other: Interval) -> np.ndarray:
-        """Whether the two intervals share no number, [n_heads]; False where either is NaN."""
-        return (self.high < other.low) | (self.low > other.high)
+    def beyond(self, other: Interval) -> np.ndarray:
+        """Whether every number of this interval is farther from 0 than every number of the other, [n_heads]; False where either is NaN.
+
+        Then the two share no number. The reverse would not do: a head without any effect is clear of the others where they have one.
+        """
+        nearest = np.maximum(self.low, -self.high)  # negative where the interval holds 0
+        farthest = np.maximum(np.abs(other.low), np.abs(other.high))
+        return nearest > farthest
 
 
 def prompt_weights(n_examples: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:

@@ -3,8 +3,7 @@
 Names are resolved on first use, so that importing this room costs no torch.
 """
 
-from importlib import import_module
-from typing import Any
+from interp._lazy import exports
 
 _HOMES = {
     "Layout": "interp.models.model",
@@ -19,11 +18,4 @@ _HOMES = {
 __all__ = ["Layout", "Model", "ModelFacts", "doctor", "embedded_names", "load_model", "load_toy", "wrap_model"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"interp.models has no attribute {name!r}. It has: {', '.join(sorted(_HOMES))}.")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = exports(__name__, _HOMES)

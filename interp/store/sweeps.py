@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from interp.metrics.importance import example_table, head_table
+from interp.metrics.importance import agreement, example_table, head_scores, head_table
 from interp.store.runs import Run, Writer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.engine.sweep import SweepResult
+    from interp.engine.sweeps import SweepResult
     from interp.models.model import ModelFacts
 
 
 def save_sweep(writer: Writer, result: SweepResult, facts: ModelFacts, seed: int = 0) -> Run:
     """Publishes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes the run.
 
+    Where a gradient estimate chose the variants, it is published as ``estimates``, and the run's details say how well the two agree.
     ``seed`` is that of the statistics. Raises ValueError for effects that cannot be true; the units stay and the run can be resumed.
     """
-    writer.publish("heads", _signed(head_table(result, facts, seed), writer.run_id))
+    shape, heads = [facts.n_layers, facts.n_heads], head_table(result, facts, seed)
+    details: dict[str, Any] = {"kind": "sweep", "shape": shape, "statistics_seed": seed, "road": result.road}
+    writer.publish("heads", _signed(heads, writer.run_id))
     writer.publish("examples", _signed(example_table(result, facts), writer.run_id))
-    return writer.finish(result.record, kind="sweep", shape=[facts.n_layers, facts.n_heads], statistics_seed=seed)
+    if result.estimate is not None:
+        estimates = head_table(result.estimate, facts, seed)
+        writer.publish("estimates", _signed(estimates, writer.run_id))
+        both = [head_scores(table, result.record, shape) for table in (estimates, heads)]
+        details["agreement"] = agreement(*both, k=max(1, len(heads) // 2))
+    return writer.finish(result.record, **details)
 
 
 def _signed(table: pd.DataFrame, run_id: str) -> pd.DataFrame:
