@@ -1,6 +1,6 @@
 """Tables of heads: what each column says, and which sweeps are refused."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +20,7 @@ def test_planted_heads_are_distinct_and_no_other():
 
 def test_layout_in_memory_does_not_change_the_table():
     result = sweep_result(planted())
-    turned = sweep_result(planted())
-    turned.values, turned.effects = np.asfortranarray(turned.values), np.asfortranarray(turned.effects)
+    turned = replace(result, values=np.asfortranarray(result.values))
     assert turned.effects.strides != result.effects.strides
     assert head_table(turned, FACTS).equals(head_table(result, FACTS))
 
@@ -52,6 +51,15 @@ def test_a_layer_of_strong_heads_is_special_but_its_heads_are_not_within_it():
     table = head_table(sweep_result(planted(strong=range(5), size=-1.0)), FACTS)
     assert table["distinct"].tolist() == [True] * 5 + [False] * 10
     assert not table["distinct_in_layer"].any()
+
+
+def test_head_without_effect_is_not_distinct_among_strong_ones():
+    effects = planted(strong=range(14))
+    effects[14] = np.linspace(-0.03, -0.01, N_EXAMPLES)
+    table = head_table(sweep_result(effects), FACTS)
+    last = table.iloc[14]
+    assert last["ci_low"] > last["control_high"] and last["q_value"] <= 0.05
+    assert not last["distinct"] and not last["distinct_in_layer"]
 
 
 def test_no_head_of_a_null_model_is_reported_beyond_the_stated_rate():
@@ -133,7 +141,7 @@ def test_same_effect_everywhere_is_refused():
 
 def test_values_of_another_shape_are_refused():
     result = sweep_result(planted())
-    broken = SimpleNamespace(**{**vars(result), "variants": result.variants[:-1]})
+    broken = replace(result, variants=result.variants[:-1])
     with pytest.raises(ValueError, match="14 heads"):
         head_table(broken, FACTS)
 

@@ -151,10 +151,21 @@ def test_control_interval_covers_the_mean_of_heads_and_prompts():
     assert hits >= 180  # 95% of 200 is 190, standard error 3
 
 
-def test_intervals_that_touch_are_not_clear_of_each_other():
-    one = Interval(*np.array([[0.0, 0, 0, 0], [-1, -1, -1, -1], [1, 1, 1, 1]]))
-    other = Interval(*np.array([[2.0, 3, -2, np.nan], [1, 2, -3, np.nan], [3, 4, -1.5, np.nan]]))
-    assert one.clear_of(other).tolist() == [False, True, True, False]
+@pytest.mark.parametrize(
+    ("interval", "control", "expected"),
+    [
+        ((-6.0, -5.0), (-1.8, -0.1), True),
+        ((0.6, 0.9), (-0.5, 0.5), True),
+        ((0.5, 0.9), (-0.5, 0.5), False),  # they touch
+        ((0.6, 0.9), (-0.7, -0.2), False),  # apart, but not as far from 0 as the others
+        ((-0.05, -0.01), (-1.8, -0.1), False),  # clear of the others because it does nothing
+        ((-3.0, 2.0), (-0.1, 0.1), False),  # holds 0
+        ((-6.0, -5.0), (np.nan, np.nan), False),
+    ],
+)
+def test_interval_is_beyond_the_control_when_all_of_it_is_farther_from_0(interval, control, expected):
+    one, other = (Interval(*(np.array([x]) for x in (sum(ends) / 2, *ends))) for ends in (interval, control))
+    assert one.beyond(other).tolist() == [expected]
 
 
 def test_statistics_are_the_same_for_the_same_seed_and_differ_for_another():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 READABLE = 44  # cells at least this many pixels wide show their number
 ROOMY = 30  # marked cells at least this wide and high are outlined, smaller ones carry a dot: outlines would fill the map
-MARKED = "distinct from the other heads, q\u00a0≤\u00a00.05"
+MARKED = "beyond the other heads, q\u00a0≤\u00a00.05"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ GREY, PALE_NEGATIVE, PALE_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"
 def ranked_bars(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -> go.Figure:
     """The ``k`` heads (and pairs) of largest effect, the largest at the top, with their 95% intervals.
 
-    The grey band is the 95% interval of the mean effect of the other heads. Heads that are not ``distinct`` from it are pale.
+    The grey band is the 95% interval of the mean effect of the other heads. Heads that are not
+    ``distinct`` (beyond it, with q ≤ 0.05) are pale.
     """
     everything: list[Any] = list(table.itertuples())
     rows = sorted(everything, key=lambda row: -abs(row.effect))[:k]
@@ -62,10 +63,10 @@ def _add_bars(figure: go.Figure, rows: list[Any]) -> None:
 
 def _legend(rows: list[Any]) -> str:
     """What the marks mean, as far as they occur."""
-    legend = "mean and 95% interval over prompts"
+    legend = "mean and 95% interval"
     if any(row.control == row.control for row in rows):
         legend += "; grey: mean of the other heads"
-    return legend if all(row.distinct for row in rows) else legend + "; pale: not distinct from it"
+    return legend if all(row.distinct for row in rows) else legend + "; pale: not beyond it"
 
 
 def _colour(row: Any) -> str:
