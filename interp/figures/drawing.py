@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
-RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans"]}
+RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}
 
 
 def draw(figure: go.Figure, kind: str) -> bytes:
