@@ -164,7 +164,7 @@ def test_docstring_asks_for_the_parameter_after_the_last_described_one(skipped):
 
 def fillers_before(prompt) -> int:
     sentences = prompt.clean[: prompt.marks["needle"][0]].split(".")
-    return sum(bool(s.strip()) and "secret" not in s for s in sentences)
+    return sum(bool(s.strip()) and "word" not in split(s) for s in sentences)
 
 
 def test_needle_depths_come_equally_often():
@@ -179,7 +179,7 @@ def test_needle_depth_is_the_share_of_filler_before_it(depth, expected):
 def test_needle_asks_for_one_of_several_secrets_and_swaps_two_names():
     for p in prompts("needle", 30, n_competing=3):
         asked = marked(p, "query")
-        assert p.clean.count("secret") == 5 and split(p.clean).count(asked) == 2
+        assert split(p.clean).count("word") == 5 and split(p.clean).count(asked) == 2
         assert asked == marked(p, "needle_name") and asked in marked(p, "question")
         assert marked(p, "needle_value") == p.answers[0] in marked(p, "needle") and marked(p, "distractor") == p.distractors[0]
         assert split(p.clean).count(p.answers[0]) == 1

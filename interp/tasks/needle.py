@@ -7,6 +7,7 @@ equally often. In the corrupted prompt the asked name and a competing one have t
 distractor, should follow.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
@@ -54,8 +55,9 @@ def needle(
 
 
 def set_aside(words: Sequence[str]) -> list[str]:
-    """The words that no filler sentence uses, so that a secret occurs once."""
-    used = {*ADJECTIVES, *ANIMALS, *OBJECTS, *PLACES, *VERBS, *" ".join(FILLER_TEMPLATES).replace(".", "").split()}
+    """The words that no filler sentence, needle or question uses, so that a secret occurs once."""
+    forms = " ".join([*FILLER_TEMPLATES, *NEEDLE_TEMPLATES, *NEEDLE_QUESTIONS])
+    used = {*ADJECTIVES, *ANIMALS, *OBJECTS, *PLACES, *VERBS, *re.findall(r"\w+", forms)}
     return [word for word in words if word not in used]
 
 
