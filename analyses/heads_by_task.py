@@ -1,0 +1,51 @@
+"""Which head serves which task: every head of a model ablated on every task, and the share of right answers that this costs.
+
+    python analyses/heads_by_task.py --model interp-mini --n-prompts 100 --out runs/heads-by-task.csv
+
+A number is accuracy(ablated) - accuracy(clean), so -1 means that the task is lost with this one head. Read the rows for what a head
+does and the columns for how few heads a task rests on: a head that costs everything everywhere is no specialist, and a task that no
+single head costs anything may rest on heads that stand in for each other. Cells whose 95% interval over prompts
+includes 0, or whose q-value is above 0.05, are printed as a dot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+import interp
+from interp.tasks import task_names
+
+
+def losses(model, name: str, n_prompts: int, method: str, seed: int) -> pd.DataFrame:
+    """One row per head: its effect on the accuracy of one task, with interval and q-value."""
+    task = interp.make_task(name, model, n_prompts=n_prompts, seed=seed)
+    result = interp.ablate_heads(model, task, method=method, metric="accuracy", seed=seed)
+    return interp.head_table(result, model.facts, seed).assign(task=name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="interp-mini")
+    parser.add_argument("--n-prompts", type=int, default=100)
+    parser.add_argument("--method", default="mean")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=None, help="CSV with intervals and q-values")
+    options = parser.parse_args()
+    model = interp.load_model(options.model)
+    tables = [losses(model, name, options.n_prompts, options.method, options.seed) for name in task_names()]
+    table = pd.concat(tables, ignore_index=True)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(options.out, index=False)
+    sure = (table["q_value"] <= 0.05) & ((table["ci_low"] > 0) | (table["ci_high"] < 0))
+    shown = table.assign(cell=[f"{e:+.2f}" if s else "." for e, s in zip(table["effect"], sure, strict=True)])
+    print(shown.pivot(index="label", columns="task", values="cell").to_string())
+    print("\naccuracy without ablation:")
+    print(table.groupby("task")["baseline"].first().round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
