@@ -22,6 +22,7 @@ _HOMES = {
     "sweep": "interp.engine",
     "ablate_heads": "interp.metrics",
     "head_table": "interp.metrics",
+    "score_task": "interp.metrics",
     "open_run": "interp.store",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604

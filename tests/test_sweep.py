@@ -20,6 +20,7 @@ from interp.errors import ResourceRefused
 from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, ablate_heads, build_variants, donors_of
 from interp.metrics.outcomes import OUTCOMES
+from interp.metrics.performance import score_task
 from interp.models.model import Layout, Model
 from interp.tasks.task import Task
 from tests.sweep_cases import random_task, some_heads
@@ -244,3 +245,10 @@ def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
         rough = ablate_heads(wrap_model(hf.to(torch.bfloat16), name="half"), task, method="zero", heads=heads)
     assert rough.road == "restart"
     assert np.corrcoef(exact.ravel(), rough.effects.ravel())[0, 1] > 0.95
+
+
+def test_the_score_of_a_task_is_the_baseline_of_its_sweep(model):
+    task = random_task()
+    for metric in ("logit_diff", "accuracy", "prob_mass"):
+        baseline = ablate_heads(model, task, method="zero", metric=metric, heads=[Head(0, 0)]).baseline
+        np.testing.assert_allclose(score_task(model, task, metric), baseline, rtol=0, atol=TOLERANCE)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from interp.engine.clean import clean_run
 from interp.engine.outcome import Answers, Outcome
-from interp.engine.plan import TOKENS_AT_ONCE, heads_of
+from interp.engine.plan import batches, heads_of
 from interp.engine.restart import Variant
 from interp.engine.sweeps import Progress, SweepResult, check_outcome
 from interp.heads import Head
@@ -45,23 +45,18 @@ def attribute(
     baseline = np.full(len(task), np.nan)
     estimates = np.full((len(variants), len(task)), np.nan)
     changes = list(dict.fromkeys(i for v in variants for i in v))
-    step_tokens = TOKENS_AT_ONCE["cpu"]
-    batches = [
-        group[first : first + max(1, step_tokens // length)]
-        for length, group in task.by_length().items()
-        for first in range(0, len(group), max(1, step_tokens // length))
-    ]
-    for done, rows in enumerate(batches):
+    parts = batches(task)
+    for done, rows in enumerate(parts):
         examples = [task.examples[r] for r in rows]
         with model.lock, torch.inference_mode():
             clean = clean_run(model, examples, rows, 0, changes)
         value, gradients = _gradients(model, examples, outcome)
         baseline[rows] = value.double().cpu().numpy()
         for v, variant in enumerate(variants):
-            parts = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
-            estimates[v, rows] = torch.stack(parts).sum(0).double().cpu().numpy()
+            terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
+            estimates[v, rows] = torch.stack(terms).sum(0).double().cpu().numpy()
         if progress:
-            progress(done + 1, len(batches))
+            progress(done + 1, len(parts))
     heads = tuple(heads_of(v) for v in variants)
     values, positions = baseline + estimates, str(variants[0][0].positions)
     method = f"attribution of {variants[0][0].label}"

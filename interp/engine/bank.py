@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp.engine.clean import RoadClosed, clean_run
 from interp.engine.names import hook_name
-from interp.engine.plan import TOKENS_AT_ONCE
+from interp.engine.plan import batches
 from interp.engine.positions import touched
 from interp.heads import Head
 from interp.models.model import Model
@@ -44,12 +44,9 @@ def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
     """Runs the clean or the corrupted prompts of a task once and keeps z."""
     kept: dict[int, Tensor] = {}
     examples = [e if side == "clean" else _swapped(e) for e in task]
-    for length, indices in task.by_length().items():
-        step = max(1, TOKENS_AT_ONCE["cpu"] // length)
-        for first in range(0, len(indices), step):
-            rows = indices[first : first + step]
-            z = _all_z(model, [examples[r] for r in rows])
-            kept.update({row: z[:, i] for i, row in enumerate(rows)})
+    for rows in batches(task):
+        z = _all_z(model, [examples[r] for r in rows])
+        kept.update({row: z[:, i] for i, row in enumerate(rows)})
     return ZBank(kept)
 
 

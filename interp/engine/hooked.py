@@ -93,6 +93,14 @@ def answer_logits(
         return model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1].float()
 
 
+def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "batch d_vocab"]:
+    """Logits of the unchanged model that predict the answer, float32."""
+    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    if model.hf is None:
+        return model.bridge(tokens)[:, -1].float()
+    return model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+
+
 @contextmanager
 def changing(
     model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], rows: Tensor

@@ -84,6 +84,12 @@ def plan_sweep(
     return Plan(tuple(units), peak, work + clean_work, clean_work)
 
 
+def batches(task: Task) -> list[list[int]]:
+    """Indices of equally long examples, as many together as one plain pass should take."""
+    size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
+    return [rows[i : i + size[n]] for n, rows in task.by_length().items() for i in range(0, len(rows), size[n])]
+
+
 def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
     """Estimated bytes above the loaded model for a unit: the kept clean run, and on top of it the largest of its passes."""
     size = ITEM_BYTES[facts.dtype]

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from interp.engine.clean import CleanRun, RoadClosed, clean_run
-from interp.engine.hooked import answer_logits
+from interp.engine.hooked import answer_logits, plain_logits
 from interp.engine.outcome import Answers, Outcome
-from interp.engine.plan import Unit, heads_of, plan_sweep
+from interp.engine.plan import Unit, batches, heads_of, plan_sweep
 from interp.engine.readout import Readout
 from interp.engine.restart import Variant, restart, restartable
 from interp.heads import Head
@@ -112,6 +112,18 @@ def sweep(
         record,
         worker.road or "restart",
     )
+
+
+def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
+    """The outcome of the unchanged model on every example, [n_examples] float64."""
+    check_outcome(task, outcome)
+    values = np.empty(len(task))
+    with model.lock, quiet_inference():
+        for rows in batches(task):
+            examples = [task.examples[r] for r in rows]
+            logits = plain_logits(model, examples)
+            values[rows] = outcome.function(logits, Answers.of(examples, model.device), logits).double().cpu().numpy()
+    return values
 
 
 def describe(variant: Variant) -> str:

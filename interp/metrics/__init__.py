@@ -9,6 +9,7 @@ _HOMES = {
     "agreement": "interp.metrics.importance",
     "head_scores": "interp.metrics.importance",
     "head_table": "interp.metrics.importance",
+    "score_task": "interp.metrics.performance",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)

@@ -187,7 +187,7 @@ def _prepare(
     outcome = OUTCOMES.get(metric or task.metric)
     chosen = [model.facts.check_head(Head(*h)) for h in heads] if heads else model.facts.heads()
     kind = ablation if method in ESTIMATES else method
-    if kind == "patch" and all(e.clean == e.corrupted for e in task):
+    if kind == "patch" and not task.has_corrupted:
         raise ValueError(f"Task {task.name!r} has no corrupted prompts, which patch needs: add them or use mean or resample.")
     groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
     if pairs:

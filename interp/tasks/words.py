@@ -193,7 +193,7 @@ DOCSTRING_PARAMETER = "\n:param {name}: {words}"
 NEEDLE_TEMPLATES = (
     "The secret word of {name} is {word}.",
     "The secret of {name} is the word {word}.",
-    "{name} has the secret word {word}.",
+    "{name} has the word {word}.",
 )
 """Sentences that hide a word under a name."""
 
