@@ -58,6 +58,13 @@ def test_metrics_without_a_gradient_at_the_clean_run_are_refused(gpt2):
             ablate_heads(gpt2, random_task(), method="attribution", metric=metric, heads=[Head(0, 0)])
 
 
+def test_adaptive_pairs_are_measured_beside_their_heads(llama):
+    heads = [Head(0, 1), Head(1, 2), Head(2, 0), Head(2, 5)]
+    result = ablate_heads(llama, random_task(), method="adaptive", heads=heads, pairs=True, top_share=0.3)
+    pairs = [v for v in result.variants if len(v) == 2]
+    assert pairs and all((head,) in result.variants for pair in pairs for head in pair)
+
+
 def test_a_stored_adaptive_run_says_how_well_estimate_and_measurement_agree(llama, tmp_path):
     result = ablate_heads(llama, random_task(), method="adaptive", ablation="zero", top_share=0.4)
     with start_run(tmp_path / "run", {"method": "adaptive"}) as writer:

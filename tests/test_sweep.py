@@ -144,7 +144,7 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
 
 
 def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
-    with pytest.raises(ResourceRefused, match=r"needs about .* MiB above tiny-llama itself, more than the budget of 0 MiB"):
+    with pytest.raises(ResourceRefused, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"):
         ablate_heads(llama, random_task(), method="zero", memory=100)
 
 

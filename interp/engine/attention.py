@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,16 +116,17 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
     A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end.
     """
     register()
-    before = hf.config._attn_implementation
+    model: Any = hf
+    before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in readers.items()}
-    hf.set_attn_implementation(NAME)
+    model.set_attn_implementation(NAME)
     _READERS.update(keys)
     try:
         yield
     finally:
         for key in keys:
             _READERS.pop(key, None)
-        hf.set_attn_implementation(before)
+        model.set_attn_implementation(before)
 
 
 def _function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, **extra):

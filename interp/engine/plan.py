@@ -14,7 +14,7 @@ from interp.engine.positions import touched
 from interp.engine.restart import Variant, first_layer
 from interp.errors import ResourceRefused
 from interp.heads import Head
-from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, forward_bytes
+from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, forward_bytes, human
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.task import Task
@@ -122,8 +122,8 @@ def _fit(
         else:
             needed = unit_bytes(facts, outcome, length, n, 1, 1)
             raise ResourceRefused(
-                f"One ablated prompt of {length} tokens needs about {needed / 2**20:,.0f} MiB above {facts.name} itself, more than the "
-                f"budget of {budget / 2**20:,.0f} MiB: raise --memory, shorten the prompts or ablate at fewer positions."
+                f"One ablated prompt of {length} tokens needs about {human(needed)} above {facts.name} itself, more than the budget of "
+                f"{human(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
     return rows, together
 

@@ -81,13 +81,14 @@ def ablate_heads(
     if method == "adaptive":
         estimate = attribute(model, task, variants, outcome, record=record)
         chosen = set(ranked(estimate)[: max(1, round(top_share * len(groups)))])
+        chosen |= {(head,) for group in chosen for head in group}  # a pair is read beside its heads
         variants = [v for v, group in zip(variants, groups, strict=True) if group in chosen]
     result = sweep(model, task, variants, outcome, record=record, memory=memory, ledger=ledger, progress=progress)
     return replace(result, estimate=estimate)
 
 
 def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
-    """Cost of ``ablate_heads`` with the same arguments: one clean pass over one prompt is run and timed, nothing else."""
+    """Cost of ``ablate_heads`` with the same arguments, and its errors: one clean pass over one prompt is timed, nothing else is run."""
     from time import perf_counter
 
     import torch
@@ -107,6 +108,8 @@ def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
         name: value for name, value in arguments.items() if name not in ("ledger", "progress", "memory")
     }
     outcome, kind, groups, _ = _prepare(model, task, **options)  # type: ignore[arg-type]
+    if kind == "resample":
+        donors_of(task, options["seed"])
     kind = "zero" if kind != "uniform" else kind  # same cost, nothing to collect first
     variants = build_variants(model, task, kind, options["positions"], groups, 0)
     plan = plan_sweep(model, task, variants, outcome, arguments.get("memory"), identity="plan")

@@ -64,7 +64,7 @@ def check_budget(needed: int, budget: int | None = None, what: str = "This run")
     if needed > allowed:
         source = "are available" if budget is None else "is the budget"
         raise ResourceRefused(
-            f"{what} needs about {_human(needed)}, and {_human(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
+            f"{what} needs about {human(needed)}, and {human(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
         )
 
 
@@ -88,7 +88,8 @@ def _control_group_memory(root: Path = _CGROUP) -> list[int]:
     return []
 
 
-def _human(count: int) -> str:
+def human(count: int) -> str:
+    """A number of bytes for a reader: ``1.5 GiB``."""
     size, unit = float(max(count, 0)), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1024:

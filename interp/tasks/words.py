@@ -192,8 +192,8 @@ DOCSTRING_PARAMETER = "\n:param {name}: {words}"
 
 NEEDLE_TEMPLATES = (
     "The secret word of {name} is {word}.",
-    "The secret of {name} is the word {word}.",
-    "{name} has the word {word}.",
+    "The secret word for {name} is {word}.",
+    "The secret word that {name} has is {word}.",
 )
 """Sentences that hide a word under a name."""
 
