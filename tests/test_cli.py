@@ -105,7 +105,7 @@ def test_show_draws_a_figure_of_each_kind(ablation, tmp_path, ending):
 
 def test_a_run_directory_holds_its_pictures(ablation, tmp_path):
     interp(*ablation, "--out", tmp_path / "run")
-    pictures = {"heads.png", "heads.html", "ranking.png", "ranking.html"}
+    pictures = {"heads.png", "ranking.png"}
     assert pictures <= {path.name for path in (tmp_path / "run").iterdir()}
     (tmp_path / "run" / "ranking.png").unlink()  # as after a kill between the last table and the pictures
     interp(*ablation, "--out", tmp_path / "run")

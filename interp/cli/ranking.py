@@ -55,15 +55,16 @@ def as_json(run: "Run") -> dict[str, Any]:
 
 
 def save_pictures(run: "Run") -> None:
-    """Writes the head map (``heads``) and the ranking (``ranking``) of a sweep into its run directory, as PNG and HTML, where missing."""
+    """Writes ``heads.png`` (the head map) and ``ranking.png`` of a sweep into its run directory, where missing.
+
+    The interactive form carries plotly with it, five megabytes a file: `interp show --figure x.html` makes it when it is wanted.
+    """
     from interp.figures import ranked_bars, save_figure
 
     for name, draw in (("heads", head_figure), ("ranking", lambda run: ranked_bars(run.heads()))):
-        files = [run.path / f"{name}{suffix}" for suffix in (".png", ".html")]
-        if not all(file.exists() for file in files):
-            figure = draw(run)
-            for file in files:
-                save_figure(figure, file)
+        file = run.path / f"{name}.png"
+        if not file.exists():
+            save_figure(draw(run), file)
 
 
 def head_figure(run: "Run") -> Any:
