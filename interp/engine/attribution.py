@@ -51,10 +51,10 @@ def attribute(
         with model.lock, torch.inference_mode():
             clean = clean_run(model, examples, rows, 0, changes)
         value, gradients = _gradients(model, examples, outcome)
-        baseline[rows] = value.double().cpu().numpy()
+        baseline[rows] = value.cpu().double().numpy()
         for v, variant in enumerate(variants):
             terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
-            estimates[v, rows] = torch.stack(terms).sum(0).double().cpu().numpy()
+            estimates[v, rows] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
     heads = tuple(heads_of(v) for v in variants)

@@ -103,23 +103,28 @@ def clean_run(
 
 def _enter(run: CleanRun, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     hidden = args[0] if args else kwargs["hidden_states"]
-    run.residual.append(hidden[:, run.start :])
+    run.residual.append(_kept(run, hidden))
     rest = {name: _crop(value, run) for name, value in kwargs.items() if name != "hidden_states"}
     run.arguments.append((tuple(_crop(value, run) for value in args[1:]), rest))
 
 
 def _keep_z(run: CleanRun, n_heads: int, module: nn.Module, args: tuple) -> None:
-    run.z.append(args[0][:, run.start :].unflatten(-1, (n_heads, -1)))
+    run.z.append(_kept(run, args[0]).unflatten(-1, (n_heads, -1)))
 
 
 def _leave(run: CleanRun, layer: int, projection: nn.Module, module: nn.Module, args: tuple, output: Any) -> None:
     out = output[0] if isinstance(output, tuple) else output
-    run.attn_out.append(out[:, run.start :])
+    run.attn_out.append(_kept(run, out))
     run.n_returned.append(len(output) if isinstance(output, tuple) else 0)
     if len(run.z) == layer + 1:
         wrong = (projection.forward(_merged(run.z[layer])) - run.attn_out[layer]).abs().max()
         if wrong > 512 * torch.finfo(out.dtype).eps * run.attn_out[layer].abs().max():
             raise RoadClosed(f"{type(module).__name__}: its output is not the projection of the heads' z")
+
+
+def _kept(run: CleanRun, x: Tensor) -> Tensor:
+    """The kept positions of an activation [batch length ...]; a copy, so that the others can be freed."""
+    return x[:, run.start :].clone() if run.start else x
 
 
 def _merged(z: Tensor) -> Tensor:
@@ -147,7 +152,8 @@ def _changed_z(run: CleanRun, call: Call, intervention: Intervention, head: Head
     value, parts = call.head_value(head.head), []
     for first in range(run.start, run.length, step):
         queries = slice(first, min(first + step, run.length))
-        place = Place(head, run.rows, torch.arange(queries.start, queries.stop), call.visible()[:, 0, queries])
+        positions = torch.arange(queries.start, queries.stop, device=call.q.device)
+        place = Place(head, run.rows, positions, call.visible()[:, 0, queries])
         parts.append(intervention.apply(call.pattern(head.head, queries), place).to(value.dtype) @ value)
     return torch.cat(parts, 1)
 

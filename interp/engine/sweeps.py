@@ -122,7 +122,7 @@ def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
         for rows in batches(task):
             examples = [task.examples[r] for r in rows]
             logits = plain_logits(model, examples)
-            values[rows] = outcome.function(logits, Answers.of(examples, model.device), logits).double().cpu().numpy()
+            values[rows] = outcome.function(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
     return values
 
 
@@ -176,7 +176,7 @@ class _Worker:
             self.proven = True
         residual = restart(self.model, self.clean, [self.variants[v] for v in unit.variants])
         values = torch.cat([self.readout(residual), self.readout(self.clean.last[None])])
-        return values.double().cpu().numpy()
+        return values.cpu().double().numpy()
 
     def _hooked(self, unit: Unit) -> np.ndarray:
         examples = [self.task.examples[r] for r in unit.rows]
@@ -184,7 +184,7 @@ class _Worker:
         answers = Answers.of(examples, self.model.device)
         clean = answer_logits(self.model, examples, rows, ())
         measured = [answer_logits(self.model, examples, rows, self.variants[v]) for v in unit.variants]
-        return torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]]).double().cpu().numpy()
+        return torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]]).cpu().double().numpy()
 
 
 def prove(model: Model, clean: CleanRun, readout: Readout) -> None:
