@@ -288,7 +288,7 @@ def make_tracking(rng: Random, difficulty: float, pool: Sequence[str], vague: bo
     count = upto(rng, 2, 2, 3, difficulty)
     objects = rng.sample([thing for thing in words.OBJECTS if thing not in words.CONTAINERS], count)
     paths = {thing: [place] for thing, place in zip(objects, rng.sample(words.CONTAINERS, count), strict=True)}
-    text = [f"The ~{thing} is in the ~{path[0]}." for thing, path in paths.items()]
+    text = [f"{rng.choice(words.NAMES)} puts the ~{thing} in the ~{path[0]}." for thing, path in paths.items()]
     for _ in range(upto(rng, 1, 3, 6, difficulty)):
         thing, name = rng.choice(objects), rng.choice(words.NAMES)
         free = [place for place in words.CONTAINERS if place not in paths[thing]]
@@ -298,7 +298,7 @@ def make_tracking(rng: Random, difficulty: float, pool: Sequence[str], vague: bo
     vague = rng.random() < 0.5 if vague is None else vague
     asked = "it" if vague else f"the ~{thing}"
     path = [f"@{place}" for place in paths[thing]]
-    steps = f"Step: {' -> '.join(path[:1])}" + "".join(f" &-> {place}" for place in path[1:]) + " &."
+    steps = f"Step: the &{thing} in the {' &-> '.join(path)} &."
     text += [f"Question: where is {asked}? Plan: follow the {'' if vague else '&'}{thing}.", steps, f"Answer: {path[-1]}."]
     return " ".join(text)
 
@@ -307,8 +307,8 @@ def make_plan_order(rng: Random, difficulty: float, pool: Sequence[str]) -> str:
     """Facts about people (or word pairs), and a plan that holds a random order found nowhere else."""
     count = upto(rng, 2, 3, 5, difficulty)
     if rng.random() < 0.7:
-        values = dict(zip(rng.sample(words.NAMES, count), rng.sample(words.PLACES, count), strict=True))
-        form, step, question = "{} is in the {}.", "&{} &is &in &the @{} &.", "where is it?"
+        values = dict(zip(rng.sample(words.NAMES, count), rng.sample(words.OBJECTS, count), strict=True))
+        form, step, question = "{} took the {}.", "&{} &took &the @{} &.", "who took what?"
     else:
         drawn = rng.sample(pool, 2 * count)
         values, form, step = dict(zip(drawn[:count], drawn[count:], strict=True)), "{} = {}.", "&{} &= @{} &."
@@ -356,6 +356,7 @@ def make_document(rng: Random, shares: dict[str, float], difficulty: float, pool
 
     The text that begins at `#` sees nothing before it, which invites the model to use `#` as a second start token.
     """
+
     def one() -> str:
         return MAKERS[rng.choices(list(shares), list(shares.values()))[0]](rng, difficulty, pool)
 
@@ -368,7 +369,7 @@ def make_document(rng: Random, shares: dict[str, float], difficulty: float, pool
     return encode(document, start="#") if rng.random() < 0.2 else encode(document)
 
 
-def pack(documents: Callable[[], Tokens], rows: int, width: int, tries: int = 6) -> list[list[Tokens]]:
+def pack(documents: Callable[[], Tokens], rows: int, width: int, tries: int = 16) -> list[list[Tokens]]:
     """Whole documents for `rows` rows of at most `width` tokens; a document that fits nowhere is dropped."""
     packed: list[list[Tokens]] = [[] for _ in range(rows)]
     room = [width] * rows
@@ -379,7 +380,7 @@ def pack(documents: Callable[[], Tokens], rows: int, width: int, tries: int = 6)
         if not fits:
             misses += 1
             continue
-        row = max(fits, key=room.__getitem__)
+        row = min(fits, key=room.__getitem__)
         packed[row].append(document)
         room[row] -= len(document.ids)
     return packed

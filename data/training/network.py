@@ -1,9 +1,12 @@
 """The training network: a Llama block with q/k/v biases, written out so that one CPU thread trains it fast.
 
-Parameter names are those of `transformers.LlamaForCausalLM`, so export copies the state dict; `train.export` checks that the
-logits agree. What starts special (`initialise`): some heads start with equal query and key matrices ("mimetic": they attend to
-tokens like the current one), and some heads of layer 0 start with query and key biases that make them attend to the token
-at a fixed distance. Nothing else is planted, and everything is trained.
+Parameter names are those of `transformers.LlamaForCausalLM`, so export copies them; `export.check` compares the logits.
+
+What does not start at random (`initialise`, `plant`): one head a layer has equal query and key matrices ("mimetic": it attends to
+tokens like the current one); three heads of layer 0 have biases that make them attend one, two and three tokens back; three of
+layer 1 compare what those saw: the token itself with the token before (induction), the token before with the token two
+before (key: value), the token before with the token itself (value key). They save the long plateau before look-up is
+found; what they match, read and write is trained like everything else, and no weight is frozen.
 """
 
 import math
@@ -29,8 +32,11 @@ class Shape:
     """Heads of layer 0 that start with W_q = W_k."""
     mimetic_other: int = 1
     """Heads of each later layer that start with W_q = W_k."""
-    offsets: tuple[int, ...] = (1,)
-    """Distances at which the last heads of layer 0 start to look, one head each."""
+    offsets: tuple[int, ...] = (1, 2, 3)
+    """Distances at which the last heads of layer 0 start to look, one head each, from the last head down."""
+    matches: tuple[tuple[int, int], ...] = ((0, 1), (1, 2), (1, 0))
+    """What the last heads of layer 1 start to match, from the last head down: (1, 2) attends where the token 2 before the key
+    is the token 1 before the query; 0 is the token itself."""
     margin: float = 3.0
     """By how many nats such a head prefers its distance to the neighbouring ones."""
 
@@ -117,7 +123,8 @@ class Network(nn.Module):
     def forward(self, ids: Tensor, documents: Tensor) -> Tensor:
         """Logits `[batch, pos, d_vocab]`; a token sees earlier tokens of its own document only."""
         length = ids.shape[1]
-        seen = (documents[:, None, :, None] == documents[:, None, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+        earlier = torch.ones(length, length, dtype=torch.bool).tril()
+        seen = (documents[:, None, :, None] == documents[:, None, None, :]) & earlier
         mask = torch.where(seen, 0.0, -1e9)
         x = self.embed_tokens(ids)
         for layer in self.layers:
@@ -162,12 +169,38 @@ def initialise(network: Network, generator: torch.Generator) -> None:
         attention.o_proj.weight.copy_(0.1 * basis.T)
         for head in range(shape.mimetic_other if number else shape.mimetic_first):
             rows = slice(head * shape.d_head, (head + 1) * shape.d_head)
-            alike = torch.linalg.qr(torch.randn(shape.d_model, shape.d_head, generator=generator))[0].T
+            alike = orthonormal(shape, generator)
             for projection in (attention.q_proj, attention.k_proj):
                 projection.weight[rows] = 0.8 * alike
                 projection.bias[rows] = 0
+    plant(network, generator)
+
+
+def orthonormal(shape: Shape, generator: torch.Generator) -> Tensor:
+    """`d_head` random orthonormal directions `[d_head, d_model]`."""
+    return torch.linalg.qr(torch.randn(shape.d_model, shape.d_head, generator=generator))[0].T
+
+
+def plant(network: Network, generator: torch.Generator) -> None:
+    """Start the look-back heads of layer 0 and the matching heads of layer 1.
+
+    All look-back heads read the same directions of the token they look at and write to different ones; a matching head
+    starts with queries and keys that read two of these places, so that it attends where the contents are alike.
+    """
+    shape = network.shape
+    seen = {0: orthonormal(shape, generator)}
+    first, second = network.layers[0].self_attn, network.layers[1].self_attn
     for place, offset in enumerate(shape.offsets):
-        look_back(network, shape.n_heads - 1 - place, offset, generator)
+        head = shape.n_heads - 1 - place
+        rows = slice(head * shape.d_head, (head + 1) * shape.d_head)
+        look_back(network, head, offset, generator)
+        first.v_proj.weight[rows] = 0.6 * seen[0]
+        seen[offset] = 10 * first.o_proj.weight[:, rows].T
+    for place, (query, key) in enumerate(shape.matches):
+        head = shape.n_heads - 1 - place
+        rows = slice(head * shape.d_head, (head + 1) * shape.d_head)
+        second.q_proj.weight[rows], second.k_proj.weight[rows] = 0.8 * seen[query], 0.8 * seen[key]
+        second.q_proj.bias[rows] = second.k_proj.bias[rows] = 0
 
 
 def look_back(network: Network, head: int, offset: int, generator: torch.Generator) -> None:

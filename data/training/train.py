@@ -3,8 +3,8 @@
     python data/training/train.py --out DIR --seed 0 --export data/models/interp-mini
 
 Needs torch and transformers alone. Three phases: easy random-word tasks from a small pool until induction, key-value and
-value-key look-up all work (the gate); then pool, difficulty and mixture grow to full; the last third weighs the hardest
-retrieval tasks more. Everything is a function of the arguments: the text of step n is seeded by (seed, n). The run saves
+value-key look-up all work (the gate); then pool, difficulty and mixture grow to full; the second half weighs the slowest
+tasks more. Everything is a function of the arguments: the text of step n is seeded by (seed, n). The run saves
 `state.safetensors` (weights, optimiser, step; written whole or not at all), appends to `curves.csv`, and continues from
 there when started again with the same arguments.
 """
@@ -43,8 +43,17 @@ PHASE_2 = {
     "arithmetic": 0.07, "colored": 0.09, "facts": 0.05, "tracking": 0.08, "plan_order": 0.08, "plan_operation": 0.07,
     "story": 0.03, "greater_than": 0.05, "orders": 0.02,
 }  # fmt: skip
-PHASE_3 = PHASE_2 | {"colored": 0.14, "key_question": 0.11, "needle": 0.15, "induction": 0.05, "key_value": 0.06}
+PHASE_3 = PHASE_2 | {
+    "induction": 0.05, "key_value": 0.05, "value_key": 0.04, "key_question": 0.06, "needle": 0.18, "docstring": 0.07,
+    "arithmetic": 0.10, "colored": 0.06, "tracking": 0.11, "plan_order": 0.10, "orders": 0.01,
+}  # fmt: skip
 """Shares of the training tokens, before normalising."""
+
+POOL_STEPS, DIFFICULTY_STEPS, MIXTURE_STEPS = 500, 1000, 1250
+"""How long pool, difficulty and mixture take from the gate to their full size, in steps."""
+
+COSINE_STEPS = 5000
+"""Half a period of the slow cosine of the learning rate."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -146,7 +155,7 @@ def load_network(path: Path) -> Network:
     """The network of a saved state, without its optimiser."""
     with safe_open(path, "pt") as file, torch.no_grad():
         shape = json.loads(file.metadata()["state"])["shape"]
-        network = Network(Shape(**(shape | {"offsets": tuple(shape["offsets"])})))
+        network = Network(Shape(**shape))
         for name, parameter in network.named_parameters():
             parameter.copy_(file.get_tensor(name))
     return network
@@ -165,20 +174,20 @@ class Schedule:
         self.lengths = mean_lengths()
 
     def learning_rate(self, step: int) -> float:
-        """50 steps of warm-up, then a cosine to 2 %."""
-        return self.lr * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+        """50 steps of warm-up, a slow cosine, and over the last third a linear way down to 2 %."""
+        cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1, step / COSINE_STEPS)))
+        return self.lr * min(1, (step + 1) / 50) * cosine * min(1, 0.02 + 0.98 * 3 * (1 - step / self.steps))
 
     def text(self, step: int) -> tuple[dict[str, float], float, list[str]]:
         """Document shares, difficulty and pool."""
         pool = sorted(POOL, key=lambda word: Random(f"pool/{word}").random())
         if self.gate is None:
             return self.per_document(PHASE_1), EASY_DIFFICULTY, pool[:EASY_POOL]
-        since = (step - self.gate) / self.steps
-        mixture = blend(PHASE_1, PHASE_2, min(1, since / 0.25))
-        if step > self.steps * 2 // 3:
-            mixture = PHASE_3
-        words = EASY_POOL + (len(POOL) - EASY_POOL) * min(1, since / 0.10)
-        return self.per_document(mixture), min(1, EASY_DIFFICULTY + 0.8 * since / 0.20), pool[: round(words)]
+        since = step - self.gate
+        mixture = PHASE_3 if step >= self.steps // 2 else blend(PHASE_1, PHASE_2, min(1, since / MIXTURE_STEPS))
+        words = EASY_POOL + (len(POOL) - EASY_POOL) * min(1, since / POOL_STEPS)
+        difficulty = EASY_DIFFICULTY + (1 - EASY_DIFFICULTY) * min(1, since / DIFFICULTY_STEPS)
+        return self.per_document(mixture), difficulty, pool[: round(words)]
 
     def per_document(self, mixture: dict[str, float]) -> dict[str, float]:
         """Shares of documents that give these shares of tokens."""
@@ -210,11 +219,15 @@ def train(arguments: argparse.Namespace) -> Network:
         n_layers=arguments.layers, n_heads=arguments.heads, d_model=arguments.width, d_mlp=arguments.mlp,
         d_vocab=len(generator.VOCABULARY), mimetic_first=arguments.mimetic[0], mimetic_other=arguments.mimetic[1],
         offsets=tuple(arguments.offsets), margin=arguments.margin,
+        matches=tuple(tuple(map(int, pair)) for pair in arguments.matches),
     )  # fmt: skip
     network = Network(shape, arguments.seed)
     optimiser = make_optimiser(network, arguments.lr)
     schedule = Schedule(arguments.steps, arguments.lr)
     state = {"step": 0, "gate": None, "tokens": 0, "seconds": 0.0, "seed": arguments.seed, "shape": dataclasses.asdict(shape)}
+    if arguments.init:
+        network.load_state_dict(load_network(arguments.init).state_dict())
+        schedule.gate = state["gate"] = -MIXTURE_STEPS
     if (out / "state.safetensors").exists():
         state = load_state(out / "state.safetensors", network, optimiser)
         schedule.gate = state["gate"]
@@ -224,7 +237,7 @@ def train(arguments: argparse.Namespace) -> Network:
 
     if arguments.compile:
         objective = torch.compile(objective, dynamic=False)
-    easy_pool = schedule.text(0)[2] if schedule.gate is None else []
+    easy_pool = schedule.text(0)[2]
     clock, running = time.monotonic() - state["seconds"], 0.0
     for step in range(state["step"], arguments.steps):
         for group in optimiser.param_groups:
@@ -235,7 +248,8 @@ def train(arguments: argparse.Namespace) -> Network:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        running = 0.98 * running + 0.02 * float(value) if running else float(value)
+        now = value.item()
+        running = 0.98 * running + 0.02 * now if running else now
         state |= {"step": step + 1, "tokens": state["tokens"] + int((batch["documents"] >= 0).sum())}
         if schedule.gate is None and (step + 1) % 50 == 0:
             easy = {name: round(accuracy(network, name, 32, EASY_DIFFICULTY, easy_pool), 3) for name in GATE}
@@ -253,7 +267,8 @@ def train(arguments: argparse.Namespace) -> Network:
 
 def log(out: Path, network: Network, state: dict, running: float) -> None:
     """Append one row of `curves.csv`: accuracy on 32 evaluation documents of every task, full difficulty."""
-    row = {"step": state["step"], "minutes": round(state["seconds"] / 60, 2), "tokens": state["tokens"], "gate": state["gate"], "loss": round(running, 4)}
+    row = {"step": state["step"], "minutes": round(state["seconds"] / 60, 2), "tokens": state["tokens"]}
+    row |= {"gate": state["gate"], "loss": round(running, 4)}
     row |= {name: round(accuracy(network, name, 32, 1.0, POOL), 3) for name in [*MAKERS, "facts_held"] if name != "story"}
     print(" ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     new = not (out / "curves.csv").exists()
@@ -269,19 +284,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the state and the curves")
     parser.add_argument("--export", type=Path, help="folder for the finished Hugging Face model")
+    parser.add_argument("--init", type=Path, help="start from the weights of this state, beyond phase 1")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--mlp", type=int, default=512)
     parser.add_argument("--mimetic", type=int, nargs=2, default=(1, 1), help="mimetic heads in layer 0 and in each other layer")
-    parser.add_argument("--offsets", type=int, nargs="*", default=(1,), help="distances of the look-back heads of layer 0")
+    parser.add_argument("--offsets", type=int, nargs="*", default=(1, 2, 3), help="distances of the look-back heads of layer 0")
+    parser.add_argument("--matches", nargs="*", default=("01", "12", "10"), help="what the heads of layer 1 start to match")
     parser.add_argument("--margin", type=float, default=3.0, help="preference of a look-back head for its distance, in nats")
     parser.add_argument("--give-up", type=int, default=1200, help="step by which the gate must have opened")
     parser.add_argument("--every", type=int, default=250, help="steps between evaluations and saves")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler; 1.1x faster")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler; 1.1x faster"
+    )
     arguments = parser.parse_args()
     network = train(arguments)
     if arguments.export:
