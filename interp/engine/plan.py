@@ -14,7 +14,15 @@ from interp.engine.positions import touched
 from interp.engine.restart import Variant, first_layer
 from interp.errors import ResourceRefused
 from interp.heads import Head
-from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, forward_bytes, human
+from interp.models.memory import (
+    ITEM_BYTES,
+    activation_bytes,
+    available_memory,
+    check_budget,
+    forward_bytes,
+    human,
+    workspace_bytes,
+)
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.task import Task
@@ -55,7 +63,7 @@ def plan_sweep(
 ) -> Plan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
-    ``memory`` is the budget in bytes above the loaded model; by default 1.75 times what one plain forward pass of the same prompts
+    ``memory`` is the budget in bytes above the loaded model; by default 1.5 times what one plain forward pass of the same prompts
     takes, or 32 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
     or a unit does not fit the memory that is available.
     """
@@ -65,7 +73,7 @@ def plan_sweep(
         forward_bytes(model.facts, min(len(rows), max(1, cap // length)), length, patterns=False)
         for length, rows in task.by_length().items()
     )
-    budget = max(LEAST_MEMORY[kind], 7 * max(passes) // 4) if memory is None else memory
+    budget = max(LEAST_MEMORY[kind], *(3 * size // 2 for size in passes)) if memory is None else memory
     units: list[Unit] = []
     peak = work = clean_work = 0
     for length, indices in task.by_length().items():
@@ -105,7 +113,7 @@ def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows:
         if outcome.weights is not None
         else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
     )
-    return kept + max(clean, running + scores, logits)
+    return workspace_bytes(facts) + kept + max(clean, running + scores, logits)
 
 
 def _fit(

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from interp.engine.clean import CleanRun, RoadClosed, clean_run
+from interp.engine.fused import fused_activations
 from interp.engine.hooked import answer_logits, plain_logits
 from interp.engine.outcome import Answers, Outcome
 from interp.engine.plan import Unit, batches, heads_of, plan_sweep
@@ -88,7 +89,7 @@ def sweep(
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + 1, len(task)), np.nan)
     worker = _Worker(model, task, variants, outcome, road)
-    with model.lock, quiet_inference():
+    with model.lock, quiet_inference(), fused_activations(model.hf):
         for done, unit in enumerate(plan.units):
             found = ledger.get(unit.key) if ledger is not None else None
             if found is None:

@@ -32,21 +32,26 @@ def load_bytes(config: Any, dtype: str) -> int:
 
 
 def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:
-    """Bytes alive at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its activation function
-    (written out in several steps by some models), queries to merged outputs."""
-    return n_tokens * (8 * facts.d_model + 5 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
+    """Bytes alive at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its gate and activation,
+    queries to merged outputs."""
+    return n_tokens * (8 * facts.d_model + 4 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
+
+
+def workspace_bytes(facts: ModelFacts) -> int:
+    """Bytes that matrix products take for themselves, to pack the largest matrix; measured as up to four times its size."""
+    return 4 * facts.d_model * max(facts.d_mlp, facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
 def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
     """Bytes that one forward pass of ``batch`` x ``length`` tokens needs beside the weights, without gradients.
 
-    One block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer, which is the
+    Workspace, one block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer, which is the
     measured peak of scores and softmax.
     """
     tokens = batch * length
     logits = tokens * facts.d_vocab * ITEM_BYTES[facts.dtype]
     attention = int(2.1 * 4 * facts.n_heads * tokens * length) if patterns else 0
-    return activation_bytes(facts, tokens) + logits + attention
+    return workspace_bytes(facts) + activation_bytes(facts, tokens) + logits + attention
 
 
 def available_memory(device: str = "cpu") -> int:
