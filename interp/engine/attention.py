@@ -81,9 +81,9 @@ def attend_after(
 ) -> Float[Tensor, "rows head n d_head"]:
     """Attention of the last positions of many changed runs that share the keys and values of the first positions.
 
-    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, of the last ``n`` positions; ``k_before`` and ``v_before``
-    [n_prompts kv_head before d_head] come from the clean run and are never copied per variant. ``visible`` is
-    [1, 1, n, before + n]. Returns [rows head n d_head].
+    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
+    ``v_before`` [n_prompts kv_head before d_head] come from the clean run and are never copied per variant. ``visible`` is
+    [1, 1, n, all keys]. Returns [rows head n d_head].
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]
@@ -100,7 +100,7 @@ def attend_after(
     weights = soften(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
     seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
     seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
-    new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, n) @ call.v
+    new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
     return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
 
 
@@ -113,20 +113,23 @@ def soften(scores: Tensor, softcap: float | None) -> Tensor:
 def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
     """Within the context ``hf`` uses the engine's attention, and each module in ``readers`` asks its reader for the output.
 
-    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end.
+    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: an outer
+    one without readers spares the inner ones the switch.
     """
     register()
     model: Any = hf
     before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in readers.items()}
-    model.set_attn_implementation(NAME)
+    if before != NAME:
+        model.set_attn_implementation(NAME)
     _READERS.update(keys)
     try:
         yield
     finally:
         for key in keys:
             _READERS.pop(key, None)
-        model.set_attn_implementation(before)
+        if before != NAME:
+            model.set_attn_implementation(before)
 
 
 def _function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, **extra):

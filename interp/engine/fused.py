@@ -11,7 +11,7 @@ WRITTEN_OUT = "NewGELUActivation"
 
 
 @contextmanager
-def fused_activations(hf: nn.Module | None) -> Iterator[None]:
+def fused_modules(hf: nn.Module | None) -> Iterator[None]:
     """Within the context, activation modules that compute tanh-GELU step by step are replaced by torch's own."""
     places = [
         (parent, name, child)

@@ -28,7 +28,7 @@ from interp.records import digest
 from interp.tasks.task import Task
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
-LEAST_MEMORY = {"cpu": 32 << 20, "cuda": 2 << 30}
+LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def plan_sweep(
 ) -> Plan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
-    ``memory`` is the budget in bytes above the loaded model; by default 1.5 times what one plain forward pass of the same prompts
-    takes, or 32 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
+    ``memory`` is the budget in bytes above the loaded model; by default what one plain forward pass of the same prompts takes,
+    or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
     or a unit does not fit the memory that is available.
     """
     kind = model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
@@ -73,7 +73,7 @@ def plan_sweep(
         forward_bytes(model.facts, min(len(rows), max(1, cap // length)), length, patterns=False)
         for length, rows in task.by_length().items()
     )
-    budget = max(LEAST_MEMORY[kind], *(3 * size // 2 for size in passes)) if memory is None else memory
+    budget = max(LEAST_MEMORY[kind], *passes) if memory is None else memory
     units: list[Unit] = []
     peak = work = clean_work = 0
     for length, indices in task.by_length().items():

@@ -43,10 +43,11 @@ def restart(model: Model, clean: CleanRun, variants: Sequence[Variant]) -> Float
     order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
     active: list[Variant] = []
     x = clean.residual[0].new_empty((0, *clean.residual[0].shape[1:]))
-    with reading(model.hf, {module: _reader(clean, layer) for layer, module in enumerate(layout.attentions)}):
+    top = len(layout.blocks) - 1
+    with reading(model.hf, {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}):
         for layer in range(first_layer(variants[order[0]]), len(layout.blocks)):
             new = [variants[i] for i in order[len(active) :] if first_layer(variants[i]) == layer]
-            step = _last_block if layer == len(layout.blocks) - 1 else _block
+            step = _last_block if layer == top else _block
             x = step(layout, clean, layer, x, active, new)
             active += new
     result = x.unflatten(0, (len(variants), -1))[:, :, -1]
@@ -61,17 +62,15 @@ def _block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[
 
 
 def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[Variant], new: list[Variant]) -> Tensor:
-    """As ``_block``, but only the last position goes through what follows attention: nothing else is read from here."""
+    """As ``_block``, but only the last position's query and what follows attention are computed: nothing else is read from here."""
     entering = clean.residual[layer].expand(len(new), *clean.residual[layer].shape).flatten(0, 1)
     fixed = _changed_attention(layout, clean, layer, new)[:, -1:]
     if len(x):
-        caught: list[Tensor] = []
-        with _editing_z(layout.outputs[layer], clean, layer, active), _stopping_after(layout.attentions[layer], caught):
-            try:
-                _call(layout.blocks[layer], clean, layer, x)
-            except _Enough:
-                pass
-        fixed = torch.cat([caught[0][:, -1:], fixed])
+        try:
+            _call(layout.blocks[layer], clean, layer, x)
+        except _Enough as enough:
+            z = _edited(enough.z.transpose(1, 2).flatten(2), clean, layer, active)
+            fixed = torch.cat([layout.outputs[layer](z), fixed])
     with _attention(layout, clean, layer, 0, fixed):
         return _call(layout.blocks[layer], clean, layer, torch.cat([x, entering])[:, -1:])
 
@@ -94,15 +93,24 @@ def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, 
     return weight[:, part].T if isinstance(projection, nn.Linear) else weight[part]
 
 
-def _reader(clean: CleanRun, layer: int) -> Callable[[Call], Tensor]:
+def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]:
+    """Attention of the rows that run a block; in the last block of the last query alone, after which the block is left."""
+    n = 1 if last else clean.length - clean.start
+    mask = clean.mask[layer]
+    if mask is None and clean.start:
+        mask = torch.ones(clean.length, clean.length, dtype=torch.bool, device=clean.rows.device).tril()[None, None]
+    mask = None if mask is None else mask[:, :, -n:]
+
     def read(call: Call) -> Tensor:
-        mask = clean.mask[layer]
+        call = Call(call.q[:, :, -n:], call.k, call.v, mask if clean.start == 0 else None, call.scale, call.softcap)
         if clean.start == 0:
-            return attend(Call(call.q, call.k, call.v, mask, call.scale, call.softcap))
-        if mask is None:
-            n = clean.length - clean.start
-            mask = torch.ones(n, clean.length, dtype=torch.bool, device=call.q.device).tril(clean.start)[None, None]
-        return attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
+            z = attend(call)
+        else:
+            assert mask is not None
+            z = attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
+        if last:
+            raise _Enough(z)
+        return z
 
     return read
 
@@ -136,20 +144,10 @@ def _attention(layout: Layout, clean: CleanRun, layer: int, n_running: int, fixe
 
 
 class _Enough(Exception):
-    pass
+    """Carries z [rows head 1 d_head] out of a block whose rest is not needed."""
 
-
-@contextmanager
-def _stopping_after(module: nn.Module, caught: list[Tensor]) -> Iterator[None]:
-    inner = module.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        output = inner(*args, **kwargs)
-        caught.append(output[0] if isinstance(output, tuple) else output)
-        raise _Enough
-
-    with _replacing_forward(module, forward):
-        yield
+    def __init__(self, z: Tensor) -> None:
+        self.z = z
 
 
 @contextmanager
@@ -163,28 +161,29 @@ def _replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
 
 @contextmanager
 def _editing_z(projection: nn.Module, clean: CleanRun, layer: int, active: list[Variant]) -> Iterator[None]:
-    """Applies what variants from further down still change in this layer (pairs of heads) to their rows of z."""
-    edits = [(v, i, head) for v, variant in enumerate(active) for i, head in _at(variant, layer)]
-    if not edits:
-        yield
-        return
-
-    def edit(module: nn.Module, args: tuple) -> tuple:
-        d_head = clean.z[layer].shape[-1]
-        z = args[0].clone()
-        for v, intervention, head in edits:
-            rows = slice(v * len(clean.rows), (v + 1) * len(clean.rows))
-            part = slice(head.head * d_head, (head.head + 1) * d_head)
-            here = touched(intervention.positions, clean.examples)[:, clean.start :, None].to(z.device)
-            new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions))
-            z[rows, :, part] = torch.where(here, new, z[rows, :, part])
-        return (z, *args[1:])
-
-    handle = projection.register_forward_pre_hook(edit)
+    """Applies ``_edited`` to what enters the output projection."""
+    handle = projection.register_forward_pre_hook(lambda module, args: (_edited(args[0], clean, layer, active), *args[1:]))
     try:
         yield
     finally:
         handle.remove()
+
+
+def _edited(z: Tensor, clean: CleanRun, layer: int, active: list[Variant]) -> Tensor:
+    """The merged z [rows n heads*d_head] of active variants, with what those still change in this layer (pairs of heads).
+
+    The positions of ``z`` are the last ``n`` of the prompt.
+    """
+    edits = [(v, i, head) for v, variant in enumerate(active) for i, head in _at(variant, layer)]
+    z = z.clone() if edits else z
+    n, d_head = z.shape[1], clean.z[layer].shape[-1]
+    for v, intervention, head in edits:
+        rows = slice(v * len(clean.rows), (v + 1) * len(clean.rows))
+        part = slice(head.head * d_head, (head.head + 1) * d_head)
+        here = touched(intervention.positions, clean.examples)[:, -n:, None].to(z.device)
+        new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions[-n:]))
+        z[rows, :, part] = torch.where(here, new, z[rows, :, part])
+    return z
 
 
 def _at(variant: Variant, layer: int) -> Iterator[tuple[Intervention, Head]]:

@@ -1,23 +1,25 @@
 """Many runs: one number for each variant and example, exactly as one hooked forward pass each would give.
 
-Variants restart from the clean run (``restart.py``) when three things have been checked on the model at hand: attention output is
-the projection of the heads' z, every module is called once a layer, and a run restarted without any change gives the model's own
-logits. Otherwise, and for variants that cannot be restarted, the sweep takes the hooked road and says why.
+Variants restart from the clean run (``restart.py``) when three things have been checked, once for each loaded model: attention output
+is the projection of the heads' z, every module is called once a layer, and a run restarted without any change gives the model's
+own logits. Otherwise, and for variants that cannot be restarted, the sweep takes the hooked road and says why.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+from weakref import WeakSet
 
 import numpy as np
 import torch
 
+from interp.engine.attention import reading
 from interp.engine.clean import CleanRun, RoadClosed, clean_run
-from interp.engine.fused import fused_activations
+from interp.engine.fused import fused_modules
 from interp.engine.hooked import answer_logits, plain_logits
 from interp.engine.outcome import Answers, Outcome
 from interp.engine.plan import Unit, batches, heads_of, plan_sweep
@@ -27,7 +29,7 @@ from interp.heads import Head
 from interp.interventions import scale
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.tasks.task import Task
+from interp.tasks.task import Example, Task
 
 Progress = Callable[[int, int], None]
 
@@ -89,7 +91,7 @@ def sweep(
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + 1, len(task)), np.nan)
     worker = _Worker(model, task, variants, outcome, road)
-    with model.lock, quiet_inference(), fused_activations(model.hf):
+    with model.lock, quiet_inference(), _own_modules(model):
         for done, unit in enumerate(plan.units):
             found = ledger.get(unit.key) if ledger is not None else None
             if found is None:
@@ -142,13 +144,22 @@ def check_outcome(task: Task, outcome: Outcome) -> None:
         )
 
 
+_PROVEN: WeakSet[Model] = WeakSet()
+
+
+@contextmanager
+def _own_modules(model: Model) -> Iterator[None]:
+    """The engine's attention and fused modules in the plain model, for the length of a sweep."""
+    with fused_modules(model.hf), nullcontext() if model.hf is None else reading(model.hf, {}):
+        yield
+
+
 class _Worker:
     """Measures units, keeping the clean run of the prompts it worked on last."""
 
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, road: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.road = road if all(map(restartable, variants)) or road == "restart" else "hooked"
-        self.proven = False
         self.clean: CleanRun | None = None
         self.readout: Readout | None = None
 
@@ -165,6 +176,9 @@ class _Worker:
         return self._hooked(unit)
 
     def _restarted(self, unit: Unit) -> np.ndarray:
+        if self.model not in _PROVEN:
+            prove(self.model, self.task.examples[unit.rows[0]], self.outcome)
+            _PROVEN.add(self.model)
         if self.clean is None or self.clean.rows.tolist() != list(unit.rows) or self.clean.start != unit.start:
             self.clean = self.readout = None
             examples = [self.task.examples[r] for r in unit.rows]
@@ -172,9 +186,6 @@ class _Worker:
             self.clean = clean_run(self.model, examples, unit.rows, unit.start, changes)
             self.readout = Readout(self.model, examples, self.outcome, self.clean.logits)
         assert self.readout is not None
-        if not self.proven:
-            prove(self.model, self.clean, self.readout)
-            self.proven = True
         residual = restart(self.model, self.clean, [self.variants[v] for v in unit.variants])
         values = torch.cat([self.readout(residual), self.readout(self.clean.last[None])])
         return values.cpu().double().numpy()
@@ -188,14 +199,19 @@ class _Worker:
         return torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]]).cpu().double().numpy()
 
 
-def prove(model: Model, clean: CleanRun, readout: Readout) -> None:
-    """Raises RoadClosed unless a run restarted from the first block without a change gives the model's own answer logits."""
-    unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    again = readout.logits(restart(model, clean, [unchanged])[0])
+def prove(model: Model, example: Example, outcome: Outcome) -> None:
+    """Raises RoadClosed unless, on this prompt, attention output is the projection of z, and a run that is restarted from the first
+    block without a change gives the model's own answer logits."""
+    clean = clean_run(model, [example], [0])
+    assert model.layout is not None
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
-    tolerance = 512 * eps * float(clean.logits.float().abs().max())
+    for z, out, projection in zip(clean.z, clean.attn_out, model.layout.outputs, strict=True):
+        if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
+            raise RoadClosed(f"{model.facts.architecture}: the output of attention is not the projection of the heads' z")
+    unchanged: Variant = (scale([Head(0, 0)], 1.0),)
+    again = Readout(model, [example], outcome, clean.logits).logits(restart(model, clean, [unchanged])[0])
     worst = float((again - clean.logits.float()).abs().max())
-    if not worst <= tolerance:
+    if not worst <= 512 * eps * float(clean.logits.float().abs().max()):
         raise RoadClosed(f"{model.facts.architecture}: a restarted run differs from the model by {worst:.2g} in its logits")
 
 
