@@ -7,7 +7,7 @@ clock or on earlier units, so that a resumed sweep repeats it exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from interp.engine.outcome import Outcome
 from interp.engine.positions import touched
@@ -33,12 +33,18 @@ LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
 @dataclass(frozen=True)
 class Unit:
-    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed from position ``start`` on."""
+    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed from position ``start`` on.
+
+    ``together`` are the examples, of this and other units, whose clean runs are made in one pass; ``starts`` are the smallest and
+    the largest start of these units.
+    """
 
     rows: tuple[int, ...]
     variants: tuple[int, ...]
     start: int
     key: str
+    together: tuple[int, ...] = ()
+    starts: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,15 @@ def plan_sweep(
         for length, rows in task.by_length().items()
     )
     budget = max(LEAST_MEMORY[kind], *passes) if memory is None else memory
+    starts = {length: _first_touched(task, indices, variants) for length, indices in task.by_length().items()}
+    least = max(unit_bytes(model.facts, outcome, length, length - start, 1, 1) for length, start in starts.items())
+    share = max(0, min(budget // 4, budget - least)) if len(starts) > 1 else 0  # for clean runs of several lengths in one pass
     units: list[Unit] = []
     peak = work = clean_work = 0
     for length, indices in task.by_length().items():
-        start = _first_touched(task, indices, variants)
+        start = starts[length]
         n = length - start
-        n_rows, n_variants = _fit(model.facts, outcome, length, n, len(indices), len(variants), cap, budget)
+        n_rows, n_variants = _fit(model.facts, outcome, length, n, len(indices), len(variants), cap, budget - share)
         peak = max(peak, unit_bytes(model.facts, outcome, length, n, n_rows, n_variants))
         for rows in _split(indices, n_rows):
             clean_work += len(rows) * length * model.facts.n_layers
@@ -88,6 +97,15 @@ def plan_sweep(
                 work += layers * len(rows) * n
                 examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
                 units.append(Unit(rows, part, start, digest([identity, list(part), list(rows), examples])))
+    units = _with_company(units, task, model.facts, share, cap)
+    peak += max(
+        (
+            kept_bytes(model.facts, len(u.together), _longest(task, u.together), *u.starts)
+            for u in units
+            if u.together != u.rows
+        ),
+        default=0,
+    )
     check_budget(peak, available_memory(str(model.device)), f"This sweep of {model.facts.name}")
     return Plan(tuple(units), peak, work + clean_work, clean_work)
 
@@ -100,11 +118,7 @@ def batches(task: Task) -> list[list[int]]:
 
 def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
     """Estimated bytes above the loaded model for a unit: the kept clean run, and on top of it the largest of its passes."""
-    size = ITEM_BYTES[facts.dtype]
-    wide = facts.n_heads * facts.d_head
-    kept = (
-        facts.n_layers * n_rows * (n * (2 * facts.d_model + wide) + 2 * (length - n) * facts.n_kv_heads * facts.d_head) * size
-    )
+    kept = kept_bytes(facts, n_rows, length, length - n, length - n)
     clean = activation_bytes(facts, n_rows * length) + n_rows * facts.d_vocab * 8
     running = activation_bytes(facts, n_variants * n_rows * n)
     scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
@@ -114,6 +128,38 @@ def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows:
         else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
     )
     return workspace_bytes(facts) + kept + max(clean, running + scores, logits)
+
+
+def kept_bytes(facts: ModelFacts, n_rows: int, length: int, start: int, before: int) -> int:
+    """Bytes of a clean run from position ``start`` on, with the keys and values of the first ``before`` positions."""
+    stream = (length - start) * (2 * facts.d_model + facts.n_heads * facts.d_head)
+    return facts.n_layers * n_rows * (stream + 2 * before * facts.n_kv_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
+
+
+def _longest(task: Task, rows: Sequence[int]) -> int:
+    return max(len(task.examples[r].clean) for r in rows)
+
+
+def _with_company(units: list[Unit], task: Task, facts: ModelFacts, share: int, cap: int) -> list[Unit]:
+    """The units with ``together`` and ``starts`` filled in: neighbours share a clean pass as long as it fits ``share`` bytes."""
+    shared: list[dict[tuple[int, ...], int]] = []
+    for unit in units:
+        if shared and unit.rows in shared[-1]:
+            continue
+        grown = {**(shared[-1] if shared else {}), unit.rows: unit.start}
+        rows = [r for part in grown for r in part]
+        longest = _longest(task, rows)
+        fits = (
+            kept_bytes(facts, len(rows), longest, min(grown.values()), max(grown.values())) <= share
+            and len(rows) * longest <= cap
+        )
+        shared = [*shared[:-1], grown] if shared and fits else [*shared, {unit.rows: unit.start}]
+    found = {
+        part: (tuple(r for rows in group for r in rows), (min(group.values()), max(group.values())))
+        for group in shared
+        for part in group
+    }
+    return [replace(unit, together=found[unit.rows][0], starts=found[unit.rows][1]) for unit in units]
 
 
 def _fit(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from interp.engine.attention import Call, attend, attend_after, reading
 from interp.engine.clean import CleanRun
-from interp.engine.positions import touched
 from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.models.model import Layout, Model
@@ -63,7 +62,7 @@ def _block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[
 
 def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[Variant], new: list[Variant]) -> Tensor:
     """As ``_block``, but only the last position's query and what follows attention are computed: nothing else is read from here."""
-    entering = clean.residual[layer].expand(len(new), *clean.residual[layer].shape).flatten(0, 1)
+    entering = clean.residual[layer][:, -1:].repeat(len(new), 1, 1)
     fixed = _changed_attention(layout, clean, layer, new)[:, -1:]
     if len(x):
         try:
@@ -72,17 +71,19 @@ def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: 
             z = _edited(enough.z.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
     with _attention(layout, clean, layer, 0, fixed):
-        return _call(layout.blocks[layer], clean, layer, torch.cat([x, entering])[:, -1:])
+        return _call(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
 
 
 def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Variant]) -> Tensor:
     """Attention output of the variants that start here, [len(new)*batch n d_model]."""
-    out = clean.attn_out[layer].repeat(len(new), *(1 for _ in clean.attn_out[layer].shape[1:]))
-    size = len(clean.rows)
-    for v, variant in enumerate(new):
-        for intervention, head in _at(variant, layer):
-            w_o = output_rows(layout.outputs[layer], head.head, clean.z[layer].shape[-1])
-            out[v * size : (v + 1) * size] += clean.change(intervention, head) @ w_o
+    out = clean.attn_out[layer].repeat(len(new), 1, 1)
+    edits = [(v, i, head) for v, variant in enumerate(new) for i, head in _at(variant, layer)]
+    if edits:
+        z = torch.stack([clean.change(i, head) for _, i, head in edits])
+        w_o = torch.stack([output_rows(layout.outputs[layer], head.head, z.shape[-1]) for _, _, head in edits])
+        added = (z.flatten(1, 2) @ w_o).view(len(edits), *clean.attn_out[layer].shape)
+        variants = torch.tensor([v for v, _, _ in edits], device=out.device)
+        out.view(len(new), *clean.attn_out[layer].shape).index_add_(0, variants, added)
     return out
 
 
@@ -180,7 +181,7 @@ def _edited(z: Tensor, clean: CleanRun, layer: int, active: list[Variant]) -> Te
     for v, intervention, head in edits:
         rows = slice(v * len(clean.rows), (v + 1) * len(clean.rows))
         part = slice(head.head * d_head, (head.head + 1) * d_head)
-        here = touched(intervention.positions, clean.examples)[:, -n:, None].to(z.device)
+        here = clean.touched(intervention.positions)[:, -n:]
         new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions[-n:]))
         z[rows, :, part] = torch.where(here, new, z[rows, :, part])
     return z

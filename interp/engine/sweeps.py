@@ -155,11 +155,12 @@ def _own_modules(model: Model) -> Iterator[None]:
 
 
 class _Worker:
-    """Measures units, keeping the clean run of the prompts it worked on last."""
+    """Measures units, keeping the clean runs of the prompts it worked on last."""
 
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, road: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.road = road if all(map(restartable, variants)) or road == "restart" else "hooked"
+        self.shared: CleanRun | None = None
         self.clean: CleanRun | None = None
         self.readout: Readout | None = None
 
@@ -179,12 +180,15 @@ class _Worker:
         if self.model not in _PROVEN:
             prove(self.model, self.task.examples[unit.rows[0]], self.outcome)
             _PROVEN.add(self.model)
-        if self.clean is None or self.clean.rows.tolist() != list(unit.rows) or self.clean.start != unit.start:
-            self.clean = self.readout = None
-            examples = [self.task.examples[r] for r in unit.rows]
+        if self.shared is None or self.shared.rows.tolist() != list(unit.together):
+            self.shared = self.clean = self.readout = None
+            examples = [self.task.examples[r] for r in unit.together]
             changes = list(dict.fromkeys(i for v in self.variants for i in v))
-            self.clean = clean_run(self.model, examples, unit.rows, unit.start, changes)
-            self.readout = Readout(self.model, examples, self.outcome, self.clean.logits)
+            first, last = unit.starts
+            self.shared = clean_run(self.model, examples, unit.together, first, changes, before=last)
+        if self.clean is None or self.clean.rows.tolist() != list(unit.rows):
+            self.clean = self.shared.part(list(unit.rows), unit.start)
+            self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
         assert self.readout is not None
         residual = restart(self.model, self.clean, [self.variants[v] for v in unit.variants])
         values = torch.cat([self.readout(residual), self.readout(self.clean.last[None])])

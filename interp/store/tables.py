@@ -39,10 +39,10 @@ def to_parquet(table: pd.DataFrame) -> bytes:
 
 
 def from_parquet(content: bytes) -> pd.DataFrame:
-    """The table of a file made by ``to_parquet``."""
+    """The table of a file made by ``to_parquet``. No thread is started: one that still runs when Python ends aborts the process."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(BytesIO(content), use_threads=False).to_pandas()
+    return pq.ParquetFile(BytesIO(content), pre_buffer=False).read(use_threads=False).to_pandas(use_threads=False)
 
 
 def _column(name: str, values: pd.Series) -> pa.Array:
