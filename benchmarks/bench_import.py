@@ -30,7 +30,7 @@ def main() -> None:
         rows.append(
             {
                 "start": name,
-                "seconds": seconds(lambda code=code: start(code), repeats=7)[0],
+                "seconds": seconds(lambda code=code: start(code), repeats=7),
                 "torch imported": start(guarded) == "True",
             }
         )

@@ -16,13 +16,21 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def seconds(function: Callable[[], Any], repeats: int = 3) -> tuple[float, float]:
-    """Median wall-clock and processor seconds of a call that has been made before, so that nothing is loaded while the clock runs.
+def seconds(function: Callable[[], Any], repeats: int = 3) -> float:
+    """Median wall-clock seconds of a call that has been made before, so that nothing is loaded while the clock runs."""
+    return statistics.median(once(function)[0] for _ in range(repeats))
 
-    Processor time says what the work costs on a machine that is busy with other things; on a GPU only the wall clock counts.
+
+def ratios(slow: Callable[[], Any], fast: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """How many times longer ``slow`` takes, by the wall clock and in processor time (what the work costs on a busy machine).
+
+    The two take turns, ``fast`` before and after every ``slow``, since machines change their speed within minutes; medians over the turns.
     """
-    runs = [_once(function) for _ in range(repeats)]
-    return statistics.median(wall for wall, _ in runs), statistics.median(cpu for _, cpu in runs)
+    found = []
+    for _ in range(repeats):
+        before, long, after = once(fast), once(slow), once(fast)
+        found.append([2 * long[i] / (before[i] + after[i]) for i in (0, 1)])
+    return statistics.median(wall for wall, _ in found), statistics.median(cpu for _, cpu in found)
 
 
 def peak_bytes(function: Callable[[], Any]) -> int:
@@ -62,7 +70,8 @@ def save(name: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def _once(function: Callable[[], Any]) -> tuple[float, float]:
+def once(function: Callable[[], Any]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
