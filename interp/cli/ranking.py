@@ -41,9 +41,10 @@ def print_agreement(terminal: Terminal, run: "Run") -> None:
     found = run.manifest["details"].get("agreement")
     if found:
         rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
+        sign_share = "an undefined share" if found["same_sign"] is None else f"{found['same_sign']:.0%}"
         terminal.line(
             f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
-            f"{found['k']} shared, {found['same_sign'] or 0:.0%} with the same sign. The other heads were only estimated."
+            f"{found['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
         )
 
 

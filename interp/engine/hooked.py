@@ -73,8 +73,7 @@ def run(
     missing = [name for name in names if name not in kept]
     if missing:
         raise LookupError(f"{missing[0]!r} exists but is never computed by a {model.facts.architecture} model.")
-    labels = tuple(f"{i.label} {' '.join(map(str, i.heads))} @{i.positions} x{i.strength:g}" for i in intervene)
-    return Run(tokens, logits, kept, record_of(model, interventions=labels))
+    return Run(tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
 
 
 def record_of(model: Model, **entries: Any) -> RunRecord:

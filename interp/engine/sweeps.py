@@ -130,8 +130,8 @@ def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
 
 
 def describe(variant: Variant) -> str:
-    """A variant in words: label, heads, positions, strength."""
-    return "; ".join(f"{i.label} {' '.join(map(str, i.heads))} @{i.positions} x{i.strength:g}" for i in variant)
+    """A variant in words: its interventions."""
+    return "; ".join(map(str, variant))
 
 
 def check_outcome(task: Task, outcome: Outcome) -> None:

@@ -65,6 +65,10 @@ class Intervention:
         changed = self.default(x, place).to(x.dtype).expand_as(x)
         return changed if self.strength == 1 else x + self.strength * (changed - x)
 
+    def __str__(self) -> str:
+        """The change in words: label, heads, positions, strength."""
+        return f"{self.label} {' '.join(map(str, self.heads))} @{self.positions} x{self.strength:g}"
+
     def at(self, strength: float) -> Intervention:
         """The same change at another strength."""
         return replace(self, strength=strength)

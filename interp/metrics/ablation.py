@@ -89,6 +89,7 @@ def ablate_heads(
 
 def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
     """Cost of ``ablate_heads`` with the same arguments, and its errors: one clean pass over one prompt is timed, nothing else is run."""
+    from inspect import signature
     from time import perf_counter
 
     import torch
@@ -96,23 +97,15 @@ def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
     from interp.engine.plan import plan_sweep
 
     options = {
-        "method": "mean",
-        "positions": "all",
-        "metric": None,
-        "heads": None,
-        "pairs": False,
-        "seed": 0,
-        "ablation": "mean",
-    }
-    options |= {"top_share": 0.2} | {
-        name: value for name, value in arguments.items() if name not in ("ledger", "progress", "memory")
-    }
-    outcome, kind, groups, _ = _prepare(model, task, **options)  # type: ignore[arg-type]
+        name: p.default for name, p in signature(ablate_heads).parameters.items() if p.kind is p.KEYWORD_ONLY
+    } | arguments
+    memory, _, _ = (options.pop(name) for name in ("memory", "ledger", "progress"))
+    outcome, kind, groups, _ = _prepare(model, task, **options)
     if kind == "resample":
         donors_of(task, options["seed"])
     kind = "zero" if kind != "uniform" else kind  # same cost, nothing to collect first
     variants = build_variants(model, task, kind, options["positions"], groups, 0)
-    plan = plan_sweep(model, task, variants, outcome, arguments.get("memory"), identity="plan")
+    plan = plan_sweep(model, task, variants, outcome, memory, identity="plan")
     tokens = torch.tensor([task.examples[0].clean], device=model.device)
     with model.lock, torch.inference_mode():
         runner = model.hf or model.bridge
