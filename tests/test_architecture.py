@@ -16,7 +16,7 @@ from interp.tasks import TASKS
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "interp"
 FLOORS = {
-    "records": 0, "heads": 0, "errors": 0, "_registry": 0, "_lazy": 0,
+    "records": 0, "heads": 0, "errors": 0, "files": 0, "_registry": 0, "_lazy": 0,
     "models": 1, "interventions": 1,
     "tasks": 2,
     "engine": 3,

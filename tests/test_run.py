@@ -1,7 +1,7 @@
 """One hooked pass: what is captured, what is changed, what is refused."""
 
-import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,4 +119,34 @@ def test_a_damaged_capture_is_refused(gpt2, tmp_path):
         load_capture(tmp_path)
     with pytest.raises(ArtefactInvalid, match="holds no readable capture"):
         load_capture(tmp_path / "nothing")
-    assert json.loads((tmp_path / "capture.json").read_text())["model"] == "tiny-gpt2"
+
+
+def test_a_capture_over_an_earlier_one_is_the_old_or_the_new_with_its_own_record(gpt2, llama, tmp_path, monkeypatch):
+    old = capture(gpt2, [5, 6, 7], ["z.0"], store=tmp_path)
+    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        patches.setattr(Path, "replace", interrupted)
+        capture(llama, [5, 6, 7, 8], ["z.0"], store=tmp_path)
+    kept = load_capture(tmp_path)
+    assert kept.record == old.record and torch.equal(kept["z.0"], old["z.0"])
+    (tmp_path / ".activations.safetensors.123.456.tmp").write_bytes(b"left by a killed writer")
+    new = capture(llama, [5, 6, 7, 8], ["z.0"], store=tmp_path)
+    assert load_capture(tmp_path).record == new.record != old.record
+    assert [path.name for path in tmp_path.iterdir()] == ["activations.safetensors"]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_disk_that_refuses_a_capture_gives_one_sentence_and_keeps_the_earlier_one(gpt2, tmp_path):
+    resource = pytest.importorskip("resource")
+    old = capture(gpt2, [5, 6, 7], ["z.0"], store=tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"activations\.safetensors could not be written .*stays readable\.$"):
+            capture(gpt2, tiny_tokens(9, 11), ["z"], store=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert torch.equal(load_capture(tmp_path)["z.0"], old["z.0"])
+    assert [path.name for path in tmp_path.iterdir()] == ["activations.safetensors"]

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp import files
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import files as store_files
 from interp.store import load_scores, open_run, save_scores, save_sweep, start_run
 from tests.sweep_results import FACTS, N_HEADS, N_LAYERS, planted, sweep_result
 
@@ -202,9 +202,9 @@ def kill_at(step):
         path.write_bytes(content)
         count()
 
-    sync = store_files._sync_folder
-    store_files._write = write
-    store_files._sync_folder = lambda folder: (count(), sync(folder))
+    sync = files._sync_folder
+    files._write = write
+    files._sync_folder = lambda folder: (count(), sync(folder))
 
 
 @pytest.mark.parametrize(("call", "code"), [("write", errno.ENOSPC), ("fsync", errno.EIO), ("replace", errno.ENOSPC)])
@@ -226,7 +226,7 @@ def test_disk_that_refuses_gives_one_sentence_and_loses_nothing(tmp_path, uninte
 def break_disk(patches, call, which, code):
     """Makes the n-th published file fail at the given call."""
     begun = [-1]
-    write = store_files._write
+    write = files._write
 
     def counted(path, content):
         begun[0] += 1
@@ -243,7 +243,7 @@ def break_disk(patches, call, which, code):
 
         return step
 
-    patches.setattr(store_files, "_write", counted)
+    patches.setattr(files, "_write", counted)
     if call == "fsync":
         patches.setattr(os, "fsync", failing(os.fsync))
     if call == "replace":
@@ -252,10 +252,10 @@ def break_disk(patches, call, which, code):
 
 def test_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
     target = tmp_path / "a.json"
-    store_files.publish(target, b"old")
+    files.publish(target, b"old")
     break_disk(monkeypatch, "write", 0, errno.ENOSPC)
     with pytest.raises(OSError, match="3 bytes"):
-        store_files.publish(target, b"new")
+        files.publish(target, b"new")
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.json"]
 
 

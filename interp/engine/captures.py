@@ -1,4 +1,4 @@
-"""Activations kept for later: by name, in memory or as safetensors on disk, with their size known before and after.
+"""Activations kept for later: by name, in memory or as one safetensors file, with their size known before and after.
 
 ``capture`` runs the clean prompts of a task (or given token ids) once. Values are copies: changing one changes nothing else.
 """
@@ -17,10 +17,13 @@ from torch import Tensor
 from interp.engine.hooked import run
 from interp.engine.names import hook_name
 from interp.errors import ArtefactInvalid
+from interp.files import clean, publishing
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
+
+FILE = "activations.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +57,17 @@ def capture(
     """The named activations of one clean pass over equally long prompts.
 
     ``names`` are TransformerLens names, short addresses (``z.2``) or a site for all layers (``z``). With ``store`` they are written to
-    ``activations.safetensors`` in that folder, beside their record, and read back memory-mapped. Raises LookupError for unknown names.
+    ``activations.safetensors`` in that folder, their record in its header, and read back memory-mapped. Raises LookupError for
+    unknown names, OSError when the disk refuses.
     """
     full = list(dict.fromkeys(hook_name(n) for name in names for n in _layers(name, model.facts)))
     examples: Any = prompts.examples if isinstance(prompts, Task) else prompts
     done = run(model, examples, capture=full)
+    found = Capture({name: done.activations[name] for name in full}, done.record)
     if store is None:
-        return Capture({name: done.activations[name] for name in full}, done.record)
-    folder = Path(store)
-    _write(folder, {name: done.activations[name] for name in full}, done.record)
-    return load_capture(folder)
+        return found
+    _write(Path(store), found)
+    return load_capture(store)
 
 
 def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: int) -> int:
@@ -90,13 +94,14 @@ def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: i
 
 
 def load_capture(folder: str | os.PathLike) -> Capture:
-    """A stored capture, memory-mapped. Raises ArtefactInvalid when a file is missing or damaged."""
-    from safetensors.torch import load_file
+    """A stored capture, memory-mapped. Raises ArtefactInvalid when its file is missing or damaged."""
+    from safetensors import safe_open
 
     path = Path(folder)
     try:
-        record = RunRecord.from_json(json.loads((path / "capture.json").read_text()))
-        return Capture(load_file(path / "activations.safetensors"), record, path)
+        with safe_open(path / FILE, "pt") as file:
+            record = RunRecord.from_json(json.loads(file.metadata()["record"]))
+            return Capture({name: file.get_tensor(name) for name in file.keys()}, record, path)  # noqa: SIM118 - no mapping
     except Exception as error:
         raise ArtefactInvalid(f"{path} holds no readable capture ({error}): capture the activations again.") from error
 
@@ -107,13 +112,15 @@ def _layers(name: str, facts: ModelFacts) -> list[str]:
     )
 
 
-def _write(folder: Path, activations: dict[str, Tensor], record: RunRecord) -> None:
+def _write(folder: Path, found: Capture) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".activations.partial"
-    save_file({name: t.contiguous() for name, t in activations.items()}, partial)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    (folder / "capture.json").write_text(json.dumps(record.to_json(), allow_nan=False, indent=1))
-    partial.replace(folder / "activations.safetensors")
+    clean(folder)
+    record = json.dumps(found.record.to_json(), allow_nan=False)
+    with publishing(folder / FILE, found.nbytes) as temporary:
+        try:
+            save_file({name: t.contiguous() for name, t in found.activations.items()}, temporary, {"record": record})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from interp.store.files import publish
+from interp.files import publish
 
 SUFFIXES = (".html", ".json", ".png", ".svg")
 

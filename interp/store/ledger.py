@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from interp.files import publish, sha256
 from interp.records import digest
-from interp.store.files import publish, sha256
 
 
 class Ledger:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import ArtefactInvalid
+from interp.files import publish
 from interp.records import digest, package_versions, source_commit
-from interp.store.files import publish
 
 SCHEMA = 1
 NAME = "run.json"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtefactInvalid
+from interp.files import clean, publish, sha256
 from interp.heads import HeadScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
-from interp.store.files import clean, publish, sha256
 from interp.store.ledger import Ledger
 from interp.store.tables import from_parquet, to_parquet
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from interp.files import sha256
 from interp.heads import HeadScores
-from interp.store.files import sha256
 from interp.store.runs import Run, open_run, start_run
 
 

@@ -6,28 +6,40 @@ import errno
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY = ".tmp"
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` atomically: temporary name in the same folder, fsync, rename, fsync of the folder.
+    """Writes ``content`` to ``path`` atomically; the errors are those of ``publishing``."""
+    with publishing(path, len(content)) as temporary:
+        _write(temporary, content)
+
+
+@contextmanager
+def publishing(path: Path, size: int) -> Iterator[Path]:
+    """A temporary name in the same folder; the file that the block writes there, of about ``size`` bytes, becomes ``path`` when the
+    block ends: fsync, rename, fsync of the folder.
 
     Raises OSError with one sentence when the disk is full or refuses; the file that was there before is then still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
     try:
-        _write(temporary, content)
+        yield temporary
+        _sync(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise OSError(_sentence(path, size, error)) from error
+    finally:
         _remove(temporary)
-        raise OSError(_sentence(path, len(content), error)) from error
 
 
 def clean(folder: Path) -> None:
-    """Removes the temporary files that killed writers left; only for the holder of the folder's lock."""
+    """Removes the temporary files that killed writers left; only for a folder's one writer."""
     for leftover in folder.glob(f".*{TEMPORARY}"):
         _remove(leftover)
 
@@ -38,9 +50,11 @@ def sha256(content: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+    path.write_bytes(content)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
