@@ -122,6 +122,41 @@ def test_a_finished_run_is_not_computed_again_and_says_so(ablation, tmp_path):
     assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ("200KB", "1MB", "begun with a memory budget of 200,000 bytes and goes on with it: --fresh"),
+        ("200KB", None, ""),
+        ("200KB", "0.2MB", ""),
+        (None, "200KB", "begun with the default memory budget and goes on with it: --fresh"),
+    ],
+)
+def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_path, monkeypatch, first, then, said):
+    from interp.store import Ledger
+
+    def budget(text):
+        return [] if text is None else ["--memory", text]
+
+    def put_and_stop(ledger, key, values):
+        put(ledger, key, values)
+        raise KeyboardInterrupt
+
+    put, units = Ledger.put, []
+    with monkeypatch.context() as patches:
+        patches.setattr(Ledger, "put", put_and_stop)
+        assert interp(*ablation, *budget(first), "--out", tmp_path / "run").exit_code == 130
+    monkeypatch.setattr(Ledger, "put", lambda ledger, key, values: (units.append(key), put(ledger, key, values)))
+    resumed = interp(*ablation, *budget(then), "--out", tmp_path / "run")
+    assert resumed.exit_code == 0, resumed.stderr
+    in_resumed = len(units)
+    interp(*ablation, *budget(first), "--out", tmp_path / "whole")
+    assert len(units) == in_resumed + in_resumed + 1  # the resumed run lacked none but the one that was stored
+    assert said in resumed.stderr and ("begun with" in resumed.stderr) == bool(said)
+    details = [json.loads((tmp_path / name / "run.json").read_text())["details"] for name in ("run", "whole")]
+    assert details[0]["memory"] == details[1]["memory"] == (200_000 if first else None)
+    assert (tmp_path / "run" / "heads.parquet").read_bytes() == (tmp_path / "whole" / "heads.parquet").read_bytes()
+
+
 def test_fresh_moves_the_earlier_run_aside(ablation, tmp_path):
     interp(*ablation, "--out", tmp_path / "run")
     answer = interp(*ablation, "--out", tmp_path / "run", "--fresh")

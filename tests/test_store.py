@@ -283,6 +283,20 @@ def test_units_of_other_code_are_not_reused(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run.json").read_text())["source"]["packages"] == {"torch": "9.9"}
 
 
+def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path):
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC, memory=100):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC, memory=None) as writer:
+        assert writer.details == {"memory": None}
+        writer.ledger.put("unit 0", planted()[:, :3])
+        raise KeyboardInterrupt
+    with start_run(tmp_path, SPEC, memory=200) as writer:
+        assert writer.details == {"memory": None}
+        save_sweep(writer, sweep_result(planted()), FACTS)
+    details = open_run(tmp_path).manifest["details"]
+    assert details["memory"] is None and details["kind"] == "sweep"
+
+
 def test_temporary_files_of_killed_writers_are_removed(tmp_path):
     (tmp_path / ".run.json.123.456.tmp").write_bytes(b"{")
     work(tmp_path)

@@ -49,7 +49,8 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, ResourceRefused):
         return said
     if _out_of_memory(error):
-        return f"Memory ran out ({said or type(error).__name__}): give a lower --memory, or shorter or fewer prompts."
+        why = f"Memory ran out ({said or type(error).__name__})"
+        return f"{why}: give a lower --memory (with --fresh, if units are stored), or shorter or fewer prompts."
     if isinstance(error, UsageError | ValueError | OSError) or type(error) is LookupError:
         return said
     return f"Unexpected {type(error).__name__}: {said or 'no message'}. Run the command again with --debug to see where."

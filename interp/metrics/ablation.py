@@ -67,8 +67,9 @@ def ablate_heads(
 
     ``method`` is an ablation (``zero mean resample patch uniform``) or an estimate of ``ablation``: ``attribution`` for all heads;
     ``adaptive`` measures the top ``top_share`` of that estimate exactly, leaves the others out, and keeps the ``estimate``.
-    ``positions`` is ``all``, ``end`` or a mark; ``metric`` defaults to the task's. Raises LookupError for unknown names and heads,
-    ValueError for what cannot be done.
+    ``positions`` is ``all``, ``end`` or a mark; ``metric`` defaults to the task's. ``memory`` is the budget in bytes above the loaded
+    model; the units in a ``ledger`` are those of one budget, so a run goes on with the one it was begun with (``Writer.details``).
+    Raises LookupError for unknown names and heads, ValueError for what cannot be done.
     """
     from interp.engine.attribution import attribute, ranked
     from interp.engine.sweeps import sweep

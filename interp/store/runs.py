@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOCK = ".lock"
-OURS = (LOCK, "units")
+UNITS = "units"
+OURS = (LOCK, UNITS)
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Writer:
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
         self.path, self._manifest, self._lock = path, manifest, lock
-        self.ledger = Ledger(path / "units", manifest["source"])
+        self.ledger = Ledger(path / UNITS, manifest["source"])
         self._before, self._start = self.ledger.seconds(), time.monotonic()
 
     @property
@@ -114,6 +115,11 @@ class Writer:
     def run_id(self) -> str:
         """The same for equal specs, so that equal runs write equal tables."""
         return self._manifest["run_id"]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The details that this run was begun with, which the stored units rest on."""
+        return self._manifest["details"]
 
     def publish(self, name: str, table: pd.DataFrame) -> None:
         """Writes a table under this name; it belongs to the run once ``finish`` is called."""
@@ -131,7 +137,7 @@ class Writer:
             "finished": manifests.now(),
             "seconds": seconds,
         }
-        self._update(**closing, details=details)
+        self._update(**closing, details={**self.details, **details})
         self.ledger.clear()
         return Run(self.path, dict(self._manifest))
 
@@ -153,19 +159,23 @@ class Writer:
         self._manifest = changed
 
 
-def start_run(path: str | Path, spec: dict[str, Any]) -> Writer:
+def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> Writer:
     """A writer for a new run directory, or for the run of the same spec that was interrupted there (nothing done is lost).
 
-    Raises ArtefactInvalid when the folder holds something else or another process is writing it; what is there stays untouched.
+    ``details`` say how the work is cut (``memory``), which is no part of what the run is: a run that has units keeps the details it
+    was begun with, and ``writer.details`` says which those are. Raises ArtefactInvalid when the folder holds something else or
+    another process is writing it; what is there stays untouched.
     """
     folder = Path(path)
     lock = _lock(folder)
     try:
         manifest = _claim(folder, spec)
         clean(folder)
-        clean(folder / "units")
+        clean(folder / UNITS)
         if manifest["status"] != "finished":
-            manifest = {**manifest, "status": "running", "error": None, "source": manifests.source(), "files": {}}
+            begun = manifest["details"] if any((folder / UNITS).glob("*.safetensors")) else {}
+            fresh = {"status": "running", "error": None, "source": manifests.source(), "files": {}}
+            manifest = {**manifest, **fresh, "details": {**details, **begun}}
             manifests.write(folder, manifest)
         writer = Writer(folder, manifest, lock)
         if writer.finished:

@@ -52,7 +52,9 @@ def ablate(
     layers: Annotated[str | None, typer.Option(help="Only the heads of these layers: 0,2-4.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Every pair of the chosen heads as well.")] = False,
     top_share: Annotated[float, typer.Option(help="adaptive: share of the heads that is measured exactly.")] = 0.2,
-    memory: Annotated[str | None, typer.Option(help="Budget above the loaded model, such as 2GB.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Budget above the loaded model, such as 2GB; a resumed run keeps its own.")
+    ] = None,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/TASK-MODEL-METHOD-DIGEST.")] = None,
@@ -177,14 +179,18 @@ def _measure(
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.store import open_run, start_run
 
-    with start_run(folder, spec) as writer:
+    with start_run(folder, spec, memory=options["memory"]) as writer:
         if writer.finished:
             terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh measures again.")
             return open_run(folder)
         began, done_before = time.perf_counter(), writer.ledger.count()
         if done_before:
             terminal.say(f"Resuming {folder}: {done_before} units are done.")
-        run = _sweep(terminal, writer, model, task, options, bar)
+        budget = writer.details["memory"]
+        if options["memory"] not in (None, budget):
+            kept = "the default memory budget" if budget is None else f"a memory budget of {budget:,} bytes"
+            terminal.say(f"This run was begun with {kept} and goes on with it: --fresh measures anew with the one given now.")
+        run = _sweep(terminal, writer, model, task, options | {"memory": budget}, bar)
     seconds = time.perf_counter() - began
     terminal.say(f"Measured {len(run.heads())} ablations on {len(task)} prompts in {seconds:.1f} s.")
     return run
