@@ -55,6 +55,7 @@ def test_help_names_every_command_and_every_exit_code():
     assert answer.exit_code == 0
     for command in ("ablate", "show", "models", "tasks", "doctor", "version"):
         assert command in answer.stdout
+    assert "3 finished with failed checks" in " ".join(answer.stdout.split())
     assert "130 interrupted" in " ".join(answer.stdout.split())
 
 
@@ -62,6 +63,17 @@ def test_version_and_tasks_and_models_answer_in_json():
     assert json.loads(interp("version", "--json").stdout)["packages"]["transformer-lens"]
     assert "ioi" in [task["name"] for task in json.loads(interp("tasks", "--json").stdout)["tasks"]]
     assert json.loads(interp("models", "--json").stdout)["default"] == "interp-mini"
+
+
+def test_doctor_tells_an_unsound_model_from_a_sound_one_by_its_exit_code(folder, monkeypatch):
+    from interp.models.selfcheck import CHECKS
+
+    assert interp("doctor", folder).exit_code == 0
+    monkeypatch.setitem(CHECKS, "residual_adds_up", lambda run: (0.5, 1.0, ""))
+    answer = interp("doctor", folder, "--json")
+    assert answer.exit_code == 3, answer.stderr
+    told = json.loads(answer.stdout)
+    assert not told["sound"] and [c["name"] for c in told["checks"] if c["passed"] is False] == ["residual_adds_up"]
 
 
 def test_an_ablation_stores_one_row_a_head_and_show_reads_it(ablation, tmp_path):

@@ -9,7 +9,7 @@ from interp._registry import Shelf
 COMMANDS = Shelf("interp.cli.commands", "command")
 
 EPILOG = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with failed units, 4 model or data unavailable, "
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with failed checks, 4 model or data unavailable, "
     "5 refused by the resource guard, 6 artefact invalid, 130 interrupted but resumable."
 )
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from interp.errors import ArtefactInvalid, ModelUnavailable, ResourceRefused
 
-DONE, FAILED, USAGE, FAILED_UNITS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+DONE, FAILED, USAGE, FAILED_CHECKS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 class UsageError(Exception):

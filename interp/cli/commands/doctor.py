@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.command import command
-from interp.cli.exits import DONE, FAILED
+from interp.cli.exits import DONE, FAILED_CHECKS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, Offline, load
 from interp.cli.terminal import Terminal
 
@@ -23,7 +23,7 @@ def doctor(
 ) -> int:
     """Check a model: rows of the pattern sum to 1, pattern @ v = z, the residual stream adds up, logits are Hugging Face's.
 
-    Exits with 1 when an identity fails.
+    Exits with 3 when an identity fails.
     """
     from dataclasses import asdict
 
@@ -42,7 +42,7 @@ def doctor(
     )
     terminal.line("Every identity holds." if sound else "An identity fails: numbers that rest on it cannot be trusted.")
     terminal.emit({"model": facts.name, "facts": asdict(facts), "sound": sound, "checks": [asdict(check) for check in checks]})
-    return DONE if sound else FAILED
+    return DONE if sound else FAILED_CHECKS
 
 
 def _cells(check: "Check") -> list[str]:
