@@ -8,12 +8,12 @@ from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.interventions.intervention import SITES
 
-PLACE = Place(Head(1, 2), torch.tensor([0, 2]), torch.arange(3), torch.ones(3, 3, dtype=torch.bool).tril()[None])
+PLACE = Place(Head(1, 2), torch.tensor([0, 2]), torch.arange(3)[None], torch.ones(3, 3, dtype=torch.bool).tril()[None])
 
 
 class Bank:
     def z(self, head, rows, positions):
-        return 100.0 * rows[:, None, None] + positions[None, :, None] + torch.zeros(1, 1, 4)
+        return 100.0 * rows[:, None, None] + positions[:, :, None] + torch.zeros(1, 1, 4)
 
 
 @pytest.fixture

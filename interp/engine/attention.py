@@ -77,13 +77,13 @@ def attend_after(
     call: Call,
     k_before: Float[Tensor, "prompts kv_head before d_head"],
     v_before: Float[Tensor, "prompts kv_head before d_head"],
-    visible: Bool[Tensor, "1 1 n all"],
+    visible: Bool[Tensor, "some 1 n all"],
 ) -> Float[Tensor, "rows head n d_head"]:
     """Attention of the last positions of many changed runs that share the keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
     ``v_before`` [n_prompts kv_head before d_head] come from the clean run and are never copied per variant. ``visible`` is
-    [1, 1, n, all keys]. Returns [rows head n d_head].
+    [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]

@@ -26,10 +26,13 @@ class ZBank:
     def __init__(self, z: dict[int, Tensor]) -> None:
         self._z = z  # example -> [n_layers pos head d_head]
 
-    def z(self, head: Head, rows: Int[Tensor, " batch"], positions: Int[Tensor, " pos"]) -> Float[Tensor, "batch pos d_head"]:
-        """z of one head for these examples and positions, [batch pos d_head]."""
-        where = positions.cpu()
-        return torch.stack([self._z[int(r)][head.layer, where, head.head] for r in rows.tolist()]).to(positions.device)
+    def z(
+        self, head: Head, rows: Int[Tensor, " batch"], positions: Int[Tensor, "#batch pos"]
+    ) -> Float[Tensor, "batch pos d_head"]:
+        """z of one head for these examples and the positions of each, [batch pos d_head]."""
+        where = positions.cpu().expand(len(rows), -1)
+        found = [self._z[row][head.layer, at, head.head] for row, at in zip(rows.tolist(), where, strict=True)]
+        return torch.stack(found).to(positions.device)
 
     def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""

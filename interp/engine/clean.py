@@ -28,18 +28,19 @@ class RoadClosed(Exception):
 
 @dataclass(eq=False)
 class CleanRun:
-    """Activations of one batch of prompts, from position ``start`` on (``n`` positions), by layer.
+    """Activations of one batch of prompts at ``positions`` [batch n], by layer.
 
-    Prompts of different lengths are padded on the right, which a causal model does not see; ``part`` gives the run of equally long
-    ones, and only such a run is restarted. ``residual`` and ``attn_out`` [batch n d_model] enter and leave a block's attention; ``z``
-    [batch n head d_head]; ``k_before`` and ``v_before`` [batch kv_head start d_head]; ``mask`` [1 1 n length] or None; ``changed`` holds
-    z of heads whose pattern is changed; ``last`` [batch d_model] is the residual that predicts the answer; ``logits``
-    [batch d_vocab] the model's own.
+    ``clean_run`` keeps all positions from one on, of prompts that are padded on the right, which a causal model does not see;
+    ``part`` gives the run of some prompts at the last ``n`` positions of each, and only such a run, or one of equally long prompts,
+    is restarted. ``residual`` and ``attn_out`` [batch n d_model] enter and leave a block's attention; ``z`` [batch n head d_head];
+    ``k_before`` and ``v_before`` [batch kv_head before d_head] are those of the positions before; ``mask`` says which keys a kept
+    position may see, [batch or 1, 1, n, keys] or None for causal attention; ``changed`` holds z of heads whose pattern is changed;
+    ``last`` [batch d_model] is the residual that predicts the answer; ``logits`` [batch d_vocab] the model's own.
     """
 
     examples: Sequence[Example]
     rows: Int[Tensor, " batch"]
-    start: int
+    positions: Int[Tensor, "batch n"]
     residual: list[Tensor] = field(default_factory=list)
     attn_out: list[Tensor] = field(default_factory=list)
     z: list[Tensor] = field(default_factory=list)
@@ -54,45 +55,51 @@ class CleanRun:
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def length(self) -> int:
-        """Tokens of the longest prompt."""
-        return max(len(e.clean) for e in self.examples)
+    def n(self) -> int:
+        """Positions that are kept of each prompt."""
+        return self.positions.shape[1]
 
-    def part(self, rows: Sequence[int], start: int) -> CleanRun:
-        """The run of these examples alone, which are equally long, from position ``start`` on."""
-        if rows == self.rows.tolist() and start == self.start:
+    @property
+    def before(self) -> int:
+        """Positions before the kept ones, of the prompt that has most."""
+        return self.k_before[0].shape[2]
+
+    def part(self, rows: Sequence[int], n: int) -> CleanRun:
+        """The run of these examples alone, at the last ``n`` positions of each."""
+        if list(rows) == self.rows.tolist() and all(len(e.clean) == n == self.n for e in self.examples):
             return self
         index = torch.tensor([self.rows.tolist().index(row) for row in rows], device=self.rows.device)
         examples = [self.examples[i] for i in index.tolist()]
-        kept = slice(start - self.start, len(examples[0].clean) - self.start)
-        shape = (self.length - self.start, kept)
-
-        def cut(activations: list[Tensor]) -> list[Tensor]:
-            return [x[index, kept] for x in activations]
-
+        lengths = torch.tensor([len(e.clean) for e in examples], device=self.rows.device)
+        positions = lengths[:, None] - n + torch.arange(n, device=lengths.device)
+        before = int(lengths.max()) - n
+        first = int(self.positions[0, 0])
+        kept = positions - first
+        alike = slice(1) if len(lengths.unique()) == 1 else slice(None)  # one row serves all where it can
+        masks: dict[int, Tensor | None] = {}
+        for mask in self.mask:
+            if id(mask) not in masks:
+                masks[id(mask)] = None if mask is None and not before else _tail_mask(mask, positions[alike], before, first)
+        at = (index[:, None], kept)
         return CleanRun(
             examples,
             self.rows[index],
-            start,
-            residual=cut(self.residual),
-            attn_out=cut(self.attn_out),
-            z=cut(self.z),
-            k_before=[k[index, :, :start] for k in self.k_before],
-            v_before=[v[index, :, :start] for v in self.v_before],
-            mask=[None if m is None else m[:, :, kept, : len(examples[0].clean)] for m in self.mask],
+            positions,
+            residual=[x[at] for x in self.residual],
+            attn_out=[x[at] for x in self.attn_out],
+            z=[x[at] for x in self.z],
+            k_before=[k[index, :, :before] for k in self.k_before],
+            v_before=[v[index, :, :before] for v in self.v_before],
+            mask=[masks[id(mask)] for mask in self.mask],
             arguments=[
-                (_crop(args, *shape), {k: _crop(v, *shape) for k, v in kwargs.items()}) for args, kwargs in self.arguments
+                (_at(args, self.n, kept[alike]), {k: _at(v, self.n, kept[alike]) for k, v in kwargs.items()})
+                for args, kwargs in self.arguments
             ],
             n_returned=self.n_returned,
-            changed={key: z[index, kept] for key, z in self.changed.items()},
+            changed={key: z[at] for key, z in self.changed.items()},
             last=self.last[index],
             logits=self.logits[index],
         )
-
-    @property
-    def positions(self) -> Int[Tensor, " n"]:
-        """The positions that are kept, [n]."""
-        return torch.arange(self.start, self.length, device=self.rows.device)
 
     def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
         """What the intervention adds to this head's z in the clean run, [batch n d_head]; 0 at untouched positions."""
@@ -106,7 +113,8 @@ class CleanRun:
     def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
         """True at the kept positions that ``positions`` names."""
         if positions not in self.masks:
-            self.masks[positions] = touched(positions, self.examples)[:, self.start :, None].to(self.rows.device)
+            masks = [touched(positions, [example])[:, -self.n :] for example in self.examples]
+            self.masks[positions] = torch.cat(masks)[:, :, None].to(self.rows.device)
         return self.masks[positions]
 
 
@@ -119,8 +127,8 @@ def clean_run(
     *,
     before: int | None = None,
 ) -> CleanRun:
-    """One forward pass over ``examples``, keeping what a restart at position ``start`` needs; with ``before`` (the largest start of
-    any part that will be taken) the keys and values of so many first positions.
+    """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``before`` (default ``start``) is how
+    many first positions keep their keys and values: the largest start of any part that will be taken.
 
     ``interventions`` at the pattern are evaluated here, a block of queries at a time, since they read the clean rows. Raises
     RoadClosed where the model's parts are not known or not called once a layer.
@@ -128,8 +136,10 @@ def clean_run(
     if model.hf is None or model.layout is None:
         raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     layout, device = model.layout, model.device
-    run = CleanRun(examples, torch.tensor(rows, device=device), start)
-    tokens = torch.tensor([[*e.clean, *[0] * (run.length - len(e.clean))] for e in examples], device=device)
+    longest = max(len(e.clean) for e in examples)
+    positions = torch.arange(start, longest, device=device).expand(len(examples), -1)
+    run = CleanRun(examples, torch.tensor(rows, device=device), positions)
+    tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
     ends = torch.tensor([len(e.clean) - 1 for e in examples], device=device)
     distinct, which = ends.unique(return_inverse=True)
     readers = {
@@ -156,9 +166,9 @@ def clean_run(
 def _enter(run: CleanRun, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     hidden = args[0] if args else kwargs["hidden_states"]
     run.residual.append(_kept(run, hidden))
-    kept = (run.length, slice(run.start, run.length))
-    rest = {name: _crop(value, *kept) for name, value in kwargs.items() if name != "hidden_states"}
-    run.arguments.append((_crop(args[1:], *kept), rest))
+    at = (hidden.shape[1], run.positions[:1])
+    rest = {name: _at(value, *at) for name, value in kwargs.items() if name != "hidden_states"}
+    run.arguments.append((_at(args[1:], *at), rest))
 
 
 def _keep_z(run: CleanRun, n_heads: int, module: nn.Module, args: tuple) -> None:
@@ -173,7 +183,7 @@ def _leave(run: CleanRun, module: nn.Module, args: tuple, output: Any) -> None:
 
 def _kept(run: CleanRun, x: Tensor) -> Tensor:
     """The kept positions of an activation [batch length ...]; a copy, so that the others can be freed."""
-    return x[:, run.start :].clone() if run.start else x
+    return x if x.shape[1] == run.n else x[:, -run.n :].clone()
 
 
 def _finish(run: CleanRun, ends: Tensor, module: nn.Module, args: tuple, output: Any) -> None:
@@ -183,7 +193,7 @@ def _finish(run: CleanRun, ends: Tensor, module: nn.Module, args: tuple, output:
 def _read(run: CleanRun, layer: int, before: int, interventions: list[Intervention], call: Call) -> Tensor:
     run.k_before.append(call.k[:, :, :before])
     run.v_before.append(call.v[:, :, :before])
-    run.mask.append(None if call.mask is None else call.mask[:1, :, run.start :])
+    run.mask.append(None if call.mask is None else call.mask[:1, :, -run.n :])
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
@@ -194,22 +204,36 @@ def _read(run: CleanRun, layer: int, before: int, interventions: list[Interventi
 def _changed_z(run: CleanRun, call: Call, intervention: Intervention, head: Head) -> Tensor:
     step = max(1, BLOCK // (call.q.shape[0] * call.k.shape[2]))
     value, parts = call.head_value(head.head), []
-    for first in range(run.start, run.length, step):
-        queries = slice(first, min(first + step, run.length))
-        positions = torch.arange(queries.start, queries.stop, device=call.q.device)
+    for positions in run.positions[:1].split(step, 1):
+        queries = slice(int(positions[0, 0]), int(positions[0, -1]) + 1)
         place = Place(head, run.rows, positions, call.visible()[:, 0, queries])
         parts.append(intervention.apply(call.pattern(head.head, queries), place).to(value.dtype) @ value)
     return torch.cat(parts, 1)
 
 
-def _crop(value: Any, length: int, kept: slice) -> Any:
-    """An argument of a block over ``length`` positions, cut to the kept ones; masks are dropped: the engine's attention has its own."""
+def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) -> Bool[Tensor, "some 1 n all"]:
+    """Which keys the last positions [some n] of prompts may see: first the ``before`` earlier ones, of which shorter prompts have
+    fewer, then these positions themselves. ``mask`` [1 1 queries keys] has its queries from position ``first`` on."""
+    earlier = torch.arange(before, device=positions.device).expand(len(positions), -1)
+    keys = torch.cat([earlier, positions], 1)[:, None]
+    exists = torch.cat([earlier < positions[:, :1], torch.ones_like(positions, dtype=torch.bool)], 1)[:, None]
+    seen = keys <= positions[:, :, None] if mask is None else mask[0, 0][positions[:, :, None] - first, keys]
+    return (seen & exists)[:, None]
+
+
+def _at(value: Any, length: int, positions: Tensor) -> Any:
+    """An argument of a block over ``length`` positions, at ``positions`` [some n] of them; masks are dropped: the engine's attention
+    has its own."""
     if isinstance(value, tuple | list):
-        return type(value)(_crop(part, length, kept) for part in value)
+        return type(value)(_at(part, length, positions) for part in value)
     if not isinstance(value, Tensor):
         return value
     if value.dim() == 4:
         return None
     if value.dim() >= 2 and value.shape[1] == length:
-        return value[:1, kept]
-    return value[kept] if value.dim() == 1 and value.shape[0] == length else value
+        return value[0, positions]
+    if value.dim() == 1 and value.shape[0] == length:
+        if len(positions) > 1:
+            raise RoadClosed("a block takes positions that are the same for all prompts")
+        return value[positions[0]]
+    return value

@@ -128,7 +128,7 @@ def _z_hook(examples: Sequence[Example], rows: Tensor, intervention: Interventio
 
     def edit(z: Tensor, hook: Any) -> Tensor:
         old = z[:, :, head.head]
-        new = intervention.apply(old, Place(head, rows, torch.arange(z.shape[1], device=z.device)))
+        new = intervention.apply(old, Place(head, rows, torch.arange(z.shape[1], device=z.device)[None]))
         z = z.clone()
         z[:, :, head.head] = torch.where(here, new, old)
         return z
@@ -140,7 +140,7 @@ def _changed_pattern(
     old: Tensor, visible: Tensor, examples: Sequence[Example], rows: Tensor, intervention: Intervention, head: Head
 ) -> Tensor:
     here = touched(intervention.positions, examples)[:, :, None].to(old.device)
-    place = Place(head, rows, torch.arange(old.shape[1], device=old.device), visible)
+    place = Place(head, rows, torch.arange(old.shape[1], device=old.device)[None], visible)
     return torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
 
 

@@ -1,13 +1,13 @@
 """How a sweep is cut into units of work that fit the memory budget, and what they will cost.
 
-A unit is a few prompts of one length and a few variants. The plan depends on what is asked and on the budget alone, never on the
-clock or on earlier units, so that a resumed sweep repeats it exactly.
+A unit is a few prompts, recomputed at equally many last positions, and a few variants. The plan depends on what is asked and on the
+budget alone, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from interp.engine.outcome import Outcome
 from interp.engine.positions import touched
@@ -32,19 +32,25 @@ LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed from position ``start`` on.
+class Pass:
+    """Examples ``rows`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
+    values of the first ``before`` positions."""
 
-    ``together`` are the examples, of this and other units, whose clean runs are made in one pass; ``starts`` are the smallest and
-    the largest start of these units.
-    """
+    rows: tuple[int, ...]
+    start: int
+    before: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed at the last ``n`` positions of each prompt; ``clean``
+    is the pass, shared with other units, that holds their clean runs."""
 
     rows: tuple[int, ...]
     variants: tuple[int, ...]
-    start: int
+    n: int
+    clean: Pass
     key: str
-    together: tuple[int, ...] = ()
-    starts: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -69,45 +75,43 @@ def plan_sweep(
 ) -> Plan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
-    ``memory`` is the budget in bytes above the loaded model; by default what one plain forward pass of the same prompts takes,
-    or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
+    ``memory`` is the budget in bytes above the loaded model; by default 1.75 times what one plain forward pass of the same prompts
+    takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
     or a unit does not fit the memory that is available.
     """
+    facts = model.facts
     kind = model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
     cap = TOKENS_AT_ONCE[kind]
-    passes = (
-        forward_bytes(model.facts, min(len(rows), max(1, cap // length)), length, patterns=False)
-        for length, rows in task.by_length().items()
-    )
-    budget = max(LEAST_MEMORY[kind], *passes) if memory is None else memory
-    starts = {length: _first_touched(task, indices, variants) for length, indices in task.by_length().items()}
-    least = max(unit_bytes(model.facts, outcome, length, length - start, 1, 1) for length, start in starts.items())
-    share = max(0, min(budget // 4, budget - least)) if len(starts) > 1 else 0  # for clean runs of several lengths in one pass
+    budget = default_budget(facts, task, kind) if memory is None else memory
+    tails = _tails(task, variants)
+    least = max(unit_bytes(facts, outcome, _longest(task, rows), n, 1, 1) for n, rows in tails)
+    share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
+    chunks: list[tuple[int, tuple[int, ...], int]] = []
+    for n, rows in tails:
+        n_rows, n_variants = _fit(facts, outcome, _longest(task, rows), n, len(rows), len(variants), cap, budget - share)
+        chunks += [(n, part, n_variants) for part in _split(rows, n_rows)]
     units: list[Unit] = []
     peak = work = clean_work = 0
-    for length, indices in task.by_length().items():
-        start = starts[length]
-        n = length - start
-        n_rows, n_variants = _fit(model.facts, outcome, length, n, len(indices), len(variants), cap, budget - share)
-        peak = max(peak, unit_bytes(model.facts, outcome, length, n, n_rows, n_variants))
-        for rows in _split(indices, n_rows):
-            clean_work += len(rows) * length * model.facts.n_layers
+    for clean, inside in _passes(chunks, task, facts, share, cap):
+        clean_work += sum(len(task.examples[r].clean) for r in clean.rows) * facts.n_layers
+        kept = (
+            kept_bytes(facts, len(clean.rows), _longest(task, clean.rows), clean.start, clean.before) if len(inside) > 1 else 0
+        )
+        for n, rows, n_variants in inside:
+            peak = max(peak, kept + unit_bytes(facts, outcome, _longest(task, rows), n, len(rows), n_variants))
+            examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
             for part in _split(_by_layer(variants), n_variants):
-                layers = sum(model.facts.n_layers - first_layer(variants[v]) for v in part)
-                work += layers * len(rows) * n
-                examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
-                units.append(Unit(rows, part, start, digest([identity, list(part), list(rows), examples])))
-    units = _with_company(units, task, model.facts, share, cap)
-    peak += max(
-        (
-            kept_bytes(model.facts, len(u.together), _longest(task, u.together), *u.starts)
-            for u in units
-            if u.together != u.rows
-        ),
-        default=0,
-    )
-    check_budget(peak, available_memory(str(model.device)), f"This sweep of {model.facts.name}")
+                work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(rows) * n
+                units.append(Unit(rows, part, n, clean, digest([identity, list(part), list(rows), examples])))
+    check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
     return Plan(tuple(units), peak, work + clean_work, clean_work)
+
+
+def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:
+    """Bytes a sweep may take where nothing else is said; see ``plan_sweep``."""
+    lengths = task.by_length().items()
+    passes = (forward_bytes(facts, min(len(r), max(1, TOKENS_AT_ONCE[kind] // n)), n, patterns=False) for n, r in lengths)
+    return max(LEAST_MEMORY[kind], int(1.75 * max(passes)))
 
 
 def batches(task: Task) -> list[list[int]]:
@@ -140,26 +144,35 @@ def _longest(task: Task, rows: Sequence[int]) -> int:
     return max(len(task.examples[r].clean) for r in rows)
 
 
-def _with_company(units: list[Unit], task: Task, facts: ModelFacts, share: int, cap: int) -> list[Unit]:
-    """The units with ``together`` and ``starts`` filled in: neighbours share a clean pass as long as it fits ``share`` bytes."""
-    shared: list[dict[tuple[int, ...], int]] = []
-    for unit in units:
-        if shared and unit.rows in shared[-1]:
-            continue
-        grown = {**(shared[-1] if shared else {}), unit.rows: unit.start}
-        rows = [r for part in grown for r in part]
-        longest = _longest(task, rows)
-        fits = (
-            kept_bytes(facts, len(rows), longest, min(grown.values()), max(grown.values())) <= share
-            and len(rows) * longest <= cap
-        )
-        shared = [*shared[:-1], grown] if shared and fits else [*shared, {unit.rows: unit.start}]
-    found = {
-        part: (tuple(r for rows in group for r in rows), (min(group.values()), max(group.values())))
-        for group in shared
-        for part in group
-    }
-    return [replace(unit, together=found[unit.rows][0], starts=found[unit.rows][1]) for unit in units]
+def _passes(
+    chunks: list[tuple[int, tuple[int, ...], int]], task: Task, facts: ModelFacts, share: int, cap: int
+) -> list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]]:
+    """Neighbouring chunks (n, rows, variants at once) together under one clean pass, as long as it fits ``share`` bytes."""
+    found: list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]] = []
+    for chunk in chunks:
+        n, rows, _ = chunk
+        starts = [len(task.examples[r].clean) - n for r in rows]
+        alone = Pass(rows, min(starts), max(starts))
+        if found:
+            last, inside = found[-1]
+            grown = Pass((*last.rows, *rows), min(last.start, alone.start), max(last.before, alone.before))
+            longest = _longest(task, grown.rows)
+            fits = kept_bytes(facts, len(grown.rows), longest, grown.start, grown.before) <= share
+            if fits and len(grown.rows) * longest <= cap:
+                found[-1] = (grown, [*inside, chunk])
+                continue
+        found.append((alone, [chunk]))
+    return found
+
+
+def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
+    """How many last positions must be recomputed, and for which examples: equally long ones together, and with them others
+    of which equally few, but not all, positions are recomputed."""
+    tails: dict[tuple[int, bool], list[int]] = {}
+    for length, rows in task.by_length().items():
+        n = length - _first_touched(task, rows, variants)
+        tails.setdefault((n, n == length), []).extend(rows)
+    return [(n, rows) for (n, _), rows in tails.items()]
 
 
 def _fit(

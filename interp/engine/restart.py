@@ -96,19 +96,17 @@ def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, 
 
 def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]:
     """Attention of the rows that run a block; in the last block of the last query alone, after which the block is left."""
-    n = 1 if last else clean.length - clean.start
+    n = 1 if last else clean.n
     mask = clean.mask[layer]
-    if mask is None and clean.start:
-        mask = torch.ones(clean.length, clean.length, dtype=torch.bool, device=clean.rows.device).tril()[None, None]
     mask = None if mask is None else mask[:, :, -n:]
 
     def read(call: Call) -> Tensor:
-        call = Call(call.q[:, :, -n:], call.k, call.v, mask if clean.start == 0 else None, call.scale, call.softcap)
-        if clean.start == 0:
-            z = attend(call)
-        else:
+        call = Call(call.q[:, :, -n:], call.k, call.v, None if clean.before else mask, call.scale, call.softcap)
+        if clean.before:
             assert mask is not None
             z = attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
+        else:
+            z = attend(call)
         if last:
             raise _Enough(z)
         return z
@@ -117,9 +115,27 @@ def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]
 
 
 def _call(block: nn.Module, clean: CleanRun, layer: int, x: Tensor) -> Tensor:
-    args, kwargs = clean.arguments[layer]
+    args, kwargs = _repeated(clean.arguments[layer], len(clean.rows), len(x))
     output = block(x, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
+
+
+def _repeated(value: Any, n_prompts: int, n_rows: int) -> Any:
+    """An argument of a block, with what it has of each prompt repeated for every variant; what one row serves stays as it is."""
+    if isinstance(value, dict):
+        return {name: _repeated(part, n_prompts, n_rows) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_repeated(part, n_prompts, n_rows) for part in value)
+    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_prompts > 1:
+        return value.repeat(n_rows // n_prompts, *[1] * (value.dim() - 1))
+    return value
+
+
+def _first_rows(value: Any, n: int, n_rows: int) -> Any:
+    """An argument over ``n_rows`` rows, or one that serves all, for the first ``n``."""
+    if isinstance(value, tuple | list):
+        return type(value)(_first_rows(part, n, n_rows) for part in value)
+    return value[:n] if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_rows else value
 
 
 @contextmanager
@@ -131,11 +147,9 @@ def _attention(layout: Layout, clean: CleanRun, layer: int, n_running: int, fixe
     def forward(*args: Any, **kwargs: Any) -> Any:
         out = fixed
         if n_running:
-            if args:
-                args = (args[0][:n_running], *args[1:])
-            else:
-                kwargs["hidden_states"] = kwargs["hidden_states"][:n_running]
-            output = inner(*args, **kwargs)
+            n_rows = n_running + len(fixed)
+            running = {name: _first_rows(value, n_running, n_rows) for name, value in kwargs.items()}
+            output = inner(*_first_rows(args, n_running, n_rows), **running)
             out = torch.cat([output[0] if isinstance(output, tuple) else output, fixed])
         n_returned = clean.n_returned[layer]
         return (out, *[None] * (n_returned - 1)) if n_returned else out
@@ -182,7 +196,7 @@ def _edited(z: Tensor, clean: CleanRun, layer: int, active: list[Variant]) -> Te
         rows = slice(v * len(clean.rows), (v + 1) * len(clean.rows))
         part = slice(head.head * d_head, (head.head + 1) * d_head)
         here = clean.touched(intervention.positions)[:, -n:]
-        new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions[-n:]))
+        new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions[:, -n:]))
         z[rows, :, part] = torch.where(here, new, z[rows, :, part])
     return z
 

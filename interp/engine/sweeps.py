@@ -180,14 +180,13 @@ class _Worker:
         if self.model not in _PROVEN:
             prove(self.model, self.task.examples[unit.rows[0]], self.outcome)
             _PROVEN.add(self.model)
-        if self.shared is None or self.shared.rows.tolist() != list(unit.together):
+        if self.shared is None or self.shared.rows.tolist() != list(unit.clean.rows):
             self.shared = self.clean = self.readout = None
-            examples = [self.task.examples[r] for r in unit.together]
+            examples = [self.task.examples[r] for r in unit.clean.rows]
             changes = list(dict.fromkeys(i for v in self.variants for i in v))
-            first, last = unit.starts
-            self.shared = clean_run(self.model, examples, unit.together, first, changes, before=last)
+            self.shared = clean_run(self.model, examples, unit.clean.rows, unit.clean.start, changes, before=unit.clean.before)
         if self.clean is None or self.clean.rows.tolist() != list(unit.rows):
-            self.clean = self.shared.part(list(unit.rows), unit.start)
+            self.clean = self.shared.part(list(unit.rows), unit.n)
             self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
         assert self.readout is not None
         residual = restart(self.model, self.clean, [self.variants[v] for v in unit.variants])
@@ -195,12 +194,17 @@ class _Worker:
         return values.cpu().double().numpy()
 
     def _hooked(self, unit: Unit) -> np.ndarray:
-        examples = [self.task.examples[r] for r in unit.rows]
-        rows = torch.tensor(unit.rows, device=self.model.device)
-        answers = Answers.of(examples, self.model.device)
-        clean = answer_logits(self.model, examples, rows, ())
-        measured = [answer_logits(self.model, examples, rows, self.variants[v]) for v in unit.variants]
-        return torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]]).cpu().double().numpy()
+        values = np.empty((len(unit.variants) + 1, len(unit.rows)))
+        for length in {len(self.task.examples[r].clean) for r in unit.rows}:
+            here = [i for i, r in enumerate(unit.rows) if len(self.task.examples[r].clean) == length]
+            examples = [self.task.examples[unit.rows[i]] for i in here]
+            rows = torch.tensor([unit.rows[i] for i in here], device=self.model.device)
+            answers = Answers.of(examples, self.model.device)
+            clean = answer_logits(self.model, examples, rows, ())
+            measured = [answer_logits(self.model, examples, rows, self.variants[v]) for v in unit.variants]
+            found = torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]])
+            values[:, here] = found.cpu().double().numpy()
+        return values
 
 
 def prove(model: Model, example: Example, outcome: Outcome) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Source(Protocol):
-    """Activations of another run: ``z`` of one head for given examples and positions, [batch pos d_head]."""
+    """Activations of another run: ``z`` of one head for given examples [batch] and positions [batch or 1, pos], [batch pos d_head]."""
 
     def z(self, head: Head, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor: ...
 

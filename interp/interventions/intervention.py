@@ -21,8 +21,8 @@ SITES = ("z", "pattern")
 class Place(NamedTuple):
     """What a default may know about the slice it is given.
 
-    ``rows`` are the example indices of the batch, ``positions`` the token positions of the slice, ``visible`` (pattern only) says
-    which keys each query may see: [batch query key], broadcastable.
+    ``rows`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice, ``visible`` [batch query key]
+    (pattern only) says which keys each query may see; the last two may have one row for all.
     """
 
     head: Head
