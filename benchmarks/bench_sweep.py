@@ -1,7 +1,7 @@
 """Zero-ablation of every head: this sweep against one TransformerLens ``run_with_hooks`` pass per head, in one process.
 
 Rows: a random model of GPT-2-small's size (8 prompts of 16 tokens) and the embedded model (32 IOI prompts of 15 to 21 tokens, padded for
-the loop), logit difference, each with the ablation at all positions and at the answer position only.
+the loop), logit difference, each with the ablation at all positions and at the answer position only; on a GPU if
 there is one. ``--threads N`` sets the threads of both sides, ``--repeats N`` how often each is timed.
 """
 
