@@ -10,9 +10,11 @@ from interp.engine.sweeps import sweep
 from interp.heads import Head
 from interp.metrics.ablation import ablate_heads, build_variants
 from interp.metrics.outcomes import OUTCOMES
-from interp.models import wrap_model
+from interp.models import load_toy, wrap_model
+from interp.models.model import Model
 from interp.store import save_sweep, start_run
 from tests.sweep_cases import random_task, some_heads
+from tests.test_models_toys import BASE, save
 from tests.tiny_models import TINY, tiny, tiny_hf
 
 
@@ -27,6 +29,13 @@ def smooth(request):
     return wrap_model(hf, name="smooth opt")
 
 
+@pytest.fixture
+def toy(tmp_path):
+    """A TransformerLens 2.x model, whose parts are not known."""
+    config = {**BASE, "act_fn": "gelu_new", "d_vocab": 97, "d_vocab_out": 97}
+    return load_toy(save(tmp_path, config), dtype="float64")
+
+
 @pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
 def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, method):
     model = smooth
@@ -38,6 +47,40 @@ def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, m
     slope = (up - down) / (2 * step)
     assert np.abs(slope).max() > 1e-2
     np.testing.assert_allclose(estimate.effects, slope, rtol=0, atol=0.01 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("positions", ["all", "middle"])
+@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
+def test_a_model_without_a_known_layout_is_estimated_to_the_same_numbers(model, method, positions):
+    blind = Model(model.facts, model.tokenizer, model.hf, None, model.bridge)
+    hooked, plain = (
+        ablate_heads(m, random_task(), method="attribution", ablation=method, positions=positions, pairs=True, heads=heads)
+        for m, heads in ((m, some_heads(m, every=7)) for m in (blind, model))
+    )
+    scale = np.abs(plain.effects).max()
+    assert scale > 1e-2
+    np.testing.assert_allclose(hooked.baseline, plain.baseline, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(hooked.effects, plain.effects, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
+def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, method):
+    task, step = random_task(), 1e-2
+    outcome, record = OUTCOMES.get("logit_diff"), record_of(toy)
+    variants = build_variants(toy, task, method, "all", [(h,) for h in some_heads(toy)], 0)
+    estimate = attribute(toy, task, variants, outcome, record=record)
+    with pytest.warns(UserWarning, match="taking the slower hooked road"):
+        up, down = (sweep(toy, task, [(i.at(s),) for (i,) in variants], outcome, record=record).values for s in (step, -step))
+    slope = (up - down) / (2 * step)
+    assert np.abs(slope).max() > 1e-2
+    np.testing.assert_allclose(estimate.effects, slope, rtol=0, atol=0.01 * np.abs(slope).max())
+
+
+def test_adaptive_measures_the_top_share_of_a_toy(toy):
+    with pytest.warns(UserWarning, match="taking the slower hooked road"):
+        result = ablate_heads(toy, random_task(), method="adaptive", top_share=0.2)
+    assert result.road == "hooked" and result.estimate.road == "gradient"
+    assert list(result.variants) == sorted(ranked(result.estimate)[:3]) and len(result.estimate.variants) == 15
 
 
 def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):

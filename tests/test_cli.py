@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.test_models_toys import BASE, save
 from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -230,6 +231,17 @@ def test_attribution_ranks_all_heads_and_adaptive_says_how_far_to_believe_it(abl
     shown = json.loads(interp("show", tmp_path / "top", "--json").stdout)
     assert len(shown["heads"]) == 4  # 0.2 * 18 heads, rounded
     assert shown["details"]["agreement"]["n"] == 4
+
+
+@pytest.mark.parametrize("method", ["attribution", "adaptive"])
+def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, method):
+    toy = {**BASE, "d_vocab": 97, "d_vocab_out": 97}
+    (tmp_path / "toy").mkdir()
+    tiny_tokenizer().save_pretrained(save(tmp_path / "toy", toy))
+    words = ["ablate", "--model", tmp_path / "toy", "--prompts", prompts, "--method", method, "--out", tmp_path / "run"]
+    answer = interp(*words, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert len(json.loads(answer.stdout)["heads"]) == {"attribution": 15, "adaptive": 3}[method]
 
 
 # --- bad input: one sentence, the right code, nothing stored ---------------------------------------------------------

@@ -171,7 +171,7 @@ def pattern_is_writable(model: Model, layer: int) -> bool:
     """Whether a change of ``hook_pattern`` reaches the output: bridges that call Hugging Face's own attention throw it away."""
     from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
 
-    return type(model.bridge.blocks[layer].attn) is not AttentionBridge
+    return model.hf is None or type(model.bridge.blocks[layer].attn) is not AttentionBridge
 
 
 def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query key"]:
