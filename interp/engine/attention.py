@@ -21,36 +21,98 @@ NAME = "interp"
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Which keys a query may see, made for a block of queries at a time, so that no query x key table of a long text is kept.
+
+    ``rule(batch, head, query, key)`` is transformers' own mask function of absolute positions; the first query stands at position
+    ``first_query``, the first of ``n_keys`` keys at ``first_key``; ``padding`` [batch all_keys] is False where a token is no token.
+    """
+
+    rule: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    n_queries: int
+    n_keys: int
+    first_query: int
+    first_key: int
+    padding: Bool[Tensor, "batch all"] | None
+
+    def block(self, queries: slice, device: torch.device) -> Bool[Tensor, "some 1 some_queries key"]:
+        """The keys that these queries may see, [batch or 1, 1, query, key]."""
+        batch = torch.arange(1 if self.padding is None else len(self.padding), device=device)[:, None, None, None]
+        query = torch.arange(self.n_queries, device=device)[queries][:, None] + self.first_query
+        key = torch.arange(self.n_keys, device=device) + self.first_key
+        seen = self.rule(batch, batch[:1], query[None, None], key[None, None, None])
+        seen = seen.expand(len(batch), 1, len(query), len(key))
+        if self.padding is None:
+            return seen
+        kept = self.padding[:, self.first_key : self.first_key + self.n_keys]
+        return seen & F.pad(kept, (0, self.n_keys - kept.shape[1]))[:, None, None]
+
+
+@dataclass(frozen=True)
 class Call:
     """One call of an attention module.
 
-    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` is True where a query may see a key
-    ([batch or 1, 1, query, key]) or None for plain causal attention; ``softcap`` bounds the scores as in Gemma 2.
+    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a table
+    ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not ``causal``, all
+    keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * key position`` (ALiBi).
     """
 
     q: Float[Tensor, "batch head query d_head"]
     k: Float[Tensor, "batch kv_head key d_head"]
     v: Float[Tensor, "batch kv_head key d_value"]
-    mask: Bool[Tensor, "#batch 1 query key"] | None
+    mask: Bool[Tensor, "#batch 1 query key"] | Mask | None
     scale: float
     softcap: float | None
+    causal: bool = True
+    slopes: Float[Tensor, " head"] | None = None
 
-    def visible(self) -> Bool[Tensor, "some 1 query key"]:
-        """Which keys each query may see, [batch or 1, 1, query, key]."""
+    @property
+    def first_key(self) -> int:
+        """Absolute position of the first key: not 0 where a cache has dropped earlier ones."""
+        return self.mask.first_key if isinstance(self.mask, Mask) else 0
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.q.shape[1] // self.k.shape[1]
+
+    def visible(self, queries: slice = slice(None)) -> Bool[Tensor, "some 1 some_queries key"]:
+        """Which keys each query may see, [batch or 1, 1, query, key], for all or some queries."""
+        if isinstance(self.mask, Mask):
+            return self.mask.block(queries, self.q.device)
         if self.mask is not None:
-            return self.mask
-        n_queries, n_keys = self.q.shape[2], self.k.shape[2]
-        return torch.ones(n_queries, n_keys, dtype=torch.bool, device=self.q.device).tril(n_keys - n_queries)[None, None]
+            return self.mask[:, :, queries]
+        key = torch.arange(self.k.shape[2], device=self.q.device)
+        query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
+        return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
+
+    def table(self) -> Bool[Tensor, "some 1 query key"] | None:
+        """The whole mask as a table, or None where there is none."""
+        return self.visible() if isinstance(self.mask, Mask) else self.mask
+
+    def scores(
+        self, heads: slice, queries: slice, keys: slice = slice(None)
+    ) -> Float[Tensor, "batch some_heads some_queries some_keys"]:
+        """Scores before the softmax, not masked, in float32; ``heads`` are all heads of some key/value heads, or one head."""
+        group = self.group_size
+        own = slice(heads.start // group, (heads.stop - 1) // group + 1)
+        q = self.q[:, heads, queries].float() * self.scale
+        k = self.k[:, own, keys].float()
+        stacked = q.reshape(len(q), k.shape[1], -1, q.shape[-1]) @ k.mT
+        scores = soften(stacked.view(*q.shape[:3], -1), self.softcap)
+        if self.slopes is None:
+            return scores
+        place = torch.arange(self.k.shape[2], device=k.device)[keys] + self.first_key
+        return scores + self.slopes[heads, None, None].float() * place
 
     def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
         """Attention weights of one head in float32, [batch query key], for all or some queries."""
-        key = self.k[:, head * self.k.shape[1] // self.q.shape[1]]
-        scores = self.q[:, head, queries].float() @ key.float().mT * self.scale
-        return soften(scores, self.softcap).masked_fill(~self.visible()[:, 0, queries], -torch.inf).softmax(-1)
+        scores = self.scores(slice(head, head + 1), queries)[:, 0]
+        return scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf).softmax(-1)
 
     def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
         """Values that one query head reads, [batch key d_head]."""
-        return self.v[:, head * self.v.shape[1] // self.q.shape[1]]
+        return self.v[:, head // self.group_size]
 
 
 Reader = Callable[[Call], Tensor]
@@ -59,13 +121,13 @@ _READERS: dict[int, Reader] = {}
 
 def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
     """Ordinary attention output, [batch head query d_head]."""
-    if call.softcap is None:
+    if call.softcap is None and call.slopes is None:
         return F.scaled_dot_product_attention(
             call.q,
             call.k,
             call.v,
-            attn_mask=call.mask,
-            is_causal=call.mask is None and call.q.shape[2] > 1,
+            attn_mask=call.table(),
+            is_causal=call.causal and call.mask is None and call.q.shape[2] > 1,
             scale=call.scale,
             enable_gqa=call.k.shape[1] != call.q.shape[1],
         )
@@ -132,23 +194,44 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
             model.set_attn_implementation(before)
 
 
+PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
+"""Tensors that transformers hands on to attention functions, and that change nothing there."""
+
+
 def _function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, **extra):
-    unknown = [name for name in ("s_aux", "position_bias", "head_mask") if extra.get(name) is not None]
+    unknown = [name for name, given in extra.items() if isinstance(given, Tensor) and name not in PLACES]
     if unknown:
         raise NotImplementedError(
             f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know."
         )
-    if attention_mask is not None and attention_mask.dtype != torch.bool:
+    if isinstance(attention_mask, Tensor) and attention_mask.dtype != torch.bool:
         attention_mask = attention_mask > torch.finfo(attention_mask.dtype).min / 2
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call = Call(query, key, value, attention_mask, scale, softcap)
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    call = Call(query, key, value, attention_mask, scale, softcap, bool(causal))
     return _READERS.get(id(module), attend)(call).transpose(1, 2).contiguous(), None
+
+
+def _mask(
+    batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None, use_vmap=False, **extra
+):
+    """What transformers' models get for a mask: nothing for plain causal and for unmasked attention, else the rule itself."""
+    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
+
+    rule = causal_mask_function if mask_function is None else mask_function
+    if use_vmap:  # a rule that does not take tensors of positions
+        extra |= {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": rule, "attention_mask": attention_mask}
+        return sdpa_mask(batch_size, q_length, kv_length, use_vmap=True, **extra)
+    padding = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
+    plain = rule is bidirectional_mask_function or (rule is causal_mask_function and q_offset + q_length == kv_length)
+    if plain and padding is None and not kv_offset:
+        return None
+    return Mask(rule, q_length, kv_length, int(q_offset), int(kv_offset), padding)
 
 
 def register() -> None:
     """Makes the function known to Hugging Face, with the mask function without which windows and padding would be lost."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(NAME, _function)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention import Call, attend, reading
+from interp.engine.attention import Call, Mask, attend, reading
 from interp.engine.positions import touched
 from interp.heads import Head
 from interp.interventions import Intervention, Place
@@ -191,9 +191,9 @@ def _finish(run: CleanRun, ends: Tensor, module: nn.Module, args: tuple, output:
 
 
 def _read(run: CleanRun, layer: int, before: int, interventions: list[Intervention], call: Call) -> Tensor:
-    run.k_before.append(call.k[:, :, :before])
-    run.v_before.append(call.v[:, :, :before])
-    run.mask.append(None if call.mask is None else call.mask[:1, :, -run.n :])
+    run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
+    run.v_before.append(call.v[:, :, :before].clone())
+    run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
@@ -206,7 +206,7 @@ def _changed_z(run: CleanRun, call: Call, intervention: Intervention, head: Head
     value, parts = call.head_value(head.head), []
     for positions in run.positions[:1].split(step, 1):
         queries = slice(int(positions[0, 0]), int(positions[0, -1]) + 1)
-        place = Place(head, run.rows, positions, call.visible()[:, 0, queries])
+        place = Place(head, run.rows, positions, call.visible(queries)[:, 0])
         parts.append(intervention.apply(call.pattern(head.head, queries), place).to(value.dtype) @ value)
     return torch.cat(parts, 1)
 
@@ -226,6 +226,8 @@ def _at(value: Any, length: int, positions: Tensor) -> Any:
     has its own."""
     if isinstance(value, tuple | list):
         return type(value)(_at(part, length, positions) for part in value)
+    if isinstance(value, Mask):
+        return None
     if not isinstance(value, Tensor):
         return value
     if value.dim() == 4:

@@ -99,11 +99,14 @@ class Model:
     @property
     def bridge(self) -> Any:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
+        import torch
+
         from interp.models.bridge import bridge_of
 
         with self.lock:  # two threads that ask for it first must get the same one
             if self._bridge is None:
-                self._bridge = bridge_of(self)
+                with torch.inference_mode(False):  # weights that a bridge copies must be ordinary tensors, whoever asks first
+                    self._bridge = bridge_of(self)
             return self._bridge
 
     @property
