@@ -21,6 +21,7 @@ _HOMES = {
     "capture": "interp.engine",
     "sweep": "interp.engine",
     "ablate_heads": "interp.metrics",
+    "observe_attention": "interp.metrics",
     "head_table": "interp.metrics",
     "score_task": "interp.metrics",
     "open_run": "interp.store",

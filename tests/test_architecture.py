@@ -10,6 +10,7 @@ import pytest
 
 from interp._registry import Shelf
 from interp.cli.app import COMMANDS
+from interp.metrics.attention import ATTENTION_METRICS
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import TASKS
 
@@ -172,7 +173,7 @@ def test_no_file_has_a_name_that_says_nothing(word):
 
 
 def entries() -> list[tuple[Shelf, str]]:
-    return [(shelf, name) for shelf in (COMMANDS, OUTCOMES, TASKS) for name in shelf.names()]
+    return [(shelf, name) for shelf in (ATTENTION_METRICS, COMMANDS, OUTCOMES, TASKS) for name in shelf.names()]
 
 
 @pytest.mark.parametrize(("shelf", "name"), entries(), ids=lambda part: getattr(part, "noun", part))

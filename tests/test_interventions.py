@@ -67,8 +67,8 @@ def test_the_input_is_never_changed_in_place(x):
 
 
 def test_bad_interventions_are_refused_when_made():
-    with pytest.raises(ValueError, match="site 'scores' is not one of z, pattern"):
-        Intervention("scores", (Head(0, 0),), lambda x, place: x, "odd")
+    with pytest.raises(ValueError, match="site 'mlp' is not one of z, pattern, scores"):
+        Intervention("mlp", (Head(0, 0),), lambda x, place: x, "odd")
     with pytest.raises(ValueError, match="names no head"):
         interventions.zero([])
     with pytest.raises(ValueError, match="names a head twice: L0H1, L0H1"):

@@ -11,6 +11,12 @@ _HOMES = {
     "Answers": "interp.engine.outcome",
     "attribute": "interp.engine.attribution",
     "capture": "interp.engine.captures",
+    "observe": "interp.engine.observation",
+    "observing": "interp.engine.observation",
+    "Observation": "interp.engine.observation",
+    "AttentionMetric": "interp.engine.observation",
+    "Prompts": "interp.engine.rows",
+    "Rows": "interp.engine.rows",
 }
 __all__ = list(_HOMES)
 

@@ -218,7 +218,7 @@ def _mask(
     """What transformers' models get for a mask: nothing for plain causal and for unmasked attention, else the rule itself."""
     from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
-    rule = causal_mask_function if mask_function is None else mask_function
+    rule: Any = causal_mask_function if mask_function is None else mask_function
     if use_vmap:  # a rule that does not take tensors of positions
         extra |= {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": rule, "attention_mask": attention_mask}
         return sdpa_mask(batch_size, q_length, kv_length, use_vmap=True, **extra)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool
@@ -12,26 +12,31 @@ from interp.tasks.task import Example
 
 
 def touched(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
-    """True where the intervention applies, [batch pos]; all examples have the same number of tokens.
-
-    ``positions`` is ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices (negative ones
-    count from the end). Raises LookupError for an unknown mark and IndexError for an index outside the prompt.
-    """
+    """True where the intervention applies, [batch pos]; all examples have the same number of tokens."""
     length = len(examples[0].clean)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
     for row, example in enumerate(examples):
-        if isinstance(positions, tuple):
-            outside = [p for p in positions if not -length <= p < length]
-            if outside:
-                raise IndexError(f"Position {outside[0]} does not exist in a prompt of {length} tokens.")
-            mask[row, list(positions)] = True
-        elif positions == "all":
-            mask[row] = True
-        elif positions == "end":
-            mask[row, -1] = True
-        elif positions in example.marks:
-            mask[row, slice(*example.marks[positions])] = True
-        else:
-            known = ", ".join(["all", "end", *sorted(example.marks)])
-            raise LookupError(f"No position is called {positions!r} in these prompts. There are: {known}.")
+        mask[row, named(positions, length, example.marks)] = True
     return mask
+
+
+def named(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
+    """The places in a prompt of ``length`` tokens that ``positions`` means: ``all``, ``end`` (the position that predicts the answer), the
+    name of a mark, or token indices (negative ones count from the end).
+
+    Raises LookupError for an unknown mark and IndexError for an index outside the prompt.
+    """
+    everywhere = range(length)
+    if isinstance(positions, tuple):
+        outside = [p for p in positions if not -length <= p < length]
+        if outside:
+            raise IndexError(f"Position {outside[0]} does not exist in a prompt of {length} tokens.")
+        return [everywhere[p] for p in positions]
+    if positions == "all":
+        return list(everywhere)
+    if positions == "end":
+        return [length - 1]
+    if positions in marks:
+        return list(everywhere[slice(*marks[positions])])
+    known = ", ".join(["all", "end", *sorted(marks)])
+    raise LookupError(f"No position is called {positions!r} in these prompts. There are: {known}.")

@@ -15,20 +15,22 @@ from interp.heads import Head
 if TYPE_CHECKING:
     import torch
 
-SITES = ("z", "pattern")
+SITES = ("z", "pattern", "scores")
 
 
 class Place(NamedTuple):
     """What a default may know about the slice it is given.
 
-    ``rows`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice, ``visible`` [batch query key]
-    (pattern only) says which keys each query may see; the last two may have one row for all.
+    ``rows`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice; at ``pattern`` and ``scores``,
+    where these are the queries, ``visible`` [batch query key] says which keys each may see and ``keys`` [batch key] where these stand
+    (None: from 0 on). All but ``rows`` may have one row for all.
     """
 
     head: Head
     rows: torch.Tensor
     positions: torch.Tensor
     visible: torch.Tensor | None = None
+    keys: torch.Tensor | None = None
 
 
 Default = Callable[["torch.Tensor", Place], "torch.Tensor"]
@@ -38,8 +40,9 @@ Default = Callable[["torch.Tensor", Place], "torch.Tensor"]
 class Intervention:
     """A change of some heads at one site.
 
-    ``site`` is ``z`` (the head's output before W_O, slices [batch pos d_head]) or ``pattern`` (attention weights, slices
-    [batch query key]). ``positions`` is ``all``, ``end``, the name of a mark, or token indices (query positions at ``pattern``).
+    ``site`` is ``z`` (the head's output before W_O, slices [batch pos d_head]), ``pattern`` (attention weights, slices
+    [batch query key]) or ``scores`` (the same before the softmax). ``positions`` is ``all``, ``end``, the name of a mark, or token
+    indices (of queries, where there are keys).
     ``label`` says in a table what was done.
     """
 

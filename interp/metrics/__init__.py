@@ -3,7 +3,10 @@
 from interp._lazy import exports
 
 _HOMES = {
+    "ATTENTION_METRICS": "interp.metrics.attention",
     "OUTCOMES": "interp.metrics.outcomes",
+    "attention_metrics": "interp.metrics.attention",
+    "observe_attention": "interp.metrics.attention",
     "ablate_heads": "interp.metrics.ablation",
     "plan_ablation": "interp.metrics.ablation",
     "agreement": "interp.metrics.importance",

@@ -1,0 +1,282 @@
+"""Attention rows, a block of queries at a time: what every reading of attention sees, and where patterns are changed.
+
+No pattern is kept. One block of complete rows of some heads is made, changed where an intervention says so, read by every metric, used for
+the output, and dropped; it is small enough to stay in the processor's cache, so memory grows with the length of the text, not its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.engine.attention import Call
+from interp.engine.positions import named
+from interp.heads import Head
+from interp.interventions import Intervention, Place
+
+UNSEEN = -1e30
+"""Score of a key that a query may not see: finite, so that weight times score is 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The texts of a run: ``tokens`` [batch pos], ``real`` [batch pos] (False for padding, on either side), ``marks`` of each text as
+    half-open spans of its own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens before the patches)."""
+
+    tokens: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch pos"]
+    marks: Sequence[dict[str, tuple[int, int]]] = ()
+    grid: tuple[int, int, int] | None = None
+    _touched: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """Place of each token in its own text, counted from 0; padding before the text is negative, after it goes on counting."""
+        first = self.real.int().argmax(-1, keepdim=True)
+        return torch.arange(self.real.shape[1], device=self.real.device) - first
+
+    def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
+        """True where ``positions`` (as in an Intervention) names a token, [batch pos]."""
+        if positions not in self._touched:
+            mask = torch.zeros_like(self.real)
+            for row, real in enumerate(self.real):
+                start, length = int(real.int().argmax()), int(real.sum())
+                mask[row, [start + at for at in named(positions, length, self.marks[row] if self.marks else {})]] = True
+            self._touched[positions] = mask
+        return self._touched[positions]
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any text is padded."""
+        return not bool(self.real.all())
+
+
+@dataclass(eq=False)
+class Layer:
+    """One layer's attention of one run: its ``call``, where its queries and keys stand in the texts, and the output projection."""
+
+    index: int
+    call: Call
+    prompts: Prompts
+    output: Any = None  # the module after attention, where it is known
+
+    @property
+    def first_query(self) -> int:
+        """Column of the first query in the texts: not 0 where earlier tokens come from a cache."""
+        return self.call.first_key + self.call.k.shape[2] - self.call.q.shape[2]
+
+    @cached_property
+    def value_norms(self) -> Float[Tensor, "batch head key"]:
+        """Length of what each head would write from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
+        from interp.engine.restart import output_rows
+
+        call, norms = self.call, []
+        for head in range(call.q.shape[1]):
+            value = call.head_value(head).float()
+            if self.output is not None:
+                value = value @ output_rows(self.output, head, value.shape[-1]).float()
+            norms.append(value.norm(dim=-1))
+        return torch.stack(norms, 1)
+
+
+@dataclass(eq=False)
+class Rows:
+    """A block of complete attention rows of one layer: query heads ``heads``, columns ``queries`` and ``keys`` of the texts.
+
+    ``pattern`` [batch head query key] in float32; keys outside ``keys`` have weight 0. Rows of padding are 0. Every property is made
+    when first asked for and shared by all metrics.
+    """
+
+    layer: Layer
+    heads: slice
+    queries: slice
+    keys: slice
+    pattern: Float[Tensor, "batch head query key"]
+    seen: Bool[Tensor, "some 1 query key"] | None  # None: every query sees all keys up to itself
+    _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
+    _log_sum: Tensor | None = None
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.layer.prompts
+
+    @property
+    def causal(self) -> bool:
+        """Whether no query sees a later key."""
+        return self.layer.call.causal
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "batch query"]:
+        """Which queries are tokens, not padding, [batch query]."""
+        return self.prompts.real[:, self.queries]
+
+    @cached_property
+    def query_positions(self) -> Int[Tensor, "batch query"]:
+        """Place of each query in its own text, [batch query]."""
+        return self.prompts.positions[:, self.queries]
+
+    @cached_property
+    def key_positions(self) -> Int[Tensor, "batch key"]:
+        """Place of each key in its own text, [batch key]; negative for padding before it."""
+        return self.prompts.positions[:, self.keys]
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "some 1 query key"]:
+        """Which keys each query may see, [batch or 1, 1, query, key]."""
+        if self.seen is not None:
+            return self.seen
+        query = torch.arange(self.queries.start, self.queries.stop, device=self.pattern.device)[:, None]
+        key = torch.arange(self.keys.start, self.keys.stop, device=self.pattern.device)
+        return (key <= query)[None, None]
+
+    @cached_property
+    def n_visible(self) -> Int[Tensor, "some query"]:
+        """How many keys each query may see, [batch or 1, query]."""
+        if self.seen is None:
+            return torch.arange(self.queries.start, self.queries.stop, device=self.pattern.device)[None] + 1
+        return self.seen[:, 0].sum(-1)
+
+    @cached_property
+    def entropy(self) -> Float[Tensor, "batch head query"]:
+        """Shannon entropy of each row in nats, [batch head query]."""
+        if self._shifted is None or self._log_sum is None:
+            return -torch.xlogy(self.pattern, self.pattern).sum(-1)
+        spent, self._shifted = self._shifted, None
+        return (self._log_sum - spent.mul_(self.pattern).sum(-1)).clamp_(min=0)
+
+    @cached_property
+    def mean_key(self) -> Float[Tensor, "batch head query"]:
+        """Mean position of the keys, weighted by attention, [batch head query]."""
+        return self.expect(self.key_positions)
+
+    @cached_property
+    def distance(self) -> Float[Tensor, "batch head query"]:
+        """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
+        if self.causal:
+            return (self.query_positions[:, None] - self.mean_key).clamp_(min=0)
+        return (self.pattern * (self.query_positions[:, None, :, None] - self.key_positions[:, None, None]).abs()).sum(-1)
+
+    def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
+        """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
+        column = values.to(self.pattern)[..., None]
+        return (self.pattern @ (column[:, None] if values.dim() == 2 else column))[..., 0]
+
+    def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
+        """Token ids at some columns of the texts, [batch some]."""
+        return self.prompts.tokens[:, where]
+
+
+def read_rows(
+    layer: Layer,
+    read: Callable[[Rows], None] | None,
+    interventions: Sequence[Intervention] = (),
+    rows: Int[Tensor, " batch"] | None = None,
+    *,
+    block: int,
+    whole: bool = False,
+) -> Float[Tensor, "batch head query d_value"]:
+    """The attention output of a call, [batch head query d_head]; every block of rows is handed to ``read`` on the way.
+
+    ``block`` is the largest number of weights in a block, ``whole`` keeps all heads in one. ``interventions`` (sites ``scores``,
+    ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``rows`` [batch] are the example indices they know.
+    """
+    call = layer.call
+    z = call.v.new_empty((*call.q.shape[:3], call.v.shape[-1]))
+    edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
+    index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
+    for heads, queries, keys, seen in blocks(call, block, whole):
+        found = _rows(layer, heads, queries, keys, seen, edits, index)
+        z[:, heads, queries] = _moved(call, found, keys)
+        for intervention, head in edits:
+            if intervention.site == "z" and heads.start <= head.head < heads.stop:
+                old = z[:, head.head, queries]
+                z[:, head.head, queries] = _changed(found, old, intervention, head, index)
+        if read is not None:
+            read(found)
+    return z
+
+
+def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice, slice, slice, Tensor | None]]:
+    """How a call is cut: heads, queries, the keys that these may see, and which of them each does (None for plain causal rows)."""
+    batch, n_heads, n_queries, _ = call.q.shape
+    n_keys, group = call.k.shape[2], n_heads if whole else call.group_size
+    step = max(1, min(n_queries, block // (batch * group * n_keys)))
+    for first in range(0, n_queries, step):
+        queries = slice(first, min(first + step, n_queries))
+        seen, keys = None, slice(0, n_keys)
+        if call.mask is None and call.causal:
+            keys = slice(0, n_keys - n_queries + queries.stop)
+        else:
+            seen = call.visible(queries)
+            some = seen.flatten(0, 2).any(0).nonzero()
+            keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
+            seen = seen[..., keys]
+        width = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
+        together = n_heads if whole else min(n_heads, max(group, block // width // group * group))
+        for head in range(0, n_heads, together):
+            yield slice(head, min(head + together, n_heads)), queries, keys, seen
+
+
+def _rows(
+    layer: Layer,
+    heads: slice,
+    queries: slice,
+    keys: slice,
+    seen: Tensor | None,
+    edits: list[tuple[Intervention, Head]],
+    index: Tensor,
+) -> Rows:
+    call = layer.call
+    scores = call.scores(heads, queries, keys)
+    n = queries.stop - queries.start
+    if seen is None:  # only the last n keys can lie in the future of one of these queries
+        late = torch.ones(n, n, dtype=torch.bool, device=scores.device).triu(1)
+        scores[..., -n:].masked_fill_(late, UNSEEN)
+    elif not bool(seen.all()):
+        scores.masked_fill_(~seen, UNSEEN)
+    place = (slice(layer.first_query + queries.start, layer.first_query + queries.stop),)
+    place += (slice(call.first_key + keys.start, call.first_key + keys.stop),)
+    found = Rows(layer, heads, *place, scores, seen)
+    here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
+    for intervention, head in here:
+        if intervention.site == "scores":
+            own = scores[:, head.head - heads.start]
+            own.copy_(_changed(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
+    scores.sub_(scores.amax(-1, keepdim=True))
+    pattern = scores.exp()
+    total = pattern.sum(-1, keepdim=True)
+    pattern.div_(total)
+    found.pattern, found._shifted, found._log_sum = pattern, scores, total[..., 0].log()
+    for intervention, head in here:
+        if intervention.site == "pattern":
+            own = pattern[:, head.head - heads.start]
+            own.copy_(_changed(found, own, intervention, head, index))
+            found._shifted = None
+    if layer.prompts.padded:
+        pattern.mul_(found.real[:, None, :, None])
+    return found
+
+
+def _changed(found: Rows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
+    """``old`` [batch query ...] with the intervention where it applies."""
+    place = Place(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
+    new = intervention.apply(old, place)
+    if intervention.positions == "all":
+        return new
+    here = found.prompts.touched(intervention.positions)[:, found.queries]
+    return torch.where(here[..., None], new, old)
+
+
+def _moved(call: Call, found: Rows, keys: slice) -> Tensor:
+    """Output of a block, [batch head query d_head]."""
+    group, heads = call.group_size, found.heads
+    value = call.v[:, heads.start // group : (heads.stop - 1) // group + 1, keys]
+    weights = found.pattern.to(value.dtype)
+    stacked = weights.reshape(len(weights), value.shape[1], -1, weights.shape[-1]) @ value
+    return stacked.view(*weights.shape[:3], -1)

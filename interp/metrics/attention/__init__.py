@@ -1,0 +1,52 @@
+"""Readings of attention rows; one file each. ``observe`` takes them by block, so each works at any length."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from interp._registry import Shelf
+
+if TYPE_CHECKING:
+    from interp.engine.observation import AttentionMetric, Observation
+    from interp.models.model import Model
+
+ATTENTION_METRICS = Shelf("interp.metrics.attention", "attention metric")
+
+
+def observe_attention(
+    model: "Model", prompts: Any, metrics: "Sequence[str | AttentionMetric]", **options: Any
+) -> "Observation":
+    """The metrics, by name (``entropy``, ``waad:window=20``) or as objects, of every head on ``prompts``; see ``interp.engine.observe``."""
+    from interp.engine.observation import observe
+
+    return observe(model, prompts, [*map(_known, metrics)], **options)
+
+
+def attention_metrics(names: Sequence[str]) -> "list[AttentionMetric]":
+    """The metrics called by name, each with its own parameters or, written ``waad:window=20``, with others.
+
+    Raises LookupError for unknown names and parameters, ValueError for a value of another kind than the default.
+    """
+    return [_asked(name) for name in names]
+
+
+def _known(metric: "str | AttentionMetric") -> "AttentionMetric":
+    return _asked(metric) if isinstance(metric, str) else metric
+
+
+def _asked(text: str) -> "AttentionMetric":
+    name, *settings = text.split(":")
+    metric = ATTENTION_METRICS.get(name)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        metric = metric.set(**{key: _read(metric.name, key, value, metric.parameters.get(key))})
+    return metric
+
+
+def _read(metric: str, key: str, value: str, default: Any) -> Any:
+    kind: Any = type(default)
+    try:
+        if kind is tuple:
+            return tuple(int(part) for part in value.split("+") if part)
+        return value == "true" if kind is bool else value if default is None else kind(value)
+    except ValueError:
+        raise ValueError(f"{metric}:{key}={value} is not a value like {default!r}.") from None

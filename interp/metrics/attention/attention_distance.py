@@ -1,0 +1,37 @@
+"""How far back a head looks: the mean distance from query to key, weighted by attention, in tokens.
+
+0 for a head that looks at itself, t/2 for row t of a uniform causal head. It grows with the position of the row and with the length of
+the text, and a head parked on the first token has the largest distance there is: compare heads on one set of texts, and leave sinks out
+with ``exclude`` (positions whose weight is dropped before the row is normalised again; rows that look nowhere else have no number).
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _distance(rows: Rows, exclude: tuple[int, ...]) -> Tensor:
+    if not exclude:
+        return rows.distance
+    kept = ~torch.isin(rows.key_positions, torch.tensor(exclude, device=rows.pattern.device))
+    gap = (rows.query_positions[:, :, None] - rows.key_positions[:, None]).abs()
+    if rows.causal:
+        far = rows.query_positions[:, None] * rows.expect(kept) - rows.expect(kept * rows.key_positions)
+    else:
+        far = (rows.pattern * (gap * kept[:, None])[:, None]).sum(-1)
+    mass = rows.expect(kept)
+    return torch.where(mass > 1e-6, far / mass, torch.nan)
+
+
+attention_distance = AttentionMetric(
+    name="attention_distance",
+    axis="query",
+    unit="tokens",
+    bounds=(0.0, None),
+    function=_distance,
+    paper="arXiv 2510.13554 §3 (average backward distance)",
+    parameters={"exclude": ()},
+    undefined="a row that looks at excluded positions alone has no distance",
+)

@@ -1,0 +1,18 @@
+"""How spread a row is: the Shannon entropy of its weights in nats, 0 for one key, ln(t+1) for row t of a uniform causal head."""
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _entropy(rows: Rows):
+    return rows.entropy
+
+
+entropy = AttentionMetric(
+    name="entropy",
+    axis="query",
+    unit="nats",
+    bounds=(0.0, None),
+    function=_entropy,
+    paper="Shannon 1948; for attention arXiv 1906.04284",
+)
