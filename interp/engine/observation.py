@@ -40,7 +40,8 @@ class AttentionMetric:
     ``axis`` says what ``function(rows, **parameters)`` returns. ``query``: one number for each row, [batch head query], NaN where a row has
     none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to [batch head axis]; the
     value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of ``rows.keys``, other axes (``hop``,
-    ``head`` ...) are small tables of their own. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is no
+    ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)`` may turn the finished table
+    [n_layers batch head axis] into another. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is no
     number; ``needs`` names what the texts must have (``tokens``, ``grid``). ``per_head`` turns [n_layers batch head axis] into
     [n_layers head]; by default the mean over all rows or columns that have a number.
     """
@@ -56,6 +57,7 @@ class AttentionMetric:
     needs: tuple[str, ...] = ("tokens",)
     whole: bool = False
     per_head: Callable[[Tensor], Tensor] | None = None
+    finish: Callable[..., Tensor] | None = None
 
     def set(self, **parameters: Any) -> AttentionMetric:
         """The same metric with other parameters. Raises LookupError for a name it does not have."""
@@ -247,7 +249,7 @@ class Watch:
                 table = torch.where(count > 0, table / count, torch.nan)
                 if metric.axis == "key":
                     table = table.masked_fill(~self.prompts.real[None, :, None], torch.nan)
-            values[metric.name] = table
+            values[metric.name] = metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
         words = tuple(tuple(self._words(row)) for row in self.prompts.tokens.tolist())
         record = record_of(self.model, interventions=tuple(map(str, self.intervene)))
         return Observation({m.name: m for m in self.metrics}, values, self.prompts, words, record)
