@@ -86,21 +86,14 @@ class Layer:
 
 
 @dataclass(eq=False)
-class Rows:
-    """A block of complete attention rows of one layer: query heads ``heads``, columns ``queries`` and ``keys`` of the texts.
-
-    ``pattern`` [batch head query key] in float32; keys outside ``keys`` have weight 0. Rows of padding are 0. Every property is made
-    when first asked for and shared by all metrics.
-    """
+class Span:
+    """What the blocks of some queries share, whichever heads they hold: columns ``queries`` and ``keys`` of the texts, and which of
+    these keys each query may see (``seen``; None where it is all of them up to itself)."""
 
     layer: Layer
-    heads: slice
     queries: slice
     keys: slice
-    pattern: Float[Tensor, "batch head query key"]
-    seen: Bool[Tensor, "some 1 query key"] | None  # None: every query sees all keys up to itself
-    _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
-    _log_sum: Tensor | None = None
+    seen: Bool[Tensor, "some 1 query key"] | None
 
     @property
     def prompts(self) -> Prompts:
@@ -127,20 +120,61 @@ class Rows:
         return self.prompts.positions[:, self.keys]
 
     @cached_property
+    def back(self) -> Float[Tensor, "query key"]:
+        """How far back each key lies from each query, in tokens, [query key]; negative for later keys."""
+        query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
+        return query[:, None] - torch.arange(self.keys.start, self.keys.stop, device=query.device)
+
+    @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
         """Which keys each query may see, [batch or 1, 1, query, key]."""
-        if self.seen is not None:
-            return self.seen
-        query = torch.arange(self.queries.start, self.queries.stop, device=self.pattern.device)[:, None]
-        key = torch.arange(self.keys.start, self.keys.stop, device=self.pattern.device)
-        return (key <= query)[None, None]
+        return (self.back >= 0)[None, None] if self.seen is None else self.seen
+
+    @cached_property
+    def future(self) -> Bool[Tensor, "query query"]:
+        """Which of as many last keys lie in the future of each query, where nothing but causality hides keys, [query query]."""
+        n = self.queries.stop - self.queries.start
+        return torch.ones(n, n, dtype=torch.bool, device=self.layer.call.q.device).triu(1)
+
+    @cached_property
+    def sees_all(self) -> bool:
+        """Whether every query sees every key of the span."""
+        return bool(self.visible.all())
 
     @cached_property
     def n_visible(self) -> Int[Tensor, "some query"]:
         """How many keys each query may see, [batch or 1, query]."""
-        if self.seen is None:
-            return torch.arange(self.queries.start, self.queries.stop, device=self.pattern.device)[None] + 1
-        return self.seen[:, 0].sum(-1)
+        return self.visible.sum(-1)[:, 0]
+
+    @cached_property
+    def n_seeing(self) -> Int[Tensor, "some key"]:
+        """How many of these queries, padding not counted, see each key, [batch or 1, key]."""
+        seen = self.visible[:, 0]
+        return (seen & self.real[:, :, None] if self.prompts.padded else seen).sum(1)
+
+    def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
+        """Token ids at some columns of the texts, [batch some]."""
+        return self.prompts.tokens[:, where]
+
+
+@dataclass(eq=False)
+class Rows:
+    """A block of complete attention rows of one layer, of query heads ``heads``.
+
+    ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Every property is made
+    when first asked for and shared by all metrics; those of the ``span`` are shared by all heads, and can be asked of the rows as well.
+    """
+
+    span: Span
+    heads: slice
+    pattern: Float[Tensor, "batch head query key"]
+    _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
+    _log_sum: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.span, name)
 
     @cached_property
     def entropy(self) -> Float[Tensor, "batch head query"]:
@@ -151,25 +185,18 @@ class Rows:
         return (self._log_sum - spent.mul_(self.pattern).sum(-1)).clamp_(min=0)
 
     @cached_property
-    def mean_key(self) -> Float[Tensor, "batch head query"]:
-        """Mean position of the keys, weighted by attention, [batch head query]."""
-        return self.expect(self.key_positions)
-
-    @cached_property
     def distance(self) -> Float[Tensor, "batch head query"]:
         """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
-        if self.causal:
-            return (self.query_positions[:, None] - self.mean_key).clamp_(min=0)
-        return (self.pattern * (self.query_positions[:, None, :, None] - self.key_positions[:, None, None]).abs()).sum(-1)
+        if not self.causal:
+            return (self.pattern * self.back.abs()).sum(-1)
+        from_last = self.back[-1]  # the exact way would be back * pattern; counting from the block's last query costs one product
+        offset = torch.arange(len(self.back) - 1, -1, -1, device=self.pattern.device)
+        return ((self.pattern @ from_last) - offset).clamp_(min=0)
 
     def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
         column = values.to(self.pattern)[..., None]
         return (self.pattern @ (column[:, None] if values.dim() == 2 else column))[..., 0]
-
-    def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
-        """Token ids at some columns of the texts, [batch some]."""
-        return self.prompts.tokens[:, where]
 
 
 def read_rows(
@@ -190,23 +217,27 @@ def read_rows(
     z = call.v.new_empty((*call.q.shape[:3], call.v.shape[-1]))
     edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
     index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
-    for heads, queries, keys, seen in blocks(call, block, whole):
-        found = _rows(layer, heads, queries, keys, seen, edits, index)
-        z[:, heads, queries] = _moved(call, found, keys)
-        for intervention, head in edits:
-            if intervention.site == "z" and heads.start <= head.head < heads.stop:
-                old = z[:, head.head, queries]
-                z[:, head.head, queries] = _changed(found, old, intervention, head, index)
-        if read is not None:
-            read(found)
+    for queries, keys, seen, groups in blocks(call, block, whole):
+        columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
+        span = Span(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), seen)
+        for heads in groups:
+            found = _rows(span, heads, queries, keys, edits, index)
+            z[:, heads, queries] = _moved(call, found, keys)
+            for intervention, head in edits:
+                if intervention.site == "z" and heads.start <= head.head < heads.stop:
+                    old = z[:, head.head, queries]
+                    z[:, head.head, queries] = _changed(found, old, intervention, head, index)
+            if read is not None:
+                read(found)
     return z
 
 
-def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice, slice, slice, Tensor | None]]:
-    """How a call is cut: heads, queries, the keys that these may see, and which of them each does (None for plain causal rows)."""
+def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
+    """How a call is cut: queries, the keys that these may see, which of them each does (None for plain causal rows), and groups of
+    heads for which the rows are made at once."""
     batch, n_heads, n_queries, _ = call.q.shape
-    n_keys, group = call.k.shape[2], n_heads if whole else call.group_size
-    step = max(1, min(n_queries, block // (batch * group * n_keys)))
+    n_keys, least = call.k.shape[2], n_heads if whole else call.group_size
+    step = max(1, min(n_queries, block // (batch * least * n_keys)))
     for first in range(0, n_queries, step):
         queries = slice(first, min(first + step, n_queries))
         seen, keys = None, slice(0, n_keys)
@@ -217,32 +248,21 @@ def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice,
             some = seen.flatten(0, 2).any(0).nonzero()
             keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
             seen = seen[..., keys]
-        width = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
-        together = n_heads if whole else min(n_heads, max(group, block // width // group * group))
-        for head in range(0, n_heads, together):
-            yield slice(head, min(head + together, n_heads)), queries, keys, seen
+        weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
+        together = max(least, block // weights // least * least)
+        yield queries, keys, seen, [slice(h, min(h + together, n_heads)) for h in range(0, n_heads, together)]
 
 
 def _rows(
-    layer: Layer,
-    heads: slice,
-    queries: slice,
-    keys: slice,
-    seen: Tensor | None,
-    edits: list[tuple[Intervention, Head]],
-    index: Tensor,
+    span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor
 ) -> Rows:
-    call = layer.call
-    scores = call.scores(heads, queries, keys)
-    n = queries.stop - queries.start
-    if seen is None:  # only the last n keys can lie in the future of one of these queries
-        late = torch.ones(n, n, dtype=torch.bool, device=scores.device).triu(1)
-        scores[..., -n:].masked_fill_(late, UNSEEN)
-    elif not bool(seen.all()):
-        scores.masked_fill_(~seen, UNSEEN)
-    place = (slice(layer.first_query + queries.start, layer.first_query + queries.stop),)
-    place += (slice(call.first_key + keys.start, call.first_key + keys.stop),)
-    found = Rows(layer, heads, *place, scores, seen)
+    scores = span.layer.call.scores(heads, queries, keys)
+    if span.seen is None:  # only the last n keys can lie in the future of one of these queries
+        n = queries.stop - queries.start
+        scores[..., -n:].masked_fill_(span.future, UNSEEN)
+    elif not span.sees_all:
+        scores.masked_fill_(~span.seen, UNSEEN)
+    found = Rows(span, heads, scores)
     here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
     for intervention, head in here:
         if intervention.site == "scores":
@@ -258,7 +278,7 @@ def _rows(
             own = pattern[:, head.head - heads.start]
             own.copy_(_changed(found, own, intervention, head, index))
             found._shifted = None
-    if layer.prompts.padded:
+    if span.prompts.padded:
         pattern.mul_(found.real[:, None, :, None])
     return found
 

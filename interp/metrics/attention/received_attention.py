@@ -10,8 +10,7 @@ from interp.engine.rows import Rows
 
 
 def _received(rows: Rows) -> tuple[Tensor, Tensor]:
-    seen = rows.visible & rows.real[:, None, :, None]
-    return rows.pattern.sum(2), seen.sum(2).float()
+    return rows.pattern.sum(2), rows.n_seeing[:, None].float()
 
 
 received_attention = AttentionMetric(
