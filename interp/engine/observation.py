@@ -178,27 +178,63 @@ def observing(
         yield watch
 
 
+class Tables:
+    """What the metrics have made of the rows read so far."""
+
+    def __init__(self, metrics: Sequence[AttentionMetric], prompts: Prompts, n_layers: int, n_heads: int) -> None:
+        names = [m.name for m in metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is asked for twice.")
+        self.metrics, self.prompts = list(metrics), prompts
+        self.whole = any(m.whole for m in metrics)
+        self._shape = (n_layers, len(prompts.real), n_heads)
+        self._values: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Reads a block."""
+        for metric in self.metrics:
+            found = metric.function(rows, **metric.parameters)
+            if metric.axis == "query":
+                found = found.masked_fill(~rows.real[:, None], torch.nan) if self.prompts.padded else found
+                self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
+                continue
+            where = rows.keys if metric.axis == "key" else slice(None)
+            for tables, part in zip((self._values, self._counts), found, strict=True):
+                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
+
+    def finished(self) -> dict[str, Tensor]:
+        """[n_layers batch head axis] of each metric."""
+        return {metric.name: self._finished(metric) for metric in self.metrics}
+
+    def _finished(self, metric: AttentionMetric) -> Tensor:
+        table = self._values[metric.name]
+        if metric.axis != "query":
+            count = self._counts[metric.name]
+            table = torch.where(count > 0, table / count, torch.nan)
+        if metric.axis == "key":
+            table = table.masked_fill(~self.prompts.real[None, :, None], torch.nan)
+        return metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
+
+    def _table(self, tables: dict[str, Tensor], metric: AttentionMetric, part: Tensor, empty: float) -> Tensor:
+        if metric.name not in tables:
+            width = self.prompts.real.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
+            tables[metric.name] = torch.full((*self._shape, width), empty, device=part.device)
+        return tables[metric.name]
+
+
 class Watch:
-    """Rows as they are read, and what the metrics have made of them so far."""
+    """The passes of a model as they are read."""
 
     def __init__(
         self, model: Model, metrics: Sequence[AttentionMetric], prompts: Prompts, intervene: Sequence[Intervention], block: int
     ) -> None:
         if model.hf is None:
-            raise ValueError(
-                f"{model.facts.name} is not a Hugging Face model, and only those hand their attention over to be observed."
-            )
-        names = [m.name for m in metrics]
-        if len(set(names)) != len(names):
-            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is asked for twice.")
-        self.model, self.hf, self.metrics, self.prompts = model, model.hf, list(metrics), prompts
+            raise ValueError(f"{model.facts.name} is not a Hugging Face model, and only those hand their attention over.")
+        self.model, self.hf, self.prompts = model, model.hf, prompts
+        self.tables = Tables(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
         self.intervene, self.block = intervene, block
-        self.whole = any(m.whole for m in metrics)
-        self.layers: dict[int, int] = {}
-        n_layers, n_heads = model.facts.n_layers, model.facts.n_heads
-        self.shape = (n_layers, len(prompts.real), n_heads)
-        self.values: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
+        self._layers: dict[int, int] = {}
 
     def forward(self, **inputs: Any) -> Any:
         """A pass of the model without its head, which no row depends on."""
@@ -206,59 +242,45 @@ class Watch:
         return body(**inputs)
 
     def reader(self, module: nn.Module) -> Callable[[Call], Tensor]:
-        return lambda call: self._read(module, call)
+        """What the engine's attention asks in place of ``module``."""
+        return lambda call: self.read(self.layer(module, call))
 
-    def _read(self, module: nn.Module, call: Call) -> Tensor:
+    def layer(self, module: nn.Module, call: Call) -> Layer:
+        """A call with its place in the model: by the model's layout or, where that is not known, in the order of the calls."""
         layout = self.model.layout
-        place = layout.attentions.index(module) if layout is not None else len(self.layers)
-        index = self.layers.setdefault(id(module), place)
-        if index >= self.shape[0]:
+        place = layout.attentions.index(module) if layout is not None else len(self._layers)
+        index = self._layers.setdefault(id(module), place)
+        if index >= self.model.facts.n_layers:
             raise ValueError(f"{self._name()} has more attention modules than layers: which is which cannot be told.")
-        layer = Layer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
-        return read_rows(layer, self._add, self.intervene, block=self.block, whole=self.whole)
+        return Layer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
 
-    def _add(self, rows: Rows) -> None:
-        for metric in self.metrics:
-            found = metric.function(rows, **metric.parameters)
-            if metric.axis == "query":
-                found = found.masked_fill(~rows.real[:, None], torch.nan) if self.prompts.padded else found
-                self._table(self.values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
-                continue
-            where = rows.keys if metric.axis == "key" else slice(None)
-            for tables, part in zip((self.values, self.counts), found, strict=True):
-                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
+    def read(self, layer: Layer) -> Tensor:
+        """The attention output of a layer, [batch head query d_head], after its rows were read."""
+        return read_rows(layer, self.tables.add, self.intervene, block=self.block, whole=self.tables.whole)
 
-    def _table(self, tables: dict[str, Tensor], metric: AttentionMetric, part: Tensor, empty: float) -> Tensor:
-        if metric.name not in tables:
-            width = self.prompts.real.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
-            tables[metric.name] = torch.full((*self.shape, width), empty, device=part.device)
-        return tables[metric.name]
+    def check_complete(self) -> None:
+        """Raises ValueError when the model did not hand over the attention of every layer."""
+        if len(self._layers) != self.model.facts.n_layers:
+            raise ValueError(
+                f"{self._name()} hands over the attention of {len(self._layers)} of its {self.model.facts.n_layers} layers, so that it "
+                f"cannot be observed: its code does not use transformers' attention interface."
+            )
 
     def result(self) -> Observation:
-        """What was read so far. Raises ValueError when the model did not hand over the attention of every layer."""
-        if len(self.layers) != self.shape[0]:
-            raise ValueError(
-                f"{self._name()} hands over the attention of {len(self.layers)} of its {self.shape[0]} layers, so that it cannot be "
-                f"observed: its code does not use transformers' attention interface."
-            )
-        values = {}
-        for metric in self.metrics:
-            table = self.values[metric.name]
-            if metric.axis != "query":
-                count = self.counts[metric.name]
-                table = torch.where(count > 0, table / count, torch.nan)
-                if metric.axis == "key":
-                    table = table.masked_fill(~self.prompts.real[None, :, None], torch.nan)
-            values[metric.name] = metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
-        words = tuple(tuple(self._words(row)) for row in self.prompts.tokens.tolist())
-        record = record_of(self.model, interventions=tuple(map(str, self.intervene)))
-        return Observation({m.name: m for m in self.metrics}, values, self.prompts, words, record)
-
-    def _words(self, ids: list[int]) -> list[str]:
-        return self.model.to_words(ids) if self.model.tokenizer is not None else [str(i) for i in ids]
+        """What was read so far. Raises ValueError as ``check_complete`` does."""
+        self.check_complete()
+        tables, record = self.tables, record_of(self.model, interventions=tuple(map(str, self.intervene)))
+        words = words_of(self.model, self.prompts)
+        return Observation({m.name: m for m in tables.metrics}, tables.finished(), self.prompts, words, record)
 
     def _name(self) -> str:
         return f"{self.model.facts.name} ({self.model.facts.architecture})"
+
+
+def words_of(model: Model, prompts: Prompts) -> tuple[tuple[str, ...], ...]:
+    """The tokens as text, or their ids where there is no tokenizer."""
+    rows = prompts.tokens.tolist()
+    return tuple(tuple(model.to_words(row) if model.tokenizer is not None else map(str, row)) for row in rows)
 
 
 def read_prompts(

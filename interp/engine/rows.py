@@ -77,6 +77,8 @@ class Layer:
         from interp.engine.restart import output_rows
 
         call, norms = self.call, []
+        if not call.v.shape[-1]:
+            raise ValueError("What heads move is not known here: only queries and keys are cached. Observe the model instead.")
         for head in range(call.q.shape[1]):
             value = call.head_value(head).float()
             if self.output is not None:
@@ -189,7 +191,9 @@ class Rows:
         """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
         if not self.causal:
             return (self.pattern * self.back.abs()).sum(-1)
-        from_last = self.back[-1]  # the exact way would be back * pattern; counting from the block's last query costs one product
+        from_last = self.back[
+            -1
+        ]  # the exact way would be back * pattern; counting from the block's last query costs one product
         offset = torch.arange(len(self.back) - 1, -1, -1, device=self.pattern.device)
         return ((self.pattern @ from_last) - offset).clamp_(min=0)
 
@@ -253,9 +257,7 @@ def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice,
         yield queries, keys, seen, [slice(h, min(h + together, n_heads)) for h in range(0, n_heads, together)]
 
 
-def _rows(
-    span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor
-) -> Rows:
+def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor) -> Rows:
     scores = span.layer.call.scores(heads, queries, keys)
     if span.seen is None:  # only the last n keys can lie in the future of one of these queries
         n = queries.stop - queries.start
