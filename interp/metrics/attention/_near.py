@@ -1,0 +1,23 @@
+"""Weights near the diagonal, read from the few columns that hold them."""
+
+import torch
+from torch import Tensor
+
+from interp.engine.rows import Rows
+
+
+def weight_back(rows: Rows, back: int) -> Tensor:
+    """Weight of the key ``back`` tokens before each query, [batch head query]; 0 where there is none."""
+    query = torch.arange(rows.queries.start, rows.queries.stop, device=rows.pattern.device)
+    key = query - back - rows.keys.start
+    width = rows.pattern.shape[-1]
+    found = rows.pattern[:, :, query - rows.queries.start, key.clamp(0, width - 1)]
+    return found.masked_fill((key < 0) | (key >= width), 0.0)
+
+
+def mass_within(rows: Rows, window: int) -> Tensor:
+    """Mass on the ``window`` nearest keys, the query's own included, [batch head query]; on both sides where rows look ahead."""
+    first = max(rows.queries.start - window + 1, rows.keys.start) - rows.keys.start
+    last = min(rows.queries.stop + window - 1, rows.keys.stop) - rows.keys.start
+    near = rows.back[:, first:last].abs() < window
+    return (rows.pattern[..., first:last] * near.float()).sum(-1)

@@ -1,0 +1,34 @@
+"""Keys that stand at, or after, an earlier occurrence of a query's token: found once for all heads of a span."""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from interp.engine.rows import Rows, Span
+
+_FOUND: WeakKeyDictionary[Span, dict[int, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+
+
+def mass_after_repeats(rows: Rows, after: int, pattern: Tensor) -> Tensor:
+    """Mass of ``pattern`` on the keys ``after`` places behind an earlier occurrence of the query's token, [batch head query].
+
+    NaN where the query sees no such key. Raises ValueError for images.
+    """
+    found = _FOUND.setdefault(rows.span, {})
+    if after not in found:
+        found[after] = _keys_after_repeats(rows.span, after)
+    keys, some = found[after]
+    return (pattern * keys[:, None]).sum(-1).masked_fill(~some[:, None], torch.nan)
+
+
+def _keys_after_repeats(span: Span, after: int) -> tuple[Tensor, Tensor]:
+    """Which keys those are, [batch query key], as 1 and 0; and which queries have any, [batch query]."""
+    if span.prompts.grid is not None:
+        raise ValueError(
+            "Repeated tokens were asked for, and these prompts are images, whose patches have no token: give text."
+        )
+    column = torch.arange(span.keys.start, span.keys.stop, device=span.prompts.tokens.device) - after
+    same = span.tokens(span.queries)[:, :, None] == span.prompts.tokens[:, None, column.clamp(min=0)]
+    same &= (span.key_positions >= after)[:, None] & (span.back + after > 0) & span.visible[:, 0]
+    return same.float(), same.any(-1)

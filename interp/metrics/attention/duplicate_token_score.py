@@ -1,0 +1,25 @@
+"""How much a token looks at earlier occurrences of itself: the mass on all earlier keys that hold the same token.
+
+Only rows that see such a key have a number, so that a text with few repeats gives a mean over few rows, not a low one.
+"""
+
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+from interp.metrics.attention._repeats import mass_after_repeats
+
+
+def _duplicate(rows: Rows) -> Tensor:
+    return mass_after_repeats(rows, 0, rows.pattern)
+
+
+duplicate_token_score = AttentionMetric(
+    name="duplicate_token_score",
+    axis="query",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_duplicate,
+    paper="arXiv 2211.00593",
+    undefined="the row sees no earlier key with its token",
+)

@@ -1,0 +1,23 @@
+"""How much a token looks at the one before it. Near 1 for the heads that induction heads read from."""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+from interp.metrics.attention._near import weight_back
+
+
+def _previous(rows: Rows) -> Tensor:
+    return weight_back(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)
+
+
+prev_token_score = AttentionMetric(
+    name="prev_token_score",
+    axis="query",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_previous,
+    paper="arXiv 2209.11895",
+    undefined="the first token has none before it",
+)

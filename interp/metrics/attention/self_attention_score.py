@@ -1,0 +1,21 @@
+"""How much a token looks at itself: the weight of the diagonal. 1 for the first token of a causal text, which sees nothing else."""
+
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+from interp.metrics.attention._near import weight_back
+
+
+def _self(rows: Rows) -> Tensor:
+    return weight_back(rows, 0)
+
+
+self_attention_score = AttentionMetric(
+    name="self_attention_score",
+    axis="query",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_self,
+    paper="HeadVis, transformer-circuits.pub/2026/headvis",
+)
