@@ -1,0 +1,66 @@
+"""How alike the heads of a layer look: the similarity of the rows of every two of them, averaged over rows; 1 for a head with itself.
+
+``cosine`` is that of the weights; ``jensen_shannon`` is 1 minus the Jensen-Shannon distance in bits, which takes a pass over the rows
+for every pair. Both are 0 for heads that never look at the same key, and near 1 for any two heads that are parked on the same sink.
+Rows that see one key are left out: there all heads look alike. As a number for each head it is the mean over the other heads of the
+layer: how far they could stand in for it.
+"""
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _similarity(rows: Rows, measure: str) -> tuple[Tensor, Tensor]:
+    if measure not in MEASURES:
+        raise ValueError(f"head_similarity has no measure={measure!r}. There are: {', '.join(MEASURES)}.")
+    counted = (rows.n_visible > 1) & rows.real
+    return MEASURES[measure](rows.pattern, counted.float()), counted.sum(-1)[:, None, None].float()
+
+
+def _cosine(pattern: Tensor, counted: Tensor) -> Tensor:
+    by_row = pattern.transpose(1, 2)
+    products = by_row @ by_row.mT
+    lengths = products.diagonal(dim1=-2, dim2=-1).sqrt()
+    cosines = products / (lengths[..., None] * lengths[..., None, :])
+    return torch.where(counted[..., None, None] > 0, cosines, 0).sum(1)
+
+
+def _jensen_shannon(pattern: Tensor, counted: Tensor) -> Tensor:
+    n_heads, pattern = pattern.shape[1], pattern.double()  # the distance is a root: in float32 it would be wrong by 3e-4 near 0
+    found = counted.sum(-1)[:, None, None].repeat(1, n_heads, n_heads)
+    own = torch.xlogy(pattern, pattern).sum(-1)
+    for one in range(n_heads):
+        for other in range(one + 1, n_heads):
+            middle = (pattern[:, one] + pattern[:, other]) / 2
+            divergence = (own[:, one] + own[:, other]) / 2 - torch.xlogy(middle, middle).sum(-1)
+            distance = (divergence.clamp(min=0) / log(2)).sqrt()
+            found[:, one, other] = found[:, other, one] = ((1 - distance) * counted).sum(-1)
+    return found
+
+
+MEASURES = {"cosine": _cosine, "jensen_shannon": _jensen_shannon}
+
+
+def _mean_over_others(table: Tensor) -> Tensor:
+    n_heads = table.shape[-1]
+    others = table.masked_fill(torch.eye(n_heads, dtype=torch.bool, device=table.device), torch.nan)
+    return others.double().nanmean((1, 3))
+
+
+head_similarity = AttentionMetric(
+    name="head_similarity",
+    axis="head",
+    unit="similarity",
+    bounds=(0.0, 1.0),
+    function=_similarity,
+    paper="arXiv 1906.04341 §6 (Jensen-Shannon between heads)",
+    parameters={"measure": "cosine"},
+    undefined="a text of one token, or a layer of one head, has nothing to compare",
+    whole=True,
+    per_head=_mean_over_others,
+)
