@@ -1,0 +1,25 @@
+"""How few keys a row looks at: the sum of its squared weights (Herfindahl index), 1 for one key, 1/n for n keys alike.
+
+Its inverse is an effective number of keys. The paper's concentration of a head is the Frobenius norm of its map, which is the root of
+the sum of this number over all rows and grows with the text; the mean over rows does not.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _concentration(rows: Rows) -> Tensor:
+    return torch.linalg.vector_norm(rows.pattern, dim=-1).square()
+
+
+concentration = AttentionMetric(
+    name="concentration",
+    axis="query",
+    unit="weight²",
+    bounds=(0.0, 1.0),
+    function=_concentration,
+    paper="arXiv 2510.11602 (Frobenius norm of a head's map)",
+)

@@ -1,0 +1,26 @@
+"""How much the distance varies within a row: the variance of |query - key| under the row's weights, in tokens squared.
+
+0 for a head that looks at one key, however far; (n^2 - 1) / 12 for a uniform row of n keys. HeadVis's number of this name pools all rows
+of a head: by the law of total variance it is the mean of this one plus the variance of ``attention_distance`` over the rows.
+"""
+
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _variance(rows: Rows) -> Tensor:
+    distance = rows.back if rows.causal else rows.back.abs()
+    # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has a variance of 1 and squares of 1e9.
+    return (distance - rows.distance[..., None]).square_().mul_(rows.pattern).sum(-1)
+
+
+qk_distance_variance = AttentionMetric(
+    name="qk_distance_variance",
+    axis="query",
+    unit="tokens²",
+    bounds=(0.0, None),
+    function=_variance,
+    paper="HeadVis, transformer-circuits.pub/2026/headvis",
+)
