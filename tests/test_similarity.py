@@ -5,11 +5,17 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
+from interp.engine.bank import output_weights
 from interp.heads import Head
-from interp.metrics import observe_attention
+from interp.metrics import cluster_heads, observe_attention, output_similarity, pattern_similarity
 from interp.metrics.attention import attention_metrics
+from interp.metrics.similarity import HeadPairs
+from interp.models import load_toy, wrap_model
+from interp.models.model import Model
+from interp.records import RunRecord
 from tests.given_rows import given, heads_of_the_spec, padded, random_pattern, unpadded
-from tests.tiny_models import TINY, tiny, tiny_tokens
+from tests.sweep_cases import random_task
+from tests.tiny_models import TINY, tiny, tiny_hf, tiny_tokens
 
 CASES = {
     "causal": (unpadded(2, 7), True, None),
@@ -90,7 +96,7 @@ def test_similarity_without_anything_to_compare_has_no_number():
 
 
 def test_an_unknown_measure_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match="no measure='hellinger'. There are: cosine, jensen_shannon"):
+    with pytest.raises(ValueError, match=r"no measure='hellinger'\. There are: cosine, jensen_shannon"):
         given(heads_of_the_spec(), "head_similarity:measure=hellinger")
 
 
@@ -132,3 +138,175 @@ def test_norm_of_what_a_model_head_writes_equals_that_of_its_z_through_the_outpu
     found = observe_attention(model, tokens, [summed], block=100)["moved_norm"]
     torch.testing.assert_close(found, written, atol=1e-5 * float(1 + written.max()), rtol=1e-5)
     assert (observe_attention(model, tokens, [parts])["moved_norm"] >= found - 1e-4).all()
+
+
+def written(model, texts):
+    """What each head writes at every position of all texts, through the bridge in float64, [n_layers pos head d_model]."""
+    parts = []
+    for tokens in texts:
+        _, cache = model.bridge.run_with_cache(torch.tensor([tokens], device=model.device))
+        z = torch.stack([cache[f"blocks.{layer}.attn.hook_z"][0] for layer in range(model.facts.n_layers)])
+        w_o = torch.stack([model.bridge.blocks[layer].attn.W_O for layer in range(model.facts.n_layers)])
+        parts.append(torch.einsum("lphd,lhdm->lphm", z.double(), w_o.double()))
+    return torch.cat(parts, 1)
+
+
+def unbiased_cka(x, y):
+    """From the two kernels, with Song et al.'s unbiased estimator as it is written there."""
+    n, one = len(x), torch.ones(len(x), dtype=torch.double)
+
+    def hsic(k, m):
+        k, m = (a - a.diag().diag() for a in (k, m))
+        total = (k @ m).trace() + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)
+        return total / (n * (n - 3))
+
+    kernels = [a @ a.T for a in (x, y)]
+    return hsic(*kernels) / (hsic(kernels[0], kernels[0]) * hsic(kernels[1], kernels[1])) ** 0.5
+
+
+def mean_cosine(x, y):
+    return torch.nn.functional.cosine_similarity(x, y, dim=-1).mean()
+
+
+@pytest.mark.parametrize("measure", ["cka", "cosine"])
+@pytest.mark.parametrize("name", TINY)
+def test_output_similarity_equals_the_definition_on_what_heads_write(name, measure):
+    model, task = tiny(name), random_task()
+    found = output_similarity(model, task, measure)
+    outputs = written(model, [e.clean for e in task])
+    define = {"cka": unbiased_cka, "cosine": mean_cosine}[measure]
+    heads = model.facts.heads()
+    for one, other in [(a, b) for a in heads[::5] for b in heads[::3]]:
+        expected = define(outputs[one.layer][:, one.head], outputs[other.layer][:, other.head])
+        assert found[one, other] == pytest.approx(float(expected), abs=2e-5)
+
+
+def test_texts_of_different_lengths_are_compared_over_all_their_positions(llama):
+    texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (5, 9, 13)]
+    found, outputs = output_similarity(llama, texts, "cosine"), written(llama, texts)
+    assert found[Head(0, 1), Head(2, 4)] == pytest.approx(float(mean_cosine(outputs[0][:, 1], outputs[2][:, 4])), abs=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["cka", "cosine"])
+def test_a_model_without_a_known_layout_gives_the_same_similarity(llama, measure):
+    blind = Model(llama.facts, llama.tokenizer, llama.hf, None, llama.bridge)
+    found, plain = (output_similarity(m, random_task(), measure).values for m in (blind, llama))
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+
+
+def with_copies(name="llama"):
+    """A model whose heads L1H1 = L1H3 (same key/value head, query and output), L1H4 writes as L1H5 in another basis, and L2H0 nothing."""
+    hf = tiny_hf(name)
+    turn = torch.linalg.qr(torch.randn(60, 60, generator=torch.Generator().manual_seed(3))).Q
+    with torch.no_grad():
+        layer = hf.model.layers[1].self_attn
+        q, o = layer.q_proj.weight.view(6, 8, 60), layer.o_proj.weight.view(60, 6, 8)
+        q[0], o[:, 0] = q[2], o[:, 2]
+        q[4], o[:, 4] = q[5], turn @ o[:, 5] * 3
+        hf.model.layers[2].self_attn.o_proj.weight.view(60, 6, 8)[:, 0] = 0
+    return wrap_model(hf, name="copies")
+
+
+def test_planted_copies_are_found_by_both_measures_and_turned_ones_by_cka_alone():
+    model, task = with_copies(), random_task(9, 5)
+    cka, cosine = (output_similarity(model, task, measure) for measure in ("cka", "cosine"))
+    copies, turned = (Head(1, 0), Head(1, 2)), (Head(1, 4), Head(1, 5))
+    for found in (cka, cosine):
+        assert found[copies] == pytest.approx(1, abs=1e-4)
+        assert found[copies] == found[copies[::-1]]
+        assert all(found[head, head] == pytest.approx(1, abs=1e-4) for head in model.facts.heads() if head != Head(2, 0))
+    assert cka[turned] == pytest.approx(1, abs=1e-4) and cosine[turned] < 0.5
+    rest = [cka[a, b] for a in model.facts.heads() for b in model.facts.heads() if a < b and (a, b) not in (copies, turned)]
+    assert np.nanmax(rest) < 0.98
+    silent = [(cka[Head(2, 0), h], cosine[Head(2, 0), h]) for h in model.facts.heads()]
+    assert np.isnan(silent).all()
+    clusters = cluster_heads(cka, at_least=0.98)
+    together = [{h for h in model.facts.heads() if clusters[h] == n} for n in range(2)]
+    assert together == [set(copies), set(turned)]
+    assert len(np.unique(clusters.values)) == 16  # the other 14 heads are alone, the silent one too
+
+
+def test_cka_of_unrelated_heads_is_0_in_the_mean_at_few_positions(llama, monkeypatch):
+    """Plain linear CKA of independent 8-dimensional outputs at 11 positions is 0.41 in the mean."""
+    from interp.engine import bank
+
+    draw, found = torch.Generator().manual_seed(0), []
+    for _ in range(40):
+        z = {0: torch.randn(3, 11, 6, 8, generator=draw)}
+        monkeypatch.setattr(bank, "z_bank", lambda model, task, z=z: bank.ZBank(z))
+        values = output_similarity(llama, random_task(1, 0), "cka").values
+        found.append(values[0, :, 1].mean())  # heads of the lowest layer against those of the next
+    assert abs(np.mean(found)) < 4 * np.std(found) / 40**0.5 and np.std(found) < 0.2
+
+
+def test_permuting_heads_of_a_model_permutes_their_similarity_and_clusters():
+    order = [3, 4, 5, 0, 1, 2]  # whole groups, so that key/value heads move along
+    plain, moved = with_copies(), with_copies()
+    layer = moved.hf.model.layers[1].self_attn
+    with torch.no_grad():
+        for projection, heads, by in ((layer.q_proj, 6, order), (layer.k_proj, 2, [1, 0]), (layer.v_proj, 2, [1, 0])):
+            projection.weight.copy_(projection.weight.view(heads, 8, 60)[by].reshape(-1, 60))
+        layer.o_proj.weight.copy_(layer.o_proj.weight.view(60, 6, 8)[:, order].reshape(60, -1))
+    before, after = (output_similarity(m, random_task(9, 5)) for m in (plain, moved))
+    np.testing.assert_allclose(after.values[1][:, 1], before.values[1][order][:, 1][:, order], atol=1e-4)
+    clusters = [cluster_heads(p, at_least=0.98).values[1] for p in (before, after)]
+    groups = [{frozenset(np.flatnonzero(c == n).tolist()) for n in c} for c in clusters]
+    assert groups[1] == {frozenset(order.index(h) for h in group) for group in groups[0]}
+    assert {frozenset({0, 2}), frozenset({4, 5})} < groups[0]
+
+
+def pairs_of(table, n_layers=1):
+    table = np.asarray(table, float)
+    values = table.reshape(n_layers, -1, n_layers, len(table) // n_layers)
+    return HeadPairs("given", values, "similarity", (-1.0, 1.0), RunRecord("m", "", ""))
+
+
+def test_clusters_by_hand():
+    """0-1 at 0.9 join first; 2 is 0.7 to 0 and 0.5 to 1, in the mean 0.6; 3-4 at 0.8; the rest is 0."""
+    table = np.eye(6)
+    for a, b, value in ((0, 1, 0.9), (0, 2, 0.7), (1, 2, 0.5), (3, 4, 0.8)):
+        table[a, b] = table[b, a] = value
+    labels = {at: cluster_heads(pairs_of(table), at_least=at).values[0].tolist() for at in (0.95, 0.85, 0.65, 0.55, 0.0)}
+    assert labels == {
+        0.95: [0, 1, 2, 3, 4, 5],
+        0.85: [0, 0, 1, 2, 3, 4],
+        0.65: [0, 0, 2, 1, 1, 3],
+        0.55: [0, 0, 0, 1, 1, 2],
+        0.0: [0, 0, 0, 0, 0, 0],
+    }
+
+
+def test_heads_that_were_not_compared_are_never_joined():
+    table = np.full((4, 4), np.nan)
+    table[:2, :2] = table[2:, 2:] = 1
+    assert cluster_heads(pairs_of(table, 2), at_least=-0.99).values.tolist() == [[0, 0], [1, 1]]
+    with pytest.raises(ValueError, match="at_least=-1 is not a similarity"):
+        cluster_heads(pairs_of(table, 2), at_least=-1.0)
+    assert cluster_heads(pairs_of([[1.0]])).values.tolist() == [[0]]
+
+
+def test_pattern_similarity_of_an_observation_compares_heads_of_one_layer():
+    pattern = random_pattern(2, 4, unpadded(3, 7))
+    pattern[1, :, 3] = pattern[1, :, 0]
+    observed = given(pattern, "head_similarity")
+    pairs = pattern_similarity(observed)
+    assert np.isnan(pairs.values[0, :, 1]).all() and pairs[Head(1, 0), Head(1, 3)] == pytest.approx(1)
+    assert pairs[Head(0, 1), Head(0, 2)] == pytest.approx(float(observed["head_similarity"][0, :, 1, 2].mean()))
+    table = pairs.to_dataframe()
+    assert len(table) == 12 and table["value"].idxmax() == 8 and set(table["unit"]) == {"similarity"}
+    assert table.loc[8, ["label", "label2", "layer", "head2"]].tolist() == ["L1H0", "L1H3", 1, 3]
+    assert cluster_heads(pairs, at_least=0.99).values.tolist() == [[1, 2, 3, 4], [0, 5, 6, 0]]
+
+
+def test_what_cannot_be_compared_is_refused(llama):
+    with pytest.raises(ValueError, match=r"no measure 'js'\. There are: cka, cosine"):
+        output_similarity(llama, random_task(), "js")
+    with pytest.raises(ValueError, match="needs 4 positions, and the prompts have 3"):
+        output_similarity(llama, [5, 6, 7])
+
+
+def test_output_weights_of_a_toy_are_those_of_its_file(tmp_path):
+    from tests.test_models_toys import BASE, save, toy_weights
+
+    toy = load_toy(save(tmp_path, BASE))
+    torch.testing.assert_close(output_weights(toy, 1), toy_weights(BASE)["blocks.1.attn.W_O"])

@@ -12,6 +12,7 @@ from interp.engine.clean import RoadClosed, clean_run
 from interp.engine.names import hook_name
 from interp.engine.plan import batches
 from interp.engine.positions import touched
+from interp.engine.restart import output_rows
 from interp.heads import Head
 from interp.models.model import Model
 from interp.tasks.task import Example, Task
@@ -34,6 +35,10 @@ class ZBank:
         found = [self._z[row][head.layer, at, head.head] for row, at in zip(rows.tolist(), where, strict=True)]
         return torch.stack(found).to(positions.device)
 
+    def layer(self, layer: int) -> Float[Tensor, "pos head d_head"]:
+        """z of all heads of a layer at every position of every example, in order, [pos head d_head]."""
+        return torch.cat([self._z[row][layer] for row in sorted(self._z)])
+
     def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
         total, count = torch.zeros(()), 0
@@ -51,6 +56,14 @@ def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
         z = _all_z(model, [examples[r] for r in rows])
         kept.update({row: z[:, i] for i, row in enumerate(rows)})
     return ZBank(kept)
+
+
+def output_weights(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
+    """W_O of a layer, through which each head writes its z to the residual, [head d_head d_model]."""
+    if model.layout is None:
+        return model.bridge.blocks[layer].attn.W_O
+    width = model.facts.d_head
+    return torch.stack([output_rows(model.layout.outputs[layer], head, width) for head in range(model.facts.n_heads)])
 
 
 def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:

@@ -12,6 +12,13 @@ _HOMES = {
     "agreement": "interp.metrics.importance",
     "head_scores": "interp.metrics.importance",
     "head_table": "interp.metrics.importance",
+    "PreplanAnchors": "interp.metrics.preplan",
+    "preplan_and_anchors": "interp.metrics.preplan",
+    "split_heads": "interp.metrics.preplan",
+    "HeadPairs": "interp.metrics.similarity",
+    "cluster_heads": "interp.metrics.similarity",
+    "output_similarity": "interp.metrics.similarity",
+    "pattern_similarity": "interp.metrics.similarity",
     "score_task": "interp.metrics.performance",
 }
 __all__ = list(_HOMES)
