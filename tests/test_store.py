@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from interp import files
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import load_scores, open_run, save_scores, save_sweep, start_run
+from interp.store import load_scores, open_run, save_observation, save_scores, save_sweep, start_run
 from tests.sweep_results import FACTS, N_HEADS, N_LAYERS, planted, sweep_result
 
 SPEC = {"model": "toy", "task": "ioi", "heads": [[0, 1], [2, 3]], "seed": 3}
@@ -370,3 +371,107 @@ def test_scores_come_back_equal(tmp_path):
     save_scores(scores, tmp_path / "s")  # the same again changes nothing
     with pytest.raises(ArtefactInvalid, match="another run"):
         save_scores(HeadScores("induction_score", values * 0.5, "attention", (0.0, 1.0), scores.record), tmp_path / "s")
+
+
+def observation(**changes):
+    """Three metrics read from 2 texts of 5 and 3 tokens (padded on the right), 3 layers x 5 heads; the numbers are their own places."""
+    from interp.engine import AttentionMetric, Observation, Prompts
+
+    def metric(name, axis, **fields):
+        return AttentionMetric(name, axis, "nats", (0.0, None), lambda rows: None, "a paper", undefined="a lone row", **fields)
+
+    real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    rows = torch.arange(3 * 2 * 5 * 5, dtype=torch.float32).reshape(3, 2, 5, 5).masked_fill(~real[None, :, None], torch.nan)
+    rows[2, :, 4] = torch.nan
+    metrics = [metric("entropy", "query", parameters={"base": 2}), metric("received", "key"), metric("hops", "hop")]
+    values = {"entropy": rows, "received": rows / 300, "hops": torch.ones(3, 2, 5, 4)} | changes
+    words = (("a", "b", "a", "<b>", "\n"), ("c", "d", "e", "", ""))
+    prompts = Prompts(torch.arange(10).reshape(2, 5), real)
+    return Observation({m.name: m for m in metrics}, values, prompts, words, RunRecord("toy", task="text"))
+
+
+def test_an_observation_comes_back_with_its_heads_tokens_and_arrays(tmp_path):
+    found = observation()
+    run = save_observation(found, FACTS, tmp_path / "run")
+    assert names(tmp_path / "run") == [".lock", "heads.parquet", "run.json", "tokens.parquet", "values.safetensors"]
+    for name in ("entropy", "received"):
+        for own, back in ((found.heads(name), run.scores(name)), (found.tokens(name), run.token_scores(name))):
+            np.testing.assert_array_equal(own.values, back.values)
+            assert (own.name, own.unit, own.bounds, own.record, own.reason) == (
+                back.name,
+                back.unit,
+                back.bounds,
+                back.record,
+                back.reason,
+            )
+        assert run.token_scores(name).tokens == found.words
+    assert run.scores().name == "entropy" and run.scores().record.metric == "entropy(base=2)"
+    assert np.isnan(run.scores()[2, 4])
+    for name, values in run.arrays().items():
+        np.testing.assert_array_equal(values, found[name].numpy())
+    assert set(run.arrays()) == {"entropy", "received", "hops"}
+
+
+def test_tables_of_an_observation_are_long_and_hold_no_padding(tmp_path):
+    run = save_observation(observation(), FACTS, tmp_path)
+    heads, tokens = run.heads(), run.table("tokens")
+    assert list(heads) == ["layer", "head", "kv_head", "label", "metric", "value", "unit"] and len(heads) == 2 * 15
+    assert heads.query("label == 'L1H3'")["kv_head"].tolist() == [1, 1]
+    assert list(tokens) == ["example", "pos", "token", "metric", "value", "unit"] and len(tokens) == 2 * (5 + 3)
+    row = tokens.query("metric == 'entropy' and example == 1 and pos == 2").iloc[0]
+    means = [25 * (2 * layer + 1) + 5 * head + 2 for layer in range(3) for head in range(5) if (layer, head) != (2, 4)]
+    assert row["token"] == "e" and row["value"] == pytest.approx(sum(means) / 14)
+
+
+def test_a_metric_that_is_no_number_a_head_is_kept_as_an_array_and_named_as_missing(tmp_path):
+    run = save_observation(observation(), FACTS, tmp_path)
+    with pytest.raises(LookupError, match=r"heads of .* have no metric 'hops'\. There are: entropy, received"):
+        run.scores("hops")
+    assert run.metrics["hops"]["axis"] == "hop" and run.arrays()["hops"].shape == (3, 2, 5, 4)
+    with pytest.raises(LookupError, match=r"no file of arrays 'other'\. There are: values"):
+        run.arrays("other")
+
+
+def test_another_observation_in_the_folder_is_refused_and_the_same_changes_nothing(tmp_path):
+    save_observation(observation(), FACTS, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    save_observation(observation(), FACTS, tmp_path)
+    with pytest.raises(ArtefactInvalid, match="another run"):
+        save_observation(observation(hops=torch.zeros(3, 2, 5, 4)), FACTS, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_metric_without_any_number_is_stored_with_its_reason(tmp_path):
+    run = save_observation(observation(entropy=torch.full((3, 2, 5, 5), torch.nan)), FACTS, tmp_path)
+    assert np.isnan(run.scores("entropy").values).all() and run.scores("entropy").reason == "a lone row"
+    assert np.isnan(run.token_scores("entropy").values).all()
+
+
+def test_damaged_arrays_are_refused(tmp_path):
+    run = save_observation(observation(), FACTS, tmp_path)
+    path = tmp_path / "values.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(ArtefactInvalid, match="not the file that the run wrote"):
+        run.arrays()
+
+
+def test_scores_without_any_number_come_back_with_their_reason(tmp_path):
+    scores = HeadScores("entropy", np.full((2, 3), np.nan), "nats", (0.0, None), RunRecord("toy"), reason="a lone row")
+    assert load_scores(save_scores(scores, tmp_path)).reason == "a lone row"
+
+
+def test_whether_a_folder_can_be_had_is_known_before_anything_is_computed(tmp_path):
+    from interp.store import finished_run
+
+    assert finished_run(tmp_path / "new", SPEC) is None and not (tmp_path / "new").exists()
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path / "begun", SPEC):
+        raise KeyboardInterrupt
+    assert finished_run(tmp_path / "begun", SPEC) is None
+    work(tmp_path / "done")
+    found = finished_run(tmp_path / "done", SPEC)
+    assert found is not None and len(found.heads()) == 15
+    with pytest.raises(ArtefactInvalid, match="another run"):
+        finished_run(tmp_path / "done", {**SPEC, "seed": 4})
+    (tmp_path / "thesis").write_text("x")
+    with pytest.raises(ArtefactInvalid, match="is a file"):
+        finished_run(tmp_path / "thesis", SPEC)

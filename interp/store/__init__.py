@@ -1,8 +1,20 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
 from interp.store.ledger import Ledger
-from interp.store.runs import Run, Writer, open_run, start_run
+from interp.store.observations import save_observation
+from interp.store.runs import Run, Writer, finished_run, open_run, start_run
 from interp.store.scores import load_scores, save_scores
 from interp.store.sweeps import save_sweep
 
-__all__ = ["Ledger", "Run", "Writer", "load_scores", "open_run", "save_scores", "save_sweep", "start_run"]
+__all__ = [
+    "Ledger",
+    "Run",
+    "Writer",
+    "finished_run",
+    "load_scores",
+    "open_run",
+    "save_observation",
+    "save_scores",
+    "save_sweep",
+    "start_run",
+]

@@ -1,20 +1,22 @@
 """Run directories: started, resumed, finished and opened again.
 
-A run directory holds ``run.json`` (the manifest), one Parquet file a table (``heads``, ``examples`` ...) and, while the run is
-under way, ``units/`` with the work that is done. Tables are published first, then the manifest that names them, then the units go:
-a process killed in between leaves a run that resumes and ends in the same bytes.
+A run directory holds ``run.json`` (the manifest), one Parquet file a table (``heads``, ``examples`` ...), arrays as safetensors and, while
+the run is under way, ``units/`` with the work that is done. Tables are published first, then the manifest that names them, then the
+units go: a process killed in between leaves a run that resumes and ends in the same bytes.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from interp.errors import ArtefactInvalid
 from interp.files import clean, publish, sha256
-from interp.heads import HeadScores
+from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
 from interp.store.ledger import Ledger
@@ -63,12 +65,58 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """A stored table. Raises ArtefactInvalid when it is missing or not the file that the run wrote, LookupError for other names."""
+        return from_parquet(self._read(name, ".parquet", "table"))
+
+    def arrays(self, name: str = "values") -> dict[str, np.ndarray]:
+        """Stored arrays by name: of an observation every metric as it was read, [n_layers batch head axis]. Raises as ``table``."""
+        from safetensors.numpy import load
+
+        return load(self._read(name, ".safetensors", "file of arrays"))
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What is known of each metric of an observation (label, unit, bounds, reason ...), by its name; empty for a sweep."""
+        return self.manifest["details"].get("metrics", {})
+
+    def scores(self, name: str | None = None) -> HeadScores:
+        """One number per head from the ``heads`` table: a metric of an observation or of saved scores (default: the first), the effect of a
+        sweep or any other column of its numbers. Raises LookupError for a name that is not there."""
+        from interp.metrics.importance import head_scores
+
+        shape = self.manifest["details"]["shape"]
+        if not self.metrics:
+            return head_scores(self.heads(), self.record, shape, name or "effect")
+        rows, about, record = self._measured("heads", name)
+        return head_scores(rows, record, shape, "value", tuple(about["bounds"]), about["reason"])
+
+    def token_scores(self, name: str | None = None) -> TokenScores:
+        """A metric of an observation (default: the first that has one number a token) as the mean over all heads, [batch pos]; padding is
+        NaN. Raises LookupError for a metric that is not there."""
+        rows, about, record = self._measured("tokens", name)
+        place = rows["example"].to_numpy(), rows["pos"].to_numpy()
+        size = tuple(int(side.max()) + 1 for side in place)
+        values, words = np.full(size, np.nan), np.full(size, "", dtype=object)
+        values[place], words[place] = rows["value"], rows["token"]
+        facts = {"unit": about["unit"], "bounds": tuple(about["bounds"]), "reason": about["reason"]}
+        return TokenScores(about["name"], values, tuple(map(tuple, words.tolist())), record=record, **facts)
+
+    def _measured(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
+        """The rows of one metric in a table, what is known of it, and its record."""
+        rows = self.table(table)
+        there = set(rows["metric"])
+        known = [metric for metric in self.metrics if metric in there]
+        chosen = name or known[0]
+        if chosen not in known:
+            raise LookupError(f"The {table} of {self.path} have no metric {chosen!r}. There are: {', '.join(known)}.")
+        about = {"name": chosen, **self.metrics[chosen]}
+        return rows.query("metric == @chosen"), about, replace(self.record, metric=about["label"])
+
+    def _read(self, name: str, ending: str, noun: str) -> bytes:
         self._need_finished()
-        files = self.manifest["files"]
-        if (file := f"{name}.parquet") not in files:
-            raise LookupError(
-                f"{self.path} has no table {name!r}. There are: {', '.join(Path(f).stem for f in sorted(files))}."
-            )
+        files, file = self.manifest["files"], f"{name}{ending}"
+        if file not in files:
+            known = ", ".join(Path(other).stem for other in sorted(files) if other.endswith(ending)) or "none"
+            raise LookupError(f"{self.path} has no {noun} {name!r}. There are: {known}.")
         try:
             content = (self.path / file).read_bytes()
         except OSError as error:
@@ -77,16 +125,7 @@ class Run:
             raise ArtefactInvalid(
                 f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from {manifests.NAME}."
             )
-        return from_parquet(content)
-
-    def scores(self, column: str | None = None) -> HeadScores:
-        """One number per head from the ``heads`` table: the effect of a sweep, the value of saved scores, or any column of numbers."""
-        from interp.metrics.importance import head_scores
-
-        details = self.manifest["details"]
-        if details.get("kind") == "scores":
-            return head_scores(self.heads(), self.record, details["shape"], column or "value", bounds=tuple(details["bounds"]))
-        return head_scores(self.heads(), self.record, details["shape"], column or "effect")
+        return content
 
     def _need_finished(self) -> None:
         if self.status != "finished":
@@ -123,9 +162,13 @@ class Writer:
 
     def publish(self, name: str, table: pd.DataFrame) -> None:
         """Writes a table under this name; it belongs to the run once ``finish`` is called."""
-        content = to_parquet(table)
-        publish(self.path / f"{name}.parquet", content)
-        self._manifest["files"][f"{name}.parquet"] = sha256(content)
+        self._publish(f"{name}.parquet", to_parquet(table))
+
+    def publish_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Writes arrays under this name as one safetensors file; it belongs to the run once ``finish`` is called."""
+        from safetensors.numpy import save
+
+        self._publish(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
 
     def finish(self, record: RunRecord, **details: Any) -> Run:
         """Closes the run: the manifest names its tables, its record and ``details`` (``shape``: n_layers, n_heads); the units go."""
@@ -152,6 +195,10 @@ class Writer:
             pass
         finally:
             self._lock.release()
+
+    def _publish(self, file: str, content: bytes) -> None:
+        publish(self.path / file, content)
+        self._manifest["files"][file] = sha256(content)
 
     def _update(self, **fields: Any) -> None:
         changed = {**self._manifest, **fields}
@@ -186,6 +233,17 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> Writer:
         raise
 
 
+def finished_run(path: str | Path, spec: dict[str, Any]) -> Run | None:
+    """The finished run of this spec in this directory, None where it is still to be made.
+
+    Raises ArtefactInvalid when the folder holds something else, so that this is known before anything is computed.
+    """
+    folder = Path(path)
+    _refuse_file(folder)
+    manifest = _claim(folder, spec) if folder.exists() else {"status": "running"}
+    return Run(folder, manifest) if manifest["status"] == "finished" else None
+
+
 def open_run(path: str | Path) -> Run:
     """The run stored in this directory. Raises ArtefactInvalid when there is none that this version can read."""
     folder = Path(path)
@@ -195,10 +253,8 @@ def open_run(path: str | Path) -> Run:
 def _lock(folder: Path) -> Any:
     from filelock import FileLock, Timeout
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise ArtefactInvalid(f"{folder} is a file: give a folder for the run.") from None
+    _refuse_file(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LOCK).exists():
         _refuse_strangers(folder)
     lock = FileLock(folder / LOCK, timeout=0)
@@ -221,6 +277,11 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
             f"choose another folder or delete this one."
         )
     return manifest
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.is_file():
+        raise ArtefactInvalid(f"{folder} is a file: give a folder for the run.")
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -14,12 +14,14 @@ def save_scores(scores: HeadScores, folder: str | Path) -> Path:
 
     Raises ArtefactInvalid when the folder holds anything else.
     """
-    facts = {"name": scores.name, "unit": scores.unit, "bounds": list(scores.bounds), "record": scores.record.to_json()}
-    spec = {"scores": facts, "values": sha256(scores.values.astype("float64").tobytes())}
+    facts = {"unit": scores.unit, "bounds": list(scores.bounds), "reason": scores.reason}
+    named = {"name": scores.name, "record": scores.record.to_json(), **facts}
+    spec = {"scores": named, "values": sha256(scores.values.astype("float64").tobytes())}
     with start_run(folder, spec) as writer:
         if not writer.finished:
             writer.publish("heads", scores.to_dataframe())
-            writer.finish(scores.record, kind="scores", shape=list(scores.values.shape), bounds=list(scores.bounds))
+            about = {scores.name: {"label": scores.record.metric, **facts}}
+            writer.finish(scores.record, kind="scores", shape=list(scores.values.shape), metrics=about)
     return Path(folder)
 
 
