@@ -45,9 +45,15 @@ class RunRecord:
         return cls(**{**values, "interventions": tuple(values["interventions"])})
 
     def caption(self) -> str:
-        """One line for a figure: model and revision, task, metric, seed."""
-        revision = f"@{self.revision[:8]}" if self.revision else ""
-        return " · ".join(part for part in (f"{self.model}{revision}", self.task, self.metric, f"seed {self.seed}") if part)
+        """One line for a figure: model and revision, task, how many prompts and tokens (where the arguments say it), interventions,
+        metric, seed."""
+        revision, n, tokens = (
+            f"@{self.revision[:8]}" if self.revision else "",
+            *map(self.arguments.get, ("n_prompts", "n_tokens")),
+        )
+        size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")
+        parts = (f"{self.model}{revision}", self.task, *size, *self.interventions, self.metric, f"seed {self.seed}")
+        return " · ".join(part for part in parts if part)
 
 
 def digest(value: Any) -> str:

@@ -8,8 +8,17 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from interp.figures import head_map, ranked_bars, save_figure, style
-from interp.heads import Head, HeadScores
+from interp.figures import (
+    difference_map,
+    head_map,
+    layer_dots,
+    pattern_tile,
+    ranked_bars,
+    save_figure,
+    style,
+    token_strip,
+)
+from interp.heads import Head, HeadScores, TokenScores
 from interp.metrics.importance import head_table
 from interp.records import RunRecord
 from tests.sweep_results import FACTS, planted, sweep_result
@@ -23,8 +32,22 @@ def table():
     return head_table(sweep_result(effects), FACTS)
 
 
-def scores(values, bounds=(0.0, 1.0)):
-    return HeadScores("induction_score", np.array(values, dtype=float), "attention", bounds, RunRecord("toy", task="induction"))
+def scores(values, bounds=(0.0, 1.0), record=None, **fields):
+    about = {"name": "induction_score", "unit": "attention", **fields}
+    record = record or RunRecord(
+        "toy", task="induction", metric="induction_score", arguments={"n_prompts": 9, "n_tokens": 1234}
+    )
+    return HeadScores(values=np.array(values, dtype=float), bounds=bounds, record=record, **about)
+
+
+def token_scores(rows, values, bounds=(0.0, None), reason="a lone row"):
+    """Rows of words, padded with "" to equal length, with their values."""
+    longest = max(map(len, rows))
+    padded = np.full((len(rows), longest), np.nan)
+    for row, own in zip(padded, values, strict=True):
+        row[: len(own)] = own
+    tokens = tuple((*row, *[""] * (longest - len(row))) for row in rows)
+    return TokenScores("entropy", padded, tokens, "nats", bounds, RunRecord("toy", metric="entropy"), reason=reason)
 
 
 def caption(figure):
@@ -68,9 +91,9 @@ def test_shape_leaves_room_for_heads_that_were_not_measured(table):
     assert np.isnan(heat.z).sum() == 8 and heat.hovertext[2][4] == "not measured" and heat.text[2][4] == ""
 
 
-def test_scores_with_a_lower_bound_of_0_get_one_hue_from_bound_to_bound():
-    heat = head_map(scores([[0.25, np.nan], [0, 0.5], [1, 0.125]])).data[0]
-    assert (heat.zmin, heat.zmax) == (0, 1)
+def test_scores_with_a_lower_bound_of_0_get_one_hue_up_to_the_largest():
+    heat = head_map(scores([[0.25, np.nan], [0, 0.5], [0.75, 0.125]])).data[0]
+    assert (heat.zmin, heat.zmax) == (0, 0.75)
     assert [colour for _, colour in heat.colorscale] == style.SEQUENTIAL
     assert heat.colorbar.title.text == "attention"
     assert heat.text[0][0] == "0.25" and heat.text[0][1] == ""
@@ -197,3 +220,191 @@ def test_other_formats_and_traces_are_refused(tmp_path, table):
     with pytest.raises(ValueError, match="not pie: save this figure as"):
         save_figure(go.Figure(go.Pie(values=[1, 2])), tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+# --- attention: dots by layer, texts, tiles, differences -------------------------------------------------------------
+
+
+def test_a_map_without_any_number_is_grey_and_says_why(tmp_path):
+    figure = head_map(scores([[np.nan] * 3] * 2, reason="a single row has no entropy"))
+    assert figure.data[0].hovertext[1][2] == "a single row has no entropy"
+    assert "grey: a single row has no entropy" in caption(figure)
+    assert save_figure(figure, tmp_path / "a.png").exists()
+
+
+def test_captions_name_model_n_tokens_interventions_and_metric():
+    made = RunRecord(
+        "toy",
+        "0123456789ab",
+        task="ioi",
+        arguments={"n_prompts": 9, "n_tokens": 1234},
+        interventions=("zero",),
+        metric="entropy",
+    )
+    assert caption(head_map(scores([[0.5]], record=made))).replace("\u00a0", " ") == (
+        "toy@01234567 · ioi · n = 9 · 1,234 tokens · zero · entropy · seed 0"
+    )
+
+
+def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
+    values = [[0.1, 0.2, 0.6], [0.4, np.nan, 0.8]]
+    figure = layer_dots(scores(values, reason="no repeats"), named=2)
+    lines, dots, labels = figure.data
+    placed = {(round(x), y) for x, y in zip(dots.x, dots.y, strict=True)}
+    assert len(dots.x) == 5 and placed == {(0, 0.1), (0, 0.2), (0, 0.6), (1, 0.4), (1, 0.8)}
+    own = {text.split("<br>")[0]: x for text, x in zip(dots.hovertext, dots.x, strict=True)}
+    assert own["<b>L0H0</b>"] < own["<b>L0H1</b>"] < own["<b>L0H2</b>"] and len(set(own.values())) == 5
+    np.testing.assert_allclose([y for y in lines.y if y is not None], [0.3, 0.3, 0.6, 0.6])
+    assert list(zip(labels.text, labels.y, strict=True)) == [("L1H2", 0.8), ("L0H2", 0.6)]
+    assert "1 of 6 heads have no number: no repeats" in caption(figure) and "1,234 tokens" in caption(figure)
+    assert figure.layout.yaxis.title.text == "induction_score (attention)" and figure.layout.yaxis.range[0] <= 0
+
+
+def test_equal_tokens_keep_separate_cells_in_their_order():
+    words = ["the", "cat", "the", "the"]
+    figure = token_strip(token_scores([words], [[0.5, 1.0, 2.0, 0.25]]))
+    bars, texts = figure.data
+    assert list(texts.text) == words and list(bars.marker.color) == [0.5, 1.0, 2.0, 0.25]
+    left = np.array(bars.base)
+    assert (np.diff(left) >= np.array(bars.x)[:-1]).all()  # no cell on another
+    assert [hover.split("<br>")[0] for hover in bars.hovertext] == [f"<b>{word}</b> at {i}" for i, word in enumerate(words)]
+    assert (bars.marker.cmin, bars.marker.cmax) == (0, 2) and bars.marker.colorbar.title.text == "nats"
+
+
+def test_a_long_text_is_wrapped_into_lines_and_nothing_leaves_the_page():
+    words = [f"w{i}" * (1 + i % 5) for i in range(300)]
+    bars = token_strip(token_scores([words], [np.arange(300.0)])).data[0]
+    right = np.array(bars.base) + np.array(bars.x)
+    assert right.max() <= 100 and len(set(bars.y)) > 5
+    assert list(bars.y) == sorted(bars.y) and all(
+        base == 0 for base, new in zip(bars.base[1:], np.diff(bars.y), strict=True) if new
+    )
+
+
+def test_a_strip_shows_a_span_and_says_which(tmp_path):
+    rows = [["a", "b"], ["c", "d", "e", "f", "g"]]
+    many = token_scores(rows, [[1, 2], [3, 4, 5, 6, 7]])
+    figure = token_strip(many, example=1, span=(1, 4))
+    assert list(figure.data[0].marker.color) == [4, 5, 6] and figure.data[0].marker.cmax == 6
+    assert "text 1; tokens 1-3 of 5" in caption(figure)
+    assert list(token_strip(many).data[-1].text) == ["a", "b"]  # padding is no token
+    with pytest.raises(LookupError, match="Text 2 does not exist: entropy has the texts 0-1"):
+        token_strip(many, example=2)
+    with pytest.raises(ValueError, match="1:3 is not a span of 1 to 1,000 tokens of a text that has 2"):
+        token_strip(many, span=(1, 3))
+    long = token_scores([["x"] * 1001], [[1.0] * 1001])
+    assert "tokens 0-999 of 1,001" in caption(token_strip(long))
+    with pytest.raises(ValueError, match="0:1001 is not"):
+        token_strip(long, span=(0, 1001))
+
+
+def test_tokens_without_a_number_are_grey_with_the_reason(tmp_path):
+    figure = token_strip(token_scores([["a", "b", "c"]], [[np.nan, 1, 2]]))
+    measured, absent, _ = figure.data
+    assert list(measured.marker.color) == [1, 2] and absent.marker.color == style.EMPTY and len(absent.x) == 1
+    assert "grey: a lone row" in caption(figure)
+    alone = token_strip(token_scores([["a"]], [[np.nan]]))
+    assert len(alone.data) == 2 and save_figure(alone, tmp_path / "a.png").exists()
+
+
+def test_pixels_of_a_strip_are_the_colours_of_its_tokens(tmp_path):
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    figure = token_strip(token_scores([["aaaa", "bbbb", "cccc"]], [[0, np.nan, 3]]))
+    pixels, margin = imread(save_figure(figure, tmp_path / "a.png"))[..., :3], figure.layout.margin
+    width = figure.layout.width - margin.l - margin.r
+    colours = {}
+    for bars in figure.data[:2]:
+        for base, text in zip(bars.base, bars.hovertext, strict=True):  # a little inside the left edge, beside the text
+            at = pixels[int(2 * (margin.t + 12)), int(2 * (margin.l + (base + 0.2) * width / 100))]
+            colours[text[3]] = at
+    for name, colour in (("a", style.SEQUENTIAL[0]), ("b", style.EMPTY), ("c", style.SEQUENTIAL[-1])):
+        np.testing.assert_allclose(colours[name], to_rgb(colour), atol=0.02)
+
+
+def test_tokens_are_text_and_not_markup(tmp_path):
+    words = ["<script>alert(1)</script>", "</script>", "a&b", "$x$", "\n", "\x07"]
+    figure = token_strip(token_scores([words], [range(6)]))
+    assert list(figure.data[-1].text) == [
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "&lt;/script&gt;",
+        "a&amp;b",
+        "$x$",
+        "↵",
+        "\ufffd",
+    ]
+    page = save_figure(figure, tmp_path / "a.html").read_text()
+    assert "<script>alert" not in page and "alert(1)</script>" not in page
+    drawn = " ".join(ElementTree.fromstring(save_figure(figure, tmp_path / "a.svg").read_text()).itertext())
+    assert "<script>alert(1)</script>" in drawn and "a&b" in drawn and "$x$" in drawn
+    tile = pattern_tile(np.eye(2), words[:2], Head(0, 0), RunRecord("toy"))
+    assert list(tile.layout.xaxis.ticktext)[1] == "&lt;/script&gt;" and "&lt;/script&gt;" in tile.data[0].hovertext[1][1]
+
+
+def test_wide_letters_get_wide_cells():
+    narrow, wide = token_strip(token_scores([["ab", "漢字"]], [[1, 2]])).data[0].x
+    assert wide - narrow == pytest.approx(2)
+
+
+def test_a_tile_has_a_tick_for_every_position_and_grey_after_the_query():
+    weights = np.array([[0.9, 0.1, 0, 0], [0.2, 0.3, 0.5, 0]])
+    words = ["the", "cat", "the", "the", "dog"]
+    figure = pattern_tile(weights, words, Head(3, 1), RunRecord("toy", task="text"), first_query=2, first_key=1)
+    heat = figure.data[0]
+    assert list(figure.layout.xaxis.tickvals) == [1, 2, 3, 4] and list(figure.layout.xaxis.ticktext) == [
+        "cat",
+        "the",
+        "the",
+        "dog",
+    ]
+    assert list(figure.layout.yaxis.tickvals) == [2, 3] and list(figure.layout.yaxis.ticktext) == ["the", "the"]
+    np.testing.assert_array_equal(heat.z, [[0.9, 0.1, np.nan, np.nan], [0.2, 0.3, 0.5, np.nan]])
+    assert figure.layout.plot_bgcolor == style.EMPTY and (heat.zmin, heat.zmax) == (0, 0.9)
+    assert (
+        heat.hovertext[1][0] == "<b>the</b> at 3 → <b>cat</b> at 1<br>weight 0.2" and "cannot be seen" in heat.hovertext[0][3]
+    )
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert "L3H1" in caption(figure) and "grey: keys after the query" in caption(figure)
+    assert not np.isnan(pattern_tile(weights, words, Head(3, 1), RunRecord("toy"), causal=False).data[0].z).any()
+
+
+def test_a_large_tile_has_fewer_ticks_and_a_larger_one_is_refused():
+    words, record = [f"w{i}" for i in range(300)], RunRecord("toy")
+    ticks = pattern_tile(np.ones((200, 200)), words, Head(0, 0), record).layout.xaxis.tickvals
+    assert 20 < len(ticks) <= 50 and len(set(np.diff(ticks))) == 1
+    with pytest.raises(ValueError, match="1 to 256 queries and keys, not 257 x 3: take a smaller tile"):
+        pattern_tile(np.ones((257, 3)), words, Head(0, 0), record)
+    with pytest.raises(ValueError, match="queries 298-302 and keys 0-2 is not in the text of 300 tokens"):
+        pattern_tile(np.ones((5, 3)), words, Head(0, 0), record, first_query=298)
+
+
+def test_a_difference_is_after_minus_before_with_0_in_the_middle():
+    after, before = (
+        scores([[0.5, 0.2, np.nan]]),
+        scores([[0.125, 0.8, 0.3]], record=RunRecord("toy", task="ioi", metric="induction_score")),
+    )
+    figure = difference_map(after, before)
+    np.testing.assert_allclose(figure.data[0].z, [[0.375, -0.6, np.nan]])
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-0.6000000000000001, 0.6000000000000001)
+    assert [colour for _, colour in figure.data[0].colorscale] == style.DIVERGING
+    words = caption(figure).replace("\u00a0", " ")
+    assert "toy · induction" in words and "minus toy · ioi" in words
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        ({"record": RunRecord("gpt2", metric="induction_score")}, "the models toy and gpt2"),
+        ({"unit": "nats"}, "the units attention and nats"),
+        ({"name": "entropy"}, "the numbers induction_score and entropy"),
+        (
+            {"record": RunRecord("toy", metric="induction_score(window=3)")},
+            r"the metrics induction_score and induction_score\(window=3\)",
+        ),
+        ({"values": [[0.5], [0.5]]}, r"the sizes \(1, 2\) and \(2, 1\)"),
+    ],
+)
+def test_a_difference_of_unlike_runs_is_refused(other, sentence):
+    with pytest.raises(ValueError, match=f"two runs of one model and metric, and these have {sentence}"):
+        difference_map(scores([[0.5, 0.25]]), scores(**{"values": [[0.5, 0.25]], **other}))

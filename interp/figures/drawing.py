@@ -1,8 +1,8 @@
 """PNG and SVG of plotly figures without a browser, drawn by matplotlib.
 
 A plotly figure says what to draw; this file draws the part of that language which the figures of this room use: heat maps,
-horizontal bars with intervals, lines and points, rectangles and lines as shapes, titles, captions, ticks and one colour bar. It
-refuses a figure with any other trace, so that no picture lacks something silently.
+horizontal bars with or without intervals, lines, points and texts, rectangles and lines as shapes, titles, captions, ticks and one
+colour bar. It refuses a figure with any other trace, so that no picture lacks something silently.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def _axis(axes: Axes, axis: Any, spec: Any) -> None:
     (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*spec.range)
     if spec.tickvals is not None:
         axis.set_ticks(list(spec.tickvals), [_plain(text) for text in spec.ticktext] if spec.ticktext is not None else None)
-    axis.set_tick_params(length=0, labelsize=spec.tickfont.size * POINTS, labelcolor=spec.tickfont.color, pad=5)
+    turned = -(spec.tickangle or 0)  # plotly turns clockwise
+    look = {"labelsize": spec.tickfont.size * POINTS, "labelcolor": spec.tickfont.color, "labelrotation": turned}
+    axis.set_tick_params(length=0, pad=5, **look)
     if spec.showgrid:
         axis.grid(color=spec.gridcolor, linewidth=0.75, zorder=0)
         axes.set_axisbelow(True)
@@ -81,10 +83,8 @@ def _axis(axes: Axes, axis: Any, spec: Any) -> None:
 
 
 def _heatmap(page: Figure, axes: Axes, trace: Any, order: int) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-
     values = np.ma.masked_invalid(np.array(trace.z, dtype=float))
-    colours = LinearSegmentedColormap.from_list("scale", [(place, colour) for place, colour in trace.colorscale])
+    colours = _colours(trace.colorscale)
     edges = [np.append(np.asarray(centres) - 0.5, centres[-1] + 0.5) for centres in (trace.x, trace.y)]
     style: dict[str, Any] = {"edgecolors": axes.get_facecolor(), "linewidth": (trace.xgap or 0) * POINTS, "zorder": order}
     mesh = axes.pcolormesh(*edges, values, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, **style)
@@ -94,6 +94,12 @@ def _heatmap(page: Figure, axes: Axes, trace: Any, order: int) -> None:
             look = {"size": trace.textfont.size * POINTS, "color": "white" if dark else INK, "ha": "center", "va": "center"}
             axes.text(trace.x[column], trace.y[row], str(trace.text[row][column]), zorder=order + 1, **look)
     _colour_bar(page, axes, mesh, trace.colorbar)
+
+
+def _colours(scale: Any) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("scale", [(place, colour) for place, colour in scale])
 
 
 def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:
@@ -107,8 +113,19 @@ def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:
 
 def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     lengths, places = np.asarray(trace.x, dtype=float), np.asarray(trace.y, dtype=float)
-    axes.barh(places, lengths, height=trace.width, color=list(trace.marker.color), linewidth=0, zorder=order)
+    marker, base = trace.marker, 0 if trace.base is None else np.asarray(trace.base, dtype=float)
+    colours = _each(marker.color)
+    if marker.colorscale is not None:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        painted = ScalarMappable(Normalize(marker.cmin, marker.cmax), _colours(marker.colorscale))
+        colours = painted.to_rgba(np.asarray(colours, dtype=float))
+        _colour_bar(page, axes, painted, marker.colorbar)
+    axes.barh(places, lengths, height=trace.width, left=base, color=colours, linewidth=0, zorder=order)
     error = trace.error_x
+    if error.array is None:
+        return
     ends = np.stack([np.asarray(error.arrayminus, dtype=float), np.asarray(error.array, dtype=float)])
     look = {"ecolor": error.color, "elinewidth": error.thickness, "capsize": error.width * POINTS, "capthick": error.thickness}
     axes.errorbar(lengths, places, xerr=ends, fmt="none", zorder=order + 1, **look)
@@ -120,6 +137,21 @@ def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
         axes.plot(x, y, color=trace.line.color, linewidth=trace.line.width * POINTS, zorder=order, solid_joinstyle="miter")
     if "markers" in trace.mode:
         axes.scatter(x, y, s=(trace.marker.size * POINTS) ** 2, c=_each(trace.marker.color), linewidth=0, zorder=order)
+    if "text" in trace.mode:
+        font, above = trace.textfont, (trace.textposition or "").startswith("top")
+        look = {"size": font.size * POINTS, "family": _families(font.family), "ha": "center"}
+        look |= {"va": "bottom" if above else "center_baseline", "textcoords": "offset points"}
+        colours = [font.color] * len(x) if isinstance(font.color, str) else font.color
+        for *place, text, colour in zip(x, y, trace.text, colours, strict=True):
+            axes.annotate(_plain(text), tuple(place), (0, 5 * POINTS * above), color=colour, zorder=order, **look)
+
+
+def _families(names: str | None) -> list[str]:
+    """The font families of plotly's list that are here; matplotlib warns of the others."""
+    from matplotlib.font_manager import fontManager
+
+    here = {font.name for font in fontManager.ttflist}
+    return [name for part in (names or "").split(",") if (name := part.strip()) in here] or list(RC["font.family"])
 
 
 def _each(colour: Any) -> Any:

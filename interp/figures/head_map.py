@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,25 +42,29 @@ def head_map(
     marked: Iterable[Head] | None = None,
     shape: Sequence[int] | None = None,
     title: str | None = None,
+    caption: str | None = None,
 ) -> go.Figure:
     """A heat map of one number per head.
 
     ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``distinct`` heads are
-    marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound up.
+    marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound to the largest.
     ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
     a number are grey.
     """
     chosen = None if marked is None else list(marked)
     if isinstance(source, HeadScores):
-        return _draw(_of_scores(source, chosen or [], title))
-    return _draw(_of_table(source, chosen, shape, title))
+        what = _of_scores(source, chosen or [], title)
+    else:
+        what = _of_table(source, chosen, shape, title)
+    return _draw(replace(what, caption=caption or what.caption))
 
 
 def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
-    hover = np.full(scores.values.shape, "not measured", dtype=object)
+    absent = np.isnan(scores.values).any()
+    hover = np.full(scores.values.shape, style.safe(scores.reason or "not measured"), dtype=object)
     for place in np.argwhere(~np.isnan(scores.values)):
         head = Head(*map(int, place))
-        hover[head] = f"<b>{head}</b><br>{style.safe(scores.name)} {style.number(scores[head])} {style.safe(scores.unit)}"
+        hover[head] = style.score_lines(scores, head)
     return _Map(
         values=scores.values,
         hover=hover,
@@ -70,7 +74,10 @@ def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Ma
         legend=scores.unit,
         title=title or scores.name,
         caption=scores.record.caption(),
-        notes=[meaning(scores.record.metric)] if scores.name.startswith("effect") else [],
+        notes=[
+            *([meaning(scores.record.metric)] if scores.name.startswith("effect") else []),
+            *([f"grey: {scores.reason}"] if absent and scores.reason else []),
+        ],
     )
 
 
@@ -101,14 +108,14 @@ def _draw(what: _Map) -> go.Figure:
     caption = [what.caption, "; ".join(notes)]
     figure = style.canvas(cell_width * n_heads, cell_height * n_layers, what.title, caption)
     figure.update_layout(plot_bgcolor=style.EMPTY)
-    low, high, colours = _scale(what.values, what.bounds)
+    low, high, colours = style.colour_range(what.values, what.bounds)
     figure.add_heatmap(
         z=what.values,
         x=list(range(n_heads)),
         y=list(range(n_layers)),
         zmin=low,
         zmax=high,
-        colorscale=[[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)],
+        colorscale=style.scale(colours),
         colorbar=style.colour_bar(what.legend),
         hovertext=what.hover,
         hoverinfo="text",
@@ -119,23 +126,14 @@ def _draw(what: _Map) -> go.Figure:
     if what.marked:
         mark = _outlines(what.marked, cell_width) if roomy else _dots(what.marked, what.values, high)
         figure.add_scatter(**mark, hoverinfo="skip")
-    figure.update_xaxes(title_text="head", tickvals=_ticks(n_heads), range=[-0.5, n_heads - 0.5])
-    figure.update_yaxes(title_text="layer", tickvals=_ticks(n_layers), range=[n_layers - 0.5, -0.5])
+    figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads), range=[-0.5, n_heads - 0.5])
+    figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[n_layers - 0.5, -0.5])
     return figure
-
-
-def _scale(values: np.ndarray, bounds: tuple[float | None, float | None]) -> tuple[float, float, list[str]]:
-    """Lowest and highest number of the colour scale, and its colours."""
-    low, high = bounds
-    if low is not None and low >= 0:
-        return low, high if high is not None else float(np.nanmax(values)), style.SEQUENTIAL
-    reach = float(np.nanmax(np.abs(values))) or 1.0
-    return -reach, reach, style.DIVERGING
 
 
 def _numbers(values: np.ndarray) -> dict[str, Any]:
     """The number of each cell as text in it."""
-    digits = style.decimals(float(np.nanmax(np.abs(values))))
+    digits = style.decimals(style.largest(values))
     texts = [["" if np.isnan(value) else style.fixed(value, digits) for value in row] for row in values.tolist()]
     return {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
 
@@ -151,16 +149,10 @@ def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:
 
 def _dots(heads: list[Head], values: np.ndarray, reach: float) -> dict[str, Any]:
     """A dot in the middle of each head's cell, white where the cell is dark."""
-    colours = [style.PAPER if abs(values[head]) > 0.6 * reach else style.INK for head in heads]
+    colours = [style.ink_on(values[head], reach) for head in heads]
     marker = {"size": 4, "color": colours, "line": {"width": 0}}
     return {"x": [head.head for head in heads], "y": [head.layer for head in heads], "mode": "markers", "marker": marker}
 
 
 def _cell(wanted: float, most: int) -> int:
     return int(min(max(wanted, 14), most))
-
-
-def _ticks(n: int) -> list[int]:
-    """Every index, or every second, fifth, tenth ... so that at most 16 are written."""
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if n <= 16 * step)
-    return list(range(0, n, step))

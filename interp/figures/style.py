@@ -9,9 +9,12 @@ from __future__ import annotations
 from html import escape
 from textwrap import wrap
 from typing import Any
+from unicodedata import east_asian_width
 
 import numpy as np
 import plotly.graph_objects as go
+
+from interp.heads import Head, HeadScores
 
 INK, MUTED, LINES, EMPTY, PAPER = "#1f2430", "#5c6470", "#e3e6ea", "#e9ebee", "#ffffff"
 NEGATIVE, POSITIVE = "#c4433f", "#2f73b5"
@@ -29,7 +32,9 @@ DIVERGING = [
     "#0b3565",
 ]
 SEQUENTIAL = ["#f8fafc", "#dfeaf5", "#c3d9ee", "#9dc5e2", "#6dabd3", "#4490c3", "#2473b0", "#105796", "#093568"]
+ARROWS = {"\n": "↵", "\t": "→", "\r": "←"}
 FONT = "Inter, Helvetica Neue, Segoe UI, DejaVu Sans, Arial, sans-serif"
+MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 LEFT, RIGHT, BOTTOM = 64, 104, 56
 LINE, TOP = 15, 48  # pixels of a caption line, and above the plot without any
 CHARACTER = 6.3  # mean width of a caption's character in pixels
@@ -41,11 +46,19 @@ def safe(text: Any) -> str:
 
 
 def canvas(
-    plot_width: int, plot_height: int, title: str, caption: list[str], *, left: int = LEFT, right: int = RIGHT
+    plot_width: int,
+    plot_height: int,
+    title: str,
+    caption: list[str],
+    *,
+    left: int = LEFT,
+    right: int = RIGHT,
+    bottom: int = BOTTOM,
 ) -> go.Figure:
     """An empty figure whose plotting area has this size in pixels, with a title and caption paragraphs above it."""
     width = plot_width + left + right
-    lines = [line for text in caption if text for line in wrap(text, max(30, int((width - left - 12) / CHARACTER)))]
+    parts = [text.replace(" · ", "\u00a0· ") for text in caption if text]  # a line may end with a dot, not begin with one
+    lines = [line for text in parts for line in wrap(text, max(30, int((width - left - 12) / CHARACTER)))]
     top = TOP + LINE * len(lines)
     heading = {
         "text": f"<b>{safe(title)}</b>",
@@ -57,9 +70,9 @@ def canvas(
     figure = go.Figure()
     figure.update_layout(
         width=width,
-        height=plot_height + top + BOTTOM,
-        margin={"l": left, "r": right, "t": top, "b": BOTTOM, "autoexpand": False},
-        title={**heading, "y": 1 - 22 / (plot_height + top + BOTTOM), "yanchor": "middle"},
+        height=plot_height + top + bottom,
+        margin={"l": left, "r": right, "t": top, "b": bottom, "autoexpand": False},
+        title={**heading, "y": 1 - 22 / (plot_height + top + bottom), "yanchor": "middle"},
         font={"family": FONT, "size": 12, "color": INK},
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
@@ -107,9 +120,50 @@ def caption_of(row: Any) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
+def colour_range(values: np.ndarray, bounds: tuple[float | None, float | None]) -> tuple[float, float, list[str]]:
+    """Lowest and highest number of the colour scale of these values, and its colours: one hue from the lower bound to the largest value,
+    or two with 0 in the middle for numbers that can be negative."""
+    reach = largest(values)
+    if bounds[0] is not None and bounds[0] >= 0:
+        return bounds[0], reach, SEQUENTIAL
+    return -reach, reach, DIVERGING
+
+
+def ink_on(value: float, high: float) -> str:
+    """The colour of text on the cell of a value, on a scale up to ``high``."""
+    return PAPER if abs(value) > 0.6 * high else INK
+
+
+def scale(colours: list[str]) -> list[list[Any]]:
+    """The colours as a plotly colour scale."""
+    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+
+
+def token(text: str, longest: int = 16) -> str:
+    """A token as it can stand in a picture: line ends and tabs as arrows, other control characters as a box, long ones cut."""
+    shown = "".join(ARROWS.get(letter, letter if letter.isprintable() else "\ufffd") for letter in text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def letters(text: str) -> int:
+    """How many letters wide the text is: letters of East Asian scripts count twice."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def ticks(n: int) -> list[int]:
+    """Every index, or every second, fifth, tenth ... so that at most 16 are written."""
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if n <= 16 * step)
+    return list(range(0, n, step))
+
+
 def number(value: float) -> str:
     """The number with three significant digits and a real minus sign."""
     return f"{value:.3g}".replace("-", "−")
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest magnitude, 1 where there is none."""
+    return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values))) or 1.0
 
 
 def decimals(reach: float) -> int:
@@ -120,6 +174,11 @@ def decimals(reach: float) -> int:
 def fixed(value: float, digits: int) -> str:
     """The number with this many decimals and a real minus sign; never a negative zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def score_lines(scores: HeadScores, head: Head) -> str:
+    """What a reader sees when pointing at a head: label, name, number, unit."""
+    return f"<b>{head}</b><br>{safe(scores.name)} {number(scores[head])} {safe(scores.unit)}"
 
 
 def hover_lines(row: Any) -> str:

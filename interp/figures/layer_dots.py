@@ -1,0 +1,72 @@
+"""One number per head by layer: a dot for each head, a line for the mean of each layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures import style
+from interp.heads import HeadScores
+
+HEIGHT, LAYER, NARROWEST, WIDEST = 300, 110, 480, 820
+SPREAD = 0.7  # of the width of a layer that its heads take up
+
+
+def layer_dots(scores: HeadScores, *, named: int = 3, title: str | None = None) -> go.Figure:
+    """Layers on x, the number on y: the heads of a layer side by side in their order, the line is their mean.
+
+    The ``named`` heads of largest magnitude carry their label. Heads without a number are left out, and the caption says how many and why.
+    """
+    values = scores.values
+    n_layers, n_heads = values.shape
+    width = int(np.clip(LAYER * n_layers, NARROWEST, WIDEST))
+    caption = [scores.record.caption(), f"dot: head; line: mean of the layer{_absent(scores)}"]
+    figure = style.canvas(width, HEIGHT, title or f"{scores.name} by layer", caption, right=24)
+    across = {head: head.layer + SPREAD * ((head.head + 0.5) / n_heads - 0.5) for head in scores.top(values.size)}
+    means = {layer: np.nanmean(values[layer]) for layer in sorted({head.layer for head in across})}
+    figure.add_scatter(
+        x=[x for layer in means for x in (layer - 0.42, layer + 0.42, None)],
+        y=[y for mean in means.values() for y in (mean, mean, None)],
+        mode="lines",
+        line={"color": style.MUTED, "width": 1.5},
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=list(across.values()),
+        y=[scores[head] for head in across],
+        mode="markers",
+        marker={"size": 7 if n_heads <= 16 else 4.5, "color": style.POSITIVE, "line": {"width": 0}},
+        hovertext=[style.score_lines(scores, head) for head in across],
+        hoverinfo="text",
+    )
+    top = scores.top(named)
+    figure.add_scatter(
+        x=[across[head] for head in top],
+        y=[scores[head] for head in top],
+        mode="text",
+        text=[str(head) for head in top],
+        textposition="top center",
+        textfont={"size": 10, "color": style.INK},
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[-0.6, n_layers - 0.4])
+    grid: dict[str, Any] = {"showgrid": True, "gridcolor": style.LINES}
+    figure.update_yaxes(title_text=style.safe(f"{scores.name} ({scores.unit})"), range=_reach(scores), **grid)
+    return figure
+
+
+def _absent(scores: HeadScores) -> str:
+    n = int(np.isnan(scores.values).sum())
+    return f"; {n} of {scores.values.size} heads have no number{f': {scores.reason}' if scores.reason else ''}" if n else ""
+
+
+def _reach(scores: HeadScores) -> list[float]:
+    """From the lowest to the highest number, 0 included where numbers cannot be negative, with room for labels above."""
+    values = scores.values[~np.isnan(scores.values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if scores.bounds[0] is not None and scores.bounds[0] >= 0:
+        low = 0.0
+    air = (high - low) or abs(high) or 1.0
+    return [low - 0.03 * air, high + 0.1 * air]

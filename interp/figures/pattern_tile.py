@@ -1,0 +1,86 @@
+"""A piece of one head's attention pattern: queries down, keys across, with their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures import style
+from interp.heads import Head
+from interp.records import RunRecord
+
+MOST = 256  # queries or keys in one picture
+LABELS = 48  # at most so many tokens are written along a side
+
+
+def pattern_tile(
+    weights: np.ndarray,
+    tokens: Sequence[str],
+    head: Head,
+    record: RunRecord,
+    *,
+    first_query: int = 0,
+    first_key: int = 0,
+    causal: bool = True,
+    title: str | None = None,
+) -> go.Figure:
+    """Weights [query key] of one head on one text; row 0 is the query at ``first_query`` of ``tokens``, column 0 the key at ``first_key``.
+
+    Every position has a row and a column of its own, also where tokens repeat. ``causal``: keys after their query are grey. Raises
+    ValueError for a tile outside the text or of more than 256 queries or keys.
+    """
+    n_queries, n_keys = weights.shape
+    if max(first_query + n_queries, first_key + n_keys) > len(tokens):
+        raise ValueError(
+            f"The tile of queries {first_query}-{first_query + n_queries - 1} and keys {first_key}-{first_key + n_keys - 1} is not in the "
+            f"text of {len(tokens)} tokens."
+        )
+    if not 0 < n_queries <= MOST or not 0 < n_keys <= MOST:
+        raise ValueError(f"A picture holds 1 to {MOST} queries and keys, not {n_queries} x {n_keys}: take a smaller tile.")
+    queries, keys = list(range(first_query, first_query + n_queries)), list(range(first_key, first_key + n_keys))
+    words = [style.token(token) for token in tokens]
+    shown = np.where(np.greater(keys, np.array(queries)[:, None]), np.nan, weights) if causal else weights
+    cell = int(np.clip(620 / max(n_queries, n_keys), 3, 28))
+    caption = [
+        f"{head} · {record.caption()}",
+        "grey: keys after the query, which it cannot see" if np.isnan(shown).any() else "",
+    ]
+    margins = {"left": _room([words[i] for i in queries]) + 24, "bottom": _room([words[i] for i in keys]) + 34}
+    size = max(cell * n_keys, 240), max(cell * n_queries, 60)
+    figure = style.canvas(*size, title or f"Attention of {head}", caption, **margins)
+    figure.update_layout(plot_bgcolor=style.EMPTY)
+    figure.add_heatmap(
+        z=shown,
+        x=keys,
+        y=queries,
+        zmin=0,
+        zmax=style.largest(shown),
+        colorscale=style.scale(style.SEQUENTIAL),
+        colorbar=style.colour_bar("weight"),
+        hovertext=[[_said(words, query, key, shown[i, j]) for j, key in enumerate(keys)] for i, query in enumerate(queries)],
+        hoverinfo="text",
+        xgap=1 if cell > 8 else 0,
+        ygap=1 if cell > 8 else 0,
+    )
+    figure.update_xaxes(title_text="key", **_labels(keys, words), tickangle=-90, range=[keys[0] - 0.5, keys[-1] + 0.5])
+    figure.update_yaxes(title_text="query", **_labels(queries, words), range=[queries[-1] + 0.5, queries[0] - 0.5])
+    return figure
+
+
+def _said(words: list[str], query: int, key: int, weight: float) -> str:
+    pair = f"<b>{style.safe(words[query])}</b> at {query} → <b>{style.safe(words[key])}</b> at {key}"
+    return f"{pair}<br>{'cannot be seen' if np.isnan(weight) else f'weight {style.number(weight)}'}"
+
+
+def _labels(positions: list[int], words: list[str]) -> dict[str, Any]:
+    """A tick at every position with its token; in a large tile at every second, third ... one."""
+    at = positions[:: -(-len(positions) // LABELS)]
+    return {"tickvals": at, "ticktext": [style.safe(words[i]) for i in at]}
+
+
+def _room(words: list[str]) -> int:
+    """Pixels that the longest of these labels takes."""
+    return 16 + int(style.CHARACTER * max(style.letters(word) for word in words))
