@@ -131,3 +131,14 @@ def _stand_in(n_layers: int, n_heads: int, n_kv_heads: int, d_head: int, w_o: Te
         outputs.append(nn.Linear(n_heads * d_head, d_model, bias=False))
         outputs[-1].weight.data = weight.reshape(-1, d_model).T.contiguous()
     return Model(facts, None, attentions, Layout((), tuple(attentions), tuple(outputs), nn.Identity(), nn.Identity()))
+
+
+CASES = {
+    "causal": (unpadded(2, 7), True, None),
+    "windowed": (unpadded(2, 7), True, 3),
+    "bidirectional": (unpadded(2, 7), False, None),
+    "padded on the right": (padded([7, 4, 5]), True, None),
+    "padded on the left": (padded([7, 4, 5], left=True), True, None),
+    "bidirectional and padded": (padded([6, 3]), False, None),
+}
+"""Padding, causality and window of texts: what every metric must get right, as arguments of ``random_pattern`` and ``given``."""

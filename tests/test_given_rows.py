@@ -3,16 +3,7 @@
 import pytest
 import torch
 
-from tests.given_rows import given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
-
-CASES = {
-    "causal": (unpadded(2, 7), True, None),
-    "windowed": (unpadded(2, 7), True, 3),
-    "bidirectional": (unpadded(2, 7), False, None),
-    "padded on the right": (padded([7, 4, 5]), True, None),
-    "padded on the left": (padded([7, 4, 5], left=True), True, None),
-    "bidirectional and padded": (padded([6, 3]), False, None),
-}
+from tests.given_rows import CASES, given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
 
 
 def whole_rows():

@@ -16,13 +16,12 @@ def _distance(rows: Rows, exclude: tuple[int, ...]) -> Tensor:
     if not exclude:
         return rows.distance
     kept = ~torch.isin(rows.key_positions, torch.tensor(exclude, device=rows.pattern.device))
-    gap = (rows.query_positions[:, :, None] - rows.key_positions[:, None]).abs()
-    if rows.causal:
-        far = rows.query_positions[:, None] * rows.expect(kept) - rows.expect(kept * rows.key_positions)
-    else:
-        far = (rows.pattern * (gap * kept[:, None])[:, None]).sum(-1)
     mass = rows.expect(kept)
-    return torch.where(mass > 1e-6, far / mass, torch.nan)
+    if rows.causal:  # counted from the block's last query, so that one product serves all its rows
+        far = rows.expect(kept * rows.back[-1]) - (rows.back[-1, 0] - rows.back[:, 0]) * mass
+    else:
+        far = (rows.pattern * (kept[:, None] * rows.back.abs())[:, None]).sum(-1)
+    return torch.where(mass > 1e-6, (far / mass).clamp(min=0), torch.nan)
 
 
 attention_distance = AttentionMetric(

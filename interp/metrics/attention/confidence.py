@@ -1,0 +1,23 @@
+"""How sure a row is of one key: its largest weight. 1 for one key, 1/(t+1) for row t of a uniform causal head.
+
+The paper averages over all tokens but the end of the sentence.
+"""
+
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _confidence(rows: Rows) -> Tensor:
+    return rows.pattern.amax(-1)
+
+
+confidence = AttentionMetric(
+    name="confidence",
+    axis="query",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_confidence,
+    paper="arXiv 1905.09418 (confidence)",
+)

@@ -1,0 +1,23 @@
+"""How spread a row is, as a share of the most it could be: entropy / ln(number of visible keys); 0 for one key, 1 for uniform."""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _normalised(rows: Rows) -> Tensor:
+    keys = rows.n_visible[:, None]
+    return torch.where(keys > 1, rows.entropy / keys.log(), torch.nan)
+
+
+normalised_entropy = AttentionMetric(
+    name="normalised_entropy",
+    axis="query",
+    unit="share of the largest entropy",
+    bounds=(0.0, 1.0),
+    function=_normalised,
+    paper="Shannon 1948 (efficiency); for attention arXiv 1906.04284",
+    undefined="a row that sees one key has no entropy to share",
+)

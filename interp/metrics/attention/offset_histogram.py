@@ -1,0 +1,35 @@
+"""Where a head's rows have their largest weight, seen from the row: the share at each offset from -``radius`` (earlier) to +``radius``.
+
+The number of a head is its largest share; the paper calls a head positional when 90% of its rows agree on the offset -1 or +1. Rows
+that see a single key have no choice and are not counted. Of equal weights the earliest key is taken.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _shares(rows: Rows, radius: int) -> tuple[Tensor, Tensor]:
+    counted = rows.real & (rows.n_visible > 1)
+    offset = -rows.back[0, 0] + rows.pattern.argmax(-1) - torch.arange(len(rows.back), device=rows.pattern.device)
+    found = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
+    return (found & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
+
+
+def _largest(shares: Tensor) -> Tensor:
+    return shares.nanmean(1).amax(-1)
+
+
+offset_histogram = AttentionMetric(
+    name="offset_histogram",
+    axis="offset",
+    unit="share of rows",
+    bounds=(0.0, 1.0),
+    function=_shares,
+    paper="arXiv 1905.09418 (positional heads)",
+    parameters={"radius": 3},
+    undefined="no row sees more than one key",
+    per_head=_largest,
+)
