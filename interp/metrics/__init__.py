@@ -19,6 +19,11 @@ _HOMES = {
     "cluster_heads": "interp.metrics.similarity",
     "output_similarity": "interp.metrics.similarity",
     "pattern_similarity": "interp.metrics.similarity",
+    "cached_maps": "interp.metrics.flow",
+    "given_maps": "interp.metrics.flow",
+    "rollout": "interp.metrics.flow",
+    "token_rollout": "interp.metrics.flow",
+    "uniform_maps": "interp.metrics.flow",
     "score_task": "interp.metrics.performance",
 }
 __all__ = list(_HOMES)
