@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from interp.engine.alibi import switch
+
 NAME = "interp"
 
 
@@ -115,6 +117,10 @@ class Call:
         return self.v[:, head // self.group_size]
 
 
+class RoadClosed(ValueError):
+    """The model cannot be read or restarted in the middle; the message says why. Sweeps then take the hooked road."""
+
+
 Reader = Callable[[Call], Tensor]
 _READERS: dict[int, Reader] = {}
 
@@ -176,39 +182,49 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
     """Within the context ``hf`` uses the engine's attention, and each module in ``readers`` asks its reader for the output.
 
     A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: an outer
-    one without readers spares the inner ones the switch.
+    one without readers spares the inner ones the switch. Raises RoadClosed where there are readers that the model would never ask.
     """
     register()
     model: Any = hf
     before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in readers.items()}
     if before != NAME:
-        model.set_attn_implementation(NAME)
-    _READERS.update(keys)
+        switch(model, NAME, readers, _function)
     try:
+        if readers and model.config._attn_implementation != NAME:
+            raise RoadClosed(
+                f"{type(hf).__name__} computes attention by itself and not through transformers' attention interface, so that it can "
+                f"be neither read nor changed"
+            )
+        _READERS.update(keys)
         yield
     finally:
         for key in keys:
             _READERS.pop(key, None)
         if before != NAME:
-            model.set_attn_implementation(before)
+            switch(model, before, readers, None)
 
 
 PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
 """Tensors that transformers hands on to attention functions, and that change nothing there."""
 
 
-def _function(module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, **extra):
+def _function(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, slopes=None, **extra
+):
     unknown = [name for name, given in extra.items() if isinstance(given, Tensor) and name not in PLACES]
     if unknown:
         raise NotImplementedError(
             f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know."
         )
     if isinstance(attention_mask, Tensor) and attention_mask.dtype != torch.bool:
-        attention_mask = attention_mask > torch.finfo(attention_mask.dtype).min / 2
+        visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
+        if attention_mask.masked_fill(~visible, 0).any():
+            raise NotImplementedError(f"{type(module).__name__} adds a bias to scores, which the engine does not know.")
+        attention_mask = visible
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    call = Call(query, key, value, attention_mask, scale, softcap, bool(causal))
+    call = Call(query, key, value, attention_mask, scale, softcap, bool(causal), slopes)
     return _READERS.get(id(module), attend)(call).transpose(1, 2).contiguous(), None
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention import Call, Mask, attend, reading
+from interp.engine.attention import Call, Mask, RoadClosed, attend, reading
 from interp.engine.positions import touched
 from interp.heads import Head
 from interp.interventions import Intervention, Place
@@ -20,10 +20,6 @@ from interp.models.model import Model
 from interp.tasks.task import Example
 
 BLOCK = 1 << 22  # attention weights held at once while a pattern is changed
-
-
-class RoadClosed(Exception):
-    """The model cannot be restarted in the middle; the message says why. Sweeps then take the hooked road."""
 
 
 @dataclass(eq=False)
@@ -191,6 +187,8 @@ def _finish(run: CleanRun, ends: Tensor, module: nn.Module, args: tuple, output:
 
 
 def _read(run: CleanRun, layer: int, before: int, interventions: list[Intervention], call: Call) -> Tensor:
+    if call.slopes is not None:
+        raise RoadClosed("a run cannot be restarted under ALiBi")
     run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])

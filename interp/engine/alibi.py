@@ -1,0 +1,59 @@
+"""Bloom, made to use an attention function as other models do.
+
+Its attention modules add their own position bias (ALiBi: slope of the head times the position of the key, arXiv 2108.12409) and call no
+function that could be exchanged. Positions count the real tokens of a text; columns differ from them by the padding before it, the same
+for all keys of a row, which changes no weight. The bias is made in float32 here; Bloom itself rounds it to the dtype of its weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def switch(model: Any, name: str, read: Container[nn.Module], attention: Callable[..., Any] | None) -> None:
+    """``model.set_attn_implementation(name)``, also for Bloom where its modules are among those to ``read``: they then call
+    ``attention``, or with None do as they always did."""
+    modules = [module for module in model.modules() if type(module).__name__ == "BloomAttention"]
+    if not any(module in read for module in modules):
+        model.set_attn_implementation(name)
+        return
+    model.config._attn_implementation = name  # the masks that the modules get are those of this name
+    for module in modules:
+        if attention is None:
+            del module.forward
+        else:
+            module.forward = partial(_attention, module, attention)
+
+
+def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
+    """Each head's slope: 2^(-8/n), 2^(-16/n) ... for n heads; where n is no power of two, that of the next lower one, then every second
+    slope of the next higher one."""
+    whole = 2 ** math.floor(math.log2(n_heads))
+    exponents = [8 * (i + 1) / whole for i in range(whole)] + [4 * (2 * i + 1) / whole for i in range(n_heads - whole)]
+    return 2 ** -torch.tensor(exponents)
+
+
+def _attention(
+    module: Any,
+    attention: Callable[..., Any],
+    hidden_states: Tensor,
+    residual: Tensor,
+    alibi: Tensor,
+    attention_mask: Any,
+    layer_past: Any = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """The forward pass of a BloomAttention module through ``attention``; dropout, which eval mode switches off, is left out."""
+    q, k, v = module._reshape(module.query_key_value(hidden_states))
+    if layer_past is not None:
+        k, v = layer_past.update(k, v, module.layer_idx)
+    slopes = alibi_slopes(module.num_heads).to(q.device)
+    z, _ = attention(module, q, k, v, attention_mask, scaling=module.inv_norm_factor, slopes=slopes)
+    return residual + module.dense(z.flatten(2)), None
