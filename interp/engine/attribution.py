@@ -41,8 +41,10 @@ def attribute(
 ) -> SweepResult:
     """Estimated outcomes of every variant: ``values = baseline + estimate``, in the form of a sweep's result.
 
-    Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, and for step-like ones (accuracy).
+    Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, for step-like ones (accuracy), and for
+    an encoder.
     """
+    model.facts.check_causal("Attribution")
     if outcome.relative_to_clean or outcome.name == "accuracy":
         raise ValueError(
             f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly."

@@ -21,6 +21,7 @@ from interp.engine.rows import Layer, Prompts, Rows, read_rows
 from interp.engine.sweeps import quiet_inference
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
+from interp.models.facts import reads_images
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
 from interp.models.model import Model
 from interp.records import RunRecord
@@ -291,6 +292,8 @@ def read_prompts(
     """Texts, and what the model is called with. Raises ValueError for empty texts and for more tokens than the model's context."""
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _images(model, prompts)
+    if model.hf is not None and reads_images(model.hf):
+        raise ValueError(f"{model.facts.name} reads images, not tokens: give pixels [batch channel height width].")
     marks: Sequence[dict[str, tuple[int, int]]] = ()
     if isinstance(prompts, Task):
         prompts = prompts.examples
@@ -318,8 +321,8 @@ def read_prompts(
     inputs = {"input_ids": texts.tokens, "use_cache": False} if model.facts.causal else {"input_ids": texts.tokens}
     if texts.padded:
         inputs["attention_mask"] = real.long()
-        if model.facts.causal and _takes(model, "position_ids"):
-            inputs["position_ids"] = texts.positions.clamp(min=0)
+        if _takes(model, "position_ids"):
+            inputs["position_ids"] = texts.positions.clamp(min=0) + _first_position(model)
     return texts, inputs
 
 
@@ -341,12 +344,20 @@ def _images(model: Model, pixels: Tensor) -> tuple[Prompts, dict[str, Tensor]]:
         raise ValueError(f"{model.facts.name} reads tokens, not images: give text or token ids.")
     down, right = (patch, patch) if isinstance(patch, int) else patch
     grid = (pixels.shape[2] // down, pixels.shape[3] // right)
-    assert model.facts.max_length is not None
+    if model.facts.max_length is None:
+        raise ValueError(f"{model.facts.name} has no table of positions, which says how many tokens stand before the patches.")
     before = model.facts.max_length - grid[0] * grid[1]
     length = before + grid[0] * grid[1]
     tokens = torch.zeros(len(pixels), length, dtype=torch.long, device=model.device)
     texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, before))
     return texts, {"pixel_values": pixels.to(model.device, model.dtype)}
+
+
+def _first_position(model: Model) -> int:
+    """Number of a text's first position: RoBERTa does not begin at 0, and has so many positions less than its configuration says."""
+    config: Any = model.hf.config if model.hf is not None else None
+    limit = model.facts.max_length
+    return 0 if model.facts.causal or limit is None else getattr(config, "max_position_embeddings", limit) - limit
 
 
 def _takes(model: Model, name: str) -> bool:

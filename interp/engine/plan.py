@@ -77,9 +77,10 @@ def plan_sweep(
 
     ``memory`` is the budget in bytes above the loaded model; by default 1.75 times what one plain forward pass of the same prompts
     takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
-    or a unit does not fit the memory that is available.
+    or a unit does not fit the memory that is available, and ValueError for an encoder.
     """
     facts = model.facts
+    facts.check_causal("A sweep")
     kind = model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
     cap = TOKENS_AT_ONCE[kind]
     budget = default_budget(facts, task, kind) if memory is None else memory

@@ -118,7 +118,8 @@ def sweep(
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
-    """The outcome of the unchanged model on every example, [n_examples] float64."""
+    """The outcome of the unchanged model on every example, [n_examples] float64. Raises ValueError for an encoder."""
+    model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
     values = np.empty(len(task))
     with model.lock, quiet_inference():

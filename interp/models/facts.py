@@ -2,7 +2,8 @@
 
 BOS policy, decided once per model: a prompt starts with BOS when the tokenizer itself puts it there, or when models of this
 family are studied with it (TransformerLens's ``default_prepend_bos``: GPT-2, Llama, Gemma, Mistral, OPT ... yes; Pythia, Qwen,
-Phi, Bloom ... no). Without a BOS token nothing is prepended.
+Phi, Bloom ... no). Without a BOS token nothing is prepended. An encoder's texts are encoded by its tokenizer alone, with the tokens
+that it puts around them ([CLS], [SEP]), so that ``prepend_bos`` is False there.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ NO_BOS_FAMILIES = frozenset(
     "bloom deepseek_v2 ernie4_5 ernie4_5_moe exaone exaone4 glm glm4_moe gpt_neox granite llada minimax_m2 mpt phi phimoe "
     "qwen2 qwen2_5_vl qwen2_moe qwen3 qwen3_moe recurrent_gemma seed_oss smollm3 starcoder2".split()
 )
+LEARNED = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight", "position_embeddings")
 FULL_DIGEST_BYTES = 2**28
 _SAMPLE = 2**16
 
 
 def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> ModelFacts:
-    """The facts of a Hugging Face causal language model. Raises ValueError when its configuration does not say its sizes."""
+    """The facts of a Hugging Face causal language model or encoder. Raises ValueError when its configuration does not say its sizes."""
     config: Any = hf.config
     config = config.get_text_config(decoder=True)
     n_layers = _size(config, name, "num_hidden_layers", "n_layer")
     n_heads = _size(config, name, "num_attention_heads", "n_head")
     d_model = _size(config, name, "hidden_size", "n_embd")
-    positions = _positions(hf, config)
+    positions, causal = _positions(hf, config), not (reads_images(hf) or is_encoder(config))
     bos = getattr(tokenizer, "bos_token_id", None) if tokenizer is not None else getattr(config, "bos_token_id", None)
     return ModelFacts(
         name=name,
@@ -43,20 +45,35 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         n_kv_heads=_n_kv_heads(config, n_heads),
         d_model=d_model,
         d_head=getattr(config, "head_dim", None) or d_model // n_heads,
-        d_mlp=_first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size") or 4 * d_model,
-        d_vocab=_size(config, name, "vocab_size"),
-        max_length=None if positions == "alibi" else _first(config, "max_position_embeddings", "n_positions"),
+        d_mlp=_first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim") or 4 * d_model,
+        d_vocab=_n_labels(hf) if reads_images(hf) else _size(config, name, "vocab_size"),
+        max_length=None if positions == "alibi" else _max_length(hf, config),
         positions=positions,
         windows=_windows(config, n_layers),
         parallel=_parallel(config),
-        causal=True,
-        prepend_bos=bos is not None and (tokenizer_adds_bos(tokenizer) or config.model_type not in NO_BOS_FAMILIES),
+        causal=causal,
+        prepend_bos=causal and bos is not None and (tokenizer_adds_bos(tokenizer) or config.model_type not in NO_BOS_FAMILIES),
         bos_token_id=bos,
         n_parameters=sum(p.numel() for p in hf.parameters()),
         dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
         revision=revision,
         weights=weights_digest(hf.named_parameters()),
     )
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether models of this configuration look both ways: masked language models that are no decoders, and readers of image patches."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
+        return False
+    of_patches = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and hasattr(config, "patch_size")
+    return of_patches or type(config) in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def reads_images(hf: nn.Module) -> bool:
+    """Whether the model is called with pixels instead of token ids."""
+    return getattr(hf, "main_input_name", "") == "pixel_values"
 
 
 def tokenizer_adds_bos(tokenizer: Any) -> bool:
@@ -97,7 +114,7 @@ def _size(config: Any, name: str, *keys: str) -> int:
     value = _first(config, *keys)
     if not isinstance(value, int) or value < 1:
         raise ValueError(
-            f"{name} is not a causal transformer that can be studied here: its configuration ({config.model_type}) gives "
+            f"{name} is not a transformer that can be studied here: its configuration ({config.model_type}) gives "
             f"{keys[0]}={value!r}, where a positive whole number is needed."
         )
     return value
@@ -116,8 +133,23 @@ def _positions(hf: nn.Module, config: Any) -> str:
         return "alibi"
     if _first(config, "rope_parameters", "rope_theta", "rotary_dim") is not None:
         return "rotary"
-    learned = any(name.endswith(("wpe.weight", "embed_positions.weight")) for name, _ in hf.named_parameters())
-    return "learned" if learned else "none"
+    return "learned" if any(name.endswith(LEARNED) for name, _ in hf.named_parameters()) else "none"
+
+
+def _max_length(hf: nn.Module, config: Any) -> int | None:
+    """Positions that there are embeddings for: RoBERTa leaves the first rows of its table out, and images have one for each patch."""
+    for name, module in hf.named_modules():
+        if name.endswith("position_embeddings") and (unused := getattr(module, "padding_idx", None)) is not None:
+            return config.max_position_embeddings - unused - 1
+    if reads_images(hf):
+        return next((p.shape[1] for name, p in hf.named_parameters() if name.endswith("position_embeddings")), None)
+    return _first(config, "max_position_embeddings", "n_positions")
+
+
+def _n_labels(hf: nn.Module) -> int:
+    """Width of an image model's logits; 0 where it has none."""
+    config: Any = hf.config
+    return config.num_labels if type(hf).__name__.endswith("ForImageClassification") else 0
 
 
 def _windows(config: Any, n_layers: int) -> tuple[int | None, ...]:

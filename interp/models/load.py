@@ -17,6 +17,7 @@ from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
 from interp.models.embedded import embedded_folder, embedded_names
+from interp.models.facts import is_encoder, reads_images
 from interp.models.folder import check_folder, has_tokenizer
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget, load_bytes
 
@@ -36,7 +37,8 @@ def load_model(
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
     only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it cannot be had, ArtefactInvalid for NaN or
-    infinite weights, ResourceRefused when it would not fit the memory, and ValueError for what is not a causal transformer.
+    infinite weights, ResourceRefused when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
+    encoder of text or image patches.
     """
     check_place(device, dtype)
     folder = find_folder(name)
@@ -95,22 +97,22 @@ def check_place(device: str, dtype: str) -> None:
 
 
 def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     from interp.models.wrap import wrap_model
 
     source, options = str(folder or name), {**options, "trust_remote_code": False}
     with _one_sentence(name, folder), _quiet():
         config = AutoConfig.from_pretrained(source, **options)
-    _check_causal(config, name)
-    check_budget(load_bytes(config, dtype), available_memory(device), f"Loading {name} in {dtype}")
+    loader = _loader(config, name)
+    check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
     with _one_sentence(name, folder), _quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = loader.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
         hf, report = loaded
         _check_keys(report, name)
-        tokenizer = _tokenizer(source, folder, options)
+        tokenizer = None if reads_images(hf) else _tokenizer(source, folder, options)
     revision = "" if folder else getattr(hf.config, "_commit_hash", None) or options["revision"]
     return wrap_model(hf.to(device), tokenizer, name=name, revision=revision)
 
@@ -121,20 +123,23 @@ def _tokenizer(source: str, folder: Path | None, options: dict[str, Any]) -> Any
     return None if folder and not has_tokenizer(folder) else AutoTokenizer.from_pretrained(source, **options)
 
 
-def _check_causal(config: Any, name: str) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+def _loader(config: Any, name: str) -> Any:
+    """transformers' class that loads models of this configuration. Raises ValueError for a kind that is not supported."""
+    import transformers as t
+    from transformers.models.auto import modeling_auto as auto
 
-    what = ""
-    if getattr(config, "is_encoder_decoder", False):
-        what = "an encoder-decoder"
-    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        what = "an encoder"
-    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        what = "not a language model that transformers can load as causal"
-    if what:
-        raise ValueError(
-            f"{name} is of type {config.model_type}, {what}: only causal (decoder-only) language models are supported."
-        )
+    kind = type(config)
+    if is_encoder(config):
+        bare = getattr(auto.MODEL_MAPPING.get(kind, None), "__name__", None)
+        if bare in (config.architectures or ()):
+            return t.AutoModel
+        return t.AutoModelForMaskedLM if kind in auto.MODEL_FOR_MASKED_LM_MAPPING else t.AutoModelForImageClassification
+    if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False):
+        return t.AutoModelForCausalLM
+    raise ValueError(
+        f"{name} is of type {config.model_type}: supported are causal (decoder-only) language models and encoders of text (BERT) or "
+        f"image patches (ViT)."
+    )
 
 
 def _check_keys(report: dict[str, Any], name: str) -> None:

@@ -18,15 +18,18 @@ ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def load_bytes(config: Any, dtype: str) -> int:
-    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while it is read)."""
+def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
+    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while it is read).
+
+    ``loader`` is transformers' class that builds the model, by default ``AutoModelForCausalLM``.
+    """
     import copy
 
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=False)
+        empty = (loader or AutoModelForCausalLM).from_config(copy.deepcopy(config), trust_remote_code=False)
     sizes = [p.numel() for p in empty.parameters()]
     return (sum(sizes) + max(sizes)) * ITEM_BYTES[dtype]
 

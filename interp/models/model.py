@@ -20,7 +20,9 @@ class ModelFacts:
 
     Sizes are TransformerLens's words. ``windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
     ``positions`` is rotary, learned, alibi or none. ``parallel`` says that attention and MLP of a block read the same input.
-    ``max_length`` is None where nothing bounds it. ``weights`` is a digest of all parameters.
+    ``max_length`` is None where nothing bounds it. ``causal`` is False for encoders. For image models ``d_vocab`` is the number of
+    labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them. ``weights`` is a digest of all
+    parameters.
     """
 
     name: str
@@ -57,6 +59,14 @@ class ModelFacts:
         """All heads, layer by layer."""
         return [Head(layer, head) for layer in range(self.n_layers) for head in range(self.n_heads)]
 
+    def check_causal(self, what: str) -> None:
+        """Raises ValueError, naming ``what`` needs it, unless the model predicts the next token from the tokens before."""
+        if not self.causal:
+            raise ValueError(
+                f"{what} needs a causal language model, and {self.name} ({self.architecture}) is an encoder, which predicts no next "
+                f"token: take a causal model, or read this one's attention with observe_attention."
+            )
+
     def check_head(self, head: Head) -> Head:
         """The head itself. Raises LookupError when the model has no such head."""
         if not (0 <= head.layer < self.n_layers and 0 <= head.head < self.n_heads):
@@ -82,7 +92,7 @@ class Layout:
 
 
 class Model:
-    """A causal language model, ready to be run and changed.
+    """A causal language model, ready to be run and changed, or an encoder of text or images, ready to be observed.
 
     ``hf`` is the plain Hugging Face module (None for TransformerLens-native models); ``bridge`` is TransformerLens's view of the same
     weights, made on first use; ``layout`` is None where the parts of ``hf`` could not be found, and the engine then takes the
@@ -118,7 +128,10 @@ class Model:
         return next((self.hf or self.bridge).parameters()).dtype
 
     def to_tokens(self, text: str) -> list[int]:
-        """Token ids of a whole prompt, with BOS where the model's facts say that it is prepended. Raises ValueError without a tokenizer."""
+        """Token ids of a whole prompt, with BOS where the model's facts say that it is prepended, and for an encoder with all special
+        tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
+        if self.hf is not None and not self.facts.causal:
+            return list(self._need_tokenizer()(text)["input_ids"])
         ids = self.fragment(text)
         return [self.facts.bos_token_id, *ids] if self.facts.prepend_bos and self.facts.bos_token_id is not None else ids
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from interp.models.facts import reads_images
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -44,17 +46,22 @@ def doctor(model: Model, *, seed: int = 0) -> list[Check]:
 
 
 class _Run:
-    """One forward pass over random tokens [2, 12], through the bridge and through Hugging Face, each made on first use."""
+    """One forward pass over random tokens [2, 12] or two random images, through the bridge and through Hugging Face, each made on first
+    use."""
 
     def __init__(self, model: Model, seed: int) -> None:
         self.model, self.facts, self.seed = model, model.facts, seed
 
     @cached_property
-    def tokens(self) -> Any:
+    def inputs(self) -> Any:
         import torch
 
         length = min(12, self.facts.max_length or 12)
         draw = torch.Generator().manual_seed(self.seed)
+        if self.model.hf is not None and reads_images(self.model.hf):
+            config: Any = self.model.hf.config
+            size = config.image_size if not isinstance(config.image_size, int) else (config.image_size,) * 2
+            return torch.randn(2, config.num_channels, *size, generator=draw).to(self.model.device, self.model.dtype)
         return torch.randint(self.facts.d_vocab, (2, length), generator=draw).to(self.model.device)
 
     @cached_property
@@ -63,7 +70,7 @@ class _Run:
         import torch
 
         with torch.no_grad():
-            return self.model.bridge.run_with_cache(self.tokens)
+            return self.model.bridge.run_with_cache(self.inputs)
 
     @cached_property
     def eager_logits(self) -> Any:
@@ -77,7 +84,7 @@ class _Run:
         plain = twin(self.model.hf)
         plain.set_attn_implementation("eager")
         with torch.no_grad():
-            return plain(self.tokens).logits
+            return plain(self.inputs).logits
 
     def layers(self, *names: str) -> Iterator[list[Any]]:
         """For each layer, the activations ``names`` in float32; zeros for the MLP of an attention-only model."""
@@ -121,7 +128,7 @@ def _pattern_is_causal(run: _Run) -> tuple[float, float, str]:
 
     if not run.facts.causal:
         raise _NotApplicable("attention is bidirectional")
-    length, worst = run.tokens.shape[1], 0.0
+    length, worst = run.inputs.shape[1], 0.0
     distance = torch.arange(length)[:, None] - torch.arange(length)
     for [pattern], window in zip(run.layers("attn.hook_pattern"), run.facts.windows, strict=True):
         hidden = (distance < 0) | (distance >= (window or length))
@@ -140,6 +147,8 @@ def _pattern_times_v_is_z(run: _Run) -> tuple[float, float, str]:
 
 
 def _residual_adds_up(run: _Run) -> tuple[float, float, str]:
+    if run.model.hf is not None and any("attention.output.LayerNorm" in name for name, _ in run.model.hf.named_parameters()):
+        raise _NotApplicable("norms stand after the additions, as in BERT")
     names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     return max(_gap(before + attention + mlp, after) for before, attention, mlp, after in run.layers(*names))
 
@@ -149,6 +158,8 @@ def _layout_gives_logits(run: _Run) -> tuple[float, float, str]:
     import torch
 
     layout, hf = run.model.layout, run.model.hf
+    if not run.facts.causal:
+        raise _NotApplicable("an encoder is observed, and never restarted in the middle")
     if layout is None or hf is None:
         raise _NotApplicable("the parts of this architecture are not known: exact sweeps take the slower road")
     [last] = list(run.layers("hook_resid_post"))[-1]
@@ -168,6 +179,8 @@ def _tokenizer_round_trip(run: _Run) -> tuple[float, float, str]:
 
 def _bos_as_stated(run: _Run) -> tuple[float, float, str]:
     """How many BOS tokens a prompt has, against how many the facts say."""
+    if run.model.hf is not None and not run.facts.causal:
+        raise _NotApplicable("an encoder's tokenizer puts its own tokens around a text")
     text, _ = _sample_text(run)
     wanted, bos = int(run.facts.prepend_bos), run.facts.bos_token_id
     found = run.model.to_tokens(text).count(bos) if bos is not None else 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def wrap_model(hf: nn.Module, tokenizer: Any = None, *, name: str = "in memory", revision: str = "") -> Model:
-    """A Model around ``hf``, a causal language model of transformers, which is put into eval mode with frozen parameters.
+    """A Model around ``hf``, a causal language model or encoder of transformers, which is put into eval mode with frozen parameters.
 
     Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration does not say the sizes.
     """

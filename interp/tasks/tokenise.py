@@ -22,6 +22,7 @@ class WordFilter:
     """Keeps the words that a task can use with one model: those that are a single known token."""
 
     def __init__(self, model: Model, task: str) -> None:
+        model.facts.check_causal(f"Task {task!r}")
         self.model, self.task = model, task
 
     def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
@@ -48,9 +49,10 @@ class WordFilter:
 def to_example(model: Model, prompt: Prompt) -> Example:
     """The prompt as token ids, with marks as half-open token spans.
 
-    Raises ValueError for a word that the vocabulary lacks, a prompt that is too long, an answer that is not one token, a mark
-    without tokens, and clean and corrupted prompts of different lengths.
+    Raises ValueError for an encoder, a word that the vocabulary lacks, a prompt that is too long, an answer that is not one token, a
+    mark without tokens, and clean and corrupted prompts of different lengths.
     """
+    model.facts.check_causal("A prompt with an answer")
     clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
     if len(clean) != len(corrupted):
         raise ValueError(
