@@ -18,6 +18,7 @@ from interp.engine.restart import output_rows, restartable
 from interp.engine.sweeps import sweep
 from interp.errors import ResourceRefused
 from interp.heads import Head
+from interp.interventions import Intervention
 from interp.metrics.ablation import ABLATIONS, ablate_heads, build_variants, donors_of
 from interp.metrics.outcomes import OUTCOMES
 from interp.metrics.performance import score_task
@@ -43,6 +44,18 @@ def test_restarted_sweep_equals_one_hooked_pass_per_head(model, method, position
     assert np.abs(plain.effects).max() > 1e-3
     np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(fast.baseline, plain.baseline, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("positions", ["all", "end", (3, -2)])
+def test_a_change_of_scores_is_the_same_on_both_roads(model, positions):
+    def favour(scores, place):
+        return scores * 0.5 + (place.keys == 2).to(scores)[:, None]
+
+    variants = [(Intervention("scores", (head,), favour, "favour key 2", positions),) for head in some_heads(model)]
+    fast, plain = both_roads(model, random_task(), variants)
+    assert (fast.road, plain.road) == ("restart", "hooked")
+    assert np.abs(plain.effects).max() > 1e-3
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("metric", OUTCOMES.names())

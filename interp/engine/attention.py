@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,6 +87,15 @@ class Call:
         key = torch.arange(self.k.shape[2], device=self.q.device)
         query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
         return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
+
+    def last(self, n: int) -> Call:
+        """The same call with its last ``n`` queries alone."""
+        mask, skipped = self.mask, self.q.shape[2] - n
+        if isinstance(mask, Mask):
+            mask = replace(mask, n_queries=n, first_query=mask.first_query + skipped)
+        elif mask is not None:
+            mask = mask[:, :, skipped:]
+        return replace(self, q=self.q[:, :, skipped:], mask=mask)
 
     def table(self) -> Bool[Tensor, "some 1 query key"] | None:
         """The whole mask as a table, or None where there is none."""

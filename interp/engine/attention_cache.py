@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.attention import Call, Mask, reading
-from interp.engine.observation import BLOCK, AttentionMetric, Observation, Tables, Watch, read_prompts, words_of
-from interp.engine.rows import Layer, Prompts, Rows, read_rows
+from interp.engine.observation import AttentionMetric, Observation, Tables, Watch, read_prompts, words_of
+from interp.engine.rows import BLOCK, Layer, Prompts, Rows, read_rows
 from interp.engine.sweeps import quiet_inference
 from interp.errors import ArtefactInvalid
 from interp.files import clean, publish, publishing

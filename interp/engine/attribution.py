@@ -7,14 +7,16 @@ A model whose parts are not known is differentiated through TransformerLens's ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from interp.engine.clean import CleanRun, RoadClosed, clean_run
 from interp.engine.hooked import visible_keys
@@ -28,6 +30,11 @@ from interp.interventions import Intervention, Place
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
+
+Value = Callable[[Tensor], Tensor]
+"""What is differentiated: logits [batch pos d_vocab] -> [batch]."""
+
+LOGITS = 1 << 26  # held at once where a text's whole loss is differentiated
 
 
 def attribute(
@@ -45,10 +52,7 @@ def attribute(
     an encoder.
     """
     model.facts.check_causal("Attribution")
-    if outcome.relative_to_clean or outcome.name == "accuracy":
-        raise ValueError(
-            f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly."
-        )
+    check_gradient(outcome)
     check_outcome(task, outcome)
     baseline = np.full(len(task), np.nan)
     estimates = np.full((len(variants), len(task)), np.nan)
@@ -59,9 +63,9 @@ def attribute(
         try:
             with model.lock, torch.inference_mode():
                 clean = clean_run(model, examples, rows, 0, changes)
-            value, gradients = _gradients(model, examples, outcome)
+            value, _, gradients = _gradients(model, examples, answer_value(outcome, examples, model), last=True)
         except RoadClosed:
-            clean, value, gradients = _hooked_gradients(model, examples, rows, changes, outcome)
+            clean, value, gradients = _hooked_clean(model, examples, rows, changes, answer_value(outcome, examples, model))
         baseline[rows] = value.cpu().double().numpy()
         for v, variant in enumerate(variants):
             terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
@@ -74,9 +78,54 @@ def attribute(
     return SweepResult(heads, method, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
 
 
-def _gradients(model: Model, examples: Sequence[Example], outcome: Outcome) -> tuple[Tensor, list[Tensor]]:
-    """The outcome [batch] and its gradient at every layer's z, [batch pos head d_head] each."""
-    assert model.hf is not None and model.layout is not None
+def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
+    """Slope of each example's outcome in the size of each head's output (1 = as it is): sum over positions of z . d outcome / d z.
+
+    Without an ``outcome`` it is that of the mean cross-entropy of the tokens of the clean prompts, each from those before it (nats). The
+    slope of ``zero`` is its negative. Raises ValueError as ``attribute`` does, and for a prompt of one token, where nothing is predicted.
+    """
+    model.facts.check_causal("A gradient")
+    if outcome is not None:
+        check_gradient(outcome)
+        check_outcome(task, outcome)
+    short = next((i for i, e in enumerate(task) if len(e.clean) < 2), None)
+    if outcome is None and short is not None:
+        raise ValueError(f"Text {short} has one token, and none is predicted from it: give texts of at least two.")
+    slopes = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
+    for batch in batches(task):
+        length = len(task.examples[batch[0]].clean)
+        together = len(batch) if outcome is not None else max(1, LOGITS // (length * model.facts.d_vocab))
+        for rows in (batch[i : i + together] for i in range(0, len(batch), together)):
+            examples = [task.examples[r] for r in rows]
+            value = next_token_loss(examples, model) if outcome is None else answer_value(outcome, examples, model)
+            try:
+                _, z, gradients = _gradients(model, examples, value, last=outcome is not None)
+            except RoadClosed:
+                _, z, gradients, _ = _hooked_gradients(model, examples, value)
+            found = torch.stack([(x.float() * g.float()).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
+            slopes[:, :, rows] = found.permute(0, 2, 1).cpu().double().numpy()
+    return slopes
+
+
+def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
+    """The outcome of the answers, read from the last logits."""
+    answers = Answers.of(examples, model.device)
+    return lambda logits: outcome.function(logits[:, -1].float(), answers, logits[:, -1].detach().float())
+
+
+def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
+    """Mean cross-entropy of each text's tokens after the first, in nats."""
+    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    return lambda logits: cross_entropy(logits[:, :-1].float().mT, tokens[:, 1:], reduction="none").mean(1)
+
+
+def _gradients(
+    model: Model, examples: Sequence[Example], value: Value, *, last: bool
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The value [batch] of the clean logits (of the ``last`` position alone), and of every layer z and its gradient, [batch pos head d_head]
+    each. Raises RoadClosed where the model's parts are not known."""
+    if model.hf is None or model.layout is None:
+        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     leaves: list[Tensor] = []
 
     def tap(module: nn.Module, args: tuple) -> tuple:
@@ -85,24 +134,21 @@ def _gradients(model: Model, examples: Sequence[Example], outcome: Outcome) -> t
         return (z, *args[1:])
 
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    answers = Answers.of(examples, model.device)
     with model.lock, torch.enable_grad(), ExitStack() as stack:
         for projection in model.layout.outputs:
             stack.callback(projection.register_forward_pre_hook(tap).remove)
-        logits = model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        value = outcome.function(logits, answers, logits.detach())
-        gradients = torch.autograd.grad(value.sum(), leaves)
-    return value.detach(), [g.unflatten(-1, (model.facts.n_heads, -1)) for g in gradients]
+        found = value(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=int(last)).logits)
+        gradients = torch.autograd.grad(found.sum(), leaves)
+    n_heads = model.facts.n_heads
+    return found.detach(), *([x.detach().unflatten(-1, (n_heads, -1)) for x in side] for side in (leaves, gradients))
 
 
 def _hooked_gradients(
-    model: Model, examples: Sequence[Example], rows: Sequence[int], changes: Sequence[Intervention], outcome: Outcome
-) -> tuple[CleanRun, Tensor, list[Tensor]]:
-    """As much of the clean run as the estimate needs, the outcome and its gradients at z, from one hooked pass."""
+    model: Model, examples: Sequence[Example], value: Value, read: Sequence[str] = ()
+) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """As ``_gradients``, from one hooked pass, with the activations called by the names in ``read``."""
     seen: dict[str, Tensor] = {}
-    patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
-    read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
 
     def tap(name: str, z: Tensor, hook: Any) -> Tensor:
         seen[name] = z if z.requires_grad else z.detach().requires_grad_()
@@ -112,20 +158,37 @@ def _hooked_gradients(
         seen[name] = x.detach()
 
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    answers = Answers.of(examples, model.device)
     hooks = [*((name, partial(tap, name)) for name in z_names), *((name, partial(keep, name)) for name in read)]
     with model.lock, torch.enable_grad():
-        logits = model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1].float()
-        value = outcome.function(logits, answers, logits.detach())
-        gradients = torch.autograd.grad(value.sum(), [seen[name] for name in z_names])
-    positions = torch.arange(tokens.shape[1], device=model.device).expand(len(examples), -1)
-    clean = CleanRun(examples, torch.tensor(rows, device=model.device), positions, z=[seen[n].detach() for n in z_names])
+        found = value(model.bridge.run_with_hooks(tokens, fwd_hooks=hooks))
+        gradients = torch.autograd.grad(found.sum(), [seen[name] for name in z_names])
+    return found.detach(), [seen[name].detach() for name in z_names], list(gradients), seen
+
+
+def _hooked_clean(
+    model: Model, examples: Sequence[Example], rows: Sequence[int], changes: Sequence[Intervention], value: Value
+) -> tuple[CleanRun, Tensor, list[Tensor]]:
+    """As much of the clean run as the estimate needs, the value and its gradients at z."""
+    patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
+    read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
+    found, z, gradients, seen = _hooked_gradients(model, examples, value, sorted(read))
+    length = len(examples[0].clean)
+    positions = torch.arange(length, device=model.device).expand(len(examples), -1)
+    clean = CleanRun(examples, torch.tensor(rows, device=model.device), positions, z=z)
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         place = Place(head, clean.rows, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device))
         new = intervention.apply(pattern[:, head.head].float(), place).to(v.dtype)
         clean.changed[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
-    return clean, value.detach(), list(gradients)
+    return clean, found, gradients
+
+
+def check_gradient(outcome: Outcome) -> None:
+    """Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, and for step-like ones (accuracy)."""
+    if outcome.relative_to_clean or outcome.name == "accuracy":
+        raise ValueError(
+            f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly."
+        )
 
 
 def ranked(result: SweepResult) -> list[tuple[Head, ...]]:

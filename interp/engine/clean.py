@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from interp.engine.attention import Call, Mask, RoadClosed, attend, reading
 from interp.engine.positions import touched
+from interp.engine.rows import BLOCK, Layer, read_rows, texts_of
 from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.models.model import Model
 from interp.tasks.task import Example
-
-BLOCK = 1 << 22  # attention weights held at once while a pattern is changed
 
 
 @dataclass(eq=False)
@@ -100,7 +99,7 @@ class CleanRun:
     def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
         """What the intervention adds to this head's z in the clean run, [batch n d_head]; 0 at untouched positions."""
         z = self.z[head.layer][:, :, head.head]
-        if intervention.site == "pattern":
+        if intervention.site != "z":
             new = self.changed[intervention, head]
         else:
             new = intervention.apply(z, Place(head, self.rows, self.positions))
@@ -126,7 +125,7 @@ def clean_run(
     """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``before`` (default ``start``) is how
     many first positions keep their keys and values: the largest start of any part that will be taken.
 
-    ``interventions`` at the pattern are evaluated here, a block of queries at a time, since they read the clean rows. Raises
+    ``interventions`` at pattern and scores are evaluated here, a block of queries at a time, since they read the clean rows. Raises
     RoadClosed where the model's parts are not known or not called once a layer.
     """
     if model.hf is None or model.layout is None:
@@ -139,9 +138,7 @@ def clean_run(
     ends = torch.tensor([len(e.clean) - 1 for e in examples], device=device)
     distinct, which = ends.unique(return_inverse=True)
     readers = {
-        module: partial(
-            _read, run, layer, start if before is None else before, [i for i in interventions if i.site == "pattern"]
-        )
+        module: partial(_read, run, layer, start if before is None else before, [i for i in interventions if i.site != "z"])
         for layer, module in enumerate(layout.attentions)
     }
     with ExitStack() as stack:
@@ -192,21 +189,16 @@ def _read(run: CleanRun, layer: int, before: int, interventions: list[Interventi
     run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])
+    texts = None
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
-                run.changed[intervention, head] = _changed_z(run, call, intervention, head)
+                texts = texts or texts_of(run.examples, call.q.device)
+                rows = Layer(layer, call.last(run.n), texts)
+                run.changed[intervention, head] = read_rows(rows, None, [intervention], run.rows, block=BLOCK, only=head.head)[
+                    :, 0
+                ]
     return attend(call)
-
-
-def _changed_z(run: CleanRun, call: Call, intervention: Intervention, head: Head) -> Tensor:
-    step = max(1, BLOCK // (call.q.shape[0] * call.k.shape[2]))
-    value, parts = call.head_value(head.head), []
-    for positions in run.positions[:1].split(step, 1):
-        queries = slice(int(positions[0, 0]), int(positions[0, -1]) + 1)
-        place = Place(head, run.rows, positions, call.visible(queries)[:, 0])
-        parts.append(intervention.apply(call.pattern(head.head, queries), place).to(value.dtype) @ value)
-    return torch.cat(parts, 1)
 
 
 def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) -> Bool[Tensor, "some 1 n all"]:

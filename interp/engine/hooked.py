@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention import Call, Reader, attend, reading
+from interp.engine.attention import Reader, reading
 from interp.engine.names import hook_name
 from interp.engine.positions import touched
+from interp.engine.rows import BLOCK, Layer, read_rows, texts_of
 from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.models.model import Model
@@ -112,13 +113,20 @@ def changing(
     readers: dict[nn.Module, Reader] = {}
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
         here = [(i, head) for i in intervene for head in i.heads if head.layer == layer]
-        patterns = [(i, head) for i, head in here if i.site == "pattern"]
         hooks += [(hook_name(f"z.{layer}"), _z_hook(examples, rows, i, head)) for i, head in here if i.site == "z"]
-        if patterns and pattern_is_writable(model, layer):
+        inside = [(i, head) for i, head in here if i.site != "z"]
+        if inside and pattern_is_writable(model, layer):
             visible = visible_keys(model, layer, len(examples[0].clean)).to(rows.device)
-            hooks += [(hook_name(f"pattern.{layer}"), _pattern_hook(examples, rows, visible, i, head)) for i, head in patterns]
-        elif patterns:
-            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(examples, rows, patterns)
+            hooks += [
+                (
+                    hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}"),
+                    _pattern_hook(examples, rows, visible, i, head),
+                )
+                for i, head in inside
+            ]
+        elif inside:
+            changes = [i for i in intervene if i.site != "z"]
+            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(examples, rows, changes, layer)
     with reading(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
@@ -136,35 +144,26 @@ def _z_hook(examples: Sequence[Example], rows: Tensor, intervention: Interventio
     return edit
 
 
-def _changed_pattern(
-    old: Tensor, visible: Tensor, examples: Sequence[Example], rows: Tensor, intervention: Intervention, head: Head
-) -> Tensor:
-    here = touched(intervention.positions, examples)[:, :, None].to(old.device)
-    place = Place(head, rows, torch.arange(old.shape[1], device=old.device)[None], visible)
-    return torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
-
-
 def _pattern_hook(
     examples: Sequence[Example], rows: Tensor, visible: Tensor, intervention: Intervention, head: Head
 ) -> Callable[..., Tensor]:
-    def write(pattern: Tensor, hook: Any) -> Tensor:
-        pattern = pattern.clone()
-        pattern[:, head.head] = _changed_pattern(pattern[:, head.head], visible, examples, rows, intervention, head)
-        return pattern
+    here = touched(intervention.positions, examples)[:, :, None].to(rows.device) & visible
+
+    def write(table: Tensor, hook: Any) -> Tensor:
+        old = table[:, head.head]
+        queries, keys = (torch.arange(n, device=old.device)[None] for n in old.shape[1:])
+        place = Place(head, rows, queries, visible, keys)
+        new = torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
+        table = table.clone()
+        table[:, head.head] = new
+        return table
 
     return write
 
 
-def _pattern_reader(examples: Sequence[Example], rows: Tensor, patterns: list[tuple[Intervention, Head]]) -> Reader:
-    def read(call: Call) -> Tensor:
-        out = attend(call).clone()
-        for intervention, head in patterns:
-            old = call.pattern(head.head)
-            new = _changed_pattern(old, call.visible()[:, 0], examples, rows, intervention, head)
-            out[:, head.head] = new.to(call.v.dtype) @ call.head_value(head.head)
-        return out
-
-    return read
+def _pattern_reader(examples: Sequence[Example], rows: Tensor, changes: Sequence[Intervention], layer: int) -> Reader:
+    texts = texts_of(examples, rows.device)
+    return lambda call: read_rows(Layer(layer, call, texts), None, changes, rows, block=BLOCK)
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.engine.attention import Call, reading
 from interp.engine.hooked import record_of
-from interp.engine.rows import Layer, Prompts, Rows, read_rows
+from interp.engine.rows import BLOCK, Layer, Prompts, Rows, read_rows
 from interp.engine.sweeps import quiet_inference
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
@@ -26,9 +26,6 @@ from interp.models.memory import activation_bytes, available_memory, check_budge
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
-
-BLOCK = 1 << 18
-"""Weights in a block: a mebibyte in float32, so that a block and its scores stay in a core's cache."""
 
 BYTES_A_WEIGHT = 24
 """Scores, weights, what metrics make of them, and the keys in float32."""

@@ -19,6 +19,10 @@ from interp.engine.attention import Call
 from interp.engine.positions import named
 from interp.heads import Head
 from interp.interventions import Intervention, Place
+from interp.tasks.task import Example
+
+BLOCK = 1 << 19
+"""Weights in a block: 2 MiB in float32, so that a block and its scores stay in a core's cache, and calls of small ones do not count."""
 
 UNSEEN = -1e30
 """Score of a key that a query may not see: finite, so that weight times score is 0."""
@@ -55,6 +59,14 @@ class Prompts:
     def padded(self) -> bool:
         """Whether any text is padded."""
         return not bool(self.real.all())
+
+
+def texts_of(examples: Sequence[Example], device: torch.device | str = "cpu") -> Prompts:
+    """The clean prompts of examples, padded on the right."""
+    longest = max(len(e.clean) for e in examples)
+    tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
+    ends = torch.tensor([len(e.clean) for e in examples], device=device)
+    return Prompts(tokens, torch.arange(longest, device=device) < ends[:, None], [e.marks for e in examples])
 
 
 @dataclass(eq=False)
@@ -128,6 +140,12 @@ class Span:
         return query[:, None] - torch.arange(self.keys.start, self.keys.stop, device=query.device)
 
     @cached_property
+    def back_from_last(self) -> Float[Tensor, " key"]:
+        """How far back each key lies from the last of these queries, in tokens, [key]."""
+        last = self.queries.stop - 1
+        return last - torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
+
+    @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
         """Which keys each query may see, [batch or 1, 1, query, key]."""
         return (self.back >= 0)[None, None] if self.seen is None else self.seen
@@ -191,11 +209,8 @@ class Rows:
         """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
         if not self.causal:
             return (self.pattern * self.back.abs()).sum(-1)
-        from_last = self.back[
-            -1
-        ]  # the exact way would be back * pattern; counting from the block's last query costs one product
-        offset = torch.arange(len(self.back) - 1, -1, -1, device=self.pattern.device)
-        return ((self.pattern @ from_last) - offset).clamp_(min=0)
+        steps = torch.arange(self.queries.stop - 1, self.queries.start - 1, -1, device=self.pattern.device)
+        return (self.pattern @ self.back_from_last - (steps - self.queries.start)).clamp_(min=0)
 
     def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
@@ -211,36 +226,43 @@ def read_rows(
     *,
     block: int,
     whole: bool = False,
-) -> Float[Tensor, "batch head query d_value"]:
+    only: int | None = None,
+) -> Float[Tensor, "batch some_heads query d_value"]:
     """The attention output of a call, [batch head query d_head]; every block of rows is handed to ``read`` on the way.
 
-    ``block`` is the largest number of weights in a block, ``whole`` keeps all heads in one. ``interventions`` (sites ``scores``,
+    ``block`` is the largest number of weights in a block, ``whole`` keeps all heads in one, ``only`` makes the rows of one head alone
+    (the output has this head). ``interventions`` (sites ``scores``,
     ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``rows`` [batch] are the example indices they know.
     """
     call = layer.call
-    z = call.v.new_empty((*call.q.shape[:3], call.v.shape[-1]))
+    z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if only is None else 1, call.q.shape[2], call.v.shape[-1]))
     edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
     index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
-    for queries, keys, seen, groups in blocks(call, block, whole):
+    for queries, keys, seen, groups in blocks(call, block, whole, only):
         columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
         span = Span(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), seen)
         for heads in groups:
-            found = _rows(span, heads, queries, keys, edits, index)
-            z[:, heads, queries] = _moved(call, found, keys)
-            for intervention, head in edits:
-                if intervention.site == "z" and heads.start <= head.head < heads.stop:
-                    old = z[:, head.head, queries]
-                    z[:, head.head, queries] = _changed(found, old, intervention, head, index)
+            here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
+            found = _rows(span, heads, queries, keys, here, index)
+            moved = _moved(call, found, keys)
+            for intervention, head in here:
+                if intervention.site == "z":
+                    own = moved[:, head.head - heads.start]
+                    own.copy_(_changed(found, own, intervention, head, index))
+            z[:, heads if only is None else slice(0, 1), queries] = moved
             if read is not None:
                 read(found)
     return z
 
 
-def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
+def blocks(
+    call: Call, block: int, whole: bool = False, only: int | None = None
+) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
     """How a call is cut: queries, the keys that these may see, which of them each does (None for plain causal rows), and groups of
     heads for which the rows are made at once."""
     batch, n_heads, n_queries, _ = call.q.shape
     n_keys, least = call.k.shape[2], n_heads if whole else call.group_size
+    heads, least = (range(n_heads), least) if only is None else (range(only, only + 1), 1)
     step = max(1, min(n_queries, block // (batch * least * n_keys)))
     for first in range(0, n_queries, step):
         queries = slice(first, min(first + step, n_queries))
@@ -254,7 +276,7 @@ def blocks(call: Call, block: int, whole: bool = False) -> Iterator[tuple[slice,
             seen = seen[..., keys]
         weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
         together = max(least, block // weights // least * least)
-        yield queries, keys, seen, [slice(h, min(h + together, n_heads)) for h in range(0, n_heads, together)]
+        yield queries, keys, seen, [slice(h, min(h + together, heads.stop)) for h in heads[::together]]
 
 
 def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor) -> Rows:
@@ -265,8 +287,7 @@ def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tup
     elif not span.sees_all:
         scores.masked_fill_(~span.seen, UNSEEN)
     found = Rows(span, heads, scores)
-    here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
-    for intervention, head in here:
+    for intervention, head in edits:
         if intervention.site == "scores":
             own = scores[:, head.head - heads.start]
             own.copy_(_changed(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
@@ -275,7 +296,7 @@ def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tup
     total = pattern.sum(-1, keepdim=True)
     pattern.div_(total)
     found.pattern, found._shifted, found._log_sum = pattern, scores, total[..., 0].log()
-    for intervention, head in here:
+    for intervention, head in edits:
         if intervention.site == "pattern":
             own = pattern[:, head.head - heads.start]
             own.copy_(_changed(found, own, intervention, head, index))

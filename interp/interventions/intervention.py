@@ -22,8 +22,8 @@ class Place(NamedTuple):
     """What a default may know about the slice it is given.
 
     ``rows`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice; at ``pattern`` and ``scores``,
-    where these are the queries, ``visible`` [batch query key] says which keys each may see and ``keys`` [batch key] where these stand
-    (None: from 0 on). All but ``rows`` may have one row for all.
+    where these are the queries, ``visible`` [batch query key] says which keys each may see and ``keys`` [batch key] where these stand.
+    All but ``rows`` may have one row for all.
     """
 
     head: Head
