@@ -19,5 +19,5 @@ def mass_within(rows: Rows, window: int) -> Tensor:
     """Mass on the ``window`` nearest keys, the query's own included, [batch head query]; on both sides where rows look ahead."""
     first = max(rows.queries.start - window + 1, rows.keys.start) - rows.keys.start
     last = min(rows.queries.stop + window - 1, rows.keys.stop) - rows.keys.start
-    near = rows.back[:, first:last].abs() < window
-    return (rows.pattern[..., first:last] * near.float()).sum(-1)
+    near = (window - rows.back[:, first:last].abs()).clamp(0, 1)  # distances are whole: 1 inside, 0 outside
+    return (rows.pattern[..., first:last] * near).sum(-1)

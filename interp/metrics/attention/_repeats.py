@@ -29,6 +29,10 @@ def _keys_after_repeats(span: Span, after: int) -> tuple[Tensor, Tensor]:
             "Repeated tokens were asked for, and these prompts are images, whose patches have no token: give text."
         )
     column = torch.arange(span.keys.start, span.keys.stop, device=span.prompts.tokens.device) - after
-    same = span.tokens(span.queries)[:, :, None] == span.prompts.tokens[:, None, column.clamp(min=0)]
-    same &= (span.key_positions >= after)[:, None] & (span.back + after > 0) & span.visible[:, 0]
-    return same.float(), same.any(-1)
+    before = span.prompts.tokens[:, column.clamp(min=0)].masked_fill(span.key_positions < after, -1)
+    same = span.tokens(span.queries)[:, :, None] == before[:, None]
+    same &= span.visible[:, 0]
+    if after == 0 or not span.causal:  # a key that is seen and comes after an occurrence needs no look at the order
+        same &= span.back > -after
+    keys = same.view(torch.uint8).float()  # a good deal faster than from bool
+    return keys, keys.amax(-1) > 0
