@@ -281,19 +281,6 @@ def test_attention_with_a_term_that_is_not_known_is_refused_by_name():
         observe(model, tiny_tokens(1, 5), METRICS)
 
 
-def test_models_outside_the_attention_interface_are_refused():
-    from transformers import GPTJConfig, GPTJForCausalLM
-
-    from interp.models import wrap_model
-
-    config = GPTJConfig(
-        vocab_size=D_VOCAB, n_positions=64, n_embd=40, n_layer=2, n_head=5, rotary_dim=4, bos_token_id=1, eos_token_id=2
-    )
-    model = wrap_model(GPTJForCausalLM(config).eval(), name="outside")
-    with pytest.raises(ValueError, match="hands over the attention of 0 of its 2 layers"):
-        observe(model, tiny_tokens(1, 5), METRICS)
-
-
 def test_a_metric_asked_for_twice_is_refused():
     with pytest.raises(ValueError, match="'entropy' is asked for twice"):
         observe_attention(tiny("llama"), [5, 6], ["entropy", "entropy"])
