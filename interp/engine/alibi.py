@@ -1,8 +1,9 @@
 """Bloom, made to use an attention function as other models do.
 
-Its attention modules add their own position bias (ALiBi: slope of the head times the position of the key, arXiv 2108.12409) and call no
-function that could be exchanged. Positions count the real tokens of a text; columns differ from them by the padding before it, the same
-for all keys of a row, which changes no weight. The bias is made in float32 here; Bloom itself rounds it to the dtype of its weights.
+Its attention modules add their own position bias (ALiBi, arXiv 2108.12409) and call no function that could be exchanged. The bias of a key
+is the slope of the head times the key's position, which Bloom counts from the start of a text and the engine from the query: a constant
+of the row, which changes no weight, and small numbers where weights are large. It is made in float32 here; Bloom itself rounds it to the
+dtype of its weights.
 """
 
 from __future__ import annotations

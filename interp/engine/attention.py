@@ -56,7 +56,7 @@ class Call:
 
     ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a table
     ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not ``causal``, all
-    keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * key position`` (ALiBi).
+    keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query position)`` (ALiBi).
     """
 
     q: Float[Tensor, "batch head query d_head"]
@@ -113,8 +113,9 @@ class Call:
         scores = soften(stacked.view(*q.shape[:3], -1), self.softcap)
         if self.slopes is None:
             return scores
-        place = torch.arange(self.k.shape[2], device=k.device)[keys] + self.first_key
-        return scores + self.slopes[heads, None, None].float() * place
+        place = torch.arange(self.k.shape[2], device=k.device)
+        behind = place[keys] - place[-self.q.shape[2] :][queries, None]
+        return scores.add_(self.slopes[heads, None, None].float() * behind)
 
     def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
         """Attention weights of one head in float32, [batch query key], for all or some queries."""

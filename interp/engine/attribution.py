@@ -122,8 +122,8 @@ def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
 def _gradients(
     model: Model, examples: Sequence[Example], value: Value, *, last: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The value [batch] of the clean logits (of the ``last`` position alone), and of every layer z and its gradient, [batch pos head d_head]
-    each. Raises RoadClosed where the model's parts are not known."""
+    """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every layer, each
+    [batch pos head d_head]. Raises RoadClosed where the model's parts are not known."""
     if model.hf is None or model.layout is None:
         raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     leaves: list[Tensor] = []
@@ -139,8 +139,8 @@ def _gradients(
             stack.callback(projection.register_forward_pre_hook(tap).remove)
         found = value(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=int(last)).logits)
         gradients = torch.autograd.grad(found.sum(), leaves)
-    n_heads = model.facts.n_heads
-    return found.detach(), *([x.detach().unflatten(-1, (n_heads, -1)) for x in side] for side in (leaves, gradients))
+    z, slopes = ([x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in side] for side in (leaves, gradients))
+    return found.detach(), z, slopes
 
 
 def _hooked_gradients(
@@ -168,7 +168,13 @@ def _hooked_gradients(
 def _hooked_clean(
     model: Model, examples: Sequence[Example], rows: Sequence[int], changes: Sequence[Intervention], value: Value
 ) -> tuple[CleanRun, Tensor, list[Tensor]]:
-    """As much of the clean run as the estimate needs, the value and its gradients at z."""
+    """As much of the clean run as the estimate needs, the value and its gradients at z. Raises ValueError for changes of scores."""
+    scores = next((i for i in changes if i.site == "scores"), None)
+    if scores is not None:
+        raise ValueError(
+            f"The effect of {scores.label!r} on scores cannot be estimated in {model.facts.name}, a {model.facts.architecture} model, whose "
+            f"parts are not known: sweep exactly."
+        )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
     found, z, gradients, seen = _hooked_gradients(model, examples, value, sorted(read))
