@@ -1,16 +1,23 @@
 """How much later tokens look at a token: the mean weight of its column, over the rows that can see it.
 
-``min_rows`` leaves out columns that fewer rows see: the last columns of a causal text are means of one or two rows.
+``min_rows`` leaves out the last tokens of a causal text, whose columns are means of fewer rows: that of the very last is its weight
+on itself.
 """
 
+import torch
 from torch import Tensor
 
 from interp.engine.observation import AttentionMetric
 from interp.engine.rows import Rows
 
 
-def _received(rows: Rows) -> tuple[Tensor, Tensor]:
-    return rows.pattern.sum(2), rows.n_seeing[:, None].float()
+def received(rows: Rows, min_rows: int) -> tuple[Tensor, Tensor]:
+    """Sum of each column, and how many rows see it, [batch head key] and [batch 1 key]; no rows where fewer than ``min_rows`` follow."""
+    count = rows.n_seeing
+    if rows.causal and min_rows > 1:
+        from_here_on = rows.prompts.real.sum(-1, keepdim=True) - rows.key_positions
+        count = torch.where(from_here_on >= min_rows, count, 0)
+    return rows.pattern.sum(2), count[:, None].float()
 
 
 received_attention = AttentionMetric(
@@ -18,7 +25,8 @@ received_attention = AttentionMetric(
     axis="key",
     unit="weight",
     bounds=(0.0, 1.0),
-    function=_received,
+    function=received,
     paper="arXiv 2410.10781 (importance of a position)",
-    undefined="no row sees the token",
+    parameters={"min_rows": 1},
+    undefined="no row sees the token, or fewer than min_rows",
 )

@@ -1,0 +1,49 @@
+"""Which tokens, wherever they stand, soak up a head's attention: 1 where the mean weight of a column passes a limit, else 0.
+
+``rule="ratio"`` takes ``alpha`` times the uniform share, alpha / length of the text; ``rule="abs"`` takes ``threshold``, as the authors'
+code does (with 0.1; the two meet at 50 tokens). The last tokens are judged by few rows, so those that fewer than ``min_rows`` rows see
+have no number; nor has the first token, whose sink every model keeps, unless ``keep_first=false``. The number of a head is the share
+of texts in which it has such a token. The mean weights themselves are ``received_attention``.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Prompts, Rows
+from interp.metrics.attention.received_attention import received
+
+RULES = ("ratio", "abs")
+
+
+def _received(rows: Rows, min_rows: int, **limit: object) -> tuple[Tensor, Tensor]:
+    return received(rows, min_rows)
+
+
+def _flagged(
+    weight: Tensor, prompts: Prompts, rule: str, alpha: float, threshold: float, min_rows: int, keep_first: bool
+) -> Tensor:
+    if rule not in RULES:
+        raise ValueError(f"column_sinks:rule={rule} is not a rule. There are: {', '.join(RULES)}.")
+    length = prompts.real.sum(-1)[:, None, None]
+    limit = alpha / length if rule == "ratio" else threshold
+    flags = torch.where(weight.isnan(), weight, (weight > limit).float())
+    return flags.masked_fill((prompts.positions == 0)[:, None], torch.nan) if keep_first else flags
+
+
+def _share_of_texts(flags: Tensor) -> Tensor:
+    return flags.masked_fill(flags.isnan(), -1).amax(-1).masked_fill(flags.isnan().all(-1), torch.nan).nanmean(1)
+
+
+column_sinks = AttentionMetric(
+    name="column_sinks",
+    axis="key",
+    unit="share of texts",
+    bounds=(0.0, 1.0),
+    function=_received,
+    paper="arXiv 2406.15765 (ACT)",
+    parameters={"rule": "ratio", "alpha": 5.0, "threshold": 0.1, "min_rows": 8, "keep_first": True},
+    undefined="the first token is not judged, nor one that fewer than min_rows rows see",
+    per_head=_share_of_texts,
+    finish=_flagged,
+)

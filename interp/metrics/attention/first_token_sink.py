@@ -1,0 +1,42 @@
+"""Whether a head has its sink at one position: the mean weight that the rows from there on put on it, and whether that passes ``epsilon``.
+
+The table has two entries for each text: the mean weight, and 1 or 0. The number of a head is the share of texts in which it passes;
+the mean over all heads is Gu's sink metric. State the length T with it: at T = 64 a uniform head has 0.074, at T = 8 0.340, more than
+the epsilon. Rows beyond a sliding window count as weight 0.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Prompts, Rows
+
+
+def _importance(rows: Rows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    wanted = rows.key_positions == position
+    columns = wanted.any(0).nonzero()[:, 0]
+    weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum((2, 3))
+    counted = rows.real & (rows.query_positions >= position) if rows.causal else rows.real
+    return weight[..., None], counted.sum(-1).float()[:, None, None]
+
+
+def _passes(importance: Tensor, prompts: Prompts, position: int, epsilon: float) -> Tensor:
+    return torch.cat([importance, torch.where(importance.isnan(), importance, (importance > epsilon).float())], -1)
+
+
+def _share_of_texts(table: Tensor) -> Tensor:
+    return table[..., 1].nanmean(1)
+
+
+first_token_sink = AttentionMetric(
+    name="first_token_sink",
+    axis="importance",
+    unit="share of texts",
+    bounds=(0.0, 1.0),
+    function=_importance,
+    paper="arXiv 2410.10781 (sink metric)",
+    parameters={"position": 0, "epsilon": 0.3},
+    undefined="the text ends before the position",
+    per_head=_share_of_texts,
+    finish=_passes,
+)

@@ -1,0 +1,51 @@
+"""How alike a head's rows are: the mean cosine between each row and the mean row. 1 where all tokens look at the same few.
+
+Weights up to twice the uniform share (2 / number of visible keys; of the mean row, 2 / length of the text) are taken as 0 first, so
+that spread rows do not count as alike; a row or a mean row without a larger weight has cosine 0. Rows of a causal text see different
+keys, so only those of its second half are compared.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Prompts, Rows
+
+
+def alike(rows: Rows, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``mean_cosine`` needs of rows ``pattern`` [batch head query key]: side by side the sum of the rows at length 1, with which
+    the cosine is linear, and the sum of the rows themselves, [batch head 2*pos]; and the number of rows, [batch 1 1]."""
+    counted = rows.real
+    if rows.causal:
+        counted = counted & (2 * rows.query_positions >= rows.prompts.real.sum(-1, keepdim=True))
+    once = counted[:, None, None].float()  # [batch 1 1 query]
+    large = pattern * (pattern > 2 / rows.n_visible[:, None, :, None])
+    length = large.norm(dim=-1)[:, :, None]
+    sums = torch.cat([torch.where(length > 0, once / length, 0) @ large, once @ pattern], 2)
+    sums = F.pad(sums, (rows.keys.start, rows.prompts.real.shape[1] - rows.keys.stop))
+    return sums.flatten(2), counted.sum(-1).float()[:, None, None]
+
+
+def mean_cosine(means: Tensor, prompts: Prompts) -> Tensor:
+    """The mean cosine with the mean row, [n_layers batch head 1], from the means of what ``alike`` sums."""
+    units, mean_row = means.chunk(2, -1)
+    mean_row = mean_row * (mean_row > 2 / prompts.real.sum(-1)[:, None, None])
+    length = mean_row.norm(dim=-1, keepdim=True)
+    return (units * mean_row).sum(-1, keepdim=True) / length.where(length > 0, 1)
+
+
+def _of_heads(rows: Rows) -> tuple[Tensor, Tensor]:
+    return alike(rows, rows.pattern)
+
+
+row_similarity = AttentionMetric(
+    name="row_similarity",
+    axis="text",
+    unit="cosine",
+    bounds=(0.0, 1.0),
+    function=_of_heads,
+    paper="Robustifying Token Attention (ICCV 2023), for one head",
+    undefined="a text of one token has no second half",
+    finish=mean_cosine,
+)
