@@ -1,0 +1,47 @@
+"""Future attention influence (FAI) of one head: the mean weight that the tokens ``low`` to ``high`` places later put on a token.
+
+``high=0`` means all up to the end of the text. ``positions`` names the rows that are counted: ``all``, or a mark of the texts such as
+``response``. Counted are the rows that can see the token; near the end there are fewer, and for the last ``low`` tokens none: they
+have no number, which is not an influence of 0. The FAI of a group of heads is their mean. The paper's analysis looks to the end of
+the response, its training 10 to 50 tokens ahead (second version: 100).
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.observation import AttentionMetric
+from interp.engine.rows import Rows
+
+
+def _future(rows: Rows, low: int, high: int, positions: str) -> tuple[Tensor, Tensor]:
+    if low < 0 or 0 < high < low:
+        raise ValueError(
+            f"future_attention looks from low={low} to high={high} tokens ahead: take 0 <= low <= high, or high=0."
+        )
+    counted = rows.prompts.touched(positions)[:, rows.queries]
+    first, last = rows.queries.start - rows.keys.start, rows.queries.stop - 1 - rows.keys.start
+    # Keys before ``start`` are in the horizon of all these rows or, with ``high``, of none; keys from ``stop`` on are in that of none.
+    start = max(first - high if high else first - low + 1, 0)
+    edge = slice(start, max(last - low + 1, start))
+    back = rows.back[:, edge]
+    within = (back >= low) & (back <= high if high else True) & counted[:, :, None]
+    sums, counts = torch.zeros_like(rows.pattern[:, :, 0]), torch.zeros_like(rows.pattern[:, :1, 0])
+    sums[..., edge] = (rows.pattern[..., edge] * within[:, None]).sum(2)
+    counts[..., edge] = (within & rows.visible[:, 0, :, edge]).sum(1)[:, None]
+    if not high:
+        once = counted[:, None].float()
+        sums[..., :start] = (once[:, None] @ rows.pattern[..., :start])[:, :, 0]
+        counts[..., :start] = once @ rows.visible[:, 0, :, :start].float()
+    return sums, counts
+
+
+future_attention = AttentionMetric(
+    name="future_attention",
+    axis="key",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_future,
+    paper="arXiv 2510.13554 §3 (FAI)",
+    parameters={"low": 10, "high": 0, "positions": "all"},
+    undefined="no counted row lies in the horizon of the token",
+)
