@@ -8,6 +8,7 @@ from interp.engine.attribution import attribute, ranked
 from interp.engine.hooked import record_of
 from interp.engine.sweeps import sweep
 from interp.heads import Head
+from interp.interventions import Intervention
 from interp.metrics.ablation import ablate_heads, build_variants
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_toy, wrap_model
@@ -118,3 +119,18 @@ def test_a_stored_adaptive_run_says_how_well_estimate_and_measurement_agree(llam
     agreement = run.manifest["details"]["agreement"]
     assert agreement["n"] == 7 and agreement["k"] == 3
     assert agreement["same_sign"] == np.mean([np.sign(exact[k]) == np.sign(guess[k]) for k in exact])
+
+
+def test_changes_of_scores_are_estimated_where_the_parts_are_known_and_refused_elsewhere(llama):
+    def squared(pattern, place):
+        return pattern.square() / pattern.square().sum(-1, keepdim=True)
+
+    task, outcome, record = random_task(), OUTCOMES.get("logit_diff"), record_of(llama)
+    twice = Intervention("scores", (Head(1, 2),), lambda x, place: 2 * x, "sharper")
+    same = Intervention("pattern", (Head(1, 2),), squared, "sharper")
+    scores, pattern = attribute(llama, task, [(twice,), (same,)], outcome, record=record).effects
+    assert np.abs(scores).max() > 1e-3
+    np.testing.assert_allclose(scores, pattern, rtol=0, atol=1e-5)
+    blind = Model(llama.facts, llama.tokenizer, llama.hf, None, llama.bridge)
+    with pytest.raises(ValueError, match="effect of 'sharper' on scores cannot be estimated in tiny-llama"):
+        attribute(blind, task, [(twice,)], outcome, record=record)

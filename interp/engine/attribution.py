@@ -172,8 +172,8 @@ def _hooked_clean(
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
         raise ValueError(
-            f"The effect of {scores.label!r} on scores cannot be estimated in {model.facts.name}, a {model.facts.architecture} model, whose "
-            f"parts are not known: sweep exactly."
+            f"The effect of {scores.label!r} on scores cannot be estimated in {model.facts.name}: the parts of a "
+            f"{model.facts.architecture} model are not known. Sweep exactly."
         )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}

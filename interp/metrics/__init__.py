@@ -24,6 +24,8 @@ _HOMES = {
     "rollout": "interp.metrics.flow",
     "token_rollout": "interp.metrics.flow",
     "uniform_maps": "interp.metrics.flow",
+    "gradient_importance": "interp.metrics.gradients",
+    "normalise_layers": "interp.metrics.gradients",
     "score_task": "interp.metrics.performance",
 }
 __all__ = list(_HOMES)
