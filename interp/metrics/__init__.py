@@ -26,6 +26,7 @@ _HOMES = {
     "uniform_maps": "interp.metrics.flow",
     "gradient_importance": "interp.metrics.gradients",
     "normalise_layers": "interp.metrics.gradients",
+    "pruning_curve": "interp.metrics.pruning",
     "score_task": "interp.metrics.performance",
 }
 __all__ = list(_HOMES)
