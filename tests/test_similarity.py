@@ -15,7 +15,7 @@ from interp.models.model import Model
 from interp.records import RunRecord
 from tests.given_rows import given, heads_of_the_spec, padded, random_pattern, unpadded
 from tests.sweep_cases import random_task
-from tests.tiny_models import TINY, tiny, tiny_hf, tiny_tokens
+from tests.tiny_models import TINY, tiny, tiny_hf, tiny_images, tiny_tokens
 
 CASES = {
     "causal": (unpadded(2, 7), True, None),
@@ -303,6 +303,14 @@ def test_what_cannot_be_compared_is_refused(llama):
         output_similarity(llama, random_task(), "js")
     with pytest.raises(ValueError, match="needs 4 positions, and the prompts have 3"):
         output_similarity(llama, [5, 6, 7])
+    with pytest.raises(ValueError, match="Images have no tokens"):
+        output_similarity(tiny("vit"), tiny_images())
+
+
+def test_heads_of_an_encoder_are_compared_by_what_they_write():
+    bert, tokens = tiny("bert"), tiny_tokens(3, 9)
+    found, outputs = output_similarity(bert, tokens), written(bert, tokens.tolist())
+    assert found[Head(0, 1), Head(2, 4)] == pytest.approx(float(unbiased_cka(outputs[0][:, 1], outputs[2][:, 4])), abs=2e-5)
 
 
 def test_output_weights_of_a_toy_are_those_of_its_file(tmp_path):

@@ -14,10 +14,12 @@ from interp.tasks.task import Example, Task
 def as_task(model: Model, prompts: Task | str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Sequence[Example]) -> Task:
     """The task itself; or texts (as in ``observe``), examples too, as one whose answers mean nothing.
 
-    Raises ValueError for empty texts and for more tokens than the model's context.
+    Raises ValueError for empty texts, for more tokens than the model's context, and for images.
     """
     if isinstance(prompts, Task):
         return prompts
     texts, _ = read_prompts(model, prompts)
+    if texts.grid is not None:
+        raise ValueError("Images have no tokens, and this is measured on texts: read their attention with observe_attention.")
     rows = [tuple(ids[real].tolist()) for ids, real in zip(texts.tokens, texts.real, strict=True)]
     return Task("texts", tuple(Example(row, row, (0,), ()) for row in rows), "loss")
