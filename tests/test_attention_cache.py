@@ -11,7 +11,8 @@ from interp.engine.observation import observe
 from interp.errors import ArtefactInvalid, ResourceRefused
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
-from tests.test_observation import NAMES, close, full_pattern
+from tests.full_patterns import FORMULAS as NAMES
+from tests.full_patterns import hooked_pattern, same
 from tests.tiny_models import TINY, tiny, tiny_tokens
 
 METRICS = attention_metrics(NAMES)
@@ -20,7 +21,7 @@ METRICS = attention_metrics(NAMES)
 @pytest.mark.parametrize("name", TINY)
 def test_any_tile_equals_the_pattern_of_the_hook(name, tmp_path):
     model, tokens = tiny(name), tiny_tokens(2, 11)
-    pattern = full_pattern(model, tokens)
+    pattern = hooked_pattern(model, tokens)
     kept, stored = capture_attention(model, tokens), capture_attention(model, tokens, values=True, store=tmp_path)
     for head in model.facts.heads():
         whole = pattern[head.layer, 1, head.head]
@@ -41,7 +42,7 @@ def test_a_stored_cache_of_padded_texts_gives_the_metrics_of_the_pass(name, side
     capture_attention(model, tokens, real=real, store=tmp_path)
     cached, passed = load_attention(tmp_path).observe(METRICS, block=120), observe(model, tokens, METRICS, real=real)
     for metric in NAMES:
-        close(cached[metric], passed[metric])
+        assert same(cached[metric], passed[metric])
     assert cached.words == passed.words
     assert cached.record == passed.record
 
@@ -68,14 +69,10 @@ def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
         cache.pattern(Head(0, 0), memory=500)
 
 
-def test_what_heads_move_is_not_guessed_from_queries_and_keys():
-    from interp.engine.observation import AttentionMetric
-
-    norm = AttentionMetric(
-        "norm", "query", "x", (0.0, None), lambda rows: rows.expect(rows.layer.value_norms[:, rows.heads]), "test"
-    )
-    with pytest.raises(ValueError, match="only queries and keys are cached"):
-        capture_attention(tiny("llama"), tiny_tokens(1, 7), values=True).observe([norm])
+@pytest.mark.parametrize("summed", ["true", "false"])
+def test_what_heads_move_is_not_guessed_from_queries_and_keys(summed):
+    with pytest.raises(ValueError, match="moved_norm needs what heads move, and only queries and keys are read here"):
+        capture_attention(tiny("llama"), tiny_tokens(1, 7)).observe(attention_metrics([f"moved_norm:summed={summed}"]))
 
 
 @pytest.mark.parametrize("damage", ["missing layer", "truncated layer", "no manifest", "other version", "broken manifest"])

@@ -13,29 +13,13 @@ from interp.errors import ResourceRefused
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
+from tests.full_patterns import FORMULAS as NAMES
+from tests.full_patterns import from_pattern, hooked_pattern, same
 from tests.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
 
-NAMES = ["attention_distance", "entropy", "received_attention"]
 METRICS = attention_metrics(NAMES)
 WINDOWED = {"mistral", "gemma2"}
 T = 13
-
-
-def full_pattern(model, tokens) -> torch.Tensor:
-    """The bridge's own patterns, [n_layers batch head query key]."""
-    _, cache = model.bridge.run_with_cache(tokens)
-    return torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(model.facts.n_layers)])
-
-
-def by_hand(pattern: torch.Tensor, seen: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The three metrics of whole patterns in float64; ``seen`` [n_layers 1 1 query key]."""
-    pattern = pattern.double()
-    place = torch.arange(pattern.shape[-1])
-    return {
-        "attention_distance": (pattern * (place[:, None] - place).abs()).sum(-1),
-        "entropy": -torch.xlogy(pattern, pattern).sum(-1),
-        "received_attention": pattern.sum(-2) / seen.sum(-2),
-    }
 
 
 def seen_by(model, length: int) -> torch.Tensor:
@@ -45,22 +29,15 @@ def seen_by(model, length: int) -> torch.Tensor:
     return torch.stack(tables)[:, None, None]
 
 
-def close(found: torch.Tensor, want: torch.Tensor) -> None:
-    """Equal to 1e-5 of 1 + the value."""
-    assert found.shape == want.shape
-    assert torch.equal(torch.isnan(found), torch.isnan(want))
-    assert float(((found - want).abs() / (1 + want.abs())).nan_to_num().max()) <= 1e-5
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_streamed_metrics_equal_those_of_the_full_pattern_at_every_block_size(name):
     model, tokens = tiny(name), tiny_tokens(2, T)
-    want = by_hand(full_pattern(model, tokens), seen_by(model, T))
+    want = from_pattern(hooked_pattern(model, tokens), seen_by(model, T))
     group = model.facts.group_size
     for block in [*(2 * group * T * rows for rows in range(1, T + 1)), 1, 1 << 18]:
         seen = observe(model, tokens, METRICS, block=block)
         for metric in NAMES:
-            close(seen[metric], want[metric])
+            assert same(seen[metric], want[metric])
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -75,7 +52,7 @@ def test_a_padded_batch_equals_its_members_one_at_a_time(name, side):
     for row, text in enumerate(texts):
         alone = observe(model, text[None], METRICS)
         for metric in NAMES:
-            close(together[metric][:, row][..., real[row]], alone[metric][:, 0])
+            assert same(together[metric][:, row][..., real[row]], alone[metric][:, 0])
             assert torch.isnan(together[metric][:, row][..., ~real[row]]).all()
 
 
@@ -84,7 +61,7 @@ def test_prompts_of_different_lengths_are_padded_on_the_right_by_themselves():
     texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (4, 11)]
     together = observe(model, texts, METRICS)
     assert together.prompts.real.sum(1).tolist() == [4, 11]
-    close(together["entropy"][:, 0, :, :4], observe(model, texts[0], METRICS)["entropy"][:, 0])
+    assert same(together["entropy"][:, 0, :, :4], observe(model, texts[0], METRICS)["entropy"][:, 0])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2", "gpt_neox"])
@@ -101,7 +78,7 @@ def test_a_pass_in_steps_with_a_cache_equals_one_pass(name, steps):
         in_steps = watch.result()
     assert first == T
     for metric in NAMES:
-        close(in_steps[metric], whole[metric])
+        assert same(in_steps[metric], whole[metric])
 
 
 def test_generation_is_observed_step_by_step():
@@ -114,7 +91,7 @@ def test_generation_is_observed_step_by_step():
         seen = watch.result()
     assert torch.equal(again, written)
     whole = observe(model, written[:, :-1], METRICS)  # the last token is written and never read
-    close(seen["entropy"][..., :-1], whole["entropy"])
+    assert same(seen["entropy"][..., :-1], whole["entropy"])
     assert torch.isnan(seen["entropy"][..., -1]).all()
 
 
@@ -140,9 +117,9 @@ def test_interventions_act_on_the_blocks_as_on_whole_patterns(name, block):
     changes.append(scale([Head(1, 3)], 0.5))
     pattern = torch.stack([run(model, tokens, capture=[f"pattern.{i}"], intervene=changes)[f"pattern.{i}"] for i in range(3)])
     seen = observe(model, tokens, METRICS, intervene=changes, block=block)
-    want = by_hand(pattern, seen_by(model, T))
+    want = from_pattern(pattern, seen_by(model, T))
     for metric in NAMES:
-        close(seen[metric], want[metric])
+        assert same(seen[metric], want[metric])
     assert seen.record.interventions == tuple(map(str, changes))
 
 
@@ -155,14 +132,14 @@ def test_a_change_of_scores_acts_before_the_softmax(block):
         return scores + (place.keys == 3).to(scores)[:, None] * np.log(5.0)
 
     change = Intervention("scores", (head,), favour, "favour key 3")
-    old = full_pattern(model, tokens)[2, :, 4].double()
+    old = hooked_pattern(model, tokens)[2, :, 4].double()
     new = old.clone()
     new[..., 3] *= 5
     new /= new.sum(-1, keepdim=True)
     seen = observe(model, tokens, METRICS, intervene=[change], block=block)
-    close(seen["entropy"][2, :, 4], -torch.xlogy(new, new).sum(-1))
+    assert same(seen["entropy"][2, :, 4], -torch.xlogy(new, new).sum(-1))
     untouched = observe(model, tokens, METRICS)
-    close(seen["entropy"][:2], untouched["entropy"][:2])
+    assert same(seen["entropy"][:2], untouched["entropy"][:2])
     assert float((seen["entropy"][2, :, 4] - untouched["entropy"][2, :, 4]).abs().max()) > 0.01
 
 
@@ -188,7 +165,7 @@ def test_bounds_hold_and_a_batch_equals_its_members(rows, length, block, seed):
     assert (seen["received_attention"] >= 0).all() and (seen["received_attention"] <= 1 + 1e-5).all()
     alone = observe(model, tokens[-1:], METRICS)
     for metric in NAMES:
-        close(seen[metric][:, -1:], alone[metric])
+        assert same(seen[metric][:, -1:], alone[metric])
 
 
 def test_permuting_heads_permutes_their_numbers():
@@ -206,8 +183,8 @@ def test_permuting_heads_permutes_their_numbers():
         attention.c_proj.weight.copy_(attention.c_proj.weight[columns[:40]].clone())
     after = observe(wrap_model(hf, name="after"), tokens, METRICS)
     for metric in NAMES:
-        close(after[metric][1], before[metric][1][:, order])
-        close(after[metric][2], before[metric][2])
+        assert same(after[metric][1], before[metric][1][:, order])
+        assert same(after[metric][2], before[metric][2])
 
 
 def test_bfloat16_weights_give_float32_statistics():
@@ -263,7 +240,7 @@ def test_a_memory_budget_that_does_not_hold_one_row_is_refused_and_a_small_one_i
     with pytest.raises(ResourceRefused, match=r"Observing 13 tokens of tiny-llama needs about .* 1 KiB is the budget"):
         observe(model, tokens, METRICS, memory=1024)
     small = observe(model, tokens, METRICS, memory=400_000)
-    close(small["entropy"], observe(model, tokens, METRICS)["entropy"])
+    assert same(small["entropy"], observe(model, tokens, METRICS)["entropy"])
 
 
 def test_attention_with_a_term_that_is_not_known_is_refused_by_name():

@@ -75,7 +75,10 @@ class AttentionCache:
         return call.pattern(head.head, queries)[0][:, keys]
 
     def observe(self, metrics: Sequence[AttentionMetric], *, block: int = BLOCK) -> Observation:
-        """Metrics of the cached attention, without the model; those that need what heads move are not to be had here."""
+        """Metrics of the cached attention, without the model. Raises ValueError for one that needs what heads move."""
+        moving = [m.name for m in metrics if "values" in m.needs]
+        if moving:
+            raise ValueError(f"{moving[0]} needs what heads move, and only queries and keys are read here: observe the model.")
         tables = Tables(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
         for layer in range(len(self.calls)):
             self.read(layer, tables.add, block=block, whole=tables.whole)

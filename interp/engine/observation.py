@@ -39,9 +39,9 @@ class AttentionMetric:
     none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to [batch head axis]; the
     value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of ``rows.keys``, other axes (``hop``,
     ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)`` may turn the finished table
-    [n_layers batch head axis] into another. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is no
-    number; ``needs`` names what the texts must have (``tokens``, ``grid``). ``per_head`` turns [n_layers batch head axis] into
-    [n_layers head]; by default the mean over all rows or columns that have a number.
+    [n_layers batch head axis] into another. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is
+    no number; ``needs`` names what there must be beside a pattern: ``tokens`` (ids), ``grid`` (patches), ``values``. ``per_head`` turns
+    [n_layers batch head axis] into [n_layers head]; by default the mean over all rows or columns that have a number.
     """
 
     name: str
@@ -52,7 +52,7 @@ class AttentionMetric:
     paper: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     undefined: str = ""
-    needs: tuple[str, ...] = ("tokens",)
+    needs: tuple[str, ...] = ()
     whole: bool = False
     per_head: Callable[[Tensor], Tensor] | None = None
     finish: Callable[..., Tensor] | None = None

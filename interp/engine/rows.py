@@ -89,8 +89,6 @@ class Layer:
         from interp.engine.restart import output_rows
 
         call, norms = self.call, []
-        if not call.v.shape[-1]:
-            raise ValueError("What heads move is not known here: only queries and keys are cached. Observe the model instead.")
         for head in range(call.q.shape[1]):
             value = call.head_value(head).float()
             if self.output is not None:
@@ -140,10 +138,13 @@ class Span:
         return query[:, None] - torch.arange(self.keys.start, self.keys.stop, device=query.device)
 
     @cached_property
-    def back_from_last(self) -> Float[Tensor, " key"]:
-        """How far back each key lies from the last of these queries, in tokens, [key]."""
-        last = self.queries.stop - 1
-        return last - torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
+    def far(self) -> Float[Tensor, "far_key 2"]:
+        """How far back the keys before the first of these queries lie from it, in tokens, and ones beside it, [key 2]."""
+        first = self.queries.start
+        back = first - torch.arange(
+            self.keys.start, max(first, self.keys.start), device=self.layer.call.q.device, dtype=torch.float
+        )
+        return torch.stack([back, torch.ones_like(back)], -1)
 
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
@@ -209,8 +210,10 @@ class Rows:
         """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
         if not self.causal:
             return (self.pattern * self.back.abs()).sum(-1)
-        steps = torch.arange(self.queries.stop - 1, self.queries.start - 1, -1, device=self.pattern.device)
-        return (self.pattern @ self.back_from_last - (steps - self.queries.start)).clamp_(min=0)
+        near = max(self.queries.start - self.keys.start, 0)  # parts of one sign: nothing is lost where distances are small
+        beyond = (self.pattern[..., :near] @ self.far).unbind(-1)
+        steps = torch.arange(self.queries.stop - self.queries.start, device=self.pattern.device)
+        return beyond[0] + steps * beyond[1] + (self.pattern[..., near:] * self.back[:, near:].clamp(min=0)).sum(-1)
 
     def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""

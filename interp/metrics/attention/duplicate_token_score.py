@@ -22,4 +22,5 @@ duplicate_token_score = AttentionMetric(
     function=_duplicate,
     paper="arXiv 2211.00593",
     undefined="the row sees no earlier key with its token",
+    needs=("tokens",),
 )

@@ -26,4 +26,5 @@ induction_score = AttentionMetric(
     paper="arXiv 2209.11895",
     parameters={"threshold": 0.0},
     undefined="the row sees no key after an earlier occurrence of its token",
+    needs=("tokens",),
 )

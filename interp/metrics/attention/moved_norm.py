@@ -36,4 +36,5 @@ moved_norm = AttentionMetric(
     function=_moved,
     paper="arXiv 2004.10102 (norm-based analysis)",
     parameters={"summed": False},
+    needs=("values",),
 )
