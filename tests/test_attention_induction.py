@@ -96,6 +96,11 @@ def test_an_occurrence_outside_the_window_is_none():
     assert found["induction_score"][0, 0, 0].isfinite().tolist() == [False] * 5 + [True]  # key 5, after the 1 at 4
 
 
+def test_a_row_that_sees_only_itself_puts_nothing_on_the_token_before():
+    found = given(one_hot([0, 1, 2]), "prev_token_score", window=1, block=3)
+    assert found["prev_token_score"][0, 0, 0, 1:].tolist() == [0, 0]
+
+
 def test_the_first_key_of_a_window_counts_though_the_token_before_it_is_out_of_sight():
     tokens = torch.tensor([[1, 2, 3, 1]])
     found = given(one_hot([0, 0, 1, 1]), "induction_score", tokens=tokens, window=3, block=4)

@@ -60,9 +60,10 @@ def test_a_uniform_head_has_the_mean_distance_of_all_pairs_of_patches():
     assert found[0, 0] == pytest.approx(sum(pairs) / len(pairs)) and found.unit == "patches"
 
 
-def test_a_uniform_head_has_a_flat_density_and_the_mass_of_its_rings():
-    mass = observed(uniform(N_PATCHES), "hop_profile")["hop_profile"][0, 0, 0]
-    density = observed(uniform(N_PATCHES), "hop_profile:density=true")["hop_profile"][0, 0, 0]
+@pytest.mark.parametrize("grid", [GRID, GRID[::-1]])
+def test_a_uniform_head_has_a_flat_density_and_the_mass_of_its_rings(grid):
+    mass = observed(uniform(N_PATCHES), "hop_profile", grid=grid)["hop_profile"][0, 0, 0]
+    density = observed(uniform(N_PATCHES), "hop_profile:density=true", grid=grid)["hop_profile"][0, 0, 0]
     torch.testing.assert_close(density, torch.full((N_HOPS,), 1 / N_PATCHES))
     # Of the 225 ordered pairs of a 3 x 5 grid: 15 at 0 hops; 7 x 13 = 91 within one; 9 x 19 = 171 within two; 9 x 23 = 207, all.
     torch.testing.assert_close(mass, torch.tensor([15, 76, 80, 36, 18]) / 225)
@@ -91,10 +92,12 @@ def test_other_tokens_are_dropped_and_the_rows_normalised_again():
     assert_same(among["hop_profile"], alone["hop_profile"])
 
 
-def test_a_row_that_looks_at_no_patch_has_no_number_and_is_not_counted():
+@pytest.mark.parametrize("leak", [0.0, 1e-8])
+def test_a_row_that_looks_at_no_patch_has_no_number_and_is_not_counted(leak):
     patches = random_pattern(1, 2, unpadded(1, N_PATCHES), causal=False)[0]
     full = with_others(patches)
     full[0, :, BEFORE + 4] = torch.eye(LENGTH)[0]
+    full[0, :, BEFORE + 4, -1] = leak
     found = observed(full, "spatial_distance", "hop_profile", before=BEFORE)
     assert found["spatial_distance"][0, 0].isnan().nonzero()[:, 1].tolist() == [0, 1, 6] * 2
     kept = [p for p in range(N_PATCHES) if p != 4]

@@ -9,7 +9,7 @@ import torch
 from tests.given_rows import given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
 from tests.tiny_models import tiny, tiny_tokens
 
-NAMES = ("qk_distance_variance", "concentration", "top_k_mass:k=3", "local_focus:window=2", "retained_mass:window=2:sinks=1")
+NAMES = ("qk_distance_variance", "concentration", "top_k_mass:k=3", "local_focus:window=2", "retained_mass:window=2:sinks=4")
 LENGTH = 9
 PREVIOUS, UNIFORM, SINK, SELF = range(4)
 
@@ -24,7 +24,7 @@ def row_by_hand(name: str, weights: list[float], keys: list[int], query: int) ->
         return sum(w * w for w in weights)
     if name == "top_k_mass":
         return sum(sorted(weights)[-3:])
-    return sum(w for w, k in pairs if abs(query - k) < 2 or (name == "retained_mass" and k < 1))
+    return sum(w for w, k in pairs if abs(query - k) < 2 or (name == "retained_mass" and k < 4))
 
 
 def by_hand(name: str, pattern: torch.Tensor, real: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def test_closed_forms_of_the_four_golden_heads():
         "concentration": [one, 1 / n, one, one],
         "top_k_mass": [one, 3 / n.clamp(min=3), one, one],
         "local_focus": [one, 2 / n.clamp(min=2), 1 - far, one],
-        "retained_mass": [one, 3 / n.clamp(min=3), one, one],
+        "retained_mass": [one, 6 / n.clamp(min=6), one, one],
     }
     for name, rows in want.items():
         torch.testing.assert_close(found[name], torch.stack(rows), rtol=0, atol=1e-6)

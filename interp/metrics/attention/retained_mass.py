@@ -21,7 +21,7 @@ def kept_share(length: int, window: int = 512, sinks: int = 4) -> float:
 def _retained(rows: Rows, window: int, sinks: int) -> Tensor:
     if window < 1 or sinks < 0:
         raise ValueError(f"retained_mass keeps window={window} tokens and sinks={sinks}: take window >= 1 and sinks >= 0.")
-    sink = (rows.key_positions >= 0) & (rows.key_positions < sinks)
+    sink = rows.key_positions < sinks
     columns = sink.any(0).nonzero()[:, 0]
     beyond = (rows.back[:, columns].abs() >= window) & sink[:, None, columns]
     return mass_within(rows, window) + (rows.pattern[..., columns] * beyond[:, None]).sum(-1)
