@@ -4,6 +4,7 @@ One file holds one entry, named as the file: ``tasks/ioi.py`` defines ``ioi``. A
 Names are read from the folder, so listing them imports nothing.
 """
 
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,3 +29,8 @@ class Shelf:
         if name not in self.names():
             raise LookupError(f"No {self.noun} is called {name!r}. There are: {', '.join(self.names())}.")
         return getattr(import_module(f"{self.package}.{name}"), name)
+
+    def about(self, name: str) -> str:
+        """What an entry is, in the words that open its file: its docstring up to the first colon, semicolon, bracket or full stop."""
+        said = import_module(f"{self.package}.{name}").__doc__ or ""
+        return re.split(r"[:;.](?=\s|$)| \(", " ".join(said.replace("``", "").split()))[0]

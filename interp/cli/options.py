@@ -68,17 +68,24 @@ def read_numbers(option: str, text: str) -> list[int]:
     return sorted(numbers)
 
 
+def check_earlier(folder: Path) -> bool:
+    """Whether an earlier run lies in ``folder``. Raises ArtefactInvalid when it holds something else, which is never moved aside."""
+    from interp.errors import ArtefactInvalid
+
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / "run.json").is_file():
+        raise ArtefactInvalid(f"{folder} is not a run directory, and --fresh moves nothing else: choose another --out.")
+    return True
+
+
 def move_aside(folder: Path) -> Path | None:
     """Where the run that lay in ``folder`` lies afterwards (FOLDER.1, FOLDER.2 ...); None when there was none.
 
     Raises ArtefactInvalid when the folder holds something else than a run.
     """
-    from interp.errors import ArtefactInvalid
-
-    if not folder.exists() or not any(folder.iterdir()):
+    if not check_earlier(folder):
         return None
-    if not (folder / "run.json").is_file():
-        raise ArtefactInvalid(f"{folder} is not a run directory, and --fresh moves nothing else: choose another --out.")
     number = 1
     while (free := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1

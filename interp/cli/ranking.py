@@ -1,4 +1,4 @@
-"""A table of heads as a ranking: on the terminal, as JSON rows, and as pictures."""
+"""A table of heads as a ranking, on the terminal and as JSON rows; several metrics as one line each."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,11 @@ def sign(table: "pd.DataFrame") -> str:
 
 
 def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows ordered by the size of their effect (of their value, where scores were stored), largest first; ties in order of heads."""
-    return table.sort_values(_column(table), key=abs, ascending=False, kind="stable")
+    """The rows ordered by the size of their effect (of their value, where scores were stored), largest first; ties in order of heads,
+    one metric after the other."""
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
+    rows = table.sort_values(_column(table), key=abs, ascending=False, kind="stable")
+    return rows.sort_values("metric", key=lambda metrics: metrics.map(order), kind="stable")
 
 
 def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> None:
@@ -36,6 +39,31 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
 
+def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
+    """One line a metric of an observation: mean, lowest number, the ``top`` heads (0: four) with the largest."""
+    rows = []
+    there = set(run.heads()["metric"])
+    for name, about in run.metrics.items():
+        if name not in there:
+            rows.append([about["label"], about["unit"], "", "", f"a table over {about['axis']}, in values.safetensors"])
+            continue
+        scores = run.scores(name)
+        values = scores.values[scores.values == scores.values]
+        mean, low = (f"{values.mean():.3g}", f"{values.min():.3g}") if values.size else ("", "")
+        heads = ", ".join(f"{head} {scores[head]:.3g}" for head in scores.top(top or 4, by="highest"))
+        rows.append([about["label"], about["unit"], mean, low, heads])
+    terminal.table(("metric", "unit", "mean", "lowest", "highest"), rows, right=("mean", "lowest"))
+
+
+def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
+    """Why heads have no number, one line for each metric in the table where some have none."""
+    if not run.metrics:
+        return
+    for metric, values in table.groupby("metric", sort=False)["value"]:
+        if n := int(values.isna().sum()):
+            terminal.line(f"{metric}: {n} of {len(values)} heads have no number: {run.metrics[str(metric)]['reason']}.")
+
+
 def print_agreement(terminal: Terminal, run: "Run") -> None:
     """How well the gradient estimate that chose the heads agrees with what was then measured; nothing for other runs."""
     found = run.manifest["details"].get("agreement")
@@ -48,33 +76,22 @@ def print_agreement(terminal: Terminal, run: "Run") -> None:
         )
 
 
-def as_json(run: "Run") -> dict[str, Any]:
+def rows_of(run: "Run", metric: str | None = None) -> "pd.DataFrame":
+    """The ``heads`` table of a run, of one metric alone where it is named. Raises LookupError for a metric that is not there."""
+    table = run.heads()
+    if metric is None:
+        return table
+    chosen = table.loc[table["metric"] == metric]
+    if chosen.empty:
+        raise LookupError(f"{run.path} has no metric {metric!r}. There are: {', '.join(dict.fromkeys(table['metric']))}.")
+    return chosen
+
+
+def as_json(run: "Run", metric: str | None = None) -> dict[str, Any]:
     """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
-    rows = [{str(key): value for key, value in row.items()} for row in ranked(run.heads()).to_dict("records")]
+    rows = [{str(key): value for key, value in row.items()} for row in ranked(rows_of(run, metric)).to_dict("records")]
     facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}
     return {**facts, "record": run.record.to_json(), "heads": rows}
-
-
-def save_pictures(run: "Run") -> None:
-    """Writes ``heads.png`` (the head map) and ``ranking.png`` of a sweep into its run directory, where missing.
-
-    The interactive form carries plotly with it, five megabytes a file: `interp show --figure x.html` makes it when it is wanted.
-    """
-    from interp.figures import ranked_bars, save_figure
-
-    for name, draw in (("heads", head_figure), ("ranking", lambda run: ranked_bars(run.heads()))):
-        file = run.path / f"{name}.png"
-        if not file.exists():
-            save_figure(draw(run), file)
-
-
-def head_figure(run: "Run") -> Any:
-    """The head map of a run, a plotly figure."""
-    from interp.figures import head_map
-
-    if _column(run.heads()) == "value":
-        return head_map(run.scores())
-    return head_map(run.heads(), shape=run.manifest["details"]["shape"])
 
 
 def _column(table: "pd.DataFrame") -> str:
@@ -89,4 +106,4 @@ def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
 
 
 def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:
-    return [str(place), row["label"], f"{row['value']:.3f}", row["unit"]]
+    return [str(place), row["label"], "" if row["value"] != row["value"] else f"{row['value']:.3f}", row["unit"]]

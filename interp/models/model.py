@@ -137,7 +137,7 @@ class Model:
 
     def fragment(self, text: str) -> list[int]:
         """Token ids of a piece of text: no BOS, no other special token added."""
-        return list(self._need_tokenizer()(text, add_special_tokens=False)["input_ids"])
+        return list(self._need_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def to_words(self, ids: Iterable[int]) -> list[str]:
         """The text of each token by itself."""

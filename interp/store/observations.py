@@ -34,7 +34,7 @@ def save_observation(found: Observation, facts: ModelFacts, folder: str | Path, 
     with start_run(folder, spec) as writer:
         if writer.finished:
             return open_run(folder)
-        per_head = [m.name for m in metrics if m.axis in ("query", "key") or m.per_head]
+        per_head = [m.name for m in metrics if m.axis in ("query", "key", "text") or m.per_head]
         per_token = [m.name for m in metrics if m.axis in ("query", "key")]
         if per_head:
             writer.publish("heads", _heads(found, per_head, facts))

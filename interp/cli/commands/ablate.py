@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
+from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
@@ -26,7 +27,7 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.ranking import as_json, print_agreement, print_ranking, save_pictures
+from interp.cli.ranking import as_json, print_agreement, print_ranking
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:

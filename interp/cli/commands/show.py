@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.command import command
+from interp.cli.drawings import draw as draw_run
 from interp.cli.exits import UsageError, checking
-from interp.cli.ranking import as_json, head_figure, print_agreement, print_ranking, ranked
+from interp.cli.ranking import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -21,36 +22,47 @@ def show(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
     top: Annotated[int, typer.Option(min=0, help="Only so many rows; 0 for all.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw the heads to this file: .png, .svg or .html.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric of an observation.")] = None,
+    draw: Annotated[str, typer.Option(help="What --figure draws: heads, layers (dots) or tokens (the first text).")] = "heads",
+    minus: Annotated[Path | None, typer.Option(help="--figure draws the difference to this run directory.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="The ranked table as CSV on stdout, and nothing else.")] = False,
 ) -> None:
-    """Print the ranking of a finished run with the record of how it was made, and draw it.
+    """Print the heads of a finished run with the record of how it was made, and draw them.
 
-    effect = metric(ablated) - metric(clean); negative = the head helped.
+    Of an ablation the ranking, where effect = metric(ablated) - metric(clean); negative = the head helped. Of an observation one line a
+    metric, or with --metric the ranking of all heads.
     """
     from interp.store import open_run
 
     if csv and terminal.json:
         raise UsageError("--csv and --json both decide what stands on stdout: give one of them.")
+    if minus and not figure:
+        raise UsageError("--minus is drawn: say with --figure where to.")
     run = open_run(path)
-    table = run.heads()
+    table = rows_of(run, metric)
     if figure:
         from interp.figures import save_figure
 
         with checking():
-            terminal.say(f"Drawn to {save_figure(head_figure(run), figure)}.")
+            terminal.say(f"Drawn to {save_figure(draw_run(run, draw, metric, minus), figure)}.")
     if csv:
         ranked(table).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
     _print_record(terminal, run.record)
-    print_ranking(terminal, table, top)
+    if table["metric"].nunique() > 1:
+        print_metrics(terminal, run, top)
+    else:
+        print_ranking(terminal, table, top)
+    print_absent(terminal, run, table)
     print_agreement(terminal, run)
-    terminal.emit(as_json(run))
+    terminal.emit(as_json(run, metric))
 
 
 def _print_record(terminal: Terminal, record: "RunRecord") -> None:
     revision = f" @{record.revision[:12]}" if record.revision else ""
     commit = f", commit {record.commit[:12]}{' with local changes' if record.dirty else ''}" if record.commit else ""
-    terminal.line(f"{record.task} on {record.model}{revision}: {', '.join(record.interventions)} ablation, {record.metric}")
+    changed = f"{', '.join(record.interventions)} ablation, " if record.interventions else ""
+    terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
     terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items()))
     terminal.line(f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights}{commit}")
     terminal.line("  " + ", ".join(f"{name} {version}" for name, version in record.packages.items()))

@@ -1,0 +1,201 @@
+"""`interp attention`: where each head looks, read while the rows pass by; no pattern is stored, so a text may be of any length.
+
+Nothing is written before everything is read: a wrong argument leaves no run directory behind.
+"""
+
+import hashlib
+import shlex
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.command import command
+from interp.cli.drawings import save_pictures
+from interp.cli.exits import UsageError, checking
+from interp.cli.options import (
+    DEFAULT_DEVICE,
+    DEFAULT_DTYPE,
+    DEFAULT_MODEL,
+    Device,
+    Dtype,
+    ModelName,
+    Offline,
+    check_earlier,
+    load,
+    move_aside,
+    read_memory,
+)
+from interp.cli.ranking import as_json, print_absent, print_metrics
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from interp.engine.observation import AttentionMetric, Observation
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+DEFAULT_METRICS = "attention_distance,entropy,received_attention,self_attention_score,prev_token_score,induction_score"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read: a task or the token ids of one text, its name, what it was made with, and a digest of all of it."""
+
+    prompts: "Task | list[int]"
+    name: str
+    arguments: dict[str, Any]
+    digest: str
+
+
+@command
+def attention(
+    terminal: Terminal,
+    model: ModelName = DEFAULT_MODEL,
+    text: Annotated[str | None, typer.Option(help="The text itself.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A file that holds one text, however long.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="The prompts of a task (`interp tasks`).")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Your own prompts: a JSON Lines file.")] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Names from `interp metrics`, with parameters: entropy,windowed_distance:window=20.")
+    ] = DEFAULT_METRICS,
+    n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts of the task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the task's prompts.")] = 0,
+    memory: Annotated[str | None, typer.Option(help="Budget above the loaded model, such as 2GB.")] = None,
+    device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/attention-SOURCE-MODEL-DIGEST.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Read anew; an earlier run in --out is moved aside.")] = False,
+    offline: Offline = False,
+) -> None:
+    """Read metrics of every head's attention on a text, or on the prompts of a task.
+
+    Stores one number a head, one a token (the mean over all heads), and every row and column.
+    """
+    from interp.store import finished_run, save_observation
+
+    given = {"--text": text, "--file": file, "--task": task, "--prompts": prompts}
+    chosen, budget = _check(given, metrics, memory)
+    loaded = load(model, device, dtype, offline)
+    with checking():
+        source = _source(loaded, given, n_prompts, seed)
+    spec = _spec(loaded, source, chosen, seed)
+    folder = out or Path("runs") / f"attention-{Path(source.name).stem}-{Path(loaded.facts.name).name}-{_short(spec)}"
+    if fresh:
+        check_earlier(folder)
+    run = None if fresh else finished_run(folder, spec)
+    if run is not None:
+        terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh reads again.")
+    else:
+        found = _observe(terminal, loaded, source, chosen, seed, budget)
+        if fresh and (moved := move_aside(folder)):
+            terminal.say(f"The earlier run was moved to {moved}.")
+        run = save_observation(found, loaded.facts, folder, spec)
+    save_pictures(run)
+    print_metrics(terminal, run)
+    print_absent(terminal, run, run.heads())
+    terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints and draws it.")
+    terminal.emit(as_json(run))
+
+
+def _check(given: dict[str, Any], metrics: str, memory: str | None) -> tuple[list["AttentionMetric"], int | None]:
+    """The metrics and the memory budget. Raises for everything that can be known to be wrong before a model is loaded."""
+    from interp.tasks import TASKS
+
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        got = f"{' and '.join(named)} do not go together" if named else "What to read is missing"
+        raise UsageError(f"{got}: give one of {', '.join(given)}. Tasks: {', '.join(TASKS.names())}.")
+    if (task := given["--task"]) is not None and task not in TASKS.names():
+        raise LookupError(f"No task is called {task!r}. There are: {', '.join(TASKS.names())}.")
+    for name in ("--file", "--prompts"):
+        if given[name] is not None and not given[name].is_file():
+            raise UsageError(f"There is no file {given[name]}.")
+    with checking():
+        return _metrics(metrics), read_memory(memory)
+
+
+def _metrics(text: str) -> list["AttentionMetric"]:
+    from interp.metrics import attention_metrics
+
+    chosen = attention_metrics([part.strip() for part in text.split(",") if part.strip()])
+    if not chosen:
+        raise ValueError(f"--metrics {text!r} names no metric: write entropy,attention_distance (`interp metrics` lists them).")
+    names = [metric.name for metric in chosen]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"--metrics names {twice[0]} twice: a run holds each metric once; read the other one into another --out."
+        )
+    images = [metric.name for metric in chosen if "grid" in metric.needs]
+    if images:
+        raise ValueError(f"{images[0]} is a metric of image patches, and this command reads text: leave it out.")
+    return chosen
+
+
+def _source(model: "Model", given: dict[str, Any], n_prompts: int, seed: int) -> Source:
+    from interp.records import digest
+    from interp.tasks import make_task, task_from_jsonl
+
+    if given["--text"] is not None or given["--file"] is not None:
+        name, text, arguments = _read_text(given["--text"], given["--file"])
+        ids = model.to_tokens(text)
+        return Source(ids, name, {**arguments, "n_tokens": len(ids)}, digest([ids]))
+    if given["--prompts"] is not None:
+        task = task_from_jsonl(given["--prompts"], model)
+    else:
+        task = make_task(given["--task"], model, n_prompts=n_prompts, seed=seed)
+    size = {"n_prompts": len(task), "n_tokens": sum(len(example.clean) for example in task)}
+    return Source(task, task.name, {**task.arguments, **size}, task.digest())
+
+
+def _read_text(text: str | None, file: Path | None) -> tuple[str, str, dict[str, Any]]:
+    """Name, text, and what to record of it."""
+    if file is None:
+        assert text is not None
+        if not text.strip():
+            raise ValueError("--text is empty: give at least one word.")
+        return "text", text, {}
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text (byte {error.start:,}): save it as UTF-8.") from None
+    if not text.strip():
+        raise ValueError(f"{file} is empty: give a file with at least one word.")
+    return file.name, text, {"file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _warn_of_unknown_words(terminal: Terminal, model: "Model", source: Source) -> None:
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    if isinstance(source.prompts, list) and (n := sum(token == unknown for token in source.prompts)):
+        terminal.say(f"Note: {n:,} of {len(source.prompts):,} tokens are words that {model.facts.name} does not know.")
+
+
+def _spec(model: "Model", source: Source, metrics: list["AttentionMetric"], seed: int) -> dict[str, Any]:
+    """What determines the numbers: two runs of the same spec are the same run."""
+    facts = model.facts
+    asked = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
+    asked |= {"source": source.name, "arguments": source.arguments, "tokens": source.digest, "seed": seed}
+    return {"kind": "attention", **asked, "metrics": [metric.label for metric in metrics]}
+
+
+def _short(spec: dict[str, Any]) -> str:
+    from interp.records import digest
+
+    return digest(spec)[:8]
+
+
+def _observe(
+    terminal: Terminal, model: "Model", source: Source, metrics: list["AttentionMetric"], seed: int, memory: int | None
+) -> "Observation":
+    from interp.metrics import observe_attention
+
+    began = time.perf_counter()
+    with checking():
+        found = observe_attention(model, source.prompts, metrics, memory=memory)
+    seconds, n_tokens = time.perf_counter() - began, source.arguments["n_tokens"]
+    _warn_of_unknown_words(terminal, model, source)
+    terminal.say(f"Read {len(metrics)} metrics of {len(model.facts.heads())} heads on {n_tokens:,} tokens in {seconds:.1f} s.")
+    return replace(found, record=replace(found.record, task=source.name, arguments=source.arguments, seed=seed))

@@ -1,0 +1,26 @@
+"""`interp metrics`: what can be measured."""
+
+from interp.cli.command import command
+from interp.cli.terminal import Terminal
+
+
+@command
+def metrics(terminal: Terminal) -> None:
+    """List the metrics of attention and of answers, with unit, parameters and source."""
+    from interp.metrics import ATTENTION_METRICS, OUTCOMES
+
+    read = [(ATTENTION_METRICS.get(name), ATTENTION_METRICS.about(name)) for name in ATTENTION_METRICS.names()]
+    attention = [
+        {"name": m.name, "about": about, "unit": m.unit, "axis": m.axis, "parameters": dict(m.parameters), "paper": m.paper}
+        for m, about in read
+    ]
+    answers = [{"name": name, "about": OUTCOMES.about(name), "unit": OUTCOMES.get(name).unit} for name in OUTCOMES.names()]
+    cells = []
+    for row in attention:
+        written = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
+        cells.append((row["name"], row["about"], row["unit"], written, row["paper"]))
+    terminal.line("Of attention, for `interp attention --metrics`; parameters are written windowed_distance:window=20.")
+    terminal.table(("metric", "says", "unit", "parameters", "source"), cells)
+    terminal.line("Of answers, for `interp ablate --metric`.")
+    terminal.table(("metric", "says", "unit"), [(row["name"], row["about"], row["unit"]) for row in answers])
+    terminal.emit({"attention": attention, "answers": answers})
