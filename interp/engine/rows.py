@@ -6,7 +6,7 @@ the output, and dropped; it is small enough to stay in the processor's cache, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -106,6 +106,7 @@ class Span:
     queries: slice
     keys: slice
     seen: Bool[Tensor, "some 1 query key"] | None
+    made: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # by metrics, once for all heads
 
     @property
     def prompts(self) -> Prompts:
@@ -132,19 +133,15 @@ class Span:
         return self.prompts.positions[:, self.keys]
 
     @cached_property
+    def key_columns(self) -> Float[Tensor, " key"]:
+        """Columns of the keys in the texts, [key]."""
+        return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
+
+    @cached_property
     def back(self) -> Float[Tensor, "query key"]:
         """How far back each key lies from each query, in tokens, [query key]; negative for later keys."""
         query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
-        return query[:, None] - torch.arange(self.keys.start, self.keys.stop, device=query.device)
-
-    @cached_property
-    def far(self) -> Float[Tensor, "far_key 2"]:
-        """How far back the keys before the first of these queries lie from it, in tokens, and ones beside it, [key 2]."""
-        first = self.queries.start
-        back = first - torch.arange(
-            self.keys.start, max(first, self.keys.start), device=self.layer.call.q.device, dtype=torch.float
-        )
-        return torch.stack([back, torch.ones_like(back)], -1)
+        return query[:, None] - self.key_columns
 
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
@@ -207,13 +204,21 @@ class Rows:
 
     @cached_property
     def distance(self) -> Float[Tensor, "batch head query"]:
-        """Mean |query - key| in tokens, weighted by attention, [batch head query]."""
-        if not self.causal:
-            return (self.pattern * self.back.abs()).sum(-1)
-        near = max(self.queries.start - self.keys.start, 0)  # parts of one sign: nothing is lost where distances are small
-        beyond = (self.pattern[..., :near] @ self.far).unbind(-1)
-        steps = torch.arange(self.queries.stop - self.queries.start, device=self.pattern.device)
-        return beyond[0] + steps * beyond[1] + (self.pattern[..., near:] * self.back[:, near:].clamp(min=0)).sum(-1)
+        """Mean |query - key| in tokens, weighted by attention, [batch head query].
+
+        A sum of parts that are all positive, keys before, beside and after the queries of the block: nothing is lost by cancelling where
+        distances are small, and keys far away cost one product.
+        """
+        first, last = self.queries.start, self.queries.stop - 1
+        left, right = (min(max(at - self.keys.start, 0), self.pattern.shape[-1]) for at in (first, last + 1))
+        steps = torch.arange(last - first + 1, device=self.pattern.device)
+        total = (self.pattern[..., left:right] * self.back[:, left:right].abs()).sum(-1)
+        for side, edge, apart in ((slice(0, left), first, steps), (slice(right, None), last, last - first - steps)):
+            if self.pattern[..., side].shape[-1]:
+                gap = (self.key_columns[side] - edge).abs()
+                mean, mass = (self.pattern[..., side] @ torch.stack([gap, torch.ones_like(gap)], -1)).unbind(-1)
+                total = total + mean + apart * mass
+        return total
 
     def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""

@@ -1,13 +1,9 @@
 """Keys that stand at, or after, an earlier occurrence of a query's token: found once for all heads of a span."""
 
-from weakref import WeakKeyDictionary
-
 import torch
 from torch import Tensor
 
 from interp.engine.rows import Rows, Span
-
-_FOUND: WeakKeyDictionary[Span, dict[int, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
 def mass_after_repeats(rows: Rows, after: int, pattern: Tensor) -> Tensor:
@@ -15,10 +11,10 @@ def mass_after_repeats(rows: Rows, after: int, pattern: Tensor) -> Tensor:
 
     NaN where the query sees no such key. Raises ValueError for images.
     """
-    found = _FOUND.setdefault(rows.span, {})
-    if after not in found:
-        found[after] = _keys_after_repeats(rows.span, after)
-    keys, some = found[after]
+    made, name = rows.span.made, ("keys after repeats", after)
+    if name not in made:
+        made[name] = _keys_after_repeats(rows.span, after)
+    keys, some = made[name]
     return (pattern * keys[:, None]).sum(-1).masked_fill(~some[:, None], torch.nan)
 
 
