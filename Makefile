@@ -15,10 +15,12 @@ demo: $(VENV)/.package
 	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
 	$(BIN)/interp show runs/demo-ioi
 
-# The picture in the README, drawn from the demo's run.
+# The pictures in the README: one of the demo's run, and one of attention.
 picture: demo
 	mkdir -p docs/images
 	cp runs/demo-ioi/ranking.png docs/images/ioi-heads.png
+	$(BIN)/interp attention --model interp-mini --task induction --metrics induction_score --out runs/demo-induction
+	$(BIN)/interp show runs/demo-induction --draw layers --figure docs/images/induction-heads.png
 
 test: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4

@@ -320,5 +320,5 @@ def test_a_mark_that_the_prompts_lack_is_answered_with_those_they_have(read, pro
 
 
 def test_words_that_the_model_does_not_know_are_counted(read):
-    assert "2 of 4 tokens are words that" in read("--text", "w1 zebra giraffe").stderr
+    assert "does not know all words: 2 of 4 tokens are unknown" in read("--text", "w1 zebra giraffe").stderr
     assert "does not know" not in read("--text", "w1 w2", out="known").stderr

@@ -24,7 +24,8 @@ def draw(run: "Run", drawing: str = "heads", metric: str | None = None, minus: P
             raise UsageError(f"A difference is drawn as heads, not as {drawing}: leave out --draw or --minus.")
         return difference_map(run.scores(metric), open_run(minus).scores(metric))
     if drawing == "tokens":
-        return token_strip(run.token_scores(metric))
+        scores = run.token_scores(metric)
+        return token_strip(scores, title=f"{scores.name} of each token, mean over all heads")
     if drawing == "layers":
         return layer_dots(run.scores(metric))
     return head_map(run.scores(metric)) if run.metrics else head_map(run.heads(), shape=run.manifest["details"]["shape"])

@@ -170,7 +170,7 @@ def _read_text(text: str | None, file: Path | None) -> tuple[str, str, dict[str,
 def _warn_of_unknown_words(terminal: Terminal, model: "Model", source: Source) -> None:
     unknown = getattr(model.tokenizer, "unk_token_id", None)
     if isinstance(source.prompts, list) and (n := sum(token == unknown for token in source.prompts)):
-        terminal.say(f"Note: {n:,} of {len(source.prompts):,} tokens are words that {model.facts.name} does not know.")
+        terminal.say(f"Note: {model.facts.name} does not know all words: {n:,} of {len(source.prompts):,} tokens are unknown.")
 
 
 def _spec(model: "Model", source: Source, metrics: list["AttentionMetric"], seed: int) -> dict[str, Any]:
