@@ -17,11 +17,8 @@ def _distance(rows: Rows, exclude: tuple[int, ...]) -> Tensor:
         return rows.distance
     kept = ~torch.isin(rows.key_positions, torch.tensor(exclude, device=rows.pattern.device))
     mass = rows.expect(kept)
-    if rows.causal:  # counted from the block's last query, so that one product serves all its rows
-        far = rows.expect(kept * rows.back[-1]) - (rows.back[-1, 0] - rows.back[:, 0]) * mass
-    else:
-        far = (rows.pattern * (kept[:, None] * rows.back.abs())[:, None]).sum(-1)
-    return torch.where(mass > 1e-6, (far / mass).clamp(min=0), torch.nan)
+    far = (rows.pattern * (kept[:, None] * rows.back.abs())[:, None]).sum(-1)
+    return torch.where(mass > 1e-6, far / mass, torch.nan)
 
 
 attention_distance = AttentionMetric(

@@ -31,7 +31,7 @@ def _future(rows: Rows, low: int, high: int, positions: str) -> tuple[Tensor, Te
     if not high:
         once = counted[:, None].float()
         sums[..., :start] = (once[:, None] @ rows.pattern[..., :start])[:, :, 0]
-        counts[..., :start] = once @ rows.visible[:, 0, :, :start].float()
+        counts[..., :start] = once.sum(-1, keepdim=True) if rows.seen is None else once @ rows.seen[:, 0, :, :start].float()
     return sums, counts
 
 

@@ -13,7 +13,7 @@ from interp.engine.rows import Rows
 
 def _shares(rows: Rows, radius: int) -> tuple[Tensor, Tensor]:
     counted = rows.real & (rows.n_visible > 1)
-    offset = -rows.back[0, 0] + rows.pattern.argmax(-1) - torch.arange(len(rows.back), device=rows.pattern.device)
+    offset = -rows.back[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.back), device=rows.pattern.device)
     found = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
     return (found & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
 

@@ -20,7 +20,9 @@ def alike(rows: Rows, pattern: Tensor) -> tuple[Tensor, Tensor]:
     if rows.causal:
         counted = counted & (2 * rows.query_positions >= rows.prompts.real.sum(-1, keepdim=True))
     once = counted[:, None, None].float()  # [batch 1 1 query]
-    large = pattern * (pattern > 2 / rows.n_visible[:, None, :, None])
+    large = F.threshold(
+        pattern * rows.n_visible[:, None, :, None], 2, 0
+    )  # in uniform shares: the scale of a row does not matter
     length = large.norm(dim=-1)[:, :, None]
     sums = torch.cat([torch.where(length > 0, once / length, 0) @ large, once @ pattern], 2)
     sums = F.pad(sums, (rows.keys.start, rows.prompts.real.shape[1] - rows.keys.stop))
