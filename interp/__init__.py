@@ -25,6 +25,7 @@ _HOMES = {
     "head_table": "interp.metrics",
     "score_task": "interp.metrics",
     "open_run": "interp.store",
+    "save_observation": "interp.store",
 }
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 

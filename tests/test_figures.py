@@ -107,7 +107,8 @@ def test_numbers_in_cells_have_enough_decimals_and_no_negative_zero():
     tiny = head_map(scores([[0.0123, -0.0004]], bounds=(None, None))).data[0]
     assert list(tiny.text[0]) == ["0.012", "0.000"]
     assert style.fixed(-0.0004, 2) == "0.00" and style.fixed(-3.14159, 2) == "−3.14"
-    assert [style.decimals(reach) for reach in (250.0, 3.2, 0.5, 0.05, 0.004)] == [1, 2, 2, 3, 4]
+    assert [style.number(value) for value in (1234.5, -0.01234, 999.0)] == ["1,234", "−0.0123", "999"]
+    assert [style.decimals(reach) for reach in (2000.0, 250.0, 3.2, 0.5, 0.05, 0.004)] == [0, 1, 2, 2, 3, 4]
 
 
 def test_pairs_are_bars_but_not_cells(table):
@@ -249,7 +250,7 @@ def test_captions_name_model_n_tokens_interventions_and_metric():
 def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
     values = [[0.1, 0.2, 0.6], [0.4, np.nan, 0.8]]
     figure = layer_dots(scores(values, reason="no repeats"), named=2)
-    lines, dots, labels = figure.data
+    dots, lines, labels = figure.data
     placed = {(round(x), y) for x, y in zip(dots.x, dots.y, strict=True)}
     assert len(dots.x) == 5 and placed == {(0, 0.1), (0, 0.2), (0, 0.6), (1, 0.4), (1, 0.8)}
     own = {text.split("<br>")[0]: x for text, x in zip(dots.hovertext, dots.x, strict=True)}

@@ -49,8 +49,8 @@ def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
             continue
         scores = run.scores(name)
         values = scores.values[scores.values == scores.values]
-        mean, low = (f"{values.mean():.3g}", f"{values.min():.3g}") if values.size else ("", "")
-        heads = ", ".join(f"{head} {scores[head]:.3g}" for head in scores.top(top or 4, by="highest"))
+        mean, low = (_number(values.mean()), _number(values.min())) if values.size else ("", "")
+        heads = ", ".join(f"{head} {_number(scores[head])}" for head in scores.top(top or 4, by="highest"))
         rows.append([about["label"], about["unit"], mean, low, heads])
     terminal.table(("metric", "unit", "mean", "lowest", "highest"), rows, right=("mean", "lowest"))
 
@@ -60,7 +60,7 @@ def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
     if not run.metrics:
         return
     for metric, values in table.groupby("metric", sort=False)["value"]:
-        if n := int(values.isna().sum()):
+        if n := sum(value != value for value in values):
             terminal.line(f"{metric}: {n} of {len(values)} heads have no number: {run.metrics[str(metric)]['reason']}.")
 
 
@@ -106,4 +106,9 @@ def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
 
 
 def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:
-    return [str(place), row["label"], "" if row["value"] != row["value"] else f"{row['value']:.3f}", row["unit"]]
+    return [str(place), row["label"], _number(row["value"]), row["unit"]]
+
+
+def _number(value: float) -> str:
+    """Three significant digits, all of a number of 1,000 or more; nothing for NaN."""
+    return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -27,19 +27,19 @@ def layer_dots(scores: HeadScores, *, named: int = 3, title: str | None = None) 
     across = {head: head.layer + SPREAD * ((head.head + 0.5) / n_heads - 0.5) for head in scores.top(values.size)}
     means = {layer: np.nanmean(values[layer]) for layer in sorted({head.layer for head in across})}
     figure.add_scatter(
-        x=[x for layer in means for x in (layer - 0.42, layer + 0.42, None)],
-        y=[y for mean in means.values() for y in (mean, mean, None)],
-        mode="lines",
-        line={"color": style.MUTED, "width": 1.5},
-        hoverinfo="skip",
-    )
-    figure.add_scatter(
         x=list(across.values()),
         y=[scores[head] for head in across],
         mode="markers",
         marker={"size": 7 if n_heads <= 16 else 4.5, "color": style.POSITIVE, "line": {"width": 0}},
         hovertext=[style.score_lines(scores, head) for head in across],
         hoverinfo="text",
+    )
+    figure.add_scatter(
+        x=[x for layer in means for x in (layer - 0.42, layer + 0.42, None)],
+        y=[y for mean in means.values() for y in (mean, mean, None)],
+        mode="lines",
+        line={"color": style.INK, "width": 1.5},
+        hoverinfo="skip",
     )
     top = scores.top(named)
     figure.add_scatter(
@@ -59,7 +59,7 @@ def layer_dots(scores: HeadScores, *, named: int = 3, title: str | None = None) 
 
 def _absent(scores: HeadScores) -> str:
     n = int(np.isnan(scores.values).sum())
-    return f"; {n} of {scores.values.size} heads have no number{f': {scores.reason}' if scores.reason else ''}" if n else ""
+    return f"; {n:,} of {scores.values.size:,} heads have no number{f': {scores.reason}' if scores.reason else ''}" if n else ""
 
 
 def _reach(scores: HeadScores) -> list[float]:

@@ -157,8 +157,8 @@ def ticks(n: int) -> list[int]:
 
 
 def number(value: float) -> str:
-    """The number with three significant digits and a real minus sign."""
-    return f"{value:.3g}".replace("-", "−")
+    """The number with three significant digits (all of 1,000 or more) and a real minus sign."""
+    return f"{value:{',.0f' if abs(value) >= 1000 else '.3g'}}".replace("-", "−")
 
 
 def largest(values: np.ndarray) -> float:
@@ -168,7 +168,7 @@ def largest(values: np.ndarray) -> float:
 
 def decimals(reach: float) -> int:
     """Decimals that show two digits or more of numbers up to ``reach``."""
-    return 2 if reach == 0 else int(np.clip(1 - np.floor(np.log10(reach)), 2, 6)) if reach < 100 else 1
+    return 2 if reach == 0 else int(np.clip(1 - np.floor(np.log10(reach)), 2, 6)) if reach < 100 else int(reach < 1000)
 
 
 def fixed(value: float, digits: int) -> str:

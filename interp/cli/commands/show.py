@@ -49,7 +49,7 @@ def show(
         ranked(table).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
     _print_record(terminal, run.record)
-    if table["metric"].nunique() > 1:
+    if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:
         print_ranking(terminal, table, top)
