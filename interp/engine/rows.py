@@ -144,6 +144,12 @@ class Span:
         return query[:, None] - self.key_columns
 
     @cached_property
+    def beside(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after; [key] each."""
+        before, after = self.queries.start - self.key_columns, self.key_columns - (self.queries.stop - 1)
+        return before.clamp(min=0) + after.clamp(min=0), (before > 0).float(), (after > 0).float()
+
+    @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
         """Which keys each query may see, [batch or 1, 1, query, key]."""
         return (self.back >= 0)[None, None] if self.seen is None else self.seen
@@ -162,11 +168,15 @@ class Span:
     @cached_property
     def n_visible(self) -> Int[Tensor, "some query"]:
         """How many keys each query may see, [batch or 1, query]."""
+        if self.seen is None:
+            return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device)[None] + 1
         return self.visible.sum(-1)[:, 0]
 
     @cached_property
     def n_seeing(self) -> Int[Tensor, "some key"]:
         """How many of these queries, padding not counted, see each key, [batch or 1, key]."""
+        if self.seen is None and not self.prompts.padded:
+            return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
         seen = self.visible[:, 0]
         return (seen & self.real[:, :, None] if self.prompts.padded else seen).sum(1)
 
@@ -209,16 +219,14 @@ class Rows:
         A sum of parts that are all positive, keys before, beside and after the queries of the block: nothing is lost by cancelling where
         distances are small, and keys far away cost one product.
         """
-        first, last = self.queries.start, self.queries.stop - 1
-        left, right = (min(max(at - self.keys.start, 0), self.pattern.shape[-1]) for at in (first, last + 1))
-        steps = torch.arange(last - first + 1, device=self.pattern.device)
-        total = (self.pattern[..., left:right] * self.back[:, left:right].abs()).sum(-1)
-        for side, edge, apart in ((slice(0, left), first, steps), (slice(right, None), last, last - first - steps)):
-            if self.pattern[..., side].shape[-1]:
-                gap = (self.key_columns[side] - edge).abs()
-                mean, mass = (self.pattern[..., side] @ torch.stack([gap, torch.ones_like(gap)], -1)).unbind(-1)
-                total = total + mean + apart * mass
-        return total
+        gap, before, after = self.beside
+        width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
+        near = slice(max(first, 0), min(first + len(self.back), width))
+        steps = torch.arange(len(self.back), device=self.pattern.device)
+        total = (
+            (self.pattern[..., near] * self.back[:, near].abs()).sum(-1) + self.pattern @ gap + steps * (self.pattern @ before)
+        )
+        return total if self.causal else total + steps.flip(0) * (self.pattern @ after)
 
     def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
