@@ -64,7 +64,7 @@ def named(path: Path) -> str:
 def room_of(path: Path) -> str:
     """The room of a file of interp/: its folder, or its own name on the ground floor; the package itself is ''."""
     first = path.relative_to(SOURCE).parts[0]
-    return "" if first == "__init__.py" else first.removesuffix(".py")
+    return "" if first in ("__init__.py", "__main__.py") else first.removesuffix(".py")
 
 
 @cache

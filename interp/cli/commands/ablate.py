@@ -73,7 +73,7 @@ def ablate(
     budget = _check(task, prompts, method, ablation, metric, memory)
     loaded = load(model, device, dtype, offline)
     with checking():
-        question = _question(loaded, task, prompts, n_prompts, seed)
+        question = question_of(loaded, task, prompts, n_prompts, seed)
         options: dict[str, Any] = {
             "method": method,
             "positions": positions,
@@ -89,8 +89,8 @@ def ablate(
     plan = _plan(loaded, question, options, budget)
     if dry_run:
         return _say_cost(terminal, plan, loaded, question)
-    spec = _spec(loaded, question, options)
-    folder = out or _default_folder(spec)
+    spec = spec_of(loaded, question, options)
+    folder = out or Path("runs") / folder_name(spec)
     if fresh and (moved := move_aside(folder)):
         terminal.say(f"The earlier run was moved to {moved}.")
     run = _measure(terminal, folder, spec, loaded, question, options | {"memory": budget}, progress)
@@ -121,7 +121,8 @@ def _check(
         return read_memory(memory)
 
 
-def _question(model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int) -> "Task":
+def question_of(model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int) -> "Task":
+    """The task, or the prompts of the file as one. Raises UsageError where there are too few for an interval."""
     from interp.tasks import make_task, task_from_jsonl
 
     if prompts is not None:
@@ -153,7 +154,7 @@ def _say_cost(terminal: Terminal, plan: "AblationPlan", model: "Model", task: "T
     terminal.emit({"dry_run": True, "model": model.facts.name, "task": task.name, "n_prompts": len(task), **cost})
 
 
-def _spec(model: "Model", task: "Task", options: dict[str, Any]) -> dict[str, Any]:
+def spec_of(model: "Model", task: "Task", options: dict[str, Any]) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
     asked = {
@@ -167,11 +168,11 @@ def _spec(model: "Model", task: "Task", options: dict[str, Any]) -> dict[str, An
     return {"kind": "ablation", **asked, "arguments": task.arguments, "examples": task.digest(), **options, "heads": heads}
 
 
-def _default_folder(spec: dict[str, Any]) -> Path:
+def folder_name(spec: dict[str, Any]) -> str:
+    """What the run directory of a spec is called where nothing else is said."""
     from interp.records import digest
 
-    model = Path(spec["model"]).name
-    return Path("runs") / f"{spec['task']}-{model}-{spec['method']}-{digest(spec)[:8]}"
+    return f"{spec['task']}-{Path(spec['model']).name}-{spec['method']}-{digest(spec)[:8]}"
 
 
 def _measure(

@@ -1,0 +1,383 @@
+"""Ablation sweeps in processes of their own: planned, started, watched, cancelled and resumed.
+
+A job is ``interp ablate ... --out RUNS/NAME`` without a terminal. What is known of it lies in ``RUNS/.jobs/NAME``: ``job.json`` and the
+two streams of the process. The process holds a lock on its ``stdout`` for as long as it lives, so that any server can tell a job that
+runs from one that ended, also after a restart and when the process number was given to another. Needs POSIX locks.
+
+One folder holds one job. An unfinished job goes on where it stopped: the run directory keeps the units that are done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import interp
+from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
+from interp.errors import ArtefactInvalid
+from interp.files import publish
+from interp.metrics.ablation import ESTIMATES
+
+if TYPE_CHECKING:
+    from interp.metrics.ablation import AblationPlan
+    from interp.models.model import Model
+    from interp.store import Run
+    from interp.tasks.task import Task
+
+JOBS, PROMPTS = ".jobs", ".prompts"
+JOB, STDOUT, STDERR = "job.json", "stdout", "stderr"
+UNITS = "units"
+INTERRUPTED = 130
+TRIES, PAUSE = 5, 0.02  # a look at the lock holds it for an instant
+GRACE = 10.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is asked: a task, or a file of prompts instead (JSON Lines), and how its heads are taken out; the words are those of
+    ``ablate_heads``."""
+
+    task: str | None = None
+    prompts: str | None = None
+    method: str = "mean"
+    ablation: str = "mean"
+    positions: str = "all"
+    metric: str | None = None
+    n_prompts: int = 64
+    seed: int = 0
+    top_share: float = 0.2
+
+    def question(self, model: Model) -> Task:
+        """The prompts in the model's tokens. Raises ValueError, LookupError or FileNotFoundError for what is not there."""
+        from interp.cli.commands.ablate import question_of
+        from interp.cli.exits import UsageError
+
+        try:
+            return question_of(model, self.task, Path(self.prompts) if self.prompts else None, self.n_prompts, self.seed)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
+    def options(self, question: Task) -> dict[str, Any]:
+        """The arguments of ``ablate_heads``."""
+        asked = {"method": self.method, "positions": self.positions, "metric": self.metric or question.metric, "pairs": False}
+        return {**asked, "seed": self.seed, "ablation": self.ablation, "top_share": self.top_share, "heads": None}
+
+    def words(self, model: str, device: str, dtype: str, offline: bool = False) -> list[str]:
+        """The command line: the words after ``interp``."""
+        given: dict[str, Any] = {"model": model, "task": self.task, "prompts": self.prompts}
+        given |= {"method": self.method, "positions": self.positions, "metric": self.metric, "seed": self.seed}
+        given |= {"n-prompts": self.n_prompts} if self.task else {}
+        given |= {"ablation": self.ablation} if self.method in ESTIMATES else {}
+        given |= {"top-share": self.top_share} if self.method == "adaptive" else {}
+        given |= {"device": None if device == DEFAULT_DEVICE else device, "dtype": None if dtype == DEFAULT_DTYPE else dtype}
+        options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+        return ["ablate", *options, *(["--offline"] if offline else [])]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep that can be started: what it is (``spec``, as its run will hold it), where it will be stored, what it costs.
+
+    ``cost.bytes`` are those above the loaded model, ``bytes`` those of the whole process. ``total`` are the units that will be stored;
+    None where a sweep has none (attribution).
+    """
+
+    sweep: Sweep
+    words: tuple[str, ...]
+    spec: dict[str, Any]
+    folder: Path
+    cost: AblationPlan
+    bytes: int
+    total: int | None
+
+    def check_memory(self) -> None:
+        """Raises ResourceRefused when its process would not fit beside all that is loaded now."""
+        from interp.models.memory import available_memory, check_budget
+
+        check_budget(self.bytes, available_memory(self.spec["device"]), f"A second {self.spec['model']} with this sweep")
+
+    def run(self) -> Run | None:
+        """The finished run, None where it is still to be made. Raises ArtefactInvalid when its folder holds something else."""
+        from interp.store import finished_run
+
+        return finished_run(self.folder, self.spec)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A started sweep of ``model``. ``words`` come after ``interp``; ``before`` units were done when it started, of ``total`` (None:
+    unknown); ``seconds`` is the estimate; ``started`` in seconds since 1970."""
+
+    folder: Path
+    model: str
+    sweep: Sweep
+    words: tuple[str, ...]
+    total: int | None
+    seconds: float
+    before: int = 0
+    pid: int = 0
+    started: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def home(self) -> Path:
+        """Where its own files lie."""
+        return self.folder.parent / JOBS / self.name
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """How a job stands. ``state`` is ``loading`` (no unit can be done yet), ``running``, ``finished``, ``failed`` or ``cancelled``.
+
+    ``done`` of ``total`` units are stored; ``rate`` is in units a second, ``eta`` in seconds (both None where nothing says them).
+    ``seconds`` is how long the process has been at work, or was. ``error`` is the sentence it ended with.
+    """
+
+    state: str
+    done: int
+    total: int | None
+    seconds: float
+    rate: float | None = None
+    eta: float | None = None
+    error: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("loading", "running")
+
+    @property
+    def share(self) -> float | None:
+        """Share of the work that is done, 0 to 1."""
+        return self.done / self.total if self.total else None
+
+
+def plan(model: Model, sweep: Sweep, root: Path, *, offline: bool = False) -> Planned:
+    """The sweep as it would be started in a folder of ``root``; nothing is started or stored.
+
+    Raises LookupError and ValueError for what cannot be measured, and ResourceRefused for what would not fit the memory.
+    """
+    from interp.cli.commands.ablate import folder_name, spec_of
+    from interp.metrics.ablation import plan_ablation
+    from interp.models.memory import ITEM_BYTES
+
+    question = sweep.question(model)
+    options = sweep.options(question)
+    cost = plan_ablation(model, question, **options)
+    facts = model.facts
+    spec = spec_of(model, question, options)
+    words = tuple(sweep.words(facts.name, str(model.device), facts.dtype, offline))
+    needed = facts.n_parameters * ITEM_BYTES[facts.dtype] + cost.bytes
+    total = _total(model, question, options, cost)
+    return Planned(sweep, words, spec, root.resolve() / folder_name(spec), cost, needed, total)
+
+
+def start(planned: Planned) -> Job:
+    """The job, at work; one that was interrupted in this folder goes on.
+
+    Raises ValueError when the run is finished or another job works on it, ArtefactInvalid when its folder holds something else, and
+    ResourceRefused when it would not fit the memory beside all that is loaded now.
+    """
+    if planned.run() is not None:
+        raise ValueError(f"{planned.folder.name} is measured already: open it.")
+    planned.check_memory()
+    about = (planned.folder, planned.spec["model"], planned.sweep, planned.words)
+    return _spawn(Job(*about, planned.total, planned.cost.seconds))
+
+
+def resume(job: Job) -> Job:
+    """The same job at work again, from where it stopped. Raises ValueError when it is still at work."""
+    return _spawn(job)
+
+
+def cancel(job: Job, grace: float = GRACE) -> None:
+    """Asks the job to stop; what it stored stays, and it can be resumed. One that does not stop within ``grace`` seconds is ended.
+
+    Returns at once; ``status`` tells when it has stopped. Nothing happens to a job that is not at work.
+    """
+    if not _alive(job):
+        return
+    _write(replace(job, cancelled=True))
+    threading.Thread(target=_stop, args=(job, grace), daemon=True).start()
+
+
+def status(job: Job) -> JobStatus:
+    """How the job stands now, read from its files alone."""
+    alive = _alive(job)
+    done, begun, finished = _progress(job)
+    if not alive:
+        state, error = _end(job, finished)
+        return JobStatus(state, done, job.total, max(0.0, _changed(job.home / STDOUT) - job.started), error=error)
+    now = time.time()
+    if begun is None:
+        return JobStatus("loading", done, job.total, now - job.started)
+    rate = (done - job.before) / (now - begun) if done > job.before and now > begun and not finished else None
+    eta = (job.total - done) / rate if rate and job.total else None
+    return JobStatus("running", done, job.total, now - job.started, rate, eta)
+
+
+def jobs(root: Path) -> list[Job]:
+    """All jobs whose runs lie in ``root``, the last started first; those without a readable ``job.json`` are left out."""
+    found = [job for home in (root.resolve() / JOBS).glob("*") if (job := find(root, home.name))]
+    return sorted(found, key=lambda job: -job.started)
+
+
+def find(root: Path, name: str) -> Job | None:
+    """The job of the run directory ``name`` in ``root``, None where there is none."""
+    if Path(name).name != name or name == "..":
+        return None
+    try:
+        about = json.loads((root.resolve() / JOBS / name / JOB).read_bytes())
+        read = {"folder": root.resolve() / name, "sweep": Sweep(**about["sweep"]), "words": tuple(about["words"])}
+        return Job(**{**about, **read})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def keep_prompts(root: Path, name: str, content: bytes) -> Path:
+    """The file in which prompts that somebody uploaded are kept, named after them and their content."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60].strip("_") or "prompts"
+    path = root.resolve() / PROMPTS / sha256(content).hexdigest()[:12] / f"{stem}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(path, content)
+    return path
+
+
+def _total(model: Model, question: Task, options: dict[str, Any], cost: AblationPlan) -> int | None:
+    """Units that the sweep will store. Their number depends on how many heads are measured, not on which."""
+    from interp.metrics.ablation import plan_ablation
+
+    if options["method"] == "attribution":
+        return None
+    if options["method"] != "adaptive":
+        return cost.n_units
+    heads = model.facts.heads()
+    chosen = heads[: max(1, round(options["top_share"] * len(heads)))]
+    return plan_ablation(model, question, **{**options, "method": options["ablation"], "heads": chosen}).n_units
+
+
+def _spawn(job: Job) -> Job:
+    """Starts the process of the job, which inherits the lock."""
+    job.home.mkdir(parents=True, exist_ok=True)
+    # The same interp as this one, wherever it was imported from.
+    path = os.pathsep.join([str(Path(interp.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with _locked(job.home / STDOUT) as stdout, (job.home / STDERR).open("wb") as stderr:
+        stdout.truncate(0)
+        started = replace(job, before=_count(job), started=time.time(), cancelled=False)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "interp", *job.words, "--out", str(job.folder), "--json", "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        threading.Thread(target=process.wait, daemon=True).start()  # so that no zombie is left
+        started = replace(started, pid=process.pid)
+        _write(started)
+    return started
+
+
+def _write(job: Job) -> None:
+    about = {name: value for name, value in asdict(job).items() if name != "folder"}
+    publish(job.home / JOB, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """The file, opened for writing and locked. Raises ValueError when a process holds it."""
+    import fcntl
+
+    with path.open("ab") as file:
+        for attempt in range(TRIES):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == TRIES - 1:
+                    name = path.parent.name
+                    raise ValueError(f"{name} is being measured by a job started before: wait for it or cancel it.") from None
+                time.sleep(PAUSE)
+        yield file
+
+
+def _alive(job: Job) -> bool:
+    """Whether the process of the job lives: it holds the lock on its stdout."""
+    import fcntl
+
+    try:
+        with (job.home / STDOUT).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def _stop(job: Job, grace: float) -> None:
+    """Interrupts the process, and ends it when that does not help."""
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        if not _alive(job):
+            return
+        try:
+            os.kill(job.pid, sign)
+        except ProcessLookupError:
+            return
+        until = time.monotonic() + grace
+        while _alive(job) and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+def _progress(job: Job) -> tuple[int, float | None, bool]:
+    """Units that are done, when the process began to measure (None: it has not yet), and whether the run is finished."""
+    from interp.store import open_run
+
+    done = _count(job)  # before the manifest: a finished run has no units any more
+    try:
+        finished = open_run(job.folder).status == "finished"
+    except ArtefactInvalid:
+        return done, None, False
+    begun = _changed(job.folder / "run.json")
+    return job.total or 0 if finished else done, begun if begun > job.started else None, finished
+
+
+def _count(job: Job) -> int:
+    """Units in the run directory, of other code as well, which a resumed run computes again."""
+    done = sum(1 for file in (job.folder / UNITS).glob("*.safetensors") if not file.name.startswith("."))
+    return done if job.total is None else min(done, job.total)
+
+
+def _end(job: Job, finished: bool) -> tuple[str, str]:
+    """State and last sentence of a job whose process is gone."""
+    if finished:
+        return "finished", ""
+    try:
+        told = json.loads((job.home / STDOUT).read_bytes())
+        code, error = told["exit_code"], told["error"]
+    except (OSError, ValueError, TypeError, KeyError):
+        code, error = None, "Its process ended without a word: it was killed, or the machine went down. What it stored is kept."
+    return ("cancelled" if job.cancelled or code == INTERRUPTED else "failed"), error
+
+
+def _changed(path: Path) -> float:
+    """When the file was last written, 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
