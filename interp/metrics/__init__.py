@@ -15,6 +15,8 @@ _HOMES = {
     "PreplanAnchors": "interp.metrics.preplan",
     "preplan_and_anchors": "interp.metrics.preplan",
     "split_heads": "interp.metrics.preplan",
+    "SparsePattern": "interp.metrics.sparse",
+    "sparse_patterns": "interp.metrics.sparse",
     "HeadPairs": "interp.metrics.similarity",
     "cluster_heads": "interp.metrics.similarity",
     "output_similarity": "interp.metrics.similarity",

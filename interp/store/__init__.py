@@ -1,5 +1,6 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
+from interp.store.headvis import HeadVis, export_headvis, load_headvis
 from interp.store.ledger import Ledger
 from interp.store.observations import save_observation
 from interp.store.runs import Run, Writer, finished_run, open_run, start_run
@@ -7,10 +8,13 @@ from interp.store.scores import load_scores, save_scores
 from interp.store.sweeps import save_sweep
 
 __all__ = [
+    "HeadVis",
     "Ledger",
     "Run",
     "Writer",
+    "export_headvis",
     "finished_run",
+    "load_headvis",
     "load_scores",
     "open_run",
     "save_observation",

@@ -66,6 +66,9 @@ def attention(
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/attention-SOURCE-MODEL-DIGEST.")] = None,
+    headvis: Annotated[
+        Path | None, typer.Option(help="Also write a HeadVis tree here: its six numbers a head, and patterns as sparse rows.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Read anew; an earlier run in --out is moved aside.")] = False,
     offline: Offline = False,
 ) -> None:
@@ -74,9 +77,12 @@ def attention(
     Stores one number a head, one a token (the mean over all heads), and every row and column.
     """
     from interp.store import finished_run, save_observation
+    from interp.store.headvis import check_empty
 
     given = {"--text": text, "--file": file, "--task": task, "--prompts": prompts}
     chosen, budget = _check(given, metrics, memory)
+    if headvis is not None:
+        check_empty(headvis)
     loaded = load(model, device, dtype, offline)
     with checking():
         source = _source(loaded, given, n_prompts, seed)
@@ -85,6 +91,8 @@ def attention(
     if fresh:
         check_earlier(folder)
     run = None if fresh else finished_run(folder, spec)
+    if headvis is not None:
+        _export(terminal, loaded, source, headvis)
     if run is not None:
         terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh reads again.")
     else:
@@ -199,3 +207,13 @@ def _observe(
     _warn_of_unknown_words(terminal, model, source)
     terminal.say(f"Read {len(metrics)} metrics of {len(model.facts.heads())} heads on {n_tokens:,} tokens in {seconds:.1f} s.")
     return replace(found, record=replace(found.record, task=source.name, arguments=source.arguments, seed=seed))
+
+
+def _export(terminal: Terminal, model: "Model", source: Source, folder: Path) -> None:
+    """Writes the HeadVis tree, from queries and keys of a pass of its own: another one than the metrics are read in."""
+    from interp.engine import capture_attention
+    from interp.store import export_headvis
+
+    with checking():
+        path = export_headvis(capture_attention(model, source.prompts), folder, source.name)
+    terminal.say(f"Wrote a HeadVis tree to {path}.")

@@ -1,0 +1,300 @@
+"""HeadVis trees: what each head looks at, text by text, in the files that HeadVis and Neuronpedia read and write.
+
+A tree holds ``config.json`` (what was run, and how), ``scatter_data.json`` (six numbers a head) and ``heads/L5H1.json`` (of every text the
+tokens and of each row the 8 largest weights from 0.005 up, under ``query * len(tokens) + key``). All numbers are rounded to four places.
+The six have Neuronpedia's names and definitions: ``qk_distance_variance`` pools all rows of a head, ``induction_score`` drops weights
+below 0.01. One differs: in layers with a sliding window ``induction_score`` leaves out rows whose earlier occurrence is out of sight.
+Format: Neuronpedia's ``headvis`` pipeline, after github.com/anthropics/headvis.
+
+Neuronpedia samples the texts of a corpus, few from each fifth of a head's peaks; here every text is written, with its fifth. Its
+histograms and token tables, which can be made from the rest, are neither written nor read.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.errors import ArtefactInvalid
+from interp.files import TEMPORARY, publish
+from interp.heads import Head, HeadScores
+from interp.records import RunRecord
+from interp.store.manifest import now
+
+if TYPE_CHECKING:
+    from interp.engine.attention_cache import AttentionCache
+    from interp.metrics.sparse import SparsePattern
+
+THRESHOLD = 0.01
+METRICS = {
+    "self_attention_score": "self_attention_score",
+    "prev_token_score": "prev_token_score",
+    "pattern_entropy": "entropy",
+    "qk_distance": "attention_distance",
+    "qk_distance_variance": "qk_distance_variance",
+    "induction_score": f"induction_score:threshold={THRESHOLD}",
+}
+"""HeadVis's name of each metric, and how it is asked for here."""
+
+DESCRIPTIONS = {
+    "self_attention_score": "Mean weight of a token on itself.",
+    "prev_token_score": "Mean weight of a token on the one before it.",
+    "pattern_entropy": "Mean Shannon entropy of a row, in nats.",
+    "qk_distance": "Mean distance from query to key in tokens, weighted by attention.",
+    "qk_distance_variance": "Variance of that distance over all rows together, in tokens squared.",
+    "induction_score": "Mean weight on the tokens that followed earlier occurrences of the query's token.",
+}
+CONFIG, SCATTER, HEADS = "config.json", "scatter_data.json", "heads"
+PLACES = 4
+FIFTHS = 5
+LARGEST = 1 << 24
+"""Bytes of the largest file that is written or read: parsed, it is some twenty times as large."""
+MOST_HEADS = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class HeadVis:
+    """A HeadVis tree that was read: its ``config`` as it stands there, and one number a head of each of the six metrics in ``scores``,
+    by HeadVis's names, NaN where the tree has none. The patterns, which are most of it, stay in their files."""
+
+    path: Path
+    config: dict[str, Any]
+    scores: dict[str, HeadScores]
+
+    def patterns(self, head: Head) -> tuple[SparsePattern, ...]:
+        """What the tree keeps of a head's attention on each text. Raises LookupError for a head that is not there, ArtefactInvalid for a
+        file that is not what it should be."""
+        n_layers, n_heads = self.scores["qk_distance"].values.shape
+        if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
+            raise LookupError(f"{self.path} has no head {head}: it has layers 0-{n_layers - 1} and heads 0-{n_heads - 1}.")
+        with _reading(self.path / HEADS / f"{head}.json") as found:
+            return tuple(_pattern(text, f"of text {i}") for i, text in enumerate(found["sequences"]))
+
+
+def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) -> Path:
+    """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` says what the texts are.
+
+    The tree is built under a hidden name beside ``folder`` and renamed when it is whole; of one that fails nothing is left. Characters
+    that are no text (halves of a surrogate pair) are written as ``?``. Raises ArtefactInvalid when ``folder`` is not empty, ValueError
+    for texts of one token, for images, and for more texts than fit a file.
+    """
+    from interp.metrics.sparse import sparse_patterns
+
+    path = Path(folder).resolve()
+    check_empty(path)
+    lengths = attention.prompts.real.sum(1).tolist()
+    if min(lengths) < 2:
+        raise ValueError(f"Text {lengths.index(1)} has one token, and HeadVis describes texts of two or more: leave it out.")
+    scores = _six(attention)
+    shape = scores["qk_distance"].shape
+    with _building(path) as tree:
+        for layer in range(shape[0]):
+            for head, patterns in enumerate(sparse_patterns(attention, layer)):
+                _write(tree / HEADS / f"{Head(layer, head)}.json", {"sequences": _sequences(patterns)})
+        rows = [
+            {"layer": at[0], "head": at[1]} | {n: _rounded(float(v[at])) for n, v in scores.items()} for at in np.ndindex(shape)
+        ]
+        _write(tree / SCATTER, rows)
+        _write(tree / "server_config.json", {})  # HeadVis reads these two: there is no server behind the files,
+        _write(tree / "attributions" / "manifest.json", {})  # and no attribution of edges to features
+        _write(tree / CONFIG, _config(attention, dataset, shape))
+    return path
+
+
+def check_empty(folder: Path) -> None:
+    """Raises ArtefactInvalid when something lies where a tree is to be written."""
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise ArtefactInvalid(f"{folder} is not an empty folder: choose another one for the HeadVis tree.")
+
+
+def load_headvis(folder: str | Path) -> HeadVis:
+    """The HeadVis tree in this folder, whoever wrote it. Nothing in it is trusted.
+
+    Raises ArtefactInvalid, in a sentence, for files that are missing, too large or damaged, and numbers that cannot be.
+    """
+    path = Path(folder)
+    with _reading(path / CONFIG) as config:
+        shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MOST_HEADS)]
+        if shape[0] * shape[1] > MOST_HEADS:
+            raise ValueError(f"no model has {shape[0]:,} layers of {shape[1]:,} heads")
+        record = _record(config)
+    with _reading(path / SCATTER) as rows:
+        axes = zip(("layer", "head"), shape, strict=True)
+        at = tuple(_numbers([row[name] for row in rows], f"the {name}s", {int}, 0, n - 1) for name, n in axes)
+        heads = {Head(*map(int, pair)) for pair in zip(*at, strict=True)}
+        if len(heads) != len(rows) or not heads:
+            raise ValueError("it has no head, or one twice")
+        scores = {name: _scores(name, [row.get(name) for row in rows], at, shape, record) for name in METRICS}
+    for head in sorted(heads):
+        _check_there(path / HEADS / f"{head}.json")
+    return HeadVis(path, config, scores)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _six(attention: AttentionCache) -> dict[str, np.ndarray]:
+    """HeadVis's six metrics, [n_layers n_heads] each."""
+    from interp.metrics.attention import attention_metrics
+
+    found = attention.observe(attention_metrics([*METRICS.values()]))
+    scores = {name: found.heads(own.split(":")[0]).values for name, own in METRICS.items()}
+    distance = found["attention_distance"].double().cpu().numpy()
+    scores["qk_distance_variance"] = scores["qk_distance_variance"] + np.nanvar(
+        distance, axis=(1, 3)
+    )  # of rows, and between them
+    return scores
+
+
+def _sequences(patterns: Sequence[SparsePattern]) -> list[dict[str, Any]]:
+    fifths = _fifths([pattern.peak for pattern in patterns])
+    return [
+        {
+            "sequence_id": i,
+            "interval": fifth,
+            "tokens": list(pattern.tokens),
+            "attention_indices": pattern.cells.tolist(),
+            "attention_values": [_rounded(weight) for weight in pattern.weights.tolist()],
+            "seq_len": len(pattern.tokens),
+            "max_activation": _rounded(pattern.peak),
+        }
+        for i, (pattern, fifth) in enumerate(zip(patterns, fifths, strict=True))
+    ]
+
+
+def _fifths(peaks: Sequence[float]) -> list[int]:
+    """The fifth of all peaks that each is in, 1 (lowest) to 5; one on an edge is in the higher."""
+    edges = [sorted(peaks)[min(round(i * len(peaks) / FIFTHS), len(peaks) - 1)] for i in range(1, FIFTHS)]
+    return (1 + np.searchsorted(edges, peaks, side="right")).tolist()
+
+
+def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> dict[str, Any]:
+    from interp.metrics.sparse import KEYS, LEAST
+
+    (n_texts, longest), names = attention.prompts.tokens.shape, {"model_name": attention.record.model, "dataset_name": dataset}
+    texts = {"n_sequences": n_texts, "seq_len": longest, "n_intervals": FIFTHS, "attn_implementation": "interp"}
+    rules = {"sparse_topk_per_row": KEYS, "sparse_threshold": LEAST, "induction_attention_threshold": THRESHOLD}
+    sizes = {"num_hidden_layers": shape[0], "num_attention_heads": shape[1], "created_at": now()}
+    return {
+        **names,
+        "heads": [list(at) for at in np.ndindex(*shape)],
+        "n_layers": shape[0],
+        "n_heads": shape[1],
+        "n_intervals": FIFTHS,
+        "metrics": [*METRICS],
+        "metric_descriptions": DESCRIPTIONS,
+        "head_data_pattern": "L{layer}H{head}.json",
+        "has_umap": False,
+        "umap_heads": [],
+        "custom_plots": [],
+        "custom_tables": [],
+        "statistics_display": {},
+        "pipeline_config": {**attention.record.to_json(), **names, **texts, **rules, **sizes},
+    }
+
+
+def _rounded(number: float) -> float | None:
+    return None if np.isnan(number) else round(float(number), PLACES)
+
+
+def _write(path: Path, value: Any) -> None:
+    content = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    if len(content) > LARGEST:
+        raise ValueError(
+            f"{path.name} would take {len(content):,} bytes, more than the {LARGEST:,} of a file: give fewer texts."
+        )
+    path.parent.mkdir(exist_ok=True)
+    publish(path, content)
+
+
+@contextmanager
+def _building(path: Path) -> Iterator[Path]:
+    """A hidden folder that becomes ``path`` when the block ends, and is removed when it fails."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """The JSON value of a file; whatever the block finds wrong with it is damage of this file."""
+    _check_there(path)
+    if path.stat().st_size > LARGEST:
+        raise ArtefactInvalid(f"{path} has {path.stat().st_size:,} bytes, more than the {LARGEST:,} that are read.")
+    try:
+        yield json.loads(path.read_bytes(), parse_constant=_refuse)
+    except KeyError as error:
+        raise ArtefactInvalid(f"{path} is damaged: it lacks {error}.") from None
+    except (AttributeError, TypeError):
+        raise ArtefactInvalid(f"{path} is damaged: a part of it is of another kind than in a HeadVis tree.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ArtefactInvalid(f"{path} is damaged: {str(error).rstrip('.')}.") from None
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise ArtefactInvalid(f"{path} is missing: this is no HeadVis tree, or a part of one.")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}, which is no JSON")
+
+
+def _numbers(values: Any, what: str, kinds: set[type], low: int | float, high: int | float) -> np.ndarray:
+    """The values of a list, all of these kinds (true and false are no numbers) and from ``low`` to ``high``."""
+    if type(values) is not list or not {*map(type, values)} <= kinds or not all(low <= value <= high for value in values):
+        raise ValueError(f"{what} are not all {' or '.join(sorted(k.__name__ for k in kinds))} from {low:,} to {high:,}")
+    return np.array(values, np.int64 if kinds == {int} else np.float64)
+
+
+def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequence[int], record: RunRecord) -> HeadScores:
+    from interp.metrics.attention import attention_metrics
+
+    (own,), values, some = attention_metrics([METRICS[name]]), np.full(shape, np.nan), [value is not None for value in found]
+    numbers = _numbers([value for value in found if value is not None], f"the {name}s", {int, float}, -np.inf, np.inf)
+    values[at[0][some], at[1][some]] = numbers
+    return HeadScores(name, values, own.unit, own.bounds, replace(record, metric=name), reason="the tree has no number")
+
+
+def _pattern(text: Any, which: str) -> SparsePattern:
+    from interp.metrics.sparse import SparsePattern
+
+    tokens = text["tokens"]
+    if type(tokens) is not list:
+        raise TypeError
+    "".join(tokens).encode()  # refuses what is no text
+    cells = _numbers(text["attention_indices"], f"the cells {which}", {int}, 0, len(tokens) ** 2 - 1)
+    weights = _numbers(text["attention_values"], f"the weights {which}", {int, float}, 0, 1)
+    (peak,) = _numbers([text["max_activation"]], f"the peak {which}", {int, float}, 0, 1)
+    if len(cells) != len(weights) or len(np.unique(cells)) != len(cells):
+        raise ValueError(f"{len(cells)} cells {which} are not different ones, or have {len(weights)} weights")
+    if text.get("seq_len", len(tokens)) != len(tokens):
+        raise ValueError(f"the {len(tokens)} tokens {which} are not the number that is stated")
+    return SparsePattern(tuple(tokens), cells, weights.astype(np.float32), float(peak))
+
+
+def _record(config: Any) -> RunRecord:
+    """How the tree was made, as far as it says so in words that are known here."""
+    found = {**config.get("pipeline_config", {}), "model": config["model_name"], "task": config.get("dataset_name")}
+    names = ("model", "revision", "weights", "task", "dtype", "device", "commit")
+    stated = {name: found[name] for name in names if isinstance(found.get(name), str)}
+    "".join(stated.values()).encode()  # refuses what is no text
+    size = {"n_prompts": found["n_sequences"]} if type(found.get("n_sequences")) is int else {}
+    return RunRecord(**{"dtype": "", "device": "", "commit": "", **stated}, arguments=size, packages={}, dirty=False)
