@@ -39,6 +39,23 @@ def test_a_budget_that_is_not_kept_names_estimate_and_budget(memory):
         memory.check_budget(3 * 2**30, 2 * 2**30, "The sweep")
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        *((0, "0 B"), (7, "7 B"), (999, "999 B"), (1000, "1000 B"), (1023, "1023 B"), (1024, "1 KiB"), (1555, "1.52 KiB")),
+        *(
+            (1_000 * 2**20, "1000 MiB"),
+            (2**30 - 1, "1024 MiB"),
+            (3 * 2**29, "1.5 GiB"),
+            (5_000 * 2**40, "5000 TiB"),
+            (-3, "0 B"),
+        ),
+    ],
+)
+def test_numbers_of_bytes_are_written_out(memory, count, text):
+    assert memory.human(count) == text
+
+
 def test_available_memory_is_between_nothing_and_the_machine(memory):
     import os
 

@@ -103,4 +103,4 @@ def human(count: int) -> str:
         if size < 1024:
             break
         size, unit = size / 1024, larger
-    return f"{size:.3g} {unit}"
+    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:.0f} {unit}"
