@@ -233,6 +233,7 @@ class Watch:
         self.tables = Tables(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
         self.intervene, self.block = intervene, block
         self._layers: dict[int, int] = {}
+        self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
 
     def forward(self, **inputs: Any) -> Any:
         """A pass of the model without its head, which no row depends on."""
@@ -248,6 +249,10 @@ class Watch:
         layout = self.model.layout
         place = layout.attentions.index(module) if layout is not None else len(self._layers)
         index = self._layers.setdefault(id(module), place)
+        seen = (id(module), call.first_key + call.k.shape[2])
+        if layout is None and seen in self._seen:
+            raise ValueError(f"{self._name()} runs several layers through one attention module: which is which cannot be told.")
+        self._seen.add(seen)
         if index >= self.model.facts.n_layers:
             raise ValueError(f"{self._name()} has more attention modules than layers: which is which cannot be told.")
         return Layer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
