@@ -280,7 +280,13 @@ def test_units_of_other_code_are_not_reused(tmp_path, monkeypatch):
         writer.ledger.put("unit 0", np.full((15, 3), 99.0))
         raise KeyboardInterrupt
     monkeypatch.setattr("interp.store.manifest.package_versions", lambda: (("torch", "9.9"),))
-    assert work(tmp_path) == UNITS
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC, memory=300) as writer:
+        assert writer.ledger.count() == 0 and writer.ledger.seconds() == 0
+        assert writer.details == {"memory": 300}
+        writer.ledger.put("unit 1", planted()[:, 3:6])
+        assert writer.ledger.count() == 1
+        raise KeyboardInterrupt
+    assert work(tmp_path) == UNITS - 1
     assert json.loads((tmp_path / "run.json").read_text())["source"]["packages"] == {"torch": "9.9"}
 
 
@@ -296,6 +302,22 @@ def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path
         save_sweep(writer, sweep_result(planted()), FACTS)
     details = open_run(tmp_path).manifest["details"]
     assert details["memory"] is None and details["kind"] == "sweep"
+
+
+def test_the_details_that_a_run_would_go_on_with_are_known_without_starting_it(tmp_path):
+    from interp.store.runs import begun_details
+
+    assert begun_details(tmp_path / "new", SPEC) == {} and not (tmp_path / "new").exists()
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC, memory=100) as writer:
+        assert begun_details(tmp_path, SPEC) == {}
+        writer.ledger.put("unit 0", planted()[:, :3])
+        assert begun_details(tmp_path, SPEC) == {"memory": 100}
+        raise KeyboardInterrupt
+    with start_run(tmp_path, SPEC, memory=200) as writer:
+        save_sweep(writer, sweep_result(planted()), FACTS)
+    assert begun_details(tmp_path, SPEC)["memory"] == 100
+    with pytest.raises(ArtefactInvalid, match="another run"):
+        begun_details(tmp_path, {**SPEC, "seed": 4})
 
 
 def test_temporary_files_of_killed_writers_are_removed(tmp_path):

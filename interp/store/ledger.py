@@ -41,11 +41,11 @@ class Ledger:
         self._since = now
 
     def seconds(self) -> float:
-        """Seconds of work that the stored units took, over all processes that worked on this run."""
+        """Seconds of work that these units took, over all processes that worked on this run."""
         return sum((float(facts["seconds"]) for _, facts in self._units()), 0.0)
 
     def count(self) -> int:
-        """How many units are stored. Not ``len``: an empty ledger is a ledger and must not be false."""
+        """How many units ``get`` would find. Not ``len``: an empty ledger is a ledger and must not be false."""
         return sum(1 for _ in self._units())
 
     def clear(self) -> None:
@@ -55,11 +55,13 @@ class Ledger:
         if self.folder.exists():
             self.folder.rmdir()
 
-    def _path(self, key: str) -> Path:
+    def _path(self, key: str | None) -> Path:
         return self.folder / f"{digest([key, self._source])}.safetensors"
 
     def _units(self) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
-        return (unit for path in sorted(self.folder.glob("*.safetensors")) if (unit := _read(path)))
+        """Those of this source; what other code has left in the folder is not counted."""
+        found = ((path, _read(path)) for path in sorted(self.folder.glob("*.safetensors")))
+        return (unit for path, unit in found if unit and path == self._path(unit[1].get("key")))
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]] | None:

@@ -220,9 +220,8 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> Writer:
         clean(folder)
         clean(folder / UNITS)
         if manifest["status"] != "finished":
-            begun = manifest["details"] if any((folder / UNITS).glob("*.safetensors")) else {}
             fresh = {"status": "running", "error": None, "source": manifests.source(), "files": {}}
-            manifest = {**manifest, **fresh, "details": {**details, **begun}}
+            manifest = {**manifest, **fresh, "details": {**details, **_begun(folder, manifest)}}
             manifests.write(folder, manifest)
         writer = Writer(folder, manifest, lock)
         if writer.finished:
@@ -242,6 +241,16 @@ def finished_run(path: str | Path, spec: dict[str, Any]) -> Run | None:
     _refuse_file(folder)
     manifest = _claim(folder, spec) if folder.exists() else {"status": "running"}
     return Run(folder, manifest) if manifest["status"] == "finished" else None
+
+
+def begun_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """The details that ``start_run`` would keep, whatever others it is given; empty where nothing is measured yet.
+
+    Raises ArtefactInvalid when the folder holds something else.
+    """
+    folder = Path(path)
+    _refuse_file(folder)
+    return _begun(folder, _claim(folder, spec)) if folder.exists() else {}
 
 
 def open_run(path: str | Path) -> Run:
@@ -277,6 +286,12 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
             f"choose another folder or delete this one."
         )
     return manifest
+
+
+def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The details of a run that is finished or has units."""
+    begun = manifest["status"] == "finished" or Ledger(folder / UNITS, manifests.source()).count()
+    return manifest["details"] if begun else {}
 
 
 def _refuse_file(folder: Path) -> None:
