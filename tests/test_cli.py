@@ -170,6 +170,27 @@ def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_p
     assert (tmp_path / "run" / "heads.parquet").read_bytes() == (tmp_path / "whole" / "heads.parquet").read_bytes()
 
 
+def test_a_budget_that_would_not_do_does_not_keep_a_run_from_going_on(ablation, tmp_path, monkeypatch):
+    from interp.store import Ledger
+
+    def put_and_stop(ledger, key, values):
+        put(ledger, key, values)
+        raise KeyboardInterrupt
+
+    put, small = Ledger.put, ("--memory", "2KB", "--out", tmp_path / "run")
+    assert_refused(interp(*ablation, *small), 5, "2,?000|1.95 KiB")
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patches:
+        patches.setattr(Ledger, "put", put_and_stop)
+        assert interp(*ablation, "--out", tmp_path / "run").exit_code == 130
+    assert interp(*ablation, *small, "--dry-run").exit_code == 5
+    resumed = interp(*ablation, *small)
+    assert resumed.exit_code == 0 and "goes on with it: --fresh" in resumed.stderr
+    finished = interp(*ablation, *small)
+    assert finished.exit_code == 0 and "nothing was computed" in finished.stderr
+    assert_refused(interp(*ablation, *small, "--fresh"), 5, "1.95 KiB")
+
+
 def test_fresh_moves_the_earlier_run_aside(ablation, tmp_path):
     interp(*ablation, "--out", tmp_path / "run")
     answer = interp(*ablation, "--out", tmp_path / "run", "--fresh")

@@ -70,6 +70,8 @@ def ablate(
 
     effect = metric(ablated) - metric(clean); negative = the head helped.
     """
+    from interp.store.runs import begun_details
+
     budget = _check(task, prompts, method, ablation, metric, memory)
     loaded = load(model, device, dtype, offline)
     with checking():
@@ -86,11 +88,12 @@ def ablate(
             "top_share": top_share,
             "heads": read_heads(heads, layers, loaded.facts),
         }
-    plan = _plan(loaded, question, options, budget)
     if dry_run:
-        return _say_cost(terminal, plan, loaded, question)
+        return _say_cost(terminal, _plan(loaded, question, options, budget), loaded, question)
     spec = spec_of(loaded, question, options)
     folder = out or Path("runs") / folder_name(spec)
+    begun = {} if fresh else begun_details(folder, spec)
+    _plan(loaded, question, options, begun.get("memory", budget))
     if fresh and (moved := move_aside(folder)):
         terminal.say(f"The earlier run was moved to {moved}.")
     run = _measure(terminal, folder, spec, loaded, question, options | {"memory": budget}, progress)
