@@ -307,6 +307,20 @@ def test_what_cannot_be_compared_is_refused(llama):
         output_similarity(tiny("vit"), tiny_images())
 
 
+def test_more_than_the_memory_holds_is_refused_before_anything_is_run(llama, monkeypatch):
+    from interp.engine.bank import z_bank
+    from interp.errors import ResourceRefused
+
+    z = 4 * 3 * 6 * 8 * 73  # 3 layers, 6 heads, d_head 8, 5 prompts of 11 tokens and 2 of 9, float32
+    task = random_task(5, 2)
+    for enough, work in ((z, lambda: z_bank(llama, task)), (3 * z, lambda: output_similarity(llama, task))):
+        monkeypatch.setattr("interp.models.memory.available_memory", lambda enough=enough: enough - 1)
+        with pytest.raises(ResourceRefused, match="at 73 positions needs about"):
+            work()
+        monkeypatch.setattr("interp.models.memory.available_memory", lambda enough=enough: enough)
+        work()
+
+
 def test_heads_of_an_encoder_are_compared_by_what_they_write():
     bert, tokens = tiny("bert"), tiny_tokens(3, 9)
     found, outputs = output_similarity(bert, tokens), written(bert, tokens.tolist())

@@ -14,6 +14,7 @@ from interp.engine.plan import batches
 from interp.engine.positions import touched
 from interp.engine.restart import output_rows
 from interp.heads import Head
+from interp.models.memory import ITEM_BYTES, check_budget
 from interp.models.model import Model
 from interp.tasks.task import Example, Task
 
@@ -49,7 +50,10 @@ class ZBank:
 
 
 def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
-    """Runs the clean or the corrupted prompts of a task once and keeps z."""
+    """Runs the clean or the corrupted prompts of a task once and keeps z. Raises ResourceRefused when that is more than is available."""
+    facts, n_tokens = model.facts, sum(len(example.clean) for example in task)
+    needed = facts.n_layers * n_tokens * facts.n_heads * facts.d_head * ITEM_BYTES[facts.dtype]
+    check_budget(needed, what=f"Keeping z of all heads of {facts.name} at {n_tokens:,} positions")
     kept: dict[int, Tensor] = {}
     examples = [e if side == "clean" else _swapped(e) for e in task]
     for rows in batches(task):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.heads import Head, HeadScores
+from interp.models.memory import check_budget
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     heads however few the positions are: 1 when the outputs are the same up to rotation, scale and a constant, so that heads that write the
     same to other directions are alike. Needs 4 positions. ``cosine``: the mean over positions of the cosine of the two outputs: 1 for
     the same direction everywhere, -1 where one takes back what the other writes. NaN for a head that never writes (anything else).
-    Raises ValueError for another measure or too few positions. arXiv 1905.00414 (CKA).
+    Raises ValueError for another measure or too few positions, ResourceRefused for more than the memory holds. arXiv 1905.00414 (CKA).
     """
     import torch
 
@@ -92,6 +93,8 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     n_positions = sum(len(example.clean) for example in task)
     if measure == "cka" and n_positions < 4:
         raise ValueError(f"cka needs 4 positions, and the prompts have {n_positions}: give longer texts.")
+    what = f"Comparing what {len(facts.heads())} heads write at {n_positions:,} positions"
+    check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z, and two copies on the way
     bank = z_bank(model, task)
     with torch.inference_mode():
         z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
