@@ -1,0 +1,841 @@
+// Attention to look at: an atlas of all heads, the chosen head as a tile, and the text with hover.
+//
+// mount(root, data, send) draws `data` (made by interp.figures.view_data) into `root` and returns a clean-up. Mounting again on the
+// same root takes the new data and keeps the reader's focus, pins and zoom. `send(name, value)` is told of every choice: head
+// [layer, head], window [q0, q1, k0, k1] (ends excluded), gamma. Without `send` everything happens here. Tokens are only ever text.
+
+const views = new WeakMap();
+const KEEP = ["head", "window", "gamma"];
+const LABEL = 13; // pixels that a label takes across its line
+const CELL = 26; // the largest cell of a tile
+const TALL = 560; // the highest tile
+const FEW = 9; // with fewer rows or columns than this their cells may be oblong, so that labels fit
+const SMALL = 120; // the overview's side
+const READABLE = 600; // tokens of running text
+const NEIGHBOURS = 12; // tokens shown before and after the window
+const GAMMAS = [[1, "1"], [0.5, "½"], [0.25, "¼"]];
+const WAYS = [["both", "both"], ["to", "attends to"], ["by", "attended by"]];
+const SIGNS = { " ": "·", "\n": "↵", "\t": "→", "\r": "←" };
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+let mounted = 0;
+
+export default function ({ data, parentElement, setTriggerValue }) {
+  return mount(parentElement, data, setTriggerValue);
+}
+
+export function mount(root, data, send) {
+  let view = views.get(root);
+  if (view) view.update(data, send);
+  else views.set(root, (view = create(root, data, send)));
+  return () => {
+    view.remove();
+    views.delete(root);
+  };
+}
+
+function create(root, data, send) {
+  const box = element("div", "attention-view");
+  const waiting = {};
+  const view = { box, data: {}, state: { way: "both", focus: null, pinned: null, cursor: null }, tiles: [], version: 0 };
+  view.id = `attention-view-${(mounted += 1)}`;
+  view.change = (part, told = true) => {
+    Object.assign(view.state, part);
+    for (const [name, value] of Object.entries(part)) {
+      if (!told || !view.send || !KEEP.includes(name)) continue;
+      clearTimeout(waiting[name]);
+      waiting[name] = setTimeout(() => view.send(name, value), 90);
+    }
+    draw();
+  };
+  view.tip = element("div", "tip", { hidden: true });
+  const parts = [headline(view), atlas(view), tile(view), text(view)];
+  const panels = element("div", "panels");
+  panels.append(parts[1].box, parts[2].box);
+  box.append(parts[0].box, panels, parts[3].box, view.tip);
+
+  async function draw() {
+    const key = String(view.state.head);
+    const wanted = view.data.tiles?.[key];
+    for (const part of parts) part.draw();
+    if (wanted === view.wanted) return;
+    view.wanted = wanted;
+    const decoded = await Promise.all((wanted ?? []).map(decode));
+    if (view.wanted !== wanted) return; // another head was chosen meanwhile
+    if (wanted || !view.send) Object.assign(view, { tiles: decoded, drawn: wanted ? key : null, version: view.version + 1 });
+    for (const part of parts) part.draw();
+  }
+
+  view.update = (next, sender) => {
+    const { data: last, state } = view;
+    const fresh = !same(last.tokens, next.tokens);
+    Object.assign(view, { data: next, send: sender });
+    for (const name of KEEP) if (!same(last[name], next[name]) || (fresh && name === "window")) state[name] = next[name];
+    if (fresh) Object.assign(state, { focus: null, pinned: null, cursor: null });
+    state.head ??= Object.keys(next.tiles ?? {})[0]?.split(",").map(Number);
+    state.gamma ??= 1;
+    state.window ??= whole(next);
+    box.classList.toggle("dark", Boolean(next.dark));
+    view.colours = colours(next.palette, state.gamma);
+    draw();
+  };
+  const sizes = new ResizeObserver(() => parts[2].draw());
+  view.remove = () => {
+    Object.values(waiting).forEach(clearTimeout);
+    sizes.disconnect();
+    box.remove();
+  };
+  root.append(box);
+  view.update(data, send);
+  sizes.observe(box);
+  return view;
+}
+
+// ---------------------------------------------------------------- parts
+
+function headline(view) {
+  const box = element("header", "headline");
+  const name = element("span", "name", { role: "status" });
+  const label = element("span", "label");
+  const pick = element("select", "pick", { "aria-label": "Head" });
+  const caption = element("span", "caption");
+  const notes = element("p", "notes");
+  box.append(name, pick, label, caption, notes);
+  pick.addEventListener("change", () => view.change({ head: pick.value.split(",").map(Number) }));
+  let listed = null;
+  return {
+    box,
+    draw() {
+      const { data, state } = view;
+      const heads = Object.keys(data.tiles ?? {});
+      pick.hidden = Boolean(data.atlas) || heads.length < 2;
+      name.hidden = !state.head || !pick.hidden;
+      if (!pick.hidden && !same(listed, heads)) {
+        pick.replaceChildren(...heads.map((key) => element("option", "", { value: key }, headName(key))));
+        listed = heads;
+      }
+      if (!pick.hidden) pick.value = String(state.head);
+      write(name, state.head ? headName(state.head) : "");
+      write(label, data.labels?.[String(state.head)] ?? "");
+      write(caption, data.caption ?? "");
+      write(notes, (data.notes ?? []).join(" · "));
+      notes.hidden = !data.notes?.length;
+    },
+  };
+}
+
+function atlas(view) {
+  const box = element("section", "atlas");
+  const grid = element("div", "grid", { role: "grid", tabindex: 0 });
+  const image = element("img", "", { alt: "", draggable: false });
+  const over = element("div", "cell over", { hidden: true });
+  const row = element("div", "row", { role: "row" });
+  const cell = element("div", "cell chosen", { role: "gridcell", "aria-selected": "true" });
+  row.append(cell);
+  grid.append(image, over, row);
+  const note = element("p", "muted note");
+  box.append(grid, note);
+
+  const at = (event) => {
+    const { tops, lefts, cell, width, height } = view.data.atlas;
+    const frame = image.getBoundingClientRect();
+    const x = ((event.clientX - frame.left) / frame.width) * width;
+    const y = ((event.clientY - frame.top) / frame.height) * height;
+    const layer = tops.findIndex((top) => y >= top && y < top + cell);
+    const head = lefts.findIndex((left) => x >= left && x < left + cell);
+    return layer < 0 || head < 0 ? null : [layer, head];
+  };
+  const place = (mark, [layer, head]) => {
+    const { tops, lefts, cell, width, height } = view.data.atlas;
+    const share = [lefts[head] / width, tops[layer] / height, cell / width, cell / height];
+    ["left", "top", "width", "height"].forEach((side, i) => (mark.style[side] = `${100 * share[i]}%`));
+  };
+  grid.addEventListener("pointermove", (event) => {
+    const head = at(event);
+    over.hidden = !head;
+    grid.style.cursor = head ? "pointer" : "default";
+    if (!head) return hide(view);
+    place(over, head);
+    tell(view, [headName(head), view.data.labels?.[String(head)]].filter(Boolean).join(" · "), over.getBoundingClientRect());
+  });
+  grid.addEventListener("pointerleave", () => {
+    over.hidden = true;
+    hide(view);
+  });
+  grid.addEventListener("click", (event) => {
+    const head = at(event);
+    if (head) view.change({ head });
+  });
+  grid.addEventListener("keydown", (event) => {
+    const { tops, lefts } = view.data.atlas;
+    const [layer, head] = view.state.head ?? [0, 0];
+    const next = {
+      ArrowLeft: [layer, head - 1],
+      ArrowRight: [layer, head + 1],
+      ArrowUp: [layer - 1, head],
+      ArrowDown: [layer + 1, head],
+      Home: [layer, 0],
+      End: [layer, lefts.length - 1],
+    }[event.key];
+    if (!next || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const chosen = [clamp(next[0], 0, tops.length - 1), clamp(next[1], 0, lefts.length - 1)];
+    if (!same(chosen, view.state.head)) view.change({ head: chosen });
+  });
+  return {
+    box,
+    draw() {
+      const { data, state } = view;
+      box.hidden = !data.atlas;
+      if (!data.atlas) return;
+      const { src, width, height, tops, lefts, caption } = data.atlas;
+      if (image.getAttribute("src") !== src) image.src = src;
+      image.width = width;
+      image.height = height;
+      box.style.maxWidth = `min(100%, ${width}px)`;
+      write(note, caption);
+      const size = `${tops.length} layers, ${lefts.length} heads each`;
+      set(grid, { "aria-label": `Heads: ${size}. Arrow keys choose.`, "aria-rowcount": tops.length, "aria-colcount": lefts.length });
+      row.hidden = !state.head;
+      if (!state.head) return;
+      place(cell, state.head);
+      const about = [headName(state.head), data.labels?.[String(state.head)]].filter(Boolean).join(", ");
+      set(cell, { id: `${view.id}-cell`, "aria-label": about, "aria-rowindex": state.head[0] + 1, "aria-colindex": state.head[1] + 1 });
+      set(grid, { "aria-activedescendant": `${view.id}-cell` });
+    },
+  };
+}
+
+function tile(view) {
+  const box = element("section", "tile");
+  const said = element("p", "said", { "aria-live": "polite" });
+  const stage = element("div", "stage");
+  const canvas = element("canvas", "weights", { tabindex: 0, role: "img" });
+  const band = element("div", "band", { hidden: true });
+  const holder = element("div", "holder");
+  holder.append(canvas, band);
+  const side = element("aside", "side");
+  const legend = element("div", "legend");
+  const bar = element("div", "bar");
+  const ticks = element("div", "ticks");
+  const gammas = buttons(GAMMAS, (gamma) => {
+    view.colours = colours(view.data.palette, gamma);
+    view.change({ gamma });
+  });
+  const small = element("canvas", "overview", { role: "img", "aria-label": "The whole text, with the frame of what is shown" });
+  const range = element("p", "range");
+  const reset = element("button", "reset", { type: "button" }, "whole text");
+  const hint = element("p", "hint", {}, "Drag, or Ctrl + wheel, to zoom. Double-click for the whole text.");
+  const contrast = element("div", "contrast");
+  contrast.append(element("span", "muted", { title: "A weight w is coloured as w to the power γ" }, "γ"), gammas.box);
+  legend.append(element("span", "muted", {}, "weight"), bar, ticks);
+  side.append(legend, contrast, small, range, reset, hint);
+  stage.append(holder, side);
+  box.append(said, stage);
+
+  let plan = null; // where the cells are: see layout()
+  let picture = null; // the coloured cells of plan, one pixel each
+  let drag = null;
+
+  const zoom = (window) => {
+    const { length } = view.data.tokens;
+    const [q0, q1] = span(window[0], window[1], length);
+    const [k0, k1] = span(window[2], window[3], length);
+    if (same([q0, q1, k0, k1], view.state.window)) return;
+    view.change({ window: [q0, q1, k0, k1], cursor: null });
+  };
+  const at = (event) => {
+    if (!plan) return null;
+    const frame = canvas.getBoundingClientRect();
+    const row = Math.floor((event.clientY - frame.top - plan.top) / plan.high);
+    const column = Math.floor((event.clientX - frame.left - plan.left) / plan.wide);
+    return { row, column, inside: row >= 0 && row < plan.rows && column >= 0 && column < plan.columns };
+  };
+  const query = (row) => plan.window[0] + edge(row, plan.queries, plan.rows);
+  const key = (column) => plan.window[2] + edge(column, plan.keys, plan.columns);
+  const beside = ({ row, column }) => {
+    if (column < 0 && row >= 0 && row < plan.rows) return query(row);
+    if (row < 0 && column >= 0 && column < plan.columns) return key(column);
+    return null;
+  };
+
+  canvas.addEventListener("pointerdown", (event) => {
+    const start = at(event);
+    if (!start?.inside || event.button) return;
+    canvas.setPointerCapture(event.pointerId);
+    drag = { start, end: start };
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const here = at(event);
+    if (!here) return;
+    if (drag) {
+      drag.end = { row: clamp(here.row, 0, plan.rows - 1), column: clamp(here.column, 0, plan.columns - 1) };
+      const [r0, r1, c0, c1] = rectangle(drag);
+      band.hidden = r1 - r0 + c1 - c0 < 3;
+      const sides = [plan.left + c0 * plan.wide, plan.top + r0 * plan.high, (c1 - c0) * plan.wide, (r1 - r0) * plan.high];
+      ["left", "top", "width", "height"].forEach((name, i) => (band.style[name] = `${sides[i]}px`));
+    }
+    view.change({ cursor: here.inside ? { query: query(here.row), key: key(here.column) } : null });
+    const token = beside(here);
+    if (token === null) return hide(view);
+    const [x, y] = [event.clientX, event.clientY];
+    tell(view, `${token}  ${visible(view.data.tokens[token], Infinity)}`, { left: x, right: x, top: y, bottom: y });
+  });
+  canvas.addEventListener("pointerup", () => {
+    if (drag && !band.hidden) {
+      const [r0, r1, c0, c1] = rectangle(drag);
+      zoom([query(r0), query(r1), key(c0), key(c1)]);
+    }
+    drag = null;
+    band.hidden = true;
+  });
+  canvas.addEventListener("pointerleave", () => {
+    if (!drag) view.change({ cursor: null });
+    hide(view);
+  });
+  canvas.addEventListener("dblclick", () => zoom(whole(view.data)));
+  canvas.addEventListener("wheel", (event) => {
+    const here = at(event);
+    if (!here?.inside || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    zoom(scaled(view.state.window, event.deltaY < 0 ? 0.7 : 1 / 0.7, query(here.row), key(here.column)));
+  }, { passive: false });
+  canvas.addEventListener("keydown", (event) => {
+    if (!plan || event.ctrlKey || event.metaKey || event.altKey) return;
+    const [q0, q1, k0, k1] = view.state.window;
+    const here = view.state.cursor ?? { query: q0, key: k0 };
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (step && !view.state.cursor) view.change({ cursor: here });
+    else if (step) {
+      const [down, across] = [(q1 - q0) / plan.rows, (k1 - k0) / plan.columns].map(Math.ceil);
+      const moved = { query: clamp(here.query + step[0] * down, q0, q1 - 1), key: clamp(here.key + step[1] * across, k0, k1 - 1) };
+      view.change({ cursor: moved });
+    } else if (event.key === "+" || event.key === "=") zoom(scaled(view.state.window, 0.7, here.query, here.key));
+    else if (event.key === "-") zoom(scaled(view.state.window, 1 / 0.7, here.query, here.key));
+    else if (event.key === "0" || event.key === "Escape") zoom(whole(view.data));
+    else return;
+    event.preventDefault();
+  });
+  reset.addEventListener("click", () => zoom(whole(view.data)));
+  const pan = (event) => {
+    if (!(event.buttons & 1)) return;
+    const frame = small.getBoundingClientRect();
+    const { length } = view.data.tokens;
+    const [q0, q1, k0, k1] = view.state.window;
+    const first = Math.round(((event.clientY - frame.top) / frame.height) * length - (q1 - q0) / 2);
+    const left = Math.round(((event.clientX - frame.left) / frame.width) * length - (k1 - k0) / 2);
+    zoom([first, first + q1 - q0, left, left + k1 - k0]);
+  };
+  small.addEventListener("pointerdown", (event) => {
+    small.setPointerCapture(event.pointerId);
+    pan(event);
+  });
+  small.addEventListener("pointermove", pan);
+
+  function layout(pen) {
+    const { tokens } = view.data;
+    const { window } = view.state;
+    const [queries, keys] = [window[1] - window[0], window[3] - window[2]];
+    const widest = (first, end) => {
+      const some = tokens.slice(first, end).map((token) => pen.measureText(visible(token, 16)).width);
+      return Math.ceil(Math.max(...some) + pen.measureText(String(end)).width) + 20;
+    };
+    const [left, top] = [widest(window[0], window[1]), widest(window[2], window[3])];
+    const room = Math.max(stage.clientWidth - (stage.clientWidth > 560 ? 172 : 0) - left - 4, 120);
+    const [rows, columns] = [Math.min(queries, TALL), Math.min(keys, room)];
+    const wide = clamp(Math.floor(room / columns), 1, CELL);
+    const high = clamp(Math.floor(TALL / rows), 1, CELL);
+    const square = Math.min(wide, high);
+    const side = Math.min(rows, columns) < FEW ? Math.max(square, LABEL + 1) : square;
+    return { window, queries, keys, rows, columns, left, top, wide: Math.min(wide, side), high: Math.min(high, side) };
+  }
+
+  function draw() {
+    const { data, state } = view;
+    box.hidden = !data.tokens || !view.data.tiles;
+    if (box.hidden) return;
+    const stale = view.drawn !== String(state.head);
+    box.classList.toggle("stale", stale && Boolean(view.drawn));
+    gammas.draw(state.gamma);
+    drawLegend();
+    if (!view.tiles.length) {
+      canvas.hidden = small.hidden = reset.hidden = true;
+      write(said, stale && state.head && !view.send && view.drawn === null ? `${headName(state.head)} is not in this view.` : " ");
+      write(range, "");
+      return;
+    }
+    canvas.hidden = false;
+    const look = inks(box);
+    const pen = canvas.getContext("2d");
+    pen.font = look.small;
+    plan = layout(pen);
+    const size = [plan.left + plan.columns * plan.wide + 1, plan.top + plan.rows * plan.high + 1];
+    fit(canvas, size);
+    canvas.dataset.cell = `${plan.wide} ${plan.high}`;
+    pen.font = look.small;
+    const source = best(view.tiles, plan.window);
+    const wanted = [view.version, plan.window, plan.rows, plan.columns, state.gamma, data.dark, data.causal].join();
+    if (picture?.name !== wanted) picture = { name: wanted, ...paint(source, plan.window, plan.rows, plan.columns, view) };
+    pen.fillStyle = look.future;
+    pen.fillRect(plan.left, plan.top, plan.columns * plan.wide, plan.rows * plan.high);
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(picture.canvas, plan.left, plan.top, plan.columns * plan.wide, plan.rows * plan.high);
+    if (Math.min(plan.wide, plan.high) > 8) grid(pen, look.paper);
+    labels(pen, look);
+    marks(pen, look);
+    write(said, sentence());
+    const [q0, q1, k0, k1] = plan.window;
+    const place = `queries ${q0} to ${q1 - 1} down, keys ${k0} to ${k1 - 1} across`;
+    set(canvas, { "aria-label": `Attention of ${headName(state.head)}: ${place}. Arrow keys read single weights, + and - zoom.` });
+    overview(look);
+  }
+
+  function grid(pen, colour) {
+    pen.fillStyle = colour;
+    for (let i = 1; i < plan.columns; i += 1) pen.fillRect(plan.left + i * plan.wide - 1, plan.top, 1, plan.rows * plan.high);
+    for (let i = 1; i < plan.rows; i += 1) pen.fillRect(plan.left, plan.top + i * plan.high - 1, plan.columns * plan.wide, 1);
+  }
+
+  function labels(pen, look) {
+    const { tokens } = view.data;
+    const { cursor: here, focus, pinned } = view.state;
+    const one = (position, align, place, strong) => {
+      pen.textAlign = align;
+      pen.fillStyle = strong ? look.ink : look.muted;
+      pen.fillText(String(position), place[0], 0);
+      pen.font = strong ? look.strong : look.small;
+      pen.fillStyle = look.ink;
+      pen.fillText(visible(tokens[position], 16), place[1], 0);
+      pen.font = look.small;
+    };
+    pen.textBaseline = "middle";
+    const [q0, q1, k0, k1] = plan.window;
+    const digits = pen.measureText(String(Math.max(q1, k1))).width;
+    const special = [pinned ?? focus];
+    for (const [position, row] of thinned(q0, q1, plan.rows, plan.high, [...special, here?.query])) {
+      pen.save();
+      pen.translate(plan.left, plan.top + (row + 0.5) * plan.high);
+      one(position, "right", [-6, -13 - digits], position === here?.query);
+      pen.restore();
+    }
+    for (const [position, column] of thinned(k0, k1, plan.columns, plan.wide, [...special, here?.key])) {
+      pen.save();
+      pen.translate(plan.left + (column + 0.5) * plan.wide, plan.top);
+      pen.rotate(-Math.PI / 2);
+      one(position, "left", [6, 13 + digits], position === here?.key);
+      pen.restore();
+    }
+    pen.fillStyle = look.line;
+    pen.fillRect(Math.round(plan.left - 6 - digits - 4), plan.top, 1, plan.rows * plan.high);
+    pen.fillRect(plan.left, Math.round(plan.top - 6 - digits - 4), plan.columns * plan.wide, 1);
+  }
+
+  function marks(pen, look) {
+    const { cursor: here, focus, pinned, way } = view.state;
+    const [q0, q1, k0, k1] = plan.window;
+    const row = (query) => Math.floor(((query - q0) * plan.rows) / plan.queries);
+    const column = (key) => Math.floor(((key - k0) * plan.columns) / plan.keys);
+    const frame = (x, y, w, h, colour) => {
+      pen.strokeStyle = colour;
+      pen.lineWidth = 1.5;
+      pen.strokeRect(plan.left + x * plan.wide - 0.5, plan.top + y * plan.high - 0.5, w * plan.wide, h * plan.high);
+    };
+    const token = pinned ?? focus;
+    if (token !== null && way !== "by" && token >= q0 && token < q1) frame(0, row(token), plan.columns, 1, look.to);
+    if (token !== null && way !== "to" && token >= k0 && token < k1) frame(column(token), 0, 1, plan.rows, look.by);
+    if (!here || here.query < q0 || here.query >= q1 || here.key < k0 || here.key >= k1) return;
+    pen.fillStyle = look.cross;
+    pen.fillRect(plan.left, plan.top + row(here.query) * plan.high, plan.columns * plan.wide, plan.high);
+    pen.fillRect(plan.left + column(here.key) * plan.wide, plan.top, plan.wide, plan.rows * plan.high);
+    frame(column(here.key), row(here.query), 1, 1, look.ink);
+  }
+
+  function sentence() {
+    const { cursor: here } = view.state;
+    if (!here) return " ";
+    const { tokens, top, causal } = view.data;
+    const name = (i) => `‘${visible(tokens[i], 24)}’ ${i}`;
+    const row = Math.floor(((here.query - plan.window[0]) * plan.rows) / plan.queries);
+    const column = Math.floor(((here.key - plan.window[2]) * plan.columns) / plan.keys);
+    const value = picture.values[row * plan.columns + column];
+    const pair = `${name(here.query)} → ${name(here.key)}`;
+    if (causal && value === FUTURE) return `${pair}: after the query, cannot be seen`;
+    if (value < 0) return `${pair}: not here yet`;
+    const pooled = [(plan.queries / plan.rows), (plan.keys / plan.columns)].map(Math.ceil);
+    const coarse = picture.exact && pooled[0] * pooled[1] === 1 ? "" : " at most, in this neighbourhood";
+    return `${pair}: ${number(value, top)}${coarse}`;
+  }
+
+  function overview(look) {
+    const { length } = view.data.tokens;
+    const window = plan.window;
+    const all = same(window, whole(view.data));
+    const source = best(view.tiles, whole(view.data));
+    small.hidden = all || !source || !covers(source, whole(view.data));
+    reset.hidden = all;
+    const part = `queries ${window[0]}–${window[1] - 1}\nkeys ${window[2]}–${window[3] - 1}\nof ${length.toLocaleString("en")} tokens`;
+    write(range, all ? `all ${length.toLocaleString("en")} tokens` : part);
+    if (small.hidden) return;
+    const size = Math.min(SMALL, length);
+    const name = [view.version, size, view.state.gamma, view.data.dark].join();
+    if (small.dataset.name !== name || !small.picture) {
+      small.picture = paint(source, whole(view.data), size, size, view);
+      small.dataset.name = name;
+    }
+    fit(small, [SMALL, SMALL]);
+    const pen = small.getContext("2d");
+    pen.fillStyle = look.future;
+    pen.fillRect(0, 0, SMALL, SMALL);
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(small.picture.canvas, 0, 0, SMALL, SMALL);
+    pen.strokeStyle = look.accent;
+    pen.lineWidth = 2;
+    const share = SMALL / length;
+    const [wide, high] = [window[3] - window[2], window[1] - window[0]].map((size) => Math.max(size * share, 3));
+    pen.strokeRect(window[2] * share, window[0] * share, wide, high);
+  }
+
+  function drawLegend() {
+    const { data, state } = view;
+    bar.style.background = `linear-gradient(to right, ${data.palette.join(", ")})`;
+    const marksAt = [0, 0.1, 0.5, 1].filter((share) => share === 0 || share === 1 || Math.abs(share ** state.gamma - 0.5) < 0.36);
+    ticks.replaceChildren(...marksAt.map((share) => {
+      const tick = element("span", "", {}, plain(share * (data.top ?? 1)));
+      tick.style.left = `${100 * share ** state.gamma}%`;
+      return tick;
+    }));
+  }
+
+  return { box, draw };
+}
+
+function text(view) {
+  const box = element("section", "text");
+  const bar = element("div", "bar-of-text");
+  const ways = buttons(WAYS, (way) => view.change({ way }));
+  const said = element("p", "said", { "aria-live": "polite" });
+  bar.append(ways.box, said);
+  const keys = "Arrow keys move from token to token, Enter pins, T changes the direction.";
+  const words = element("div", "words", { tabindex: 0, role: "group", "aria-label": `The text. ${keys}` });
+  box.append(bar, words);
+  let built = "";
+  let spans = new Map();
+
+  const of = (event) => {
+    const index = event.target.closest?.(".token")?.dataset.index;
+    return index === undefined ? null : Number(index);
+  };
+  words.addEventListener("pointerover", (event) => {
+    const focus = of(event);
+    if (focus !== view.state.focus) view.change({ focus });
+    const span = spans.get(focus);
+    if (span?.classList.contains("cut")) tell(view, visible(view.data.tokens[focus], Infinity), span.getBoundingClientRect());
+    else hide(view);
+  });
+  words.addEventListener("pointerleave", () => {
+    view.change({ focus: null });
+    hide(view);
+  });
+  words.addEventListener("click", (event) => {
+    const token = of(event);
+    view.change({ pinned: token === view.state.pinned ? null : token });
+  });
+  words.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const shown = [...spans.keys()];
+    const names = WAYS.map(([name]) => name);
+    const { focus, pinned, way } = view.state;
+    const here = shown.indexOf(focus ?? pinned ?? -1);
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) view.change({ focus: shown[here < 0 ? 0 : clamp(here + step, 0, shown.length - 1)], pinned: null });
+    else if (event.key === "Enter" || event.key === " ") view.change({ pinned: focus === pinned ? null : focus });
+    else if (event.key.toLowerCase() === "t") view.change({ way: names[(names.indexOf(way) + 1) % names.length] });
+    else if (event.key === "Escape") view.change({ pinned: null, focus: null });
+    else return;
+    event.preventDefault();
+  });
+
+  function build() {
+    const { tokens } = view.data;
+    const ranges = readable(view.state.window, tokens.length);
+    const name = JSON.stringify(ranges);
+    if (name === built && spans.tokens === tokens) return;
+    if (name === built && same(spans.tokens, tokens)) return;
+    built = name;
+    spans = new Map();
+    spans.tokens = tokens;
+    const parts = [];
+    let before = 0;
+    const gap = (n) => n > 0 && parts.push(element("span", "gap", {}, ` … ${n.toLocaleString("en")} tokens … `));
+    for (const [first, end] of ranges) {
+      gap(first - before);
+      for (let i = first; i < end; i += 1) {
+        const shown = visible(tokens[i], 40);
+        const span = element("bdi", shown.endsWith("…") ? "token cut" : "token", {}, shown);
+        span.dataset.index = i;
+        spans.set(i, span);
+        parts.push(span);
+        if (tokens[i].endsWith("\n")) parts.push(element("br"));
+      }
+      before = end;
+    }
+    gap(tokens.length - before);
+    words.replaceChildren(...parts);
+  }
+
+  function draw() {
+    const { data, state } = view;
+    box.hidden = !data.tokens || !data.tiles || data.text === false;
+    if (box.hidden) return;
+    build();
+    ways.draw(state.way);
+    const token = state.pinned ?? state.focus;
+    const ready = token !== null && view.tiles.length > 0;
+    const [to, by] = [[], []];
+    let known = false;
+    for (const [i, span] of spans) {
+      const there = ready && state.way !== "by" ? weight(view.tiles, token, i) : ABSENT;
+      const back = ready && state.way !== "to" ? weight(view.tiles, i, token) : ABSENT;
+      known ||= Math.max(there, back) >= 0;
+      if (there > 1) to.push([there, i]);
+      if (back > 1) by.push([back, i]);
+      const share = (Math.max(there, back, 0) / 255) ** state.gamma;
+      const colour = there >= back ? "to" : "by";
+      span.style.backgroundColor = share ? `color-mix(in srgb, var(--${colour}) ${(100 * share).toFixed(1)}%, transparent)` : "";
+      span.classList.toggle("deep", share > 0.55);
+      span.classList.toggle("own", i === token);
+      span.classList.toggle("pinned", i === state.pinned);
+    }
+    const advice = (content) => said.replaceChildren(element("span", "muted", {}, content));
+    if (token === null) return advice("Point at a token; click to pin it.");
+    if (!known) return advice("Zoom in to read single tokens.");
+    const lines = [element("bdi", "who", {}, `‘${visible(data.tokens[token], 24)}’ ${token}`)];
+    if (state.way !== "by") lines.push(largest(to, "attends to", "to"));
+    if (state.way !== "to") lines.push(largest(by, "attended by", "by"));
+    said.replaceChildren(...lines);
+  }
+
+  function largest(found, verb, colour) {
+    const { tokens, top } = view.data;
+    const most = found.sort((a, b) => b[0] - a[0]).slice(0, 4);
+    const one = ([value, i]) => element("bdi", "", {}, `${visible(tokens[i], 12)} ${i}: ${number(value, top)}`);
+    const row = element("span", `list ${colour}`);
+    row.append(element("b", "", {}, verb), ...(most.length ? most.map(one) : ["–"]));
+    return row;
+  }
+
+  return { box, draw };
+}
+
+// ---------------------------------------------------------------- weights
+
+const FUTURE = -1;
+const ABSENT = -2;
+const COARSE = -3;
+
+async function decode(packed) {
+  const bytes = Uint8Array.from(atob(packed.weights), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return { window: packed.window, shape: packed.shape, values: new Uint8Array(await new Response(stream).arrayBuffer()) };
+}
+
+const covers = ({ window: [q0, q1, k0, k1] }, [a, b, c, d]) => q0 <= a && b <= q1 && k0 <= c && d <= k1;
+const density = ({ window: [q0, q1, k0, k1], shape: [rows, columns] }) => (rows * columns) / ((q1 - q0) * (k1 - k0));
+const finest = (tiles) => tiles.reduce((one, other) => (one && density(one) >= density(other) ? one : other), null);
+const best = (tiles, window) => finest(tiles.filter((one) => covers(one, window))) ?? tiles[0];
+
+function weight(tiles, query, key) {
+  const one = finest(tiles.filter((tile) => covers(tile, [query, query + 1, key, key + 1])));
+  if (!one) return ABSENT;
+  if (density(one) < 1) return COARSE;
+  const [q0, , k0] = one.window;
+  return one.values[(query - q0) * one.shape[1] + key - k0];
+}
+
+// First position of bin i when n positions are dealt to `bins` bins: position p is in bin floor(p * bins / n).
+const edge = (i, n, bins) => Math.ceil((i * n) / bins);
+
+// Largest weight of each bin of the window, and the picture of it; keys after every query of their bin are left clear.
+function paint(tile, window, rows, columns, view) {
+  const values = new Int16Array(rows * columns);
+  const picture = new ImageData(columns, rows);
+  const [q0, q1, k0, k1] = window;
+  const [down, across] = [sources(tile, 0, q0, q1, rows), sources(tile, 2, k0, k1, columns)];
+  for (let r = 0; r < rows; r += 1) {
+    const lastQuery = q0 + edge(r + 1, q1 - q0, rows) - 1;
+    for (let c = 0; c < columns; c += 1) {
+      let most = ABSENT;
+      if (view.data.causal && k0 + edge(c, k1 - k0, columns) > lastQuery) most = FUTURE;
+      else {
+        for (let i = down[r][0]; i <= down[r][1]; i += 1) {
+          for (let j = across[c][0]; j <= across[c][1]; j += 1) most = Math.max(most, tile.values[i * tile.shape[1] + j]);
+        }
+      }
+      values[r * columns + c] = most;
+      if (most >= 0) picture.data.set(view.colours[most], 4 * (r * columns + c));
+    }
+  }
+  const canvas = element("canvas");
+  canvas.width = columns;
+  canvas.height = rows;
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+  return { canvas, values, exact: density(tile) >= 1 };
+}
+
+// First and last row (side 0) or column (side 2) of the tile that each bin of [start, end) reads; an empty range outside the tile.
+function sources(tile, side, start, end, bins) {
+  const [first, last] = [tile.window[side], tile.window[side + 1]];
+  const lines = tile.shape[side / 2];
+  const line = (position) => Math.floor(((position - first) * lines) / (last - first));
+  return Array.from({ length: bins }, (_, i) => {
+    const [from, to] = [start + edge(i, end - start, bins), start + edge(i + 1, end - start, bins) - 1];
+    return from > last - 1 || to < first ? [0, -1] : [line(Math.max(from, first)), line(Math.min(to, last - 1))];
+  });
+}
+
+function colours(palette, gamma) {
+  const stops = palette.map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
+  return Array.from({ length: 256 }, (_, value) => {
+    const place = (value / 255) ** gamma * (stops.length - 1);
+    const low = Math.min(Math.floor(place), stops.length - 2);
+    return [...stops[low].map((part, i) => Math.round(part + (stops[low + 1][i] - part) * (place - low))), 255];
+  });
+}
+
+// ---------------------------------------------------------------- windows
+
+const whole = ({ tokens }) => (tokens ? [0, tokens.length, 0, tokens.length] : null);
+
+function span(start, end, length) {
+  const size = clamp(Math.round(end - start), 1, length);
+  const first = clamp(Math.round(start), 0, length - size);
+  return [first, first + size];
+}
+
+function scaled([q0, q1, k0, k1], factor, query, key) {
+  const one = (start, end, at) => {
+    const size = factor < 1 ? Math.max(Math.floor((end - start) * factor), 4) : Math.ceil((end - start) * factor);
+    const first = at - ((at - start) / (end - start)) * size;
+    return [first, first + size];
+  };
+  return [...one(q0, q1, query), ...one(k0, k1, key)];
+}
+
+function rectangle({ start, end }) {
+  const [rows, columns] = [[start.row, end.row], [start.column, end.column]];
+  return [Math.min(...rows), Math.max(...rows) + 1, Math.min(...columns), Math.max(...columns) + 1];
+}
+
+// The stretches of text that hold the window's queries and keys and some neighbours, no more tokens than can be read.
+function readable([q0, q1, k0, k1], length) {
+  const around = ([a, b]) => [Math.max(a - NEIGHBOURS, 0), Math.min(b + NEIGHBOURS, length)];
+  const ends = [[k0, k1], [q0, q1]].map(around).sort((a, b) => a[0] - b[0]);
+  const joined = ends[1][0] <= ends[0][1] ? [[ends[0][0], Math.max(ends[0][1], ends[1][1])]] : ends;
+  let left = READABLE;
+  return joined.map(([a, b], i) => {
+    const end = Math.min(b, a + Math.max(Math.floor(left / (joined.length - i)), 1));
+    left -= end - a;
+    return [a, end];
+  });
+}
+
+// Positions that have room for a label, round numbers where not all have, with the row or column each stands at.
+function thinned(first, end, lines, size, special) {
+  const perLine = (end - first) / lines;
+  const step = STEPS.find((one) => (one / perLine) * size >= LABEL) ?? 2000;
+  const line = (position) => Math.floor(((position - first) * lines) / (end - first));
+  const chosen = special.filter((position) => Number.isInteger(position) && position >= first && position < end);
+  const clear = (position) => chosen.every((other) => Math.abs(line(position) - line(other)) * size >= LABEL || position === other);
+  const found = new Set(chosen.slice(-1));
+  for (let i = Math.ceil(first / step) * step; i < end; i += step) if (clear(i)) found.add(i);
+  return [...found].map((position) => [position, line(position)]);
+}
+
+// ---------------------------------------------------------------- words and elements
+
+const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
+const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b);
+const headName = (head) => String(head).replace(/^(\d+),(\d+)$/, "L$1H$2");
+const plain = (value) => String(Number(value.toPrecision(2)));
+
+// A weight was stored in 255 steps: a number below one hundredth of the scale is not told apart further.
+function number(value, top = 1) {
+  if (value > 0 && value < 2.55) return `< ${plain(top / 100)}`;
+  return top === 1 ? (value / 255).toFixed(2) : String(Number(((value / 255) * top).toPrecision(2)));
+}
+
+// A token as it can stand in a line: white space as signs, characters without a picture as a box, an empty one as ∅.
+function visible(token, longest) {
+  const letters = Array.from(token.length > 8 * longest ? token.slice(0, 8 * longest) : token);
+  const shown = letters.map((letter) => SIGNS[letter] ?? (/[\p{C}\p{Z}]/u.test(letter) ? "\ufffd" : letter));
+  if (!shown.length) return "∅";
+  return shown.length > longest ? `${shown.slice(0, longest - 1).join("")}…` : shown.join("");
+}
+
+function element(tag, name = "", attributes = {}, content = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  set(made, attributes);
+  if (content) made.textContent = content;
+  return made;
+}
+
+function set(made, attributes) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "hidden") made.hidden = value;
+    else if (made.getAttribute(key) !== String(value)) made.setAttribute(key, value);
+  }
+}
+
+function write(place, content) {
+  if (place.textContent !== content) place.textContent = content;
+}
+
+function buttons(choices, choose) {
+  const box = element("span", "buttons", { role: "group" });
+  const made = choices.map(([value, label]) => {
+    const button = element("button", "", { type: "button" }, label);
+    button.addEventListener("click", () => choose(value));
+    box.append(button);
+    return [value, button];
+  });
+  return { box, draw: (chosen) => made.forEach(([value, button]) => set(button, { "aria-pressed": value === chosen })) };
+}
+
+function tell(view, content, near) {
+  write(view.tip, content);
+  view.tip.hidden = false;
+  const frame = view.box.getBoundingClientRect();
+  const own = view.tip.getBoundingClientRect();
+  const x = clamp((near.left + near.right) / 2 - own.width / 2 - frame.left, 0, Math.max(frame.width - own.width, 0));
+  const above = near.top - frame.top - own.height - 6;
+  view.tip.style.left = `${x}px`;
+  view.tip.style.top = `${above >= 0 ? above : near.bottom - frame.top + 6}px`;
+}
+
+function hide(view) {
+  view.tip.hidden = true;
+}
+
+function fit(canvas, [width, height]) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+}
+
+// The colours and fonts of the style sheet as a canvas takes them.
+function inks(box) {
+  const probe = element("i");
+  box.append(probe);
+  const look = {};
+  for (const name of ["paper", "ink", "muted", "line", "future", "to", "by", "accent", "cross"]) {
+    probe.style.color = `var(--${name})`;
+    look[name] = getComputedStyle(probe).color;
+  }
+  probe.className = "mono";
+  const { fontFamily } = getComputedStyle(probe);
+  probe.remove();
+  return { ...look, small: `11px ${fontFamily}`, strong: `600 11px ${fontFamily}` };
+}
