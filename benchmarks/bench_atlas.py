@@ -1,0 +1,74 @@
+"""Every head of a model as one picture: thumbnails from cached queries and keys, and drawing and encoding of the atlas.
+
+Random queries and keys (d_head 64) of 12 x 12 and of 32 x 32 heads, one text of 256 tokens: ``spread`` weights, scores of standard
+deviation 1; ``mixed``, 3, the hardest to compress; ``peaked``, 12, nearly one key a row. Last: noise in every bin.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from measure import save, seconds
+
+from interp.engine.attention import Call
+from interp.engine.attention_cache import AttentionCache
+from interp.engine.rows import Prompts
+from interp.figures import atlas
+from interp.metrics import thumbnails
+from interp.records import RunRecord
+
+SHAPES, TOKENS, D_HEAD, SIZE = ((12, 12), (32, 32)), 256, 64, 48
+SPREADS = {"spread": 1.0, "mixed": 3.0, "peaked": 12.0}
+
+
+def random_cache(n_layers: int, n_heads: int, spread: float) -> AttentionCache:
+    """Queries and keys of one text whose scores have this standard deviation."""
+    made = torch.Generator().manual_seed(0)
+    calls = []
+    for _ in range(n_layers):
+        q, k = (torch.randn(1, n_heads, TOKENS, D_HEAD, generator=made) for _ in range(2))
+        calls.append(Call(q, k, k[..., :0], None, spread / D_HEAD**0.5, None))
+    prompts = Prompts(torch.zeros(1, TOKENS, dtype=torch.long), torch.ones(1, TOKENS, dtype=torch.bool))
+    return AttentionCache(tuple(calls), prompts, (("",) * TOKENS,), RunRecord("random"))
+
+
+def drawn(thumbs: np.ndarray, repeats: int, gamma: float = 1.0) -> dict:
+    """Time and size of the picture alone."""
+    size = len(atlas(thumbs, gamma=gamma).png)
+    return {"gamma": gamma, "drawing ms": 1e3 * seconds(lambda: atlas(thumbs, gamma=gamma), repeats), "kB": size / 1e3}
+
+
+def measured(shape: tuple[int, int], name: str, repeats: int) -> list[dict]:
+    """Rows of one shape and one kind of weights: with weights as they are, and with small ones lifted."""
+    cache = random_cache(*shape, SPREADS[name])
+    thumbs = thumbnails(cache, SIZE)
+    pooling = 1e3 * seconds(lambda: thumbnails(cache, SIZE), repeats)
+    about = {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": name, "thumbnails ms": pooling}
+    rows = [{**about, **drawn(thumbs, repeats, gamma)} for gamma in (1.0, 0.5)]
+    return [{**row, "together ms": pooling + row["drawing ms"]} for row in rows]
+
+
+def noise(shape: tuple[int, int], repeats: int) -> dict:
+    """The row of a picture that cannot be compressed."""
+    thumbs = np.tril(np.random.default_rng(0).random((*shape, SIZE, SIZE), dtype=np.float32))
+    return {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": "noise", **drawn(thumbs, repeats)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    rows = []
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        found = [row for shape in SHAPES for name in SPREADS for row in measured(shape, name, options.repeats)]
+        found += [noise(shape, options.repeats) for shape in SHAPES]
+        rows += [{"threads": threads, **row} for row in found]
+    save("atlas", rows)
+
+
+if __name__ == "__main__":
+    main()
