@@ -18,14 +18,16 @@ def save_figure(figure: go.Figure, path: str | Path) -> Path:
     matplotlib and need no browser. Equal figures give equal files. Raises ValueError for other suffixes.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path.name} has no known format: a figure is saved as {', '.join(SUFFIXES)}.")
+    content = figure_bytes(figure, path.suffix.lower(), path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, _content(figure, path.suffix.lower()))
+    publish(path, content)
     return path
 
 
-def _content(figure: go.Figure, suffix: str) -> bytes:
+def figure_bytes(figure: go.Figure, suffix: str, name: str = "A figure") -> bytes:
+    """What a file with this suffix holds, as in ``save_figure``; ``name`` is what an error calls the file."""
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{name} has no known format: a figure is saved as {', '.join(SUFFIXES)}.")
     if suffix == ".html":
         options = {"displaylogo": False, "responsive": False}
         return str(figure.to_html(include_plotlyjs=True, div_id="figure", config=options)).encode()

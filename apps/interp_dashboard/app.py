@@ -1,0 +1,103 @@
+"""The menu, the choice of the model, and the page that was asked for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
+import streamlit as st
+
+from interp.errors import ArtefactInvalid, ModelUnavailable, ResourceRefused
+from interp_dashboard.holder import holder
+from interp_dashboard.page import PLACES, Page, View, pages
+from interp_dashboard.settings import settings
+from interp_dashboard.url import KEPT, State
+
+ICON = Path(__file__).parent / "icon.png"
+LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
+SENTENCES = (ValueError, LookupError, ArtefactInvalid, ModelUnavailable, ResourceRefused)
+
+
+def main() -> None:
+    """One run of the script."""
+    _warm()
+    st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
+    st.html(f"<style>{LOOK}</style>")
+    found = pages()
+    places = {
+        name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name, default=place == 0)
+        for place, (name, page) in enumerate(found.items())
+    }
+    st.session_state[PLACES] = places
+    st.navigation(list(places.values())).run()
+
+
+def show(name: str) -> None:
+    """One page by itself."""
+    page = pages()[name]
+    state = State(page.all_fields())
+    view = View(page, state)
+    _model_menu(state)
+    st.title(page.title)
+    st.caption(page.question)
+    notices = st.container()
+    try:
+        page.render(view)
+    except (KeyError, IndexError):  # ours, not the user's
+        raise
+    except SENTENCES as error:
+        st.error(_sentence(error), icon=":material/error:")
+    for notice in state.notices:
+        notices.warning(_plain(notice), icon=":material/info:")
+    state.publish()
+
+
+@st.cache_resource(show_spinner=False)
+def _warm() -> None:
+    """Loads the first model while the browser still draws the first page."""
+    Thread(target=_load_first, daemon=True).start()
+
+
+def _load_first() -> None:
+    with suppress(*SENTENCES):  # whoever asks for the model is told
+        holder().facts(settings().model)
+
+
+def _shown(page: Page):
+    def run() -> None:
+        show(page.name)
+
+    run.__name__ = page.name
+    return run
+
+
+def _model_menu(state: State) -> None:
+    with st.sidebar:
+        st.selectbox("Model", holder().known, **state.bound("model"))
+        with st.popover("Another model", icon=":material/add:", width="stretch"), st.form("another", border=False):
+            name = st.text_input("Local folder or Hub name", placeholder="gpt2", key="another-name")
+            if st.form_submit_button("Load", on_click=_add) and "another-failed" in st.session_state:
+                st.error(_plain(st.session_state.pop("another-failed")))
+            elif not name:
+                st.caption("It is loaded in place of the one that is held now; the code that comes with a model is never run.")
+
+
+def _add() -> None:
+    name = st.session_state["another-name"].strip()
+    if not name:
+        return
+    try:
+        holder().add(name)
+        st.session_state.setdefault(KEPT, {})["model"] = name
+    except SENTENCES as error:
+        st.session_state["another-failed"] = _sentence(error)
+
+
+def _sentence(error: Exception) -> str:
+    return _plain(" ".join(str(error).split()))
+
+
+def _plain(text: str) -> str:
+    """The text as Markdown that shows it as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in text)

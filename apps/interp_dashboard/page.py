@@ -1,0 +1,105 @@
+"""The form of a page: one file in ``pages/`` that defines ``PAGE``.
+
+``render(view)`` draws it with Streamlit from ``view.state`` (the page's fields, see ``url``) and ``view.model`` (the name of the chosen
+model). What it raises with a sentence (ValueError, LookupError and the errors of ``interp.errors``) is shown as that sentence; the rest
+of the app stays in use. A page computes nothing of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import streamlit as st
+
+from interp.models.model import ModelFacts
+from interp_dashboard.holder import holder
+from interp_dashboard.settings import settings
+from interp_dashboard.url import KEPT, Field, State, query
+
+PLACES = "places"
+
+
+@dataclass(frozen=True)
+class Page:
+    """``name`` is the page's address, and ``order`` its place in the menu; ``icon`` is a Material symbol. ``fields`` is called when the
+    page is drawn. ``question`` is what the page answers, in the user's words."""
+
+    name: str
+    title: str
+    icon: str
+    order: int
+    question: str
+    fields: Callable[[], tuple[Field, ...]]
+    render: Callable[[View], None]
+
+    def all_fields(self) -> tuple[Field, ...]:
+        """The page's fields and those of every page."""
+        return (model_field(), *self.fields())
+
+
+@dataclass(frozen=True)
+class View:
+    """A page while it is drawn."""
+
+    page: Page
+    state: State
+
+    @property
+    def model(self) -> str:
+        """Name of the chosen model."""
+        return self.state["model"]
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of the chosen model, which is loaded when it was not yet."""
+        with st.spinner(f"Loading {self.model} …", show_time=True):
+            return holder().facts(self.model)
+
+    @property
+    def dark(self) -> bool:
+        """Whether the browser shows the dark theme."""
+        return st.context.theme.type == "dark"
+
+
+def pages() -> dict[str, Page]:
+    """All pages by name, in the order of the menu."""
+    import interp_dashboard.pages as folder
+
+    found = [import_module(f"{folder.__name__}.{module.name}").PAGE for module in iter_modules(folder.__path__)]
+    return {page.name: page for page in sorted(found, key=lambda page: page.order)}
+
+
+def link(label: str, name: str, values: Mapping[str, Any], *, icon: str | None = None, help: str | None = None) -> None:
+    """A link to another page that shows these values of its fields; the model stays chosen. Nothing where a page is shown by itself."""
+    if place := st.session_state.get(PLACES, {}).get(name):
+        st.page_link(place, label=label, icon=icon, help=help, query_params=_address(name, values))
+
+
+def go(name: str, values: Mapping[str, Any]) -> None:
+    """Leaves for another page that shows these values of its fields; the model stays chosen."""
+    if place := st.session_state.get(PLACES, {}).get(name):
+        st.switch_page(place, query_params=_address(name, values))
+
+
+def _address(name: str, values: Mapping[str, Any]) -> dict[str, str]:
+    model = st.session_state[KEPT].get("model", settings().model)
+    return query(pages()[name].all_fields(), {"model": model, **values})
+
+
+def model_field() -> Field:
+    """The model; an address may name one that this server knows, and loads nothing else."""
+
+    def read(text: str) -> str:
+        known = holder().known
+        if text not in known:
+            raise LookupError(
+                f"This address asks for the model {text[:80]!r}, which an address may not load: write its name in the sidebar. Known "
+                f"are {', '.join(known)}."
+            )
+        return text
+
+    return Field("model", settings().model, read)

@@ -1,0 +1,155 @@
+"""Attention: every head on one screen, one of them large, and the text with what each token attends to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.figures import pattern_tile, tile_data, view_assets, view_data
+from interp.heads import Head
+from interp_dashboard import prompts
+from interp_dashboard.badges import badges
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.readings import Prompt, Reading
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, flag, head, number, numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+KEY = "attention-view"
+EXACT = 256
+"""Queries or keys of a tile that is drawn weight by weight; a longer text is shown in so many bins, and a window of it exactly."""
+
+SCRIPT, LOOK = view_assets()
+viewer = st.components.v2.component("interp.attention_view", js=SCRIPT, css=LOOK)
+
+
+def fields() -> tuple[Field, ...]:
+    return (*prompts.fields(), head(), numbers("window", 4), number("gamma", 1.0, 0.1, 1.0), flag("moved"))
+
+
+def render(view: View) -> None:
+    state = view.state
+    prompt = prompts.choose(view)
+    reading = prompts.read(view, prompt)
+    chosen = state.checked("head", reading.facts.check_head, reading.first)
+    window = _window(state["window"], len(reading.words))
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for badge in badges():
+            value = reading.badge(badge, chosen)
+            if value is not None:
+                strong = badge.strong is not None and value >= badge.strong
+                st.badge(f"{badge.label} {value:.2f}", color="blue" if strong else "gray", help=badge.about)
+        if reading.facts.group_size > 1:
+            st.badge(f"KV head {reading.facts.kv_head(chosen)} of {reading.facts.n_kv_heads}", color="gray")
+        st.space("stretch")
+        st.toggle(
+            "Weigh by what is moved",
+            help="Weight times |v W_O|, the length of what the head writes from a key.",
+            **state.bound("moved"),
+        )
+
+    viewer(
+        key=KEY,
+        data=_data(view, reading, chosen, window),
+        on_head_change=lambda: _take(state, "head", lambda pair: Head(*map(int, pair))),
+        on_window_change=lambda: _take(state, "window", lambda ends: tuple(map(int, ends))),
+        on_gamma_change=lambda: _take(state, "gamma", float),
+    )
+    st.caption(f"{view.model} · {len(reading.words)} tokens · digest {reading.digest}")
+    here = {field.name: state[field.name] for field in prompts.fields()}
+    with st.container(horizontal=True):
+        link("All heads in numbers", "heads", {**here, "head": chosen}, icon=":material/apps:")
+    _share(view, prompt, reading, chosen, window)
+
+
+def _take(state: Any, name: str, make: Any) -> None:
+    """Keeps what the viewer reports. What is no head, window or gamma is passed over."""
+    value = st.session_state[KEY].get(name)
+    try:
+        state.set(**{name: make(value)})
+    except (TypeError, ValueError):
+        return
+
+
+def _window(asked: tuple[int, ...] | None, length: int) -> tuple[int, int, int, int]:
+    """The window, cut to the text: at most 256 queries and keys; by default the text's end."""
+    q0, q1, k0, k1 = asked or (max(0, length - EXACT), length, max(0, length - EXACT), length)
+    (q0, q1), (k0, k1) = _cut(q0, q1, length), _cut(k0, k1, length)
+    return q0, q1, k0, k1
+
+
+def _cut(start: int, end: int, length: int) -> tuple[int, int]:
+    start = min(start, length - 1)
+    return start, min(max(end, start + 1), length, start + EXACT)
+
+
+def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
+    """What the viewer draws: the atlas, the chosen head's tile and, of a long text, its overview."""
+    state, moved = view.state, view.state["moved"]
+    top = reading.most_moved(chosen) if moved else 1.0
+    long = len(reading.words) > EXACT
+    tiles = [tile_data(reading.weights(chosen, window, moved=moved), window, top=top)]
+    if long:
+        every = (0, len(reading.words)) * 2
+        tiles.insert(0, tile_data(reading.overview(chosen, EXACT, moved=moved), every, top=top))
+    notes = [f"shade: weight times |v W_O|, strongest = {top:.3g}; the atlas shows weights"] if moved else []
+    return view_data(
+        reading.words,
+        tiles={chosen: tiles},
+        head=chosen,
+        window=window if state["window"] or long else None,
+        atlas=reading.atlas(state["gamma"], view.dark),
+        labels=reading.labels,
+        notes=notes,
+        causal=reading.facts.causal,
+        gamma=state["gamma"],
+        top=top,
+        dark=view.dark,
+    )
+
+
+def _share(view: View, prompt: Prompt, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> None:
+    q0, q1, k0, k1 = window
+
+    def figure() -> go.Figure:
+        about = {"first_query": q0, "first_key": k0, "causal": reading.facts.causal}
+        return pattern_tile(reading.weights(chosen, window), reading.words, chosen, reading.record, **about)
+
+    code = (
+        f"{prompts.python_of(prompt, view.model)}"
+        f"from interp.engine import capture_attention\n\n"
+        f"cache = capture_attention(model, tokens)\n"
+        f"weights = cache.pattern(interp.Head({chosen.layer}, {chosen.head}), slice({q0}, {q1}), slice({k0}, {k1}))  # [query key]\n"
+    )
+    cli = prompts.command(prompt, view.model, [badge.metric for badge in badges()])
+    share(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(reading, chosen, window))
+
+
+def _table(reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
+    """The window as a long table: query and key positions, their tokens, weight."""
+    import numpy as np
+    import pandas as pd
+
+    tile = reading.weights(chosen, window)
+    query, key = (place.ravel() for place in np.indices(tile.shape))
+    words = np.array(reading.words, dtype=object)
+    query, key = query + window[0], key + window[2]
+    seen = key <= query if reading.facts.causal else np.ones(len(key), bool)
+    columns = {"query": query, "query_token": words[query], "key": key, "key_token": words[key], "weight": tile.ravel()}
+    return pd.DataFrame(columns)[seen]
+
+
+PAGE = Page(
+    name="attention",
+    title="Attention",
+    icon=":material/grid_view:",
+    order=1,
+    question="Where does every head look, and what does one of them move?",
+    fields=fields,
+    render=render,
+)

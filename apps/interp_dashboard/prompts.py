@@ -1,0 +1,79 @@
+"""The choice of a prompt, which all pages share: a text of one's own, or a prompt of a task."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+import streamlit as st
+
+from interp.tasks import task_names
+from interp_dashboard.page import View
+from interp_dashboard.readings import Prompt, Reading, readings
+from interp_dashboard.url import Field, choice, flag, number, text
+
+OWN = ""
+TEXT = "The cat sat on the mat because the cat was tired."
+MOST_EXAMPLES = 1000
+
+
+def fields(after: str = "") -> tuple[Field, ...]:
+    """The fields of a prompt; ``after`` ends their names where a page has a second prompt."""
+    return (
+        choice(f"task{after}", [OWN, *task_names()], "induction", noun="task"),
+        text(f"text{after}", TEXT),
+        number(f"seed{after}", 0, 0, 10**6),
+        number(f"example{after}", 0, 0, MOST_EXAMPLES - 1),
+        flag(f"corrupted{after}"),
+    )
+
+
+def choose(view: View, after: str = "") -> Prompt:
+    """The prompt, with the widgets that choose it."""
+    state = view.state
+    own = f"task{after}"
+    what, where = st.columns([1, 3], vertical_alignment="bottom")
+    with what:
+        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.bound(own))
+    if not state[own]:
+        with where:
+            st.text_area("Text", height=80, placeholder="Any text", **state.bound(f"text{after}"))
+        return Prompt(text=state[f"text{after}"])
+    with where:
+        example, seed, side = st.columns(3, vertical_alignment="bottom")
+        example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.bound(f"example{after}"))
+        seed.number_input("Seed", 0, 10**6, **state.bound(f"seed{after}"))
+        side.toggle("Corrupted prompt", **state.bound(f"corrupted{after}"))
+    parts = {name: state[f"{name}{after}"] for name in ("task", "seed", "example", "corrupted")}
+    return Prompt(**parts)
+
+
+def read(view: View, prompt: Prompt, model: str | None = None) -> Reading:
+    """The reading of the prompt by the chosen model. Raises as ``Readings.get``."""
+    with st.spinner(f"{model or view.model} reads …", show_time=True):
+        return readings().get(model or view.model, prompt)
+
+
+def python_of(prompt: Prompt, model: str) -> str:
+    """Code that loads the model and makes ``tokens``, the prompt's token ids."""
+    start = f"import interp\n\nmodel = interp.load_model({model!r})\n"
+    if not prompt.task:
+        return f"{start}tokens = model.to_tokens({prompt.text!r})\n"
+    side = "corrupted" if prompt.corrupted else "clean"
+    task = f"interp.make_task({prompt.task!r}, model, n_prompts={prompt.example + 1}, seed={prompt.seed})"
+    return f"{start}task = {task}\ntokens = list(task.examples[{prompt.example}].{side})\n"
+
+
+def cli_of(prompt: Prompt) -> str:
+    """Options of ``interp attention`` that read the prompt, or for a task its first prompts up to this one."""
+    if not prompt.task:
+        return f"--text {shlex.quote(prompt.text)}"
+    return f"--task {prompt.task} --n-prompts {prompt.example + 1} --seed {prompt.seed}"
+
+
+def command(prompt: Prompt, model: str, metrics: Sequence[str]) -> str:
+    """The command that reads these metrics of the prompt; nothing for a later or corrupted prompt of a task, since the command reads the
+    first ones, clean."""
+    if prompt.task and (prompt.example or prompt.corrupted):
+        return ""
+    return f"interp attention --model {shlex.quote(model)} {cli_of(prompt)} --metrics {','.join(metrics)}"

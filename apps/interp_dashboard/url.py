@@ -1,0 +1,191 @@
+"""The state of a page, which is its address: copying the address reproduces the view.
+
+A page names its ``Field``s. ``State`` fills them from the address when somebody opens or follows a link, keeps them while pages are
+switched, and writes those that are not the default back. What an address says is never trusted: a value that a field does not take
+becomes the default, with a notice.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from interp.heads import Head
+
+KEPT, WRITTEN = "kept", "written"
+PLAIN = 600
+"""A text of more characters than this stands compressed in the address."""
+LONGEST = 1 << 20
+"""Characters of the longest text that is read from an address."""
+PACKED = "~"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A named value of a page. ``read`` makes it from the text in the address and raises ValueError or LookupError, with a sentence, for
+    what it does not take; ``write`` is its inverse."""
+
+    name: str
+    default: Any
+    read: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+
+
+def choice(name: str, options: Sequence[Any], default: Any = None, noun: str = "choice") -> Field:
+    """One of some options, by default the first."""
+    known = {str(option): option for option in options}
+
+    def read(text: str) -> Any:
+        if text not in known:
+            raise LookupError(f"No {noun} is called {text[:40]!r}. There are: {', '.join(known)}.")
+        return known[text]
+
+    return Field(name, options[0] if default is None else default, read)
+
+
+def several(name: str, options: Sequence[str], default: Sequence[str] = ()) -> Field:
+    """Some of the options, in the order given, separated by commas."""
+    one = choice(name, options)
+    return Field(name, list(default), lambda text: [one.read(part) for part in text.split(",") if part], ",".join)
+
+
+def number(name: str, default: float, low: float, high: float) -> Field:
+    """A number from ``low`` to ``high``, whole when the default is."""
+    kind = type(default)
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{name} is a number from {low:g} to {high:g}, not {text[:40]!r}.") from None
+        if not low <= value <= high:
+            raise ValueError(f"{name} is from {low:g} to {high:g}, not {text[:40]}.")
+        return value
+
+    return Field(name, default, read)
+
+
+def flag(name: str, default: bool = False) -> Field:
+    """Yes or no."""
+    one = choice(name, ["yes", "no"])
+    return Field(name, default, lambda text: one.read(text) == "yes", lambda value: "yes" if value else "no")
+
+
+def head(name: str = "head", default: Head | None = None) -> Field:
+    """A head, written L5H1."""
+    return Field(name, default, Head.parse)
+
+
+def heads(name: str) -> Field:
+    """Heads, written L5H1,L2H3."""
+
+    def read(text: str) -> list[Head]:
+        return list(dict.fromkeys(Head.parse(part) for part in text[:LONGEST].split(",") if part))
+
+    return Field(name, [], read, lambda found: ",".join(map(str, found)))
+
+
+def numbers(name: str, n: int) -> Field:
+    """``n`` whole numbers that are not negative, separated by commas, or nothing."""
+
+    def read(text: str) -> tuple[int, ...] | None:
+        parts = text.split(",")
+        if len(parts) != n or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+            raise ValueError(f"{name} are {n} whole numbers separated by commas, not {text[:40]!r}.")
+        return tuple(map(int, parts))
+
+    return Field(name, None, read, lambda found: ",".join(map(str, found)))
+
+
+def text(name: str, default: str = "") -> Field:
+    """Any text; a long one is compressed."""
+    return Field(name, default, _unpacked, _packed)
+
+
+def _packed(value: str) -> str:
+    if len(value) <= PLAIN and not value.startswith(PACKED):
+        return value
+    raw = zlib.compress(value.encode("utf-8", "surrogatepass"), 9)
+    return PACKED + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _unpacked(value: str) -> str:
+    if not value.startswith(PACKED):
+        return value
+    try:
+        raw = base64.b64decode(value[1:] + "=" * (-len(value[1:]) % 4), altchars=b"-_", validate=True)
+        packed = zlib.decompressobj()
+        found = packed.decompress(raw, LONGEST)
+        if packed.unconsumed_tail or not packed.eof:
+            raise ValueError("too long or cut")
+        return found.decode("utf-8", "surrogatepass")
+    except (ValueError, zlib.error):
+        raise ValueError("The text in this address is damaged or cut: copy the whole address.") from None
+
+
+class State:
+    """The values of a page's fields in this session; ``notices`` says what of the address was not taken."""
+
+    def __init__(self, fields: Iterable[Field]) -> None:
+        self.fields = {field.name: field for field in fields}
+        self.notices: list[str] = []
+        kept = st.session_state.setdefault(KEPT, {})
+        asked = st.query_params.to_dict()
+        if asked != st.session_state.get(WRITTEN):  # somebody opened an address or followed a link
+            for field in self.fields.values():
+                if field.name in asked:
+                    kept[field.name] = self._read(field, asked[field.name])
+
+    def __getitem__(self, name: str) -> Any:
+        return st.session_state[KEPT].get(name, self.fields[name].default)
+
+    def set(self, **values: Any) -> None:
+        """Changes fields; in a callback, so that the page is drawn once."""
+        st.session_state[KEPT].update(values)
+
+    def bound(self, name: str) -> dict[str, Any]:
+        """What a Streamlit widget is given so that it shows and changes this field: ``st.toggle("Dark", **state.bound("dark"))``."""
+        key = f"field:{name}"
+        st.session_state[key] = self[name]
+        return {"key": key, "on_change": _changed, "args": (name, key)}
+
+    def checked(self, name: str, check: Callable[[Any], Any], otherwise: Any) -> Any:
+        """The field's value as ``check`` gives it back, or ``otherwise``, with a notice, when that raises ValueError or LookupError."""
+        try:
+            return check(self[name]) if self[name] is not None else otherwise
+        except (ValueError, LookupError) as error:
+            self.notices.append(f"{error} {otherwise} is shown.")
+            return otherwise
+
+    def query(self, **changes: Any) -> dict[str, str]:
+        """The address of this view, or of one with some values changed: every field that is not the default."""
+        values = {name: changes.get(name, self[name]) for name in self.fields}
+        return query(self.fields.values(), values)
+
+    def publish(self) -> None:
+        """Writes the address."""
+        written = self.query()
+        if st.query_params.to_dict() != written:
+            st.query_params.from_dict(written)
+        st.session_state[WRITTEN] = written
+
+    def _read(self, field: Field, value: str) -> Any:
+        try:
+            return field.read(value)
+        except (ValueError, LookupError) as error:
+            self.notices.append(str(error))
+            return field.default
+
+
+def query(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, str]:
+    """Address parameters of those of the values that are not their field's default."""
+    return {f.name: f.write(values[f.name]) for f in fields if f.name in values and values[f.name] != f.default}
+
+
+def _changed(name: str, key: str) -> None:
+    st.session_state[KEPT][name] = st.session_state[key]

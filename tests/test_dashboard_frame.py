@@ -1,0 +1,106 @@
+"""What stands in an address is read back or refused, and no address makes the app fail, load, write or start anything."""
+
+import random
+import string
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from interp.heads import Head
+from interp_dashboard import url
+from interp_dashboard.holder import Holder
+from interp_dashboard.page import pages
+
+SCRIPT = "from interp_dashboard.app import show; show({!r})"
+HOSTILE = ["</script>", "<img src=x onerror=alert(1)>", "\x00", "‮abc", "=HYPERLINK(1)", "~", "~AAAA", "é" * 700, "x" * 10_000, "a,b&c=d#e%20"]
+
+
+def opened(page: str, **query: str) -> AppTest:
+    """The page as it stands after its address was opened."""
+    app = AppTest.from_string(SCRIPT.format(page), default_timeout=60)
+    for name, value in query.items():
+        app.query_params[name] = value
+    return app.run()
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_any_text_survives_the_address(value):
+    field = url.text("text")
+    assert field.read(field.write(value)) == value
+    assert len(field.write(value)) <= url.PLAIN + 200
+
+
+def test_a_text_that_unpacks_to_more_than_a_megabyte_is_refused():
+    packed = url.text("text").write("a" * (url.LONGEST + 1))
+    with pytest.raises(ValueError, match="damaged or cut"):
+        url.text("text").read(packed)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (url.choice("c", ["a", "b"]), "b"),
+        (url.several("s", ["a", "b", "c"]), ["c", "a"]),
+        (url.number("n", 3, 0, 9), 7),
+        (url.number("x", 0.5, 0.0, 1.0), 0.25),
+        (url.flag("f"), True),
+        (url.head(), Head(3, 11)),
+        (url.heads("hs"), [Head(0, 1), Head(2, 0)]),
+        (url.numbers("w", 4), (0, 12, 3, 40)),
+    ],
+    ids=lambda part: getattr(part, "name", ""),
+)
+def test_a_value_is_read_back_from_the_address(field, value):
+    assert field.read(field.write(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        (url.choice("c", ["a", "b"]), "z"),
+        (url.number("n", 3, 0, 9), "nan"),
+        (url.number("n", 3, 0, 9), "10"),
+        (url.number("x", 0.5, 0.0, 1.0), "nan"),
+        (url.head(), "L1"),
+        (url.numbers("w", 2), "1,-2"),
+        (url.numbers("w", 2), "1,²"),
+        (url.text("t"), "~not base64"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else part.name,
+)
+def test_what_a_field_does_not_take_is_refused_in_a_sentence(field, text):
+    with pytest.raises((ValueError, LookupError), match=r"\w+.*\."):
+        field.read(text)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_opens_at_once_on_the_embedded_model(page):
+    app = opened(page)
+    assert not app.exception
+    assert not app.error
+    assert app.title[0].value == pages()[page].title
+
+
+@pytest.mark.parametrize("page", pages())
+def test_an_address_loads_no_model_that_the_server_does_not_know(page, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(Holder, "add", lambda self, name: loaded.append(name))
+    app = opened(page, model="/etc/passwd")
+    assert not app.exception
+    assert not loaded
+    assert "may not load" in app.warning[0].value
+    assert app.selectbox(key="field:model").value == "interp-mini"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages())
+def test_no_address_makes_a_page_fail_or_write(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(page)
+    names = [field.name for field in pages()[page].all_fields()]
+    letters = string.printable + "é‮\x00~<>\"'\\$`"
+    for _ in range(100):
+        query = {rng.choice([*names, "x"]): "".join(rng.choices(letters, k=rng.randrange(40))) for _ in range(4)}
+        app = opened(page, **query)
+        assert not app.exception, query
+    assert not [*tmp_path.rglob("*")]
