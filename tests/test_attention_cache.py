@@ -114,3 +114,16 @@ def test_a_pass_that_fails_leaves_no_cache_behind_that_looks_whole(tmp_path, mon
         capture_attention(model, tokens, store=tmp_path)
     with pytest.raises(ArtefactInvalid):
         load_attention(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma2"])
+def test_norms_are_the_lengths_of_what_each_head_writes_from_each_key(name, tmp_path):
+    model, tokens = tiny(name), tiny_tokens(2, 11)
+    cache = capture_attention(model, tokens, norms=True, store=tmp_path)
+    _, seen = model.bridge.run_with_cache(tokens, names_filter=lambda hook: hook.endswith("attn.hook_v"))
+    for head in model.facts.heads():
+        group = model.facts.kv_head(head)
+        moved = seen[f"blocks.{head.layer}.attn.hook_v"][:, :, group] @ model.bridge.W_O[head.layer, head.head]
+        torch.testing.assert_close(cache.norms[head.layer][:, head.head], moved.norm(dim=-1), rtol=1e-5, atol=1e-6)
+    assert cache.nbytes == attention_bytes(model.facts, 2, 11) + 4 * 2 * 11 * model.facts.n_layers * model.facts.n_heads
+    assert not capture_attention(model, tokens).norms

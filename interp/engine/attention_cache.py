@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class AttentionCache:
     """Queries and keys of every layer (``calls``, on the CPU), the texts they belong to, and the record of the pass.
 
     ``calls[l].q`` [batch head query d_head] and ``.k`` [batch kv_head key d_head] are what the scores are made of: after rotary
-    embedding and norms; ``.v`` is empty unless values were asked for. ``folder`` is where they are stored, if anywhere.
+    embedding and norms; ``.v`` is empty unless values were asked for. ``norms[l]`` [batch head key], where asked for, is the length of what
+    each head would write from each key at weight 1, |v W_O|. ``folder`` is where all this is stored, if anywhere.
     """
 
     calls: tuple[Call, ...]
@@ -45,11 +46,22 @@ class AttentionCache:
     words: tuple[tuple[str, ...], ...]
     record: RunRecord
     folder: Path | None = None
+    norms: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all queries, keys and values."""
-        return sum(t.numel() * t.element_size() for call in self.calls for t in (call.q, call.k, call.v))
+        """Bytes of all queries, keys and values, and of the norms."""
+        kept = [t for call in self.calls for t in (call.q, call.k, call.v)]
+        return sum(t.numel() * t.element_size() for t in (*kept, *self.norms))
+
+    def one(self, example: int) -> AttentionCache:
+        """The cache of one text alone, with its padding; nothing is copied. Raises LookupError for a text that is not there."""
+        if not 0 <= example < len(self.prompts.tokens):
+            raise LookupError(f"There is no text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
+        own, texts = slice(example, example + 1), self.prompts
+        alone = Prompts(texts.tokens[own], texts.real[own], texts.marks[own], texts.grid)
+        calls, norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.norms)
+        return replace(self, calls=calls, prompts=alone, words=self.words[own], norms=norms)
 
     def pattern(
         self,
@@ -92,24 +104,25 @@ class AttentionCache:
             read_rows(Layer(layer, bare, self.prompts), read, block=block, whole=whole)
 
     def _call(self, head: Head, example: int) -> Call:
-        n_heads, batch = self.calls[0].q.shape[1], len(self.prompts.tokens)
+        n_heads = self.calls[0].q.shape[1]
         if not (0 <= head.layer < len(self.calls) and 0 <= head.head < n_heads):
             raise LookupError(
                 f"Head {head} does not exist: there are layers 0-{len(self.calls) - 1} and heads 0-{n_heads - 1}."
             )
-        if not 0 <= example < batch:
-            raise LookupError(f"There is no text {example}: the texts are 0-{batch - 1}.")
-        call, one = self.calls[head.layer], slice(example, example + 1)
-        mask = call.mask
-        if isinstance(mask, Mask) and mask.padding is not None:
-            mask = Mask(mask.rule, mask.n_queries, mask.n_keys, mask.first_query, mask.first_key, mask.padding[one])
-        return Call(call.q[one], call.k[one], call.v[one], mask, call.scale, call.softcap, call.causal, call.slopes)
+        return self.one(example).calls[head.layer]
 
 
 def capture_attention(
-    model: Model, prompts: Any, *, values: bool = False, store: str | os.PathLike | None = None, real: Tensor | None = None
+    model: Model,
+    prompts: Any,
+    *,
+    values: bool = False,
+    norms: bool = False,
+    store: str | os.PathLike | None = None,
+    real: Tensor | None = None,
 ) -> AttentionCache:
-    """Queries and keys, and with ``values`` also values, of one pass over ``prompts`` (as in ``observe``).
+    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``norms`` also the length of
+    what is moved from each key.
 
     With ``store`` each layer is written to that folder as it passes by (``layer-L.safetensors``; ``attention.json`` last), and read
     back memory-mapped. Raises ValueError for texts and models that cannot be observed, and where a mask follows a rule that cannot
@@ -121,15 +134,16 @@ def capture_attention(
         check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.real.shape[1]} tokens")
     watch = Watch(model, [], texts, (), BLOCK)
     folder = _prepared(store)
-    kept: dict[int, Call] = {}
+    kept: dict[int, dict[str, Tensor]] = {}
     entries: dict[int, dict[str, Any]] = {}
 
     def read(module: Any, call: Call) -> Tensor:
         layer = watch.layer(module, call)
         entries[layer.index] = _entry(model, layer.index, call)
-        tensors = {name: t.detach().clone().cpu() for name, t in _tensors(call, values).items()}
+        found = _tensors(call, values) | ({"norms": layer.value_norms} if norms else {})
+        tensors = {name: t.detach().clone().cpu() for name, t in found.items()}
         if folder is None:
-            kept[layer.index] = _restored(tensors, entries[layer.index], texts)
+            kept[layer.index] = tensors
         else:
             _write(folder / f"layer-{layer.index}.safetensors", tensors)
         return watch.read(layer)
@@ -140,7 +154,7 @@ def capture_attention(
     watch.check_complete()
     words, record = words_of(model, texts), watch.result().record
     if folder is None:
-        return AttentionCache(tuple(kept[i] for i in sorted(kept)), _on_cpu(texts), words, record)
+        return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], _on_cpu(texts), words, record)
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
     manifest |= {"tokens": texts.tokens.tolist(), "real": texts.real.tolist(), "marks": list(texts.marks), "grid": texts.grid}
     publish(folder / MANIFEST, json.dumps(manifest, allow_nan=False).encode())
@@ -165,14 +179,33 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
         marks = tuple({name: (a, b) for name, (a, b) in row.items()} for row in manifest["marks"])
         grid = tuple(manifest["grid"]) if manifest["grid"] else None
         texts = Prompts(torch.tensor(manifest["tokens"]), torch.tensor(manifest["real"]), marks, grid)
-        calls = []
-        for index, entry in enumerate(manifest["layers"]):
+        layers = []
+        for index in range(len(manifest["layers"])):
             with safe_open(path / f"layer-{index}.safetensors", "pt") as file:
-                calls.append(_restored({name: file.get_tensor(name) for name in file.keys()}, entry, texts))  # noqa: SIM118
+                layers.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         words = tuple(map(tuple, manifest["words"]))
-        return AttentionCache(tuple(calls), texts, words, RunRecord.from_json(manifest["record"]), path)
+        return _cache(layers, manifest["layers"], texts, words, RunRecord.from_json(manifest["record"]), path)
     except Exception as error:
         raise ArtefactInvalid(f"{path} holds no readable attention cache ({error}): capture the attention again.") from error
+
+
+def _cache(
+    layers: Sequence[dict[str, Tensor]],
+    entries: Sequence[dict[str, Any]],
+    texts: Prompts,
+    words: tuple[tuple[str, ...], ...],
+    record: RunRecord,
+    folder: Path | None = None,
+) -> AttentionCache:
+    calls = tuple(_restored(tensors, entry, texts) for tensors, entry in zip(layers, entries, strict=True))
+    return AttentionCache(calls, texts, words, record, folder, tuple(t["norms"] for t in layers if "norms" in t))
+
+
+def _of_text(call: Call, own: slice) -> Call:
+    mask = call.mask
+    if isinstance(mask, Mask) and mask.padding is not None:
+        mask = replace(mask, padding=mask.padding[own])
+    return replace(call, q=call.q[own], k=call.k[own], v=call.v[own], mask=mask)
 
 
 def _prepared(store: str | os.PathLike | None) -> Path | None:
