@@ -9,11 +9,15 @@ WORKERS ?= auto
 export HF_HUB_DISABLE_TELEMETRY := 1
 export WANDB_MODE := disabled
 
-.PHONY: demo picture test test-slow lint format bench wheel clean
+.PHONY: demo dashboard picture test test-slow test-browser lint format bench wheel clean
 
 demo: $(VENV)/.package
 	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
 	$(BIN)/interp show runs/demo-ioi
+
+dashboard: $(VENV)/.package
+	$(PIP) -e '.[app]'
+	$(BIN)/interp dashboard
 
 # The pictures in the README: one of the demo's run, and one of attention.
 picture: demo
@@ -28,10 +32,14 @@ test: $(VENV)/.tools
 test-slow: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 4
 
+# Debian's Chromium, driven by Playwright's Python package; `CHROMIUM` names another one.
+test-browser: $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests/browser
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright --pythonpath $(BIN)/python interp
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix
