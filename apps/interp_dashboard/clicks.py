@@ -1,0 +1,64 @@
+"""Head maps that can be clicked.
+
+Plotly tells nothing of a click on a heat map, but does of one on a marker, so each cell carries an invisible one that speaks for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from interp.heads import Head
+from interp_dashboard.url import State
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+INVISIBLE = "rgba(0,0,0,0)"
+CHOSEN = "#e8a33d"
+CONFIG = {"displayModeBar": False, "scrollZoom": False}
+
+
+def choose_head(figure: go.Figure, state: State, key: str, *, alt: str) -> None:
+    """Shows a head map, to which it adds what can be clicked; a click on a cell sets the field ``head``, whose cell is framed."""
+    st.plotly_chart(
+        _clickable(figure, state["head"]),
+        key=key,
+        theme=None,
+        width="content",
+        on_select=lambda: _clicked(state, key),
+        selection_mode="points",
+        config=CONFIG,
+        alt=alt,
+    )
+
+
+def _clickable(figure: go.Figure, chosen: Head | None) -> go.Figure:
+    """The figure with a marker on every cell; the nearest to the pointer answers, wherever in the cell it is."""
+    heat = figure.data[0]
+    places = [(x, y) for y in heat.y for x in heat.x]
+    hover = [text for row in heat.hovertext for text in row]
+    heat.hoverinfo = "skip"
+    faint = {"marker": {"opacity": 0}}
+    figure.add_scatter(
+        x=[x for x, _ in places],
+        y=[y for _, y in places],
+        mode="markers",
+        marker={"symbol": "square", "size": 14, "color": INVISIBLE},
+        selected=faint,
+        unselected=faint,
+        hovertext=hover,
+        hoverinfo="text",
+    )
+    figure.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False, clickmode="event+select")
+    if chosen is not None:
+        edges = {"x0": chosen.head - 0.5, "x1": chosen.head + 0.5, "y0": chosen.layer - 0.5, "y1": chosen.layer + 0.5}
+        figure.add_shape(type="rect", **edges, line={"color": CHOSEN, "width": 3})
+    return figure
+
+
+def _clicked(state: State, key: str) -> None:
+    points = st.session_state[key].selection.points
+    if points:
+        state.set(head=Head(int(points[0]["y"]), int(points[0]["x"])))

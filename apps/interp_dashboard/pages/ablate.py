@@ -1,0 +1,396 @@
+"""How much each head matters: sweeps in processes of their own, their results, and heads switched off by hand."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.heads import Head
+from interp.metrics.ablation import ABLATIONS, ESTIMATES, METHODS
+from interp.metrics.outcomes import OUTCOMES
+from interp.tasks import task_names
+from interp_dashboard import by_hand, jobs, prompts
+from interp_dashboard.choosing import head_from_map, head_from_table, show_figure
+from interp_dashboard.holder import holder
+from interp_dashboard.jobs import Job, Planned, Sweep
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.readings import Prompt
+from interp_dashboard.settings import settings
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, State, choice, head, number, text
+from interp_dashboard.wording import duration, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.store import Run
+
+SWEEP, HAND = "sweep", "by-hand"
+DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
+OWN_METRIC = ""
+MOST_PROMPTS = 4096
+FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
+COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
+POLL = 1.0
+
+
+def fields() -> tuple[Field, ...]:
+    """What is measured, on which prompts, the head that is looked at, and which heads are off."""
+    return (
+        choice("do", list(DOINGS)),
+        *prompts.fields(),
+        text("file"),
+        number("n", 64, 2, MOST_PROMPTS),
+        choice("method", list(METHODS), "mean", noun="method"),
+        choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
+        number("top", 0.2, 0.01, 1.0),
+        text("positions", "all"),
+        choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
+        head(),
+        *by_hand.fields(),
+    )
+
+
+def render(view: View) -> None:
+    view.facts.check_causal("Ablation")
+    names = list(DOINGS)
+    st.segmented_control(
+        "What to do", names, format_func=DOINGS.get, required=True, label_visibility="collapsed", **view.state.bound("do")
+    )
+    if view.state["do"] == HAND:
+        by_hand.switch_off(view)
+    else:
+        _sweep(view)
+
+
+def _sweep(view: View) -> None:
+    sweep = _form(view)
+    try:
+        if sweep is not None:
+            _planned_sweep(view, _planned(view.model, view.facts.weights, sweep, str(settings().root)))
+    finally:
+        _other_jobs(view)
+
+
+def _planned_sweep(view: View, planned: Planned) -> None:
+    run, job = planned.run(), jobs.find(settings().root, planned.folder.name)
+    now = jobs.status(job) if job else None
+    if job and now and now.active:
+        _watch(job.name)
+    elif run is not None:
+        _result(view, run, planned.sweep)
+    else:
+        _offer(planned, now)
+    share(
+        planned.folder.name,
+        cli=shlex.join(["interp", *planned.words]),
+        python=_python(planned),
+        figure=_map(run) if run else None,
+        table=run.heads() if run else None,
+    )
+
+
+def _form(view: View) -> Sweep | None:
+    """The sweep that is asked for; None while its prompts are missing."""
+    state = view.state
+    what, count, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
+    options = [*task_names(), prompts.OWN]
+    what.selectbox("Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.bound("task"))
+    if state["task"]:
+        count.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
+        source = Sweep(task=state["task"], n_prompts=state["n"], seed=state["seed"])
+    else:
+        source = _own_prompts(state)
+    seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.bound("seed"))
+    if source is None:
+        return None
+    marks, metric = _asked(view.model, view.facts.weights, source)
+    method = state["method"]
+    how, *estimated, where, measured = st.columns(
+        3 + (method in ESTIMATES) + (method == "adaptive"), vertical_alignment="bottom"
+    )
+    how.selectbox("Method", list(METHODS), help=_list(METHODS), **state.bound("method"))
+    if method in ESTIMATES:
+        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=_list(ABLATIONS), **state.bound("ablation"))
+    if method == "adaptive":
+        estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.bound("top"))
+    places = ["all", "end", *marks]
+    if state["positions"] not in places:
+        state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
+        state.set(positions="all")
+    where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.bound("positions"))
+    outcomes = [OWN_METRIC, *OUTCOMES.names()]
+    measured.selectbox("Metric", outcomes, format_func=lambda name: name or f"{metric} (the task's)", **state.bound("outcome"))
+    asked = {"method": method, "positions": state["positions"], "metric": state["outcome"] or None}
+    return replace(source, **asked, ablation=state["ablation"], top_share=state["top"])
+
+
+def _own_prompts(state: State) -> Sweep | None:
+    """The file that was uploaded, or that the address names."""
+    root = settings().root
+    given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
+    if given is not None:
+        kept = jobs.keep_prompts(root, given.name, given.getvalue())
+        state.set(file=f"{kept.parent.name}/{kept.stem}")
+    named = state["file"]
+    path = root / jobs.PROMPTS / f"{named}.jsonl"
+    if named and FILE.fullmatch(named) and path.is_file():
+        st.caption(f"Prompts of {path.stem}.jsonl")
+        return Sweep(prompts=str(path), seed=state["seed"])
+    if named:
+        state.notices.append("The prompts that this address names are not on this server: upload them.")
+        state.set(file="")
+    st.info(
+        'One prompt a line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
+        "clean and answer are needed.",
+        icon=":material/upload_file:",
+    )
+    return None
+
+
+@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
+def _asked(model: str, weights: str, source: Sweep) -> tuple[list[str], str]:
+    """Marks and metric of the prompts."""
+    with holder().using(model) as loaded:
+        task = source.question(loaded)
+    return task.marks, task.metric
+
+
+@st.cache_resource(max_entries=64, show_spinner="Estimating …")
+def _planned(model: str, weights: str, sweep: Sweep, root: str) -> Planned:
+    with holder().using(model) as loaded:
+        return jobs.plan(loaded, sweep, Path(root), offline=settings().offline)
+
+
+def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
+    """What the sweep will cost, how it ended before, and the button that starts it."""
+    from interp.models.memory import human
+
+    units = "in one backward pass" if planned.total is None else f"{planned.total:,} units of work"
+    st.markdown(
+        f"**{units}**, about **{duration(planned.cost.seconds)}** once the model is loaded, and **{human(planned.bytes)}** of memory: "
+        f"{human(planned.cost.bytes)} for the work and the rest for the process's own copy of the model."
+    )
+    try:
+        planned.check_memory()
+        refused = ""
+    except MemoryError as error:
+        refused = str(error)
+        st.error(refused, icon=":material/memory_alt:")
+    if last is not None:
+        say = st.error if last.state == "failed" else st.warning
+        done = f" {last.done:,} of {last.total:,} units are kept." if last.total else ""
+        say(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
+    label = "Resume" if last is not None and last.done else "Start"
+    st.button(
+        label,
+        icon=":material/play_arrow:",
+        type="primary",
+        disabled=bool(refused),
+        on_click=_start,
+        args=(planned,),
+        key="start",
+    )
+    if problem := st.session_state.pop("start-failed", ""):
+        st.error(plain(problem), icon=":material/error:")
+
+
+def _start(planned: Planned) -> None:
+    try:
+        jobs.start(planned)
+    except (ValueError, MemoryError, OSError) as error:
+        st.session_state["start-failed"] = str(error)
+
+
+@st.fragment(run_every=POLL)
+def _watch(name: str) -> None:
+    """How far the job is, drawn again every second without the rest of the page."""
+    job = jobs.find(settings().root, name)
+    now = jobs.status(job) if job else None
+    if job is None or now is None or not now.active:
+        st.rerun()
+    st.progress(now.share or 0.0, text=plain(_progress(job, now)))
+    st.button(
+        "Stopping …" if job.cancelled else "Cancel",
+        icon=":material/stop:",
+        disabled=job.cancelled,
+        on_click=jobs.cancel,
+        args=(job,),
+        key="cancel",
+        help="What is measured stays; the sweep can be resumed.",
+    )
+    st.caption("It runs in a process of its own: this page may be closed, and shows it again when it is opened.")
+
+
+def _progress(job: Job, now: jobs.JobStatus) -> str:
+    if now.state == "loading":
+        return f"The process loads {job.model} … {duration(now.seconds)}"
+    if now.total is None:
+        return f"Measuring in one backward pass … {duration(now.seconds)}"
+    if now.done == now.total:
+        return f"All {now.total:,} units are done; tables and pictures are being written."
+    said = f"{now.done:,} of {now.total:,} units in {duration(now.seconds)}"
+    if now.rate:
+        said += f", {now.rate:,.1f} a second"
+    return said + (f", about {duration(now.eta)} to go" if now.eta else "")
+
+
+def _result(view: View, run: Run, sweep: Sweep) -> None:
+    from interp.figures import ranked_bars
+    from interp.metrics.importance import meaning
+
+    table = run.heads().sort_values("effect", key=abs, ascending=False, kind="stable").reset_index(drop=True)
+    metric = str(table["metric"].iloc[0])
+    st.caption(f"effect = metric(ablated) − metric(clean); {meaning(metric)}. Click a head to see it.")
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            head_from_map(view, _map(run), "ablation-map", f"effect of every head on {metric}, layers down and heads across")
+        with st.container(width=320):
+            chosen = view.state.checked("head", view.facts.check_head, None)
+            prompt = _head(view, table, sweep, chosen)
+    if chosen is not None and prompt is not None:
+        _tile(view, prompt, chosen)
+    show_figure(view, ranked_bars(table), "ablation-bars", f"the heads with the largest effects on {metric}")
+    heads = [Head.parse(label) for label in table["label"]]
+    head_from_table(view, table[list(COLUMNS)], heads, "ablation-table", _columns())
+
+
+def _map(run: Run) -> Any:
+    from interp.figures import head_map
+
+    return head_map(run.heads(), shape=run.manifest["details"]["shape"])
+
+
+def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) -> Prompt | None:
+    """What the sweep says of one head, and the ways to go on with it; the prompt on which it is looked at."""
+    if chosen is None:
+        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        return None
+    state, last = view.state, int(table["n"].max()) - 1
+    st.subheader(str(chosen), anchor=False)
+    st.markdown(_said(table, chosen))
+    state.set(example=min(state["example"], last), corrupted=False)
+    st.number_input("On prompt", 0, last, **state.bound("example"))
+    prompt = _prompt(view, sweep, state["example"])
+    shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
+    link("See it among all heads", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
+    st.button("Switch it off by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
+    return prompt
+
+
+def _tile(view: View, prompt: Prompt, chosen: Head) -> None:
+    """The head's pattern on one of the prompts."""
+    from interp.figures import pattern_tile
+    from interp.figures.pattern_tile import MOST
+
+    reading = prompts.read(view, prompt)
+    weights = reading.cache.pattern(chosen, slice(0, MOST), slice(0, MOST)).numpy()
+    part = f", its first {MOST} tokens" if len(reading.words) > MOST else ""
+    title = f"Attention of {chosen} on prompt {view.state['example']}{part}"
+    figure = pattern_tile(weights, reading.words, chosen, reading.cache.record, title=title)
+    show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
+
+
+def _said(table: pd.DataFrame, chosen: Head) -> str:
+    for row in table.loc[table["label"] == str(chosen)].itertuples():
+        interval = f"95% interval {row.ci_low:+.3g} to {row.ci_high:+.3g}, q = {row.q_value:.2g}"
+        return f"effect **{row.effect:+.3g}** {row.unit}  \n{interval}  \nmean of the other heads {row.control:+.3g}"
+    return "Only estimated, not measured: it is not among the heads of largest estimated effect."
+
+
+def _prompt(view: View, sweep: Sweep, example: int) -> Prompt:
+    if sweep.task:
+        return Prompt(task=sweep.task, seed=sweep.seed, example=example)
+    return Prompt(text=_texts(view.model, view.facts.weights, sweep)[example])
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _texts(model: str, weights: str, sweep: Sweep) -> list[str]:
+    """The clean prompts of a file as text, without what the model puts in front."""
+    with holder().using(model) as loaded:
+        skip = int(loaded.facts.prepend_bos)
+        return [loaded.to_text(example.clean[skip:]) for example in sweep.question(loaded)]
+
+
+def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:
+    state.set(**shown, corrupted=False, do=HAND, off=[chosen])
+
+
+def _columns() -> dict[str, Any]:
+    def shown(label: str, help: str | None = None, form: str = "%.3g") -> Any:
+        return st.column_config.NumberColumn(label, help=help, format=form)
+
+    return {
+        "label": st.column_config.TextColumn("head", pinned=True, width="small"),
+        "effect": shown("effect"),
+        "ci_low": shown("95% from"),
+        "ci_high": shown("to"),
+        "p_value": shown("p"),
+        "q_value": shown("q", "p corrected over all heads (Benjamini-Hochberg)"),
+        "control": shown("other heads", "mean effect of the other heads"),
+        "distinct": st.column_config.CheckboxColumn(help="beyond the interval of the other heads, with q ≤ 0.05"),
+        "share_same_sign": shown("same sign", "share of the prompts whose effect has the sign of the mean", "percent"),
+        "n": shown("n", "prompts", "%d"),
+    }
+
+
+def _other_jobs(view: View) -> None:
+    """Sweeps under way and those that ended before their time, of any session and of servers before this one."""
+    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root)]
+    open_ones = [(job, now) for job, now in found if now.state != "finished"]
+    if not open_ones:
+        return
+    with st.expander(f"Sweeps that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
+        for job, now in open_ones:
+            said, show = st.columns([5, 1], vertical_alignment="center")
+            done = f", {now.done:,} of {now.total:,} units" if now.total else ""
+            said.markdown(plain(f"{job.name}: {now.state}{done}"))
+            show.button("Show", on_click=_show, args=(view.state, job), key=f"show-{job.name}")
+
+
+def _show(state: State, job: Job) -> None:
+    """Sets the form to what the job measures."""
+    sweep = job.sweep
+    file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
+    asked = {"task": sweep.task or prompts.OWN, "file": file, "n": sweep.n_prompts, "seed": sweep.seed}
+    made = {"method": sweep.method, "ablation": sweep.ablation, "top": sweep.top_share, "positions": sweep.positions}
+    model = {"model": job.model} if job.model in holder().known else {}
+    state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, do=SWEEP)
+
+
+def _list(described: dict[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {what}" for name, what in described.items())
+
+
+def _python(planned: Planned) -> str:
+    spec, sweep = planned.spec, planned.sweep
+    load = [
+        repr(spec["model"]),
+        *(f"{n}={spec[n]!r}" for n, usual in (("device", "cpu"), ("dtype", "float32")) if spec[n] != usual),
+    ]
+    asked = {"method": sweep.method, "positions": sweep.positions, "metric": spec["metric"], "seed": sweep.seed}
+    asked |= {"ablation": sweep.ablation} if sweep.method in ESTIMATES else {}
+    asked |= {"top_share": sweep.top_share} if sweep.method == "adaptive" else {}
+    made = f"interp.make_task({sweep.task!r}, model, n_prompts={sweep.n_prompts}, seed={sweep.seed})"
+    return (
+        f"import interp\n\nmodel = interp.load_model({', '.join(load)})\n"
+        f"task = {made if sweep.task else f'interp.task_from_jsonl({sweep.prompts!r}, model)'}\n"
+        f"result = interp.ablate_heads(model, task, {', '.join(f'{name}={value!r}' for name, value in asked.items())})\n"
+        f"table = interp.head_table(result, model.facts, seed={sweep.seed})\n"
+    )
+
+
+PAGE = Page(
+    name="ablate",
+    title="Ablate",
+    icon=":material/content_cut:",
+    order=3,
+    question="Which heads does the model need for this, and what would it say without them?",
+    fields=fields,
+    render=render,
+)
