@@ -55,8 +55,8 @@ DESCRIPTIONS = {
 CONFIG, SCATTER, HEADS = "config.json", "scatter_data.json", "heads"
 PLACES = 4
 FIFTHS = 5
-LARGEST = 1 << 24
-"""Bytes of the largest file that is written or read: parsed, it is some twenty times as large."""
+LARGEST = 1 << 23
+"""Bytes of the largest file that is written or read: parsed, it may take 25 times as much. Neuronpedia's have 1 or 2 MB."""
 MOST_HEADS = 1 << 20
 
 
@@ -148,10 +148,8 @@ def _six(attention: AttentionCache) -> dict[str, np.ndarray]:
     found = attention.observe(attention_metrics([*METRICS.values()]))
     scores = {name: found.heads(own.split(":")[0]).values for name, own in METRICS.items()}
     distance = found["attention_distance"].double().cpu().numpy()
-    scores["qk_distance_variance"] = scores["qk_distance_variance"] + np.nanvar(
-        distance, axis=(1, 3)
-    )  # of rows, and between them
-    return scores
+    between_rows = np.nanvar(distance, axis=(1, 3))
+    return scores | {"qk_distance_variance": scores["qk_distance_variance"] + between_rows}
 
 
 def _sequences(patterns: Sequence[SparsePattern]) -> list[dict[str, Any]]:
@@ -242,7 +240,7 @@ def _reading(path: Path) -> Iterator[Any]:
         yield json.loads(path.read_bytes(), parse_constant=_refuse)
     except KeyError as error:
         raise ArtefactInvalid(f"{path} is damaged: it lacks {error}.") from None
-    except (AttributeError, TypeError):
+    except TypeError:
         raise ArtefactInvalid(f"{path} is damaged: a part of it is of another kind than in a HeadVis tree.") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise ArtefactInvalid(f"{path} is damaged: {str(error).rstrip('.')}.") from None
