@@ -10,6 +10,7 @@ import pytest
 
 from interp.figures import (
     difference_map,
+    difference_tile,
     head_map,
     layer_dots,
     pattern_tile,
@@ -393,10 +394,47 @@ def test_a_difference_is_after_minus_before_with_0_in_the_middle():
     assert "toy · induction" in words and "minus toy · ioi" in words
 
 
+def test_the_difference_of_two_models_names_both_and_shows_both_numbers():
+    before = scores([[0.125, 0.5]], record=RunRecord("step-1000", metric="induction_score"))
+    after = scores([[0.5, 0.25]], record=RunRecord("step-2000", metric="induction_score"))
+    figure = difference_map(after, before)
+    assert "step-2000 · induction_score · seed 0 minus step-1000" in caption(figure).replace("\u00a0", " ")
+    assert figure.data[0].hovertext[0][1].startswith("<b>L0H1</b><br>0.25 after, 0.5 before<br>")
+    assert figure.data[0].hovertext[0][1].endswith("−0.25 attention")
+
+
+def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that_is_seen():
+    before = np.array([[0.75, 0.25, 0.9], [0.5, 0.25, 0.25]])
+    after = np.array([[0.5, 0.5, 0.9], [0.125, 0.25, 0.625]])
+    words, old = ["a", "b", "<c>", "d"], ["a", "b", "x", "d"]
+    figure = difference_tile(after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1)
+    tile = figure.data[0]
+    np.testing.assert_allclose(tile.z, [[-0.25, 0.25, np.nan], [-0.375, 0.0, 0.375]])
+    assert (tile.zmin, tile.zmax) == (-0.375, 0.375)
+    assert [colour for _, colour in tile.colorscale] == style.DIVERGING
+    assert list(figure.layout.yaxis.ticktext) == ["x│&lt;c&gt;", "d"]
+    assert tile.hovertext[1][2] == "<b>d</b> at 3 → <b>d</b> at 3<br>0.625 after, 0.25 before<br>change 0.375"
+    assert tile.hovertext[0][2].endswith("cannot be seen")
+    open_eyed = difference_tile(
+        after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1, causal=False
+    )
+    assert open_eyed.data[0].z[0][2] == 0.0
+
+
+def test_patterns_of_different_lengths_have_no_difference():
+    with pytest.raises(ValueError, match="these are of 3 and 2 tokens"):
+        difference_tile(np.ones((2, 2)), np.ones((2, 2)), ["a", "b"], ["a", "b", "c"], Head(0, 0), RunRecord("toy"))
+
+
+def test_dots_by_layer_are_as_wide_as_asked_for_few_layers_alone():
+    few, many = scores(np.full((12, 2), 0.5)), scores(np.full((13, 2), 0.5))
+    widths = [layer_dots(both, width=300).layout.width for both in (few, many)]
+    assert widths == [300 + 64 + 24, 820 + 64 + 24]
+
+
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"record": RunRecord("gpt2", metric="induction_score")}, "the models toy and gpt2"),
         ({"unit": "nats"}, "the units attention and nats"),
         ({"name": "entropy"}, "the numbers induction_score and entropy"),
         (
@@ -407,5 +445,5 @@ def test_a_difference_is_after_minus_before_with_0_in_the_middle():
     ],
 )
 def test_a_difference_of_unlike_runs_is_refused(other, sentence):
-    with pytest.raises(ValueError, match=f"two runs of one model and metric, and these have {sentence}"):
+    with pytest.raises(ValueError, match=f"the same number of the same heads, and these have {sentence}"):
         difference_map(scores([[0.5, 0.25]]), scores(**{"values": [[0.5, 0.25]], **other}))

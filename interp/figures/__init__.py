@@ -1,11 +1,38 @@
 """Plotly figures of tables and scores; every one can be saved as HTML, JSON, PNG or SVG without a browser."""
 
+from interp.figures.atlas import Atlas, atlas
+from interp.figures.attention_view import AttentionView, attention_view, tile_data, view_assets, view_data
 from interp.figures.difference_map import difference_map
+from interp.figures.difference_tile import difference_tile
 from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
+from interp.figures.notebook import show_attention
 from interp.figures.pattern_tile import pattern_tile
 from interp.figures.ranked_bars import ranked_bars
-from interp.figures.save import save_figure
+from interp.figures.run_figures import drawings_of, run_figure
+from interp.figures.save import figure_bytes, save_figure
+from interp.figures.theme import darkened
 from interp.figures.token_strip import token_strip
 
-__all__ = ["difference_map", "head_map", "layer_dots", "pattern_tile", "ranked_bars", "save_figure", "token_strip"]
+__all__ = [
+    "Atlas",
+    "AttentionView",
+    "atlas",
+    "attention_view",
+    "darkened",
+    "difference_map",
+    "difference_tile",
+    "drawings_of",
+    "figure_bytes",
+    "head_map",
+    "layer_dots",
+    "pattern_tile",
+    "ranked_bars",
+    "run_figure",
+    "save_figure",
+    "show_attention",
+    "tile_data",
+    "token_strip",
+    "view_assets",
+    "view_data",
+]

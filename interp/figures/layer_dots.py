@@ -10,18 +10,20 @@ import plotly.graph_objects as go
 from interp.figures import style
 from interp.heads import HeadScores
 
-HEIGHT, LAYER, NARROWEST, WIDEST = 300, 110, 480, 820
+HEIGHT, LAYER, NARROWEST, WIDEST, FEW = 300, 110, 480, 820, 12
 SPREAD = 0.7  # of the width of a layer that its heads take up
 
 
-def layer_dots(scores: HeadScores, *, named: int = 3, title: str | None = None) -> go.Figure:
+def layer_dots(scores: HeadScores, *, named: int = 3, width: int | None = None, title: str | None = None) -> go.Figure:
     """Layers on x, the number on y: the heads of a layer side by side in their order, the line is their mean.
 
+    ``width`` is that of the plotting area in pixels for up to 12 layers; by default it follows the number of layers, as it does for more.
     The ``named`` heads of largest magnitude carry their label. Heads without a number are left out, and the caption says how many and why.
     """
     values = scores.values
     n_layers, n_heads = values.shape
-    width = int(np.clip(LAYER * n_layers, NARROWEST, WIDEST))
+    if width is None or n_layers > FEW:
+        width = int(np.clip(LAYER * n_layers, NARROWEST, WIDEST))
     caption = [scores.record.caption(), f"dot: head; line: mean of the layer{_absent(scores)}"]
     figure = style.canvas(width, HEIGHT, title or f"{scores.name} by layer", caption, right=24)
     across = {head: head.layer + SPREAD * ((head.head + 0.5) / n_heads - 0.5) for head in scores.top(values.size)}

@@ -1,6 +1,7 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
 from interp.store.headvis import HeadVis, export_headvis, load_headvis
+from interp.store.history import Entry, delete_run, find_run, pack_run, run_history
 from interp.store.ledger import Ledger
 from interp.store.observations import save_observation
 from interp.store.runs import Run, Writer, finished_run, open_run, start_run
@@ -8,15 +9,20 @@ from interp.store.scores import load_scores, save_scores
 from interp.store.sweeps import save_sweep
 
 __all__ = [
+    "Entry",
     "HeadVis",
     "Ledger",
     "Run",
     "Writer",
+    "delete_run",
     "export_headvis",
+    "find_run",
     "finished_run",
     "load_headvis",
     "load_scores",
     "open_run",
+    "pack_run",
+    "run_history",
     "save_observation",
     "save_scores",
     "save_sweep",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.command import command
-from interp.cli.drawings import draw as draw_run
 from interp.cli.exits import UsageError, checking
 from interp.cli.ranking import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
 from interp.cli.terminal import Terminal
@@ -23,7 +22,9 @@ def show(
     top: Annotated[int, typer.Option(min=0, help="Only so many rows; 0 for all.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw the heads to this file: .png, .svg or .html.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric of an observation.")] = None,
-    draw: Annotated[str, typer.Option(help="What --figure draws: heads, layers (dots) or tokens (the first text).")] = "heads",
+    draw: Annotated[
+        str, typer.Option(help="What --figure draws: heads, layers (dots), tokens (the first text) or ranking.")
+    ] = "heads",
     minus: Annotated[Path | None, typer.Option(help="--figure draws the difference to this run directory.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="The ranked table as CSV on stdout, and nothing else.")] = False,
 ) -> None:
@@ -38,13 +39,17 @@ def show(
         raise UsageError("--csv and --json both decide what stands on stdout: give one of them.")
     if minus and not figure:
         raise UsageError("--minus is drawn: say with --figure where to.")
+    if minus and draw != "heads":
+        raise UsageError(f"A difference is drawn as heads, not as {draw}: leave out --draw or --minus.")
     run = open_run(path)
     table = rows_of(run, metric)
     if figure:
-        from interp.figures import save_figure
+        from interp.figures import difference_map, run_figure, save_figure
 
         with checking():
-            terminal.say(f"Drawn to {save_figure(draw_run(run, draw, metric, minus), figure)}.")
+            other = open_run(minus).scores(metric) if minus else None
+            drawn = difference_map(run.scores(metric), other) if other else run_figure(run, draw, metric)
+            terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
     if csv:
         ranked(table).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
