@@ -1,0 +1,303 @@
+"""Compare: one number of every head, and one head's pattern, on two prompts, by two models or in two runs; always B minus A."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from interp.heads import Head, HeadScores
+from interp.store import Run, find_run, open_run, run_history
+from interp_dashboard import prompts
+from interp_dashboard.choosing import head_from_map, head_from_table, show_figure
+from interp_dashboard.holder import holder
+from interp_dashboard.measured import about_metric, measure, metric_names
+from interp_dashboard.page import Page, View, model_field
+from interp_dashboard.readings import Prompt, Reading
+from interp_dashboard.settings import settings
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, choice, head, number, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WAYS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
+B = "_b"
+TILE = 64
+"""Queries and keys of a difference pattern: its hover texts are most of what is sent."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a prompt is read by, and what came of it."""
+
+    model: str
+    prompt: Prompt
+    reading: Reading
+
+
+def fields() -> tuple[Field, ...]:
+    return (
+        choice("versus", list(WAYS), noun="comparison"),
+        *prompts.fields(),
+        *(replace(f, default=True) if f.name == f"corrupted{B}" else f for f in prompts.fields(B)),
+        replace(model_field(), name=f"model{B}"),
+        choice("reading", metric_names(), "attention_distance", noun="attention metric"),
+        head(),
+        number("first_query", 0, 0, 10**6),
+        number("first_key", 0, 0, 10**6),
+        text("run_a"),
+        text("run_b"),
+        text("run_metric"),
+    )
+
+
+def render(view: View) -> None:
+    st.segmented_control(
+        "Compare",
+        list(WAYS),
+        format_func=WAYS.__getitem__,
+        required=True,
+        label_visibility="collapsed",
+        **view.state.bound("versus"),
+    )
+    if view.state["versus"] == "runs":
+        _runs(view)
+    else:
+        _readings(view)
+
+
+def _readings(view: View) -> None:
+    a, b = _sides(view)
+    metric = view.state["reading"]
+    _check_shapes(a, b)
+    with st.spinner("Measuring every head …", show_time=True):
+        before, after = (measure(side.reading, side.prompt, side.model, [metric])[metric] for side in (a, b))
+    _show_difference(view, before, after, cli=_cli(a, b, metric), python=_python(a, b, metric))
+    chosen = view.state.checked("head", a.reading.facts.check_head, None)
+    if chosen is None:
+        st.info("Click a cell of the map or a row of the table to compare that head's pattern.", icon=":material/ads_click:")
+    else:
+        _show_patterns(view, a.reading, b.reading, chosen)
+
+
+def _sides(view: View) -> tuple[Side, Side]:
+    """Both sides as they are chosen, read."""
+    state = view.state
+    if state["versus"] == "models":
+        prompt = prompts.choose(view)
+        left, right = st.columns([1, 3])
+        left.selectbox("Model B", holder().known, help="Model A is the one in the sidebar.", **state.bound(f"model{B}"))
+        with right:
+            _choose_metric(view)
+        models, asked = (view.model, state[f"model{B}"]), (prompt, prompt)
+    else:
+        first, second = _lettered(view, "A"), _lettered(view, "B", B)
+        _choose_metric(view)
+        models, asked = (view.model, view.model), (first, second)
+    a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
+    if a.reading.digest == b.reading.digest:
+        st.info(
+            f"A and B are the same {'prompt' if a.model == b.model else 'weights'}: nothing can differ.",
+            icon=":material/equal:",
+        )
+    return a, b
+
+
+def _lettered(view: View, letter: str, after: str = "") -> Prompt:
+    """The choice of a prompt with the letter of its side before it."""
+    before, beside = st.columns([1, 30], vertical_alignment="center")
+    before.markdown(f"**{letter}**")
+    with beside:
+        return prompts.choose(view, after)
+
+
+def _choose_metric(view: View) -> None:
+    st.selectbox(
+        "Metric",
+        metric_names(),
+        format_func=lambda name: f"{name}: {about_metric(name)}",
+        width=560,
+        **view.state.bound("reading"),
+    )
+
+
+def _check_shapes(a: Side, b: Side) -> None:
+    shapes = [(side.reading.facts.n_layers, side.reading.facts.n_heads) for side in (a, b)]
+    if shapes[0] != shapes[1]:
+        said = [
+            f"{side.model} has {layers} layers x {heads} heads" for side, (layers, heads) in zip((a, b), shapes, strict=True)
+        ]
+        raise ValueError(f"Heads are compared by their place, and {said[0]} while {said[1]}: choose models of one shape.")
+
+
+def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: str, python: str) -> None:
+    """The map and the table of ``after - before``."""
+    from interp.figures import difference_map
+
+    figure = difference_map(after, before, title=f"{after.name}: B minus A")
+    table, heads = _table(before, after)
+    with st.container(horizontal=True, gap="medium"):
+        with st.container(width="content"):
+            head_from_map(view, figure, "difference-map", f"Change of {after.name} of every head, layers down and heads across")
+        with st.container(width=340):
+            st.caption(f"{after.name} in {after.unit}. Click a column to sort, a row to choose its head.")
+            numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("A", "B", "B − A")}
+            head_from_table(view, table, heads, "difference-table", numbers)
+    share("difference", cli=cli, python=python, figure=figure, table=table)
+
+
+def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[Head]]:
+    """Both numbers of every head and their difference, the largest change first, and the heads of its rows."""
+    import pandas as pd
+
+    change = after.values - before.values
+    order = np.argsort(-np.abs(change), axis=None, kind="stable")  # heads without a number come last
+    heads = [Head(*divmod(place, change.shape[1])) for place in order.tolist()]
+    numbers = {name: values.ravel()[order] for name, values in (("A", before.values), ("B", after.values), ("B − A", change))}
+    return pd.DataFrame({"head": list(map(str, heads)), **numbers}), heads
+
+
+def _show_patterns(view: View, a: Reading, b: Reading, chosen: Head) -> None:
+    from interp.figures import difference_tile
+
+    length = len(a.tokens)
+    if length != len(b.tokens):
+        st.info(
+            f"Patterns are compared cell by cell, and A has {length:,} tokens while B has {len(b.tokens):,}: choose prompts of as many "
+            f"tokens to see where {chosen} looks instead.",
+            icon=":material/grid_off:",
+        )
+        return
+    first_query, first_key = _window(view, length)
+    queries, keys = (slice(first, first + TILE) for first in (first_query, first_key))
+    before, after = (reading.cache.pattern(chosen, queries, keys).numpy() for reading in (a, b))
+    causal = a.cache.calls[chosen.layer].causal
+    other = f" by {a.cache.record.model}" if a.cache.record.model != b.cache.record.model else ""
+    record = replace(b.cache.record, task=f"B minus A{other}")
+    place: dict[str, Any] = {"first_query": first_query, "first_key": first_key, "causal": causal}
+    tile = difference_tile(after, before, b.words, a.words, chosen, record, **place)
+    show_figure(view, tile, "difference-tile", f"Change of the attention of {chosen}, queries down and keys across")
+    share("difference-pattern", figure=tile, table=_tile_table(after, before, b.words, a.words, **place))
+
+
+def _window(view: View, length: int) -> tuple[int, int]:
+    """First query and first key of the tile, with their controls where the text does not fit one."""
+    most = length - TILE
+    if most <= 0:
+        return 0, 0
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for name, label in (("first_query", "First query"), ("first_key", "First key")):
+            if view.state[name] > most:
+                view.state.set(**{name: most})
+            st.number_input(label, 0, most, step=TILE // 2, width=160, **view.state.bound(name))
+        st.caption(f"{TILE} x {TILE} of {length:,} x {length:,} tokens are shown.")
+    return view.state["first_query"], view.state["first_key"]
+
+
+def _tile_table(
+    after: np.ndarray,
+    before: np.ndarray,
+    words: Sequence[str],
+    words_a: Sequence[str],
+    *,
+    first_query: int,
+    first_key: int,
+    causal: bool,
+) -> pd.DataFrame:
+    """One row for each pair of a query and a key that it may see."""
+    import pandas as pd
+
+    rows, columns = (side.ravel() for side in np.indices(after.shape))
+    seen = (columns + first_key <= rows + first_query) | (not causal)
+    rows, columns = rows[seen], columns[seen]
+    queries, keys = rows + first_query, columns + first_key
+    named = {"query": queries, "key": keys}
+    for side, own in (("A", words_a), ("B", words)):
+        named |= {f"query token {side}": [own[i] for i in queries], f"key token {side}": [own[i] for i in keys]}
+    weights = {"A": before[rows, columns], "B": after[rows, columns]}
+    return pd.DataFrame({**named, **weights, "B − A": weights["B"] - weights["A"]})
+
+
+def _runs(view: View) -> None:
+    state = view.state
+    kinds = {entry.name: entry.kind for entry in run_history(settings().root) if entry.status == "finished"}
+    if len(kinds) < 2:
+        raise ValueError(
+            f"Comparing takes two finished runs, and {settings().root} holds {len(kinds)}: make some on the Ablate page."
+        )
+    left, right = st.columns(2)
+    for name in ("run_b", "run_a"):
+        if state[name] not in kinds:
+            usual = _usual(kinds, state["run_b"] if name == "run_a" else "")
+            if state[name]:
+                state.notices.append(f"No finished run is called {state[name][:80]!r} here. {usual} is shown.")
+            state.set(**{name: usual})
+    left.selectbox("Run A", list(kinds), **state.bound("run_a"))
+    right.selectbox("Run B", list(kinds), **state.bound("run_b"))
+    a, b = (open_run(find_run(settings().root, state[name]).path) for name in ("run_a", "run_b"))
+    both = [name for name in _metrics(b) if name in _metrics(a)]
+    if not both:
+        raise ValueError(f"These runs share no number: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
+    if state["run_metric"] not in both:
+        state.set(run_metric=both[0])
+    st.selectbox("Number", both, **state.bound("run_metric"))
+    metric = state["run_metric"] if b.metrics else None
+    _show_difference(view, a.scores(metric), b.scores(metric), cli=_runs_cli(a, b, metric), python=_runs_python(a, b, metric))
+
+
+def _usual(kinds: dict[str, str], beside: str) -> str:
+    """The run to show first: the newest, or the newest other one of the kind of ``beside``."""
+    others = [name for name in kinds if name != beside]
+    return next((name for name in others if kinds[name] == kinds.get(beside)), others[0])
+
+
+def _metrics(run: Run) -> list[str]:
+    """The numbers that a run has of every head: metrics of an observation, or the effect on an outcome."""
+    if not run.metrics:
+        return [f"effect on {run.record.metric}"]
+    there = set(run.heads()["metric"])
+    return [name for name in run.metrics if name in there]
+
+
+def _cli(a: Side, b: Side, metric: str) -> str:
+    lines = []
+    for side, folder in ((a, "runs/a"), (b, "runs/b")):
+        if side.prompt.task and (side.prompt.example or side.prompt.corrupted):
+            return ""  # the command reads a task's first prompts, and all of them
+        asked = f"--model {shlex.quote(side.model)} {prompts.cli_of(side.prompt)}"
+        lines.append(f"interp attention {asked} --metrics {metric} --out {folder}")
+    return "\n".join([*lines, f"interp show runs/b --minus runs/a --metric {metric} --figure difference.png"])
+
+
+def _python(a: Side, b: Side, metric: str) -> str:
+    read = f'{{}} = interp.observe_attention(model, tokens, ["{metric}"]).heads("{metric}")\n'
+    first, second = (prompts.python_of(side.prompt, side.model) + read.format(name) for side, name in ((a, "a"), (b, "b")))
+    second = second.removeprefix("import interp\n\n")
+    return f"{first}\n{second}\nfrom interp.figures import difference_map\n\ndifference_map(b, a)\n"
+
+
+def _runs_cli(a: Run, b: Run, metric: str | None) -> str:
+    chosen = f" --metric {metric}" if metric else ""
+    folders = [shlex.quote(str(run.path)) for run in (b, a)]
+    return f"interp show {folders[0]} --minus {folders[1]}{chosen} --figure difference.png"
+
+
+def _runs_python(a: Run, b: Run, metric: str | None) -> str:
+    scores = [f"interp.open_run({str(run.path)!r}).scores({repr(metric) if metric else ''})" for run in (b, a)]
+    return f"import interp\nfrom interp.figures import difference_map\n\ndifference_map({scores[0]}, {scores[1]})\n"
+
+
+PAGE = Page(
+    name="compare",
+    title="Compare",
+    icon=":material/compare:",
+    order=4,
+    question="What changes between two prompts, two models, two checkpoints or two runs?",
+    fields=fields,
+    render=render,
+)

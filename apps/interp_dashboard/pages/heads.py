@@ -1,0 +1,132 @@
+"""Heads: any attention metric of every head on one prompt, as a map, by layer, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.heads import Head
+from interp_dashboard import prompts
+from interp_dashboard.badges import badges
+from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.measured import measure, metric_names
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.readings import Prompt
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, choice, head, several
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.heads import HeadScores
+
+BY_LAYER = ("attention_distance", "entropy")
+HALF = 372
+"""Pixels of a picture of few layers, so that two stand side by side."""
+
+
+def fields() -> tuple[Field, ...]:
+    names = metric_names()
+    return (
+        *prompts.fields(),
+        choice("reading", names, "attention_distance", noun="attention metric"),
+        several("columns", names, [badge.metric for badge in badges()]),
+        head(),
+    )
+
+
+def render(view: View) -> None:
+    state = view.state
+    prompt = prompts.choose(view)
+    names = metric_names()
+    left, right = st.columns([1, 3])
+    left.selectbox("On the map", names, help="The number that colours the map.", **state.bound("reading"))
+    right.multiselect("In the table", names, placeholder="Other metrics", **state.bound("columns"))
+    metric, wanted = state["reading"], list(dict.fromkeys([state["reading"], *state["columns"], *BY_LAYER]))
+
+    reading = prompts.read(view, prompt)
+    chosen = state.checked("head", reading.facts.check_head, None)
+    with st.spinner("Measuring every head …", show_time=True):
+        scores = measure(reading, prompt, view.model, wanted)
+    table = _table(scores, [metric, *(name for name in state["columns"] if name != metric)])
+
+    from interp.figures import head_map, layer_dots
+
+    map_figure = head_map(scores[metric])
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            head_from_map(view, map_figure, "heads-map", f"{metric} of every head, layers down and heads across")
+        with st.container(width=320):
+            _about(view, chosen, scores, list(table.columns[1:]))
+    share(
+        "heads",
+        cli=_cli(view.model, prompt, list(table.columns[1:])),
+        python=_python(view.model, prompt, metric),
+        figure=map_figure,
+        table=table,
+    )
+    st.subheader("By layer")
+    with st.container(horizontal=True, gap="small"):
+        for name in BY_LAYER:
+            with st.container(width="content"):
+                show_figure(view, layer_dots(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")
+    st.subheader("All heads")
+    st.caption("Click a column to sort, a row to choose its head.")
+    every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
+    head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
+
+
+def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:
+    """One row a head in the order of layers, one column a metric."""
+    import pandas as pd
+
+    first = scores[names[0]]
+    labels = first.to_dataframe()["label"]
+    return pd.DataFrame({"head": labels, **{name: scores[name].values.ravel() for name in names}})
+
+
+def _columns(scores: dict[str, HeadScores], names: Sequence[str]) -> dict[str, Any]:
+    """How the numbers of the table are shown."""
+    return {name: st.column_config.NumberColumn(name, help=f"in {scores[name].unit}", format="%.3f") for name in names}
+
+
+def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names: Sequence[str]) -> None:
+    """The chosen head in numbers, and the way to its pattern."""
+    import pandas as pd
+
+    from interp.figures.style import number
+
+    if chosen is None:
+        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        return
+    st.subheader(str(chosen), anchor=False)
+    values = [scores[name][chosen] for name in names]
+    told = ["none" if value != value else number(value) for value in values]
+    rows = pd.DataFrame({"metric": list(names), "value": told, "unit": [scores[name].unit for name in names]})
+    st.dataframe(rows, hide_index=True, height=table_height(len(rows)))
+    here = {field.name: view.state[field.name] for field in prompts.fields()}
+    link("See its pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
+
+
+def _cli(model: str, prompt: Prompt, names: Sequence[str]) -> str:
+    if prompt.task and (prompt.example or prompt.corrupted):
+        return ""  # the command reads a task's first prompts, and all of them
+    return f"interp attention --model {model} {prompts.cli_of(prompt)} --metrics {','.join(names)}"
+
+
+def _python(model: str, prompt: Prompt, metric: str) -> str:
+    read = f'found = interp.observe_attention(model, tokens, ["{metric}"])'
+    return f'{prompts.python_of(prompt, model)}{read}\nfound.heads("{metric}").plot()\n'
+
+
+PAGE = Page(
+    name="heads",
+    title="Heads",
+    icon=":material/apps:",
+    order=2,
+    question="What does every head do on this prompt, and which heads stand out?",
+    fields=fields,
+    render=render,
+)

@@ -1,0 +1,289 @@
+"""Runs: what was measured and stored: the history, one run with its pictures, table and record, and what may be done with it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.errors import ArtefactInvalid
+from interp.heads import Head
+from interp.store import Entry, Run, delete_run, open_run, pack_run, run_history
+from interp_dashboard import jobs
+from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.settings import settings
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, choice, head, text
+from interp_dashboard.wording import duration, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRAWN = {"heads": "Map", "layers": "By layer", "tokens": "Tokens", "ranking": "Ranking"}
+STATUS = {
+    "finished": "● finished",
+    "running": "◐ running",
+    "interrupted": "○ interrupted",
+    "failed": "✕ failed",
+    "damaged": "✕ damaged",
+}
+COLUMNS = (
+    "label",
+    "effect",
+    "ci_low",
+    "ci_high",
+    "p_value",
+    "q_value",
+    "control",
+    "distinct",
+    "baseline",
+    "value",
+    "n",
+    "unit",
+)
+"""Of a table of heads, those that are shown; all are exported."""
+
+
+def fields() -> tuple[Field, ...]:
+    return text("run", settings().run), choice("drawing", list(DRAWN), noun="picture"), text("shown"), head()
+
+
+def render(view: View) -> None:
+    entries = run_history(settings().root)
+    if not entries:
+        st.info(
+            f"No runs yet in {plain(str(settings().root))}: start a sweep on the Ablate page, or in a terminal.",
+            icon=":material/inbox:",
+        )
+        st.code("interp ablate --task induction\ninterp attention --task induction", language="bash")
+        return
+    _history(view, entries)
+    name = view.state.checked("run", lambda name: _known(name, entries), "")
+    if not name:
+        st.info("Choose a run in the list to open it.", icon=":material/ads_click:")
+        return
+    entry = next(entry for entry in entries if entry.name == name)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(plain(name), anchor=False)
+        _actions(view, entry)
+    if entry.status != "finished":
+        _unfinished(entry)
+        return
+    run = open_run(entry.path)
+    _pictures(view, run)
+    _record(run, entry)
+
+
+def _known(name: str, entries: list[Entry]) -> str:
+    if name and name not in {entry.name for entry in entries}:
+        raise LookupError(f"No run is called {name[:80]!r} here.")
+    return name
+
+
+def _history(view: View, entries: list[Entry]) -> None:
+    """The list, in which a row opens its run."""
+    import pandas as pd
+
+    rows = [
+        {
+            "run": entry.name,
+            "status": STATUS[entry.status],
+            "kind": entry.kind,
+            "task": entry.task,
+            "model": entry.model,
+            "started": entry.started,
+            "seconds": entry.seconds if entry.status == "finished" else None,
+            "layers × heads": f"{entry.n_layers} × {entry.n_heads}" if entry.n_heads else "",
+            "size": entry.nbytes,
+        }
+        for entry in entries
+    ]
+    names = [entry.name for entry in entries]
+    opened = view.state["run"]
+    mount = st.session_state.setdefault("runs-mount", {"number": 0, "names": names, "run": opened})
+    if (names, opened) != (
+        mount["names"],
+        mount["run"],
+    ):  # a row is a place in this list: with another list it means another run
+        mount.update(number=mount["number"] + 1, names=names, run=opened)
+    key = f"runs-{mount['number']}"
+
+    def choose() -> None:
+        chosen = st.session_state[key].selection.rows
+        mount["run"] = names[chosen[0]] if chosen else ""
+        view.state.set(run=mount["run"], shown="")
+
+    marked: Any = {"selection": {"rows": [names.index(opened)]}} if opened in names else None
+    table = pd.DataFrame(rows)
+    table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=table_height(len(rows)),
+        key=key,
+        on_select=choose,
+        selection_mode="single-row",
+        selection_default=marked,
+        column_config={
+            "started": st.column_config.DatetimeColumn("started", format="YYYY-MM-DD HH:mm"),
+            "seconds": st.column_config.NumberColumn("seconds", format="%.1f"),
+            "size": st.column_config.NumberColumn("size", format="bytes"),
+        },
+    )
+
+
+def _actions(view: View, entry: Entry) -> None:
+    """What may be done with a run: compare, export, delete."""
+    if entry.status == "finished":
+        link("Compare", "compare", {"versus": "runs", "run_b": entry.name}, icon=":material/compare:")
+    with st.popover("Download all", icon=":material/folder_zip:", type="tertiary"):
+        st.caption("The whole directory, which `interp show` opens anywhere.")
+        st.download_button(
+            "ZIP", lambda: pack_run(entry), f"{entry.name}.zip", "application/zip", on_click="ignore", width="stretch"
+        )
+    with st.popover("Delete", icon=":material/delete:", type="tertiary"):
+        st.caption("It cannot be brought back. Type the name of the run to delete it.")
+        typed = st.text_input(
+            "Name of the run", key=f"typed-{entry.name}", placeholder=entry.name, label_visibility="collapsed"
+        )
+        st.button(
+            "Delete for good",
+            type="primary",
+            disabled=typed != entry.name,
+            on_click=_delete,
+            args=(view, entry.name),
+            width="stretch",
+        )
+    if "delete-failed" in st.session_state:
+        view.state.notices.append(st.session_state.pop("delete-failed"))
+
+
+def _delete(view: View, name: str) -> None:
+    root = settings().root
+    job = jobs.find(root, name)
+    try:
+        if job is not None and jobs.status(job).active:
+            raise ArtefactInvalid(f"{name} is being measured: cancel it on the Ablate page first.")
+        delete_run(root, name)
+    except (ArtefactInvalid, LookupError, OSError) as error:
+        st.session_state["delete-failed"] = f"Nothing was deleted: {error}"
+        return
+    view.state.set(run="", shown="")
+    st.toast(f"{plain(name)} is deleted.", icon=":material/delete:")
+
+
+def _unfinished(entry: Entry) -> None:
+    """Why there is nothing to show, and what to do."""
+    if entry.status == "running":
+        st.info("It is being measured; its progress is on the Ablate page.", icon=":material/hourglass:")
+    elif entry.status == "interrupted":
+        st.warning(
+            "It was interrupted. Start the same sweep again: it goes on where it stopped.", icon=":material/pause_circle:"
+        )
+    else:
+        st.error(plain(entry.error), icon=":material/error:")
+
+
+def _pictures(view: View, run: Run) -> None:
+    """A picture of the run and its table."""
+    from interp.figures import drawings_of, run_figure
+
+    state = view.state
+    drawings = drawings_of(run)
+    if not drawings:
+        st.info("This run holds no number for each head or token; its arrays are in the download.", icon=":material/table:")
+        return
+    if state["drawing"] not in drawings:
+        state.set(drawing=drawings[0])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.segmented_control(
+            "Picture", drawings, format_func=DRAWN.__getitem__, required=True, width="content", **state.bound("drawing")
+        )
+        drawing = state["drawing"]
+        metric = _metric(view, run, drawing)
+    figure = run_figure(run, drawing, metric)
+    table = _rows(run, drawing, metric)
+    if drawing == "heads":
+        head_from_map(view, figure, "run-map", "A number of every head, layers down and heads across")
+    else:
+        show_figure(view, figure, f"run-{drawing}", f"{DRAWN[drawing]} of the run")
+    share("run", cli=_cli(run, drawing, metric), python=_python(run, drawing, metric), figure=figure, table=table)
+    _table(view, table)
+
+
+def _metric(view: View, run: Run, drawing: str) -> str | None:
+    """The metric of an observation that is shown, with the box that chooses it; None for a sweep."""
+    if not run.metrics:
+        return None
+    there = set(run.table("tokens" if drawing == "tokens" else "heads")["metric"])
+    names = [name for name in run.metrics if name in there]
+    if view.state["shown"] not in names:
+        view.state.set(shown=names[0])
+    st.selectbox("Metric", names, width=320, **view.state.bound("shown"))
+    return view.state["shown"]
+
+
+def _rows(run: Run, drawing: str, metric: str | None) -> pd.DataFrame:
+    table = run.table("tokens" if drawing == "tokens" else "heads")
+    return table if metric is None else table.loc[table["metric"] == metric]
+
+
+def _table(view: View, table: pd.DataFrame) -> None:
+    """The numbers behind the picture: of tokens in their order, of heads the largest first."""
+    if "pos" in table:
+        shown = [*(["example"] if len(set(table["example"])) > 1 else []), "pos", "token", "value"]
+        st.dataframe(table[shown], hide_index=True, height=table_height(len(table)))
+        return
+    rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
+    heads = [Head(int(layer), int(index)) for layer, index in zip(rows["layer"], rows["head"], strict=True)]
+    own: Any = rows[[name for name in COLUMNS if name in rows]].reset_index(drop=True)
+    numbers = {name: st.column_config.NumberColumn(name, format="%.4f") for name in own if own.dtypes[name] == float}
+    head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
+
+
+def _cli(run: Run, drawing: str, metric: str | None) -> str:
+    chosen = ["--metric", metric] if metric else []
+    return shlex.join(["interp", "show", str(run.path), "--draw", drawing, *chosen, "--figure", f"{drawing}.png"])
+
+
+def _python(run: Run, drawing: str, metric: str | None) -> str:
+    asked = f"{drawing!r}, {metric!r}" if metric else repr(drawing)
+    start = "import interp\nfrom interp.figures import run_figure\n\n"
+    return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
+
+
+def _record(run: Run, entry: Entry) -> None:
+    """How the numbers were made."""
+    import pandas as pd
+
+    record = run.record.to_json()
+    packages = record.pop("packages")
+    arguments = record.pop("arguments")
+    facts = {
+        **record,
+        **arguments,
+        **packages,
+        "started": entry.started,
+        "took": duration(entry.seconds),
+        "folder": str(run.path),
+    }
+    with st.expander("How it was made", icon=":material/receipt_long:"):
+        rows = [(name, _said(value)) for name, value in facts.items() if value not in ("", None, [])]
+        st.dataframe(pd.DataFrame(rows, columns=["what", "value"]), hide_index=True, height=table_height(len(rows)))
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+PAGE = Page(
+    name="runs",
+    title="Runs",
+    icon=":material/history:",
+    order=5,
+    question="What was measured, how, and what came of it?",
+    fields=fields,
+    render=render,
+)
