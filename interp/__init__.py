@@ -23,6 +23,7 @@ _HOMES = {
     "ablate_heads": "interp.metrics",
     "observe_attention": "interp.metrics",
     "head_table": "interp.metrics",
+    "show_attention": "interp.figures",
     "score_task": "interp.metrics",
     "open_run": "interp.store",
     "save_observation": "interp.store",
