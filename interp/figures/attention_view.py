@@ -29,6 +29,7 @@ ASSETS = Path(__file__).parent / "assets"
 MOST = 4096  # tokens of a view that holds whole patterns
 LIMIT = 2_000_000  # characters of a notebook's output
 KEYS = 8  # weights kept of each row where all are too many
+TRIED = 1 << 26  # with more weights than this nobody tries whether all of them fit
 STEPS = 255
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
@@ -65,7 +66,10 @@ class AttentionView:
 
     def _small(self) -> str:
         """The page with all that fits: every weight, else the largest of each row, else those of some heads; it says which."""
-        for keep, note in ((None, ""), (KEYS, f"of each row the {KEYS} largest weights, the others drawn as 0")):
+        few = (KEYS, f"of each row the {KEYS} largest weights, the others drawn as 0")
+        hopeless = len(self.heads) * len(self.data["tokens"]) ** 2 > TRIED
+        data, tiles = dict(self.data), {}
+        for keep, note in (few,) if hopeless else ((None, ""), few):
             data = {**self.data, "notes": [*self.data["notes"], *([note] if note else [])]}
             room = self.limit - len(escape(_page({**data, "tiles": {}}))) - 500
             tiles = self._tiles(keep, room)
@@ -90,7 +94,7 @@ class AttentionView:
         length = len(self.data["tokens"])
         if weights.shape != (length, length):
             raise ValueError(f"The weights of {head} are {weights.shape}: a text of {length} tokens has [{length} {length}].")
-        return tile_data(weights if keep is None else _largest(weights, keep), top=self.data["top"])
+        return tile_data(weights, top=self.data["top"], keep=keep)
 
 
 def attention_view(
@@ -179,20 +183,31 @@ def view_data(
     return data
 
 
-def tile_data(weights: np.ndarray, window: Sequence[int] | None = None, *, top: float = 1.0) -> dict[str, Any]:
+def tile_data(
+    weights: np.ndarray, window: Sequence[int] | None = None, *, top: float = 1.0, keep: int | None = None
+) -> dict[str, Any]:
     """Weights [row column] of a window (first query, end, first key, end; by default one row a query from 0, one column a key).
 
-    With fewer rows than queries, row ``i * rows // queries`` of the i-th query holds the largest weights of its bin; keys likewise. Raises
-    ValueError for weights outside 0..top and for more rows or columns than the window has.
+    With fewer rows than queries, row ``i * rows // queries`` of the i-th query holds the largest weights of its bin; keys likewise. With
+    ``keep`` all but so many of each row's largest weights become 0; NaN is 0 too. Raises ValueError for weights outside 0..top and for
+    more rows or columns than the window has.
     """
     rows, columns = weights.shape
     q0, q1, k0, k1 = (0, rows, 0, columns) if window is None else map(int, window)
     if not (0 < rows <= q1 - q0 and 0 < columns <= k1 - k0):
         raise ValueError(f"A tile of {rows} x {columns} weights cannot stand for queries {q0}-{q1 - 1} and keys {k0}-{k1 - 1}.")
-    shares = np.nan_to_num(weights, nan=0.0) / top
-    if not (shares.min() >= -1e-3 and shares.max() <= 1 + 1e-3):
-        raise ValueError(f"The viewer shows weights in 0..{top:g}, and was given {weights.min():g} to {weights.max():g}.")
-    levels = np.rint(np.clip(shares, 0, 1) * STEPS).astype(np.uint8)
+    shares = weights if top == 1 else weights / top
+    low, high = shares.min(), shares.max()
+    if np.isnan(low):
+        shares = np.nan_to_num(shares, nan=0.0)
+        low, high = shares.min(), shares.max()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(f"The viewer shows weights in 0..{top:g}, and was given {low * top:g} to {high * top:g}.")
+    levels = (np.clip(shares, 0, 1) * STEPS + 0.5).astype(np.uint8)
+    if keep is not None and keep < columns:
+        kept = np.argpartition(levels, -keep, axis=1)[:, -keep:]
+        whole, levels = levels, np.zeros_like(levels)
+        np.put_along_axis(levels, kept, np.take_along_axis(whole, kept, 1), 1)
     packed = b64encode(zlib.compress(levels.tobytes(), 6)).decode()
     return {"window": [q0, q1, k0, k1], "shape": [rows, columns], "weights": packed}
 
@@ -217,27 +232,16 @@ def _page(data: Mapping[str, Any]) -> str:
     )
 
 
-def _largest(weights: np.ndarray, keep: int) -> np.ndarray:
-    """The weights with all but the ``keep`` largest of each row set to 0."""
-    if weights.shape[1] <= keep:
-        return weights
-    weights = np.nan_to_num(weights, nan=0.0)
-    kept = np.argpartition(weights, -keep, axis=1)[:, -keep:]
-    sparse = np.zeros_like(weights)
-    np.put_along_axis(sparse, kept, np.take_along_axis(weights, kept, 1), 1)
-    return sparse
-
-
 def _height(data: Mapping[str, Any]) -> int:
-    """Pixels that the view takes in a notebook about 960 wide; where it takes more, the frame scrolls."""
-    letters = sum(min(len(token), 40) + 1 for token in data["tokens"])
-    words = min(24 * -(-letters // 110), 220) + 90 if data["text"] else 0
-    n = len(data["tokens"])
-    tile = max(min(26 * n, 560) + 120, 220) + 60
-    if "atlas" not in data:
-        return 70 + tile + words
-    atlas = data["atlas"]["height"] * min(1, 400 / data["atlas"]["width"]) + 60
-    return int(70 + max(tile, atlas) + words)
+    """Pixels that the view takes in a notebook about 960 wide, roughly: where it takes more, the frame scrolls."""
+    n, letters = len(data["tokens"]), sum(min(len(token), 40) + 1 for token in data["tokens"])
+    text = min(24 * -(-letters // 100), 220) + 130 if data["text"] else 20
+    room = 430 if "atlas" in data else 560
+    tile = n * int(np.clip(room // n, 1, 26)) if n < room else room
+    panel = max(tile + 130, 260)
+    if "atlas" in data:
+        panel = max(panel + 90, data["atlas"]["height"] * min(1, 400 / data["atlas"]["width"]) + 60)
+    return int(80 + panel + text)
 
 
 def _key(head: Head) -> str:

@@ -110,7 +110,7 @@ def test_pointing_at_a_token_colours_what_it_attends_to_and_what_attends_to_it(o
     page = opened(chosen=Head(2, 1))
     token = page.locator('.token[data-index="5"]')
     token.hover()
-    said = page.locator(".bar-of-text .said").inner_text().replace("\n", " ")
+    said = page.locator(".lists").inner_text().replace("\n", " ")
     row, column = weights[2, 1, 5], weights[2, 1, :, 5].copy()
     for values, verb in ((row, "attends to"), (column, "attended by")):
         most = int(values.argmax())
@@ -121,7 +121,7 @@ def test_pointing_at_a_token_colours_what_it_attends_to_and_what_attends_to_it(o
     page.mouse.move(5, 5)
     assert "pinned" in token.get_attribute("class")
     page.get_by_role("button", name="attended by").click()
-    assert "attends to" not in page.locator(".bar-of-text .said").inner_text()
+    assert "attends to" not in page.locator(".lists").inner_text()
     token.click()
     page.mouse.move(5, 5)
     assert "pinned" not in token.get_attribute("class")
@@ -240,6 +240,25 @@ def test_a_component_keeps_the_readers_choice_when_old_data_come_again(component
     assert "pinned" in page.locator('.token[data-index="4"]').get_attribute("class")
 
 
+def test_an_answer_to_an_earlier_choice_does_not_undo_a_later_one(component, weights):
+    def given(head):
+        return json.loads(
+            json.dumps(view_data(WORDS, head=head, tiles={head: [tile_data(weights[head])]}, atlas=atlas(weights)))
+        )
+
+    page = component(given(Head(0, 0)))
+    page.locator(".grid").focus()
+    for sent in (1, 2):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("(n) => window.sent.length === n", arg=sent)
+    page.evaluate("(data) => window.give(data)", given(Head(0, 1)))
+    assert page.locator(".name").inner_text() == "L0H2"
+    page.evaluate("(data) => window.give(data)", given(Head(0, 2)))
+    assert page.locator(".name").inner_text() == "L0H2"
+    page.evaluate("(data) => window.give(data)", given(Head(2, 4)))
+    assert page.locator(".name").inner_text() == "L2H4", "a head chosen elsewhere is taken"
+
+
 def test_a_long_text_is_zoomed_from_a_coarse_picture_to_single_weights(component):
     length, bins, (q0, q1, k0, k1) = 4096, 64, (3000, 3040, 1000, 1030)
     pooled = np.zeros((bins, bins), np.float32)
@@ -258,7 +277,7 @@ def test_a_long_text_is_zoomed_from_a_coarse_picture_to_single_weights(component
     page.evaluate("(data) => window.give(data)", json.loads(json.dumps(data)))
     page.locator(".overview").wait_for()
     page.locator('.token[data-index="3002"]').hover()
-    assert "·w1003 1003: 0.80" in page.locator(".bar-of-text .said").inner_text()
+    assert "·w1003 1003: 0.80" in page.locator(".lists").inner_text()
     page.locator(".overview").click(position={"x": 60, "y": 60})
     page.wait_for_function("() => window.sent.some(([name]) => name === 'window')")
     (_, window), *_ = page.evaluate("() => window.sent")

@@ -6,10 +6,11 @@
 
 const views = new WeakMap();
 const KEEP = ["head", "window", "gamma"];
-const LABEL = 13; // pixels that a label takes across its line
+const LABEL = 11; // pixels that a label takes across its line
 const CELL = 26; // the largest cell of a tile
 const TALL = 560; // the highest tile
 const FEW = 9; // with fewer rows or columns than this their cells may be oblong, so that labels fit
+const BESIDE = 700; // in a tile's place wider than this, what explains it stands beside it (the style sheet says so too)
 const SMALL = 120; // the overview's side
 const READABLE = 600; // tokens of running text
 const NEIGHBOURS = 12; // tokens shown before and after the window
@@ -36,14 +37,20 @@ export function mount(root, data, send) {
 function create(root, data, send) {
   const box = element("div", "attention-view");
   const waiting = {};
+  const unanswered = Object.fromEntries(KEEP.map((name) => [name, []]));
   const view = { box, data: {}, state: { way: "both", focus: null, pinned: null, cursor: null }, tiles: [], version: 0 };
   view.id = `attention-view-${(mounted += 1)}`;
   view.change = (part, told = true) => {
     Object.assign(view.state, part);
     for (const [name, value] of Object.entries(part)) {
       if (!told || !view.send || !KEEP.includes(name)) continue;
+      if (waiting[name]) unanswered[name].pop();
+      unanswered[name].push(value);
       clearTimeout(waiting[name]);
-      waiting[name] = setTimeout(() => view.send(name, value), 90);
+      waiting[name] = setTimeout(() => {
+        waiting[name] = 0;
+        view.send(name, value);
+      }, 90);
     }
     draw();
   };
@@ -65,11 +72,21 @@ function create(root, data, send) {
     for (const part of parts) part.draw();
   }
 
+  // Whether a value of new data is to be taken: one that changed, unless an answer to a later choice of the reader is still to come.
+  const taken = (name, value, last) => {
+    const at = unanswered[name].findIndex((one) => same(one, value));
+    const changed = !same(value, last);
+    if (at >= 0) unanswered[name].splice(0, at + 1);
+    else if (changed) unanswered[name] = [];
+    return changed && !unanswered[name].length;
+  };
   view.update = (next, sender) => {
     const { data: last, state } = view;
     const fresh = !same(last.tokens, next.tokens);
     Object.assign(view, { data: next, send: sender });
-    for (const name of KEEP) if (!same(last[name], next[name]) || (fresh && name === "window")) state[name] = next[name];
+    for (const name of KEEP) {
+      if (taken(name, next[name], last[name]) || (fresh && name === "window")) state[name] = next[name];
+    }
     if (fresh) Object.assign(state, { focus: null, pinned: null, cursor: null });
     state.head ??= Object.keys(next.tiles ?? {})[0]?.split(",").map(Number);
     state.gamma ??= 1;
@@ -227,7 +244,8 @@ function tile(view) {
   const hint = element("p", "hint", {}, "Drag, or Ctrl + wheel, to zoom. Double-click for the whole text.");
   const contrast = element("div", "contrast");
   contrast.append(element("span", "muted", { title: "A weight w is coloured as w to the power γ" }, "γ"), gammas.box);
-  legend.append(element("span", "muted", {}, "weight"), bar, ticks);
+  const grey = element("span", "grey muted", {}, "after the query");
+  legend.append(element("span", "muted", {}, "weight"), bar, ticks, grey);
   side.append(legend, contrast, small, range, reset, hint);
   stage.append(holder, side);
   box.append(said, stage);
@@ -334,19 +352,23 @@ function tile(view) {
   function layout(pen) {
     const { tokens } = view.data;
     const { window } = view.state;
-    const [queries, keys] = [window[1] - window[0], window[3] - window[2]];
+    const space = stage.clientWidth;
+    if (plan?.tokens === tokens && plan.space === space && same(plan.window, window)) return plan;
     const widest = (first, end) => {
       const some = tokens.slice(first, end).map((token) => pen.measureText(visible(token, 16)).width);
       return Math.ceil(Math.max(...some) + pen.measureText(String(end)).width) + 20;
     };
     const [left, top] = [widest(window[0], window[1]), widest(window[2], window[3])];
-    const room = Math.max(stage.clientWidth - (stage.clientWidth > 560 ? 172 : 0) - left - 4, 120);
-    const [rows, columns] = [Math.min(queries, TALL), Math.min(keys, room)];
+    const room = Math.max(space - (space > BESIDE ? 172 : 0) - left - 4, 120);
+    const [queries, keys] = [window[1] - window[0], window[3] - window[2]];
+    const bin = Math.max(queries / TALL, keys / room, 1); // positions in a cell, the same down and across
+    const [rows, columns] = [queries, keys].map((n) => Math.max(Math.floor(n / bin), 1));
     const wide = clamp(Math.floor(room / columns), 1, CELL);
     const high = clamp(Math.floor(TALL / rows), 1, CELL);
     const square = Math.min(wide, high);
-    const side = Math.min(rows, columns) < FEW ? Math.max(square, LABEL + 1) : square;
-    return { window, queries, keys, rows, columns, left, top, wide: Math.min(wide, side), high: Math.min(high, side) };
+    const side = Math.min(rows, columns) < FEW ? Math.max(square, LABEL + 2) : square;
+    const cells = { rows, columns, wide: Math.min(wide, side), high: Math.min(high, side) };
+    return { tokens, space, window, queries, keys, left, top, ...cells };
   }
 
   function draw() {
@@ -460,9 +482,9 @@ function tile(view) {
     const pair = `${name(here.query)} → ${name(here.key)}`;
     if (causal && value === FUTURE) return `${pair}: after the query, cannot be seen`;
     if (value < 0) return `${pair}: not here yet`;
-    const pooled = [(plan.queries / plan.rows), (plan.keys / plan.columns)].map(Math.ceil);
-    const coarse = picture.exact && pooled[0] * pooled[1] === 1 ? "" : " at most, in this neighbourhood";
-    return `${pair}: ${number(value, top)}${coarse}`;
+    const [down, across] = [plan.queries / plan.rows, plan.keys / plan.columns].map(Math.ceil);
+    if (picture.exact && down * across === 1) return `${pair}: ${number(value, top)}`;
+    return `${pair}: at most ${number(value, top)} ${picture.exact ? `among ${down} × ${across} tokens` : "around here"}`;
   }
 
   function overview(look) {
@@ -496,6 +518,7 @@ function tile(view) {
 
   function drawLegend() {
     const { data, state } = view;
+    grey.hidden = !data.causal;
     bar.style.background = `linear-gradient(to right, ${data.palette.join(", ")})`;
     const marksAt = [0, 0.1, 0.5, 1].filter((share) => share === 0 || share === 1 || Math.abs(share ** state.gamma - 0.5) < 0.36);
     ticks.replaceChildren(...marksAt.map((share) => {
@@ -512,11 +535,12 @@ function text(view) {
   const box = element("section", "text");
   const bar = element("div", "bar-of-text");
   const ways = buttons(WAYS, (way) => view.change({ way }));
-  const said = element("p", "said", { "aria-live": "polite" });
+  const said = element("bdi", "who");
+  const lists = element("div", "lists", { "aria-live": "polite" });
   bar.append(ways.box, said);
   const keys = "Arrow keys move from token to token, Enter pins, T changes the direction.";
   const words = element("div", "words", { tabindex: 0, role: "group", "aria-label": `The text. ${keys}` });
-  box.append(bar, words);
+  box.append(bar, words, lists);
   let built = "";
   let spans = new Map();
 
@@ -605,20 +629,20 @@ function text(view) {
       span.classList.toggle("own", i === token);
       span.classList.toggle("pinned", i === state.pinned);
     }
-    const advice = (content) => said.replaceChildren(element("span", "muted", {}, content));
-    if (token === null) return advice("Point at a token; click to pin it.");
-    if (!known) return advice("Zoom in to read single tokens.");
-    const lines = [element("bdi", "who", {}, `‘${visible(data.tokens[token], 24)}’ ${token}`)];
-    if (state.way !== "by") lines.push(largest(to, "attends to", "to"));
-    if (state.way !== "to") lines.push(largest(by, "attended by", "by"));
-    said.replaceChildren(...lines);
+    const advice = token === null ? "Point at a token; click to pin it." : known ? "" : "Zoom in to read single tokens.";
+    write(said, advice || `‘${visible(data.tokens[token], 24)}’ ${token}`);
+    said.classList.toggle("muted", Boolean(advice));
+    const shown = [];
+    if (!advice && state.way !== "by") shown.push(largest(to, "attends to", "to"));
+    if (!advice && state.way !== "to") shown.push(largest(by, "attended by", "by"));
+    lists.replaceChildren(...shown);
   }
 
   function largest(found, verb, colour) {
     const { tokens, top } = view.data;
     const most = found.sort((a, b) => b[0] - a[0]).slice(0, 4);
     const one = ([value, i]) => element("bdi", "", {}, `${visible(tokens[i], 12)} ${i}: ${number(value, top)}`);
-    const row = element("span", `list ${colour}`);
+    const row = element("p", `list ${colour}`);
     row.append(element("b", "", {}, verb), ...(most.length ? most.map(one) : ["–"]));
     return row;
   }
