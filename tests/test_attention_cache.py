@@ -125,5 +125,6 @@ def test_norms_are_the_lengths_of_what_each_head_writes_from_each_key(name, tmp_
         group = model.facts.kv_head(head)
         moved = seen[f"blocks.{head.layer}.attn.hook_v"][:, :, group] @ model.bridge.W_O[head.layer, head.head]
         torch.testing.assert_close(cache.norms[head.layer][:, head.head], moved.norm(dim=-1), rtol=1e-5, atol=1e-6)
+    assert cache.nbytes == attention_bytes(model.facts, 2, 11, norms=True)
     assert cache.nbytes == attention_bytes(model.facts, 2, 11) + 4 * 2 * 11 * model.facts.n_layers * model.facts.n_heads
     assert not capture_attention(model, tokens).norms

@@ -130,7 +130,7 @@ def capture_attention(
     """
     texts, inputs = read_prompts(model, prompts, real)
     if store is None:
-        needed = attention_bytes(model.facts, *texts.real.shape, values=values)
+        needed = attention_bytes(model.facts, *texts.real.shape, values=values, norms=norms)
         check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.real.shape[1]} tokens")
     watch = Watch(model, [], texts, (), BLOCK)
     folder = _prepared(store)
@@ -161,10 +161,11 @@ def capture_attention(
     return load_attention(folder)
 
 
-def attention_bytes(facts: ModelFacts, batch: int, length: int, *, values: bool = False) -> int:
+def attention_bytes(facts: ModelFacts, batch: int, length: int, *, values: bool = False, norms: bool = False) -> int:
     """Bytes that ``capture_attention`` will keep for ``batch`` texts of ``length`` tokens."""
     heads = facts.n_heads + (2 if values else 1) * facts.n_kv_heads
-    return facts.n_layers * batch * length * heads * facts.d_head * ITEM_BYTES[facts.dtype]
+    each = heads * facts.d_head * ITEM_BYTES[facts.dtype] + (4 * facts.n_heads if norms else 0)
+    return facts.n_layers * batch * length * each
 
 
 def load_attention(folder: str | os.PathLike) -> AttentionCache:
