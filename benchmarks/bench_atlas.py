@@ -7,10 +7,11 @@ deviation 1; ``mixed``, 3, the hardest to compress; ``peaked``, 12, nearly one k
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from measure import save, seconds
+from measure import once, save
 
 from interp.engine.attention import Call
 from interp.engine.attention_cache import AttentionCache
@@ -34,20 +35,25 @@ def random_cache(n_layers: int, n_heads: int, spread: float) -> AttentionCache:
     return AttentionCache(tuple(calls), prompts, (("",) * TOKENS,), RunRecord("random"))
 
 
+def timed(name: str, function: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Medians in ms, by the wall clock and in processor time, of a call that has been made before."""
+    wall, processor = np.median([once(function) for _ in range(repeats)], 0) * 1e3
+    return {f"{name} ms": wall, f"{name} processor ms": processor}
+
+
 def drawn(thumbs: np.ndarray, repeats: int, gamma: float = 1.0) -> dict:
     """Time and size of the picture alone."""
     size = len(atlas(thumbs, gamma=gamma).png)
-    return {"gamma": gamma, "drawing ms": 1e3 * seconds(lambda: atlas(thumbs, gamma=gamma), repeats), "kB": size / 1e3}
+    return {"gamma": gamma, **timed("drawing", lambda: atlas(thumbs, gamma=gamma), repeats), "kB": size / 1e3}
 
 
 def measured(shape: tuple[int, int], name: str, repeats: int) -> list[dict]:
     """Rows of one shape and one kind of weights: with weights as they are, and with small ones lifted."""
     cache = random_cache(*shape, SPREADS[name])
     thumbs = thumbnails(cache, SIZE)
-    pooling = 1e3 * seconds(lambda: thumbnails(cache, SIZE), repeats)
-    about = {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": name, "thumbnails ms": pooling}
-    rows = [{**about, **drawn(thumbs, repeats, gamma)} for gamma in (1.0, 0.5)]
-    return [{**row, "together ms": pooling + row["drawing ms"]} for row in rows]
+    about = {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": name}
+    about |= timed("thumbnails", lambda: thumbnails(cache, SIZE), repeats)
+    return [{**about, **drawn(thumbs, repeats, gamma)} for gamma in (1.0, 0.5)]
 
 
 def noise(shape: tuple[int, int], repeats: int) -> dict:

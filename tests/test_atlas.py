@@ -17,6 +17,7 @@ from interp.figures.atlas import LEVELS
 from interp.figures.theme import EXCHANGED
 from interp.heads import Head
 from interp.metrics import thumbnails
+from interp.metrics.pooling import overview
 from interp.records import RunRecord
 from tests.given_rows import CASES, NOTHING, random_pattern, visible_keys
 from tests.tiny_models import TINY, tiny, tiny_images, tiny_tokens
@@ -113,6 +114,18 @@ def test_thumbnails_of_a_model_are_those_of_its_patterns(name):
         wanted = by_hand(cache.pattern(head, example=1).tolist(), 4)
         np.testing.assert_allclose(found[head], wanted, atol=1e-6)
     assert not np.array_equal(found, thumbnails(cache, 4, example=0))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_overview_of_a_head_is_its_thumbnail_and_can_scale_keys(case):
+    real, causal, window = CASES[case]
+    pattern = random_pattern(2, 3, real, causal, window, seed=2)
+    cache = cached(pattern, real, causal, window)
+    own = real[1]
+    scale = np.linspace(3, 1, int(own.sum()), dtype=np.float32)
+    np.testing.assert_allclose(overview(cache, Head(1, 2), 3, example=1), thumbnails(cache, 3, example=1)[1, 2], atol=1e-6)
+    scaled = overview(cache, Head(1, 2), 3, example=1, scale=scale)
+    np.testing.assert_allclose(scaled, by_hand((pattern[1, 1, 2][own][:, own].numpy() * scale).tolist(), 3), atol=1e-5)
 
 
 def test_thumbnails_of_what_is_not_there_are_refused():
