@@ -31,6 +31,7 @@ LIMIT = 2_000_000  # characters of a notebook's output
 KEYS = 8  # weights kept of each row where all are too many
 TRIED = 1 << 26  # with more weights than this nobody tries whether all of them fit
 STEPS = 255
+SPARE = 500  # characters for the frame and the last note
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -66,13 +67,12 @@ class AttentionView:
 
     def _small(self) -> str:
         """The page with all that fits: every weight, else the largest of each row, else those of some heads; it says which."""
-        few = (KEYS, f"of each row the {KEYS} largest weights, the others drawn as 0")
-        hopeless = len(self.heads) * len(self.data["tokens"]) ** 2 > TRIED
-        data, tiles = dict(self.data), {}
-        for keep, note in (few,) if hopeless else ((None, ""), few):
-            data = {**self.data, "notes": [*self.data["notes"], *([note] if note else [])]}
-            room = self.limit - len(escape(_page({**data, "tiles": {}}))) - 500
-            tiles = self._tiles(keep, room)
+        ways: list[tuple[int | None, list[str]]] = [(KEYS, [f"of each row the {KEYS} largest weights, the others drawn as 0"])]
+        if len(self.heads) * len(self.data["tokens"]) ** 2 <= TRIED:
+            ways.insert(0, (None, []))
+        for keep, note in ways:
+            data = {**self.data, "notes": [*self.data["notes"], *note]}
+            tiles = self._tiles(keep, self.limit - len(escape(_page({**data, "tiles": {}}))) - SPARE)
             if len(tiles) == len(self.heads):
                 return _page({**data, "tiles": tiles})
         data["notes"].append(f"{len(tiles)} of {len(self.heads)} heads; .save('attention.html') writes all")

@@ -1,6 +1,7 @@
 """The viewer in a browser: pointing, keys, zoom, hostile tokens, many views in one page."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -43,10 +44,10 @@ def middle(page, head, picture):
 
 def place(page, row, column):
     """Where a place of the tile, in cells, is on the page: the cells fill the canvas from its lower right corner."""
-    box, size = page.locator(".weights").bounding_box(), page.evaluate("() => document.querySelector('.weights').dataset.cell")
-    wide, high = map(int, size.split())
-    n = len(WORDS)
-    return box["x"] + box["width"] - 1 - wide * (n - column), box["y"] + box["height"] - 1 - high * (n - row)
+    weights = page.locator(".weights")
+    box = weights.bounding_box()
+    rows, columns, high, wide = map(int, weights.get_attribute("data-cells").split())
+    return box["x"] + box["width"] - 1 - wide * (columns - column), box["y"] + box["height"] - 1 - high * (rows - row)
 
 
 def test_a_click_on_the_atlas_chooses_that_head(opened, weights):
@@ -75,6 +76,30 @@ def test_pointing_at_a_head_names_it_with_its_label(opened, weights):
     assert page.locator(".tip").inner_text() == "L2H1 · previous token 0.91"
 
 
+@pytest.mark.parametrize(("n_layers", "n_heads", "width"), [(3, 5, 700), (32, 32, 420), (2, 3, 2400)])
+def test_the_atlas_names_its_heads_where_they_are(page, tmp_path, n_layers, n_heads, width):
+    weights = patterns(n_layers, n_heads, 6)
+    picture = atlas(weights)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(attention_view(weights, WORDS[:6], atlas=picture).save(tmp_path / "view.html").as_uri())
+    page.wait_for_selector(".weights:visible")
+    frame = page.locator(".grid img").bounding_box()
+    scale = frame["width"] / picture.width
+    own = [page.locator(f".{strip}").is_visible() for strip in ("across", "down")]
+    assert own == [scale <= 0.85] * 2
+    if not own[0]:
+        return
+    ends = []
+    for i, name in enumerate(page.locator(".across span").all()):
+        head = int(name.inner_text().removeprefix("H"))
+        box = name.bounding_box()
+        x0, _, x1, _ = picture.box(Head(0, head))
+        assert abs(box["x"] + box["width"] / 2 - frame["x"] - (x0 + x1) / 2 * scale) < 1
+        assert i == 0 or box["x"] > ends[-1], "names do not touch"
+        ends.append(box["x"] + box["width"])
+    assert ends
+
+
 def test_keys_read_single_weights_of_the_tile(opened, weights):
     page = opened(chosen=Head(1, 2))
     page.locator(".weights").focus()
@@ -90,6 +115,82 @@ def test_the_pointer_reads_the_cell_under_it(opened, weights):
     page = opened(chosen=Head(1, 2))
     page.mouse.move(*place(page, 9.5, 2.5))
     assert page.locator(".tile > .said").inner_text() == f"‘{shown(9)}’ 9 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 9, 2])}"
+
+
+def test_a_cell_of_a_long_text_shows_the_largest_weight_of_its_bin(opened):
+    n = 901
+    scores = np.random.default_rng(3).normal(scale=4, size=(n, n))
+    weights = np.exp(scores) * np.tri(n)
+    weights = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+    page = opened(attention_view(weights[None, None], [f"w{i}" for i in range(n)]))
+    rows, columns, high, wide = map(int, page.locator(".weights").get_attribute("data-cells").split())
+    assert high == wide == 1 and 1 < n / rows < 3
+    bins = np.arange(n) * rows // n, np.arange(n) * columns // n
+    for row, column in [(rows - 1, 0), (rows - 2, columns // 3), (rows // 2, rows // 2), (rows // 2, 7), (40, 31)]:
+        page.mouse.move(*place(page, row + 0.5, column + 0.5))
+        value = weights[np.ix_(bins[0] == row, bins[1] == column)].max()
+        said = page.locator(".tile > .said").inner_text()
+        first = int(np.argmax(bins[0] == row)), int(np.argmax(bins[1] == column))
+        number = "< 0.01" if 0 < round(255 * float(value)) < 2.55 else stored(value)
+        assert said.startswith(f"‘w{first[0]}’ {first[0]} → ‘w{first[1]}’ {first[1]}: at most {number} among ")
+    page.mouse.move(*place(page, 30.5, 33.5))
+    assert page.locator(".tile > .said").inner_text().endswith("after the query, cannot be seen")
+
+
+def test_wheel_and_keys_zoom_about_where_they_are(opened):
+    page, n = opened(), len(WORDS)
+    page.mouse.move(*place(page, 9.5, 2.5))
+    page.mouse.wheel(0, -100)
+    assert page.locator(".range").inner_text() == f"all {n} tokens", "the wheel alone scrolls the page"
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    page.wait_for_selector(".reset:visible")
+    q0, q1, k0, k1 = map(int, re.findall(r"\d+", page.locator(".range").inner_text())[:4])
+    assert q1 - q0 == k1 - k0 == int(0.7 * n) - 1 and q0 <= 9 <= q1 and k0 <= 2 <= k1
+    page.locator(".weights").focus()
+    page.keyboard.press("0")
+    assert page.locator(".range").inner_text() == f"all {n} tokens"
+    page.keyboard.press("+")
+    assert page.locator(".range").inner_text().startswith("queries 0–")
+    page.get_by_role("button", name="whole text").click()
+    assert page.locator(".range").inner_text() == f"all {n} tokens"
+
+
+COLOUR = """() => {
+  const canvas = document.querySelector(".weights");
+  const [rows, columns, high, wide] = canvas.dataset.cells.split(" ").map(Number);
+  const [x, y] = [canvas.width - 1 - wide * (columns - 9.5), canvas.height - 1 - high * (rows - 9.5)];
+  return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data];
+}"""
+
+
+def test_gamma_lifts_small_weights_and_leaves_the_numbers(opened):
+    page = opened(chosen=Head(1, 2))
+    page.mouse.move(*place(page, 9.5, 2.5))
+    said = page.locator(".tile > .said").inner_text()
+    before = page.evaluate(COLOUR)
+    page.get_by_role("button", name="¼").click()
+    after = page.evaluate(COLOUR)
+    assert sum(after[:3]) < sum(before[:3]), "darker on a light page"
+    page.mouse.move(*place(page, 9.5, 2.5))
+    assert page.locator(".tile > .said").inner_text() == said
+
+
+def test_keys_walk_the_text_and_turn_the_direction(opened):
+    page = opened(chosen=Head(2, 1))
+    page.locator(".words").focus()
+    for key in ["ArrowRight"] * 4 + ["ArrowLeft", "Enter"]:
+        page.keyboard.press(key)
+    assert "pinned" in page.locator('.token[data-index="2"]').get_attribute("class")
+    shown = [page.locator(".lists b").all_inner_texts()]
+    for _ in range(3):
+        page.keyboard.press("t")
+        shown.append(page.locator(".lists b").all_inner_texts())
+    both = ["attends to", "attended by"]
+    assert shown == [both, both[:1], both[1:], both]
+    page.keyboard.press("Escape")
+    assert page.locator(".own").count() == 0
 
 
 def test_dragging_zooms_and_a_double_click_shows_the_whole_text(opened):

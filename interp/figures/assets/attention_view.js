@@ -11,6 +11,7 @@ const CELL = 26; // the largest cell of a tile
 const TALL = 560; // the highest tile
 const FEW = 9; // with fewer rows or columns than this their cells may be oblong, so that labels fit
 const BESIDE = 700; // in a tile's place wider than this, what explains it stands beside it (the style sheet says so too)
+const LEGIBLE = 0.85; // the atlas's own names can be read when it is shown at least at this scale
 const SMALL = 120; // the overview's side
 const READABLE = 600; // tokens of running text
 const NEIGHBOURS = 12; // tokens shown before and after the window
@@ -95,7 +96,7 @@ function create(root, data, send) {
     view.colours = colours(next.palette, state.gamma);
     draw();
   };
-  const sizes = new ResizeObserver(() => parts[2].draw());
+  const sizes = new ResizeObserver(() => parts.slice(1, 3).forEach((part) => part.draw()));
   view.remove = () => {
     Object.values(waiting).forEach(clearTimeout);
     sizes.disconnect();
@@ -147,8 +148,10 @@ function atlas(view) {
   const over = element("div", "cell over", { hidden: true });
   const row = element("div", "row", { role: "row" });
   const cell = element("div", "cell chosen", { role: "gridcell", "aria-selected": "true" });
+  const across = element("div", "names across", { "aria-hidden": "true" });
+  const down = element("div", "names down", { "aria-hidden": "true" });
   row.append(cell);
-  grid.append(image, over, row);
+  grid.append(image, across, down, over, row);
   const note = element("p", "muted note");
   box.append(grid, note);
 
@@ -204,14 +207,20 @@ function atlas(view) {
       const { data, state } = view;
       box.hidden = !data.atlas;
       if (!data.atlas) return;
-      const { src, width, height, tops, lefts, caption } = data.atlas;
+      const { src, width, height, tops, lefts, cell: size, caption } = data.atlas;
       if (image.getAttribute("src") !== src) image.src = src;
       image.width = width;
       image.height = height;
       box.style.maxWidth = `min(100%, ${width}px)`;
       write(note, caption);
-      const size = `${tops.length} layers, ${lefts.length} heads each`;
-      set(grid, { "aria-label": `Heads: ${size}. Arrow keys choose.`, "aria-rowcount": tops.length, "aria-colcount": lefts.length });
+      const scale = image.clientWidth / width || 1;
+      across.hidden = down.hidden = scale > LEGIBLE;
+      across.style.height = `calc(${(100 * tops[0]) / height}% + 8px)`;
+      down.style.width = `calc(${(100 * lefts[0]) / width}% + 8px)`;
+      names(across, "H", "left", lefts.map((left) => (left + size / 2) / width), width * scale);
+      names(down, "L", "top", tops.map((top) => (top + size / 2) / height), height * scale);
+      const shape = `${tops.length} layers, ${lefts.length} heads each`;
+      set(grid, { "aria-label": `Heads: ${shape}. Arrow keys choose.`, "aria-rowcount": tops.length, "aria-colcount": lefts.length });
       row.hidden = !state.head;
       if (!state.head) return;
       place(cell, state.head);
@@ -220,6 +229,20 @@ function atlas(view) {
       set(grid, { "aria-activedescendant": `${view.id}-cell` });
     },
   };
+}
+
+// Names of heads or layers at shares of a side, over those of the picture, which are too small where it is shown small.
+function names(strip, letter, side, shares, pixels) {
+  const step = STEPS.find((one) => shares.length <= one || (shares[one] - shares[0]) * pixels >= 24);
+  const key = [step, ...shares].join();
+  if (strip.dataset.key === key) return;
+  strip.dataset.key = key;
+  const some = shares.map((share, i) => [share, i]).filter(([, i]) => i % step === 0);
+  strip.replaceChildren(...some.map(([share, i]) => {
+    const name = element("span", "", {}, `${letter}${i}`);
+    name.style[side] = `${100 * share}%`;
+    return name;
+  }));
 }
 
 function tile(view) {
@@ -392,7 +415,7 @@ function tile(view) {
     plan = layout(pen);
     const size = [plan.left + plan.columns * plan.wide + 1, plan.top + plan.rows * plan.high + 1];
     fit(canvas, size);
-    canvas.dataset.cell = `${plan.wide} ${plan.high}`;
+    canvas.dataset.cells = [plan.rows, plan.columns, plan.high, plan.wide].join(" ");
     pen.font = look.small;
     const source = best(view.tiles, plan.window);
     const wanted = [view.version, plan.window, plan.rows, plan.columns, state.gamma, data.dark, data.causal].join();
@@ -509,7 +532,7 @@ function tile(view) {
     pen.fillRect(0, 0, SMALL, SMALL);
     pen.imageSmoothingEnabled = false;
     pen.drawImage(small.picture.canvas, 0, 0, SMALL, SMALL);
-    pen.strokeStyle = look.accent;
+    pen.strokeStyle = look.mark;
     pen.lineWidth = 2;
     const share = SMALL / length;
     const [wide, high] = [window[3] - window[2], window[1] - window[0]].map((size) => Math.max(size * share, 3));
@@ -570,8 +593,11 @@ function text(view) {
     const { focus, pinned, way } = view.state;
     const here = shown.indexOf(focus ?? pinned ?? -1);
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) view.change({ focus: shown[here < 0 ? 0 : clamp(here + step, 0, shown.length - 1)], pinned: null });
-    else if (event.key === "Enter" || event.key === " ") view.change({ pinned: focus === pinned ? null : focus });
+    if (step) {
+      const next = shown[here < 0 ? 0 : clamp(here + step, 0, shown.length - 1)];
+      view.change({ focus: next, pinned: null });
+      spans.get(next).scrollIntoView({ block: "nearest" });
+    } else if (event.key === "Enter" || event.key === " ") view.change({ pinned: focus === pinned ? null : focus });
     else if (event.key.toLowerCase() === "t") view.change({ way: names[(names.indexOf(way) + 1) % names.length] });
     else if (event.key === "Escape") view.change({ pinned: null, focus: null });
     else return;
@@ -854,7 +880,7 @@ function inks(box) {
   const probe = element("i");
   box.append(probe);
   const look = {};
-  for (const name of ["paper", "ink", "muted", "line", "future", "to", "by", "accent", "cross"]) {
+  for (const name of ["paper", "ink", "muted", "line", "future", "to", "by", "mark", "cross"]) {
     probe.style.color = `var(--${name})`;
     look[name] = getComputedStyle(probe).color;
   }
