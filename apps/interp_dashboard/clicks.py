@@ -5,7 +5,7 @@ Plotly tells nothing of a click on a heat map, but does of one on a marker, so e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -36,7 +36,7 @@ def choose_head(figure: go.Figure, state: State, key: str, *, alt: str) -> None:
 
 def _clickable(figure: go.Figure, chosen: Head | None) -> go.Figure:
     """The figure with a marker on every cell; the nearest to the pointer answers, wherever in the cell it is."""
-    heat = figure.data[0]
+    heat: Any = figure.data[0]
     places = [(x, y) for y in heat.y for x in heat.x]
     hover = [text for row in heat.hovertext for text in row]
     heat.hoverinfo = "skip"

@@ -58,23 +58,28 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
-    names = list(DOINGS)
-    st.segmented_control(
-        "What to do", names, format_func=DOINGS.get, required=True, label_visibility="collapsed", **view.state.bound("do")
-    )
+    chosen: Any = view.state.bound("do")  # no overload takes the arguments of every widget
+    st.segmented_control("What to do", list(DOINGS), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
     if view.state["do"] == HAND:
         by_hand.switch_off(view)
     else:
         _sweep(view)
 
 
+def _doing(name: str) -> str:
+    return DOINGS[name]
+
+
 def _sweep(view: View) -> None:
-    sweep = _form(view)
+    here = ""
     try:
+        sweep = _form(view)
         if sweep is not None:
-            _planned_sweep(view, _planned(view.model, view.facts.weights, sweep, str(settings().root)))
+            planned = _planned(view.model, view.facts.weights, sweep, str(settings().root))
+            here = planned.folder.name
+            _planned_sweep(view, planned)
     finally:
-        _other_jobs(view)
+        _other_jobs(view, here)
 
 
 def _planned_sweep(view: View, planned: Planned) -> None:
@@ -257,7 +262,7 @@ def _result(view: View, run: Run, sweep: Sweep) -> None:
         _tile(view, prompt, chosen)
     show_figure(view, ranked_bars(table), "ablation-bars", f"the heads with the largest effects on {metric}")
     heads = [Head.parse(label) for label in table["label"]]
-    head_from_table(view, table[list(COLUMNS)], heads, "ablation-table", _columns())
+    head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", _columns())
 
 
 def _map(run: Run) -> Any:
@@ -271,7 +276,7 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
         return None
-    state, last = view.state, int(table["n"].max()) - 1
+    state, last = view.state, int(table["n"].to_numpy().max()) - 1
     st.subheader(str(chosen), anchor=False)
     st.markdown(_said(table, chosen))
     state.set(example=min(state["example"], last), corrupted=False)
@@ -339,13 +344,13 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _other_jobs(view: View) -> None:
-    """Sweeps under way and those that ended before their time, of any session and of servers before this one."""
-    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root)]
+def _other_jobs(view: View, here: str) -> None:
+    """Sweeps under way and those that ended before their time, of any session and of servers before this one, but for the one here."""
+    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name != here]
     open_ones = [(job, now) for job, now in found if now.state != "finished"]
     if not open_ones:
         return
-    with st.expander(f"Sweeps that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
+    with st.expander(f"Other sweeps that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
         for job, now in open_ones:
             said, show = st.columns([5, 1], vertical_alignment="center")
             done = f", {now.done:,} of {now.total:,} units" if now.total else ""
