@@ -181,8 +181,17 @@ def test_a_run_tells_what_can_be_drawn_of_it(root):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX alone")
-def test_a_name_that_is_no_text_does_not_break_the_history(root):
-    strange = Path(os.fsdecode(os.fsencode(root) + b"/\xff\xfe"))
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb", "\u202eeman".encode()])
+def test_a_name_that_cannot_be_written_is_left_out(root, name):
     save_scores(scores(5), root / "fine")
-    (root / "fine").rename(strange)
-    assert {entry.status for entry in run_history(root)} == {"finished"}
+    (root / "fine").rename(Path(os.fsdecode(os.fsencode(root) + b"/" + name)))
+    assert [entry.name for entry in run_history(root)] == ["inside"]
+
+
+def test_halves_of_letters_in_a_manifest_are_written_out(root):
+    file = root / "inside" / "run.json"
+    manifest = json.loads(file.read_text())
+    manifest["record"] |= {"task": "a\ud800", "model": "\udfff"}
+    file.write_text(json.dumps({**manifest, "status": "failed", "error": "\ud83d"}))
+    (entry,) = run_history(root)
+    assert (entry.task, entry.model, entry.error) == ("a\\ud800", "\\udfff", "\\ud83d")

@@ -123,7 +123,7 @@ def _unpacked(value: str) -> str:
         found = packed.decompress(raw, LONGEST)
         if packed.unconsumed_tail or not packed.eof:
             raise ValueError("too long or cut")
-        return found.decode("utf-8", "surrogatepass")
+        return found.decode("utf-8", "replace")  # half a letter can be neither shown nor written
     except (ValueError, zlib.error):
         raise ValueError("The text in this address is damaged or cut: copy the whole address.") from None
 

@@ -103,9 +103,10 @@ def pack_run(entry: Entry) -> bytes:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Run directories, by what their names and a manifest say, directly in the folder."""
+    """Run directories directly in the folder; not hidden ones, and none whose name cannot be written."""
     for path in root.iterdir() if root.is_dir() else ():
-        if not path.name.startswith(".") and path.is_dir() and not path.is_symlink() and (path / manifests.NAME).is_file():
+        named = path.name.isprintable() and not path.name.startswith(".")
+        if named and path.is_dir() and not path.is_symlink() and (path / manifests.NAME).is_file():
             yield path
 
 
@@ -136,9 +137,10 @@ def _entry(folder: Path) -> Entry:
             raise ArtefactInvalid(f"{folder} is damaged: it lacks {missing[0]}.")
         return Entry(folder, nbytes=nbytes, **_facts(folder, manifest))
     except ArtefactInvalid as error:
-        return Entry(folder, DAMAGED, str(error), nbytes=nbytes)
+        return Entry(folder, DAMAGED, _text(error), nbytes=nbytes)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
-        return Entry(folder, DAMAGED, f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error}).", nbytes=nbytes)
+        said = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
+        return Entry(folder, DAMAGED, _text(said), nbytes=nbytes)
 
 
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -147,15 +149,20 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
     return {
         "status": INTERRUPTED if status == "running" and not _written(folder) else status,
-        "error": str(manifest["error"] or ""),
-        "kind": str(manifest["details"].get("kind") or asked.get("kind") or ""),
-        "task": str(record.get("task") or asked.get("task") or asked.get("source") or ""),
-        "model": str(record.get("model") or asked.get("model") or ""),
-        "started": str(manifest["started"]),
+        "error": _text(manifest["error"] or ""),
+        "kind": _text(manifest["details"].get("kind") or asked.get("kind") or ""),
+        "task": _text(record.get("task") or asked.get("task") or asked.get("source") or ""),
+        "model": _text(record.get("model") or asked.get("model") or ""),
+        "started": _text(manifest["started"]),
         "seconds": float(manifest["seconds"]),
         "n_layers": n_layers,
         "n_heads": n_heads,
     }
+
+
+def _text(value: Any) -> str:
+    """As text that can be written: JSON may hold halves of letters."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _written(folder: Path) -> bool:

@@ -239,7 +239,7 @@ def _table(view: View, table: pd.DataFrame) -> None:
     rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
     heads = [Head(int(layer), int(index)) for layer, index in zip(rows["layer"], rows["head"], strict=True)]
     own: Any = rows[[name for name in COLUMNS if name in rows]].reset_index(drop=True)
-    numbers = {name: st.column_config.NumberColumn(name, format="%.4f") for name in own if own.dtypes[name] == float}
+    numbers = {name: st.column_config.NumberColumn(name, format="%.4f") for name in own.select_dtypes("float")}
     head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
 
 
@@ -270,12 +270,13 @@ def _record(run: Run, entry: Entry) -> None:
         "folder": str(run.path),
     }
     with st.expander("How it was made", icon=":material/receipt_long:"):
-        rows = [(name, _said(value)) for name, value in facts.items() if value not in ("", None, [])]
+        rows = [(_said(name), _said(value)) for name, value in facts.items() if value not in ("", None, [])]
         st.dataframe(pd.DataFrame(rows, columns=["what", "value"]), hide_index=True, height=table_height(len(rows)))
 
 
 def _said(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    said = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return said.encode("utf-8", "backslashreplace").decode()
 
 
 PAGE = Page(
