@@ -228,6 +228,28 @@ def test_pointing_at_a_token_colours_what_it_attends_to_and_what_attends_to_it(o
     assert "pinned" not in token.get_attribute("class")
 
 
+def test_a_head_that_did_not_fit_is_said_to_be_missing(opened, weights):
+    page = opened(attention_view(weights, WORDS, heads=[Head(0, 0), Head(0, 2)], atlas=atlas(weights)))
+    page.locator(".grid").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".tile > .said").inner_text() == "L0H1 is not in this view."
+    assert not page.locator(".weights").is_visible()
+    page.locator('.token[data-index="5"]').click()
+    page.locator(".grid").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".weights:visible")
+    assert "attends to" in page.locator(".lists").inner_text()
+
+
+def test_heads_without_an_atlas_are_chosen_from_a_list(opened, weights):
+    page = opened(attention_view(weights, WORDS, heads=[Head(2, 0), Head(0, 2)], chosen=Head(0, 2)))
+    assert page.locator(".pick option").all_inner_texts() == ["L0H2", "L2H0"]
+    page.locator(".pick").select_option("2,0")
+    page.mouse.move(*place(page, 9.5, 2.5))
+    assert page.locator(".tile > .said").inner_text().startswith("‘,↵’ 9 → ‘·Mary’ 2:")
+    assert "L2H0" in page.locator(".weights").get_attribute("aria-label")
+
+
 def test_nothing_is_asked_of_the_network(opened):
     opened()
     assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []

@@ -321,6 +321,10 @@ function tile(view) {
     const [x, y] = [event.clientX, event.clientY];
     tell(view, `${token}  ${visible(view.data.tokens[token], Infinity)}`, { left: x, right: x, top: y, bottom: y });
   });
+  canvas.addEventListener("pointercancel", () => {
+    drag = null;
+    band.hidden = true;
+  });
   canvas.addEventListener("pointerup", () => {
     if (drag && !band.hidden) {
       const [r0, r1, c0, c1] = rectangle(drag);
@@ -404,8 +408,9 @@ function tile(view) {
     drawLegend();
     if (!view.tiles.length) {
       canvas.hidden = small.hidden = reset.hidden = true;
-      write(said, stale && state.head && !view.send && view.drawn === null ? `${headName(state.head)} is not in this view.` : " ");
+      write(said, view.drawn === null ? `${headName(state.head)} is not in this view.` : " ");
       write(range, "");
+      plan = null;
       return;
     }
     canvas.hidden = false;
@@ -655,7 +660,8 @@ function text(view) {
       span.classList.toggle("own", i === token);
       span.classList.toggle("pinned", i === state.pinned);
     }
-    const advice = token === null ? "Point at a token; click to pin it." : known ? "" : "Zoom in to read single tokens.";
+    const coarse = view.tiles.length ? "Zoom in to read single tokens." : " ";
+    const advice = token === null ? "Point at a token; click to pin it." : known ? "" : coarse;
     write(said, advice || `‘${visible(data.tokens[token], 24)}’ ${token}`);
     said.classList.toggle("muted", Boolean(advice));
     const shown = [];
