@@ -185,6 +185,7 @@ def read(name: str, prompt: Prompt) -> Reading:
         tokens = prompt.tokens(model)
         cache = capture_attention(model, tokens, norms=True)
         facts = model.facts
+    del model  # what follows may take long, and another session may load another model meanwhile
     return Reading(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))
 
 

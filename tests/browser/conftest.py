@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
-from shutil import copy, which
+from shutil import which
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -17,8 +16,8 @@ from urllib.request import urlopen
 import pytest
 
 from tests.browser.app import App, Server
+from tests.dashboard_apps import ROOT, save_small
 
-ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -150,34 +149,8 @@ def app(page, server):
 def folders(tmp_path_factory):
     """Folders of random models with the embedded model's tokenizer: ``long`` has 3 layers x 5 heads and takes 4,096 tokens, ``single``
     has one head."""
-    import torch
-    import transformers
-
-    mini = ROOT / "data" / "models" / "interp-mini"
-    small = {
-        "vocab_size": 1133,
-        "hidden_size": 40,
-        "intermediate_size": 56,
-        "bos_token_id": 2,
-        "eos_token_id": 3,
-        "head_dim": 8,
-    }
-    sizes = {
-        "long": {"num_hidden_layers": 3, "num_attention_heads": 5, "max_position_embeddings": LONG},
-        "single": {"num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 64},
-    }
-    found = {}
-    for name, size in sizes.items():
-        torch.manual_seed(0)
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**small, **size))
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.mul_(5)  # peaked attention
-        found[name] = tmp_path_factory.mktemp("models") / name
-        model.save_pretrained(found[name])
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            copy(mini / file, found[name] / file)
-    return found
+    folder = tmp_path_factory.mktemp("models")
+    return {"long": save_small(folder / "long", 3, 5, LONG), "single": save_small(folder / "single", 1, 1)}
 
 
 def _wait(server, process):

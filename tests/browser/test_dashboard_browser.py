@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +14,8 @@ from interp.figures import atlas
 from interp.heads import Head
 from interp_dashboard.url import text
 from tests.browser.app import PATIENCE, App
-from tests.browser.conftest import LONG, ROOT
+from tests.browser.conftest import LONG
+from tests.dashboard_apps import MINI
 
 pytestmark = pytest.mark.browser
 
@@ -182,9 +182,8 @@ def test_files_of_a_pattern_open_and_hold_the_weights_that_transformers_computes
     app.open("", task="", text=TEXT, head="L2H1")
     drawn(app, Head(2, 1))
     csv, parquet = check_files(downloads(), new_page, tmp_path)
-    folder = ROOT / "data" / "models" / "interp-mini"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MINI)
+    model = transformers.AutoModelForCausalLM.from_pretrained(MINI, attn_implementation="eager")
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     if ids[0, 0] != tokenizer.bos_token_id:
         ids = torch.cat([torch.tensor([[tokenizer.bos_token_id]]), ids], 1)
@@ -244,7 +243,7 @@ def long_text():
     from tokenizers import Tokenizer
 
     words = "the cat sat on the mat because it was tired " * 500
-    tokenizer = Tokenizer.from_file(str(ROOT / "data" / "models" / "interp-mini" / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(MINI / "tokenizer.json"))
     return words[: tokenizer.encode(words, add_special_tokens=False).offsets[LONG - 2][1]]
 
 
@@ -266,8 +265,9 @@ def test_a_model_of_one_head_takes_the_place_of_the_other(small, folders):
 
 
 HOSTILE = (
-    "</script><script>document.title='ran'</script> <img src=x onerror=\"document.title='ran'\"> \"><svg onload=alert(4)> [a](javascript:alert(5)) "
-    "![](http://x.invalid/y.png) :red[x] $x^2$ `a` | b | <style>*{display:none}</style> <base href=//x> \u202eevil\u202c \u200b =HYPERLINK(1) :material/delete:"
+    "</script><script>document.title='ran'</script> <img src=x onerror=\"document.title='ran'\"> \"><svg onload=alert(4)> "
+    "[a](javascript:alert(5)) ![](http://x.invalid/y.png) :red[x] $x^2$ `a` | b | <style>*{display:none}</style> <base href=//x> "
+    "\u202eevil\u202c \u200b =HYPERLINK(1) :material/delete:"
 )
 
 
