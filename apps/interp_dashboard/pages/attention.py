@@ -64,7 +64,7 @@ def render(view: View) -> None:
     here = {field.name: state[field.name] for field in prompts.fields()}
     with st.container(horizontal=True):
         link("All heads in numbers", "heads", {**here, "head": chosen}, icon=":material/apps:")
-    _share(view, prompt, reading, chosen, window)
+    _share(view, prompt, reading, chosen, _exact(window))
 
 
 def _take(state: Any, name: str, make: Any) -> None:
@@ -77,15 +77,20 @@ def _take(state: Any, name: str, make: Any) -> None:
 
 
 def _window(asked: tuple[int, ...] | None, length: int) -> tuple[int, int, int, int]:
-    """The window, cut to the text: at most 256 queries and keys; by default the text's end."""
+    """The window, cut to the text; by default the text's end."""
     q0, q1, k0, k1 = asked or (max(0, length - EXACT), length, max(0, length - EXACT), length)
-    (q0, q1), (k0, k1) = _cut(q0, q1, length), _cut(k0, k1, length)
-    return q0, q1, k0, k1
+    return (*_cut(q0, q1, length), *_cut(k0, k1, length))
 
 
 def _cut(start: int, end: int, length: int) -> tuple[int, int]:
     start = min(start, length - 1)
-    return start, min(max(end, start + 1), length, start + EXACT)
+    return start, min(max(end, start + 1), length)
+
+
+def _exact(window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The part of a window that is drawn weight by weight: its first 256 queries and keys."""
+    q0, q1, k0, k1 = window
+    return q0, min(q1, q0 + EXACT), k0, min(k1, k0 + EXACT)
 
 
 def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
@@ -93,10 +98,12 @@ def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, in
     state, moved = view.state, view.state["moved"]
     top = reading.most_moved(chosen) if moved else 1.0
     long = len(reading.words) > EXACT
-    tiles = [tile_data(reading.weights(chosen, window, moved=moved), window, top=top)]
+    tiles = []
     if long:
         every = (0, len(reading.words)) * 2
-        tiles.insert(0, tile_data(reading.overview(chosen, EXACT, moved=moved), every, top=top))
+        tiles.append(tile_data(reading.overview(chosen, EXACT, moved=moved), every, top=top))
+    if window == _exact(window):
+        tiles.append(tile_data(reading.weights(chosen, window, moved=moved), window, top=top))
     notes = [f"shade: weight times |v W_O|, strongest = {top:.3g}; the atlas shows weights"] if moved else []
     return view_data(
         reading.words,
