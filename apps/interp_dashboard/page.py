@@ -19,6 +19,7 @@ from interp.models.model import ModelFacts
 from interp_dashboard.holder import holder
 from interp_dashboard.settings import settings
 from interp_dashboard.url import KEPT, Field, State, query
+from interp_dashboard.wording import plain
 
 PLACES = "places"
 
@@ -56,7 +57,7 @@ class View:
     @property
     def facts(self) -> ModelFacts:
         """What is known of the chosen model, which is loaded when it was not yet."""
-        with st.spinner(f"Loading {self.model} …", show_time=True):
+        with st.spinner(f"Loading {plain(self.model)} …", show_time=True):
             return holder().facts(self.model)
 
     @property

@@ -11,6 +11,7 @@ from interp.tasks import task_names
 from interp_dashboard.page import View
 from interp_dashboard.readings import Prompt, Reading, readings
 from interp_dashboard.url import Field, choice, flag, number, text
+from interp_dashboard.wording import plain
 
 OWN = ""
 TEXT = "The cat sat on the mat because the cat was tired."
@@ -50,7 +51,7 @@ def choose(view: View, after: str = "") -> Prompt:
 
 def read(view: View, prompt: Prompt, model: str | None = None) -> Reading:
     """The reading of the prompt by the chosen model. Raises as ``Readings.get``."""
-    with st.spinner(f"{model or view.model} reads …", show_time=True):
+    with st.spinner(f"{plain(model or view.model)} reads …", show_time=True):
         return readings().get(model or view.model, prompt)
 
 

@@ -62,5 +62,8 @@ def _column(name: str, values: pd.Series) -> pa.Array:
             )
         return pa.array(numbers, pa.float64())
     if types.is_string_dtype(values):
-        return pa.array(values.astype(str).tolist(), pa.string())
+        texts = [
+            str(value).encode("utf-8", "backslashreplace").decode() for value in values
+        ]  # half a letter has no form in UTF-8
+        return pa.array(texts, pa.string())
     raise ArtefactInvalid(f"Column {name!r} is of kind {values.dtype}; a stored table holds numbers, text and yes/no only.")

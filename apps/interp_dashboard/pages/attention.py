@@ -14,6 +14,7 @@ from interp_dashboard.page import Page, View, link
 from interp_dashboard.readings import Prompt, Reading
 from interp_dashboard.share import share
 from interp_dashboard.url import Field, flag, head, number, numbers
+from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +61,7 @@ def render(view: View) -> None:
         on_window_change=lambda: _take(state, "window", lambda ends: tuple(map(int, ends))),
         on_gamma_change=lambda: _take(state, "gamma", float),
     )
-    st.caption(f"{view.model} · {len(reading.words)} tokens · digest {reading.digest}")
+    st.caption(f"{plain(view.model)} · {len(reading.words)} tokens · digest {reading.digest}")
     here = {field.name: state[field.name] for field in prompts.fields()}
     with st.container(horizontal=True):
         link("All heads in numbers", "heads", {**here, "head": chosen}, icon=":material/apps:")

@@ -62,7 +62,7 @@ def render(view: View) -> None:
             _about(view, chosen, scores, list(table.columns[1:]))
     share(
         "heads",
-        cli=_cli(view.model, prompt, list(table.columns[1:])),
+        cli=prompts.command(prompt, view.model, list(table.columns[1:])),
         python=_python(view.model, prompt, metric),
         figure=map_figure,
         table=table,
@@ -108,12 +108,6 @@ def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names
     st.dataframe(rows, hide_index=True, height=table_height(len(rows)))
     here = {field.name: view.state[field.name] for field in prompts.fields()}
     link("See its pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
-
-
-def _cli(model: str, prompt: Prompt, names: Sequence[str]) -> str:
-    if prompt.task and (prompt.example or prompt.corrupted):
-        return ""  # the command reads a task's first prompts, and all of them
-    return f"interp attention --model {model} {prompts.cli_of(prompt)} --metrics {','.join(names)}"
 
 
 def _python(model: str, prompt: Prompt, metric: str) -> str:
