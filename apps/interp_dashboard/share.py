@@ -66,8 +66,14 @@ def picture(figure: go.Figure, ending: str) -> bytes:
 
 def csv(table: pd.DataFrame) -> bytes:
     """The table as CSV in UTF-8; text that a spreadsheet would read as a formula begins with an apostrophe."""
-    safe = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell)
-    return safe.to_csv(index=False).encode("utf-8", "backslashreplace")
+    return table.map(_written).to_csv(index=False).encode()
+
+
+def _written(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.encode("utf-8", "backslashreplace").decode()  # half a letter has no form in UTF-8
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def parquet(table: pd.DataFrame) -> bytes:
