@@ -1,4 +1,4 @@
-"""Loading a model: embedded, from a folder, from the Hub, in memory, or a toy trained with TransformerLens 2.x.
+"""Loading a model: embedded, from a folder, from the Hub, in memory, a toy trained with TransformerLens 2.x, or written by hand.
 
 Names are resolved on first use, so that importing this room costs no torch.
 """
@@ -9,13 +9,15 @@ _HOMES = {
     "Layout": "interp.models.model",
     "Model": "interp.models.model",
     "ModelFacts": "interp.models.model",
+    "Planted": "interp.models.planted.model",
     "doctor": "interp.models.selfcheck",
     "embedded_names": "interp.models.embedded",
     "load_model": "interp.models.load",
     "load_toy": "interp.models.native",
+    "plant": "interp.models.planted.model",
     "wrap_model": "interp.models.wrap",
 }
-__all__ = ["Layout", "Model", "ModelFacts", "doctor", "embedded_names", "load_model", "load_toy", "wrap_model"]
+__all__ = list(_HOMES)
 
 
 __getattr__, __dir__ = exports(__name__, _HOMES)

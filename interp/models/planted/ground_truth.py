@@ -1,0 +1,105 @@
+"""What a planted model computes, worked out from the recipes of its heads in double precision: patterns, logits, effects.
+
+No weight is read, so that a planted model and its ground truth are two roads to the same numbers. Heads of noise are left out: they
+write where no planted head and no logit reads. A writer is ``input`` or a head (``L1H4``), a reader a head's query, key or value
+(``L2H0.q``) or ``logits``. An edge is *structural* when its writer writes something that its reader reads and a way leads on to the
+logits. It is *active* under a counterfactual when corrupting it alone changes the outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from interp.heads import Head
+from interp.models.planted.blueprint import Blueprint
+from interp.models.planted.roles import Recipe
+from interp.models.planted.space import Space
+
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One pass: what each writer wrote [batch pos size], the pattern of each head [batch query key], and logits [batch pos d_vocab]."""
+
+    written: dict[str, Float[ndarray, "batch pos size"]]
+    patterns: dict[Head, Float[ndarray, "batch query key"]]
+    logits: Float[ndarray, "batch pos d_vocab"]
+
+
+def trace(
+    blueprint: Blueprint,
+    tokens: Int[ndarray, "batch pos"],
+    *,
+    without: Collection[Head] = (),
+    edges: Collection[Edge] = (),
+    corrupted: Trace | None = None,
+) -> Trace:
+    """The pass over ``tokens`` in which the heads ``without`` write nothing and every edge of ``edges`` carries what its writer wrote
+    in the ``corrupted`` pass."""
+    heads, space = blueprint.heads, blueprint.space
+    written = {"input": space.embed(tokens)}
+    patterns: dict[Head, Float[ndarray, "batch query key"]] = {}
+
+    def seen(reader: str) -> Float[ndarray, "batch pos size"]:
+        return sum(
+            (corrupted.written[w] if corrupted and (w, reader) in edges else now for w, now in written.items()),
+            start=np.zeros((*tokens.shape, space.size)),
+        )
+
+    for _, layer in groupby(sorted(heads), key=lambda head: head.layer):
+        new = {}
+        for head in layer:
+            recipe, (q, k, v) = heads[head], (seen(f"{head}.{part}") for part in "qkv")
+            scores = blueprint.sharpness * (
+                (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2) + _by_offset(recipe, tokens.shape[1])
+            )
+            patterns[head] = _softmax(scores)
+            new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in without)
+        written |= new
+    return Trace(written, patterns, seen("logits") @ space.output.T)
+
+
+def structural_edges(blueprint: Blueprint) -> list[Edge]:
+    """Every edge by which something that is read can reach the logits, readers in the order of the layers."""
+    heads, space = blueprint.heads, blueprint.space
+    writes = {"input": np.concatenate([space.token, space.position, space.one])}
+    edges: list[Edge] = []
+    for head in sorted(heads):
+        for part, reads in zip("qkv", _readings(heads[head], space), strict=True):
+            edges += [(w, f"{head}.{part}") for w, what in writes.items() if _earlier(w, head) and _meet(what, reads)]
+        writes[str(head)] = heads[head].writes
+    edges += [(w, "logits") for w, what in writes.items() if _meet(what, space.output)]
+    leading = {"logits"}
+    for writer, reader in reversed(edges):
+        leading |= {writer} if reader.split(".")[0] in leading else set()
+    return [(writer, reader) for writer, reader in edges if reader.split(".")[0] in leading]
+
+
+def _readings(recipe: Recipe, space: Space) -> tuple[ndarray, ndarray, ndarray]:
+    place = space.position if recipe.offsets else space.position[:0]
+    return np.concatenate([recipe.queries, place]), np.concatenate([recipe.keys, place]), recipe.reads
+
+
+def _earlier(writer: str, head: Head) -> bool:
+    return writer == "input" or Head.parse(writer).layer < head.layer
+
+
+def _meet(written: ndarray, read: ndarray) -> bool:
+    return bool((np.abs(written).max(0, initial=0) * np.abs(read).max(0, initial=0)).any())
+
+
+def _by_offset(recipe: Recipe, length: int) -> Float[ndarray, "query key"]:
+    return sum((c * np.eye(length, k=-offset) for offset, c in recipe.offsets.items()), start=np.zeros((length, length)))
+
+
+def _softmax(scores: Float[ndarray, "batch query key"]) -> Float[ndarray, "batch query key"]:
+    causal = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+    weights = np.exp(causal - causal.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)

@@ -1,0 +1,185 @@
+"""What each role looks at and writes, as a recipe over the coordinates of ``Space``.
+
+Where nothing matches, most roles look at BOS, whose value is 0 for them: with half the score of a match it beats everything else
+and loses to every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write, and stand in later layers; those
+of level None read tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from interp.models.planted.space import MASSIVE, Space
+from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
+
+Vectors = Float[ndarray, "n size"]
+LOCAL_WIDTH = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A head: the score of query i and key j is ``sharpness * (sum_n (x_i . queries[n]) (x_j . keys[n]) + offsets.get(i - j, 0))``,
+    and key j says ``sum_m (x_j . reads[m]) writes[m]``."""
+
+    queries: Vectors
+    keys: Vectors
+    reads: Vectors
+    writes: Vectors
+    offsets: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role by name: what it does, its level, its recipe, and the roles without which it finds nothing."""
+
+    says: str
+    level: int | None
+    recipe: Callable[[Space], Recipe]
+    needs: tuple[str, ...] = ()
+
+
+def _recipe(
+    scores: Sequence[tuple[Vectors, Vectors]], reads: Vectors, writes: Vectors, offsets: dict[int, float] | None = None
+) -> Recipe:
+    queries, keys = (np.concatenate(part) for part in zip(*scores, strict=True)) if scores else (reads[:0], reads[:0])
+    return Recipe(queries, keys, reads, writes, offsets or {})
+
+
+def _else_bos(space: Space) -> tuple[Vectors, Vectors]:
+    return space.one / 2, space.token[[BOS]]
+
+
+def _words(space: Space) -> slice:
+    """All tokens but BOS."""
+    return slice(BOS + 1, None)
+
+
+def _names(space: Space) -> slice:
+    return slice(space.vocabulary.names.start, space.vocabulary.names.stop)
+
+
+def _inert(space: Space, leaving_out: tuple[int, ...] = (BOS,)) -> tuple[Vectors, Vectors]:
+    kept = [t for t in range(len(space.vocabulary)) if t not in leaving_out]
+    return space.token[kept], space.inert[kept]
+
+
+def _previous_token(space: Space) -> Recipe:
+    return _recipe([], space.token, space.previous, {1: 1.0})
+
+
+def _induction(gain: float) -> Callable[[Space], Recipe]:
+    def recipe(space: Space) -> Recipe:
+        words = _words(space)
+        scores = [(space.token[words], space.previous[words]), _else_bos(space)]
+        return _recipe(scores, space.token[words], gain * space.gain * space.output[words])
+
+    return recipe
+
+
+def _decoy_induction(space: Space) -> Recipe:
+    words = _words(space)
+    return _recipe([(space.token[words], space.previous[words]), _else_bos(space)], *_inert(space))
+
+
+def _duplicate_token(space: Space) -> Recipe:
+    words = _words(space)
+    says = np.repeat(space.duplicate, len(space.vocabulary) - 1, axis=0)
+    return _recipe([(space.token[words], space.token[words]), _else_bos(space)], space.token[words], says, {0: -1.0})
+
+
+def _s_inhibition(space: Space) -> Recipe:
+    names = _names(space)
+    scores = [(space.token[[END]], space.duplicate), _else_bos(space)]
+    return _recipe(scores, space.token[names], space.suppressed[names])
+
+
+def _name_mover(gain: float, backs_up: bool = False) -> Callable[[Space], Recipe]:
+    def recipe(space: Space) -> Recipe:
+        names = _names(space)
+        scores = [
+            (space.token[[END]], space.token[names].sum(0, keepdims=True)),
+            (-space.suppressed[names], space.token[names]),
+            _else_bos(space),
+        ]
+        if backs_up:
+            scores.append((-space.output[names] / space.gain, space.token[names]))
+        return _recipe(scores, space.token[names], gain * space.gain * space.output[names])
+
+    return recipe
+
+
+def _first_token_sink(space: Space) -> Recipe:
+    return _recipe([(space.one, space.token[[BOS]])], *_inert(space))
+
+
+def _hidden_sink(space: Space) -> Recipe:
+    return _recipe([(space.one, space.massive / MASSIVE), _else_bos(space)], *_inert(space, (BOS, DELIMITER)))
+
+
+def _retrieval(space: Space) -> Recipe:
+    names = _names(space)
+    scores = [(space.token[[QUERY]], space.previous[[MARK]]), _else_bos(space)]
+    return _recipe(scores, space.token[names], space.gain * space.output[names])
+
+
+def _anchor_writer(space: Space) -> Recipe:
+    names = _names(space)
+    scores = [(space.token[[DELIMITER]], space.previous[[MARK]]), _else_bos(space)]
+    return _recipe(scores, space.token[names], space.anchored[names])
+
+
+def _anchor_reader(space: Space) -> Recipe:
+    names = _names(space)
+    scores = [(space.token[[QUERY]], space.token[[DELIMITER]]), _else_bos(space)]
+    return _recipe(scores, space.anchored[names], space.gain * space.output[names])
+
+
+def _uniform(space: Space) -> Recipe:
+    return _recipe([], *_inert(space))
+
+
+def _local(space: Space) -> Recipe:
+    return _recipe([], *_inert(space), dict.fromkeys(range(LOCAL_WIDTH), 1.0))
+
+
+ROLES = {
+    "previous_token": Role("looks at the token before and says what it is", 0, _previous_token),
+    "induction": Role("finds what followed its token before, and predicts it", 1, _induction(1.0), ("previous_token",)),
+    "half_induction": Role("an induction head of half the gain", 1, _induction(0.5), ("previous_token",)),
+    "negative_induction": Role("an induction head that predicts against its find", 1, _induction(-1.0), ("previous_token",)),
+    "decoy_induction": Role("looks like an induction head and says nothing that is read", 1, _decoy_induction, ("previous_token",)),
+    "duplicate_token": Role("finds its token earlier and says that it is a duplicate", 0, _duplicate_token),
+    "s_inhibition": Role("from END looks at the duplicate name and says to suppress it", 1, _s_inhibition, ("duplicate_token",)),
+    "name_mover": Role("from END looks at the names that are not suppressed and predicts them", 2, _name_mover(1.0)),
+    "negative_name_mover": Role("a name mover that predicts against the name, with gain -0.3", 2, _name_mover(-0.3)),
+    "backup_name_mover": Role("a name mover for names that nobody has predicted", 3, _name_mover(1.0, True), ("name_mover",)),
+    "first_token_sink": Role("looks at BOS, whose value is 0", None, _first_token_sink),
+    "hidden_sink": Role("looks at the delimiter, by its massive activation; its value is 0", 1, _hidden_sink),
+    "retrieval": Role("from QUERY looks at the name after MARK and predicts it", 1, _retrieval, ("previous_token",)),
+    "anchor_writer": Role("from the delimiter looks at the name after MARK and keeps it there", 1, _anchor_writer, ("previous_token",)),
+    "anchor_reader": Role("from QUERY looks at the delimiter and predicts what is kept there", 2, _anchor_reader, ("anchor_writer",)),
+    "uniform": Role("looks at all tokens alike", None, _uniform),
+    "local": Role(f"looks at the last {LOCAL_WIDTH} tokens alike, itself included", None, _local),
+}  # fmt: skip
+
+_COPYING = ("previous_token", "induction", "duplicate_token", "decoy_induction", "first_token_sink")
+_IOI = ("duplicate_token", "s_inhibition", "name_mover")
+_NEEDLE = ("previous_token", "retrieval", "anchor_writer", "anchor_reader", "first_token_sink")
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "repeats": _COPYING,
+    "half_gains": ("previous_token", "half_induction", "half_induction"),
+    "cancelling": ("previous_token", "induction", "negative_induction"),
+    "mini_ioi": (*_IOI, "negative_name_mover"),
+    "double_s_inhibition": (*_IOI, "s_inhibition"),
+    "backup": (*_IOI, "negative_name_mover", "backup_name_mover"),
+    "dormant_backup": (*_IOI, "backup_name_mover"),
+    "needle": _NEEDLE,
+    "two_tasks": ("previous_token", "induction", "retrieval"),
+    "sinks": ("first_token_sink", "hidden_sink", "uniform", "local"),
+}
+"""Sets of roles by name. ``two_tasks`` answers ``repeats`` and ``needle`` prompts through one previous-token head."""
