@@ -351,7 +351,7 @@ def test_the_history_lists_every_run_and_opens_the_one_in_the_address(root):
     app = opened("runs", run="read", drawing="heads", shown="entropy")
     listed = tables(app)[0].set_index("run")
     assert dict(listed["status"]) == {"read": "● finished", "scored": "● finished", "begun": "○ interrupted"}
-    assert (listed.loc["read", "layers × heads"], listed.loc["scored", "layers × heads"]) == ("4 × 4", "1 × 2")
+    assert (listed.loc["read", "heads"], listed.loc["scored", "heads"]) == ("4 × 4", "1 × 2")
     assert (listed.loc["begun", "task"], listed.loc["read", "model"]) == ("ioi", MODEL)
     rows = table_with(app, "label", "value").set_index("label")["value"]
     assert list(rows) == sorted(observed("entropy").ravel(), key=abs, reverse=True)

@@ -1,4 +1,4 @@
-"""Choosing a head by a row of a table, and figures that are looked at."""
+"""Choosing a metric, choosing a head by a row of a table, and figures that are looked at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import streamlit as st
 
 from interp.heads import Head
 from interp_dashboard.clicks import CONFIG, choose_head
+from interp_dashboard.measured import about_metric, metric_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 ROW, TALLEST = 35, 12
 """Height of a row in pixels, and rows of a table that are shown without scrolling."""
+
+
+def choose_metric(view: View) -> None:
+    """The box that chooses the attention metric of the page, the field ``reading``."""
+    st.selectbox(
+        "Metric",
+        metric_names(),
+        format_func=lambda name: f"{name}: {about_metric(name)}",
+        width=560,
+        **view.state.bound("reading"),
+    )
 
 
 def show_figure(view: View, figure: go.Figure, key: str, alt: str) -> None:

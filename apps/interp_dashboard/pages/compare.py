@@ -13,9 +13,9 @@ import streamlit as st
 from interp.heads import Head, HeadScores
 from interp.store import Run, find_run, open_run, run_history
 from interp_dashboard import prompts
-from interp_dashboard.choosing import head_from_map, head_from_table, show_figure
+from interp_dashboard.choosing import choose_metric, head_from_map, head_from_table, show_figure
 from interp_dashboard.holder import holder
-from interp_dashboard.measured import about_metric, measure, metric_names
+from interp_dashboard.measured import measure, metric_names
 from interp_dashboard.page import Page, View, model_field
 from interp_dashboard.readings import Prompt, Reading
 from interp_dashboard.settings import settings
@@ -93,11 +93,11 @@ def _sides(view: View) -> tuple[Side, Side]:
         left, right = st.columns([1, 3])
         left.selectbox("Model B", holder().known, help="Model A is the one in the sidebar.", **state.bound(f"model{B}"))
         with right:
-            _choose_metric(view)
+            choose_metric(view)
         models, asked = (view.model, state[f"model{B}"]), (prompt, prompt)
     else:
         first, second = _lettered(view, "A"), _lettered(view, "B", B)
-        _choose_metric(view)
+        choose_metric(view)
         models, asked = (view.model, view.model), (first, second)
     a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
     if a.reading.digest == b.reading.digest:
@@ -114,16 +114,6 @@ def _lettered(view: View, letter: str, after: str = "") -> Prompt:
     before.markdown(f"**{letter}**")
     with beside:
         return prompts.choose(view, after)
-
-
-def _choose_metric(view: View) -> None:
-    st.selectbox(
-        "Metric",
-        metric_names(),
-        format_func=lambda name: f"{name}: {about_metric(name)}",
-        width=560,
-        **view.state.bound("reading"),
-    )
 
 
 def _check_shapes(a: Side, b: Side) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.badges import badges
-from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.choosing import choose_metric, head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.measured import measure, metric_names
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.readings import Prompt
@@ -40,10 +40,7 @@ def fields() -> tuple[Field, ...]:
 def render(view: View) -> None:
     state = view.state
     prompt = prompts.choose(view)
-    names = metric_names()
-    left, right = st.columns([1, 3])
-    left.selectbox("On the map", names, help="The number that colours the map.", **state.bound("reading"))
-    right.multiselect("In the table", names, placeholder="Other metrics", **state.bound("columns"))
+    choose_metric(view)
     metric, wanted = state["reading"], list(dict.fromkeys([state["reading"], *state["columns"], *BY_LAYER]))
 
     reading = prompts.read(view, prompt)
@@ -67,13 +64,14 @@ def render(view: View) -> None:
         figure=map_figure,
         table=table,
     )
-    st.subheader("By layer")
+    st.markdown("##### By layer")
     with st.container(horizontal=True, gap="small"):
         for name in BY_LAYER:
             with st.container(width="content"):
                 show_figure(view, layer_dots(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")
-    st.subheader("All heads")
+    st.markdown("##### All heads")
     st.caption("Click a column to sort, a row to choose its head.")
+    st.multiselect("Columns", metric_names(), placeholder="Other metrics", **state.bound("columns"))
     every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
     head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
 
@@ -101,7 +99,7 @@ def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
         return
-    st.subheader(str(chosen), anchor=False)
+    st.markdown(f"##### {chosen}")
     values = [scores[name][chosen] for name in names]
     told = ["none" if value != value else number(value) for value in values]
     rows = pd.DataFrame({"metric": list(names), "value": told, "unit": [scores[name].unit for name in names]})

@@ -66,7 +66,7 @@ def render(view: View) -> None:
         return
     entry = next(entry for entry in entries if entry.name == name)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(plain(name), anchor=False)
+        st.markdown(f"##### {plain(name)}")
         _actions(view, entry)
     if entry.status != "finished":
         _unfinished(entry)
@@ -95,7 +95,7 @@ def _history(view: View, entries: list[Entry]) -> None:
             "model": entry.model,
             "started": entry.started,
             "seconds": entry.seconds if entry.status == "finished" else None,
-            "layers × heads": f"{entry.n_layers} × {entry.n_heads}" if entry.n_heads else "",
+            "heads": f"{entry.n_layers} × {entry.n_heads}" if entry.n_heads else "",
             "size": entry.nbytes,
         }
         for entry in entries
