@@ -105,6 +105,7 @@ def test_start_cancel_and_resume_from_the_page(root):
     assert "Start" in labels(other)
     button(other, "Show").click().run()
     assert other.number_input(key="field:n").value == 400 and "Resume" in labels(other)
+    assert "Forget" not in labels(other)
     button(other, "Resume").click().run()
     assert "Cancel" in labels(other)
     jobs.cancel(jobs.find(root, job.name))

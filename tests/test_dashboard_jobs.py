@@ -11,10 +11,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from interp_dashboard import jobs
-from interp_dashboard.jobs import Sweep
 
 from interp.errors import ArtefactInvalid, ResourceRefused
+from interp_dashboard import jobs
+from interp_dashboard.jobs import Sweep
 
 MODEL = "interp-mini"
 SHORT = Sweep(task="induction", method="zero", n_prompts=7, seed=3)
@@ -134,6 +134,18 @@ def test_a_failing_job_says_the_sentence_of_its_command(tmp_path):
     last = wait(job, ended)[-1]
     assert last.state == "failed" and "There is no folder './nowhere'" in last.error
     assert not job.folder.exists()
+
+
+def test_a_job_whose_run_was_deleted_has_not_failed_and_can_be_forgotten(finished, tmp_path):
+    from shutil import copytree
+
+    job = replace(finished[1], folder=tmp_path / finished[1].name)
+    copytree(finished[1].home, job.home)
+    assert jobs.find(tmp_path, job.name) == job and jobs.status(job).state == "removed"
+    with jobs._locked(job.home / jobs.STDOUT), pytest.raises(ValueError, match="cancel it first"):
+        jobs.forget(job)
+    jobs.forget(job)
+    assert jobs.jobs(tmp_path) == [] and jobs.status(finished[1]).state == "finished"
 
 
 def test_a_killed_job_is_told_from_one_at_work_even_when_its_number_lives_on(tmp_path):

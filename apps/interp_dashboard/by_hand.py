@@ -30,6 +30,7 @@ WAYS = {
 MOST_TOKENS = 64
 MEAN_OF, N_MEANS = "induction", 64
 TOP = 10
+NAMED = 6
 
 
 def fields() -> tuple[Field, ...]:
@@ -105,10 +106,8 @@ def _table(table: pd.DataFrame, off: tuple[Head, ...]) -> None:
             f"The most probable next token {changes} {_likely(first, 'before')}"
             + (f" to {_likely(then, 'after')}." if changes != "stays" else f", now {then['after']:.1%}.")
         )
-    st.caption(
-        f"Probabilities of the next token, the first {len(table)} of both sides; difference = probability without {_named(off)} − "
-        f"probability with all heads."
-    )
+    difference = f"; difference = probability without {_named(off)} − probability with all heads" if off else ""
+    st.caption(f"Probabilities of the next token{difference}.")
     most = float(table[["before", "after"]].to_numpy().max())
 
     def bar(label: str) -> Any:
@@ -138,7 +137,7 @@ def _likely(row: Any, side: str) -> str:
 
 
 def _named(off: tuple[Head, ...]) -> str:
-    return ", ".join(map(str, off)) or "any head"
+    return ", ".join(map(str, off)) if len(off) <= NAMED else f"{len(off)} heads"
 
 
 def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> str:

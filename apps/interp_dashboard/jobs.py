@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,7 +144,8 @@ class Job:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How a job stands. ``state`` is ``loading`` (no unit can be done yet), ``running``, ``finished``, ``failed`` or ``cancelled``.
+    """How a job stands. ``state`` is ``loading`` (no unit can be done yet), ``running``, ``finished``, ``failed``, ``cancelled`` or
+    ``removed`` (it was finished, and its run directory is gone).
 
     ``done`` of ``total`` units are stored; ``rate`` is in units a second, ``eta`` in seconds (both None where nothing says them).
     ``seconds`` is how long the process has been at work, or was. ``error`` is the sentence it ended with.
@@ -214,6 +216,13 @@ def cancel(job: Job, grace: float = GRACE) -> None:
         return
     _write(replace(job, cancelled=True))
     threading.Thread(target=_stop, args=(job, grace), daemon=True).start()
+
+
+def forget(job: Job) -> None:
+    """Removes what is known of a job; its run directory stays. Raises ValueError while it is at work."""
+    if _alive(job):
+        raise ValueError(f"{job.name} is at work: cancel it first.")
+    shutil.rmtree(job.home, ignore_errors=True)
 
 
 def status(job: Job) -> JobStatus:
@@ -369,8 +378,10 @@ def _end(job: Job, finished: bool) -> tuple[str, str]:
         return "finished", ""
     try:
         told = json.loads((job.home / STDOUT).read_bytes())
+        if told.get("status") == "finished":
+            return "removed", ""
         code, error = told["exit_code"], told["error"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         code, error = None, "Its process ended without a word: it was killed, or the machine went down. What it stored is kept."
     return ("cancelled" if job.cancelled or code == INTERRUPTED else "failed"), error
 

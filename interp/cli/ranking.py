@@ -65,15 +65,22 @@ def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
 
 
 def print_agreement(terminal: Terminal, run: "Run") -> None:
-    """How well the gradient estimate that chose the heads agrees with what was then measured; nothing for other runs."""
+    """``agreement_said`` on stdout; nothing for other runs."""
+    if said := agreement_said(run):
+        terminal.line(said)
+
+
+def agreement_said(run: "Run") -> str:
+    """How well the gradient estimate that chose the heads agrees with what was then measured; empty for other runs."""
     found = run.manifest["details"].get("agreement")
-    if found:
-        rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
-        sign_share = "an undefined share" if found["same_sign"] is None else f"{found['same_sign']:.0%}"
-        terminal.line(
-            f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
-            f"{found['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
-        )
+    if not found:
+        return ""
+    rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
+    sign_share = "an undefined share" if found["same_sign"] is None else f"{found['same_sign']:.0%}"
+    return (
+        f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
+        f"{found['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
+    )
 
 
 def rows_of(run: "Run", metric: str | None = None) -> "pd.DataFrame":

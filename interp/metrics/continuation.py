@@ -38,11 +38,11 @@ def continue_prompt(
 
     facts = model.facts
     facts.check_causal("A continuation")
+    if not len(prompt):
+        raise ValueError("There is no prompt to go on from: give at least one token.")
+    if n_tokens < 1:
+        raise ValueError(f"n_tokens={n_tokens} is too few: give at least 1.")
     room = n_tokens if facts.max_length is None else min(n_tokens, facts.max_length - len(prompt))
-    if not len(prompt) or n_tokens < 1:
-        raise ValueError(
-            f"A continuation needs a prompt and at least 1 token: there are {len(prompt)} and n_tokens={n_tokens}."
-        )
     if room < 1:
         raise ValueError(
             f"The prompt has {len(prompt)} tokens, and {facts.name} reads at most {facts.max_length}, the next one included: shorten it."

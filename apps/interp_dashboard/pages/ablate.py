@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from interp.cli.ranking import agreement_said
 from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, ESTIMATES, METHODS
 from interp.metrics.outcomes import OUTCOMES
@@ -28,7 +29,6 @@ from interp_dashboard.wording import duration, plain
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.store import Run
 
 SWEEP, HAND = "sweep", "by-hand"
 DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
@@ -37,6 +37,8 @@ MOST_PROMPTS = 4096
 FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
 POLL = 1.0
+SHOWN = 64
+"""Tokens of a prompt whose pattern stands on this page: half a megabyte."""
 
 
 def fields() -> tuple[Field, ...]:
@@ -85,19 +87,17 @@ def _sweep(view: View) -> None:
 def _planned_sweep(view: View, planned: Planned) -> None:
     run, job = planned.run(), jobs.find(settings().root, planned.folder.name)
     now = jobs.status(job) if job else None
+    figure = table = None
     if job and now and now.active:
         _watch(job.name)
     elif run is not None:
-        _result(view, run, planned.sweep)
+        table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
+        _result(view, table, figure, bars, planned.sweep)
+        st.caption(plain(agreement_said(run)))
     else:
         _offer(planned, now)
-    share(
-        planned.folder.name,
-        cli=shlex.join(["interp", *planned.words]),
-        python=_python(planned),
-        figure=_map(run) if run else None,
-        table=run.heads() if run else None,
-    )
+    cli = shlex.join(["interp", *planned.words])
+    share(planned.folder.name, cli=cli, python=_python(planned), figure=figure, table=table)
 
 
 def _form(view: View) -> Sweep | None:
@@ -187,7 +187,7 @@ def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    if last is not None:
+    if last is not None and last.state in ("failed", "cancelled"):
         say = st.error if last.state == "failed" else st.warning
         done = f" {last.done:,} of {last.total:,} units are kept." if last.total else ""
         say(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
@@ -245,30 +245,33 @@ def _progress(job: Job, now: jobs.JobStatus) -> str:
     return said + (f", about {duration(now.eta)} to go" if now.eta else "")
 
 
-def _result(view: View, run: Run, sweep: Sweep) -> None:
-    from interp.figures import ranked_bars
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
+    """The heads of a finished run, largest effect first, their map and their bars."""
+    from interp.figures import head_map, ranked_bars
+    from interp.store import open_run
+
+    run = open_run(path)
+    table = run.heads().sort_values("effect", key=abs, ascending=False, kind="stable").reset_index(drop=True)
+    return table, head_map(table, shape=run.manifest["details"]["shape"]), ranked_bars(table)
+
+
+def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Sweep) -> None:
     from interp.metrics.importance import meaning
 
-    table = run.heads().sort_values("effect", key=abs, ascending=False, kind="stable").reset_index(drop=True)
     metric = str(table["metric"].iloc[0])
     st.caption(f"effect = metric(ablated) − metric(clean); {meaning(metric)}. Click a head to see it.")
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
-            head_from_map(view, _map(run), "ablation-map", f"effect of every head on {metric}, layers down and heads across")
+            head_from_map(view, figure, "ablation-map", f"effect of every head on {metric}, layers down and heads across")
         with st.container(width=320):
             chosen = view.state.checked("head", view.facts.check_head, None)
             prompt = _head(view, table, sweep, chosen)
     if chosen is not None and prompt is not None:
         _tile(view, prompt, chosen)
-    show_figure(view, ranked_bars(table), "ablation-bars", f"the heads with the largest effects on {metric}")
+    show_figure(view, bars, "ablation-bars", f"the heads with the largest effects on {metric}")
     heads = [Head.parse(label) for label in table["label"]]
     head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", _columns())
-
-
-def _map(run: Run) -> Any:
-    from interp.figures import head_map
-
-    return head_map(run.heads(), shape=run.manifest["details"]["shape"])
 
 
 def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) -> Prompt | None:
@@ -276,7 +279,7 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
         return None
-    state, last = view.state, int(table["n"].to_numpy().max()) - 1
+    state, last = view.state, min(int(table["n"].to_numpy().max()), prompts.MOST_EXAMPLES) - 1
     st.subheader(str(chosen), anchor=False)
     st.markdown(_said(table, chosen))
     state.set(example=min(state["example"], last), corrupted=False)
@@ -291,13 +294,14 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
 def _tile(view: View, prompt: Prompt, chosen: Head) -> None:
     """The head's pattern on one of the prompts."""
     from interp.figures import pattern_tile
-    from interp.figures.pattern_tile import MOST
 
     reading = prompts.read(view, prompt)
-    weights = reading.cache.pattern(chosen, slice(0, MOST), slice(0, MOST)).numpy()
-    part = f", its first {MOST} tokens" if len(reading.words) > MOST else ""
+    first = max(0, len(reading.words) - SHOWN)
+    weights = reading.cache.pattern(chosen, slice(first, None), slice(first, None)).numpy()
+    part = f", its last {SHOWN} tokens" if first else ""
     title = f"Attention of {chosen} on prompt {view.state['example']}{part}"
-    figure = pattern_tile(weights, reading.words, chosen, reading.cache.record, title=title)
+    record = reading.cache.record
+    figure = pattern_tile(weights, reading.words, chosen, record, first_query=first, first_key=first, title=title)
     show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
 
 
@@ -347,15 +351,17 @@ def _columns() -> dict[str, Any]:
 def _other_jobs(view: View, here: str) -> None:
     """Sweeps under way and those that ended before their time, of any session and of servers before this one, but for the one here."""
     found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name != here]
-    open_ones = [(job, now) for job, now in found if now.state != "finished"]
+    open_ones = [(job, now) for job, now in found if now.state not in ("finished", "removed")]
     if not open_ones:
         return
     with st.expander(f"Other sweeps that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
         for job, now in open_ones:
-            said, show = st.columns([5, 1], vertical_alignment="center")
+            said, show, drop = st.columns([5, 1, 1], vertical_alignment="center")
             done = f", {now.done:,} of {now.total:,} units" if now.total else ""
             said.markdown(plain(f"{job.name}: {now.state}{done}"))
             show.button("Show", on_click=_show, args=(view.state, job), key=f"show-{job.name}")
+            key, about = f"forget-{job.name}", "Takes it off this list; what it measured stays."
+            drop.button("Forget", on_click=jobs.forget, args=(job,), key=key, disabled=now.active, help=about)
 
 
 def _show(state: State, job: Job) -> None:
