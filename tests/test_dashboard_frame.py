@@ -1,18 +1,36 @@
 """What stands in an address is read back or refused, and no address makes the app fail, load, write or start anything."""
 
+import json
+import os
 import random
 import string
+import sys
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp.heads import Head
-from interp_dashboard import url
+from interp_dashboard import jobs, url
 from interp_dashboard.holder import Holder
 from interp_dashboard.page import pages
+from interp_dashboard.settings import VARIABLE, settings
 
 SCRIPT = "from interp_dashboard.app import show; show({!r})"
-HOSTILE = ["</script>", "<img src=x onerror=alert(1)>", "\x00", "‮abc", "=HYPERLINK(1)", "~", "~AAAA", "é" * 700, "x" * 10_000, "a,b&c=d#e%20"]
+HOSTILE = [
+    *("</script>", "<img src=x onerror=alert(1)>", "\x00", "\u202eabc", "=HYPERLINK(1)", "~", "~AAAA", "a,b&c=d#e%20"),
+    *("é" * 700, "x" * 10_000),
+]
+    "</script>",
+    "<img src=x onerror=alert(1)>",
+    "\x00",
+    "‮abc",
+    "=HYPERLINK(1)",
+    "~",
+    "~AAAA",
+    "é" * 700,
+    "x" * 10_000,
+    "a,b&c=d#e%20",
+]
 
 
 def opened(page: str, **query: str) -> AppTest:
@@ -92,15 +110,121 @@ def test_an_address_loads_no_model_that_the_server_does_not_know(page, monkeypat
     assert app.selectbox(key="field:model").value == "interp-mini"
 
 
+LETTERS = string.printable + "é\u202e\x00~<>\"'\\$`"
+ODD = [
+    *(
+        "L1H2",
+        "L99H99",
+        "L0H0,L3H3",
+        "0",
+        "3",
+        "-1",
+        "64",
+        "4096",
+        "1e309",
+        "nan",
+        "0.5",
+        "inf",
+        "yes",
+        "no",
+        "0,9,0,9",
+        "5,2,9,9",
+        "0,1",
+    ),
+    *(
+        "by-hand",
+        "prompts",
+        "models",
+        "runs",
+        "adaptive",
+        "attribution",
+        "resample",
+        "zero",
+        "uniform",
+        "tokens",
+        "ranking",
+        "layers",
+    ),
+    *(
+        "induction",
+        "ioi",
+        "needle",
+        "docstring",
+        "entropy",
+        "moved_norm",
+        "head_similarity",
+        "logit_diff",
+        "end",
+        "interp-mini",
+    ),
+    *(
+        "",
+        "../..",
+        "/etc/passwd",
+        "000000000000/prompts",
+        ".jobs",
+        "~AAAA",
+        "~eJzLSM3JyVcozy_KSQEAGgsEXQ",
+        "gpt2",
+        "the cat sat " * 40,
+    ),
+]
+"""Values that some field takes, or nearly takes."""
+
+
+@pytest.fixture
+def written(monkeypatch, tmp_path):
+    """Files that were opened for writing, and jobs that were begun or ended, while the list ``watching`` of the fixture is not empty."""
+    found = []
+
+    def hook(event, arguments):
+        if (
+            watching
+            and event == "open"
+            and isinstance(arguments[2], int)
+            and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ):
+            found.append(str(arguments[0]))
+        if watching and event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.kill", "shutil.rmtree"):
+            found.append(f"{event} {arguments[0]}")
+
+    watching = []
+    sys.addaudithook(hook)
+    for name in ("start", "resume", "cancel", "_spawn", "keep_prompts"):
+        monkeypatch.setattr(jobs, name, lambda *asked, name=name: found.append(name))
+    monkeypatch.setattr(Holder, "add", lambda self, name: found.append(f"load {name}"))
+    monkeypatch.setenv(VARIABLE, json.dumps({"runs": str(tmp_path / "runs")}))
+    monkeypatch.chdir(tmp_path)
+    settings.cache_clear()
+    watching.append(True)
+    (tmp_path / "noticed").touch()
+    watching.clear()
+    assert found.pop() == str(tmp_path / "noticed")
+    (tmp_path / "noticed").unlink()
+    yield found, watching
+    watching.clear()
+    settings.cache_clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", pages())
-def test_no_address_makes_a_page_fail_or_write(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_no_address_makes_a_page_fail_start_load_or_write_anything(page, written, tmp_path):
+    found, watching = written
     rng = random.Random(page)
     names = [field.name for field in pages()[page].all_fields()]
-    letters = string.printable + "é‮\x00~<>\"'\\$`"
-    for _ in range(100):
-        query = {rng.choice([*names, "x"]): "".join(rng.choices(letters, k=rng.randrange(40))) for _ in range(4)}
-        app = opened(page, **query)
-        assert not app.exception, query
+    opened(page)  # loads the model
+    for i in range(100):
+        if i % 5 == 0:
+            app, history = AppTest.from_string(SCRIPT.format(page), default_timeout=120), []
+        app.query_params.clear()
+        for name in rng.choices([*names, "x"], k=5):
+            app.query_params[name] = (
+                rng.choice(ODD) if rng.random() < 0.7 else "".join(rng.choices(LETTERS, k=rng.randrange(40)))
+            )
+        history.append(dict(app.query_params))
+        watching.append(True)
+        app.run()
+        watching.clear()
+        assert not app.exception, (app.exception[0].value, history)
+        assert not found, (found, history)
     assert not [*tmp_path.rglob("*")]
