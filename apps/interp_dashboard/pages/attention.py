@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.figures import pattern_tile, tile_data, view_assets, view_data
+from interp.figures import pattern_tile, style, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.badges import badges
@@ -44,9 +44,10 @@ def render(view: View) -> None:
             value = reading.badge(badge, chosen)
             if value is not None:
                 strong = badge.strong is not None and value >= badge.strong
-                st.badge(f"{badge.label} {value:.2f}", color="blue" if strong else "gray", help=badge.about)
+                st.badge(f"{badge.label} {style.number(value)}", color="blue" if strong else "gray", help=badge.about)
         if reading.facts.group_size > 1:
-            st.badge(f"KV head {reading.facts.kv_head(chosen)} of {reading.facts.n_kv_heads}", color="gray")
+            shared = f"shares keys and values with {reading.facts.group_size - 1} other heads of its layer"
+            st.badge(f"KV group {reading.facts.kv_head(chosen)}", color="gray", help=shared)
         st.space("stretch")
         st.toggle(
             "Weigh by what is moved",
@@ -54,9 +55,11 @@ def render(view: View) -> None:
             **state.bound("moved"),
         )
 
+    with st.spinner("Drawing every head …", show_time=True):
+        data = _data(view, reading, chosen, window)
     viewer(
         key=KEY,
-        data=_data(view, reading, chosen, window),
+        data=data,
         on_head_change=lambda: _take(state, "head", lambda pair: Head(*map(int, pair))),
         on_window_change=lambda: _take(state, "window", lambda ends: tuple(map(int, ends))),
         on_gamma_change=lambda: _take(state, "gamma", float),
@@ -78,8 +81,8 @@ def _take(state: Any, name: str, make: Any) -> None:
 
 
 def _window(asked: tuple[int, ...] | None, length: int) -> tuple[int, int, int, int]:
-    """The window, cut to the text; by default the text's end."""
-    q0, q1, k0, k1 = asked or (max(0, length - EXACT), length, max(0, length - EXACT), length)
+    """The window, cut to the text; by default all of it."""
+    q0, q1, k0, k1 = asked or (0, length, 0, length)
     return (*_cut(q0, q1, length), *_cut(k0, k1, length))
 
 
@@ -110,7 +113,7 @@ def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, in
         reading.words,
         tiles={chosen: tiles},
         head=chosen,
-        window=window if state["window"] or long else None,
+        window=window,
         atlas=reading.atlas(state["gamma"], view.dark),
         labels=reading.labels,
         notes=notes,
