@@ -1,8 +1,10 @@
 """The pages Heads, Compare and Runs: what they show is what was measured, and what they cannot show they say."""
 
 import base64
+import fcntl
 import json
 import zlib
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from math import nan
@@ -16,7 +18,7 @@ from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
 from interp.records import RunRecord
 from interp.store import open_run, run_history, save_observation, save_scores, start_run
-from interp_dashboard import measured, prompts, url
+from interp_dashboard import jobs, measured, prompts, url
 from interp_dashboard.holder import holder
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.readings import Prompt, readings
@@ -95,6 +97,14 @@ def stored(folder, text=TEXT, metrics=("entropy", "attention_distance")):
 def of_scores(folder, values, name="entropy", model="toy"):
     scores = HeadScores(name, np.array(values, dtype=float), "nats", (None, None), RunRecord(model, metric=name), "no row")
     return save_scores(scores, folder)
+
+
+def job_of(folder):
+    """The job of a run directory, not at work."""
+    job = jobs.Job(folder, MODEL, jobs.Sweep(task="induction"), ("ablate",), 4, 1.0)
+    job.home.mkdir(parents=True)
+    jobs._write(job)
+    return job
 
 
 # --- Heads
@@ -233,6 +243,17 @@ def test_a_prompt_and_its_corrupted_form_are_compared_first():
     app = opened("compare", head="L1H1")
     assert not app.toggle(key="field:corrupted").value and app.toggle(key="field:corrupted_b").value
     assert (table_with(app, "A", "B")["B − A"] != 0).any()
+
+
+def test_the_commands_of_a_comparison_make_both_runs_and_draw_their_difference():
+    made, _ = (
+        code.value for code in opened("compare", task="", text="it's", task_b="", text_b="the dog", reading="entropy").code
+    )
+    assert made.splitlines() == [
+        """interp attention --model interp-mini --text 'it'"'"'s' --metrics entropy --out runs/a""",
+        "interp attention --model interp-mini --text 'the dog' --metrics entropy --out runs/b",
+        "interp show runs/b --minus runs/a --metric entropy --figure difference.png",
+    ]
 
 
 def test_the_same_prompt_twice_is_said_to_be_the_same():
@@ -400,6 +421,7 @@ def test_a_table_that_was_changed_is_refused_in_a_sentence(root):
 
 def test_a_run_is_deleted_once_its_name_is_typed_and_not_before(root):
     of_scores(root / "gone", [[0.5]]), of_scores(root / "stays", [[0.5]])
+    job_of(root / "gone")
     app = opened("runs", run="gone")
 
     def button():
@@ -413,9 +435,10 @@ def test_a_run_is_deleted_once_its_name_is_typed_and_not_before(root):
     assert not app.exception
     assert [entry.name for entry in run_history(root)] == ["stays"]
     assert "run" not in address(app) and list(tables(app)[0]["run"]) == ["stays"]
+    assert jobs.find(root, "gone") is None
 
 
-@pytest.mark.parametrize("why", ["strange", "written"])
+@pytest.mark.parametrize("why", ["strange", "written", "measured"])
 def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
     of_scores(root / "kept", [[0.5]])
     if why == "strange":
@@ -423,13 +446,15 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
     app = opened("runs", run="kept")
     app.text_input(key="typed-kept").set_value("kept").run()
     button = next(button for button in app.button if button.label == "Delete for good")
-    if why == "strange":
+    with ExitStack() as held:
+        if why == "written":
+            held.enter_context(start_run(root / "kept", open_run(root / "kept").spec))
+        if why == "measured":
+            fcntl.flock(held.enter_context((job_of(root / "kept").home / jobs.STDOUT).open("ab")), fcntl.LOCK_EX)
         button.click().run()
-    else:
-        with start_run(root / "kept", open_run(root / "kept").spec):
-            button.click().run()
     said = app.warning[0].value.replace("\\", "")
-    assert "Nothing was deleted" in said and ("notes.txt" if why == "strange" else "another process") in said
+    reasons = {"strange": "notes.txt", "written": "by another process", "measured": "cancel it on the Ablate page"}
+    assert "Nothing was deleted" in said and reasons[why] in said
     assert (root / "kept" / "run.json").exists()
 
 

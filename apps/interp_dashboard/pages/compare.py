@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 WAYS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
 B = "_b"
-TILE = 64
-"""Queries and keys of a difference pattern: its hover texts are most of what is sent."""
+TILE = 48
+"""Queries and keys of a difference pattern: each has a label, and the hover texts are less than half a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -255,13 +255,11 @@ def _metrics(run: Run) -> list[str]:
 
 
 def _cli(a: Side, b: Side, metric: str) -> str:
-    lines = []
-    for side, folder in ((a, "runs/a"), (b, "runs/b")):
-        if side.prompt.task and (side.prompt.example or side.prompt.corrupted):
-            return ""  # the command reads a task's first prompts, and all of them
-        asked = f"--model {shlex.quote(side.model)} {prompts.cli_of(side.prompt)}"
-        lines.append(f"interp attention {asked} --metrics {metric} --out {folder}")
-    return "\n".join([*lines, f"interp show runs/b --minus runs/a --metric {metric} --figure difference.png"])
+    reads = [prompts.command(side.prompt, side.model, [metric]) for side in (a, b)]
+    if not all(reads):
+        return ""
+    shows = f"interp show runs/b --minus runs/a --metric {metric} --figure difference.png"
+    return f"{reads[0]} --out runs/a\n{reads[1]} --out runs/b\n{shows}"
 
 
 def _python(a: Side, b: Side, metric: str) -> str:

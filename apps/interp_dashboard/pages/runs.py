@@ -167,6 +167,8 @@ def _delete(view: View, name: str) -> None:
         if job is not None and jobs.status(job).active:
             raise ArtefactInvalid(f"{name} is being measured: cancel it on the Ablate page first.")
         delete_run(root, name)
+        if job is not None:
+            jobs.forget(job)
     except (ArtefactInvalid, LookupError, OSError) as error:
         st.session_state["delete-failed"] = f"Nothing was deleted: {error}"
         return
