@@ -11,11 +11,13 @@ from math import nan
 
 import numpy as np
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.engine.attention_cache import AttentionCache
 from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
+from interp.models import load_model
 from interp.records import RunRecord
 from interp.store import open_run, run_history, save_observation, save_scores, start_run
 from interp_dashboard import jobs, measured, prompts, url
@@ -33,8 +35,6 @@ TEXT = "the cat sat on the mat"
 
 @cache
 def mini():
-    from interp.models import load_model
-
     return load_model(MODEL)
 
 
@@ -83,6 +83,21 @@ def llama(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_hf("llama").save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
+    holder().add(str(path))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The embedded model with weights that were changed a little, known to the server."""
+    path = tmp_path_factory.mktemp("models") / "step-2000"
+    torch.manual_seed(0)
+    changed = load_model(MODEL)
+    with torch.no_grad():
+        for weights in changed.hf.parameters():
+            weights.add_(0.2 * weights.std() * torch.randn_like(weights))
+    changed.hf.save_pretrained(path)
+    changed.tokenizer.save_pretrained(path)
     holder().add(str(path))
     return str(path)
 
@@ -320,6 +335,19 @@ def test_models_of_different_shapes_are_refused_in_a_sentence(llama):
     app = opened("compare", versus="models", task="", text="w1 w2 w3", model_b=llama)
     said = app.error[0].value.replace("\\", "")
     assert "has 4 layers x 4 heads" in said and "has 3 layers x 6 heads" in said and "one shape" in said
+
+
+def test_two_checkpoints_are_compared_head_by_head(checkpoint):
+    app = opened("compare", versus="models", task="", text=TEXT, model_b=checkpoint, reading="entropy", head="L2H0")
+    assert not app.error and not app.warning
+    table = table_with(app, "A", "B").set_index("head")
+    other = load_model(checkpoint)
+    after = observe_attention(other, other.to_tokens(TEXT), ["entropy"]).heads("entropy").values
+    np.testing.assert_allclose(
+        table.loc["L2H0"], [observed("entropy")[2, 0], after[2, 0], (after - observed("entropy"))[2, 0]], rtol=1e-4
+    )
+    assert abs(table["B − A"]).max() > 0.01
+    assert address(app)["model_b"] == checkpoint and "model" not in address(app)
 
 
 def test_two_runs_are_compared_where_both_have_a_number(root):
