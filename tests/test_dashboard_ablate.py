@@ -202,3 +202,13 @@ def test_copy_as_python_measures_the_same_numbers(finished, monkeypatch):
     made = {}
     exec(python, made)
     np.testing.assert_allclose(made["table"]["effect"], run.heads()["effect"], rtol=0, atol=1e-5)
+
+
+def test_bars_on_a_dark_page_keep_no_colour_of_the_light_one(finished):
+    from interp.figures import darkened, ranked_bars, style
+    from interp.figures.ranked_bars import GREY, PALE_NEGATIVE, PALE_POSITIVE
+
+    bars = ranked_bars(finished[1].heads())
+    light = {GREY, PALE_NEGATIVE, PALE_POSITIVE, style.NEGATIVE, style.POSITIVE, style.PAPER, style.INK}
+    used = {colour for colour in light if colour in bars.to_json()}
+    assert {GREY, PALE_NEGATIVE, style.INK} <= used and not any(colour in darkened(bars).to_json() for colour in light)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.ranked_bars import GREY, PALE_NEGATIVE, PALE_POSITIVE
 
 PAPER, INK = "#0e1117", "#e8eaee"
 SEQUENTIAL = ["#161b25", "#14283f", "#123a5e", "#15507f", "#1f69a0", "#3785bd", "#62a5d3", "#98c7e6", "#d6ebf8"]
@@ -29,6 +30,9 @@ EXCHANGED = {
     style.EMPTY: "#252b36",
     style.NEGATIVE: "#e5705f",
     style.POSITIVE: "#5aa0dc",
+    GREY: "#363d49",
+    PALE_NEGATIVE: "#7a423b",
+    PALE_POSITIVE: "#375a7d",
     **dict(zip(style.SEQUENTIAL, SEQUENTIAL, strict=True)),
     **dict(zip(style.DIVERGING, DIVERGING, strict=True)),
 }
