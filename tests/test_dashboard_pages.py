@@ -236,7 +236,7 @@ def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
     reading, prompt = readings().get(MODEL, Prompt(task="induction")), Prompt(task="induction")
     found = measured.measure(reading, prompt, MODEL, names)
     assert {scores.values.shape for scores in found.values()} == {(mini().facts.n_layers, mini().facts.n_heads)}
-    assert all(", in " in measured.about_metric(name) for name in names)
+    assert all(measured.about_metric(name).endswith(f" ({scores.unit})") for name, scores in found.items())
     assert "hop_profile" not in names and "moved_norm" in names
 
 

@@ -35,11 +35,11 @@ def metric_names() -> tuple[str, ...]:
 
 
 def about_metric(name: str) -> str:
-    """What a metric is, with its unit, in a sentence."""
+    """What a metric is, in a sentence, and its unit."""
     from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
 
     (metric,) = attention_metrics([name])
-    return f"{ATTENTION_METRICS.about(metric.name)}, in {metric.unit}"
+    return f"{ATTENTION_METRICS.about(metric.name)} ({metric.unit})"
 
 
 def measure(reading: Reading, prompt: Prompt, model: str, names: Sequence[str]) -> dict[str, HeadScores]:

@@ -101,10 +101,9 @@ def _sides(view: View) -> tuple[Side, Side]:
         models, asked = (view.model, view.model), (first, second)
     a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
     if a.reading.digest == b.reading.digest:
-        st.info(
-            f"A and B are the same {'prompt' if a.model == b.model else 'weights'}: nothing can differ.",
-            icon=":material/equal:",
-        )
+        same = {"prompts": "prompt", "models": "model"}[state["versus"]]
+        other = " Load another one, or a checkpoint's folder, in the sidebar." if same == "model" else ""
+        st.info(f"A and B are the same {same}: nothing can differ.{other}", icon=":material/equal:")
     return a, b
 
 

@@ -65,7 +65,7 @@ def render(view: View) -> None:
         table=table,
     )
     st.markdown("##### By layer")
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         for name in BY_LAYER:
             with st.container(width="content"):
                 show_figure(view, layer_dots(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")

@@ -67,6 +67,7 @@ def render(view: View) -> None:
     entry = next(entry for entry in entries if entry.name == name)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"##### {plain(name)}")
+        st.space("stretch")
         _actions(view, entry)
     if entry.status != "finished":
         _unfinished(entry)
@@ -126,6 +127,7 @@ def _history(view: View, entries: list[Entry]) -> None:
         on_select=choose,
         selection_mode="single-row",
         selection_default=marked,
+        placeholder="",
         column_config={
             "started": st.column_config.DatetimeColumn("started", format="YYYY-MM-DD HH:mm"),
             "seconds": st.column_config.NumberColumn("seconds", format="%.1f"),
@@ -236,7 +238,7 @@ def _table(view: View, table: pd.DataFrame) -> None:
     """The numbers behind the picture: of tokens in their order, of heads the largest first."""
     if "pos" in table:
         shown = [*(["example"] if len(set(table["example"])) > 1 else []), "pos", "token", "value"]
-        st.dataframe(table[shown], hide_index=True, height=table_height(len(table)))
+        st.dataframe(table[shown], hide_index=True, height=table_height(len(table)), width="content")
         return
     rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
     heads = [Head(int(layer), int(index)) for layer, index in zip(rows["layer"], rows["head"], strict=True)]
