@@ -217,3 +217,13 @@ def test_no_address_makes_a_page_fail_start_load_or_write_anything(page, written
         assert not app.exception, (app.exception[0].value, history)
         assert not found, (found, history)
     assert not [*tmp_path.rglob("*")]
+
+
+def test_an_address_says_everything_of_its_view():
+    app = opened("attention", corrupted="yes", seed="3")
+    assert app.toggle(key="field:corrupted").value
+    app.query_params.clear()
+    app.query_params["seed"] = "4"
+    app.run()
+    assert not app.toggle(key="field:corrupted").value
+    assert app.number_input(key="field:seed").value == 4

@@ -88,7 +88,7 @@ def go(name: str, values: Mapping[str, Any]) -> None:
 
 def _address(name: str, values: Mapping[str, Any]) -> dict[str, str]:
     model = st.session_state[KEPT].get("model", settings().model)
-    return query(pages()[name].all_fields(), {"model": model, **values})
+    return {"model": model, **query(pages()[name].all_fields(), values)}  # never empty, as addresses from the menu are
 
 
 def model_field() -> Field:

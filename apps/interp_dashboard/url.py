@@ -136,10 +136,9 @@ class State:
         self.notices: list[str] = []
         kept = st.session_state.setdefault(KEPT, {})
         asked = st.query_params.to_dict()
-        if asked != st.session_state.get(WRITTEN):  # somebody opened an address or followed a link
+        if asked and asked != st.session_state.get(WRITTEN):  # somebody opened an address or followed a link: it says everything
             for field in self.fields.values():
-                if field.name in asked:
-                    kept[field.name] = self._read(field, asked[field.name])
+                kept[field.name] = self._read(field, asked[field.name]) if field.name in asked else field.default
 
     def __getitem__(self, name: str) -> Any:
         return st.session_state[KEPT].get(name, self.fields[name].default)
