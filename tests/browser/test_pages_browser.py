@@ -14,7 +14,7 @@ from interp.metrics import observe_attention
 from interp.records import RunRecord
 from interp.store import open_run, run_history, save_observation, save_scores
 from interp_dashboard.choosing import ROW
-from tests.browser.app import PATIENCE, App
+from tests.browser.app import PATIENCE, App, serving
 
 pytestmark = pytest.mark.browser
 
@@ -84,10 +84,18 @@ def test_a_click_anywhere_in_a_cell_chooses_its_head(app, head, across, down):
     app.page.get_by_role("heading", name=str(head), exact=True).wait_for(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize("model", ["long", "single"])
-def test_maps_of_other_shapes_are_clicked_as_well(serve, folders, new_page, model):
-    small = App(new_page(), serve(folders[model]).address)
-    shape, chosen = ((3, 5), Head(2, 4)) if model == "long" else ((1, 1), Head(0, 0))
+@pytest.fixture(scope="module")
+def single_server(tmp_path_factory, folders):
+    """A server with a model of one head."""
+    with serving(tmp_path_factory.mktemp("single"), folders["single"]) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "chosen"), [("small_server", (3, 5), Head(2, 4)), ("single_server", (1, 1), Head(0, 0))]
+)
+def test_maps_of_other_shapes_are_clicked_as_well(request, new_page, name, shape, chosen):
+    small = App(new_page(), request.getfixturevalue(name).address)
     for page in ("heads", "compare"):
         small.open(
             page, task="", text=TEXT, **({"task_b": "", "text_b": "the dog sat on the mat"} if page == "compare" else {})

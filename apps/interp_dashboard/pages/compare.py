@@ -234,7 +234,7 @@ def _runs(view: View) -> None:
         raise ValueError(f"These runs share no number: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
     if state["run_metric"] not in both:
         state.set(run_metric=both[0])
-    st.selectbox("Number", both, **state.bound("run_metric"))
+    st.selectbox("Number", both, width=560, **state.bound("run_metric"))
     metric = state["run_metric"] if b.metrics else None
     _show_difference(view, a.scores(metric), b.scores(metric), cli=_runs_cli(a, b, metric), python=_runs_python(a, b, metric))
 
