@@ -158,7 +158,7 @@ class State:
         try:
             return check(self[name]) if self[name] is not None else otherwise
         except (ValueError, LookupError) as error:
-            self.notices.append(f"{error} {otherwise} is shown.")
+            self.notices.append(f"{error} {f'{otherwise} is shown.' if otherwise is not None else ''}".strip())
             return otherwise
 
     def query(self, **changes: Any) -> dict[str, str]:

@@ -67,8 +67,8 @@ class AttentionMetric:
 
     @property
     def label(self) -> str:
-        """Name with the parameters it was asked for."""
-        inside = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        """Name with its parameters; those that are empty go without saying."""
+        inside = ", ".join(f"{name}={value}" for name, value in self.parameters.items() if value not in ((), None, ""))
         return f"{self.name}({inside})" if inside else self.name
 
 
