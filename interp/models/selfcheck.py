@@ -87,12 +87,12 @@ class _Run:
             return plain(self.inputs).logits
 
     def layers(self, *names: str) -> Iterator[list[Any]]:
-        """For each layer, the activations ``names`` in float32; zeros for the MLP of an attention-only model."""
+        """For each layer, the activations ``names`` in at least float32; zeros for the MLP of an attention-only model."""
         cache = self.bridged[1]
         for layer in range(self.facts.n_layers):
             before = cache[f"blocks.{layer}.hook_resid_pre"]
             without_mlp = {f"blocks.{layer}.hook_mlp_out": before * 0} if self.facts.d_mlp == 0 else {}
-            yield [{**cache, **without_mlp}[f"blocks.{layer}.{name}"].float() for name in names]
+            yield [_precise({**cache, **without_mlp}[f"blocks.{layer}.{name}"]) for name in names]
 
 
 def _measured(name: str, check: Callable[[_Run], tuple[float, float, str]], run: _Run) -> Check:
@@ -200,9 +200,15 @@ CHECKS: dict[str, Callable[[_Run], tuple[float, float, str]]] = {
 }
 
 
+def _precise(tensor: Any) -> Any:
+    import torch
+
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _gap(found: Any, wanted: Any) -> tuple[float, float, str]:
     """Largest absolute difference, the scale of what is compared (at least 1), and no note."""
-    return float((found.float() - wanted.float()).abs().max()), max(1.0, float(wanted.abs().max())), ""
+    return float((_precise(found) - _precise(wanted)).abs().max()), max(1.0, float(wanted.abs().max())), ""
 
 
 def _sample_text(run: _Run) -> tuple[str, list[int]]:
