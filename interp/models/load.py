@@ -1,4 +1,4 @@
-"""Loading a model by name: embedded, a local folder, or the Hugging Face Hub, in this order.
+"""Loading a model by name: embedded, a local folder, or the Hugging Face Hub, in this order (or planted, which is made at once).
 
 The plain Hugging Face module is loaded, in eval mode and without gradients; TransformerLens is imported only when a bridge is
 asked for. Code that comes with a model is never run. Everything that transformers would only warn about (missing or unused
@@ -33,7 +33,8 @@ def load_model(
     revision: str | None = None,
     offline: bool = False,
 ) -> Model:
-    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), or a Hub name.
+    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), a Hub name, or a
+    model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
     only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it cannot be had, ArtefactInvalid for NaN or
@@ -41,6 +42,10 @@ def load_model(
     encoder of text or image patches.
     """
     check_place(device, dtype)
+    if name.startswith("planted:"):
+        from interp.models.planted.model import plant_by_name
+
+        return plant_by_name(name, device=device, dtype=dtype).model
     folder = find_folder(name)
     if folder is not None and revision is not None:
         raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is the folder {folder}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from inspect import signature
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -20,6 +22,7 @@ from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.space import MASSIVE, Space
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
 
+PREFIX = "planted:"
 TOLERANCE = 1e-6
 SHORTEST, SMALLEST_NOISE = 14, 32
 
@@ -88,8 +91,7 @@ class Planted:
         """Prompts of one kind (``repeats``, ``ioi`` or ``needle``), all of one length. Raises LookupError for an unknown kind."""
         if kind not in PROMPTS:
             raise LookupError(f"No prompts are called {kind!r}. There are: {', '.join(PROMPTS)}.")
-        rng = Random(seed)
-        return [PROMPTS[kind](rng, self.vocabulary, self._blueprint.space.length) for _ in range(n_prompts)]
+        return list(islice(PROMPTS[kind](Random(seed), self.vocabulary, self._blueprint.space.length), n_prompts))
 
     def counterfactual(self, kind: str, n_prompts: int = 8, seed: int = 0) -> Counterfactual:
         """The exact effects on ``n_prompts`` prompts of one kind."""
@@ -141,6 +143,7 @@ def plant(
     noise_writes: float = 0.3,
     noise_everywhere: bool = False,
     dtype: str = "float32",
+    device: str = "cpu",
 ) -> Planted:
     """A transformer with ``roles`` planted among heads of random noise; the same arguments give the same weights.
 
@@ -150,14 +153,15 @@ def plant(
     ``noise_scores`` and write ``noise_writes`` times what a token's direction is long: where nobody reads, or ``noise_everywhere``
     (then the ground truth no longer holds exactly). Raises LookupError for unknown roles, ValueError for what does not fit.
     """
+    options = {name: value for name, value in locals().items() if name not in ("roles", "dtype", "device")}
     import torch
 
     from interp.models.wrap import wrap_model
 
-    vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     family = roles if isinstance(roles, str) else "custom"
     if isinstance(roles, str):
         roles = _known(roles, FAMILIES, "family of roles")
+    vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else _placed(roles, n_layers, n_heads, rng)
     _check(places, n_layers, n_heads)
     sizes = _sizes(vocabulary, length, n_layers, n_heads, n_kv_heads, d_head)
@@ -167,16 +171,40 @@ def plant(
     blueprint = Blueprint(recipes, space, sharpness, sizes, noise, _neuron_layer(places, rng))
     with torch.random.fork_rng(devices=[]):  # a Hugging Face module draws weights when it is made
         hf, axis = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
-    hf.to(getattr(torch, dtype))
-    model = wrap_model(hf, vocabulary.tokenizer(), name=f"planted:{family},seed={seed}")
-    massive = (
-        None
-        if blueprint.neuron is None
-        else {"layer": blueprint.neuron, "token": DELIMITER, "dimension": axis, "value": MASSIVE}
+    changed = (f"{name}={value}" for name, value in options.items() if value != _defaults()[name])
+    model = wrap_model(
+        hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=",".join([f"{PREFIX}{family}", *changed])
     )
-    settings = {"family": family, "seed": seed, "length": length, "sharpness": sharpness, "gain": gain}
-    settings |= asdict(sizes) | asdict(vocabulary) | {"noise": asdict(noise)}
-    return Planted(model, places, settings, massive, blueprint)
+    massive = None
+    if blueprint.neuron is not None:
+        massive = {"layer": blueprint.neuron, "token": DELIMITER, "dimension": axis, "value": MASSIVE}
+    return Planted(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
+
+
+def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> Planted:
+    """What ``planted:FAMILY`` or ``planted:FAMILY,seed=3,sharpness=6`` names, with options of ``plant``.
+
+    Raises LookupError for unknown families and options, ValueError for a value of another kind.
+    """
+    family, *options = name.removeprefix(PREFIX).split(",")
+    given = {key: _read(key, value) for key, _, value in (option.partition("=") for option in options)}
+    return plant(family, device=device, dtype=dtype, **given)
+
+
+def _defaults() -> dict[str, Any]:
+    """The options of ``plant`` that make a different model."""
+    options = {name: p.default for name, p in signature(plant).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return {name: value for name, value in options.items() if name not in ("dtype", "device")}
+
+
+def _read(option: str, value: str) -> Any:
+    default = _known(option, _defaults(), "option of a planted model")
+    if isinstance(default, bool):
+        return _known(value, {"True": True, "False": False}, f"value of {option}")
+    try:
+        return int(value) if default is None else type(default)(value)
+    except ValueError:
+        raise ValueError(f"{option}={value} is not a number that a planted model can take.") from None
 
 
 def _placed(names: Sequence[str], n_layers: int, n_heads: int, rng: np.random.Generator) -> dict[Head, str]:

@@ -17,7 +17,7 @@ from numpy import ndarray
 from interp.models.planted.space import MASSIVE, Space
 from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
-Vectors = Float[ndarray, "n size"]
+Vectors = Float[ndarray, "_ size"]
 LOCAL_WIDTH = 3
 
 
@@ -26,10 +26,10 @@ class Recipe:
     """A head: the score of query i and key j is ``sharpness * (sum_n (x_i . queries[n]) (x_j . keys[n]) + offsets.get(i - j, 0))``,
     and key j says ``sum_m (x_j . reads[m]) writes[m]``."""
 
-    queries: Vectors
-    keys: Vectors
-    reads: Vectors
-    writes: Vectors
+    queries: Float[ndarray, "n_scores size"]
+    keys: Float[ndarray, "n_scores size"]
+    reads: Float[ndarray, "n_values size"]
+    writes: Float[ndarray, "n_values size"]
     offsets: dict[int, float] = field(default_factory=dict)
 
 
