@@ -37,6 +37,7 @@ FONT = "Inter, Helvetica Neue, Segoe UI, DejaVu Sans, Arial, sans-serif"
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 LEFT, RIGHT, BOTTOM = 64, 104, 56
 LINE, TOP = 15, 48  # pixels of a caption line, and above the plot without any
+SHORT = 20  # letters of a part of a caption that stays in one line
 CHARACTER = 6.3  # mean width of a caption's character in pixels
 
 
@@ -57,8 +58,8 @@ def canvas(
 ) -> go.Figure:
     """An empty figure whose plotting area has this size in pixels, with a title and caption paragraphs above it."""
     width = plot_width + left + right
-    parts = [text.replace(" · ", "\u00a0· ") for text in caption if text]  # a line may end with a dot, not begin with one
-    lines = [line for text in parts for line in wrap(text, max(30, int((width - left - 12) / CHARACTER)))]
+    room = max(30, int((width - left - 12) / CHARACTER))
+    lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_joined(text), room)]
     top = TOP + LINE * len(lines)
     heading = {
         "text": f"<b>{safe(title)}</b>",
@@ -104,6 +105,12 @@ def canvas(
     figure.update_xaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
     figure.update_yaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
     return figure
+
+
+def _joined(caption: str) -> str:
+    """The caption with spaces that break no line inside short parts such as "8 tokens", and before the dots between parts."""
+    parts = caption.split(" · ")
+    return "\u00a0· ".join(part.replace(" ", "\u00a0") if len(part) <= SHORT else part for part in parts)
 
 
 def colour_bar(text: str) -> dict[str, Any]:
