@@ -102,13 +102,13 @@ def test_the_massive_activation_is_one_cell_and_the_hidden_sink_is_its_token(n_k
         sign, width = planted.massive, planted.model.facts.d_model
         tokens = torch.randint(7, len(planted.vocabulary), (2, 21), generator=torch.Generator().manual_seed(seed))
         tokens[:, 0] = 0
-        tokens[[0, 1], [5, 9]] = sign["token"]
+        tokens[[0, 1], [5, 9]] = sign.token
         kept = capture(planted.model, tokens, ["resid_post"])
         for layer in range(planted.model.facts.n_layers):
             x = kept[f"resid_post.{layer}"]
             cells = ((x.abs() > 100) & (x.abs() >= 1000 * x.abs().median())).nonzero().tolist()
-            assert cells == ([[0, 5, sign["dimension"]], [1, 9, sign["dimension"]]] if layer >= sign["layer"] else [])
-            assert all(x[tuple(cell)].item() == pytest.approx(sign["value"], rel=1e-5) for cell in cells)
+            assert cells == ([[0, 5, sign.dimension], [1, 9, sign.dimension]] if layer >= sign.layer else [])
+            assert all(x[tuple(cell)].item() == pytest.approx(sign.value, rel=1e-5) for cell in cells)
             assert x.shape[-1] == width
         flags = observe_attention(planted.model, tokens, ["column_sinks"])["column_sinks"]
         [head] = planted.heads("hidden_sink")

@@ -9,12 +9,12 @@ _HOMES = {
     "Layout": "interp.models.model",
     "Model": "interp.models.model",
     "ModelFacts": "interp.models.model",
-    "Planted": "interp.models.planted.model",
+    "Planted": "interp.models.planted.planting",
     "doctor": "interp.models.selfcheck",
     "embedded_names": "interp.models.embedded",
     "load_model": "interp.models.load",
     "load_toy": "interp.models.native",
-    "plant": "interp.models.planted.model",
+    "plant": "interp.models.planted.build",
     "wrap_model": "interp.models.wrap",
 }
 __all__ = list(_HOMES)

@@ -43,7 +43,7 @@ def load_model(
     """
     check_place(device, dtype)
     if name.startswith("planted:"):
-        from interp.models.planted.model import plant_by_name
+        from interp.models.planted.build import plant_by_name
 
         return plant_by_name(name, device=device, dtype=dtype).model
     folder = find_folder(name)

@@ -1,0 +1,132 @@
+"""A planted model with its ground truth: roles, structural edges, and exact effects under a counterfactual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from interp.heads import Head
+from interp.models.model import Model
+from interp.models.planted.blueprint import Blueprint
+from interp.models.planted.ground_truth import Edge, Trace, structural_edges, trace
+from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
+from interp.models.planted.vocabulary import Vocabulary
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
+
+    ``clean`` and ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone
+    (what is not there has no effect); ``ablations`` every planted head, zeroed at all positions.
+    """
+
+    prompts: tuple[PlantedPrompt, ...]
+    clean: float
+    corrupted: float
+    edges: dict[Edge, float]
+    ablations: dict[Head, float]
+
+    @property
+    def active_edges(self) -> list[Edge]:
+        """Edges whose effect is larger than 1e-6 logits."""
+        return [edge for edge, effect in self.edges.items() if abs(effect) > TOLERANCE]
+
+
+class Massive(NamedTuple):
+    """A massive activation: the MLP of ``layer`` writes ``value`` on one ``dimension`` of the residual stream of every ``token`` of this
+    id, where it stays."""
+
+    layer: int
+    token: int
+    dimension: int
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was made with, and its massive
+    activation, if it has one."""
+
+    model: Model
+    roles: dict[Head, str]
+    settings: dict[str, Any]
+    massive: Massive | None
+    _blueprint: Blueprint
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._blueprint.space.vocabulary
+
+    def heads(self, role: str) -> list[Head]:
+        """The heads with this role, in order. Raises LookupError for a role that is not planted."""
+        found = [head for head, name in self.roles.items() if name == role]
+        if not found:
+            raise LookupError(
+                f"No head of {self.model.facts.name} is {role!r}. There are: {', '.join(sorted(set(self.roles.values())))}."
+            )
+        return found
+
+    @cached_property
+    def structural_edges(self) -> list[Edge]:
+        """Edges (writer, reader) by which something that is read can reach the logits; see ``ground_truth.py``."""
+        return structural_edges(self._blueprint)
+
+    def trace(self, tokens: Sequence[Sequence[int]], **changes: Any) -> Trace:
+        """The exact pass over token ids [batch pos], changed as in ``ground_truth.trace``."""
+        return trace(self._blueprint, np.array(tokens), **changes)
+
+    def tasks(self) -> list[str]:
+        """Kinds of prompts that a planted head answers."""
+        return [kind for kind, roles in ANSWERED_BY.items() if roles & set(self.roles.values())]
+
+    def prompts(self, kind: str, n_prompts: int = 8, seed: int = 0) -> list[PlantedPrompt]:
+        """Prompts of one kind (``repeats``, ``ioi`` or ``needle``), all of one length. Raises LookupError for an unknown kind."""
+        if kind not in PROMPTS:
+            raise LookupError(f"No prompts are called {kind!r}. There are: {', '.join(PROMPTS)}.")
+        return list(islice(PROMPTS[kind](Random(seed), self.vocabulary, self._blueprint.space.length), n_prompts))
+
+    def counterfactual(self, kind: str, n_prompts: int = 8, seed: int = 0) -> Counterfactual:
+        """The exact effects on ``n_prompts`` prompts of one kind."""
+        prompts = self.prompts(kind, n_prompts, seed)
+        clean = [p.clean for p in prompts]
+        other = self.trace([p.corrupted for p in prompts])
+        before = _logit_diff(self.trace(clean), prompts)
+        edges = {e: _logit_diff(self.trace(clean, edges=[e], corrupted=other), prompts) - before for e in self.structural_edges}
+        ablations = {head: _logit_diff(self.trace(clean, without=[head]), prompts) - before for head in self.roles}
+        return Counterfactual(tuple(prompts), before, _logit_diff(other, prompts), edges, ablations)
+
+    def manifest(self) -> dict[str, Any]:
+        """All of it as JSON: settings, roles, edges, and the counterfactual of every task on 8 prompts."""
+        found = {kind: self.counterfactual(kind) for kind in self.tasks()}
+        return {
+            **self.settings,
+            "weights": self.model.facts.weights,
+            "roles": {str(head): role for head, role in self.roles.items()},
+            "massive": self.massive and self.massive._asdict(),
+            "structural_edges": [list(edge) for edge in self.structural_edges],
+            "counterfactuals": {
+                kind: {
+                    "clean": c.clean,
+                    "corrupted": c.corrupted,
+                    "tolerance": TOLERANCE,
+                    "active_edges": [list(edge) for edge in c.active_edges],
+                    "effects": {f"{writer}->{reader}": effect for (writer, reader), effect in c.edges.items()},
+                    "ablations": {str(head): effect for head, effect in c.ablations.items()},
+                }
+                for kind, c in found.items()
+            },
+        }
+
+
+def _logit_diff(found: Trace, prompts: Sequence[PlantedPrompt]) -> float:
+    last = found.logits[:, -1]
+    return float(np.mean([row[p.answers[0]] - row[p.distractors[0]] for row, p in zip(last, prompts, strict=True)]))
