@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
+from typing import Any
+from urllib.error import URLError
 from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.request import urlopen
 
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 PATIENCE = 60_000
 """Milliseconds until something that was asked for must be there, also on a machine that is busy."""
 
@@ -45,7 +66,7 @@ class Server:
 class App:
     """A page of the browser that shows the dashboard of a server."""
 
-    page: object
+    page: Any
     address: str
 
     def open(self, name: str = "", **query: str) -> None:
@@ -83,3 +104,52 @@ class App:
     def said(self, test_id: str) -> list[str]:
         """The texts of all elements of a kind of Streamlit's."""
         return self.page.get_by_test_id(test_id).all_inner_texts()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, or the one that the environment variable CHROMIUM names."""
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or which("chromium") or "/usr/bin/chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serving(folder: Path, model: str | Path = "interp-mini") -> Iterator[Server]:
+    """A server as ``interp dashboard`` starts it, on a free port, which has answered."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["dashboard", "--no-browser", "--port", port, "--runs", folder / "runs", "--model", model]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "apps")])
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "interp", *map(str, words)],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    server = Server(f"http://127.0.0.1:{port}", process.pid, folder)
+    try:
+        _wait(server, process)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait(server: Server, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert process.poll() is None, (server.folder / "log").read_text()
+        try:
+            with urlopen(f"{server.address}/_stcore/health", timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError((server.folder / "log").read_text())

@@ -3,30 +3,13 @@
 A page that logs an error, throws, opens a dialog, cannot load something or asks anything of another machine fails its test.
 """
 
-import os
-import socket
-import subprocess
-import sys
-import time
-from shutil import which
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import pytest
 
-from tests.browser.app import App, Server
-from tests.dashboard_apps import ROOT, save_small
+from tests.browser.app import App, chromium, serving
+from tests.dashboard_apps import save_small
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """On an address below the root Streamlit's own script asks for these beside the page first, where they are not, and then at the root."""
 LONG = 4096
@@ -35,13 +18,8 @@ LONG = 4096
 
 @pytest.fixture(scope="session")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or which("chromium") or "/usr/bin/chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -96,47 +74,17 @@ def page(new_page):
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory):
-    """Starts ``interp dashboard`` as a user does, with a folder of its own for runs; it is stopped at the end."""
-    started = []
-
-    def start(model="interp-mini"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        folder = tmp_path_factory.mktemp("server")
-        words = ["dashboard", "--no-browser", "--port", port, "--runs", folder / "runs", "--model", model]
-        path = os.pathsep.join([str(ROOT), str(ROOT / "apps")])
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "interp", *map(str, words)],
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-        started.append(process)
-        server = Server(f"http://127.0.0.1:{port}", process.pid, folder)
-        _wait(server, process)
-        return server
-
-    yield start
-    for process in started:
-        process.terminate()
-    for process in started:
-        process.wait(20)
-
-
-@pytest.fixture(scope="session")
-def server(serve):
+def server(tmp_path_factory):
     """A server with the embedded model."""
-    return serve()
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def small_server(serve, folders):
+def small_server(tmp_path_factory, folders):
     """A server with the model ``long``."""
-    return serve(folders["long"])
+    with serving(tmp_path_factory.mktemp("server"), folders["long"]) as server:
+        yield server
 
 
 @pytest.fixture
@@ -151,15 +99,3 @@ def folders(tmp_path_factory):
     has one head."""
     folder = tmp_path_factory.mktemp("models")
     return {"long": save_small(folder / "long", 3, 5, LONG), "single": save_small(folder / "single", 1, 1)}
-
-
-def _wait(server, process):
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert process.poll() is None, (server.folder / "log").read_text()
-        try:
-            with urlopen(f"{server.address}/_stcore/health", timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError((server.folder / "log").read_text())
