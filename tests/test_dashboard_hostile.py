@@ -145,7 +145,7 @@ def escaped(text):
 PAGES = {
     "attention": [{}, {"head": "L2H4", "moved": "yes", "gamma": "0.5", "window": "3,20,0,9"}],
     "heads": [{"head": "L1H1"}],
-    "ablate": [{"do": "by-hand", "off": "", "how": "zero"}],
+    "ablate": [{"do": "by-hand", "off": "L0H0,L2H4", "how": how} for how in ("zero", "uniform")],
     "compare": [{"task_b": "", "text_b": BETWEEN.join(reversed(WORDS)), "head": "L1H2"}],
 }
 

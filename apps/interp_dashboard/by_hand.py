@@ -77,12 +77,15 @@ def _compared(
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _continuation(model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> Continuation:
+    from interp import interventions
     from interp.metrics import continue_prompt
     from interp.metrics.ablation import build_variants
 
     with holder().using(model) as loaded:
-        change = ()
-        if off:
+        change: Any = ()
+        if off and how != "mean":  # needs no prompts, which a task could not write in the tokens of every model
+            change = (getattr(interventions, how)(off),)
+        elif off:
             means = Sweep(task=prompt.task or MEAN_OF, n_prompts=N_MEANS, seed=prompt.seed).question(loaded)
             (change,) = build_variants(loaded, means, how, "all", [off], prompt.seed)
         return continue_prompt(loaded, prompt.tokens(loaded), n_tokens=n_tokens, intervene=change)
@@ -144,14 +147,15 @@ def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_token
     made = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
     if off:
         task = f"interp.make_task({prompt.task or MEAN_OF!r}, model, n_prompts={N_MEANS}, seed={prompt.seed})"
+        change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(off)], {prompt.seed})"
         made += (
             f"off = [Head.parse(label) for label in {' '.join(map(str, off))!r}.split()]\n"
-            f"(change,) = build_variants(model, {task}, {how!r}, 'all', [tuple(off)], {prompt.seed})\n"
+            f"{change if how == 'mean' else f'change = [interventions.{how}(off)]'}\n"
             f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
             f"print(compare_next(model, before, after, k={TOP}))\n"
         )
     names = (
-        "from interp import Head\nfrom interp.metrics import compare_next, continue_prompt\n"
+        "from interp import Head, interventions\nfrom interp.metrics import compare_next, continue_prompt\n"
         "from interp.metrics.ablation import build_variants\n"
     )
     return prompts.python_of(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made
