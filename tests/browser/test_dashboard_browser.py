@@ -142,6 +142,23 @@ def test_an_address_that_is_passed_on_shows_the_same(app, new_page, server):
     assert caption(app).split("digest")[1] != first.split("digest")[1], "of the prompt that is not corrupted"
 
 
+def test_two_people_who_click_at_once_see_their_own_heads_and_prompts(new_page, server):
+    apps = [App(new_page(), server.address) for _ in range(2)]
+    texts = [TEXT, "When Mary and John went to the store, John gave a drink to"]
+    for app, text in zip(apps, texts, strict=True):
+        app.open("", task="", text=text, head="L0H0")
+    said = [caption(app) for app in apps]
+    sizes = [picture(4, 4, int(re.search(r"· (\d+) tokens", one)[1])) for one in said]
+    assert said[0] != said[1]
+    for i in range(8):
+        heads = Head(i % 4, i // 2 % 4), Head(3 - i % 4, (i + 1) % 4)
+        for app, head, geometry in zip(apps, heads, sizes, strict=True):
+            click_head(app, head, geometry)  # the second clicks while the first is still answered
+        for app, head, text, own in zip(apps, heads, texts, said, strict=True):
+            drawn(app, head)
+            assert app.query["text"] == text and caption(app) == own
+
+
 @pytest.fixture
 def downloads(app):
     """Takes the files that a page's Download gives, by their endings."""
