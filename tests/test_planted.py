@@ -97,7 +97,7 @@ def test_uniform_and_local_heads_spread_their_attention_as_they_say(n_kv_heads):
 
 @HOSTS
 def test_the_massive_activation_is_one_cell_and_the_hidden_sink_is_its_token(n_kv_heads):
-    for seed in SEEDS[:5]:
+    for seed in SEEDS[:2]:
         planted = small("sinks", seed, n_kv_heads)
         sign, width = planted.massive, planted.model.facts.d_model
         tokens = torch.randint(7, len(planted.vocabulary), (2, 21), generator=torch.Generator().manual_seed(seed))
@@ -209,20 +209,6 @@ def test_all_structural_edges_together_carry_the_whole_difference(family, kind):
     assert not np.allclose(planted.trace([p.clean for p in prompts]).logits, other.logits, atol=1e-2)
 
 
-@HOSTS
-@pytest.mark.parametrize(("family", "kind"), ANSWERS)
-def test_every_road_of_the_engine_gives_the_exact_effects(family, kind, n_kv_heads):
-    planted = small(family, 7, n_kv_heads)
-    task, exact = task_of(planted, kind), planted.counterfactual(kind, 4)
-    logits = run(planted.model, list(task)).logits
-    want = planted.trace([e.clean for e in task]).logits
-    assert np.allclose(logits.numpy(), want, atol=1e-4)
-    zeroed = ablate_heads(planted.model, task, method="zero")
-    assert zeroed.road == "restart" and len(zeroed.variants) == 20
-    for (head,), effect in zip(zeroed.variants, zeroed.effects.mean(1), strict=True):
-        assert effect == pytest.approx(exact.ablations.get(head, 0), abs=1e-4), (str(head), planted.roles.get(head))
-
-
 def test_gradients_see_what_is_written_to_the_logits_and_not_what_goes_through_saturated_attention():
     planted = small("mini_ioi", 8)
     found = ablate_heads(planted.model, task_of(planted, "ioi"), method="attribution", ablation="zero")
@@ -283,11 +269,20 @@ def test_in_double_precision_the_model_is_its_trace_to_rounding():
 
 @HOSTS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_a_sound_model(family, n_kv_heads):
+@pytest.mark.filterwarnings("ignore:.*slower hooked road")  # logits that cancel leave the proof of the faster one no scale
+def test_every_family_is_a_sound_model_on_which_every_road_gives_the_exact_effects(family, n_kv_heads):
     planted = small(family, 11, n_kv_heads, sharpness=6.0)
     assert [check.name for check in doctor(planted.model) if not check.passed] == []
     assert sorted(planted.roles.values()) == sorted(FAMILIES[family])
     assert planted.model.facts.n_kv_heads == (n_kv_heads or 4)
+    for kind in planted.tasks():
+        task, exact = task_of(planted, kind), planted.counterfactual(kind, 4)
+        want = planted.trace([e.clean for e in task]).logits
+        assert np.allclose(run(planted.model, list(task)).logits.numpy(), want, atol=2e-5)
+        zeroed = ablate_heads(planted.model, task, method="zero")
+        assert len(zeroed.variants) == 20 and (zeroed.road == "restart" or family == "cancelling")
+        for (head,), effect in zip(zeroed.variants, zeroed.effects.mean(1), strict=True):
+            assert effect == pytest.approx(exact.ablations.get(head, 0), abs=2e-5), (str(head), planted.roles.get(head))
 
 
 def test_hard_attention_is_sound_in_double_precision():
@@ -376,6 +371,9 @@ def test_the_manifest_is_json_and_says_it_all():
         (ValueError, "n_heads=4 times d_head=40 is the width of a GPT-2, and 172 are needed", "repeats", {"d_head": 40}),
         (ValueError, "d_head=43 is too small: heads that share a key need 44", "repeats", {"d_head": 43}),
         (ValueError, "d_head=40 is too small: heads that share a key need 24", "repeats", {"d_head": 40, "n_kv_heads": 2}),
+        (ValueError, "n_layers=0", "repeats", {"n_layers": 0}),
+        (ValueError, "sharpness=0", "repeats", {"sharpness": 0.0}),
+        (ValueError, "dtype='half' is not one of", "repeats", {"dtype": "half"}),
         (ValueError, "3 names and 10 fillers", "repeats", {"n_names": 3}),
     ],
 )

@@ -116,15 +116,15 @@ def _score_terms(recipe: Recipe, space: Space, wheel: Wheel | None) -> tuple[nda
 
 def _shared(parts: Sequence[ndarray], free: ndarray, blueprint: Blueprint) -> tuple[ndarray, list[ndarray]]:
     """The different vectors of all parts, and for each part the columns that its own vectors get."""
-    size, d_head = blueprint.space.size, blueprint.sizes.d_head
-    vectors, index = np.unique(np.concatenate([np.zeros((0, size)), *parts]), axis=0, return_inverse=True)
+    vectors = {row.tobytes(): row for part in parts for row in part}
     if len(vectors) > len(free):
         raise ValueError(
-            f"d_head={d_head} is too small: heads that share a key need {len(vectors)} columns beside their positions, and it has "
-            f"{len(free)}. Take a larger d_head, or fewer tokens or a smaller length."
+            f"d_head={blueprint.sizes.d_head} is too small: heads that share a key need {len(vectors)} columns beside their positions, "
+            f"and it has {len(free)}. Take a larger d_head, or fewer tokens or a smaller length."
         )
-    ends = np.cumsum([len(part) for part in parts], dtype=int)
-    return vectors, [free[part] for part in np.split(index.reshape(-1), ends[:-1])]
+    place = dict(zip(vectors, free, strict=False))
+    different = np.array([*vectors.values()]).reshape(-1, blueprint.space.size)
+    return different, [np.array([place[row.tobytes()] for row in part], dtype=int) for part in parts]
 
 
 def _unseeing(blueprint: Blueprint, rng: Generator) -> Columns:
