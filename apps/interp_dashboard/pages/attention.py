@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.figures import pattern_tile, style, tile_data, view_assets, view_data
+from interp.figures import pattern_tile, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.badges import badges
@@ -44,7 +44,9 @@ def render(view: View) -> None:
             value = reading.badge(badge, chosen)
             if value is not None:
                 strong = badge.strong is not None and value >= badge.strong
-                st.badge(f"{badge.label} {style.number(value)}", color="blue" if strong else "gray", help=badge.about)
+                st.badge(
+                    f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", color="blue" if strong else "gray", help=badge.about
+                )
         if reading.facts.group_size > 1:
             shared = f"shares keys and values with {reading.facts.group_size - 1} other heads of its layer"
             st.badge(f"KV group {reading.facts.kv_head(chosen)}", color="gray", help=shared)
