@@ -13,7 +13,7 @@ from PIL import Image
 
 from interp.figures import atlas
 from interp.heads import Head
-from interp_dashboard.url import text
+from interp_dashboard import url
 from tests.browser.app import PATIENCE, App
 from tests.browser.conftest import LONG
 from tests.dashboard_apps import MINI
@@ -241,7 +241,7 @@ def test_a_long_text_is_seen_as_a_whole_and_weight_by_weight(small, small_server
     caption(small)
     small_server.forget_peak()
     before = small_server.resident
-    small.open("", task="", text=text("text").write(long_text()), window="3000,3020,1000,1030", head="L1H3")
+    small.open("", task="", text=url.text("text").write(long_text()), window="3000,3020,1000,1030", head="L1H3")
     drawn(small, Head(1, 3))
     assert f"· {LONG} tokens ·" in caption(small).replace(",", "")
     view = small.page.locator(".attention-view")
