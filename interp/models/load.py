@@ -24,6 +24,8 @@ from interp.models.memory import ITEM_BYTES, available_memory, check_budget, loa
 if TYPE_CHECKING:
     from interp.models.model import Model
 
+PLANTED = "planted:"
+
 
 def load_model(
     name: str = "interp-mini",
@@ -42,7 +44,7 @@ def load_model(
     encoder of text or image patches.
     """
     check_place(device, dtype)
-    if name.startswith("planted:"):
+    if name.startswith(PLANTED):
         from interp.models.planted.build import plant_by_name
 
         return plant_by_name(name, device=device, dtype=dtype).model

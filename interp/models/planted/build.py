@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.heads import Head
+from interp.models.load import PLANTED, check_place
 from interp.models.planted.blueprint import Blueprint, Noise, Sizes
 from interp.models.planted.hosts import gpt2, llama
 from interp.models.planted.places import check_places, known, neuron_layer, random_places
@@ -19,7 +20,6 @@ from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.space import MASSIVE, Space
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
 
-PREFIX = "planted:"
 SHORTEST, SMALLEST_NOISE = 14, 32
 
 
@@ -53,7 +53,6 @@ def plant(
     options = {name: value for name, value in locals().items() if name not in ("roles", "dtype", "device")}
     import torch
 
-    from interp.models.load import check_place
     from interp.models.wrap import wrap_model
 
     check_place(device, dtype)
@@ -72,7 +71,7 @@ def plant(
     with torch.random.fork_rng(devices=[]):  # a Hugging Face module draws weights when it is made
         built: tuple[Any, int] = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
     hf, axis = built
-    name = ",".join([PREFIX + family, *(f"{key}={value}" for key, value in options.items() if value != _defaults()[key])])
+    name = ",".join([PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _defaults()[key])])
     model = wrap_model(hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=name)
     massive = None if blueprint.neuron is None else Massive(blueprint.neuron, DELIMITER, axis, MASSIVE)
     return Planted(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
@@ -83,7 +82,7 @@ def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> 
 
     Raises LookupError for unknown families and options, ValueError for a value of another kind.
     """
-    family, *options = name.removeprefix(PREFIX).split(",")
+    family, *options = name.removeprefix(PLANTED).split(",")
     given = {key: _read(key, value) for key, _, value in (option.partition("=") for option in options)}
     return plant(family, device=device, dtype=dtype, **given)
 

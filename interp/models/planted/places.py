@@ -51,8 +51,8 @@ def neuron_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | 
     return int(rng.integers(min(sinks))) if sinks else None
 
 
-def known(name: str, known: Mapping[str, Any], kind: str) -> Any:
-    """The entry of ``known``. Raises LookupError, listing them, for a name that is not among them."""
-    if name not in known:
-        raise LookupError(f"No {kind} is called {name!r}. There are: {', '.join(known)}.")
-    return known[name]
+def known(name: str, entries: Mapping[str, Any], kind: str) -> Any:
+    """The entry of this name. Raises LookupError, listing them, for a name that is not among them."""
+    if name not in entries:
+        raise LookupError(f"No {kind} is called {name!r}. There are: {', '.join(entries)}.")
+    return entries[name]
