@@ -24,9 +24,12 @@ PATTERNS = {
 }
 READINGS = ["prev_token_score", "induction_score", "duplicate_token_score", "sink_share:sinks=1:from_row=1"]
 ANSWERS = [
-    ("repeats", "repeats"), ("mini_ioi", "ioi"), ("backup", "ioi"), ("double_s_inhibition", "ioi"), ("needle", "needle"),
-    ("two_tasks", "repeats"), ("two_tasks", "needle"), ("half_gains", "repeats"),
-]  # fmt: skip
+    ("repeats", "repeats"),
+    ("backup", "ioi"),
+    ("double_s_inhibition", "ioi"),
+    ("needle", "needle"),
+    ("two_tasks", "needle"),
+]
 
 
 def small(roles, seed, n_kv_heads=None, **options):
@@ -65,7 +68,7 @@ def test_planted_heads_look_where_their_closed_forms_say_and_score_highest(n_kv_
         "duplicate_token_score": lambda i: 1 / (1 + half + (i - 1) * e),
         "induction_score": lambda i: 1 / (1 + half + (i - 1) * e),
     }
-    for seed in SEEDS if sharpness != 8 else SEEDS[:3]:
+    for seed in SEEDS if sharpness == 30 else SEEDS[:7]:
         planted = small("repeats", seed, n_kv_heads, sharpness=sharpness)
         found = observe_attention(planted.model, tokens_of(planted, "repeats", seed=seed), READINGS)
         for metric, names in PATTERNS.items():
