@@ -136,7 +136,8 @@ class State:
         self.notices: list[str] = []
         kept = st.session_state.setdefault(KEPT, {})
         asked = st.query_params.to_dict()
-        if asked and asked != st.session_state.get(WRITTEN):  # somebody opened an address or followed a link: it says everything
+        # Somebody opened an address or followed a link, and it says everything; only those of the menu are empty.
+        if asked and asked != st.session_state.get(WRITTEN):
             for field in self.fields.values():
                 kept[field.name] = self._read(field, asked[field.name]) if field.name in asked else field.default
 
