@@ -23,6 +23,7 @@ from interp_dashboard.holder import holder
 from interp_dashboard.measured import measure
 from interp_dashboard.readings import Prompt, readings
 from interp_dashboard.settings import VARIABLE, settings
+from interp_dashboard.wording import plain
 from tests.dashboard_apps import MINI, blank, save_small, seen, visit, weights_seen
 
 TEXTS = [
@@ -125,7 +126,7 @@ class Session:
         assert not app.exception and not app.error, self.history
         assert [f"Head {self.head} does not exist" in said.value for said in app.warning] == [True] * (not there), self.history
         assert app.selectbox(key="field:model").value == self.model, self.history
-        assert any(said.value.startswith(f"{self.model} · {len(tokens)} tokens · digest ") for said in app.caption), (
+        assert any(said.value.startswith(f"{plain(self.model)} · {len(tokens)} tokens · digest ") for said in app.caption), (
             self.history
         )
         head = Head(*data["head"])

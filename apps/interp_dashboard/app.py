@@ -25,9 +25,10 @@ def main() -> None:
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
     st.html(f"<style>{LOOK}</style>")
     found = pages()
+    first = "runs" if settings().run else next(iter(found))
     places = {
-        name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name, default=place == 0)
-        for place, (name, page) in enumerate(found.items())
+        name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name, default=name == first)
+        for name, page in found.items()
     }
     st.session_state[PLACES] = places
     st.navigation(list(places.values())).run()

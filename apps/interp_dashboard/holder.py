@@ -56,11 +56,13 @@ class Holder:
         from interp.models import load_model
 
         with self._lock:
-            if self._name != name or self._model is None:
+            if self._model is None or self._name != name:
                 self._release()
                 about = settings()
-                self._model = load_model(name, device=about.device, dtype=about.dtype, offline=about.offline)
-                self._name, self._facts[name] = name, self._model.facts
+                model = load_model(name, device=about.device, dtype=about.dtype, offline=about.offline)
+                self._model, self._name, self._facts[name] = model, name, model.facts
+                del model  # nobody but the holder keeps it
+            assert self._model is not None
             yield self._model
 
     def _release(self) -> None:

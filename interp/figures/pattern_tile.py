@@ -60,7 +60,9 @@ def pattern_tile(
         zmax=style.largest(shown),
         colorscale=style.scale(style.SEQUENTIAL),
         colorbar=style.colour_bar("weight"),
-        hovertext=[[_said(words, query, key, float(shown[i, j])) for j, key in enumerate(keys)] for i, query in enumerate(queries)],
+        hovertext=[
+            [_said(words, query, key, float(shown[i, j])) for j, key in enumerate(keys)] for i, query in enumerate(queries)
+        ],
         hoverinfo="text",
         xgap=1 if cell > 8 else 0,
         ygap=1 if cell > 8 else 0,

@@ -45,6 +45,8 @@ def load_model(
     """
     check_place(device, dtype)
     if name.startswith(PLANTED):
+        if revision is not None:
+            raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is made here.")
         from interp.models.planted.build import plant_by_name
 
         return plant_by_name(name, device=device, dtype=dtype).model

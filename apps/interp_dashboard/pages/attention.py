@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.components import v2 as components
 
 from interp.figures import pattern_tile, tile_data, view_assets, view_data
 from interp.heads import Head
@@ -25,7 +26,7 @@ EXACT = 256
 """Queries or keys of a tile that is drawn weight by weight; a longer text is shown in so many bins, and a window of it exactly."""
 
 SCRIPT, LOOK = view_assets()
-viewer = st.components.v2.component("interp.attention_view", js=SCRIPT, css=LOOK)
+viewer = components.component("interp.attention_view", js=SCRIPT, css=LOOK)
 
 
 def fields() -> tuple[Field, ...]:
@@ -154,7 +155,7 @@ def _table(reading: Reading, chosen: Head, window: tuple[int, int, int, int]) ->
     query, key = query + window[0], key + window[2]
     seen = key <= query if reading.facts.causal else np.ones(len(key), bool)
     columns = {"query": query, "query_token": words[query], "key": key, "key_token": words[key], "weight": tile.ravel()}
-    return pd.DataFrame(columns)[seen]
+    return pd.DataFrame(columns).loc[seen]
 
 
 PAGE = Page(

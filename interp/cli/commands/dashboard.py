@@ -61,32 +61,27 @@ def dashboard(
     """
     if find_spec("streamlit") is None or find_spec("interp_dashboard") is None:
         raise UsageError("The dashboard is not installed: pip install 'interp-workbench[app]'.")
-    from interp.models.load import find_folder
+    from interp.models.load import PLANTED, find_folder
 
-    find_folder(model)
+    if not model.startswith(PLANTED):
+        find_folder(model)
     if run is not None:
         from interp.store import open_run
 
         runs = open_run(run).path.resolve().parent
-    _serve(
-        _settings(
-            model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=run.resolve().name if run else ""
-        ),
-        [*SAFE, *LOOKS, ("server.port", str(port)), ("server.headless", "true" if no_browser else "false")],
-    )
+    from interp_dashboard.settings import Settings
 
-
-def _settings(**asked: str | bool) -> dict[str, str]:
-    import interp_dashboard.settings
-
-    return interp_dashboard.settings.Settings(**asked).to_environment()
+    opened = run.resolve().name if run else ""
+    asked = Settings(model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=opened)
+    place = [("server.port", str(port)), ("server.headless", "true" if no_browser else "false")]
+    _serve(asked.to_environment(), [*SAFE, *LOOKS, *place])
 
 
 def _serve(settings: dict[str, str], options: list[tuple[str, str]]) -> None:
     """Becomes the server."""
     import interp_dashboard
 
-    script = Path(interp_dashboard.__file__).parent / "server" / "script.py"
+    script = Path(str(interp_dashboard.__file__)).parent / "server" / "script.py"
     flags = [f"--{name}={value}" for name, value in options]
     os.environ.update(settings)
     os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *flags])  # noqa: S606
