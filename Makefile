@@ -19,12 +19,13 @@ dashboard: $(VENV)/.package
 	$(PIP) -e '.[app]'
 	$(BIN)/interp dashboard
 
-# The pictures in the README: one of the demo's run, and one of attention.
-picture: demo
+# The pictures in the README and in docs/.
+picture: demo $(VENV)/.tools
 	mkdir -p docs/images
 	cp runs/demo-ioi/ranking.png docs/images/ioi-heads.png
 	$(BIN)/interp attention --model interp-mini --task induction --metrics induction_score --out runs/demo-induction
 	$(BIN)/interp show runs/demo-induction --draw layers --figure docs/images/induction-heads.png
+	$(BIN)/python docs/take_pictures.py
 
 test: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
