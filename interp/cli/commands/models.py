@@ -11,6 +11,7 @@ from interp.cli.terminal import Terminal
 def models(terminal: Terminal) -> None:
     """List the models that ship with the project; a local folder or a Hub name can be given as well."""
     from interp.models.embedded import embedded_folder, embedded_names
+    from interp.models.planted import FAMILIES
 
     rows = []
     for name in embedded_names():
@@ -34,4 +35,7 @@ def models(terminal: Terminal) -> None:
     ]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
     terminal.line("Any --model may also be a folder in Hugging Face form, or a Hub name such as openai-community/gpt2.")
-    terminal.emit({"models": rows, "default": DEFAULT_MODEL})
+    terminal.line(
+        f"Models whose heads are known, made by hand: planted:{' planted:'.join(FAMILIES)}; options as in planted:mini_ioi,seed=3."
+    )
+    terminal.emit({"models": rows, "default": DEFAULT_MODEL, "planted": [*FAMILIES]})
