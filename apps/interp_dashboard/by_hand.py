@@ -52,7 +52,7 @@ def switch_off(view: View) -> None:
     way.selectbox("How", list(WAYS), format_func=lambda name: f"{name}: {WAYS[name]}", **state.bound("how"))
     length.number_input("Tokens to write", 1, MOST_TOKENS, **state.bound("tokens"))
     off, how = tuple(state["off"]), state["how"]
-    with st.spinner(f"{view.model} writes …", show_time=True):
+    with st.spinner(f"{plain(view.model)} writes …", show_time=True):
         table, text, before, after = _compared(view.model, facts.weights, prompt, off, how, state["tokens"])
     _texts(text, before, after, off)
     if not off:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from html import unescape
 from io import BytesIO
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
+LOCK = Lock()  # matplotlib's settings are shared by all threads
 RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}
 
 
@@ -37,7 +39,7 @@ def draw(figure: go.Figure, kind: str) -> bytes:
         raise ValueError(
             f"PNG and SVG can hold {', '.join(known)} traces, not {', '.join(unknown)}: save this figure as .html."
         )
-    with mpl.rc_context(RC):
+    with LOCK, mpl.rc_context(RC):
         page, axes = _page(figure)
         for order, trace in enumerate(traces):
             known[trace.type](page, axes, trace, order + 2)
