@@ -25,13 +25,10 @@ def main() -> None:
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
     st.html(f"<style>{LOOK}</style>")
     found = pages()
-    first = "runs" if settings().run else next(iter(found))
-    places = {
-        name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name, default=name == first)
-        for name, page in found.items()
-    }
+    places = {name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name) for name, page in found.items()}
+    start = st.Page(_start, title="interp", default=True, visibility="hidden")  # Streamlit serves this one at / alone
     st.session_state[PLACES] = places
-    st.navigation(list(places.values())).run()
+    st.navigation([start, *places.values()]).run()
 
 
 def show(name: str) -> None:
@@ -52,6 +49,13 @@ def show(name: str) -> None:
     for notice in state.notices:
         notices.warning(_plain(notice), icon=":material/info:")
     state.publish()
+
+
+def _start() -> None:
+    """Goes on to the page that is shown first, with whatever the address says."""
+    places = st.session_state[PLACES]
+    first = places["runs"] if settings().run else next(iter(places.values()))
+    st.switch_page(first, query_params=st.query_params.to_dict())
 
 
 @st.cache_resource(show_spinner=False)

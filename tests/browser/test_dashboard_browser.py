@@ -20,7 +20,7 @@ from tests.dashboard_apps import MINI
 
 pytestmark = pytest.mark.browser
 
-PAGES = {"": "Attention", "heads": "Heads", "ablate": "Ablate", "compare": "Compare", "runs": "Runs"}
+PAGES = {"": "Attention", "attention": "Attention", "heads": "Heads", "ablate": "Ablate", "compare": "Compare", "runs": "Runs"}
 PAPER = {"light": "rgb(255, 255, 255)", "dark": "rgb(14, 17, 23)"}
 TEXT = "The dog ran to the old house because the dog was hungry."
 TILE_BYTES = 4 * LONG**2
@@ -70,6 +70,14 @@ def click_head(app, head, geometry):
     x0, y0, x1, y1 = geometry.box(head)
     share = image.bounding_box()["width"] / geometry.width
     app.page.locator(".attention-view .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
+
+
+def test_the_root_goes_on_to_the_first_page_with_all_that_its_address_says(page, server):
+    app = App(page, server.address)
+    app.open("", head="L2H1", text=TEXT, task="")
+    drawn(app, Head(2, 1))
+    assert urlsplit(page.url).path == "/attention"
+    assert app.query == {"head": "L2H1", "text": TEXT, "task": ""}
 
 
 @pytest.mark.parametrize("scheme", PAPER)
