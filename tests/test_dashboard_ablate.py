@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -92,9 +93,11 @@ def test_start_cancel_and_resume_from_the_page(root):
     (job,) = jobs.jobs(root)
     assert "Cancel" in labels(app) and "Start" not in labels(app)
     wait(lambda: jobs.status(job).done > 0)
+    os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
     again = opened(n="400")  # another tab, later
     assert "Cancel" in labels(again)
     button(again, "Cancel").click().run()
+    os.kill(job.pid, signal.SIGCONT)
     wait(lambda: not jobs.status(jobs.find(root, job.name)).active)
     kept = jobs.status(jobs.find(root, job.name))
     assert kept.state == "cancelled"

@@ -96,12 +96,14 @@ def test_a_cancelled_job_is_resumed_to_the_same_bytes(tmp_path):
     planned = plan(LONG, tmp_path / "stopped")
     job = jobs.start(planned)
     seen = wait(job, lambda s: s.done >= 3)
+    os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
     assert seen[0].state == "loading" and seen[-1].state == "running" and seen[-1].total == planned.total
     with pytest.raises(ValueError, match="wait for it or cancel it"):
         jobs.resume(job)
     del job
     (job,) = jobs.jobs(tmp_path / "stopped")  # what a server that knows nothing of it finds
     jobs.cancel(job)
+    os.kill(job.pid, signal.SIGCONT)
     last = wait(job, ended)[-1]
     assert last.state == "cancelled" and 3 <= last.done < planned.total and planned.run() is None
     again = jobs.resume(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -13,6 +14,9 @@ from interp_dashboard.holder import holder
 from interp_dashboard.page import PLACES, Page, View, pages
 from interp_dashboard.settings import settings
 from interp_dashboard.url import KEPT, State
+
+if TYPE_CHECKING:
+    from streamlit.navigation.page import StreamlitPage
 
 ICON = Path(__file__).parent / "icon.png"
 LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
@@ -25,10 +29,13 @@ def main() -> None:
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
     st.html(f"<style>{LOOK}</style>")
     found = pages()
-    places = {name: st.Page(_shown(page), title=page.title, icon=page.icon, url_path=name) for name, page in found.items()}
-    start = st.Page(_start, title="interp", default=True, visibility="hidden")  # Streamlit serves this one at / alone
+    first = "runs" if settings().run else next(iter(found))
+    places = {name: _place(page, "start" if name == first else name, default=name == first) for name, page in found.items()}
+    by_name = _place(
+        found[first], first, visibility="hidden"
+    )  # Streamlit serves the first page at / alone, and a link may name it
     st.session_state[PLACES] = places
-    st.navigation([start, *places.values()]).run()
+    st.navigation([*places.values(), by_name]).run()
 
 
 def show(name: str) -> None:
@@ -51,11 +58,8 @@ def show(name: str) -> None:
     state.publish()
 
 
-def _start() -> None:
-    """Goes on to the page that is shown first, with whatever the address says."""
-    places = st.session_state[PLACES]
-    first = places["runs"] if settings().run else next(iter(places.values()))
-    st.switch_page(first, query_params=st.query_params.to_dict())
+def _place(page: Page, address: str, **options: Any) -> StreamlitPage:
+    return st.Page(_shown(page), title=page.title, icon=page.icon, url_path=address, **options)
 
 
 @st.cache_resource(show_spinner=False)

@@ -168,11 +168,15 @@ class State:
         return query(self.fields.values(), values)
 
     def publish(self) -> None:
-        """Writes the address."""
-        written = self.query()
-        if st.query_params.to_dict() != written:
+        """Writes the address, unless it says the same already: each writing is a step that the browser's "back" has to take."""
+        written, asked = self.query(), st.query_params.to_dict()
+        if {name: text for name, text in asked.items() if not self._is_default(name, text)} != written:
             st.query_params.from_dict(written)
-        st.session_state[WRITTEN] = written
+        st.session_state[WRITTEN] = st.query_params.to_dict()
+
+    def _is_default(self, name: str, text: str) -> bool:
+        field = self.fields.get(name)
+        return field is not None and field.default is not None and text == field.write(field.default)
 
     def _read(self, field: Field, value: str) -> Any:
         try:

@@ -1,6 +1,8 @@
 """The page Ablate in a browser: a sweep from start to result over several tabs, clicks on its map, heads switched off by hand."""
 
+import os
 import re
+import signal
 import time
 
 import pytest
@@ -62,13 +64,15 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     button(app, "Cancel").wait_for(timeout=PATIENCE)
     app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* a second")).wait_for(timeout=2 * PATIENCE)
     app.page.context.close()
+    (job,) = [found for found in jobs.jobs(server.runs) if found.sweep.n_prompts == 300]
+    os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
 
     app = App(new_page(), server.address)
     app.open("ablate", n="300")
     press(app, "Cancel")
+    os.kill(job.pid, signal.SIGCONT)
     button(app, "Resume").wait_for(timeout=PATIENCE)
-    (job,) = [found for found in jobs.jobs(server.runs) if found.sweep.n_prompts == 300]
-    kept = jobs.status(job)
+    kept = jobs.status(jobs.find(server.runs, job.name))
     assert kept.state == "cancelled" and 0 < kept.done < kept.total
     app.page.get_by_text(f"{kept.done} of {kept.total} units are kept").wait_for(timeout=PATIENCE)
     press(app, "Resume")

@@ -72,11 +72,16 @@ def click_head(app, head, geometry):
     app.page.locator(".attention-view .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
 
 
-def test_the_root_goes_on_to_the_first_page_with_all_that_its_address_says(page, server):
+@pytest.mark.parametrize("place", ["", "attention"])
+def test_the_first_page_has_two_addresses_and_a_link_one_step_back(page, server, place):
     app = App(page, server.address)
-    app.open("", head="L2H1", text=TEXT, task="")
+    app.open(place, head="L2H1", text=TEXT, task="")
     drawn(app, Head(2, 1))
-    assert urlsplit(page.url).path == "/attention"
+    page.get_by_role("link", name="All heads in numbers").click()
+    page.get_by_role("heading", name="Heads", exact=True, level=1).wait_for(timeout=PATIENCE)
+    app.settle()
+    page.go_back()
+    drawn(app, Head(2, 1))
     assert app.query == {"head": "L2H1", "text": TEXT, "task": ""}
 
 
