@@ -43,6 +43,8 @@ UNITS = "units"
 INTERRUPTED = 130
 TRIES, PAUSE = 5, 0.02  # a look at the lock holds it for an instant
 GRACE = 10.0
+# A server that a script started in the background ignores interrupts, and so would its children.
+COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from interp.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ def _spawn(job: Job) -> Job:
         stdout.truncate(0)
         started = replace(job, before=_count(job), started=time.time(), cancelled=False)
         process = subprocess.Popen(
-            [sys.executable, "-m", "interp", *job.words, "--out", str(job.folder), "--json", "--quiet"],
+            [sys.executable, "-c", COMMAND, *job.words, "--out", str(job.folder), "--json", "--quiet"],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
