@@ -119,5 +119,5 @@ def test_three_layers_of_five_heads_are_swept(page, small_server):
 def test_hostile_text_is_continued_as_text(app):
     app.open("ablate", do="by-hand", task="", text=HOSTILE, off="L0H0", tokens="3")
     app.page.get_by_text("goes on without L0H0").wait_for(timeout=PATIENCE)
-    assert app.page.get_by_test_id("stCode").first.is_visible()
+    app.page.get_by_test_id("stCode").first.wait_for(timeout=PATIENCE)
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")
