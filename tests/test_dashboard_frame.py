@@ -227,3 +227,31 @@ def test_an_address_says_everything_of_its_view():
     app.run()
     assert not app.toggle(key="field:corrupted").value
     assert app.number_input(key="field:seed").value == 4
+
+
+def test_the_command_starts_a_server_of_this_machine_alone_that_asks_nothing(monkeypatch, tmp_path):
+    """Streamlit's own defaults listen on every address and ask for an e-mail address in the terminal first."""
+    import os
+
+    from typer.testing import CliRunner
+
+    from interp.cli.app import app
+
+    started = []
+    monkeypatch.setattr(os, "execv", lambda path, words: started.append(words))
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    answer = CliRunner().invoke(app, ["dashboard", "--runs", str(tmp_path), "--port", "8123"])
+    assert answer.exit_code == 0, answer.output
+    (words,) = started
+    assert {
+        "--server.address=127.0.0.1",
+        "--server.port=8123",
+        "--server.headless=false",
+        "--server.showEmailPrompt=false",
+        "--server.enableXsrfProtection=true",
+        "--browser.gatherUsageStats=false",
+    } <= {*words}
+    assert [word for word in words if "allowedHosts" in word] == [
+        f"--server.allowedHosts={h}" for h in ("localhost", "127.0.0.1")
+    ]
+    assert not [word for word in words if "corsAllowed" in word]

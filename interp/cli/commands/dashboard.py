@@ -23,6 +23,7 @@ SAFE = (
     ("server.enableStaticServing", "false"),
     ("server.fileWatcherType", "none"),
     ("server.maxUploadSize", "20"),
+    ("server.showEmailPrompt", "false"),
     ("browser.gatherUsageStats", "false"),
     ("client.toolbarMode", "minimal"),
     ("client.showErrorDetails", "none"),
