@@ -13,8 +13,8 @@ from interp_dashboard.measured import about_metric, metric_names
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
 
+    from interp.figures import Figure
     from interp_dashboard.page import View
 
 ROW, TALLEST = 35, 12
@@ -32,12 +32,12 @@ def choose_metric(view: View) -> None:
     )
 
 
-def show_figure(view: View, figure: go.Figure, key: str, alt: str) -> None:
+def show_figure(view: View, figure: Figure, key: str, alt: str) -> None:
     """The figure in the browser's theme."""
     st.plotly_chart(_themed(view, figure), theme=None, width="content", config=CONFIG, key=key, alt=alt)
 
 
-def head_from_map(view: View, figure: go.Figure, key: str, alt: str) -> None:
+def head_from_map(view: View, figure: Figure, key: str, alt: str) -> None:
     """A map of heads in the browser's theme; a click chooses one."""
     choose_head(_themed(view, figure), view.state, key, alt=alt)
 
@@ -76,7 +76,7 @@ def table_height(n_rows: int) -> int:
     return ROW * (min(n_rows, TALLEST) + 1) + 3
 
 
-def _themed(view: View, figure: go.Figure) -> go.Figure:
+def _themed(view: View, figure: Figure) -> Figure:
     from interp.figures import darkened
 
     return darkened(figure) if view.dark else type(figure)(figure)

@@ -13,14 +13,14 @@ from interp.heads import Head
 from interp_dashboard.url import State
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from interp.figures import Figure
 
 INVISIBLE = "rgba(0,0,0,0)"
 CHOSEN = "#e8a33d"
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
-def choose_head(figure: go.Figure, state: State, key: str, *, alt: str) -> None:
+def choose_head(figure: Figure, state: State, key: str, *, alt: str) -> None:
     """Shows a head map, to which it adds what can be clicked; a click on a cell sets the field ``head``, whose cell is framed."""
     st.plotly_chart(
         _clickable(figure, state["head"]),
@@ -34,7 +34,7 @@ def choose_head(figure: go.Figure, state: State, key: str, *, alt: str) -> None:
     )
 
 
-def _clickable(figure: go.Figure, chosen: Head | None) -> go.Figure:
+def _clickable(figure: Figure, chosen: Head | None) -> Figure:
     """The figure with a marker on every cell; the nearest to the pointer answers, wherever in the cell it is."""
     heat: Any = figure.data[0]
     places = [(x, y) for y in heat.y for x in heat.x]

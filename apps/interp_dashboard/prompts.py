@@ -65,16 +65,10 @@ def python_of(prompt: Prompt, model: str) -> str:
     return f"{start}task = {task}\ntokens = list(task.examples[{prompt.example}].{side})\n"
 
 
-def cli_of(prompt: Prompt) -> str:
-    """Options of ``interp attention`` that read the prompt, or for a task its first prompts up to this one."""
-    if not prompt.task:
-        return f"--text {shlex.quote(prompt.text)}"
-    return f"--task {prompt.task} --n-prompts {prompt.example + 1} --seed {prompt.seed}"
-
-
 def command(prompt: Prompt, model: str, metrics: Sequence[str]) -> str:
     """The command that reads these metrics of the prompt; nothing for a later or corrupted prompt of a task, since the command reads the
     first ones, clean."""
     if prompt.task and (prompt.example or prompt.corrupted):
         return ""
-    return f"interp attention --model {shlex.quote(model)} {cli_of(prompt)} --metrics {','.join(metrics)}"
+    what = f"--task {prompt.task} --n-prompts 1 --seed {prompt.seed}" if prompt.task else f"--text {shlex.quote(prompt.text)}"
+    return f"interp attention --model {shlex.quote(model)} {what} --metrics {','.join(metrics)}"

@@ -9,7 +9,8 @@ import streamlit as st
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
+
+    from interp.figures import Figure
 
 MIME = {
     "png": "image/png",
@@ -26,7 +27,7 @@ def share(
     *,
     cli: str = "",
     python: str = "",
-    figure: go.Figure | Callable[[], go.Figure] | None = None,
+    figure: Figure | Callable[[], Figure] | None = None,
     table: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
 ) -> None:
     """A row with "copy as CLI", "copy as Python" and "download" for a view.
@@ -57,7 +58,7 @@ def _button(name: str, ending: str, make: Any) -> None:
     )
 
 
-def picture(figure: go.Figure, ending: str) -> bytes:
+def picture(figure: Figure, ending: str) -> bytes:
     """The figure as a file."""
     from interp.figures import figure_bytes
 

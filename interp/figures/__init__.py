@@ -1,5 +1,7 @@
 """Plotly figures of tables and scores; every one can be saved as HTML, JSON, PNG or SVG without a browser."""
 
+from plotly.graph_objects import Figure
+
 from interp.figures.atlas import Atlas, atlas
 from interp.figures.attention_view import AttentionView, attention_view, tile_data, view_assets, view_data
 from interp.figures.difference_map import difference_map
@@ -17,6 +19,7 @@ from interp.figures.token_strip import token_strip
 __all__ = [
     "Atlas",
     "AttentionView",
+    "Figure",
     "atlas",
     "attention_view",
     "darkened",

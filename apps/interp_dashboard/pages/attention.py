@@ -19,7 +19,8 @@ from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
+
+    from interp.figures import Figure
 
 KEY = "attention-view"
 EXACT = 256
@@ -130,7 +131,7 @@ def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, in
 def _share(view: View, prompt: Prompt, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> None:
     q0, q1, k0, k1 = window
 
-    def figure() -> go.Figure:
+    def figure() -> Figure:
         about = {"first_query": q0, "first_key": k0, "causal": reading.facts.causal}
         return pattern_tile(reading.weights(chosen, window), reading.words, chosen, reading.record, **about)
 
