@@ -1,28 +1,45 @@
-"""GELU in one step, where a model writes it out in eight: the same function to rounding, a sixth of a sweep's time on GPT-2."""
+"""Modules that a model writes out step by step, computed in fewer steps and less memory: equal to rounding, without gradients.
+
+Tanh-GELU in eight steps is a sixth of a sweep's time on GPT-2; a gated product made in place saves a twentieth on a small Llama.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-WRITTEN_OUT = "NewGELUActivation"
+
+def _gelu(module: Any, x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+def _gated_mlp(module: Any, x: Tensor) -> Tensor:
+    gate = module.gate_proj(x)
+    silu = type(module.act_fn).__name__ == "SiLUActivation"
+    gate = functional.silu(gate, inplace=True) if silu else module.act_fn(gate)
+    return module.down_proj(gate.mul_(module.up_proj(x)))
+
+
+SHORTER: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "NewGELUActivation": _gelu,
+    **dict.fromkeys(("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"), _gated_mlp),
+}
+"""What is computed in place of a module, by the name of its class."""
 
 
 @contextmanager
 def fused_modules(hf: nn.Module | None) -> Iterator[None]:
-    """Within the context, activation modules that compute tanh-GELU step by step are replaced by torch's own."""
-    places = [
-        (parent, name, child)
-        for parent in (hf.modules() if hf is not None else ())
-        for name, child in parent.named_children()
-        if type(child).__name__ == WRITTEN_OUT
-    ]
-    for parent, name, _ in places:
-        setattr(parent, name, nn.GELU(approximate="tanh"))
+    """Within the context, modules of these classes compute in fewer steps."""
+    found = [module for module in (hf.modules() if hf is not None else ()) if type(module).__name__ in SHORTER]
+    for module in found:
+        module.__dict__["forward"] = partial(SHORTER[type(module).__name__], module)
     try:
         yield
     finally:
-        for parent, name, child in places:
-            setattr(parent, name, child)
+        for module in found:
+            del module.__dict__["forward"]

@@ -75,7 +75,7 @@ def plan_sweep(
 ) -> Plan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
-    ``memory`` is the budget in bytes above the loaded model; by default 1.75 times what one plain forward pass of the same prompts
+    ``memory`` is the budget in bytes above the loaded model; by default 1.6 times what one plain forward pass of the same prompts
     takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
     or a unit does not fit the memory that is available, and ValueError for an encoder.
     """
@@ -112,7 +112,7 @@ def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:
     """Bytes a sweep may take where nothing else is said; see ``plan_sweep``."""
     lengths = task.by_length().items()
     passes = (forward_bytes(facts, min(len(r), max(1, TOKENS_AT_ONCE[kind] // n)), n, patterns=False) for n, r in lengths)
-    return max(LEAST_MEMORY[kind], int(1.75 * max(passes)))
+    return max(LEAST_MEMORY[kind], int(1.6 * max(passes)))
 
 
 def batches(task: Task) -> list[list[int]]:
@@ -184,7 +184,7 @@ def _fit(
     together = max(1, min(n_variants, cap // (rows * n)))
     while unit_bytes(facts, outcome, length, n, rows, together) > budget:
         if together > 1:
-            together = (together + 1) // 2
+            together -= 1
         elif rows > 1:
             rows = (rows + 1) // 2
         else:

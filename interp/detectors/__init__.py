@@ -1,0 +1,36 @@
+"""Roles: which heads, and which tokens, do a thing that has a name; one file a role.
+
+``detect(model, "induction")`` runs a detector by name; a new role is one new file that defines a function of its name, with
+keyword-only options and a ``Detection`` (heads) or ``TokenDetection`` (tokens) as its answer. A detector finds a pattern of behaviour;
+whether it matters for a task is asked by ``confirm``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from interp._lazy import exports
+from interp._registry import Shelf
+
+if TYPE_CHECKING:
+    from interp.detectors.detection import Detection, TokenDetection
+    from interp.models.model import Model
+
+DETECTORS = Shelf("interp.detectors", "detector", besides=("calibration", "confirmation", "detection", "cards"))
+
+_HOMES = {
+    "Detection": "interp.detectors.detection",
+    "TokenDetection": "interp.detectors.detection",
+}
+__all__ = ["DETECTORS", "detect", *_HOMES]
+__getattr__, __dir__ = exports(__name__, _HOMES)
+
+
+def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetection":
+    """What the detector of a role finds in a model. Raises LookupError for an unknown role or option."""
+    from inspect import signature
+
+    detector = DETECTORS.get(role)
+    known = [name for name in signature(detector).parameters if name != "model"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise LookupError(f"The detector of {role!r} has no option {unknown[0]!r}. There are: {', '.join(known)}.")
+    return detector(model, **options)
