@@ -1,0 +1,44 @@
+"""Attention cut to a part of the text: the head looks at nothing else, and its weights are made to sum to 1 again.
+
+``strength`` mixes the patterns, hence what the head writes: at strength ``1 - a`` it is the gate ``a * full + (1 - a) * streaming`` that
+DuoAttention learns (arXiv 2410.10819).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from interp.heads import Head
+from interp.interventions.intervention import Intervention, Place
+
+if TYPE_CHECKING:
+    import torch
+
+FAINT = 1e-37
+"""Added to every weight that is kept, so that a row whose weight all lay elsewhere becomes uniform, not NaN."""
+
+
+def streaming(
+    heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, positions: str | tuple[int, ...] = "all"
+) -> Intervention:
+    """The head looks at the first ``n_sink`` tokens and the last ``n_recent``, itself among them; a row that sees no others stays as it
+    is, bit for bit.
+
+    Tokens keep their positions; a cache that drops tokens may count them anew. Source: arXiv 2309.17453. Raises ValueError for a window
+    without the token itself.
+    """
+    if n_sink < 0 or n_recent < 1:
+        raise ValueError(
+            f"n_sink={n_sink}, n_recent={n_recent}: a streaming head keeps at least 0 first tokens and 1 recent one."
+        )
+
+    def rows(x: torch.Tensor, place: Place) -> torch.Tensor:
+        assert place.visible is not None and place.keys is not None
+        keys = place.keys[:, None]
+        kept = place.visible & ((keys < n_sink) | (place.positions[:, :, None] - keys < n_recent))
+        weights = (x + FAINT) * kept
+        cut = (place.visible & ~kept).any(-1, keepdim=True)
+        return (weights / weights.sum(-1, keepdim=True)).where(cut, x)
+
+    return Intervention("pattern", tuple(heads), rows, f"streaming {n_sink}+{n_recent}", positions)
