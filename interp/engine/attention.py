@@ -21,6 +21,9 @@ from interp.engine.alibi import switch
 
 NAME = "interp"
 
+TABLE = 1 << 24
+"""Entries of a mask that is made at once."""
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -97,10 +100,6 @@ class Call:
             mask = mask[:, :, skipped:]
         return replace(self, q=self.q[:, :, skipped:], mask=mask)
 
-    def table(self) -> Bool[Tensor, "some 1 query key"] | None:
-        """The whole mask as a table, or None where there is none."""
-        return self.visible() if isinstance(self.mask, Mask) else self.mask
-
     def scores(
         self, heads: slice, queries: slice, keys: slice = slice(None)
     ) -> Float[Tensor, "batch some_heads some_queries some_keys"]:
@@ -137,18 +136,22 @@ _READERS: dict[int, Reader] = {}
 
 def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
     """Ordinary attention output, [batch head query d_head]."""
-    if call.softcap is None and call.slopes is None:
-        return F.scaled_dot_product_attention(
-            call.q,
-            call.k,
-            call.v,
-            attn_mask=call.table(),
-            is_causal=call.causal and call.mask is None and call.q.shape[2] > 1,
-            scale=call.scale,
-            enable_gqa=call.k.shape[1] != call.q.shape[1],
-        )
-    outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
-    return torch.stack(outputs, 1)
+    if call.softcap is not None or call.slopes is not None:
+        outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
+        return torch.stack(outputs, 1)
+    n_queries, n_keys = call.q.shape[2], call.k.shape[2]
+    if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
+        return _scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
+    # torch's own causal mask begins at the first key, not at that of the first query; a table is made for some queries at a time
+    queries = [slice(i, i + max(1, TABLE // n_keys)) for i in range(0, n_queries, max(1, TABLE // n_keys))]
+    return torch.cat([_scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
+
+
+def _scaled_dot_product(call: Call, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    grouped = call.k.shape[1] != call.q.shape[1]
+    return F.scaled_dot_product_attention(
+        q, call.k, call.v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
+    )
 
 
 def attend_after(

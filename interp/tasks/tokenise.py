@@ -86,7 +86,7 @@ def unknown_words(model: Model, text: str) -> list[str]:
     tokenizer = model.tokenizer
     if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in model.fragment(text):
         return []
-    pieces = [text[start:end].strip() for i, (start, end) in _offsets(model, text) if i == tokenizer.unk_token_id]
+    pieces = [text[start:end].strip() for i, (start, end) in offsets(model, text) if i == tokenizer.unk_token_id]
     # A tokenizer may use its end-of-text token as the unknown one; written out by the user it is what it says.
     return list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
 
@@ -121,18 +121,18 @@ def token_spans(model: Model, text: str, marks: dict[str, Span], length: int) ->
     """Half-open token spans of character spans, in a prompt of ``length`` tokens (start token included)."""
     if not marks:
         return {}
-    offsets = [span for _, span in _offsets(model, text)]
-    shift = length - len(offsets)
+    places = [span for _, span in offsets(model, text)]
+    shift = length - len(places)
     found = {}
     for name, (start, end) in marks.items():
-        inside = [i for i, (a, b) in enumerate(offsets) if a < end and b > start]
+        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start]
         if not inside:
             raise ValueError(f"Mark {name!r} ({start}:{end} in the text, {text[start:end]!r}) holds no token.")
         found[name] = (inside[0] + shift, inside[-1] + 1 + shift)
     return found
 
 
-def _offsets(model: Model, text: str) -> list[tuple[int, Span]]:
+def offsets(model: Model, text: str) -> list[tuple[int, Span]]:
     """Each token's id and character span, without a start token."""
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(f"The tokenizer of {model.facts.name} does not say where tokens lie in a text: load its fast version.")
