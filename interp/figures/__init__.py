@@ -6,13 +6,17 @@ from interp.figures.atlas import Atlas, atlas
 from interp.figures.attention_view import AttentionView, attention_view, tile_data, view_assets, view_data
 from interp.figures.difference_map import difference_map
 from interp.figures.difference_tile import difference_tile
+from interp.figures.dose_curve import dose_curve
 from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
+from interp.figures.needle_grid import needle_grid
 from interp.figures.notebook import show_attention
 from interp.figures.pattern_tile import pattern_tile
 from interp.figures.ranked_bars import ranked_bars
+from interp.figures.role_strips import role_strips
 from interp.figures.run_figures import drawings_of, run_figure
 from interp.figures.save import figure_bytes, save_figure
+from interp.figures.score_map import score_map
 from interp.figures.theme import darkened
 from interp.figures.token_strip import token_strip
 
@@ -25,14 +29,18 @@ __all__ = [
     "darkened",
     "difference_map",
     "difference_tile",
+    "dose_curve",
     "drawings_of",
     "figure_bytes",
     "head_map",
     "layer_dots",
+    "needle_grid",
     "pattern_tile",
     "ranked_bars",
+    "role_strips",
     "run_figure",
     "save_figure",
+    "score_map",
     "show_attention",
     "tile_data",
     "token_strip",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
 LOCK = Lock()  # matplotlib's settings are shared by all threads
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v"}
 RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}
 
 
@@ -136,12 +137,20 @@ def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
 def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     x, y = (np.array([np.nan if value is None else value for value in side], dtype=float) for side in (trace.x, trace.y))
     if "lines" in trace.mode:
-        axes.plot(x, y, color=trace.line.color, linewidth=trace.line.width * POINTS, zorder=order, solid_joinstyle="miter")
+        look = {"color": trace.line.color, "linewidth": trace.line.width * POINTS, "clip_on": trace.cliponaxis is not False}
+        axes.plot(x, y, zorder=order, solid_joinstyle="miter", **look)
     if "markers" in trace.mode:
-        axes.scatter(x, y, s=(trace.marker.size * POINTS) ** 2, c=_each(trace.marker.color), linewidth=0, zorder=order)
+        marker = trace.marker
+        look = {"s": (marker.size * POINTS) ** 2, "marker": MARKERS[marker.symbol or "circle"], "alpha": marker.opacity}
+        axes.scatter(x, y, c=_each(marker.color), linewidth=0, zorder=order, **look)
     if "text" in trace.mode:
-        font, above = trace.textfont, (trace.textposition or "").startswith("top")
-        look = {"size": font.size * POINTS, "family": _families(font.family), "ha": "center"}
+        at = trace.textposition or ""
+        font, above = trace.textfont, at.startswith("top")
+        look = {
+            "size": font.size * POINTS,
+            "family": _families(font.family),
+            "ha": "left" if at.endswith("right") else "center",
+        }
         look |= {"va": "bottom" if above else "center_baseline", "textcoords": "offset points"}
         colours = [font.color] * len(x) if isinstance(font.color, str) else font.color
         for *place, text, colour in zip(x, y, trace.text, colours, strict=True):
@@ -165,7 +174,12 @@ def _shape(axes: Axes, shape: Any) -> None:
 
     behind = 1 if shape.layer == "below" else 9
     if shape.type == "line":
-        axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], color=shape.line.color, linewidth=shape.line.width, zorder=behind)
+        line = {
+            "color": shape.line.color,
+            "linewidth": shape.line.width,
+            "linestyle": "--" if shape.line.dash == "dash" else "-",
+        }
+        axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], **line, zorder=behind)
     else:
         size = (shape.x1 - shape.x0, shape.y1 - shape.y0)
         axes.add_patch(Rectangle((shape.x0, shape.y0), *size, facecolor=shape.fillcolor, linewidth=0, zorder=behind))

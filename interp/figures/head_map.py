@@ -43,20 +43,21 @@ def head_map(
     shape: Sequence[int] | None = None,
     title: str | None = None,
     caption: str | None = None,
+    notes: Sequence[str] = (),
 ) -> go.Figure:
     """A heat map of one number per head.
 
     ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``distinct`` heads are
     marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound to the largest.
     ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
-    a number are grey.
+    a number are grey. ``notes`` stand below the caption.
     """
     chosen = None if marked is None else list(marked)
     if isinstance(source, HeadScores):
         what = _of_scores(source, chosen or [], title)
     else:
         what = _of_table(source, chosen, shape, title)
-    return _draw(replace(what, caption=caption or what.caption))
+    return _draw(replace(what, caption=caption or what.caption, notes=[*notes, *what.notes]))
 
 
 def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
@@ -121,7 +122,7 @@ def _draw(what: _Map) -> go.Figure:
         hoverinfo="text",
         xgap=1,
         ygap=1,
-        **(_numbers(what.values) if cell_width >= READABLE else {}),
+        **(style.written(what.values) if cell_width >= READABLE else {}),
     )
     if what.marked:
         mark = _outlines(what.marked, cell_width) if roomy else _dots(what.marked, what.values, high)
@@ -129,13 +130,6 @@ def _draw(what: _Map) -> go.Figure:
     figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads), range=[-0.5, n_heads - 0.5])
     figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[n_layers - 0.5, -0.5])
     return figure
-
-
-def _numbers(values: np.ndarray) -> dict[str, Any]:
-    """The number of each cell as text in it."""
-    digits = style.decimals(style.largest(values))
-    texts = [["" if np.isnan(value) else style.fixed(value, digits) for value in row] for row in values.tolist()]
-    return {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
 
 
 def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:

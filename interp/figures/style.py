@@ -39,6 +39,8 @@ LEFT, RIGHT, BOTTOM = 64, 104, 56
 LINE, TOP = 15, 48  # pixels of a caption line, and above the plot without any
 SHORT = 20  # letters of a part of a caption that stays in one line
 CHARACTER = 6.3  # mean width of a caption's character in pixels
+LETTER = 7.3  # width of a letter of running text in pixels
+AIR, GAP = 0.8, 0.25  # letters around a word of running text in its cell, and between two cells
 
 
 def safe(text: Any) -> str:
@@ -157,6 +159,19 @@ def letters(text: str) -> int:
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
+def running(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Words as running text in lines of so many letters: left edge and width of each word's cell in letters, and its line."""
+    width = [letters(word) + AIR for word in words]
+    left, line, at, row = [], [], 0.0, 0
+    for own in width:
+        if at + own > columns and at > 0:
+            at, row = 0.0, row + 1
+        left.append(at)
+        line.append(row)
+        at += own + GAP
+    return np.array(left), np.array(width), np.array(line)
+
+
 def ticks(n: int) -> list[int]:
     """Every index, or every second, fifth, tenth ... so that at most 16 are written."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if n <= 16 * step)
@@ -181,6 +196,13 @@ def decimals(reach: float) -> int:
 def fixed(value: float, digits: int) -> str:
     """The number with this many decimals and a real minus sign; never a negative zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def written(values: np.ndarray) -> dict[str, Any]:
+    """What makes a heat map write the number of each cell in it."""
+    digits = decimals(largest(values))
+    texts = [["" if np.isnan(value) else fixed(value, digits) for value in row] for row in values.tolist()]
+    return {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
 
 
 def score_lines(scores: HeadScores, head: Head) -> str:

@@ -10,8 +10,7 @@ from interp.heads import TokenScores
 
 MOST = 1000  # tokens in one picture
 FEWEST = 4  # lines, so that the colour bar has room
-COLUMNS, LETTER, LINE = 100, 7.3, 24  # letters in a line; pixels of a letter across, and of a line down
-AIR, GAP = 0.8, 0.25  # letters around the text of a cell, and between two cells
+COLUMNS, LINE = 100, 24  # letters in a line, and pixels of a line
 
 
 def token_strip(
@@ -32,7 +31,7 @@ def token_strip(
     words = [style.token(word, 40) for word in scores.tokens[example][start:end]]
     values = scores.values[example, start:end]
     low, high, colours = style.colour_range(values, scores.bounds)
-    left, width, line = _places(words)
+    left, width, line = style.running(words, COLUMNS)
     n_lines = max(int(line[-1]) + 1, FEWEST)
     notes = [
         f"text {example}" if len(scores.tokens) > 1 else "",
@@ -40,7 +39,7 @@ def token_strip(
         f"grey: {scores.reason or 'no number'}" if np.isnan(values).any() else "",
     ]
     caption = [scores.record.caption(), "; ".join(note for note in notes if note)]
-    size = int(COLUMNS * LETTER), LINE * n_lines
+    size = int(COLUMNS * style.LETTER), LINE * n_lines
     figure = style.canvas(*size, title or f"{scores.name} of each token", caption, left=24, bottom=16)
     hover = [
         f"<b>{style.safe(word)}</b> at {start + i}<br>{style.safe(scores.name)} {style.number(value)} {style.safe(scores.unit)}"
@@ -67,16 +66,3 @@ def token_strip(
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
     figure.update_yaxes(range=[n_lines - 0.5, -0.5], tickvals=[])
     return figure
-
-
-def _places(words: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left edge and width of each cell in letters, and its line."""
-    width = [style.letters(word) + AIR for word in words]
-    left, line, at, row = [], [], 0.0, 0
-    for own in width:
-        if at + own > COLUMNS and at > 0:
-            at, row = 0.0, row + 1
-        left.append(at)
-        line.append(row)
-        at += own + GAP
-    return np.array(left), np.array(width), np.array(line)

@@ -1,0 +1,66 @@
+"""Whether the model finds the needle: length of the text across, place of the needle down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures import style
+from interp.figures.head_map import READABLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.records import RunRecord
+
+WIDTH, HEIGHT = 560, 340
+LARGEST_CELL = 96
+
+
+def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = None) -> go.Figure:
+    """Recall of the answer in every cell of a grid of lengths and depths, one hue from 0 to 1; depth 0 (the beginning) is at the top.
+
+    ``cells`` has one row a cell: ``length`` (tokens), ``depth`` (percent), ``n`` trials of which ``accepted`` were answered, ``recall``
+    (0 to 1). Cells that were not measured are grey. ``record`` says how they were made.
+    """
+    table = cells.pivot(index="depth", columns="length", values=["recall", "n", "accepted"])
+    recall = table["recall"].to_numpy(dtype=float)
+    lengths, depths = (axis.tolist() for axis in (table["recall"].columns, table["recall"].index))
+    hover = np.full(recall.shape, "not measured", dtype=object)
+    for at in map(tuple, np.argwhere(~np.isnan(recall))):
+        n, accepted = (int(table[name].iloc[at]) for name in ("n", "accepted"))
+        place = f"needle at {depths[at[0]]:.0f}% of {lengths[at[1]]:,} tokens"
+        hover[at] = f"<b>{place}</b><br>recall {style.number(recall[at])}<br>{accepted} of {n} trials answered"
+    width, height = (min(LARGEST_CELL, max(14, size // n)) for size, n in zip((WIDTH, HEIGHT), recall.shape[::-1], strict=True))
+    trials, answered = int(cells["n"].sum()), int(cells["accepted"].sum())
+    caption = [
+        record.caption(),
+        f"{answered:,} of {trials:,} trials answered" + ("; grey: not measured" if np.isnan(recall).any() else ""),
+    ]
+    size = width * len(lengths), height * len(depths)
+    figure = style.canvas(*size, title or "Recall by length and depth of the needle", caption)
+    figure.update_layout(plot_bgcolor=style.EMPTY)
+    figure.add_heatmap(
+        z=recall,
+        x=list(range(len(lengths))),
+        y=list(range(len(depths))),
+        zmin=0,
+        zmax=1,
+        colorscale=style.scale(style.SEQUENTIAL),
+        colorbar=style.colour_bar("recall"),
+        hovertext=hover,
+        hoverinfo="text",
+        xgap=1,
+        ygap=1,
+        **(style.written(recall) if width >= READABLE else {}),
+    )
+    across, down = style.ticks(len(lengths)), style.ticks(len(depths))
+    room = max(1, -(-6 * len(f"{lengths[-1]:,}") // width))  # a length is wider than a small cell
+    across = across[::room]
+    figure.update_xaxes(title_text="length in tokens", tickvals=across, ticktext=[f"{lengths[i]:,}" for i in across])
+    figure.update_yaxes(title_text="depth of the needle", tickvals=down, ticktext=[f"{depths[i]:.0f}%" for i in down])
+    figure.update_xaxes(range=[-0.5, len(lengths) - 0.5])
+    figure.update_yaxes(range=[len(depths) - 0.5, -0.5])
+    return figure

@@ -1,0 +1,159 @@
+"""A text in lines as a reader would have them, each with a strip for WAAD and one for FAI, and a mark above each token with a role."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures import style
+
+if TYPE_CHECKING:
+    from interp.detectors import TokenDetection
+
+MOST = 512  # tokens in one picture
+FEWEST = 2  # lines, so that the colour bar has room
+COLUMNS, LINE = 110, 64  # letters in a line, and pixels from one line to the next, in which lie from the top, as shares of it:
+MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
+STRIPS = {"waad": 0.61, "fai": 0.8}
+ROLES = {
+    "preplan": ("▲", "triangle-up", style.NEGATIVE),
+    "anchor": ("◆", "diamond", style.POSITIVE),
+    "dominated": ("●", "circle", style.INK),
+    "sink": ("■", "square", style.MUTED),
+}
+"""How a token with a role is marked: the sign in the caption, the marker and its colour."""
+
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of each token the left edge and the width of its cell in letters, and its line."""
+
+
+def role_strips(
+    detection: TokenDetection, *, example: int = 0, span: tuple[int, int] | None = None, title: str | None = None
+) -> go.Figure:
+    """The tokens of one text in order, with their WAAD and FAI as shades (share of the text's largest) and marks for their roles.
+
+    ``span`` chooses the tokens from start to before end; by default the first 512 from a little before the first token with a WAAD.
+    Tokens without a number are grey. Raises LookupError for a text that is not there and ValueError for a span outside the text or of
+    more than 512 tokens.
+    """
+    words, numbers = _text(detection, example)
+    start, end = span or _usual(numbers["waad"])
+    if not 0 <= start < end <= len(words) or end - start > MOST:
+        raise ValueError(f"{start}:{end} is not a span of 1 to {MOST:,} tokens of a text that has {len(words):,}.")
+    shown = [style.token(word, 40) for word in words[start:end]]
+    cells = style.running(shown, COLUMNS)
+    hover = [_told(detection, example, at) for at in range(start, end)]
+    n_written = int(cells[-1][-1]) + 1
+    n_lines = max(n_written, FEWEST)
+    caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
+    title = title or "Where the model looks ahead, and what it keeps looking back to"
+    figure = style.canvas(int(COLUMNS * style.LETTER), LINE * n_lines, title, caption, left=52, bottom=16)
+    shares = {name: own[start:end] / style.largest(own) for name, own in numbers.items()}
+    _add_strips(figure, shares, cells, hover)
+    _add_words(figure, shown, np.isnan(shares["waad"]), cells, hover)
+    _add_marks(figure, {name: own[example, start:end] for name, own in detection.chosen.items()}, cells)
+    ticks = [(row + place, name.upper()) for row in range(n_written) for name, place in STRIPS.items()]
+    figure.update_layout(barmode="overlay", hovermode="closest")
+    figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
+    figure.update_yaxes(range=[n_lines, 0], tickvals=[at for at, _ in ticks], ticktext=[name for _, name in ticks])
+    figure.update_yaxes(tickfont={"size": 9, "color": style.MUTED})
+    return figure
+
+
+def _add_strips(figure: go.Figure, shares: dict[str, np.ndarray], cells: Cells, hover: list[str]) -> None:
+    """One row of cells a line for each number, grey where a token has none."""
+    left, width, line = cells
+    for known in (True, False):
+        at = [(name, int(i)) for name in STRIPS for i in np.flatnonzero(np.isnan(shares[name]) != known)]
+        if not at:
+            continue
+        scale = {"colorscale": style.scale(style.SEQUENTIAL), "cmin": 0, "cmax": 1}
+        scale["colorbar"] = style.colour_bar("share of the largest")
+        places = [i for _, i in at]
+        figure.add_bar(
+            base=left[places],
+            x=width[places],
+            y=[line[i] + STRIPS[name] for name, i in at],
+            width=STRIP,
+            orientation="h",
+            marker={
+                "line": {"width": 0},
+                **({"color": [shares[name][i] for name, i in at], **scale} if known else {"color": style.EMPTY}),
+            },
+            hovertext=[hover[i] for i in places],
+            hoverinfo="text",
+        )
+
+
+def _add_words(figure: go.Figure, words: list[str], pale: np.ndarray, cells: Cells, hover: list[str]) -> None:
+    left, width, line = cells
+    font = {"size": 12, "family": style.MONO, "color": [style.MUTED if p else style.INK for p in pale]}
+    text = [style.safe(word) for word in words]
+    place = {"x": left + width / 2, "y": line + WORDS, "mode": "text"}
+    figure.add_scatter(**place, text=text, textfont=font, hovertext=hover, hoverinfo="text")
+
+
+def _add_marks(figure: go.Figure, chosen: dict[str, np.ndarray], cells: Cells) -> None:
+    """The marks of each token side by side."""
+    left, _, line = cells
+    before = np.zeros(len(left))
+    for name in (name for name in ROLES if name in chosen):
+        marked = chosen[name]
+        _, symbol, colour = ROLES[name]
+        marker = {"symbol": symbol, "size": 7, "color": colour, "line": {"width": 0}}
+        figure.add_scatter(
+            x=(left + 0.6 + before)[marked], y=(line + MARKS)[marked], mode="markers", marker=marker, hoverinfo="skip"
+        )
+        before += marked
+
+
+def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str, np.ndarray]]:
+    """The tokens of a text without its padding, which is written as "", and the numbers of the strips."""
+    if not 0 <= example < len(detection.words):
+        raise LookupError(f"Text {example} does not exist: there are the texts 0-{len(detection.words) - 1}.")
+    words = list(detection.words[example])
+    while words and not words[-1]:
+        words.pop()
+    return words, {name: detection.scores[name].values[example, : len(words)] for name in STRIPS}
+
+
+def _usual(waad: np.ndarray) -> tuple[int, int]:
+    """The first tokens, from eight before the response on where not all have room."""
+    (response,) = np.nonzero(~np.isnan(waad))
+    start = 0 if len(waad) <= MOST or not len(response) else max(0, min(int(response[0]) - 8, len(waad) - MOST))
+    return start, min(start + MOST, len(waad))
+
+
+def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
+    length = len(numbers["waad"])
+    largest = (
+        f"largest {name.upper()} {style.number(style.largest(own))} {detection.scores[name].unit}"
+        for name, own in numbers.items()
+    )
+    counts = {name: int(detection.chosen[name][example].sum()) for name in ROLES if name in detection.chosen}
+    parts = [
+        f"text {example}" if len(detection.words) > 1 else "",
+        f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}" if span[1] - span[0] < length else "",
+        *largest,
+        *(f"{ROLES[name][0]} {name} {count:,}" for name, count in counts.items()),
+        "grey: no number",
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _told(detection: TokenDetection, example: int, at: int) -> str:
+    """What a reader sees when pointing at a token: the token, its numbers and its roles."""
+    numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
+    roles = ", ".join(name for name, marked in detection.chosen.items() if marked[example, at])
+    lines = [
+        f"<b>{style.safe(style.token(detection.words[example][at], 40))}</b> at {at}",
+        *(
+            f"{style.safe(name)} {style.number(value)} {style.safe(unit)}"
+            for name, (value, unit) in numbers.items()
+            if value == value
+        ),
+        style.safe(roles),
+    ]
+    return "<br>".join(filter(None, lines))

@@ -1,0 +1,73 @@
+"""What a detector found: its score of every head, and the decision drawn around the heads above the threshold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.figures import style
+from interp.figures.head_map import head_map
+from interp.heads import Head
+
+if TYPE_CHECKING:
+    from interp.detectors import Detection
+
+
+def score_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> go.Figure:
+    """Layer x head map of a detector's scores; the contour encloses the heads above the threshold.
+
+    Pointing at a head tells its rank, its score with the right and with wrong targets, the threshold, and the detection's other numbers.
+    """
+    scores, found = detection.scores, detection.found
+    named = title or f"Role {detection.role}: {scores.name}"
+    figure = head_map(scores, title=named, caption=caption, notes=[_decision(detection, len(found))])
+    cells: Any = figure.data[0]
+    hover: Any = np.array(cells.hovertext, dtype=object)
+    for rank, head in enumerate(detection.top(scores.values.size), 1):
+        hover[head] = _told(detection, head, rank)
+    cells.hovertext = hover
+    if found:
+        x, y = _contour({*found})
+        line = {"color": style.INK, "width": 2.5}
+        figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", cliponaxis=False)
+    return figure
+
+
+def _decision(detection: Detection, n_found: int) -> str:
+    """What the contour means, and how much to trust it."""
+    enclosed = f"enclosed: {n_found} of {detection.scores.values.size:,} heads" if n_found else "no head is"
+    chance = f"chance gets any head there in {detection.rate:.0%} of models"
+    literature = "" if detection.literature is None else f"; the literature takes {style.number(detection.literature)}"
+    return f"{enclosed} above {style.number(detection.threshold)} ({chance}){literature}"
+
+
+def _told(detection: Detection, head: Head, rank: int) -> str:
+    control, verdict = detection.control[head], "found" if detection.scores[head] > detection.threshold else "not found"
+    lines = [
+        style.score_lines(detection.scores, head),
+        f"{verdict}: rank {rank}, threshold {style.number(detection.threshold)}",
+        f"with wrong targets {style.number(control)}" if control == control else "",
+        *(
+            f"{style.safe(name)} {style.number(part[head])}"
+            for name, part in detection.parts.items()
+            if part[head] == part[head]
+        ),
+    ]
+    return "<br>".join(filter(None, lines))
+
+
+def _contour(heads: set[Head]) -> tuple[list[float | None], list[float | None]]:
+    """The edges between these heads and all others as separate lines, x and y."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for layer, head in sorted(heads):
+        for side in (-0.5, 0.5):
+            if (layer + round(2 * side), head) not in heads:
+                x += [head - 0.5, head + 0.5, None]
+                y += [layer + side, layer + side, None]
+            if (layer, head + round(2 * side)) not in heads:
+                x += [head + side, head + side, None]
+                y += [layer - 0.5, layer + 0.5, None]
+    return x, y
