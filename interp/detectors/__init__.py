@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 DETECTORS = Shelf("interp.detectors", "detector", besides=("calibration", "confirmation", "detection", "cards"))
 
 _HOMES = {
+    "Confirmation": "interp.detectors.confirmation",
     "Detection": "interp.detectors.detection",
+    "RoleCard": "interp.detectors.cards",
     "TokenDetection": "interp.detectors.detection",
+    "confirm": "interp.detectors.confirmation",
+    "role_card": "interp.detectors.cards",
+    "role_cards": "interp.detectors.cards",
 }
 __all__ = ["DETECTORS", "detect", *_HOMES]
 __getattr__, __dir__ = exports(__name__, _HOMES)
