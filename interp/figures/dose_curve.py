@@ -48,8 +48,8 @@ def dose_curve(confirmation: Confirmation, *, title: str | None = None) -> go.Fi
     figure = style.canvas(width, HEIGHT, title or f"Taking out {confirmation.role} heads", caption, right=24)
     _add_legend(figure, end / width, high + 0.24 * air)
     for (task, where), start in zip(panels, starts, strict=True):
-        own = [table[(table["task"] == task) & (table["positions"] == where)] for table in (curve, confirmation.table)]
-        _add_panel(figure, *own, ks, start)
+        own, sets = (table[(table["task"] == task) & (table["positions"] == where)] for table in (curve, confirmation.table))
+        _add_panel(figure, own, sets, ks, start)
         named = f"{where} positions" if len({task for task, _ in panels}) == 1 else f"{task}, {where} positions"
         place = {"x": [start + len(ks) / 2], "y": [high + 0.1 * air], "mode": "text", "hoverinfo": "skip"}
         figure.add_scatter(**place, text=[style.safe(named)], textfont={"size": 12, "color": style.INK})

@@ -25,14 +25,14 @@ def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = N
     ``cells`` has one row a cell: ``length`` (tokens), ``depth`` (percent), ``n`` trials of which ``accepted`` were answered, ``recall``
     (0 to 1). Cells that were not measured are grey. ``record`` says how they were made.
     """
-    table = cells.pivot(index="depth", columns="length", values=["recall", "n", "accepted"])
-    recall = table["recall"].to_numpy(dtype=float)
-    lengths, depths = (axis.tolist() for axis in (table["recall"].columns, table["recall"].index))
+    lengths, depths = sorted({*cells["length"]}), sorted({*cells["depth"]})
+    recall = np.full((len(depths), len(lengths)), np.nan)
     hover = np.full(recall.shape, "not measured", dtype=object)
-    for at in map(tuple, np.argwhere(~np.isnan(recall))):
-        n, accepted = (int(table[name].iloc[at]) for name in ("n", "accepted"))
-        place = f"needle at {depths[at[0]]:.0f}% of {lengths[at[1]]:,} tokens"
-        hover[at] = f"<b>{place}</b><br>recall {style.number(recall[at])}<br>{accepted} of {n} trials answered"
+    for row in cells.itertuples():
+        at = depths.index(row.depth), lengths.index(row.length)
+        recall[at] = row.recall
+        place = f"needle at {row.depth:.0f}% of {row.length:,} tokens"
+        hover[at] = f"<b>{place}</b><br>recall {style.number(row.recall)}<br>{row.accepted} of {row.n} trials answered"
     width, height = (min(LARGEST_CELL, max(14, size // n)) for size, n in zip((WIDTH, HEIGHT), recall.shape[::-1], strict=True))
     trials, answered = int(cells["n"].sum()), int(cells["accepted"].sum())
     caption = [

@@ -21,6 +21,7 @@ ROLES = {
     "preplan": ("▲", "triangle-up", style.NEGATIVE),
     "anchor": ("◆", "diamond", style.POSITIVE),
     "dominated": ("●", "circle", style.INK),
+    "introductory": ("▼", "triangle-down", style.INK),
     "sink": ("■", "square", style.MUTED),
 }
 """How a token with a role is marked: the sign in the caption, the marker and its colour."""

@@ -4,40 +4,70 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from interp.detectors import Detection, TokenDetection
+from interp.figures.dose_curve import dose_curve
 from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
+from interp.figures.needle_grid import needle_grid
 from interp.figures.ranked_bars import ranked_bars
+from interp.figures.role_strips import role_strips
+from interp.figures.score_map import score_map
 from interp.figures.token_strip import token_strip
+from interp.store import load_confirmation, load_detection
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.store import Run
 
-DRAWINGS = ("heads", "layers", "tokens", "ranking")
+STORED = {
+    "heads": "heads.parquet",
+    "layers": "heads.parquet",
+    "roles": "chosen.safetensors",
+    "tokens": "tokens.parquet",
+    "ranking": "examples.parquet",
+    "grid": "cells.parquet",
+    "dose": "curve.parquet",
+}
+"""What a run must hold for each drawing."""
+
+DRAWINGS = tuple(STORED)
 
 
 def drawings_of(run: Run) -> list[str]:
     """What can be drawn of a run: ``heads`` (layer x head) and ``layers`` (a dot for each head) where there is one number a head,
-    ``tokens`` (the first text) where there is one a token, ``ranking`` (bars with intervals) of a sweep."""
-    stored = {"heads": "heads.parquet", "layers": "heads.parquet", "tokens": "tokens.parquet", "ranking": "examples.parquet"}
-    return [name for name in DRAWINGS if stored[name] in run.manifest["files"]]
+    ``tokens`` (the first text) where there is one a token, ``ranking`` (bars with intervals) of a sweep; of a detection ``roles`` (the
+    text with the tokens that play one) and ``grid`` (recall by length and depth), of a confirmation ``dose``."""
+    return [name for name, file in STORED.items() if file in run.manifest["files"]]
 
 
 def run_figure(run: Run, drawing: str = "heads", metric: str | None = None) -> go.Figure:
-    """One of ``drawings_of`` a run, of one metric of an observation (default: the first).
+    """One of ``drawings_of`` a run, of one metric of an observation or detection (default: the first).
 
     Raises LookupError for a drawing or a metric that is not there, ValueError for the ranking of an observation.
     """
     if drawing not in DRAWINGS:
         raise LookupError(f"{drawing!r} is no drawing. There are: {', '.join(DRAWINGS)}.")
+    if drawing == "dose":
+        return dose_curve(load_confirmation(run.path))
+    if drawing == "grid":
+        return needle_grid(run.table("cells"), run.record)
     if drawing == "tokens":
         scores = run.token_scores(metric)
-        return token_strip(scores, title=f"{scores.name} of each token, mean over all heads")
+        mean = "" if _is_detection(run) else ", mean over all heads"
+        return token_strip(scores, title=f"{scores.name} of each token{mean}")
     if drawing == "layers":
         return layer_dots(run.scores(metric))
     if drawing == "ranking":
         if run.metrics:
             raise ValueError(f"A ranking has intervals, which only a sweep has: draw {run.path.name} as heads.")
         return ranked_bars(run.heads())
+    if drawing == "roles" and isinstance(found := load_detection(run.path), TokenDetection):
+        return role_strips(found)
+    if _is_detection(run) and metric in (None, "score") and isinstance(found := load_detection(run.path), Detection):
+        return score_map(found)
     return head_map(run.scores(metric)) if run.metrics else head_map(run.heads(), shape=run.manifest["details"]["shape"])
+
+
+def _is_detection(run: Run) -> bool:
+    return run.manifest["details"].get("kind") == "detection"
