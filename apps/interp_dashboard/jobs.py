@@ -1,10 +1,12 @@
-"""Ablation sweeps in processes of their own: planned, started, watched, cancelled and resumed.
+"""Commands of ``interp`` in processes of their own: planned, started, watched, cancelled and resumed.
 
-A job is ``interp ablate ... --out RUNS/NAME`` without a terminal. What is known of it lies in ``RUNS/.jobs/NAME``: ``job.json`` and the
-two streams of the process. The process holds a lock on its ``stdout`` for as long as it lives, so that any server can tell a job that
-runs from one that ended, also after a restart and when the process number was given to another. Needs POSIX locks.
+A job is ``interp ablate ... --out RUNS/NAME``, or another command that fills a run directory, without a terminal. What is known of it
+lies in ``RUNS/.jobs/NAME``: ``job.json`` and the two streams of the process. The process holds a lock on its ``stdout`` for as long as
+it lives, so that any server can tell a job that runs from one that ended, also after a restart and when the process number was given
+to another. Needs POSIX locks.
 
-One folder holds one job. An unfinished job goes on where it stopped: the run directory keeps the units that are done.
+One folder holds one job. How far a sweep is, the units in its run directory tell; it goes on where it stopped. Other commands tell it by
+their progress bar.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -41,6 +43,8 @@ JOBS, PROMPTS = ".jobs", ".prompts"
 JOB, STDOUT, STDERR = "job.json", "stdout", "stderr"
 UNITS = "units"
 INTERRUPTED = 130
+BAR, LAST = re.compile(rb"(\d+)/(\d+) \["), 4096
+"""What a progress bar says, and so many bytes from the end of a stream it is looked for."""
 TRIES, PAUSE = 5, 0.02  # a look at the lock holds it for an instant
 GRACE = 10.0
 # A server that a script started in the background ignores interrupts, and so would its children.
@@ -120,15 +124,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Job:
-    """A started sweep of ``model``. ``words`` come after ``interp``; ``before`` units were done when it started, of ``total`` (None:
-    unknown); ``seconds`` is the estimate; ``started`` in seconds since 1970."""
+    """A started command on ``model``, a ``sweep`` or another. ``words`` come after ``interp``; ``before`` units were done when it started,
+    of ``total`` (None: unknown); ``seconds`` is the estimate; ``started`` in seconds since 1970."""
 
     folder: Path
     model: str
-    sweep: Sweep
+    sweep: Sweep | None
     words: tuple[str, ...]
-    total: int | None
-    seconds: float
+    total: int | None = None
+    seconds: float = 0.0
     before: int = 0
     pid: int = 0
     started: float = 0.0
@@ -137,6 +141,11 @@ class Job:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """The command."""
+        return self.words[0]
 
     @property
     def home(self) -> Path:
@@ -204,6 +213,11 @@ def start(planned: Planned) -> Job:
     return _spawn(Job(*about, planned.total, planned.cost.seconds))
 
 
+def begin(folder: Path, model: str, words: Sequence[str]) -> Job:
+    """A command that is no sweep, at work on the run directory ``folder``. Raises ValueError when another job works on it."""
+    return _spawn(Job(folder, model, None, tuple(words)))
+
+
 def resume(job: Job) -> Job:
     """The same job at work again, from where it stopped. Raises ValueError when it is still at work."""
     return _spawn(job)
@@ -230,16 +244,16 @@ def forget(job: Job) -> None:
 def status(job: Job) -> JobStatus:
     """How the job stands now, read from its files alone."""
     alive = _alive(job)
-    done, begun, finished = _progress(job)
+    done, total, begun, finished = _progress(job)
     if not alive:
         state, error = _end(job, finished)
-        return JobStatus(state, done, job.total, max(0.0, _changed(job.home / STDOUT) - job.started), error=error)
+        return JobStatus(state, done, total, max(0.0, _changed(job.home / STDOUT) - job.started), error=error)
     now = time.time()
     if begun is None:
-        return JobStatus("loading", done, job.total, now - job.started)
+        return JobStatus("loading", done, total, now - job.started)
     rate = (done - job.before) / (now - begun) if done > job.before and now > begun and not finished else None
-    eta = (job.total - done) / rate if rate and job.total else None
-    return JobStatus("running", done, job.total, now - job.started, rate, eta)
+    eta = (total - done) / rate if rate and total else None
+    return JobStatus("running", done, total, now - job.started, rate, eta)
 
 
 def jobs(root: Path) -> list[Job]:
@@ -254,7 +268,8 @@ def find(root: Path, name: str) -> Job | None:
         return None
     try:
         about = json.loads((root.resolve() / JOBS / name / JOB).read_bytes())
-        read = {"folder": root.resolve() / name, "sweep": Sweep(**about["sweep"]), "words": tuple(about["words"])}
+        sweep = None if about["sweep"] is None else Sweep(**about["sweep"])
+        read = {"folder": root.resolve() / name, "sweep": sweep, "words": tuple(about["words"])}
         return Job(**{**about, **read})
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -291,7 +306,16 @@ def _spawn(job: Job) -> Job:
         stdout.truncate(0)
         started = replace(job, before=_count(job), started=time.time(), cancelled=False)
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *job.words, "--out", str(job.folder), "--json", "--quiet"],
+            [
+                sys.executable,
+                "-c",
+                COMMAND,
+                *job.words,
+                "--out",
+                str(job.folder),
+                "--json",
+                "--quiet" if job.sweep else "--progress",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -355,17 +379,34 @@ def _stop(job: Job, grace: float) -> None:
             time.sleep(0.1)
 
 
-def _progress(job: Job) -> tuple[int, float | None, bool]:
-    """Units that are done, when the process began to measure (None: it has not yet), and whether the run is finished."""
+def _progress(job: Job) -> tuple[int, int | None, float | None, bool]:
+    """Units that are done, their number, when the process began to measure (None: it has not yet), and whether the run is finished."""
     from interp.store import open_run
 
-    done = _count(job)  # before the manifest: a finished run has no units any more
+    done, total = (
+        (_count(job), job.total) if job.sweep else _bar(job)
+    )  # before the manifest: a finished run has no units any more
     try:
         finished = open_run(job.folder).status == "finished"
     except ArtefactInvalid:
-        return done, None, False
+        finished = False
+    if finished and total:
+        done = total
+    if job.sweep is None:
+        return done, total, None if total is None else job.started, finished
     begun = _changed(job.folder / "run.json")
-    return job.total or 0 if finished else done, begun if begun > job.started else None, finished
+    return done, total, begun if begun > job.started else None, finished
+
+
+def _bar(job: Job) -> tuple[int, int | None]:
+    """Units that are done and their number, as the progress bar on the process's stderr said them last."""
+    try:
+        with (job.home / STDERR).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST))
+            told = BAR.findall(file.read())
+    except OSError:
+        told = []
+    return (int(told[-1][0]), int(told[-1][1])) if told else (0, None)
 
 
 def _count(job: Job) -> int:

@@ -15,7 +15,7 @@ from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, ESTIMATES, METHODS
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names
-from interp_dashboard import by_hand, jobs, prompts
+from interp_dashboard import by_hand, jobs, prompts, watching
 from interp_dashboard.choosing import head_from_map, head_from_table, show_figure
 from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job, Planned, Sweep
@@ -36,7 +36,6 @@ OWN_METRIC = ""
 MOST_PROMPTS = 4096
 FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
-POLL = 1.0
 SHOWN = 64
 """Tokens of a prompt whose pattern stands on this page: half a megabyte."""
 
@@ -81,7 +80,7 @@ def _sweep(view: View) -> None:
             here = planned.folder.name
             _planned_sweep(view, planned)
     finally:
-        _other_jobs(view, here)
+        watching.others(view.state, {here}, {"ablate"}, _show)
 
 
 def _planned_sweep(view: View, planned: Planned) -> None:
@@ -89,7 +88,7 @@ def _planned_sweep(view: View, planned: Planned) -> None:
     now = jobs.status(job) if job else None
     figure = table = None
     if job and now and now.active:
-        _watch(job.name)
+        watching.watch(job.name, "What is measured stays; the sweep can be resumed.")
     elif run is not None:
         table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
         _result(view, table, figure, bars, planned.sweep)
@@ -187,62 +186,7 @@ def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    if last is not None and last.state in ("failed", "cancelled"):
-        say = st.error if last.state == "failed" else st.warning
-        done = f" {last.done:,} of {last.total:,} units are kept." if last.total else ""
-        say(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
-    label = "Resume" if last is not None and last.done else "Start"
-    st.button(
-        label,
-        icon=":material/play_arrow:",
-        type="primary",
-        disabled=bool(refused),
-        on_click=_start,
-        args=(planned,),
-        key="start",
-    )
-    if problem := st.session_state.pop("start-failed", ""):
-        st.error(plain(problem), icon=":material/error:")
-
-
-def _start(planned: Planned) -> None:
-    try:
-        jobs.start(planned)
-    except (ValueError, MemoryError, OSError) as error:
-        st.session_state["start-failed"] = str(error)
-
-
-@st.fragment(run_every=POLL)
-def _watch(name: str) -> None:
-    """How far the job is, drawn again every second without the rest of the page."""
-    job = jobs.find(settings().root, name)
-    now = jobs.status(job) if job else None
-    if job is None or now is None or not now.active:
-        st.rerun()
-    st.progress(now.share or 0.0, text=plain(_progress(job, now)))
-    st.button(
-        "Stopping …" if job.cancelled else "Cancel",
-        icon=":material/stop:",
-        disabled=job.cancelled,
-        on_click=jobs.cancel,
-        args=(job,),
-        key="cancel",
-        help="What is measured stays; the sweep can be resumed.",
-    )
-    st.caption("It runs in a process of its own: this page may be closed, and shows it again when it is opened.")
-
-
-def _progress(job: Job, now: jobs.JobStatus) -> str:
-    if now.state == "loading":
-        return f"The process loads {job.model} … {duration(now.seconds)}"
-    if now.total is None:
-        return f"Measuring in one backward pass … {duration(now.seconds)}"
-    if now.done == now.total:
-        return f"All {now.total:,} units are done; tables and pictures are being written."
-    said = f"{now.done:,} of {now.total:,} units in {duration(now.seconds)}"
-    if now.rate:
-        said += f", {now.rate:,.1f} a second"
-    return said + (f", about {duration(now.eta)} to go" if now.eta else "")
+    watching.offer(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -348,25 +292,10 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _other_jobs(view: View, here: str) -> None:
-    """Sweeps under way and those that ended before their time, of any session and of servers before this one, but for the one here."""
-    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name != here]
-    open_ones = [(job, now) for job, now in found if now.state not in ("finished", "removed")]
-    if not open_ones:
-        return
-    with st.expander(f"Other sweeps that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
-        for job, now in open_ones:
-            said, show, drop = st.columns([5, 1, 1], vertical_alignment="center")
-            done = f", {now.done:,} of {now.total:,} units" if now.total else ""
-            said.markdown(plain(f"{job.name}: {now.state}{done}"))
-            show.button("Show", on_click=_show, args=(view.state, job), key=f"show-{job.name}")
-            key, about = f"forget-{job.name}", "Takes it off this list; what it measured stays."
-            drop.button("Forget", on_click=jobs.forget, args=(job,), key=key, disabled=now.active, help=about)
-
-
 def _show(state: State, job: Job) -> None:
     """Sets the form to what the job measures."""
     sweep = job.sweep
+    assert sweep is not None
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     asked = {"task": sweep.task or prompts.OWN, "file": file, "n": sweep.n_prompts, "seed": sweep.seed}
     made = {"method": sweep.method, "ablation": sweep.ablation, "top": sweep.top_share, "positions": sweep.positions}

@@ -167,7 +167,7 @@ def _delete(view: View, name: str) -> None:
     job = jobs.find(root, name)
     try:
         if job is not None and jobs.status(job).active:
-            raise ArtefactInvalid(f"{name} is being measured: cancel it on the Ablate page first.")
+            raise ArtefactInvalid(f"{name} is being measured: cancel it on the page that started it first.")
         delete_run(root, name)
         if job is not None:
             jobs.forget(job)
@@ -181,7 +181,7 @@ def _delete(view: View, name: str) -> None:
 def _unfinished(entry: Entry) -> None:
     """Why there is nothing to show, and what to do."""
     if entry.status == "running":
-        st.info("It is being measured; its progress is on the Ablate page.", icon=":material/hourglass:")
+        st.info("It is being measured; its progress is on the page that started it.", icon=":material/hourglass:")
     elif entry.status == "interrupted":
         st.warning(
             "It was interrupted. Start the same sweep again: it goes on where it stopped.", icon=":material/pause_circle:"
