@@ -249,7 +249,7 @@ def test_an_ablation_can_be_drawn_by_layer_but_has_no_tokens(folder, prompts, tm
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--draw", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, tokens"),
+        (["--draw", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, roles, tokens"),
         (["--minus", "elsewhere"], "say with --figure where to"),
         (["--minus", "elsewhere", "--figure", "a.png", "--draw", "tokens"], "A difference is drawn as heads"),
     ],

@@ -1,5 +1,6 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
+from interp.store.detections import load_confirmation, load_detection, save_confirmation, save_detection
 from interp.store.headvis import HeadVis, export_headvis, load_headvis
 from interp.store.history import Entry, delete_run, find_run, pack_run, run_history
 from interp.store.ledger import Ledger
@@ -18,11 +19,15 @@ __all__ = [
     "export_headvis",
     "find_run",
     "finished_run",
+    "load_confirmation",
+    "load_detection",
     "load_headvis",
     "load_scores",
     "open_run",
     "pack_run",
     "run_history",
+    "save_confirmation",
+    "save_detection",
     "save_observation",
     "save_scores",
     "save_sweep",

@@ -6,6 +6,7 @@ A run directory that is unfinished is resumed by the same command; one that is f
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +19,10 @@ from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
     DEFAULT_MODEL,
+    Bar,
     Device,
     Dtype,
+    Fresh,
     ModelName,
     Offline,
     load,
@@ -59,12 +62,10 @@ def ablate(
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/TASK-MODEL-METHOD-DIGEST.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run in --out is moved aside.")] = False,
+    fresh: Fresh = False,
     offline: Offline = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost in time and memory.")] = False,
-    progress: Annotated[
-        bool, typer.Option("--progress", help="Draw the progress bar even where stderr is no terminal.")
-    ] = False,
+    progress: Bar = False,
 ) -> None:
     """Take every head out of the model, one at a time, and rank them by what that changes.
 
@@ -124,15 +125,17 @@ def _check(
         return read_memory(memory)
 
 
-def question_of(model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int) -> "Task":
-    """The task, or the prompts of the file as one. Raises UsageError where there are too few for an interval."""
+def question_of(
+    model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int, options: Mapping[str, Any] | None = None
+) -> "Task":
+    """The task with its own ``options``, or the prompts of the file as one. Raises UsageError where there are too few for an interval."""
     from interp.tasks import make_task, task_from_jsonl
 
     if prompts is not None:
         question = task_from_jsonl(prompts, model)
     else:
         assert task is not None
-        question = make_task(task, model, n_prompts=n_prompts, seed=seed)
+        question = make_task(task, model, n_prompts=n_prompts, seed=seed, **(options or {}))
     if len(question) < 2:
         raise UsageError(
             f"An interval over prompts needs at least 2 of them, and {question.name} has {len(question)}: give more."

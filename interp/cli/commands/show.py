@@ -9,10 +9,12 @@ import typer
 from interp.cli.command import command
 from interp.cli.exits import UsageError, checking
 from interp.cli.ranking import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
+from interp.cli.roles import found_json, print_found, read_found, table_of
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from interp.records import RunRecord
+    from interp.store import Run
 
 
 @command
@@ -20,18 +22,22 @@ def show(
     terminal: Terminal,
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
     top: Annotated[int, typer.Option(min=0, help="Only so many rows; 0 for all.")] = 0,
-    figure: Annotated[Path | None, typer.Option(help="Draw the heads to this file: .png, .svg or .html.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the run to this file: .png, .svg or .html.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric of an observation.")] = None,
     draw: Annotated[
-        str, typer.Option(help="What --figure draws: heads, layers (dots), tokens (the first text) or ranking.")
-    ] = "heads",
+        str | None,
+        typer.Option(
+            help="What --figure draws: heads, layers (dots), tokens (the first text) or ranking; of a detection roles or grid, of a "
+            "confirmation dose. By default the first of these that there is."
+        ),
+    ] = None,
     minus: Annotated[Path | None, typer.Option(help="--figure draws the difference to this run directory.")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="The ranked table as CSV on stdout, and nothing else.")] = False,
 ) -> None:
     """Print the heads of a finished run with the record of how it was made, and draw them.
 
     Of an ablation the ranking, where effect = metric(ablated) - metric(clean); negative = the head helped. Of an observation one line a
-    metric, or with --metric the ranking of all heads.
+    metric, or with --metric the ranking of all heads. Of a detection the heads by score, of a confirmation the dose curve.
     """
     from interp.store import open_run
 
@@ -39,21 +45,21 @@ def show(
         raise UsageError("--csv and --json both decide what stands on stdout: give one of them.")
     if minus and not figure:
         raise UsageError("--minus is drawn: say with --figure where to.")
-    if minus and draw != "heads":
+    if minus and draw not in (None, "heads"):
         raise UsageError(f"A difference is drawn as heads, not as {draw}: leave out --draw or --minus.")
     run = open_run(path)
-    table = rows_of(run, metric)
+    found = read_found(run) if metric is None else None
+    table = rows_of(run, metric) if found is None else table_of(found)
     if figure:
-        from interp.figures import difference_map, run_figure, save_figure
-
-        with checking():
-            other = open_run(minus).scores(metric) if minus else None
-            drawn = difference_map(run.scores(metric), other) if other else run_figure(run, draw, metric)
-            terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
+        _draw(terminal, run, figure, draw, metric, minus)
     if csv:
-        ranked(table).to_csv(sys.stdout, index=False, lineterminator="\n")
+        (ranked(table) if found is None else table).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
     _print_record(terminal, run.record)
+    if found is not None:
+        print_found(terminal, found, top)
+        terminal.emit(found_json(run, found))
+        return
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:
@@ -61,6 +67,17 @@ def show(
     print_absent(terminal, run, table)
     print_agreement(terminal, run)
     terminal.emit(as_json(run, metric))
+
+
+def _draw(terminal: Terminal, run: "Run", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
+    from interp.figures import difference_map, run_figure, save_figure
+    from interp.figures.run_figures import drawings_of
+    from interp.store import open_run
+
+    with checking():
+        other = open_run(minus).scores(metric) if minus else None
+        drawn = difference_map(run.scores(metric), other) if other else run_figure(run, draw or drawings_of(run)[0], metric)
+        terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
 
 
 def _print_record(terminal: Terminal, record: "RunRecord") -> None:
