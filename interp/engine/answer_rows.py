@@ -73,7 +73,7 @@ class Beginning:
     @classmethod
     def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> Beginning:
         """One pass over the text."""
-        cache = _empty_cache()
+        cache: Any = _empty_cache()
         read_last_rows(model, tokens, 1, None, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))
 

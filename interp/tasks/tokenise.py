@@ -136,7 +136,7 @@ def offsets(model: Model, text: str) -> list[tuple[int, Span]]:
     """Each token's id and character span, without a start token."""
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(f"The tokenizer of {model.facts.name} does not say where tokens lie in a text: load its fast version.")
-    encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
 
 
