@@ -14,6 +14,8 @@ _HOMES = {
     "capture_attention": "interp.engine.attention_cache",
     "load_attention": "interp.engine.attention_cache",
     "AttentionCache": "interp.engine.attention_cache",
+    "generate": "interp.engine.generation",
+    "next_token_entropy": "interp.engine.generation",
     "observe": "interp.engine.observation",
     "observing": "interp.engine.observation",
     "Observation": "interp.engine.observation",

@@ -32,28 +32,12 @@ def continue_prompt(
 ) -> Continuation:
     """The most probable next tokens, one after the other: ``n_tokens`` of them, fewer where the model's context ends.
 
-    Every token costs a whole pass. Raises ValueError for an encoder, an empty prompt, one that fills the context and ``n_tokens`` below 1.
+    With ``intervene`` every token costs a whole pass. Raises ValueError as ``interp.engine.generation.generate`` does.
     """
-    from interp.engine import run
+    from interp.engine.generation import generate
 
-    facts = model.facts
-    facts.check_causal("A continuation")
-    if not len(prompt):
-        raise ValueError("There is no prompt to go on from: give at least one token.")
-    if n_tokens < 1:
-        raise ValueError(f"n_tokens={n_tokens} is too few: give at least 1.")
-    room = n_tokens if facts.max_length is None else min(n_tokens, facts.max_length - len(prompt))
-    if room < 1:
-        raise ValueError(
-            f"The prompt has {len(prompt)} tokens, and {facts.name} reads at most {facts.max_length}, the next one included: shorten it."
-        )
-    tokens, first = list(prompt), None
-    for _ in range(room):
-        last = run(model, tokens, intervene=intervene).logits[0, -1].double()
-        first = last if first is None else first
-        tokens.append(int(last.argmax()))
-    assert first is not None
-    return Continuation(tuple(tokens[len(prompt) :]), first.softmax(-1).cpu().numpy())
+    written = generate(model, prompt, n_tokens, intervene=intervene)
+    return Continuation(written.tokens, written.logits.softmax(-1).cpu().numpy())
 
 
 def compare_next(model: Model, before: Continuation, after: Continuation, k: int = 10) -> pd.DataFrame:
