@@ -177,12 +177,17 @@ def attend_after(
     own = q.flatten(2, 3) @ call.k.mT  # rows kv group*n n
     shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
     shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
-    scores = torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1).float() * call.scale
+    scores = wide(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
     weights = soften(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
     seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
     seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
     new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
     return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 where it is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def soften(scores: Tensor, softcap: float | None) -> Tensor:
@@ -194,13 +199,15 @@ def soften(scores: Tensor, softcap: float | None) -> Tensor:
 def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
     """Within the context ``hf`` uses the engine's attention, and each module in ``readers`` asks its reader for the output.
 
-    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: an outer
-    one without readers spares the inner ones the switch. Raises RoadClosed where there are readers that the model would never ask.
+    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
+    inner reader of a module is asked, and an outer context without readers spares the inner ones the switch. Raises RoadClosed where there
+    are readers that the model would never ask.
     """
     register()
     model: Any = hf
     before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in readers.items()}
+    outer = {key: _READERS[key] for key in keys if key in _READERS}
     if before != NAME:
         switch(model, NAME, readers, _function)
     try:
@@ -214,6 +221,7 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
     finally:
         for key in keys:
             _READERS.pop(key, None)
+        _READERS.update(outer)
         if before != NAME:
             switch(model, before, readers, None)
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.engine.attention import wide
 from interp.engine.outcome import Answers, Outcome
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -21,15 +22,15 @@ class Readout:
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
         assert model.layout is not None and model.hf is not None
-        self.outcome, self.clean_logits = outcome, clean_logits.float()
+        self.outcome, self.clean_logits = outcome, wide(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
         self.final_norm, self.unembed = model.layout.final_norm, model.layout.unembed
         config: Any = model.hf.config
         self.softcap = getattr(config.get_text_config(), "final_logit_softcapping", None)
 
     def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
-        """All logits in float32, [batch d_vocab]."""
-        return self._cap(self.unembed(self.final_norm(residual)).float())
+        """All logits in float32 (float64 where the model is), [batch d_vocab]."""
+        return self._cap(wide(self.unembed(self.final_norm(residual))))
 
     def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
         """The outcome of [n_variants batch d_model] residuals, [n_variants batch]."""
@@ -43,9 +44,9 @@ class Readout:
         ids = torch.cat([self.answers.answers, self.answers.distractors], -1)
         weights = torch.cat(self.outcome.weights(self.answers), -1)
         columns: Any = self.unembed.weight
-        logits = torch.einsum("vbd,bkd->vbk", self.final_norm(residual).float(), columns[ids].float())
+        logits = torch.einsum("vbd,bkd->vbk", wide(self.final_norm(residual)), wide(columns[ids]))
         bias: Any = getattr(self.unembed, "bias", None)
-        return (self._cap(logits if bias is None else logits + bias[ids].float()) * weights).sum(-1)
+        return (self._cap(logits if bias is None else logits + wide(bias[ids])) * weights).sum(-1)
 
     def _full(self, residual: Tensor) -> Tensor:
         n = len(residual)

@@ -38,40 +38,65 @@ def restartable(variant: Variant) -> bool:
 def restart(model: Model, clean: CleanRun, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
     """The residual that predicts the answer under each variant, [n_variants batch d_model]."""
     layout = model.layout
-    assert layout is not None and model.hf is not None
+    assert layout is not None
     order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
-    active: list[Variant] = []
+
+    def starting(layer: int) -> Tensor:
+        return _changed_attention(layout, clean, layer, [variants[i] for i in order if first_layer(variants[i]) == layer])
+
+    def active(layer: int) -> list[Variant]:
+        return [variants[i] for i in order if first_layer(variants[i]) < layer]
+
+    result = climb(model, clean, first_layer(variants[order[0]]), starting, active=active)
+    return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
+
+
+def climb(
+    model: Model,
+    clean: CleanRun,
+    first: int,
+    starting: Callable[[int], Float[Tensor, "rows n d_model"]],
+    joining: Callable[[int], Float[Tensor, "rows n d_model"] | None] = lambda layer: None,
+    active: Callable[[int], Sequence[Variant]] = lambda layer: (),
+) -> Float[Tensor, "rows d_model"]:
+    """The last residual of many changed runs, in the order in which they begin, at layer ``first`` or above.
+
+    ``joining(layer)`` are changed streams that enter a block (or, at ``n_layers``, leave the last one), ``starting(layer)`` changed outputs
+    of its attention in runs whose stream is the clean one up to there; at each layer the joining rows come first. All rows are the
+    batch, repeated. ``active(layer)`` are the variants of the rows below that change this layer, too.
+    """
+    layout = model.layout
+    assert layout is not None and model.hf is not None
     x = clean.residual[0].new_empty((0, *clean.residual[0].shape[1:]))
     top = len(layout.blocks) - 1
     with reading(model.hf, {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}):
-        for layer in range(first_layer(variants[order[0]]), len(layout.blocks)):
-            new = [variants[i] for i in order[len(active) :] if first_layer(variants[i]) == layer]
+        for layer in range(first, len(layout.blocks)):
+            if (more := joining(layer)) is not None:
+                x = torch.cat([x, more])
             step = _last_block if layer == top else _block
-            x = step(layout, clean, layer, x, active, new)
-            active += new
-    result = x.unflatten(0, (len(variants), -1))[:, :, -1]
-    return result[torch.tensor(order).argsort().to(result.device)]
+            x = step(layout, clean, layer, x, active(layer), starting(layer))
+    more = joining(len(layout.blocks))
+    return x[:, -1] if more is None else torch.cat([x[:, -1], more[:, -1]])
 
 
-def _block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[Variant], new: list[Variant]) -> Tensor:
-    entering = clean.residual[layer].expand(len(new), *clean.residual[layer].shape).flatten(0, 1)
-    fixed = _changed_attention(layout, clean, layer, new)
-    with _editing_z(layout.outputs[layer], clean, layer, active), _attention(layout, clean, layer, len(x), fixed):
-        return _call(layout.blocks[layer], clean, layer, torch.cat([x, entering]))
+def _block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
+    entering = clean.residual[layer].expand(len(fixed) // len(clean.rows), *clean.residual[layer].shape).flatten(0, 1)
+    with _editing_z(layout.outputs[layer], clean, layer, active), fixed_attention(layout, clean, layer, len(x), fixed):
+        return call_block(layout.blocks[layer], clean, layer, torch.cat([x, entering]))
 
 
-def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: list[Variant], new: list[Variant]) -> Tensor:
+def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
     """As ``_block``, but only the last position's query and what follows attention are computed: nothing else is read from here."""
-    entering = clean.residual[layer][:, -1:].repeat(len(new), 1, 1)
-    fixed = _changed_attention(layout, clean, layer, new)[:, -1:]
+    entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.rows), 1, 1)
+    fixed = fixed[:, -1:]
     if len(x):
         try:
-            _call(layout.blocks[layer], clean, layer, x)
+            call_block(layout.blocks[layer], clean, layer, x)
         except _Enough as enough:
             z = _edited(enough.z.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
-    with _attention(layout, clean, layer, 0, fixed):
-        return _call(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
+    with fixed_attention(layout, clean, layer, 0, fixed):
+        return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
 
 
 def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Variant]) -> Tensor:
@@ -114,7 +139,8 @@ def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]
     return read
 
 
-def _call(block: nn.Module, clean: CleanRun, layer: int, x: Tensor) -> Tensor:
+def call_block(block: nn.Module, clean: CleanRun, layer: int, x: Tensor) -> Tensor:
+    """The stream after a block that is entered by ``x`` [rows n d_model], rows being the batch, repeated."""
     args, kwargs = _repeated(clean.arguments[layer], len(clean.rows), len(x))
     output = block(x, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
@@ -139,7 +165,7 @@ def _first_rows(value: Any, n: int, n_rows: int) -> Any:
 
 
 @contextmanager
-def _attention(layout: Layout, clean: CleanRun, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
+def fixed_attention(layout: Layout, clean: CleanRun, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
     """The attention module runs the first ``n_running`` rows; the others get ``fixed``."""
     module = layout.attentions[layer]
     inner = module.forward
@@ -175,7 +201,7 @@ def _replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
 
 
 @contextmanager
-def _editing_z(projection: nn.Module, clean: CleanRun, layer: int, active: list[Variant]) -> Iterator[None]:
+def _editing_z(projection: nn.Module, clean: CleanRun, layer: int, active: Sequence[Variant]) -> Iterator[None]:
     """Applies ``_edited`` to what enters the output projection."""
     handle = projection.register_forward_pre_hook(lambda module, args: (_edited(args[0], clean, layer, active), *args[1:]))
     try:
@@ -184,7 +210,7 @@ def _editing_z(projection: nn.Module, clean: CleanRun, layer: int, active: list[
         handle.remove()
 
 
-def _edited(z: Tensor, clean: CleanRun, layer: int, active: list[Variant]) -> Tensor:
+def _edited(z: Tensor, clean: CleanRun, layer: int, active: Sequence[Variant]) -> Tensor:
     """The merged z [rows n heads*d_head] of active variants, with what those still change in this layer (pairs of heads).
 
     The positions of ``z`` are the last ``n`` of the prompt.

@@ -1,0 +1,163 @@
+"""The residual stream of one batch of clean and corrupted prompts, taken apart into what each part of the model writes.
+
+A *writer* is the embedding, a head or an MLP; what a *reader* (a head's query, key or value, an MLP, the logits) reads is the sum of all
+earlier writers and of biases, before its norm. To corrupt an edge, the reader is shown the writer's output on the corrupted prompt.
+Blocks are the model's own modules: they are called with attention fixed, or left once queries, keys and values are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine.attention import Call, RoadClosed, attend, attend_after, reading
+from interp.engine.bank import output_weights
+from interp.engine.clean import CleanRun, clean_run
+from interp.engine.restart import call_block, fixed_attention
+from interp.models.model import Layout, Model
+from interp.tasks.task import Example
+
+
+class _Made(Exception):
+    """Carries queries, keys and values out of a block whose rest is not needed."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+
+@dataclass(eq=False)
+class Stream:
+    """Clean prompts, all of one length, with the outputs of every writer; of each prompt the last ``n`` positions, from the first at which
+    clean and corrupted differ.
+
+    ``outputs`` and ``corrupted`` [n_writers batch n d_model] are what each writer writes on either prompt, in the order embedding, then
+    layer by layer its heads and (unless the model has none) its MLP. ``biases`` [n_layers d_model] belong to attention and to no head.
+    """
+
+    model: Model
+    clean: CleanRun
+    outputs: Float[Tensor, "n_writers batch n d_model"]
+    corrupted: Float[Tensor, "n_writers batch n d_model"]
+    biases: Float[Tensor, "n_layers d_model"]
+    weights: list[Tensor]
+
+    @property
+    def batch(self) -> int:
+        """How many prompts there are."""
+        return len(self.clean.rows)
+
+    @property
+    def layout(self) -> Layout:
+        assert self.model.layout is not None
+        return self.model.layout
+
+    @property
+    def differences(self) -> Float[Tensor, "n_writers batch n d_model"]:
+        """What corrupting a writer adds to a reader's input."""
+        return self.corrupted - self.outputs
+
+    def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> Call:
+        """Queries, keys and values of a layer whose input is ``x``, whose rows are the batch, repeated."""
+
+        def leave(call: Call) -> Tensor:
+            raise _Made(call)
+
+        assert self.model.hf is not None
+        with reading(self.model.hf, {self.layout.attentions[layer]: leave}):
+            try:
+                call_block(self.layout.blocks[layer], self.clean, layer, x)
+            except _Made as made:
+                return made.call
+        raise RoadClosed(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows n head d_head"]:
+        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``."""
+        clean, mask = self.clean, self.clean.mask[layer]
+        call = Call(q, k, v, None if clean.before else mask, like.scale, like.softcap)
+        if not clean.before:
+            return attend(call).transpose(1, 2)
+        assert mask is not None
+        groups = k.shape[1] // clean.k_before[layer].shape[1]  # where every query head has keys of its own
+        before = [t.repeat_interleave(groups, 1) for t in (clean.k_before[layer], clean.v_before[layer])]
+        return attend_after(call, before[0], before[1], mask).transpose(1, 2)
+
+    def written(self, layer: int, z: Float[Tensor, "rows n head d_head"]) -> Float[Tensor, "rows n head d_model"]:
+        """What each head of a layer writes."""
+        return _written(z, self.weights[layer])
+
+    def block(
+        self, layer: int, x: Float[Tensor, "rows n d_model"], attention: Float[Tensor, "rows n d_model"]
+    ) -> Float[Tensor, "rows n d_model"]:
+        """The stream after a block whose input is ``x`` and whose attention writes ``attention``."""
+        return _block(self.model, self.clean, layer, x, attention)
+
+    def expand(self, x: Float[Tensor, "batch n d_model"], times: int) -> Float[Tensor, "rows n d_model"]:
+        """The batch, ``times`` times over."""
+        return x.expand(times, *x.shape).flatten(0, 1)
+
+
+def open_stream(model: Model, examples: Sequence[Example]) -> Stream:
+    """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
+
+    Raises RoadClosed where the model's parts are not known, ValueError where what heads and MLPs write does not add up to the residual
+    stream (norms behind attention or MLP), so that it has no edges.
+    """
+    pairs = [(e.clean, e.corrupted) for e in examples]
+    start = min(next((i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), len(pair[0]) - 1) for pair in pairs)
+    rows = range(len(examples))
+    clean = clean_run(model, examples, rows, start)
+    other = clean_run(model, [Example(e.corrupted, e.clean, e.answers, e.distractors) for e in examples], rows, start)
+    n = len(pairs[0][0]) - start
+    clean, other = clean.part(list(rows), n), other.part(list(rows), n)
+    weights = [output_weights(model, layer).to(clean.residual[0]) for layer in range(model.facts.n_layers)]
+    assert model.hf is not None
+    with reading(model.hf, {}):
+        _check_sum(model, clean)
+        outputs, corrupted = (_outputs(model, run, weights) for run in (clean, other))
+    wholes = zip(clean.attn_out, clean.z, weights, strict=True)
+    biases = torch.stack([(out - _written(z, w).sum(-2))[0, 0] for out, z, w in wholes])
+    return Stream(model, clean, outputs, corrupted, biases, weights)
+
+
+def _written(z: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("bnhd,hdm->bnhm", z, weights)
+
+
+def _block(model: Model, clean: CleanRun, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+    assert model.layout is not None
+    with fixed_attention(model.layout, clean, layer, 0, attention):
+        return call_block(model.layout.blocks[layer], clean, layer, x)
+
+
+def _check_sum(model: Model, clean: CleanRun) -> None:
+    """A block must do the same whether something is added to its input or to what attention writes, up to what parallel blocks leave out of
+    the MLP's input; norms behind attention do not."""
+    x, attention = clean.residual[0], clean.attn_out[0]
+    added = attention.roll(1, 0) if len(attention) > 1 else attention / 2
+    inside = _block(model, clean, 0, x, attention + added)
+    before = (
+        _block(model, clean, 0, x, attention) + added if model.facts.parallel else _block(model, clean, 0, x + added, attention)
+    )
+    eps = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)
+    apart = float((inside - before).abs().max())
+    if not apart <= 512 * eps * float(inside.abs().max()):
+        raise ValueError(
+            f"{model.facts.name} has no edges: in a {model.facts.architecture} model what the heads write is changed by a norm before it "
+            f"is added to the residual stream (off by {apart:.2g}), so that it is no sum of parts. Ablate or patch heads instead."
+        )
+
+
+def _outputs(model: Model, run: CleanRun, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
+    """What every writer wrote in a run."""
+    parts = [run.residual[0]]
+    for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
+        parts += _written(z, weights[layer]).unbind(-2)
+        if model.facts.d_mlp:
+            last = layer + 1 == len(run.residual)
+            after = _block(model, run, layer, run.residual[layer], out) if last else run.residual[layer + 1]
+            parts.append(after - run.residual[layer] - out)
+    return torch.stack(parts)

@@ -1,0 +1,117 @@
+"""A model as a graph: what writes to the residual stream, what reads it, and which writer is read by whom.
+
+Writers are the embeddings (token and position together), every head and every MLP; readers are the query, key and value of every head,
+every MLP, and the logits. An edge leads from a writer to every reader that comes after it. What a reader reads is the sum of all earlier
+writers, before its norm, and of biases, which belong to no edge. Keys and values of grouped-query heads are counted for each query head,
+as if every head had its own copy. GPT-2 small has 32,491 edges so counted; other conventions give other numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from interp.heads import Head
+
+PARTS = ("q", "k", "v")
+
+
+class Node(NamedTuple):
+    """``input``, a head (``a5.h1``), an MLP (``m5``) or ``logits``; ``layer`` and ``head`` are -1 where there is none."""
+
+    kind: str
+    layer: int = -1
+    head: int = -1
+
+    def __str__(self) -> str:
+        return {"head": f"a{self.layer}.h{self.head}", "mlp": f"m{self.layer}"}.get(self.kind, self.kind)
+
+    @classmethod
+    def parse(cls, text: str) -> Node:
+        """The node written as in circuit files. Raises ValueError for anything else."""
+        if text in ("input", "logits"):
+            return cls(text)
+        if found := re.fullmatch(r"a(\d+)\.h(\d+)", text):
+            return cls("head", int(found[1]), int(found[2]))
+        if found := re.fullmatch(r"m(\d+)", text):
+            return cls("mlp", int(found[1]))
+        raise ValueError(f"{text!r} is not a node: write input, a5.h1 (layer 5, head 1), m5 or logits.")
+
+    @classmethod
+    def of(cls, head: Head) -> Node:
+        """The node of a head."""
+        return cls("head", *head)
+
+
+class Edge(NamedTuple):
+    """What ``writer`` writes, as ``reader`` reads it; ``part`` is ``q``, ``k`` or ``v`` of a head, and empty for MLPs and logits."""
+
+    writer: Node
+    reader: Node
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.writer}->{self.reader}" + (f"<{self.part}>" if self.part else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Edge:
+        """The edge written as ``a0.h1->a5.h3<q>``. Raises ValueError for anything else."""
+        found = re.fullmatch(r"(.+?)->(.+?)(?:<([qkv])>)?", text)
+        if not found:
+            raise ValueError(f"{text!r} is not an edge: write a0.h1->a5.h3<q>, input->m0 or m2->logits.")
+        edge = cls(Node.parse(found[1]), Node.parse(found[2]), found[3] or "")
+        if bool(edge.part) != (edge.reader.kind == "head"):
+            raise ValueError(f"{text!r} is not an edge: write <q>, <k> or <v> behind a head that reads, and behind nothing else.")
+        return edge
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The graph of a model of these sizes; in ``parallel`` blocks attention and MLP read the same input."""
+
+    n_layers: int
+    n_heads: int
+    has_mlps: bool = True
+    parallel: bool = False
+
+    @cached_property
+    def writers(self) -> tuple[Node, ...]:
+        """In the order in which they write."""
+        return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
+
+    @cached_property
+    def readers(self) -> tuple[tuple[Node, str], ...]:
+        """Nodes with the part that reads, in the order in which they read."""
+        inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
+        parts = [(node, part) for node in inside for part in (PARTS if node.kind == "head" else ("",))]
+        return (*parts, (Node("logits"), ""))
+
+    @cached_property
+    def edges(self) -> tuple[Edge, ...]:
+        """All edges, by reader and then by writer."""
+        return tuple(Edge(w, r, part) for r, part in self.readers for w in self.writers if self.connected(w, r))
+
+    def connected(self, writer: Node, reader: Node) -> bool:
+        """Whether the reader reads what the writer writes."""
+        if writer.kind == "input" or reader.kind == "logits":
+            return writer.kind != "logits" and reader.kind != "input"
+        before = writer.layer < reader.layer
+        return before or (writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel)
+
+    def check(self, edge: Edge) -> Edge:
+        """The same edge. Raises LookupError when this graph does not have it."""
+        nodes = {*self.writers, Node("logits")}
+        for node in edge[:2]:
+            if node not in nodes:
+                raise LookupError(
+                    f"There is no node {node}: the graph has {self.n_layers} layers of {self.n_heads} heads"
+                    f"{'' if self.has_mlps else ', without MLPs'}."
+                )
+        if not self.connected(edge.writer, edge.reader):
+            raise LookupError(f"There is no edge {edge}: {edge.reader} does not come after {edge.writer}.")
+        return edge
+
+    def _layer(self, layer: int) -> list[Node]:
+        return [*(Node("head", layer, head) for head in range(self.n_heads)), *([Node("mlp", layer)] if self.has_mlps else [])]
