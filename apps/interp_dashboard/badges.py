@@ -1,12 +1,18 @@
 """What is said of a head beside its picture, in a word and a number.
 
 A badge is an attention metric with a short name and, if there is one, the value from which the head is said to play the role. A
-detector adds its own with ``add_badge``.
+page of one's own adds a metric with ``add_badge``. What detectors found of the head in the whole model stands beside (``role_badges``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interp.detectors import Detection
+    from interp.heads import Head
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,17 @@ def add_badge(badge: Badge) -> None:
 def badges() -> tuple[Badge, ...]:
     """All badges in the order in which they are shown."""
     return tuple(_BADGES)
+
+
+def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, bool, str]]:
+    """Of each role its name with the head's score, whether the head was found to play it, and what the score is compared with."""
+    from interp.figures.style import number
+
+    told = []
+    for role, found in known.items():
+        score = found.scores[head]
+        if score == score:
+            limit, chance = number(found.threshold), number(found.control[head])
+            about = f"{found.scores.name} in {found.scores.unit}; threshold {limit}, with wrong targets {chance}"
+            told.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
+    return told

@@ -20,9 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -125,7 +125,7 @@ class Planned:
 @dataclass(frozen=True)
 class Job:
     """A started command on ``model``, a ``sweep`` or another. ``words`` come after ``interp``; ``before`` units were done when it started,
-    of ``total`` (None: unknown); ``seconds`` is the estimate; ``started`` in seconds since 1970."""
+    of ``total`` (None: unknown); ``seconds`` is the estimate; ``started`` in seconds since 1970. ``query`` is the address that shows it."""
 
     folder: Path
     model: str
@@ -137,6 +137,7 @@ class Job:
     pid: int = 0
     started: float = 0.0
     cancelled: bool = False
+    query: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -213,9 +214,12 @@ def start(planned: Planned) -> Job:
     return _spawn(Job(*about, planned.total, planned.cost.seconds))
 
 
-def begin(folder: Path, model: str, words: Sequence[str]) -> Job:
-    """A command that is no sweep, at work on the run directory ``folder``. Raises ValueError when another job works on it."""
-    return _spawn(Job(folder, model, None, tuple(words)))
+def begin(folder: Path, model: str, words: Sequence[str], query: Mapping[str, str]) -> Job:
+    """A command that is no sweep, at work on the run directory ``folder``; ``query`` is the address of the page that asks for it.
+
+    Raises ValueError when another job works on it.
+    """
+    return _spawn(Job(folder, model, None, tuple(words), query=dict(query)))
 
 
 def resume(job: Job) -> Job:

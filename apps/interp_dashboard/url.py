@@ -134,12 +134,11 @@ class State:
     def __init__(self, fields: Iterable[Field]) -> None:
         self.fields = {field.name: field for field in fields}
         self.notices: list[str] = []
-        kept = st.session_state.setdefault(KEPT, {})
+        st.session_state.setdefault(KEPT, {})
         asked = st.query_params.to_dict()
         # Somebody opened an address or followed a link, and it says everything; only those of the menu are empty.
         if asked and asked != st.session_state.get(WRITTEN):
-            for field in self.fields.values():
-                kept[field.name] = self._read(field, asked[field.name]) if field.name in asked else field.default
+            self.follow(asked)
 
     def __getitem__(self, name: str) -> Any:
         return st.session_state[KEPT].get(name, self.fields[name].default)
@@ -147,6 +146,12 @@ class State:
     def set(self, **values: Any) -> None:
         """Changes fields; in a callback, so that the page is drawn once."""
         st.session_state[KEPT].update(values)
+
+    def follow(self, asked: Mapping[str, str]) -> None:
+        """Takes all values from the parameters of an address; those that are not there are the defaults."""
+        self.set(
+            **{name: self._read(field, asked[name]) if name in asked else field.default for name, field in self.fields.items()}
+        )
 
     def bound(self, name: str) -> dict[str, Any]:
         """What a Streamlit widget is given so that it shows and changes this field: ``st.toggle("Dark", **state.bound("dark"))``."""

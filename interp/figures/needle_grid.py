@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,13 +28,14 @@ def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = N
     lengths, depths = sorted({*cells["length"]}), sorted({*cells["depth"]})
     recall = np.full((len(depths), len(lengths)), np.nan)
     hover = np.full(recall.shape, "not measured", dtype=object)
-    for row in cells.itertuples():
+    rows: list[Any] = list(cells.itertuples())
+    for row in rows:
         at = depths.index(row.depth), lengths.index(row.length)
         recall[at] = row.recall
         place = f"needle at {row.depth:.0f}% of {row.length:,} tokens"
         hover[at] = f"<b>{place}</b><br>recall {style.number(row.recall)}<br>{row.accepted} of {row.n} trials answered"
     width, height = (min(LARGEST_CELL, max(14, size // n)) for size, n in zip((WIDTH, HEIGHT), recall.shape[::-1], strict=True))
-    trials, answered = int(cells["n"].sum()), int(cells["accepted"].sum())
+    trials, answered = (sum(getattr(row, name) for row in rows) for name in ("n", "accepted"))
     caption = [
         record.caption(),
         f"{answered:,} of {trials:,} trials answered" + ("; grey: not measured" if np.isnan(recall).any() else ""),

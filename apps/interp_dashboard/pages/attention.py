@@ -10,9 +10,10 @@ from streamlit.components import v2 as components
 from interp.figures import pattern_tile, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.badges import badges
+from interp_dashboard.badges import badges, role_badges
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.readings import Prompt, Reading
+from interp_dashboard.roles import roles
 from interp_dashboard.share import share
 from interp_dashboard.url import Field, flag, head, number, numbers
 from interp_dashboard.wording import plain
@@ -59,6 +60,7 @@ def render(view: View) -> None:
             **state.bound("moved"),
         )
 
+    _roles(reading, chosen)
     with st.spinner("Drawing every head …", show_time=True):
         data = _data(view, reading, chosen, window)
     viewer(
@@ -72,7 +74,18 @@ def render(view: View) -> None:
     here = {field.name: state[field.name] for field in prompts.fields()}
     with st.container(horizontal=True):
         link("All heads in numbers", "heads", {**here, "head": chosen}, icon=":material/apps:")
+        link("Its roles", "heads", {**here, "head": chosen, "roles": True}, icon=":material/badge:")
     _share(view, prompt, reading, chosen, _exact(window))
+
+
+def _roles(reading: Reading, chosen: Head) -> None:
+    """What detectors found of the head, as far as they were asked."""
+    told = role_badges(roles().known(reading.facts), chosen)
+    if told:
+        with st.container(horizontal=True, vertical_alignment="center", key="role-badges"):
+            for label, found, about in told:
+                icon = ":material/check:" if found else None
+                st.badge(label, icon=icon, color="blue" if found else "gray", help=about)
 
 
 def _take(state: Any, name: str, make: Any) -> None:

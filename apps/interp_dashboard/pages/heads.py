@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from interp.detectors import DETECTORS, Detection, role_cards
+from interp.detectors.cards import QUICK
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.badges import badges
 from interp_dashboard.choosing import choose_metric, head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.holder import holder
 from interp_dashboard.measured import measure, metric_names
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.readings import Prompt
+from interp_dashboard.roles import roles
 from interp_dashboard.share import share
-from interp_dashboard.url import Field, choice, head, several
+from interp_dashboard.url import Field, choice, flag, head, several, text
+from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +40,8 @@ def fields() -> tuple[Field, ...]:
         choice("reading", names, "attention_distance", noun="attention metric"),
         several("columns", names, [badge.metric for badge in badges()]),
         head(),
+        flag("roles"),
+        text("role"),
     )
 
 
@@ -74,6 +82,70 @@ def render(view: View) -> None:
     st.multiselect("Columns", metric_names(), placeholder="Other metrics", **state.bound("columns"))
     every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
     head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
+    _roles(view, chosen)
+
+
+def _roles(view: View, chosen: Head | None) -> None:
+    """The roles of all heads as a map of one of them, and the card of the chosen head."""
+    from interp.figures import score_map
+
+    st.markdown("##### Roles")
+    st.toggle(
+        "Look for the roles of every head",
+        help=f"The quick detectors run once: {', '.join(QUICK)}.",
+        **view.state.bound("roles"),
+    )
+    if view.state["roles"]:
+        with st.spinner("Looking for the roles of every head …", show_time=True):
+            known, refused = roles().quick(view.model, view.facts)
+    else:
+        known, refused = roles().known(view.facts), {}
+    for role, reason in refused.items():
+        st.caption(plain(f"{role}: {reason}"))
+    if not known:
+        st.caption(
+            "Nothing is known yet of this model's roles. Detections that are stored count as well: the Retrieval page makes some."
+        )
+        return
+    if view.state["role"] not in known:
+        view.state.set(role=next(iter(known)))
+    st.selectbox("Role", list(known), format_func=_role, width=560, **view.state.bound("role"))
+    found = known[view.state["role"]]
+    figure = score_map(found)
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold enclosed")
+        with st.container(width=440):
+            _card(view, chosen, list(known.values()))
+    cli = shlex.join(["interp", "detect", found.role, "--model", view.model])
+    start = f"import interp\nfrom interp.detectors import detect\n\nmodel = interp.load_model({view.model!r})\n"
+    python = f"{start}found = detect(model, {found.role!r})\nfound.plot()\n"
+    share("roles", cli=cli, python=python, figure=figure, table=found.to_dataframe())
+
+
+def _role(role: str) -> str:
+    return f"{role}: {DETECTORS.about(role)}"
+
+
+def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
+    """Every role of the chosen head: its score, its rank, and whether it was found to play it."""
+    if chosen is None:
+        st.info("Choose a head to see all its roles.", icon=":material/ads_click:")
+        return
+    with holder().using(view.model) as loaded:
+        card = role_cards(loaded, known)[chosen]
+    shared = f", keys and values shared with {', '.join(map(str, card.sharing))}" if card.sharing else ""
+    st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role found'}{shared}")
+    rows = card.table[card.table["kind"] == "role"]
+    ranks = [f"{rank} of {of}" if rank else "" for rank, of in zip(rows["rank"], rows["of"], strict=True)]
+    shown = (
+        rows[["name", "found", "value", "threshold", "control"]]
+        .assign(rank=ranks)
+        .rename(columns={"name": "role", "value": "score"})
+    )
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("score", "threshold", "control")}
+    st.dataframe(shown, hide_index=True, height=table_height(len(shown)), column_config=numbers, key="role-card")
+    share("role-card", table=card.table)
 
 
 def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:

@@ -21,7 +21,18 @@ from interp_dashboard.wording import duration, plain
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWN = {"heads": "Map", "layers": "By layer", "tokens": "Tokens", "ranking": "Ranking"}
+DRAWN = {
+    "heads": "Map",
+    "layers": "By layer",
+    "roles": "Roles",
+    "tokens": "Tokens",
+    "ranking": "Ranking",
+    "grid": "Needle grid",
+    "dose": "Dose curve",
+}
+TABLES = {"tokens": "tokens", "roles": "tokens", "grid": "cells", "dose": "curve"}
+"""The table behind a picture, where it is not that of the heads."""
+BY_METRIC = ("heads", "layers", "tokens")
 STATUS = {
     "finished": "● finished",
     "running": "◐ running",
@@ -218,10 +229,10 @@ def _pictures(view: View, run: Run) -> None:
 
 
 def _metric(view: View, run: Run, drawing: str) -> str | None:
-    """The metric of an observation that is shown, with the box that chooses it; None for a sweep."""
-    if not run.metrics:
+    """The metric of an observation that is shown, with the box that chooses it; None where a picture is of all that the run measured."""
+    if not run.metrics or drawing not in BY_METRIC:
         return None
-    there = set(run.table("tokens" if drawing == "tokens" else "heads")["metric"])
+    there = set(run.table(TABLES.get(drawing, "heads"))["metric"])
     names = [name for name in run.metrics if name in there]
     if view.state["shown"] not in names:
         view.state.set(shown=names[0])
@@ -230,14 +241,17 @@ def _metric(view: View, run: Run, drawing: str) -> str | None:
 
 
 def _rows(run: Run, drawing: str, metric: str | None) -> pd.DataFrame:
-    table = run.table("tokens" if drawing == "tokens" else "heads")
+    table = run.table(TABLES.get(drawing, "heads"))
     return table if metric is None else table.loc[table["metric"] == metric]
 
 
 def _table(view: View, table: pd.DataFrame) -> None:
     """The numbers behind the picture: of tokens in their order, of heads the largest first."""
+    if "label" not in table and "pos" not in table:
+        st.dataframe(table, hide_index=True, height=table_height(len(table)))
+        return
     if "pos" in table:
-        shown = [*(["example"] if len(set(table["example"])) > 1 else []), "pos", "token", "value"]
+        shown = [*(name for name in ("example", "metric") if len(set(table[name])) > 1), "pos", "token", "value"]
         st.dataframe(table[shown], hide_index=True, height=table_height(len(table)), width="content")
         return
     rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
@@ -287,7 +301,7 @@ PAGE = Page(
     name="runs",
     title="Runs",
     icon=":material/history:",
-    order=5,
+    order=7,
     question="What was measured, how, and what came of it?",
     fields=fields,
     render=render,

@@ -1,0 +1,93 @@
+"""The options of a detector that can be written as text: fields of the address, widgets, and words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from inspect import Parameter, formatannotation, signature
+from typing import Any
+
+import streamlit as st
+
+from interp.cli.options import read_settings, settable
+from interp.detectors import DETECTORS
+from interp_dashboard.url import Field, State, choice, flag, number, text
+
+MOST = 10**9
+"""Numbers are at most so large."""
+ACROSS = 4
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Those of the detector ``role``, but for those ``besides``; ``choices`` are what a text may be. The field of an option is called
+    ``ROLE.OPTION``; one that may be none is a text, empty where it is."""
+
+    role: str
+    besides: Sequence[str] = ()
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, Parameter]:
+        found = settable(signature(DETECTORS.get(self.role)).parameters)
+        return {name: about for name, about in found.items() if name not in self.besides}
+
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(self._field(name, about.default) for name, about in self.known.items())
+
+    def values(self, state: State) -> dict[str, Any]:
+        """The values that are not the default. Raises ValueError for a text that the option cannot be."""
+        known = self.known
+        read = {name: self._read(name, state[f"{self.role}.{name}"]) for name in known}
+        return {name: value for name, value in read.items() if value != known[name].default}
+
+    def choose(self, state: State) -> None:
+        """Widgets for all options."""
+        names = list(self.known)
+        for first in range(0, len(names), ACROSS):
+            columns = st.columns(ACROSS, vertical_alignment="bottom")
+            for column, name in zip(columns, names[first : first + ACROSS], strict=False):
+                with column:
+                    self._widget(state, name)
+
+    def _field(self, name: str, default: Any) -> Field:
+        own = f"{self.role}.{name}"
+        if name in self.choices:
+            return choice(own, list(self.choices[name]), default, noun=name)
+        if self._may_be_none(name):
+            return text(own, "" if default is None else str(default))
+        if isinstance(default, bool):
+            return flag(own, default)
+        return text(own, default) if isinstance(default, str) else number(own, default, -MOST, MOST)
+
+    def _widget(self, state: State, name: str) -> None:
+        default, label = self.known[name].default, name.replace("_", " ")
+        bound: Any = state.bound(f"{self.role}.{name}")
+        if name in self.choices:
+            st.selectbox(label, list(self.choices[name]), **bound)
+        elif self._may_be_none(name):
+            st.text_input(label, placeholder=NONE, **bound)
+        elif isinstance(default, bool):
+            st.toggle(label, **bound)
+        elif isinstance(default, str):
+            st.text_input(label, **bound)
+        else:
+            kind = type(default)
+            st.number_input(label, kind(-MOST), kind(MOST), format="%d" if kind is int else "%g", **bound)
+
+    def _read(self, name: str, value: Any) -> Any:
+        if not self._may_be_none(name):
+            return value
+        return read_settings([f"{name}={value.strip() or NONE}"], self.known, self.role)[name]
+
+    def _may_be_none(self, name: str) -> bool:
+        return "None" in formatannotation(self.known[name].annotation)
+
+
+def words(values: Mapping[str, Any]) -> list[str]:
+    """The values as options of ``interp detect``."""
+    written = {
+        name: str(value).lower() if value is None or isinstance(value, bool) else str(value) for name, value in values.items()
+    }
+    return [word for name, value in written.items() for word in ("--set", f"{name}={value}")]

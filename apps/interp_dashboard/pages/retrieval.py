@@ -1,0 +1,288 @@
+"""Retrieval: heads that fetch from the context, where in it the model finds what it is asked for, and what becomes of that without them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.detectors import DETECTORS, Detection
+from interp.detectors.confirmation import LEAST_DRAWS, METHODS
+from interp.heads import Head
+from interp.tasks import task_names
+from interp_dashboard import jobs, watching
+from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.holder import holder
+from interp_dashboard.jobs import Job
+from interp_dashboard.options import Options
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.searches import Search, plan_confirmation, plan_detection
+from interp_dashboard.settings import settings
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, State, choice, head, number
+from interp_dashboard.wording import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.detectors import Confirmation
+    from interp.store import Run
+
+OPTIONS = {
+    "retrieval": Options(
+        "retrieval",
+        besides=("haystack", "mark"),
+        choices={"mode": ("teacher", "greedy"), "needles": ("auto", "texts", "secrets", "repeats")},
+    ),
+    "query_retrieval": Options("query_retrieval"),
+    "write_retrieval": Options("write_retrieval"),
+    "streaming": Options("streaming"),
+}
+SHOWN = ("n_lengths", "n_depths", "n_needles", "mode")
+"""Options of the first detector that are always in sight."""
+
+NEEDLE = "needle"
+MOST_PROMPTS, MOST_DRAWS = 4096, 50
+
+
+def fields() -> tuple[Field, ...]:
+    """The detector and its options, the chosen head, and how the heads are confirmed."""
+    return (
+        choice("detector", list(OPTIONS), noun="detector"),
+        *(field for options in OPTIONS.values() for field in options.fields()),
+        head(),
+        choice("trial.task", task_names(), NEEDLE, noun="task"),
+        number("trial.n_prompts", 64, 2, MOST_PROMPTS),
+        number("trial.seed", 1, 0, 10**6),
+        number("trial.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
+        choice("trial.method", list(METHODS), "mean", noun="method"),
+    )
+
+
+def render(view: View) -> None:
+    view.facts.check_causal("Retrieval")
+    here: set[str] = set()
+    try:
+        _page(view, here)
+    finally:
+        watching.others(view.state, here, {"detect", "confirm"}, _show)
+
+
+def _page(view: View, here: set[str]) -> None:
+    state = view.state
+    role = _form(state)
+    values = OPTIONS[role].values(state)
+    search = _planned(view.model, view.facts.weights, role, tuple(values.items()), str(settings().root))
+    here.add(search.folder.name)
+    run = _finished(state, search, label="Start")
+    if run is None:
+        _share_plan(search)
+        return
+    found, figures = _found(str(run.path), str(run.manifest["files"]))
+    _result(view, run, found, figures, search)
+    st.markdown("##### Does the task need them?")
+    trial = _trial(view, run)
+    here.add(trial.folder.name)
+    tried = _finished(state, trial, label="Confirm", kept=True)
+    if tried is None:
+        _share_plan(trial)
+        return
+    _curve(view, tried, trial)
+
+
+def _form(state: State) -> str:
+    """The detector and its options."""
+    st.selectbox("Detector", list(OPTIONS), format_func=_said, width=720, **state.bound("detector"))
+    role = state["detector"]
+    with st.expander("Options", expanded=False, icon=":material/tune:"):
+        OPTIONS[role].choose(state)
+    return role
+
+
+def _said(role: str) -> str:
+    return f"{role}: {DETECTORS.about(role)}"
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any], ...], root: str) -> Search:
+    with holder().using(model) as loaded:
+        return plan_detection(loaded, role, dict(values), Path(root), offline=settings().offline)
+
+
+def _finished(state: State, search: Search, *, label: str, kept: bool = False) -> Run | None:
+    """The finished run; where there is none, how far it is, or the button that starts it."""
+    job = jobs.find(settings().root, search.folder.name)
+    now = jobs.status(job) if job else None
+    if job and now and now.active:
+        watching.watch(job.name)
+        return None
+    run = search.run()
+    if run is None:
+        watching.offer(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
+    return run
+
+
+def _share_plan(search: Search) -> None:
+    share(search.folder.name, cli=shlex.join(["interp", *search.words]))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
+    """The detection of a finished run, and its pictures."""
+    from interp.figures import needle_grid, score_map
+    from interp.store import load_detection
+
+    found = load_detection(path)
+    assert isinstance(found, Detection)
+    figures = {"map": score_map(found)}
+    if "cells" in found.tables:
+        figures["grid"] = needle_grid(found.tables["cells"], found.record)
+    return found, figures
+
+
+def _result(view: View, run: Run, found: Detection, figures: dict[str, Any], search: Search) -> None:
+    """The heads that were found, where the needle was, and one head."""
+    told = [
+        f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
+    ]
+    named = ", ".join(map(str, found.found)) or "none"
+    st.markdown(f"**{len(found.found)} of {found.scores.values.size} heads found**: {named}.")
+    st.caption(plain(" · ".join(told)))
+    chosen = view.state.checked("head", view.facts.check_head, None)
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            head_from_map(view, figures["map"], "role-map", f"{found.scores.name} of every head, layers down and heads across")
+        with st.container(width=320):
+            _head(found, chosen)
+    table = _table(found)
+    cli, python = shlex.join(["interp", *search.words]), _python(run, "load_detection", "score_map(found)")
+    share(found.role, cli=cli, python=python, figure=figures["map"], table=table)
+    if "grid" in figures:
+        show_figure(view, figures["grid"], "needle-grid", "recall by length of the text across and depth of the needle down")
+        python = _python(run, "load_detection", 'needle_grid(found.tables["cells"], found.record)')
+        share("needle-grid", python=python, figure=figures["grid"], table=found.tables["cells"])
+    st.markdown("##### All heads")
+    st.caption(
+        "Click a column to sort, a row to choose its head."
+        + (" By depth: the score on needles there." if "depths" in found.tables else "")
+    )
+    heads = [Head.parse(label) for label in table["head"]]
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
+    head_from_table(view, table, heads, "role-table", numbers)
+
+
+def _table(found: Detection) -> pd.DataFrame:
+    """One row a head, highest score first, with its score at each depth."""
+    import pandas as pd
+
+    rows = found.to_dataframe()
+    shown = pd.DataFrame(
+        {"head": rows["label"], "score": rows["score"], "wrong targets": rows["control"], "found": rows["found"]}
+    )
+    shown = pd.concat([shown, rows[list(found.parts)]], axis="columns")
+    if "depths" in found.tables:
+        by_depth = found.tables["depths"].pivot(index=["layer", "head"], columns="depth", values="score")
+        by_depth.columns = [f"at {depth:.0f}%" for depth in by_depth.columns]
+        places = pd.MultiIndex.from_arrays([rows["layer"], rows["head"]])
+        shown = pd.concat([shown, by_depth.reindex(places).reset_index(drop=True)], axis="columns")
+    return shown
+
+
+def _head(found: Detection, chosen: Head | None) -> None:
+    """What was found of one head, and the ways to go on with it."""
+    from interp.figures.style import number as said
+
+    if chosen is None:
+        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        return
+    st.markdown(f"##### {chosen}")
+    score = found.scores[chosen]
+    if score != score:
+        st.markdown(f"It has no score: {plain(found.scores.reason or 'it was not measured')}.")
+    else:
+        ranks = {own: place for place, own in enumerate(found.top(found.scores.values.size), 1)}
+        verdict = "found" if score > found.threshold else "not found"
+        st.markdown(
+            f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \nscore {said(score)}, threshold {said(found.threshold)}  \n"
+            f"with wrong targets {said(found.control[chosen])}"
+        )
+    values = {"task": NEEDLE, "head": chosen}
+    link("See where it looks", "attention", values, icon=":material/grid_on:")
+    link("Switch it off by hand", "ablate", {**values, "do": "by-hand", "off": [chosen]}, icon=":material/toggle_off:")
+    link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
+
+
+def _trial(view: View, run: Run) -> Search:
+    """How the heads are confirmed."""
+    state = view.state
+    st.caption(
+        "The first k heads are taken out together, beside as many random heads, random heads of the same layers, and the heads with the "
+        "lowest scores, on prompts that the heads were not found on."
+    )
+    on, n, seed, draws, method = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
+    on.selectbox("Task", task_names(), **state.bound("trial.task"))
+    n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("trial.n_prompts"))
+    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.bound("trial.seed"))
+    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.bound("trial.draws"))
+    method.selectbox("Method", list(METHODS), **state.bound("trial.method"))
+    asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "method"))
+    return _tried(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
+
+
+@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
+def _tried(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> Search:
+    from interp.store import open_run
+
+    with holder().using(model) as loaded:
+        return plan_confirmation(loaded, open_run(path), Path(root), **dict(asked), offline=settings().offline)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
+    """The confirmation of a finished run, and its picture."""
+    from interp.figures import dose_curve
+    from interp.store import load_confirmation
+
+    tried = load_confirmation(path)
+    return tried, dose_curve(tried)
+
+
+def _curve(view: View, run: Run, trial: Search) -> None:
+    """What becomes of the task without the heads, and without others."""
+    tried, figure = _drawn(str(run.path), str(run.manifest["files"]))
+    if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
+        st.caption(f"Of the layer-matched heads, so many stand in another layer, because theirs has too few others: {few}.")
+    show_figure(
+        view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
+    )
+    curve = tried.tables["curve"]
+    cli, python = shlex.join(["interp", *trial.words]), _python(run, "load_confirmation", "dose_curve(found)")
+    share("dose", cli=cli, python=python, figure=figure, table=curve)
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
+    st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")
+
+
+def _python(run: Run, load: str, draw: str) -> str:
+    """Code that loads what a run holds as ``found``, and draws it."""
+    figure = draw.split("(")[0]
+    return (
+        f"from interp.figures import {figure}\nfrom interp.store import {load}\n\nfound = {load}({str(run.path)!r})\n{draw}\n"
+    )
+
+
+def _show(state: State, job: Job) -> None:
+    """Shows the form as it was when the job was started."""
+    state.follow(job.query)
+
+
+PAGE = Page(
+    name="retrieval",
+    title="Retrieval",
+    icon=":material/find_in_page:",
+    order=4,
+    question="Which heads fetch from far back, from where, and does the model need them?",
+    fields=fields,
+    render=render,
+)

@@ -1,0 +1,187 @@
+"""Tokens: where a response looks back before it goes on, and which of its tokens the rest keeps looking back to."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.detectors import TokenDetection
+from interp.heads import Head
+from interp.tasks import task_names
+from interp_dashboard import options
+from interp_dashboard.choosing import head_from_table, show_figure, table_height
+from interp_dashboard.holder import holder
+from interp_dashboard.options import Options
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, choice, head, number, text
+from interp_dashboard.wording import plain, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROLE = "preplan_anchor"
+OWN = ""
+PROMPT = "The cat sat on the mat because the cat was tired."
+MOST_TEXTS = 64
+OPTIONS = Options(
+    ROLE,
+    besides=("task", "n_prompts", "prompt", "response", "seed"),
+    choices={"layers": ("all", "middle"), "exclude": ("none", "first", "found")},
+)
+STATISTICS = {
+    "entropy_at_waad_peaks": "next-token entropy at WAAD peaks, in nats",
+    "receiver_peaks_at_fai_peaks": "FAI peaks of receiver heads that are FAI peaks of the global group",
+    "fai_peak_at_or_after_waad_peak": "WAAD peaks with a FAI peak there or right after",
+}
+
+
+def fields() -> tuple[Field, ...]:
+    """The texts, the options of the detector, and what of it is looked at."""
+    return (
+        choice("texts", [OWN, *task_names()], "plan", noun="task"),
+        text("prompt", PROMPT),
+        text("response"),
+        number("n_texts", 4, 1, MOST_TEXTS),
+        number("texts_seed", 0, 0, 10**6),
+        *OPTIONS.fields(),
+        number("text_number", 0, 0, MOST_TEXTS - 1),
+        replace(number("first_token", 0, 0, 10**6), default=None),
+        head(),
+    )
+
+
+def render(view: View) -> None:
+    view.facts.check_causal("Preplan and anchor tokens")
+    state = view.state
+    asked = _texts(view)
+    with st.expander("Options", icon=":material/tune:"):
+        OPTIONS.choose(state)
+    values = {**asked, **OPTIONS.values(state)}
+    with st.spinner(f"{plain(view.model)} reads the response …", show_time=True):
+        found = _found(view.model, view.facts.weights, tuple(values.items()))
+    figure, table, example = _strips(view, found)
+    chosen = state.checked("head", view.facts.check_head, None)
+    cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *options.words(values)])
+    share("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
+    _statistics(found)
+    _heads(view, found, chosen, asked, example)
+    st.markdown("##### All tokens")
+    shown = table.assign(token=table["token"].map(visible))
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in shown.select_dtypes("float").columns}
+    st.dataframe(shown, hide_index=True, height=table_height(len(shown)), column_config=numbers, key="tokens-table")
+
+
+def _texts(view: View) -> dict[str, Any]:
+    """The texts, as options of the detector that are not the default."""
+    state = view.state
+    what, where = st.columns([1, 3], vertical_alignment="bottom")
+    what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.bound("texts"))
+    if state["texts"]:
+        with where:
+            count, seed = st.columns(2)
+            count.number_input("Number of texts", 1, MOST_TEXTS, **state.bound("n_texts"))
+            seed.number_input("Seed", 0, 10**6, **state.bound("texts_seed"))
+        return {"task": state["texts"], "n_prompts": state["n_texts"], "seed": state["texts_seed"]}
+    with where:
+        st.text_area("Prompt", height=80, placeholder="Any text", **state.bound("prompt"))
+    st.text_area("Response", height=80, placeholder="Leave it empty, and the model writes it", **state.bound("response"))
+    if not state["prompt"].strip():
+        raise ValueError("There is no prompt: write some text that the response follows.")
+    return {"prompt": state["prompt"]} | ({"response": state["response"]} if state["response"].strip() else {})
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> TokenDetection:
+    from interp.detectors import detect
+
+    with holder().using(model) as loaded:
+        found = detect(loaded, ROLE, **dict(values))
+    assert isinstance(found, TokenDetection)
+    return found
+
+
+def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
+    """The picture of one text, its table, and which text it is."""
+    from interp.figures import role_strips
+    from interp.figures.role_strips import MOST
+
+    state, last = view.state, len(found.words) - 1
+    state.set(text_number=min(state["text_number"], last))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if last:
+            st.number_input("Text", 0, last, width=160, **state.bound("text_number"))
+        example = state["text_number"]
+        length = max(place + 1 for place, word in enumerate(found.words[example]) if word)  # padding is written as ""
+        if length > MOST:
+            if state["first_token"] is not None and state["first_token"] >= length:
+                state.set(first_token=None)
+            shown: Any = {"value": None, "placeholder": "of the response", "step": MOST // 2, "width": 200}
+            st.number_input("First token shown", 0, length - 1, **shown, **state.bound("first_token"))
+            st.caption(f"{MOST} of {length:,} tokens are shown.")
+    first = state["first_token"] if length > MOST else None
+    figure = role_strips(found, example=example, span=None if first is None else (first, min(first + MOST, length)))
+    show_figure(
+        view, figure, "role-strips", "the text with shades for WAAD and FAI, and marks above the tokens that play a role"
+    )
+    table = found.to_dataframe().query("example == @example and pos < @length")
+    return figure, table, example
+
+
+def _statistics(found: TokenDetection) -> None:
+    """Whether the marks coincide more than chance has it."""
+    table = found.tables["statistics"]
+    st.markdown("##### Beside chance")
+    st.caption(
+        "Observed over all texts, beside what chance gives: marks at random places (as many), the series moved round in a circle (the "
+        "stricter one), and random heads in the place of the groups. p: share of chance that reaches what was observed."
+    )
+    said = {name: st.column_config.TextColumn(width="large") for name in ("statistic",)}
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
+    shown = table.assign(statistic=table["statistic"].map(lambda name: STATISTICS.get(name, name)))
+    st.dataframe(
+        shown, hide_index=True, height=table_height(len(shown)), column_config={**said, **numbers}, key="statistics-table"
+    )
+    share("statistics", table=table)
+
+
+def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[str, Any], example: int) -> None:
+    """The groups of heads that the numbers were read from."""
+    st.markdown("##### Heads")
+    st.caption("  \n".join(f"**{group}**: {', '.join(map(str, heads)) or 'none'}" for group, heads in found.heads.items()))
+    if chosen is not None:
+        prompt = (
+            {"task": asked["task"], "seed": asked["seed"], "example": example}
+            if "task" in asked
+            else {"task": "", "text": asked["prompt"]}
+        )
+        with st.container(horizontal=True):
+            link(f"See where {chosen} looks", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
+            link("All that is known of it", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")
+    table = found.tables["heads"]
+    heads = [Head(*map(int, place)) for place in zip(table["layer"], table["head"], strict=True)]
+    shown = table.drop(columns=["layer", "head"]).rename(columns={"label": "head"})
+    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in shown.select_dtypes("float").columns}
+    head_from_table(view, shown, heads, "groups-table", numbers)
+
+
+def _python(model: str, values: dict[str, Any], example: int) -> str:
+    given = "".join(f", {name}={value!r}" for name, value in values.items())
+    return (
+        f"import interp\nfrom interp.detectors import detect\nfrom interp.figures import role_strips\n\n"
+        f"model = interp.load_model({model!r})\nfound = detect(model, {ROLE!r}{given})\nrole_strips(found, example={example})\n"
+    )
+
+
+PAGE = Page(
+    name="tokens",
+    title="Tokens",
+    icon=":material/segment:",
+    order=3,
+    question="Before which tokens does the model look ahead, and which ones does it keep looking back to?",
+    fields=fields,
+    render=render,
+)

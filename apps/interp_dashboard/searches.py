@@ -1,0 +1,102 @@
+"""Detections and confirmations in processes of their own: planned, found again when they are finished, and started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
+from interp_dashboard import jobs, options
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+    from interp.store import Run
+
+
+@dataclass(frozen=True)
+class Search:
+    """One that can be started: its command (the words after ``interp``), what it is (``spec``, as its run will hold it), where it will be
+    stored, and the bytes of its process's own copy of the model."""
+
+    words: tuple[str, ...]
+    spec: dict[str, Any]
+    folder: Path
+    bytes: int
+
+    def run(self) -> Run | None:
+        """The finished run, None where it is still to be made. Raises ArtefactInvalid when its folder holds something else."""
+        from interp.store import finished_run
+
+        return finished_run(self.folder, self.spec)
+
+    def start(self, query: Mapping[str, str]) -> jobs.Job:
+        """The job, at work; ``query`` is the address of the page that asks for it.
+
+        Raises ValueError when another works on it, ResourceRefused when it would not fit the memory.
+        """
+        from interp.models.memory import available_memory, check_budget
+
+        check_budget(self.bytes, available_memory(self.spec["device"]), f"A second {self.spec['model']}")
+        return jobs.begin(self.folder, self.spec["model"], self.words, query)
+
+
+def plan_detection(model: Model, role: str, values: Mapping[str, Any], root: Path, *, offline: bool = False) -> Search:
+    """The detection of a role with these options, in a folder of ``root``; nothing is started or stored."""
+    from inspect import signature
+
+    from interp.cli.commands.detect import folder_name, spec_of
+    from interp.cli.options import settable
+    from interp.detectors import DETECTORS
+
+    usual = {name: about.default for name, about in settable(signature(DETECTORS.get(role)).parameters).items()}
+    spec = spec_of(model, role, {**usual, **values})
+    words = ("detect", role, "--model", model.facts.name, *options.words(values), *_where(model, offline))
+    return Search(words, spec, root.resolve() / folder_name(spec), _bytes(model))
+
+
+def plan_confirmation(
+    model: Model,
+    found: Run,
+    root: Path,
+    *,
+    task: str,
+    n_prompts: int,
+    seed: int,
+    draws: int,
+    method: str,
+    offline: bool = False,
+) -> Search:
+    """The confirmation of a stored detection on a task, in a folder of ``root``; nothing is started or stored.
+
+    Raises ValueError for prompts that the heads were found on, and where too few heads remain as controls.
+    """
+    from interp.cli.commands.ablate import question_of
+    from interp.cli.commands.confirm import folder_name, spec_of
+    from interp.detectors import Detection
+    from interp.detectors.confirmation import check_confirmation
+    from interp.store import load_detection
+
+    detection = load_detection(found.path)
+    assert isinstance(detection, Detection)
+    question = question_of(model, task, None, n_prompts, seed)
+    asked: dict[str, Any] = {"draws": draws, "method": method, "positions": ["all", "end"], "metric": "accuracy"}
+    asked["ks"] = check_confirmation(detection, model, [question], ks=None, **asked)
+    spec = spec_of(found, model, question, [], {**asked, "seed": seed})
+    given = {"task": task, "n-prompts": n_prompts, "seed": seed, "draws": draws, "method": method}
+    words = ["confirm", str(found.path), *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
+    words += ["--offline"] if offline else []
+    return Search(tuple(words), spec, root.resolve() / folder_name(spec), _bytes(model))
+
+
+def _where(model: Model, offline: bool) -> list[str]:
+    given = {"device": (str(model.device), DEFAULT_DEVICE), "dtype": (model.facts.dtype, DEFAULT_DTYPE)}
+    told = [word for name, (value, usual) in given.items() if value != usual for word in (f"--{name}", value)]
+    return told + (["--offline"] if offline else [])
+
+
+def _bytes(model: Model) -> int:
+    from interp.models.memory import ITEM_BYTES
+
+    return model.facts.n_parameters * ITEM_BYTES[model.facts.dtype]
