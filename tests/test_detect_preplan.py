@@ -248,7 +248,7 @@ def test_what_is_drawn_and_chosen_is_told():
     assert len(table) == 3 * (3 + 2) and table["p_value"].between(1 / 38, 1).all()
     assert (table["low"] <= table["high"]).all() and (table["n"] > 0).all()
     np.testing.assert_allclose(table["lift"], table["observed"] / table["expected"] - 1)
-    heads = found.tables["heads"]
+    heads = found.tables["groups"]
     assert (
         (heads["group"] == "local").sum()
         == (heads["group"] == "global").sum()
@@ -281,7 +281,7 @@ def test_heads_of_the_middle_layers_alone_are_sorted():
     found = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(2, 33), response_start=[6, 7], layers="middle", n_shuffles=9)
     chosen = {head.layer for heads in found.heads.values() for head in heads}
     assert chosen == {1, 2} and len(found.heads["local"]) == 3  # thirds of 3 layers: from 1 to 2
-    assert found.tables["heads"]["distance"].isna().sum() == 5
+    assert found.tables["groups"]["distance"].isna().sum() == 5
 
 
 def test_sinks_that_are_found_are_left_out_of_the_distance():
@@ -293,7 +293,7 @@ def test_sinks_that_are_found_are_left_out_of_the_distance():
     plain, first, found = (detect(planted.model, "preplan_anchor", **asked, exclude=how) for how in ("none", "first", "found"))
     assert sink in plain.heads["global"] and sink not in first.heads["global"] and sink not in found.heads["global"]
     assert plain.chosen["sink"].nonzero()[1].tolist() == [0, 0, 0]
-    tables = [d.tables["heads"] for d in (plain, first, found)]
+    tables = [d.tables["groups"] for d in (plain, first, found)]
     np.testing.assert_array_equal(tables[0]["distance"], tables[1]["distance_other"])
     np.testing.assert_allclose(tables[1]["distance"], tables[2]["distance"], rtol=1e-4)
 

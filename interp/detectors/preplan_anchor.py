@@ -91,7 +91,8 @@ def preplan_anchor(
     *Tables.* ``statistics``: entropy at WAAD peaks; FAI peaks of receiver heads that are FAI peaks of the global group; WAAD peaks with a
     FAI peak there or right after. Each beside ``n_shuffles`` random places and circular shifts, and random heads. Receivers are the heads
     whose FAI has the highest kurtosis over tokens (in arXiv 2506.19143 over sentences), up to 20, no more than the global group.
-    ``heads``: distances, groups with and without sinks, receivers. ``introductions``: dominated anchors with their introductory tokens.
+    ``groups``: each head's distance, its group with and without sinks, and whether it is a receiver. ``introductions``: dominated anchors
+    with their introductory tokens.
 
     *False positives*: every model has as many chosen tokens. Of untrained models 1 to 6 % have a p-value of 0.05 or less against random
     heads, whichever the statistic. Against circular shifts these are 3 to 7 % for entropy, none for the FAI peak after a WAAD peak, and
@@ -144,7 +145,7 @@ def preplan_anchor(
         _scores(seen, used, examples, record, waad=waad, delta=delta, entropy=entropy),
         chosen,
         heads,
-        {"statistics": table, "heads": _head_table(used, other, receivers, kurtosis), "introductions": intro},
+        {"statistics": table, "groups": _head_table(used, other, receivers, kurtosis), "introductions": intro},
         _details(seen, examples, used, other, receivers, chosen)
         | {"n_written": sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, asked, strict=True))},
         digests(e.clean for e in examples),
