@@ -8,7 +8,13 @@ from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.interventions.intervention import SITES
 
-PLACE = Place(Head(1, 2), torch.tensor([0, 2]), torch.arange(3)[None], torch.ones(3, 3, dtype=torch.bool).tril()[None])
+PLACE = Place(
+    Head(1, 2),
+    torch.tensor([0, 2]),
+    torch.arange(3)[None],
+    torch.ones(3, 3, dtype=torch.bool).tril()[None],
+    torch.arange(3)[None],
+)
 
 
 class Bank:
@@ -30,6 +36,7 @@ def every_constructor():
         interventions.patch(heads, Bank()),
         interventions.scale(heads, 0.5),
         interventions.uniform(heads),
+        interventions.streaming(heads, 1, 1),
     ]
 
 
@@ -44,7 +51,7 @@ def test_the_equation_holds_for_every_constructor(intervention, x):
 
 
 def test_replacements_are_what_the_names_say(x):
-    zero, mean, resample, patch, scale, uniform = every_constructor()
+    zero, mean, resample, patch, scale, uniform, _ = every_constructor()
     assert (zero.apply(x, PLACE) == 0).all()
     assert (mean.apply(x, PLACE) == 7).all()
     assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2

@@ -2,5 +2,6 @@
 
 from interp.interventions.ablations import mean, patch, resample, scale, uniform, zero
 from interp.interventions.intervention import Intervention, Place
+from interp.interventions.windows import streaming
 
-__all__ = ["Intervention", "Place", "mean", "patch", "resample", "scale", "uniform", "zero"]
+__all__ = ["Intervention", "Place", "mean", "patch", "resample", "scale", "streaming", "uniform", "zero"]
