@@ -22,6 +22,7 @@ _HOMES = {
     "RoleCard": "interp.detectors.cards",
     "TokenDetection": "interp.detectors.detection",
     "confirm": "interp.detectors.confirmation",
+    "induction_family": "interp.detectors._stripes",
     "role_card": "interp.detectors.cards",
     "role_cards": "interp.detectors.cards",
 }

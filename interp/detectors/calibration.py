@@ -28,7 +28,8 @@ def threshold_of(
         raise ValueError(
             f"A rate of {rate:g} needs {int(np.ceil(1 / rate)) - 1} shuffles, and {len(best)} were made: make more or allow more."
         )
-    return float(best[above]), (above + 1) / (len(best) + 1), np.nanmean(shuffled, axis=0)
+    mean = np.ma.masked_invalid(shuffled).mean(axis=0)
+    return float(best[above]), (above + 1) / (len(best) + 1), np.ma.filled(mean, np.nan)
 
 
 def digests(prompts: Iterable[Sequence[int]]) -> frozenset[str]:
