@@ -1,7 +1,8 @@
 """What may be changed in a run: one type, one equation, a constructor for each change."""
 
 from interp.interventions.ablations import mean, patch, resample, scale, uniform, zero
+from interp.interventions.calibration import calibrate
 from interp.interventions.intervention import Intervention, Place
 from interp.interventions.windows import streaming
 
-__all__ = ["Intervention", "Place", "mean", "patch", "resample", "scale", "streaming", "uniform", "zero"]
+__all__ = ["Intervention", "Place", "calibrate", "mean", "patch", "resample", "scale", "streaming", "uniform", "zero"]

@@ -33,6 +33,12 @@ _HOMES = {
     "normalise_layers": "interp.metrics.gradients",
     "pruning_curve": "interp.metrics.pruning",
     "score_task": "interp.metrics.performance",
+    "MassiveActivations": "interp.metrics.massive",
+    "massive_activations": "interp.metrics.massive",
+    "SinkColumns": "interp.metrics.sink_calibration",
+    "calibrate_heads": "interp.metrics.sink_calibration",
+    "improving_heads": "interp.metrics.sink_calibration",
+    "sink_columns": "interp.metrics.sink_calibration",
     "SparsePattern": "interp.metrics.sparse",
     "sparse_patterns": "interp.metrics.sparse",
 }

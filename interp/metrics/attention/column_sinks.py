@@ -20,9 +20,10 @@ def _received(rows: Rows, min_rows: int, **limit: object) -> tuple[Tensor, Tenso
     return received(rows, min_rows)
 
 
-def _flagged(
+def flagged(
     weight: Tensor, prompts: Prompts, rule: str, alpha: float, threshold: float, min_rows: int, keep_first: bool
 ) -> Tensor:
+    """1 where ``weight`` [... batch head key], as ``received_attention`` gives it, passes the limit, else 0; NaN where not judged."""
     if rule not in RULES:
         raise ValueError(f"column_sinks:rule={rule} is not a rule. There are: {', '.join(RULES)}.")
     length = prompts.real.sum(-1)[:, None, None]
@@ -45,5 +46,5 @@ column_sinks = AttentionMetric(
     parameters={"rule": "ratio", "alpha": 5.0, "threshold": 0.1, "min_rows": 8, "keep_first": True},
     undefined="the first token is not judged, nor one that fewer than min_rows rows see",
     per_head=_share_of_texts,
-    finish=_flagged,
+    finish=flagged,
 )

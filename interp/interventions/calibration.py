@@ -1,0 +1,44 @@
+"""Calibration of attention sinks: chosen keys keep a share of their weight, and the rest goes back to the other keys of the row.
+
+A row with weight ``m`` on its sinks keeps ``beta * m`` there, and its other keys share the ``(1 - beta) * m`` in proportion to what they
+have, so that the row still sums to 1. This is the straight path from the row without its sinks, normalised again (``beta = 0``), to the
+row as it is (``beta = 1``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from interp.heads import Head
+from interp.interventions.intervention import Intervention, Place
+
+if TYPE_CHECKING:
+    import torch
+
+
+def calibrate(
+    heads: Iterable[Head], sinks: torch.Tensor, beta: float = 0.4, positions: str | tuple[int, ...] = "all"
+) -> Intervention:
+    """The head looks less at its ``sinks``, which keep ``beta`` of their weight (arXiv 2406.15765).
+
+    ``sinks`` [n_layers batch n_heads pos] is True where a position is a sink of a head in an example (``interp.metrics.sink_columns`` finds
+    them). The other keys take the weight over, the first token's too. Rows that see no sink, or nothing else, stay as they are, and so
+    do those of tokens beyond the ``pos`` positions, such as generated ones: the method is for prompts. ``beta=1`` is the identity,
+    bit for bit. Raises ValueError for a ``beta`` outside 0 to 1.
+    """
+    if not 0 <= beta <= 1:
+        raise ValueError(f"calibrate: beta={beta:g} is no share: sinks keep between 0 and 1 of their weight.")
+
+    def without_sinks(x: torch.Tensor, place: Place) -> torch.Tensor:
+        assert place.keys is not None
+        length = sinks.shape[-1]
+        own = sinks[place.head.layer, place.rows.to(sinks.device), place.head.head].to(x.device)
+        keys = place.keys.expand(len(own), -1)
+        sink = (own.gather(1, keys.clamp(0, length - 1)) & (keys >= 0) & (keys < length))[:, None]
+        others = x.masked_fill(sink, 0)
+        rest = others.sum(-1, keepdim=True)
+        shared = (place.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)
+        return (others / rest).where(shared, x)
+
+    return Intervention("pattern", tuple(heads), without_sinks, f"calibrate {beta:g}", positions, strength=1 - beta)

@@ -1,0 +1,114 @@
+"""Calibration of sinks, measured: which heads do better on a task when their later sinks get less weight (arXiv 2406.15765).
+
+``effect = metric(calibrated) - metric(clean)``; positive = the calibration helped. The method keeps the heads whose effect on one set of
+prompts is positive and calibrates them together on another; compare with as many random heads and with random columns of as much
+weight. Sinks are those of the clean run, also where several layers are calibrated together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp import interventions
+from interp.heads import Head
+from interp.metrics.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from interp.engine.sweeps import Progress, SweepResult
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class SinkColumns:
+    """``flags`` [n_layers batch n_heads pos] says which positions are sinks of a head in an example; ``weight``, of the same shape, is the
+    mean weight of each column, NaN where it is not judged."""
+
+    flags: Bool[Tensor, "n_layers batch n_heads pos"]
+    weight: Float[Tensor, "n_layers batch n_heads pos"]
+
+    @property
+    def heads(self) -> list[Head]:
+        """The heads with a sink in at least one example."""
+        return [Head(*at) for at in self.flags.any(-1).any(1).nonzero().tolist()]
+
+    def random(self, seed: int = 0) -> SinkColumns:
+        """For every head and example with sinks other columns, drawn at random until they have as much weight as its sinks (or there is
+        no other): the control of a calibration."""
+        generator = torch.Generator().manual_seed(seed)
+        flags = torch.zeros_like(self.flags)
+        for at in self.flags.any(-1).nonzero().tolist():
+            own, weight = self.flags[tuple(at)], self.weight[tuple(at)].cpu()
+            others = (~own & self.weight[tuple(at)].isfinite()).nonzero()[:, 0]
+            order = others[torch.randperm(len(others), generator=generator)]
+            before = weight[order].cumsum(0) - weight[order]
+            flags[(*at, order[before < float(weight[own].sum())])] = True
+        return SinkColumns(flags, self.weight)
+
+
+def sink_columns(
+    model: Model,
+    task: Task,
+    *,
+    rule: str = "ratio",
+    alpha: float = 5.0,
+    threshold: float = 0.1,
+    min_rows: int = 8,
+    keep_first: bool = True,
+    memory: int | None = None,
+) -> SinkColumns:
+    """The sinks of every head in the clean prompts of a task; parameters as in ``column_sinks``."""
+
+    from interp.engine.observation import observe
+    from interp.metrics.attention.column_sinks import column_sinks
+    from interp.metrics.attention.received_attention import received_attention
+
+    limits = {"rule": rule, "alpha": alpha, "threshold": threshold, "min_rows": min_rows, "keep_first": keep_first}
+    seen = observe(model, task, [column_sinks.set(**limits), received_attention.set(min_rows=min_rows)], memory=memory)
+    flags, weight = seen["column_sinks"], seen["received_attention"]
+    return SinkColumns(flags == 1, weight.masked_fill(flags.isnan(), torch.nan))
+
+
+def calibrate_heads(
+    model: Model,
+    task: Task,
+    sinks: SinkColumns,
+    *,
+    beta: float = 0.4,
+    groups: Sequence[tuple[Head, ...]] | None = None,
+    metric: str = "accuracy",
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> SweepResult:
+    """The outcome of the task with the ``sinks`` of each group of heads cut to ``beta``; by default every head that has any, alone.
+
+    Raises ValueError when no head has a sink.
+    """
+    from interp.engine.hooked import record_of
+    from interp.engine.sweeps import sweep
+
+    groups = [(head,) for head in sinks.heads] if groups is None else groups
+    if not groups:
+        raise ValueError(
+            f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}: there is nothing to calibrate. "
+            f"Lower the limit of sink_columns (alpha, threshold)."
+        )
+    outcome = OUTCOMES.get(metric)
+    variants = [(interventions.calibrate(group, sinks.flags, beta),) for group in groups]
+    arguments = {**task.arguments, "n_examples": len(task), "beta": beta, "task_digest": task.digest()}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=("calibrate",), metric=outcome.name)
+    return sweep(model, task, variants, outcome, record=record, memory=memory, progress=progress)
+
+
+def improving_heads(result: SweepResult) -> list[Head]:
+    """The heads that were calibrated alone and with a mean effect above 0, largest first."""
+    found = [
+        (effect, group[0]) for group, effect in zip(result.variants, result.effects.mean(1), strict=True) if len(group) == 1
+    ]
+    return [head for effect, head in sorted(found, key=lambda pair: -pair[0]) if effect > 0]
