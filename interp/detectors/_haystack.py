@@ -25,7 +25,7 @@ class Haystack:
     tokens: tuple[int, ...]
     ends: tuple[int, ...]
 
-    def place(self, n: int, depth: float) -> int:
+    def place(self, n: int, depth: int) -> int:
         """After how many tokens a needle goes into the first ``n``: at ``depth`` percent, moved back to the end of a sentence."""
         return n if depth == 100 else self.ends[bisect_right(self.ends, int(n * depth / 100)) - 1]
 

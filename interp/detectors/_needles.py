@@ -26,7 +26,7 @@ KINDS = ("texts", "secrets", "repeats")
 LONGEST = 5000
 """Tokens of the longest prompt where the context is longer still."""
 
-QUESTION = "\nQuestion: {question}\nAnswer:"
+QUESTION = " Question: {question} Answer:"
 BEFORE = "It is so."  # a needle is cut into tokens as after another sentence
 REPEATED = 9
 SECRETS = set_aside(WORDS)
@@ -90,7 +90,7 @@ class Trial:
     shared: int
     needle: int
     length: int
-    depth: float
+    depth: int
 
 
 class Grid(NamedTuple):

@@ -97,9 +97,10 @@ def retrieval(
             progress(len(seen), len(trials))
     accepted = [i for i, answer in enumerate(seen) if min_recall is None or answer.recall > min_recall]
     if not accepted:
+        best = max(answer.recall for answer in seen)
         raise ValueError(
-            f"{model.facts.name} answers none of {len(seen)} prompts: at most {max(s.recall for s in seen):.0%} of an answer was right, "
-            f"and more than {min_recall:.0%} must be. Take needles that it can find, or a model that can; min_recall=None counts every prompt."
+            f"{model.facts.name} answers none of {len(seen)} prompts: at most {best:.0%} of an answer was right, and more than "
+            f"{min_recall:.0%} must be. Take needles that it can find, or a model that can; min_recall=None counts every prompt."
         )
     kept = [seen[i] for i in accepted]
     options = {"mode": mode, "min_recall": min_recall, "n_prompts": len(kept), "needles": Path(kind).name}
