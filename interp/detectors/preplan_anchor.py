@@ -112,8 +112,16 @@ def preplan_anchor(
     check_responses(examples, low)
     seen = advance(_observed(model, examples, window, low, high))
     entropy = _padded([advance(next_token_entropy(model, e.clean, e.marks[RESPONSE][0]).numpy()) for e in examples], examples)
-    told = {option: value for option, value in options.items() if option not in ("task", "prompt", "response", "seed")}
-    record = record_of(model, task=name, arguments={**told, "n_prompts": len(examples)}, metric="preplan_anchor", seed=seed)
+    told = {
+        option: value for option, value in options.items() if option not in ("task", "prompt", "response", "n_tokens", "seed")
+    }
+    record = record_of(
+        model,
+        task=name,
+        arguments={**told, "n_written_at_most": n_tokens, "n_prompts": len(examples)},
+        metric="preplan_anchor",
+        seed=seed,
+    )
 
     sinks = seen.tokens("received_attention").values > SINK_SHARE / np.array([[len(e.clean)] for e in examples])
     chosen_layers = _layers(layers, model.facts.n_layers)
