@@ -112,15 +112,12 @@ def _roles(view: View, chosen: Head | None) -> None:
     st.selectbox("Role", list(known), format_func=_role, width=560, **view.state.bound("role"))
     found = known[view.state["role"]]
     figure = score_map(found)
-    with st.container(horizontal=True, gap="large"):
-        with st.container(width="content"):
-            head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold enclosed")
-        with st.container(width=440):
-            _card(view, chosen, list(known.values()))
+    head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold enclosed")
     cli = shlex.join(["interp", "detect", found.role, "--model", view.model])
     start = f"import interp\nfrom interp.detectors import detect\n\nmodel = interp.load_model({view.model!r})\n"
     python = f"{start}found = detect(model, {found.role!r})\nfound.plot()\n"
     share("roles", cli=cli, python=python, figure=figure, table=found.to_dataframe())
+    _card(view, chosen, list(known.values()))
 
 
 def _role(role: str) -> str:

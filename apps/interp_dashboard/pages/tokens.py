@@ -161,7 +161,7 @@ def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[s
         with st.container(horizontal=True):
             link(f"See where {chosen} looks", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
             link("All that is known of it", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")
-    table = found.tables["heads"]
+    table = found.tables["groups"]
     heads = [Head(*map(int, place)) for place in zip(table["layer"], table["head"], strict=True)]
     shown = table.drop(columns=["layer", "head"]).rename(columns={"label": "head"})
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in shown.select_dtypes("float").columns}
