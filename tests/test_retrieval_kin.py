@@ -370,7 +370,7 @@ def test_the_embedded_models_retrieval_heads_have_all_three_names():
     depths = found["query_retrieval"].tables["depths"]
     assert list(depths.columns) == ["layer", "head", "depth", "score", "n"]
     own = depths[(depths["layer"] == 1) & (depths["head"] == 3)]
-    assert own["n"].sum() == 24 and own["depth"].between(0, 1).all()
+    assert own["n"].sum() == 24 and own["depth"].between(0, 100).all() and own["depth"].max() > 1
     assert (own["score"] * own["n"]).sum() / 24 == pytest.approx(found["query_retrieval"].scores[1, 3])
 
 

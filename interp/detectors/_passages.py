@@ -44,8 +44,8 @@ class Asked:
 
     @property
     def depths(self) -> list[float]:
-        """Where the gold passage begins, as a share of the text before the question, to the nearest tenth."""
-        return [round(start / end, 1) for (start, _), (end, _) in zip(self.gold, self.question, strict=True)]
+        """Where the gold passage begins, in percent of the text before the question, to the nearest ten."""
+        return [10.0 * round(10 * start / end) for (start, _), (end, _) in zip(self.gold, self.question, strict=True)]
 
 
 def asked(model: Model, role: str, task: str | Task, n_prompts: int, gold: str, question: str, seed: int) -> Asked:
