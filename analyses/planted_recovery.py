@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 import interp
 from interp.detectors import Detection, detect, induction_family
@@ -29,7 +30,6 @@ LOOKS = {
     "previous_token": ("previous_token",),
     "duplicate_token": ("duplicate_token",),
 }
-COPIES, NEEDED = ("induction",), ("previous_token", "induction")
 
 
 def planted_heads(planted: Planted, roles: tuple[str, ...]) -> set[Head]:
@@ -53,7 +53,7 @@ def swept(planted: Planted, seed: int) -> dict[str, float]:
     examples = tuple(Example(*prompt) for prompt in planted.prompts("repeats", 4, seed))
     effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), method="zero").effects.mean(1)
     order = [planted.model.facts.heads()[i] for i in np.argsort(-np.abs(effects))]
-    needed = planted_heads(planted, NEEDED)
+    needed = planted_heads(planted, ("previous_token", "induction"))
     return {"by_rank": len(set(order[: len(needed)]) & needed) / len(needed)}
 
 
@@ -67,9 +67,23 @@ def recovery(noise: float, sharpness: float, seed: int) -> pd.DataFrame:
     }
     copying = detect(planted.model, "copy_ov", seed=seed)
     assert isinstance(copying, Detection)
-    found |= {"copy_ov": shares(copying, planted_heads(planted, COPIES)), "ablation sweep": swept(planted, seed)}
-    rows = [{"noise": noise, "sharpness": sharpness, "seed": seed, "way": way, **numbers} for way, numbers in found.items()]
-    return pd.DataFrame(rows)
+    found |= {"copy_ov": shares(copying, planted_heads(planted, ("induction",))), "ablation sweep": swept(planted, seed)}
+    case = {"noise": noise, "sharpness": sharpness, "seed": seed}
+    return pd.DataFrame([{**case, "way": way, **numbers} for way, numbers in found.items()])
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """One panel a way of finding, one line a sharpness; larger dots lie behind smaller ones."""
+    ways = table["way"].unique()
+    figure = Figure(figsize=(3 * len(ways), 3), layout="constrained")
+    for axes, way in zip(figure.subplots(1, len(ways), sharey=True), ways, strict=True):
+        for size, sharpness in zip((11, 8, 5, 2), SHARPNESS, strict=True):
+            curve = table[(table["way"] == way) & (table["sharpness"] == sharpness)].groupby("noise")["by_rank"].mean()
+            axes.plot([str(noise) for noise in curve.index], curve, marker="o", markersize=size, label=f"{sharpness:g}")
+        axes.set(title=way, xlabel="what noise writes", ylim=(-0.05, 1.05))
+    figure.axes[0].set_ylabel("planted heads found by rank")
+    figure.axes[0].legend(title="sharpness")
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
@@ -83,11 +97,7 @@ def main() -> None:
     table.to_csv(options.out / "recovery.csv", index=False)
     means = table.groupby(["way", "sharpness", "noise"], sort=False)[["by_rank", "by_threshold", "false"]].mean()
     print(means.unstack("noise").round(2).to_string())
-    curves = means["by_rank"].unstack("way")
-    worst = curves.groupby("noise").mean()
-    axes = worst.plot(marker="o", xlabel="length of what a head of noise writes", ylabel="share of planted heads found by rank")
-    axes.set_xscale("symlog", linthresh=0.02)
-    axes.figure.savefig(options.out / "recovery.png", dpi=150, bbox_inches="tight")
+    draw(table, options.out / "recovery.png")
 
 
 if __name__ == "__main__":
