@@ -104,19 +104,19 @@ def test_hard_heads_have_the_weights_of_their_closed_forms(n_kv_heads):
 
 
 @pytest.mark.slow
-@HOSTS
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sharpness", SHARPNESS)
-def test_of_100_seeds_every_planted_head_is_found_by_rank_and_by_threshold(sharpness, n_kv_heads):
+def test_of_100_seeds_every_planted_head_is_found_by_rank_and_by_threshold(sharpness):
     by_rank, by_threshold = dict.fromkeys(PLANTED, 0), dict.fromkeys(PLANTED, 0)
     for seed in range(100):
-        planted = small("repeats", seed, n_kv_heads, sharpness=sharpness)
+        planted = small("repeats", seed, n_kv_heads=2 if seed % 2 else None, sharpness=sharpness)
         for role, detection in induction_family(planted.model, n_prompts=2, seed=seed).items():
             heads = with_role(planted, PLANTED[role])
             by_rank[role] += set(detection.top(len(heads))) == heads
             by_threshold[role] += set(detection.found) == heads
-    print(sharpness, n_kv_heads, "by rank", by_rank, "by threshold", by_threshold)
+    print(sharpness, "by rank", by_rank, "by threshold", by_threshold)
     assert set(by_rank.values()) == {100}
-    assert min(by_threshold.values()) >= 95
+    assert min(by_threshold.values()) >= 95  # 5% of models may have a head above it by chance
 
 
 @HOSTS
@@ -220,6 +220,7 @@ def test_untrained_models_have_no_more_heads_above_the_threshold_than_the_rate_s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_50_untrained_models_have_no_more_heads_above_the_threshold_than_the_rate_says(name):
     models, shares = calls(name, range(50))
