@@ -1,0 +1,19 @@
+"""Circuits: which edges of a model's graph carry a behaviour, and how faithful the part is to the whole."""
+
+from interp._lazy import exports
+
+_HOMES = {
+    "Circuit": "interp.circuits.circuit",
+    "EdgeScores": "interp.circuits.finding",
+    "FaithfulnessCurve": "interp.circuits.believing",
+    "Edge": "interp.graph",
+    "Graph": "interp.graph",
+    "Node": "interp.graph",
+    "auroc": "interp.circuits.believing",
+    "faithfulness_curve": "interp.circuits.believing",
+    "load_circuit": "interp.circuits.circuit",
+    "outcomes_of_circuits": "interp.circuits.believing",
+    "score_edges": "interp.circuits.finding",
+}
+__all__ = list(_HOMES)
+__getattr__, __dir__ = exports(__name__, _HOMES)

@@ -1,0 +1,154 @@
+"""How faithful a circuit is: what is left of a behaviour when every edge outside it is corrupted.
+
+``faithfulness = (m(circuit) - m(nothing)) / (m(everything) - m(nothing))``, means over examples before dividing; 1 = as the model, 0 = as
+the corrupted run, and neither is a bound. ``CPR`` is its integral over the share of edges, ``CMD`` that of its distance from 1, at the
+ten sizes of MIB (arXiv 2504.13151), by trapezoids. Most of their weight lies above a fifth of all edges: read the curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from interp.circuits.finding import EdgeScores
+from interp.graph import Edge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.engine.sweeps import Progress
+    from interp.models.model import Model
+    from interp.records import RunRecord
+    from interp.tasks.task import Task
+
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""MIB's shares of all edges."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaithfulnessCurve:
+    """``table``: one row a size and kind of circuit (``found`` or ``random``, by draw): ``share n_edges kind draw faithfulness low high
+    outcome``; intervals are bootstraps over prompts. ``clean`` and ``corrupted`` are the mean outcomes of both runs."""
+
+    table: pd.DataFrame
+    clean: float
+    corrupted: float
+    record: RunRecord
+
+    def _curve(self) -> tuple[np.ndarray, np.ndarray]:
+        found = self.table.query("kind == 'found'").drop_duplicates("share")
+        return found["share"].to_numpy(), found["faithfulness"].to_numpy()
+
+    @property
+    def cpr(self) -> float:
+        """Integral of the faithfulness over the share of edges."""
+        share, value = self._curve()
+        return float(np.trapezoid(value, share))
+
+    @property
+    def cmd(self) -> float:
+        """Integral of its distance from 1; smaller is better."""
+        share, value = self._curve()
+        return float(np.trapezoid(np.abs(1 - value), share))
+
+    def size_at(self, level: float = 0.85) -> int | None:
+        """Edges of the smallest circuit from which on every larger one recovers ``level``; None where none does."""
+        found = self.table.query("kind == 'found'").sort_values("n_edges", ascending=False)
+        sizes, values = found["n_edges"].to_numpy(), found["faithfulness"].to_numpy()
+        enough = sizes[np.cumsum(values < level) == 0]
+        return int(enough.min()) if len(enough) else None
+
+
+def outcomes_of_circuits(
+    model: Model,
+    task: Task,
+    kept: Bool[np.ndarray, "n_circuits n_edges"],
+    metric: str | None = None,
+    progress: Progress | None = None,
+) -> Float[np.ndarray, "n_circuits n_examples"]:
+    """The outcome of every example with all edges but the kept ones corrupted, for several circuits over the graph's edges."""
+    import torch
+
+    from interp.engine.edges import edge_sets, graph_of
+    from interp.engine.plan import batches
+    from interp.engine.readout import Readout
+    from interp.engine.stream import open_stream
+    from interp.metrics.outcomes import OUTCOMES
+
+    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
+    values = np.empty((len(kept), len(task)))
+    parts = batches(task)
+    for done, rows in enumerate(parts):
+        examples = [task.examples[r] for r in rows]
+        with model.lock, torch.inference_mode():
+            stream = open_stream(model, examples)
+            read = Readout(model, examples, outcome, stream.clean.logits)
+            values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
+        if progress:
+            progress(done + 1, len(parts))
+    return values
+
+
+def faithfulness_curve(
+    model: Model,
+    task: Task,
+    scores: EdgeScores,
+    *,
+    shares: Sequence[float] = SIZES,
+    draws: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FaithfulnessCurve:
+    """Faithfulness of the top edges by |score| at every share of all edges, and of random circuits of the same sizes.
+
+    Use other prompts than those of the scores. Raises ValueError for shares beyond 0 to 1.
+    """
+    import pandas as pd
+
+    from interp.metrics.significance import prompt_weights
+
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"shares={tuple(shares)} are not shares of the edges: take numbers above 0 and up to 1.")
+    n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
+    number = {edge: i for i, edge in enumerate(scores.graph.edges)}
+    orders = [("found", 0, _order(scores, number)), *(("random", d, rng.permutation(n_edges)) for d in range(draws))]
+    sizes = [max(1, int(share * n_edges)) for share in shares]
+    circuits = [
+        (share, n, kind, draw, order[:n]) for kind, draw, order in orders for share, n in zip(shares, sizes, strict=True)
+    ]
+    kept = np.zeros((len(circuits) + 2, n_edges), dtype=bool)
+    for row, (*_, chosen) in zip(kept, circuits, strict=False):
+        row[chosen] = True
+    kept[-1] = True  # the row before it keeps nothing
+    values = outcomes_of_circuits(model, task, kept, scores.record.metric, progress)
+    nothing, everything = values[-2:]
+    weights = prompt_weights(values.shape[1], seed)
+    rows = []
+    for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
+        resampled = (weights @ (value - nothing)) / (weights @ (everything - nothing))
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        ratio = (value.mean() - nothing.mean()) / (everything.mean() - nothing.mean())
+        rows.append((share, n, kind, draw, ratio, low, high, value.mean()))
+    table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "low", "high", "outcome"])
+    return FaithfulnessCurve(table, float(everything.mean()), float(nothing.mean()), scores.record)
+
+
+def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edges"]) -> float:
+    """The chance that a true edge has a larger |score| than another, ties counting half. Raises ValueError where all or none are true."""
+    from scipy.stats import rankdata
+
+    n = int(truth.sum())
+    if not 0 < n < len(truth):
+        raise ValueError(f"{n} of {len(truth)} edges are true: there is nothing to tell apart.")
+    ranks = rankdata(np.abs(scores))
+    return float((ranks[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
+
+
+def _order(scores: EdgeScores, number: dict[Edge, int]) -> np.ndarray:
+    """Edges by falling effect; those below the floor come last, in the graph's order."""
+    alive = [number[edge] for edge in scores.top(len(number))]
+    return np.array([*alive, *(i for i in range(len(number)) if i not in set(alive))])

@@ -1,0 +1,175 @@
+"""A score for every edge: how much the outcome changes when it is shown what the corrupted prompt writes.
+
+``exact`` corrupts every edge by itself. ``eap`` estimates all of them from one gradient (arXiv 2310.10348), ``eap-ig`` from the mean
+gradient along the straight path between the embeddings of the corrupted and the clean prompt (arXiv 2403.17806, "inputs"), at the
+midpoints of equal steps. ``effect = metric(corrupted) - metric(clean)``: negative = the edge helped. Gradients vanish where attention is
+saturated: ``EdgeScores.floor`` says below which size an estimate is rounding, and nothing below it is ranked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.circuits.circuit import Circuit
+from interp.graph import Edge, Graph
+from interp.records import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.engine.sweeps import Progress
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+METHODS = {
+    "exact": "every edge corrupted by itself",
+    "eap": "gradient estimate at the clean prompt, one backward pass",
+    "eap-ig": "mean gradient between the corrupted and the clean embedding",
+}
+FLOOR = 1e-6
+"""Of the largest score: what is smaller is rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """``values`` [n_edges n_examples] of the edges of ``graph``, in ``unit``; ``clean`` and ``corrupted`` [n_examples] are the outcome of
+    both runs. ``record`` says how they were made."""
+
+    method: str
+    graph: Graph
+    values: Float[np.ndarray, "n_edges n_examples"]
+    clean: Float[np.ndarray, " n_examples"]
+    corrupted: Float[np.ndarray, " n_examples"]
+    unit: str
+    record: RunRecord
+
+    @property
+    def effects(self) -> Float[np.ndarray, " n_edges"]:
+        """Mean over examples; 0 where it is below the floor."""
+        mean = self.values.mean(1)
+        return np.where(np.abs(mean) < self.floor, 0.0, mean)
+
+    @property
+    def floor(self) -> float:
+        """Scores below this size are rounding: 1e-6 of the largest."""
+        return FLOOR * float(np.abs(self.values.mean(1)).max())
+
+    @property
+    def n_alive(self) -> int:
+        """How many edges have a score above the floor."""
+        return int((self.effects != 0).sum())
+
+    def top(self, k: int) -> list[Edge]:
+        """The ``k`` edges with the largest effects, by size; those below the floor are never returned."""
+        effects = np.abs(self.effects)
+        order = np.argsort(-effects, kind="stable")[: min(k, self.n_alive)]
+        return [self.graph.edges[i] for i in order]
+
+    def circuit(self, k: int) -> Circuit:
+        """The top ``k`` edges, without those on no way from the embedding to the logits. Raises ValueError when nothing is left."""
+        scores = dict(zip(self.graph.edges, self.effects.tolist(), strict=True))
+        about = {"method": self.method, "k": k, "record": self.record.to_json()}
+        found = Circuit(self.graph, frozenset(self.top(k)), scores, self.unit, self.record.model, about).pruned()
+        if not found.edges:
+            raise ValueError(
+                f"The top {k} edges leave nothing: none of them lies on a way from the embedding to the logits "
+                f"({self.n_alive} of {len(self.graph.edges)} edges have an effect above the floor). Take more edges."
+            )
+        return found
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row an edge, largest effect first: ``edge writer reader part effect metric unit method``."""
+        import pandas as pd
+
+        edges = self.graph.edges
+        table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
+        table["reader"], table["part"] = [str(e.reader) for e in edges], [e.part for e in edges]
+        table["effect"], table["metric"], table["unit"] = self.effects, self.record.metric, self.unit
+        table["method"] = self.method
+        order = np.argsort(-np.abs(self.effects), kind="stable")
+        return table.iloc[order].reset_index(drop=True)
+
+
+def score_edges(
+    model: Model,
+    task: Task,
+    *,
+    method: str = "eap-ig",
+    steps: int = 10,
+    metric: str | None = None,
+    progress: Progress | None = None,
+) -> EdgeScores:
+    """A score for every edge of the model's graph on every example of the task.
+
+    Raises LookupError for an unknown method or metric; ValueError for an encoder, a model whose residual stream is no sum of what its
+    parts write, a task without corrupted prompts, a metric without a gradient (estimates only), and where clean and corrupted prompts
+    have the same outcome, so that there is nothing to explain.
+    """
+    import torch
+
+    from interp.engine.attribution import check_gradient
+    from interp.engine.edge_gradients import edge_gradients
+    from interp.engine.edges import graph_of, single_edges
+    from interp.engine.hooked import record_of
+    from interp.engine.plan import batches
+    from interp.engine.readout import Readout
+    from interp.engine.stream import open_stream
+    from interp.engine.sweeps import check_outcome
+    from interp.metrics.outcomes import OUTCOMES
+
+    if method not in METHODS:
+        raise LookupError(f"No method is called {method!r}. There are: {', '.join(METHODS)}.")
+    if steps < 1:
+        raise ValueError(f"steps={steps} is too few: take at least 1.")
+    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
+    check_outcome(task, outcome)
+    check_pairs(task)
+    if method != "exact":
+        check_gradient(outcome)
+    values = np.empty((len(graph.edges), len(task)))
+    ends = np.empty((2, len(task)))
+    parts = batches(task)
+    for done, rows in enumerate(parts):
+        examples = [task.examples[r] for r in rows]
+        with model.lock, torch.no_grad():
+            stream = open_stream(model, examples)
+            read = Readout(model, examples, outcome, stream.clean.logits)
+            clean = read(stream.clean.last[None])
+            whole = stream.corrupted[:, :, -1].sum(0) + stream.biases.sum(0)
+            if method == "exact":
+                found = read(single_edges(stream, graph.edges)) - clean
+            else:
+                start, end = stream.corrupted[0], stream.outputs[0]
+                midpoints = [start + (k + 0.5) / steps * (end - start) for k in range(steps)]
+                found = edge_gradients(stream, graph, read, midpoints if method == "eap-ig" else [end])
+            values[:, rows] = found.cpu().double().numpy()
+            ends[:, rows] = torch.cat([clean, read(whole[None])]).cpu().double().numpy()
+        if progress:
+            progress(done + 1, len(parts))
+    arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}
+    arguments |= {"steps": steps} if method == "eap-ig" else {}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=("corrupted edge",), metric=outcome.name)
+    check_gap(ends[0], ends[1], outcome.name)
+    return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
+
+
+def check_pairs(task: Task) -> None:
+    """Raises ValueError where no prompt differs from its corrupted twin."""
+    if not task.has_corrupted:
+        raise ValueError(
+            f"Task {task.name!r} has no corrupted prompts, which edges are shown: add them, or ablate heads instead."
+        )
+
+
+def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:
+    """Raises ValueError when both runs have the same outcome."""
+    gap, size = abs(clean.mean() - corrupted.mean()), max(np.abs(clean).max(), np.abs(corrupted).max())
+    if not gap > 1e-6 * size:
+        raise ValueError(
+            f"Clean and corrupted prompts have the same {metric} ({clean.mean():.4g}): there is no difference that edges could carry. "
+            f"Take another metric or other corrupted prompts."
+        )
