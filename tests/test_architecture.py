@@ -10,6 +10,7 @@ import pytest
 
 from interp._registry import Shelf
 from interp.cli.app import COMMANDS
+from interp.detectors import DETECTORS
 from interp.metrics.attention import ATTENTION_METRICS
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import TASKS
@@ -17,7 +18,7 @@ from interp.tasks import TASKS
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "interp"
 FLOORS = {
-    "records": 0, "heads": 0, "errors": 0, "files": 0, "_registry": 0, "_lazy": 0,
+    "records": 0, "heads": 0, "graph": 0, "errors": 0, "files": 0, "_registry": 0, "_lazy": 0,
     "models": 1, "interventions": 1,
     "tasks": 2,
     "engine": 3,
@@ -101,8 +102,13 @@ def test_every_room_has_a_floor():
     assert rooms() <= FLOORS.keys()
 
 
-# `HeadScores.plot` and `.save` reach up by name, so that a value object can draw and store itself.
-REACHES_UP = {("interp/heads.py", "interp.figures"), ("interp/heads.py", "interp.store")}
+# `plot` and `save` reach up by name, so that a value object can draw and store itself.
+REACHES_UP = {
+    ("interp/heads.py", "interp.figures"),
+    ("interp/heads.py", "interp.store"),
+    ("interp/detectors/detection.py", "interp.figures"),
+    ("interp/detectors/confirmation.py", "interp.figures"),
+}
 
 
 @pytest.mark.parametrize("path", files(), ids=named)
@@ -173,7 +179,7 @@ def test_no_file_has_a_name_that_says_nothing(word):
 
 
 def entries() -> list[tuple[Shelf, str]]:
-    return [(shelf, name) for shelf in (ATTENTION_METRICS, COMMANDS, OUTCOMES, TASKS) for name in shelf.names()]
+    return [(shelf, name) for shelf in (ATTENTION_METRICS, COMMANDS, DETECTORS, OUTCOMES, TASKS) for name in shelf.names()]
 
 
 @pytest.mark.parametrize(("shelf", "name"), entries(), ids=lambda part: getattr(part, "noun", part))
