@@ -100,8 +100,9 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
         f"{found.role}: {found.record.metric} with the first k of {' '.join(details['found'])} taken out, mean and 95% interval."
     )
     terminal.line(f"effect = metric(ablated) - metric(clean); {meaning(found.record.metric)}")
-    for k, n in details["unmatched"].items():
-        terminal.line(f"k={k}: {n} of the {k} layer-matched heads stand in another layer, because theirs has too few others.")
+    if details["unmatched"]:
+        short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
+        terminal.line(f"Layer-matched heads that stand in the nearest layer, because their own has too few others: {short}.")
     rows = []
     for (task, where, k), points in curve.groupby(["task", "positions", "k"], sort=False):
         by_group = {row["group"]: row for row in points.to_dict("records")}

@@ -47,7 +47,8 @@ def save_detection(
         else:
             writer.publish("tokens", _token_rows(scores))
             writer.publish_arrays("chosen", found.chosen)
-            said = {"heads": {name: [str(head) for head in heads] for name, heads in found.heads.items()}}
+            groups = {name: [str(head) for head in heads] for name, heads in found.heads.items()}
+            said = {"heads": groups, "chosen": [*found.chosen]}
         said |= {"role": found.role, "details": found.details, "prompts": sorted(found.prompts)}
         said["tables"] = _publish(writer, found.tables)
         metrics = {name: _about(part, found.record) for name, part in scores.items()}
@@ -67,7 +68,8 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
         return Detection(said["role"], first["score"], first["control"], **decided, parts=scores, **kept)
     tokens = {name: _restored(run, name, run.token_scores(name)) for name in run.metrics}
     heads = {name: tuple(map(Head.parse, labels)) for name, labels in said["heads"].items()}
-    return TokenDetection(said["role"], tokens, run.arrays("chosen"), heads, **kept)
+    marks = run.arrays("chosen")
+    return TokenDetection(said["role"], tokens, {name: marks[name] for name in said["chosen"]}, heads, **kept)
 
 
 def save_confirmation(found: Confirmation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None) -> Run:
