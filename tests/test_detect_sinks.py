@@ -304,7 +304,7 @@ def test_the_score_and_its_parts_are_means_of_the_patterns(model):
 
 
 def check_planted_sinks(seed, n_kv_heads, sharpness):
-    """Both kinds of sink by rank, and where the later sink is; returns the detection on texts with one delimiter."""
+    """Both kinds of sink by rank, and where the later sink is, on texts with one delimiter."""
     planted = planted_sinks(seed, n_kv_heads, sharpness)
     rows, places = texts_with_one_delimiter(planted, seed=seed)
     found = attention_sink(planted.model, prompts=rows, seed=seed)
@@ -313,7 +313,6 @@ def check_planted_sinks(seed, n_kv_heads, sharpness):
     assert found.parts["hidden"].top(1, by="highest") == hidden, (seed, sharpness)
     columns = found.tables["columns"].query("layer == @hidden[0].layer and head == @hidden[0].head and rule == 'ratio'")
     assert columns[["example", "pos"]].to_numpy().tolist() == [[text, at] for text, at in enumerate(places)], (seed, sharpness)
-    return planted, found
 
 
 @HOSTS
@@ -328,8 +327,7 @@ def test_planted_sinks_are_found_by_rank_at_every_sharpness(n_kv_heads, sharpnes
 @pytest.mark.parametrize("sharpness", BETAS)
 def test_planted_sinks_are_found_by_rank_at_every_sharpness_in_100_models(n_kv_heads, sharpness):
     for seed in range(100):
-        planted, found = check_planted_sinks(seed, n_kv_heads, sharpness)
-        assert set(planted.heads("first_token_sink")) <= set(found.found), (seed, sharpness)
+        check_planted_sinks(seed, n_kv_heads, sharpness)
 
 
 @HOSTS
