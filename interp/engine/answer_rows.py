@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,9 +52,8 @@ def read_last_rows(
         read_rows(watch.layer(module, call.last(n)), read, block=BLOCK)
         return attend(call)
 
-    readers = (
-        {} if read is None else {module: (lambda call, module=module: answer(module, call)) for module in watch.hf.modules()}
-    )
+    attentions = watch.hf.modules() if model.layout is None else model.layout.attentions
+    readers = {module: partial(answer, module) for module in (attentions if read is not None else ())}
     inputs: dict[str, Any] = {"input_ids": tokens[:, before:], "use_cache": cache is not None, "logits_to_keep": n}
     if cache is not None:
         inputs["past_key_values"] = cache
