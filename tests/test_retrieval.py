@@ -197,13 +197,16 @@ def test_sentences_end_at_marks_before_white_space_and_nowhere_else():
     model = task_model("bpe")
     text = 'The dog is 3.5 years. "No!" It is... so? Yes.'
     hay = of_text(model, text, 100)
-    assert [model.to_text(hay.tokens[:end]) for end in hay.ends] == ["", "The dog is 3.5 years.", 'The dog is 3.5 years. "No!" It is...', 'The dog is 3.5 years. "No!" It is... so?', text]  # fmt: skip
+    cuts = [model.to_text(hay.tokens[:end]) for end in hay.ends]
+    assert cuts == ["", text[:21], text[:36], text[:40], text]
+    assert (text[20], text[35], text[39]) == (".", ".", "?")
     assert len(filler(model, 333, Random(0)).tokens) == 333
 
 
 def test_own_needles_and_haystack(tmp_path, mini):
     needles, hay = tmp_path / "own.jsonl", tmp_path / "hay.txt"
-    lines = [{"needle": f"The secret word of Grace is {word}.", "answer": word, "question": "what is the secret word of Grace?"} for word in ("tin", "lamp")]  # fmt: skip
+    form = {"question": "what is the secret word of Grace?"}
+    lines = [form | {"needle": f"The secret word of Grace is {word}.", "answer": word} for word in ("tin", "lamp")]
     needles.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     hay.write_text("The dog sees the park. " * 40)
     found = retrieval(mini, needles=str(needles), haystack=str(hay), n_lengths=2, n_depths=2, n_needles=2, longest=90)
@@ -263,7 +266,7 @@ def test_bad_input_is_refused_in_one_sentence(mini, tmp_path):
         retrieval(mini, n_depths=0)
     with pytest.raises(ValueError, match="n_needles=6 is more than the 5 needles"):
         retrieval(bare_model(task_model("bpe").tokenizer), needles="texts", n_needles=6)
-    with pytest.raises(ValueError, match="A rate of 0.01 needs 99 shuffles, and 9 were made"):
+    with pytest.raises(ValueError, match=r"A rate of 0.01 needs 99 shuffles, and 9 were made"):
         retrieval(mini, n_shuffles=9, rate=0.01, longest=80, **small)
     path = tmp_path / "needles.jsonl"
     for needle, message in (
