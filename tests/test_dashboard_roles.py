@@ -180,6 +180,7 @@ def test_statistics_stand_beside_shuffles_shifts_and_random_heads():
 def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
     app = opened("tokens", n_texts="2", **{"preplan_anchor.n_shuffles": "50"})
     fields = {
+        "k": lambda at: app.number_input(key=at).set_value(1),
         "waad_quantile": lambda at: app.number_input(key=at).set_value(0.1),
         "share": lambda at: app.number_input(key=at).set_value(0.5),
         "window": lambda at: app.number_input(key=at).set_value(2),
@@ -189,7 +190,6 @@ def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
         "layers": lambda at: app.selectbox(key=at).select("middle"),
         "exclude": lambda at: app.selectbox(key=at).select("first"),
         "prominence": lambda at: app.text_input(key=at).set_value("0.5"),
-        "k": lambda at: app.number_input(key=at).set_value(1),
         "shift": lambda at: app.number_input(key=at).set_value(1),
     }
     seen = "".join(element.value.to_csv() for element in app.dataframe)

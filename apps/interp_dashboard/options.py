@@ -43,13 +43,15 @@ class Options:
         return {name: value for name, value in read.items() if value != known[name].default}
 
     def choose(self, state: State) -> None:
-        """Widgets for all options."""
+        """Widgets for all options, folded; the first of them are named."""
         names = list(self.known)
-        for first in range(0, len(names), ACROSS):
-            columns = st.columns(ACROSS, vertical_alignment="bottom")
-            for column, name in zip(columns, names[first : first + ACROSS], strict=False):
-                with column:
-                    self._widget(state, name)
+        named = ", ".join(name.removeprefix("n_").replace("_", " ") for name in names[:ACROSS])
+        with st.expander(f"Options: {named} …", icon=":material/tune:"):
+            for first in range(0, len(names), ACROSS):
+                columns = st.columns(ACROSS, vertical_alignment="bottom")
+                for column, name in zip(columns, names[first : first + ACROSS], strict=False):
+                    with column:
+                        self._widget(state, name)
 
     def _field(self, name: str, default: Any) -> Field:
         own = f"{self.role}.{name}"

@@ -40,9 +40,6 @@ OPTIONS = {
     "write_retrieval": Options("write_retrieval"),
     "streaming": Options("streaming"),
 }
-SHOWN = ("n_lengths", "n_depths", "n_needles", "mode")
-"""Options of the first detector that are always in sight."""
-
 NEEDLE = "needle"
 MOST_PROMPTS, MOST_DRAWS = 4096, 50
 
@@ -96,8 +93,7 @@ def _form(state: State) -> str:
     """The detector and its options."""
     st.selectbox("Detector", list(OPTIONS), format_func=_said, width=720, **state.bound("detector"))
     role = state["detector"]
-    with st.expander("Options", expanded=False, icon=":material/tune:"):
-        OPTIONS[role].choose(state)
+    OPTIONS[role].choose(state)
     return role
 
 

@@ -58,8 +58,7 @@ def render(view: View) -> None:
     view.facts.check_causal("Preplan and anchor tokens")
     state = view.state
     asked = _texts(view)
-    with st.expander("Options", icon=":material/tune:"):
-        OPTIONS.choose(state)
+    OPTIONS.choose(state)
     values = {**asked, **OPTIONS.values(state)}
     with st.spinner(f"{plain(view.model)} reads the response …", show_time=True):
         found = _found(view.model, view.facts.weights, tuple(values.items()))
