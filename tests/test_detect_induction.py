@@ -282,8 +282,8 @@ def short(**sizes):
         ("cannot repeat 32 random words: at least 4 are needed, and 31 fit", lambda: tiny("gpt2"), "induction", {"period": 32}),
         ("cannot repeat 3 random words: at least 4", lambda: tiny("gpt2"), "duplicate_token", {"period": 3}),
         ("n_prompts=0 leaves nothing to read", lambda: tiny("gpt2"), "induction", {"n_prompts": 0}),
-        ("A rate of 0.05 needs 19 shuffles, and 18 were made", lambda: tiny("gpt2"), "induction", {"n_strangers": 18}),
-        ("A rate of 0.01 needs 99 shuffles, and 19 were made", lambda: tiny("gpt2"), "copy_ov", {"rate": 0.01}),
+        ("A rate of 0.05 needs 19 draws of chance, and 18 were made", lambda: tiny("gpt2"), "induction", {"n_strangers": 18}),
+        ("A rate of 0.01 needs 99 draws of chance, and 19 were made", lambda: tiny("gpt2"), "copy_ov", {"rate": 0.01}),
         ("No row of tiny-mistral sees as far back as the induction score asks", lambda: tiny("mistral"), "induction", {}),
     ],
 )

@@ -461,7 +461,7 @@ def test_controls_are_measured_beside_the_text(mini):
         ("text='prose' is no kind of text. There are: task, random, repeated", {"text": "prose"}),
         ("needs at least", {"text": "task"}),
         ("n_prompts=0 is too few: give at least 1", {"n_prompts": 0}),
-        ("needs 19 shuffles|needs 39 shuffles", {"n_shuffles": 20}),
+        ("needs 19 draws|needs 39 draws", {"n_shuffles": 20}),
     ],
 )
 def test_what_cannot_be_measured_is_answered_in_one_sentence(sentence, options):

@@ -266,7 +266,7 @@ def test_bad_input_is_refused_in_one_sentence(mini, tmp_path):
         retrieval(mini, n_depths=0)
     with pytest.raises(ValueError, match="n_needles=6 is more than the 5 needles"):
         retrieval(bare_model(task_model("bpe").tokenizer), needles="texts", n_needles=6)
-    with pytest.raises(ValueError, match=r"A rate of 0.01 needs 99 shuffles, and 9 were made"):
+    with pytest.raises(ValueError, match=r"A rate of 0.01 needs 99 draws of chance, and 9 were made"):
         retrieval(mini, n_shuffles=9, rate=0.01, longest=80, **small)
     path = tmp_path / "needles.jsonl"
     for needle, message in (

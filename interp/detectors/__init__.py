@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DETECTORS = Shelf("interp.detectors", "detector", besides=("calibration", "confirmation", "detection", "cards"))
 
 _HOMES = {
+    "DETECTORS": __name__,
+    "detect": __name__,
     "Confirmation": "interp.detectors.confirmation",
     "Detection": "interp.detectors.detection",
     "RoleCard": "interp.detectors.cards",
@@ -26,7 +28,7 @@ _HOMES = {
     "role_card": "interp.detectors.cards",
     "role_cards": "interp.detectors.cards",
 }
-__all__ = ["DETECTORS", "detect", *_HOMES]
+__all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)
 
 

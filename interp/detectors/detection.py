@@ -1,7 +1,7 @@
 """What a detector found: a number for each head or token, where the decision falls, and what chance would give.
 
 Rank first, then decide: ``top(k)`` needs no threshold. ``found`` takes the heads above ``threshold``, which comes from the same model
-and prompts with the role's targets replaced by wrong ones (``calibration``); ``literature`` is the constant that a paper uses, if one
+and prompts by draws of what chance would give (``calibration``); ``literature`` is the constant that a paper uses, if one
 does, and loses heads whose attention is soft.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Detection:
     """Heads that play a role.
 
-    ``scores`` is what heads are ranked by; ``control`` the same number with wrong targets (mean over the shuffles). In a share ``rate``
+    ``scores`` is what heads are ranked by; ``control`` the same number by chance (mean over the draws). In a share ``rate``
     of models without the role at least one head lies above ``threshold``. ``parts`` are further numbers a head, by name; ``tables``
     whatever else was measured, such as every trial; ``details`` what a reader must know beside (counts, settings), as JSON values.
     ``prompts`` are digests of the texts that the heads were found on, so that none of them is used to confirm.
