@@ -37,6 +37,7 @@ def every_constructor():
         interventions.scale(heads, 0.5),
         interventions.uniform(heads),
         interventions.streaming(heads, 1, 1),
+        interventions.look_at(heads, torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 1]]).bool()),
     ]
 
 
@@ -51,13 +52,16 @@ def test_the_equation_holds_for_every_constructor(intervention, x):
 
 
 def test_replacements_are_what_the_names_say(x):
-    zero, mean, resample, patch, scale, uniform, _ = every_constructor()
+    zero, mean, resample, patch, scale, uniform, _, look_at = every_constructor()
     assert (zero.apply(x, PLACE) == 0).all()
     assert (mean.apply(x, PLACE) == 7).all()
     assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2
     assert patch.apply(x, PLACE)[:, 1, 0].tolist() == [1, 201]
     torch.testing.assert_close(scale.apply(x, PLACE), x / 2)
     assert uniform.apply(x[:, :, :3], PLACE)[1].tolist() == [[1, 0, 0], [0.5, 0.5, 0], pytest.approx([1 / 3] * 3)]
+    y = x[:, :, :3]
+    assert look_at.apply(y, PLACE)[0].tolist() == [y[0, 0].tolist(), [0, 1, 0], [0, 1, 0]]  # query 0 cannot see key 1
+    assert look_at.apply(y, PLACE)[1].tolist() == [[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]
 
 
 def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):

@@ -9,10 +9,15 @@ _HOMES = {
     "Edge": "interp.graph",
     "Graph": "interp.graph",
     "Node": "interp.graph",
+    "Overlap": "interp.circuits.reuse",
+    "Repair": "interp.circuits.reuse",
     "auroc": "interp.circuits.believing",
     "faithfulness_curve": "interp.circuits.believing",
+    "head_overlap": "interp.circuits.reuse",
     "load_circuit": "interp.circuits.circuit",
     "outcomes_of_circuits": "interp.circuits.believing",
+    "overlap": "interp.circuits.reuse",
+    "repair": "interp.circuits.reuse",
     "score_edges": "interp.circuits.finding",
 }
 __all__ = list(_HOMES)

@@ -3,6 +3,19 @@
 from interp.interventions.ablations import mean, patch, resample, scale, uniform, zero
 from interp.interventions.calibration import calibrate
 from interp.interventions.intervention import Intervention, Place
+from interp.interventions.looking import look_at
 from interp.interventions.windows import streaming
 
-__all__ = ["Intervention", "Place", "calibrate", "mean", "patch", "resample", "scale", "streaming", "uniform", "zero"]
+__all__ = [
+    "Intervention",
+    "Place",
+    "calibrate",
+    "look_at",
+    "mean",
+    "patch",
+    "resample",
+    "scale",
+    "streaming",
+    "uniform",
+    "zero",
+]

@@ -31,11 +31,8 @@ def calibrate(
         raise ValueError(f"calibrate: beta={beta:g} is no share: sinks keep between 0 and 1 of their weight.")
 
     def without_sinks(x: torch.Tensor, place: Place) -> torch.Tensor:
-        assert place.keys is not None
         length = sinks.shape[-1]
-        own = sinks[place.head.layer, place.rows.to(sinks.device), place.head.head].to(x.device)
-        keys = place.keys.expand(len(own), -1)
-        sink = (own.gather(1, keys.clamp(0, length - 1)) & (keys >= 0) & (keys < length))[:, None]
+        sink = place.where(sinks[place.head.layer, :, place.head.head])[:, None]
         others = x.masked_fill(sink, 0)
         rest = others.sum(-1, keepdim=True)
         shared = (place.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)

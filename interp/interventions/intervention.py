@@ -32,6 +32,14 @@ class Place(NamedTuple):
     visible: torch.Tensor | None = None
     keys: torch.Tensor | None = None
 
+    def where(self, marked: torch.Tensor) -> torch.Tensor:
+        """Of positions that are marked for every example of a task [n_examples pos], the keys of this slice, [batch key]; what lies
+        beyond is not marked."""
+        assert self.keys is not None
+        own = marked[self.rows.to(marked.device)].to(self.keys.device)
+        keys, length = self.keys.expand(len(own), -1), own.shape[1]
+        return own.gather(1, keys.clamp(0, length - 1)) & (keys >= 0) & (keys < length)
+
 
 Default = Callable[["torch.Tensor", Place], "torch.Tensor"]
 
