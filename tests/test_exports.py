@@ -5,7 +5,7 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("interp", "interp.engine", "interp.metrics", "interp.models")
+PACKAGES = ("interp", "interp.circuits", "interp.detectors", "interp.engine", "interp.metrics", "interp.models")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
