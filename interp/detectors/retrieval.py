@@ -35,7 +35,6 @@ from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:
     import pandas as pd
-    from transformers import DynamicCache
 
 LITERATURE = 0.1
 
@@ -211,7 +210,7 @@ def _beginning(model: Model, trials: Sequence[Trial], tokens: tuple[int, ...]) -
     return found.first if found else None
 
 
-def _teacher(model: Model, trial: Trial, cache: DynamicCache | None) -> _Answer:
+def _teacher(model: Model, trial: Trial, cache: Any) -> _Answer:
     """The rows of the given answer, in one pass."""
     n, tokens = len(trial.answer), [*trial.tokens, *trial.answer[:-1]]
     answer = _nothing_read(model, trial, n)
@@ -223,7 +222,7 @@ def _teacher(model: Model, trial: Trial, cache: DynamicCache | None) -> _Answer:
     return answer
 
 
-def _greedy(model: Model, trial: Trial, cache: DynamicCache | None, max_steps: int) -> _Answer:
+def _greedy(model: Model, trial: Trial, cache: Any, max_steps: int) -> _Answer:
     """The rows of what the model writes, a step at a time, up to a newline, the end of a text or of the context."""
     tokens, limit = list(trial.tokens), model.facts.max_length
     steps = max_steps if limit is None else min(max_steps, limit - len(tokens) + 1)
