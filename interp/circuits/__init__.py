@@ -9,6 +9,7 @@ _HOMES = {
     "Edge": "interp.graph",
     "Graph": "interp.graph",
     "Node": "interp.graph",
+    "acdc": "interp.circuits.greedy",
     "Overlap": "interp.circuits.reuse",
     "Repair": "interp.circuits.reuse",
     "auroc": "interp.circuits.believing",

@@ -1,0 +1,120 @@
+"""ACDC: edges corrupted for good, one after another, as long as that does little harm (arXiv 2304.14997).
+
+Readers are visited from the logits down, the writers of each from the last up. An edge stays corrupted when that makes the mean outcome
+worse by less than ``threshold``; what it changes is counted against what all earlier removals left. *Worse* is a larger KL or loss, and a
+smaller value of every other metric: heads that work against the answer are then removed as a gain, unless ``absolute`` counts every
+change. Edges into a head that nobody reads any more go without a trial: they change nothing. The order is part of the method: another
+one finds other edges.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from interp.circuits.circuit import LOGITS
+from interp.circuits.finding import EdgeScores, check_gap, check_pairs
+from interp.metrics.importance import SMALLER_IS_BETTER
+
+if TYPE_CHECKING:
+    from interp.engine.sweeps import Progress
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+SHARE = 0.01
+"""The threshold, as a share of the gap between the clean and the corrupted run, where none is given."""
+
+
+def acdc(
+    model: Model,
+    task: Task,
+    *,
+    threshold: float | None = None,
+    metric: str | None = None,
+    absolute: bool = False,
+    progress: Progress | None = None,
+) -> EdgeScores:
+    """The edges that ACDC keeps, each with what the trial that kept it changed, per example; all removed edges have 0.
+
+    ``scores.circuit(scores.n_alive)`` is the circuit. ``threshold`` is in the metric's unit. Raises LookupError for an unknown metric,
+    ValueError for a threshold that is not positive and for what ``score_edges`` refuses. A threshold that leaves nothing is an answer
+    here (``n_alive`` is 0).
+    """
+    from interp.engine.hooked import record_of
+    from interp.metrics.outcomes import OUTCOMES
+
+    outcome = OUTCOMES.get(metric or task.metric)
+    check_pairs(task)
+    if threshold is not None and not 0 < threshold < np.inf:
+        raise ValueError(f"threshold={threshold} is not above 0: give how much worse one edge may make {outcome.name}.")
+    trials = _Trials(model, task, outcome)
+    graph, (clean, corrupted) = trials.graph, trials(np.array([[False], [True]]).repeat(len(trials.graph.edges), 1))
+    check_gap(clean, corrupted, outcome.name)
+    threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
+    sign = 1 if outcome.relative_to_clean or outcome.name in SMALLER_IS_BETTER else -1
+
+    now, gone = clean, np.zeros(len(graph.edges), dtype=bool)
+    values, heard = np.zeros((len(gone), len(task))), {LOGITS}
+    for reader, numbered in groupby(reversed([*enumerate(graph.edges)]), key=lambda pair: pair[1].reader):
+        waiting, together = [i for i, _ in numbered], 1
+        if reader not in heard:
+            gone[waiting] = True
+            continue
+        while waiting:
+            chosen = waiting[:together]
+            together *= 2
+            for i, value in zip(chosen, trials(_growing(gone, chosen)), strict=True):
+                del waiting[0]
+                worse = sign * float((value - now).mean())
+                if (abs(worse) if absolute else worse) >= threshold:
+                    values[i], together = value - now, 1
+                    heard.add(graph.edges[i].writer)
+                    break  # the trials behind it thought it gone
+                now, gone[i] = value, True
+        if progress:
+            progress(int(gone.sum() + (values != 0).any(1).sum()), len(gone))
+    arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": "acdc", "task_digest": task.digest()}
+    arguments |= {"threshold": threshold, "absolute": absolute}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=("corrupted edge",), metric=outcome.name)
+    return EdgeScores("acdc", graph, values, clean, corrupted, outcome.unit, record)
+
+
+def _growing(gone: Bool[np.ndarray, " n_edges"], more: list[int]) -> Bool[np.ndarray, "n_sets n_edges"]:
+    """What is gone, with the first, the first two ... of ``more``."""
+    sets = np.tile(gone, (len(more), 1))
+    sets[:, more] = np.tri(len(more), dtype=bool)
+    return sets
+
+
+class _Trials:
+    """The outcome of every example with sets of edges corrupted; streams are opened once for all trials."""
+
+    def __init__(self, model: Model, task: Task, outcome: Any) -> None:
+        import torch
+
+        from interp.engine.edges import graph_of
+        from interp.engine.plan import batches
+        from interp.engine.readout import Readout
+        from interp.engine.stream import open_stream
+        from interp.engine.sweeps import check_outcome
+
+        check_outcome(task, outcome)
+        self.model, self.graph, self.rows = model, graph_of(model), batches(task)
+        parts = [[task.examples[r] for r in rows] for rows in self.rows]
+        with model.lock, torch.inference_mode():
+            self.streams = [open_stream(model, examples) for examples in parts]
+            self.reads = [Readout(model, e, outcome, s.clean.logits) for e, s in zip(parts, self.streams, strict=True)]
+
+    def __call__(self, gone: Bool[np.ndarray, "n_sets n_edges"]) -> Float[np.ndarray, "n_sets n_examples"]:
+        import torch
+
+        from interp.engine.edges import edge_sets
+
+        values = np.empty((len(gone), sum(map(len, self.rows))))
+        with self.model.lock, torch.inference_mode():
+            for rows, stream, read in zip(self.rows, self.streams, self.reads, strict=True):
+                values[:, rows] = read(edge_sets(stream, self.graph, torch.from_numpy(gone))).cpu().double().numpy()
+        return values
