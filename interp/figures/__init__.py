@@ -4,9 +4,11 @@ from plotly.graph_objects import Figure
 
 from interp.figures.atlas import Atlas, atlas
 from interp.figures.attention_view import AttentionView, attention_view, tile_data, view_assets, view_data
+from interp.figures.circuit_graph import circuit_graph
 from interp.figures.difference_map import difference_map
 from interp.figures.difference_tile import difference_tile
 from interp.figures.dose_curve import dose_curve
+from interp.figures.faithfulness_plot import faithfulness_plot
 from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
 from interp.figures.needle_grid import needle_grid
@@ -26,11 +28,13 @@ __all__ = [
     "Figure",
     "atlas",
     "attention_view",
+    "circuit_graph",
     "darkened",
     "difference_map",
     "difference_tile",
     "dose_curve",
     "drawings_of",
+    "faithfulness_plot",
     "figure_bytes",
     "head_map",
     "layer_dots",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import plotly.graph_objects as go
 
 from interp.figures import style
@@ -57,7 +56,9 @@ def dose_curve(confirmation: Confirmation, *, title: str | None = None) -> go.Fi
     figure.update_xaxes(title_text="heads taken out together", range=[0, end])
     figure.update_xaxes(tickvals=list(places), ticktext=list(places.values()))
     named = style.safe(f"{record.metric} ({confirmation.details['unit']})")
-    figure.update_yaxes(title_text=named, range=[low - 0.04 * air, high + HEADROOM * air], tickvals=_ticks(low, low + air))
+    figure.update_yaxes(
+        title_text=named, range=[low - 0.04 * air, high + HEADROOM * air], tickvals=style.round_ticks(low, low + air)
+    )
     figure.update_yaxes(showgrid=True, gridcolor=style.LINES)
     return figure
 
@@ -117,11 +118,3 @@ def _told(row: Any) -> str:
 def _listed(heads: str, most: int = 10) -> str:
     labels = heads.split()
     return style.safe(" ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else ""))
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, three to six of them."""
-    rough = (high - low) / 5
-    unit = 10.0 ** np.floor(np.log10(rough))
-    step = next(times * unit for times in (1, 2, 5, 10) if times * unit >= rough * (1 - 1e-9))
-    return [round(float(i * step), 12) for i in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
 LOCK = Lock()  # matplotlib's settings are shared by all threads
+DASHES = {"dash": "--", "dot": ":"}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v"}
 RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}
 
@@ -138,6 +139,7 @@ def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     x, y = (np.array([np.nan if value is None else value for value in side], dtype=float) for side in (trace.x, trace.y))
     if "lines" in trace.mode:
         look = {"color": trace.line.color, "linewidth": trace.line.width * POINTS, "clip_on": trace.cliponaxis is not False}
+        look |= {"linestyle": DASHES.get(trace.line.dash, "-"), "alpha": trace.opacity, "solid_capstyle": "butt"}
         axes.plot(x, y, zorder=order, solid_joinstyle="miter", **look)
     if "markers" in trace.mode:
         marker = trace.marker
@@ -177,7 +179,7 @@ def _shape(axes: Axes, shape: Any) -> None:
         line = {
             "color": shape.line.color,
             "linewidth": shape.line.width,
-            "linestyle": "--" if shape.line.dash == "dash" else "-",
+            "linestyle": DASHES.get(shape.line.dash, "-"),
         }
         axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], **line, zorder=behind)
     else:

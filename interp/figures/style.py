@@ -178,6 +178,14 @@ def ticks(n: int) -> list[int]:
     return list(range(0, n, step))
 
 
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, three to six of them."""
+    rough = (high - low) / 5
+    unit = 10.0 ** np.floor(np.log10(rough))
+    step = next(times * unit for times in (1, 2, 5, 10) if times * unit >= rough * (1 - 1e-9))
+    return [round(float(i * step), 12) for i in range(int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9)) + 1)]
+
+
 def number(value: float) -> str:
     """The number with three significant digits (all of 1,000 or more) and a real minus sign."""
     return f"{value:{',.0f' if abs(value) >= 1000 else '.3g'}}".replace("-", "−")

@@ -1,0 +1,276 @@
+"""A circuit as a picture: the embedding at the bottom, layers upwards, the logits on top, an edge for each line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from interp.circuits import Circuit, Edge, Node
+from interp.figures import style
+from interp.records import RunRecord
+
+PARTS = {"q": ("query", "dash"), "k": ("key", "dot"), "v": ("value", "solid"), "": ("", "solid")}
+"""What the part that reads is called, and its line; q, k and v also end at places of their own below a head."""
+PORTS = {"q": -0.17, "k": 0.0, "v": 0.17, "": 0.0}
+"""Columns from the middle of a head to where each part reads."""
+SAMPLES = (
+    ("query", style.MUTED, "dash"),
+    ("key", style.MUTED, "dot"),
+    ("value and others", style.MUTED, "solid"),
+    ("helps", style.NEGATIVE, "solid"),
+    ("hinders", style.POSITIVE, "solid"),
+)
+"""The lines of the legend."""
+
+COLUMN, ROW, NARROWEST = 108, 74, 620  # pixels from one head to the next, from one row to the next, of the picture at least
+HALF, WIDER, TALL = 0.27, 0.42, 13  # half a node's width in columns, of embedding and logits, and half its height in pixels
+BELOW = 16  # pixels from a head to the lines that end at its ports
+FAN = 0.75  # of a node's width that the lines leaving it, or arriving at an MLP or the logits, take up
+HEADROOM = 0.75  # rows above the logits, for the legend
+THIN, THICK = 1.0, 6.0  # pixels of a line of no effect and of the largest
+POINTS = 25  # of a line; each of them answers the pointer
+BENDS = (0.0, -0.35, 0.35, -0.7, 0.7, -1.05, 1.05, -1.4, 1.4)  # columns by which a line may leave the straight way
+Place = tuple[float, float]
+Places = dict[Node, Place]
+MOST = 150
+STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, MOST)
+
+
+def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None = None) -> go.Figure:
+    """Nodes in rows by layer, attention below the MLP; width of a line by the size of the edge's effect, red where it is negative (the
+    edge helps) and blue where positive; dashed for queries, dotted for keys, solid for values and others.
+
+    With ``threshold`` a slider below leaves only the edges of largest effect that lie on a way from the embedding to the logits (in HTML;
+    PNG and SVG show all). A marker's ``customdata`` is its node, a line's its edge, as in circuit files. At most 150 edges are drawn,
+    and the caption says so. Raises ValueError for a circuit without edges.
+    """
+    if not circuit.edges:
+        raise ValueError("A circuit without edges has no picture: take more edges, or a lower threshold.")
+    ranked = _ranked(circuit)
+    whole = len(ranked)
+    if whole > MOST:
+        circuit = replace(circuit, edges=frozenset(ranked[:MOST]))
+        ranked = ranked[:MOST]
+    places, rows, columns = _places(circuit.nodes)
+    slid = threshold and len(ranked) > 1 and any(edge in circuit.scores for edge in ranked)
+    figure = style.canvas(
+        int(COLUMN * columns),
+        int(ROW * (len(rows) + HEADROOM)),
+        title or f"Circuit of {len(ranked)} edges",
+        _caption(circuit, whole),
+        left=76,
+        right=24,
+        bottom=96 if slid else 16,
+    )
+    largest = style.largest(np.array([circuit.scores.get(edge, 0.0) for edge in ranked]))
+    ends = _ends(ranked, places)
+    boxes = _boxes(places, columns)
+    for edge in reversed(ranked):  # the largest on top
+        _add_edge(figure, circuit, edge, _curve(*ends[edge], boxes), largest)
+    _add_nodes(figure, circuit, places)
+    _add_legend(figure, len(rows) + HEADROOM / 3 - 0.5)
+    figure.update_xaxes(range=[-0.5, columns - 0.5], tickvals=[], fixedrange=True)
+    figure.update_yaxes(range=[-0.5, len(rows) - 0.5 + HEADROOM], fixedrange=True)
+    figure.update_yaxes(tickvals=[*range(len(rows))], ticktext=rows)
+    figure.update_layout(hovermode="closest", dragmode=False)
+    if slid:
+        _add_slider(figure, circuit, ranked)
+    return figure
+
+
+def said(node: Node) -> str:
+    """A node as a reader sees it: L5H1, MLP 5, embedding, logits."""
+    names = {"input": "embedding", "head": f"L{node.layer}H{node.head}", "mlp": f"MLP {node.layer}", "logits": "logits"}
+    return names[node.kind]
+
+
+def _ranked(circuit: Circuit) -> list[Edge]:
+    """Edges by falling size of their score; those without one come last."""
+    listed = [edge for edge in circuit.graph.edges if edge in circuit.edges]
+    return sorted(listed, key=lambda edge: -abs(circuit.scores.get(edge, 0.0)))
+
+
+def _caption(circuit: Circuit, whole: int) -> list[str]:
+    record, method = circuit.about.get("record"), circuit.about.get("method", "")
+    about = RunRecord.from_json(record).caption() if record else circuit.model
+    drawn = f"the {MOST} largest of {whole} edges" if whole > MOST else f"{whole} of {len(circuit.graph.edges):,} edges"
+    unit = f" in {circuit.unit}" if circuit.unit else ""
+    effect = f"effect{unit} = metric(corrupted) − metric(clean), negative: helps"
+    return [about, " · ".join(part for part in (method, drawn, effect) if part)]
+
+
+def _places(nodes: Iterable[Node]) -> tuple[Places, list[str], float]:
+    """Where each node stands (column, row), what each row is called, and the number of columns. Rows without a node are left out."""
+    rows: dict[tuple[str, int], list[Node]] = {}
+    for node in nodes:
+        rows.setdefault((node.kind, node.layer), []).append(node)
+    columns = max(len(row) for row in rows.values()) + any(kind == "mlp" for kind, _ in rows)
+    columns = max(float(columns), NARROWEST / COLUMN)
+    places: Places = {}
+    beside = columns - 1 if any(kind == "mlp" for kind, _ in rows) else columns
+    for height, ((kind, _), row) in enumerate(rows.items()):
+        for i, node in enumerate(row):
+            across = columns - 1 if kind == "mlp" else beside * (i + 0.5) / len(row) - 0.5
+            places[node] = (across, float(height))
+    names = {"head": "heads {}", "mlp": "MLP {}", "input": "embedding"}
+    return places, [names.get(kind, kind).format(layer) for kind, layer in rows], columns
+
+
+def _ends(edges: Iterable[Edge], places: Places) -> dict[Edge, tuple[Place, Place]]:
+    """Where the line of each edge starts and ends: side by side on the writer, in the order of where they go."""
+    leaving: dict[Node, list[Edge]] = {}
+    arriving: dict[Node, list[Edge]] = {}
+    for edge in edges:
+        leaving.setdefault(edge.writer, []).append(edge)
+        if not edge.part:
+            arriving.setdefault(edge.reader, []).append(edge)
+    start = {edge: at for node, own in leaving.items() for edge, at in _fan(node, own, 1, places)}
+    end = {edge: at for node, own in arriving.items() for edge, at in _fan(node, own, 0, places)}
+    high, low = TALL / ROW, (TALL + BELOW) / ROW
+    found: dict[Edge, tuple[Place, Place]] = {}
+    for edge in edges:
+        x, y = places[edge.reader]
+        last = (x + PORTS[edge.part], y - low) if edge.part else (end[edge], y - high)
+        found[edge] = (start[edge], places[edge.writer][1] + high), last
+    return found
+
+
+def _fan(node: Node, edges: list[Edge], far: int, places: Places) -> list[tuple[Edge, float]]:
+    """A place on the node for each of its edges, from left to right as their ``far`` ends stand."""
+    ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.part], places[edge[far]][1]))
+    wide = 2 * FAN * _half(node)
+    return [(edge, places[node][0] + wide * ((i + 0.5) / len(ordered) - 0.5)) for i, edge in enumerate(ordered)]
+
+
+def _half(node: Node) -> float:
+    return HALF if node.kind in ("head", "mlp") else WIDER
+
+
+def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[float], list[float]], largest: float) -> None:
+    score, (x, y) = circuit.scores.get(edge), line
+    colour = style.MUTED if score is None else style.NEGATIVE if score < 0 else style.POSITIVE
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": PARTS[edge.part][1]},
+        opacity=0.75,
+        customdata=[str(edge)] * len(x),
+        hovertext=_told(circuit, edge, score),
+        hoverinfo="text",
+    )
+
+
+def _told(circuit: Circuit, edge: Edge, score: float | None) -> str:
+    part = f", {PARTS[edge.part][0]}" if edge.part else ""
+    effect = "no score" if score is None else f"effect {style.number(score)} {style.safe(circuit.unit)}"
+    return f"<b>{said(edge.writer)} → {said(edge.reader)}{part}</b><br>{effect}"
+
+
+def _curve(start: Place, end: Place, boxes: np.ndarray) -> tuple[list[float], list[float]]:
+    """Upwards from start to end, with the bend that passes behind the fewest of the ``boxes`` (left, right, bottom, top), and the least."""
+    (x0, y0), (x1, y1) = start, end
+    t = np.linspace(0, 1, POINTS)
+    weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    rise = 0.45 * (y1 - y0)
+    up = np.array([y0, y0 + rise, y1 - rise, y1]) @ weights
+    ways = [np.array([x0, x0 + bend, x1 + bend, x1]) @ weights for bend in BENDS]
+    across = min(ways, key=lambda way: _behind(way, up, boxes))
+    return across.round(4).tolist(), up.round(4).tolist()
+
+
+def _boxes(places: Places, columns: float) -> np.ndarray:
+    """What a line should keep off, [n left-right-bottom-top]: the nodes, and all that is beside the picture."""
+    high = (TALL - 1) / ROW  # lines begin and end at the edge of a box
+    own = [(x - _half(node), x + _half(node), y - high, y + high) for node, (x, y) in places.items()]
+    return np.array([*own, (-np.inf, -0.5, -np.inf, np.inf), (columns - 0.5, np.inf, -np.inf, np.inf)])
+
+
+def _behind(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> int:
+    left, right, bottom, top = boxes.T[:, :, None]
+    return int(((left < x) & (x < right) & (bottom < y) & (y < top)).any(1).sum())
+
+
+def _add_nodes(figure: go.Figure, circuit: Circuit, places: Places) -> None:
+    """Boxes with their names, the letters of the ports that something is read at, and a marker that answers the pointer."""
+    nodes = list(places)
+    x, y = [places[node][0] for node in nodes], [places[node][1] for node in nodes]
+    figure.add_scatter(
+        x=[side for node in nodes for side in (places[node][0] - _half(node), places[node][0] + _half(node), None)],
+        y=[side for node in nodes for side in (places[node][1], places[node][1], None)],
+        mode="lines",
+        line={"color": style.EMPTY, "width": 2 * TALL},
+        hoverinfo="skip",
+    )
+    ports = sorted({(edge.reader, edge.part) for edge in circuit.edges if edge.part})
+    figure.add_scatter(
+        x=[places[node][0] + PORTS[part] for node, part in ports],
+        y=[places[node][1] - (TALL + BELOW / 2) / ROW for node, _ in ports],
+        mode="text",
+        text=[part for _, part in ports],
+        textfont={"size": 10, "color": style.INK},
+        hoverinfo="skip",
+    )
+    names = {"mode": "text", "text": [said(node) for node in nodes], "textfont": {"size": 11, "color": style.INK}}
+    figure.add_scatter(x=x, y=y, **names, hoverinfo="skip")
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        marker={"symbol": "square", "size": 2 * TALL, "color": style.EMPTY, "opacity": 0},
+        customdata=[str(node) for node in nodes],
+        hovertext=[_ends_told(circuit, node) for node in nodes],
+        hoverinfo="text",
+    )
+
+
+def _ends_told(circuit: Circuit, node: Node) -> str:
+    read, written = (sum(edge[side] == node for edge in circuit.edges) for side in (1, 0))
+    return f"<b>{said(node)}</b><br>reads by {read} edges, is read by {written}"
+
+
+def _add_legend(figure: go.Figure, height: float) -> None:
+    at = -0.5 + 10 / COLUMN
+    for name, colour, dash in SAMPLES:
+        line = {"color": colour, "width": 2.5, "dash": dash}
+        figure.add_scatter(x=[at, at + 30 / COLUMN], y=[height] * 2, mode="lines", line=line, hoverinfo="skip")
+        font = {"size": 11, "color": style.INK}
+        place = {"x": [at + 36 / COLUMN], "y": [height], "textposition": "middle right"}
+        figure.add_scatter(**place, mode="text", text=[name], textfont=font, hoverinfo="skip")
+        at += (58 + 6.8 * len(name)) / COLUMN
+
+
+def _add_slider(figure: go.Figure, circuit: Circuit, ranked: list[Edge]) -> None:
+    """A slider whose steps show the edges of largest effect; nodes stay where they are."""
+    steps: list[dict[str, Any]] = []
+    drawn, traces, last = list(reversed(ranked)), list[Any](figure.data), 0
+    rest = [True] * (len(traces) - len(drawn))  # the lines of the edges come first
+    for k in (*(k for k in STEPS if k < len(ranked)), len(ranked)):
+        kept = circuit.edges if k == len(ranked) else replace(circuit, edges=frozenset(ranked[:k])).pruned().edges
+        if len(kept) == last:
+            continue
+        last = len(kept)
+        shown = {"visible": [*(edge in kept for edge in drawn), *rest]}
+        steps.append({"method": "restyle", "label": str(last), "args": [shown]})
+    font = {"size": 11, "color": style.MUTED}
+    figure.update_layout(
+        sliders=[
+            {
+                "active": len(steps) - 1,
+                "steps": steps,
+                "currentvalue": {"prefix": "edges of largest effect on a way to the logits: ", "font": font},
+                "font": font,
+                "x": 0,
+                "len": 1,
+                "y": 0,
+                "pad": {"t": 14, "b": 0},
+                "bgcolor": style.LINES,
+                "bordercolor": style.LINES,
+                "tickcolor": style.MUTED,
+            }
+        ]
+    )
