@@ -1,5 +1,6 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
+from interp.store.circuits import load_found_circuit, save_circuit
 from interp.store.detections import load_confirmation, load_detection, save_confirmation, save_detection
 from interp.store.headvis import HeadVis, export_headvis, load_headvis
 from interp.store.history import Entry, delete_run, find_run, pack_run, run_history
@@ -21,11 +22,13 @@ __all__ = [
     "finished_run",
     "load_confirmation",
     "load_detection",
+    "load_found_circuit",
     "load_headvis",
     "load_scores",
     "open_run",
     "pack_run",
     "run_history",
+    "save_circuit",
     "save_confirmation",
     "save_detection",
     "save_observation",

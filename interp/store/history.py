@@ -19,7 +19,7 @@ from interp.store.runs import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"
 PICTURES = (".png", ".svg", ".html")
-WRITTEN = (".parquet", ".safetensors", *PICTURES, TEMPORARY)
+WRITTEN = (".json", ".parquet", ".safetensors", *PICTURES, TEMPORARY)
 LARGEST = 256 << 20
 """Bytes of the largest run that is packed into one file."""
 OLDEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP file gives as time where it knows none
@@ -123,7 +123,7 @@ def _ours(path: Path, folder: Path) -> bool:
         return False
     if path.is_dir():
         return path == folder / UNITS
-    return path.parent in (folder, folder / UNITS) and (path.name in (manifests.NAME, LOCK) or path.suffix in WRITTEN)
+    return path.parent in (folder, folder / UNITS) and (path.name == LOCK or path.suffix in WRITTEN)
 
 
 def _entry(folder: Path) -> Entry:

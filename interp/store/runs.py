@@ -7,6 +7,7 @@ units go: a process killed in between leaves a run that resumes and ends in the 
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +170,10 @@ class Writer:
         from safetensors.numpy import save
 
         self._publish(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
+
+    def publish_json(self, name: str, values: dict[str, Any]) -> None:
+        """Writes a JSON file under this name; it belongs to the run once ``finish`` is called."""
+        self._publish(f"{name}.json", json.dumps(values, allow_nan=False, indent=1).encode())
 
     def finish(self, record: RunRecord, **details: Any) -> Run:
         """Closes the run: the manifest names its tables, its record and ``details`` (``shape``: n_layers, n_heads); the units go."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.cli.circuits import circuit_json, edges_of, print_circuit
 from interp.cli.command import command
 from interp.cli.exits import UsageError, checking
 from interp.cli.ranking import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
@@ -37,7 +38,8 @@ def show(
     """Print the heads of a finished run with the record of how it was made, and draw them.
 
     Of an ablation the ranking, where effect = metric(ablated) - metric(clean); negative = the head helped. Of an observation one line a
-    metric, or with --metric the ranking of all heads. Of a detection the heads by score, of a confirmation the dose curve.
+    metric, or with --metric the ranking of all heads. Of a detection the heads by score, of a confirmation the dose curve, of a
+    circuit its edges.
     """
     from interp.store import open_run
 
@@ -48,18 +50,20 @@ def show(
     if minus and draw not in (None, "heads"):
         raise UsageError(f"A difference is drawn as heads, not as {draw}: leave out --draw or --minus.")
     run = open_run(path)
+    if run.manifest["details"].get("kind") == "circuit":
+        return _show_circuit(terminal, run, top, figure, draw, csv)
     found = read_found(run) if metric is None else None
     table = rows_of(run, metric) if found is None else table_of(found)
     if figure:
         _draw(terminal, run, figure, draw, metric, minus)
     if csv:
         (ranked(table) if found is None else table).to_csv(sys.stdout, index=False, lineterminator="\n")
-        return
+        return None
     _print_record(terminal, run.record)
     if found is not None:
         print_found(terminal, found, top)
         terminal.emit(found_json(run, found))
-        return
+        return None
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:
@@ -67,6 +71,18 @@ def show(
     print_absent(terminal, run, table)
     print_agreement(terminal, run)
     terminal.emit(as_json(run, metric))
+    return None
+
+
+def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None, draw: str | None, csv: bool) -> None:
+    if figure:
+        _draw(terminal, run, figure, draw, None, None)
+    if csv:
+        edges_of(run).to_csv(sys.stdout, index=False, lineterminator="\n")
+        return
+    _print_record(terminal, run.record)
+    print_circuit(terminal, run, top)
+    terminal.emit(circuit_json(run))
 
 
 def _draw(terminal: Terminal, run: "Run", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:

@@ -1,0 +1,59 @@
+"""Circuits on the terminal and as JSON."""
+
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.store import Run
+
+SHOWN = 10
+"""So many edges are shown after a search."""
+
+
+def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
+    """What was found, how far it carries the behaviour, and its ``top`` edges (0: all) by the size of their effect."""
+    said, record = run.manifest["details"]["circuit"], run.record
+    edges, curve = edges_of(run), run.table("faithfulness")
+    terminal.line(
+        f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_all']:,} edges of {record.model}, {said['n_heads']} heads; "
+        f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
+    )
+    terminal.line(_faithful(curve, said["asked"]))
+    if said["n_alive"] < said["asked"]:
+        terminal.line(
+            f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}); where attention is saturated gradients "
+            f"vanish, and --method exact sees more."
+        )
+    terminal.line("effect = metric(corrupted edge) - metric(clean)")
+    rows = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
+    cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(rows), 1)]
+    terminal.table(("", "edge", "effect", "unit"), cells, right=("", "effect"))
+
+
+def circuit_json(run: "Run") -> dict[str, Any]:
+    """The run as one JSON object."""
+    facts = {"path": str(run.path), "status": run.status, **run.manifest["details"]["circuit"], "record": run.record.to_json()}
+    return {**facts, "edges": _rows(edges_of(run)), "faithfulness": _rows(run.table("faithfulness"))}
+
+
+def edges_of(run: "Run") -> "pd.DataFrame":
+    """All edges by the size of their effect, largest first."""
+    return run.table("edges").sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _faithful(curve: "pd.DataFrame", size: int) -> str:
+    """How much of the difference the circuit recovers, and random ones of its size do."""
+    own = curve.query("n_edges == @size")
+    found, drawn = _rows(own.query("kind == 'found'"))[0], own.query("kind == 'random'")["faithfulness"]
+    chance = f"; {len(drawn)} random ones of that size {drawn.min():.2f} to {drawn.max():.2f}" if len(drawn) else ""
+    return (
+        f"On other prompts it recovers {found['faithfulness']:.2f} of the difference ({found['low']:.2f} to {found['high']:.2f}), all "
+        f"other edges being corrupted{chance}."
+    )
+
+
+def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

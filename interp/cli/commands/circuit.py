@@ -1,0 +1,244 @@
+"""`interp circuit`: which edges carry a behaviour, and how far they do alone; the answer is stored in a run directory.
+
+Nothing is written before everything is measured: a wrong argument leaves no run directory behind.
+"""
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from interp.cli.circuits import SHOWN, circuit_json, print_circuit
+from interp.cli.command import command
+from interp.cli.commands.ablate import question_of
+from interp.cli.exits import UsageError, checking
+from interp.cli.options import (
+    DEFAULT_DEVICE,
+    DEFAULT_DTYPE,
+    DEFAULT_MODEL,
+    Bar,
+    Device,
+    Dtype,
+    Fresh,
+    ModelName,
+    Offline,
+    check_earlier,
+    load,
+    move_aside,
+)
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from interp.circuits import Circuit, EdgeScores
+    from interp.models.model import Model
+    from interp.store import Run
+    from interp.tasks.task import Task
+
+ACDC = "acdc"
+SHARE = 0.1
+"""Of all edges, where neither a size nor a threshold is given."""
+
+
+@command
+def circuit(
+    terminal: Terminal,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[compare A B]", help="Compare two circuits, run directories or circuit files, instead."),
+    ] = None,
+    model: ModelName = DEFAULT_MODEL,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="What is asked (`interp tasks`).")] = None,
+    method: Annotated[str, typer.Option(help="exact, eap, eap-ig or acdc.")] = "eap-ig",
+    size: Annotated[int | None, typer.Option(min=1, help="Edges of the circuit; by default a tenth of all.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Smallest effect of an edge, in the metric's unit, instead of --size; of acdc by default 1% of the gap."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="eap-ig: points between the corrupted and the clean embedding.")] = 10,
+    metric: Annotated[str | None, typer.Option(help="What is measured; by default the task's own metric.")] = None,
+    n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts to find it on, and others to test it on.")] = 32,
+    draws: Annotated[int, typer.Option(min=1, help="Random circuits of each size.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of prompts and draws; it is tested on the prompts of the next one.")] = 0,
+    device: Device = DEFAULT_DEVICE,
+    dtype: Dtype = DEFAULT_DTYPE,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/circuit-TASK-MODEL-METHOD-DIGEST.")] = None,
+    fresh: Fresh = False,
+    offline: Offline = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    progress: Bar = False,
+) -> None:
+    """Score every edge of the model's graph, keep the largest, and say how much of the behaviour they carry alone.
+
+    effect = metric(corrupted edge) - metric(clean). `interp circuit compare A B` says what two circuits share.
+    """
+    from interp.store import finished_run
+
+    if words:
+        return _compare(terminal, words)
+    _check(task, method, metric, size, threshold)
+    loaded = load(model, device, dtype, offline)
+    with checking():
+        question, other = (question_of(loaded, task, None, n_prompts, seed + i) for i in (0, 1))
+    asked = {"method": method, "metric": metric or question.metric, "size": size, "threshold": threshold}
+    asked |= {"draws": draws, "seed": seed, **({"steps": steps} if method == "eap-ig" else {})}
+    spec = spec_of(loaded, question, other, asked)
+    folder = out or Path("runs") / folder_name(spec)
+    if dry_run:
+        return _say_plan(terminal, spec, loaded, folder)
+    if fresh:
+        check_earlier(folder)
+    run = None if fresh else finished_run(folder, spec)
+    if run is not None:
+        terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh searches again.")
+    else:
+        run = _search(terminal, loaded, question, other, asked, folder, spec, fresh, progress)
+    print_circuit(terminal, run, SHOWN)
+    terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all its edges.")
+    terminal.emit(circuit_json(run))
+    return None
+
+
+def _check(task: str | None, method: str, metric: str | None, size: int | None, threshold: float | None) -> None:
+    """Raises for everything that can be known to be wrong before a model is loaded."""
+    from interp.circuits.finding import METHODS
+    from interp.metrics.outcomes import OUTCOMES
+    from interp.tasks import TASKS
+
+    if task is None:
+        raise UsageError(f"Give --task. Tasks: {', '.join(TASKS.names())}.")
+    known = ((task, TASKS.names(), "task"), (metric, OUTCOMES.names(), "metric"), (method, [*METHODS, ACDC], "method"))
+    for name, names, noun in known:
+        if name is not None and name not in names:
+            raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(names)}.")
+    if size is not None and threshold is not None:
+        raise UsageError("--size and --threshold both say which edges are kept: give one of them.")
+    if size is not None and method == ACDC:
+        raise UsageError("--method acdc decides itself how many edges are kept: give --threshold instead of --size.")
+    if threshold is not None and not threshold > 0:
+        raise UsageError(f"--threshold {threshold:g} keeps everything: give a number above 0.")
+
+
+def spec_of(model: "Model", task: "Task", other: "Task", asked: dict[str, Any]) -> dict[str, Any]:
+    """What determines the numbers: two runs of the same spec are the same run."""
+    facts = model.facts
+    where = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
+    what = {"task": task.name, "arguments": task.arguments, "examples": task.digest(), "tested_on": other.digest()}
+    return {"kind": "circuit", **where, **what, **asked}
+
+
+def folder_name(spec: dict[str, Any]) -> str:
+    from interp.records import digest
+
+    return f"circuit-{spec['task']}-{Path(spec['model']).name}-{spec['method']}-{digest(spec)[:8]}"
+
+
+def _say_plan(terminal: Terminal, spec: dict[str, Any], model: "Model", folder: Path) -> None:
+    from interp.engine.edges import graph_of
+
+    n_edges = len(graph_of(model).edges)
+    terminal.line(
+        f"{spec['method']} of the {n_edges:,} edges of {spec['model']} by {spec['metric']} on {spec['task']}, to be stored in {folder}. "
+        f"Nothing was run."
+    )
+    terminal.emit({"dry_run": True, **spec, "n_edges": n_edges, "out": str(folder)})
+
+
+def _search(
+    terminal: Terminal,
+    model: "Model",
+    task: "Task",
+    other: "Task",
+    asked: dict[str, Any],
+    folder: Path,
+    spec: dict[str, Any],
+    fresh: bool,
+    bar: bool,
+) -> "Run":
+    """The finished run, of what is found on ``task`` and tested on ``other``."""
+    from interp.circuits import faithfulness_curve
+    from interp.store import save_circuit
+
+    began = time.perf_counter()
+    with checking():
+        with terminal.progress(f"{asked['method']} on {task.name}", bar) as progress:
+            scores = _scores(model, task, asked, progress)
+        k = _size(scores, asked)
+        found = scores.circuit(k)
+        with terminal.progress(f"circuits on {other.name}", bar) as progress:
+            shares = _shares(scores, k)
+            given = {"shares": shares, "draws": asked["draws"], "seed": asked["seed"]}
+            curve = faithfulness_curve(model, other, scores, **given, progress=progress)
+    terminal.say(f"Scored {len(scores.graph.edges):,} edges and tested circuits in {time.perf_counter() - began:.1f} s.")
+    if fresh and (moved := move_aside(folder)):
+        terminal.say(f"The earlier run was moved to {moved}.")
+    said = {"asked": k, "n_heads": len(found.heads)}
+    if shares[-1] == 1:
+        said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at(0.85)}
+    return save_circuit(found, scores, curve, folder, spec, **said)
+
+
+def _scores(model: "Model", task: "Task", asked: dict[str, Any], progress: Any) -> "EdgeScores":
+    from interp.circuits import acdc, score_edges
+
+    if asked["method"] == ACDC:
+        return acdc(model, task, threshold=asked["threshold"], metric=asked["metric"], absolute=True, progress=progress)
+    options = {name: asked[name] for name in ("method", "metric", "steps") if name in asked}
+    return score_edges(model, task, **options, progress=progress)
+
+
+def _size(scores: "EdgeScores", asked: dict[str, Any]) -> int:
+    """How many edges are kept. Raises ValueError where none is."""
+    if asked["size"] is not None:
+        return min(asked["size"], len(scores.graph.edges))
+    smallest = asked["threshold"]
+    if asked["method"] != ACDC and smallest is None:
+        return max(1, int(SHARE * len(scores.graph.edges)))
+    sizes = abs(scores.effects)
+    kept = scores.n_alive if asked["method"] == ACDC else int((sizes >= smallest).sum())
+    if not kept:
+        largest = "" if asked["method"] == ACDC else f" The largest effect is {sizes.max():.3g} {scores.unit}."
+        raise ValueError(
+            f"The threshold {scores.record.arguments.get('threshold', smallest):.3g} leaves no edge: give a lower one.{largest}"
+        )
+    return kept
+
+
+def _shares(scores: "EdgeScores", k: int) -> list[float]:
+    """The sizes of MIB and the circuit's own, as shares of all edges; acdc does not rank the edges that it removes."""
+    from interp.circuits.believing import SIZES
+
+    n_edges = len(scores.graph.edges)
+    own = min(1.0, (k + 0.5) / n_edges)
+    return sorted({own, *(s for s in SIZES if int(s * n_edges) != k and (scores.method != ACDC or s < own))})
+
+
+def _compare(terminal: Terminal, words: list[str]) -> None:
+    from interp.circuits import compare_circuits, score_agreement
+
+    if len(words) != 3 or words[0] != "compare":
+        raise UsageError(
+            f"{' '.join(words)!r} is no comparison: write `interp circuit compare A B`, or options alone to find a circuit."
+        )
+    paths = [Path(word) for word in words[1:]]
+    first, second = (_read(path) for path in paths)
+    with checking():
+        table, agreement = compare_circuits(first, second), score_agreement(first, second)
+    if first.model != second.model:
+        terminal.say(f"Note: the circuits are of two models, {first.model or 'unnamed'} and {second.model or 'unnamed'}.")
+    names = ("what", "pool", "n_first", "n_second", "shared", "expected", "p_value")
+    titles = ("", "of", "A", "B", "shared", "by chance", "p")
+    rows = [[f"{row[n]:.3g}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in table.to_dict("records")]
+    terminal.table(titles, rows, right=titles[1:])
+    terminal.line(f"Spearman correlation of the sizes of all scores: {agreement:.3f}.")
+    terminal.emit({"first": str(paths[0]), "second": str(paths[1]), "overlap": table.to_dict("records"), "spearman": agreement})
+
+
+def _read(path: Path) -> "Circuit":
+    from interp.circuits import load_circuit
+    from interp.store import load_found_circuit
+
+    return load_found_circuit(path)[0] if path.is_dir() else load_circuit(path)

@@ -1,0 +1,50 @@
+"""A circuit with its scores and its faithfulness, written to a run directory and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
+from interp.errors import ArtefactInvalid
+from interp.store.runs import Run, open_run, start_run
+
+if TYPE_CHECKING:
+    from interp.circuits import EdgeScores
+
+KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
+
+
+def save_circuit(
+    circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, folder: str | Path, spec: dict[str, Any], **details: Any
+) -> Run:
+    """Writes a circuit to a run directory and returns the run; ``load_found_circuit`` reads it back.
+
+    ``circuit.json`` is the circuit file, the table ``edges`` all scores with what is in the circuit, ``faithfulness`` the curve. ``spec``
+    says what was asked, ``details`` (JSON values) are kept beside the numbers. Raises ArtefactInvalid when the folder holds
+    anything else.
+    """
+    graph = circuit.graph
+    with start_run(folder, spec) as writer:
+        if writer.finished:
+            return open_run(folder)
+        writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, method=scores.method))
+        writer.publish(FAITHFULNESS, curve.table)
+        writer.publish_json(FILE, circuit.to_json())
+        said = {"method": scores.method, "n_edges": len(circuit), "n_all": len(graph.edges), "n_alive": scores.n_alive}
+        said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
+        said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
+        return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
+
+
+def load_found_circuit(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
+    """The circuit and the curve that ``save_circuit`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
+    run = open_run(path)
+    record = run.record  # refuses what is not finished
+    if (other := run.manifest["details"].get("kind")) != KIND:
+        raise ArtefactInvalid(
+            f"{run.path} is a run of kind {other!r}, not a circuit: give the directory that `interp circuit` wrote."
+        )
+    said = run.manifest["details"]["circuit"]["curve"]
+    curve = FaithfulnessCurve(run.table(FAITHFULNESS), said["clean"], said["corrupted"], record)
+    return load_circuit(run.path / f"{FILE}.json"), curve
