@@ -68,7 +68,7 @@ def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
     size = found.scores.values.size
     paper = "" if found.literature is None else f", the literature's constant is {found.literature:g}"
     terminal.line(
-        f"{found.role}: {len(found.found)} of {size} heads have a {found.scores.name} above {found.threshold:.3g}, which some head "
+        f"{found.role}: {len(found.found)} of {size} heads have {found.scores.name} above {found.threshold:.3g}, which some head "
         f"passes in {found.rate:.0%} of models without the role{paper}."
     )
     _print_details(terminal, found.details)
