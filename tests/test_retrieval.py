@@ -121,6 +121,21 @@ def test_the_planted_retrieval_head_alone_is_found_and_the_anchor_reader_is_not(
         assert len(found.tables["cells"]) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("sharpness", [30.0, 8.0, 6.0, 4.0, 3.0])
+def test_of_100_seeds_the_planted_retrieval_head_has_the_highest_score(sharpness):
+    by_rank = by_threshold = 0
+    for seed in range(100):
+        planted = plant("needle", seed=seed, n_kv_heads=2 if seed % 2 else None, sharpness=sharpness, **SMALL)
+        found = retrieval(planted.model, prompts=planted_prompts(planted, "needle", 12, seed), seed=seed)
+        first, second = (found.scores[head] for head in found.top(2))
+        by_rank += found.top(1) == planted.heads("retrieval") and first > second
+        by_threshold += found.found == planted.heads("retrieval")
+    print(sharpness, "by rank", by_rank, "by threshold", by_threshold)
+    assert by_rank == 100
+
+
 @HOSTS
 def test_induction_heads_copy_repeated_needles_whether_the_answer_is_given_or_written(n_kv_heads):
     planted = plant("repeats", seed=1, n_kv_heads=n_kv_heads, n_layers=3, n_heads=4, length=37)
