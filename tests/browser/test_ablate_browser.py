@@ -64,7 +64,7 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     button(app, "Cancel").wait_for(timeout=PATIENCE)
     app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* a second")).wait_for(timeout=2 * PATIENCE)
     app.page.context.close()
-    (job,) = [found for found in jobs.jobs(server.runs) if found.sweep.n_prompts == 300]
+    (job,) = [found for found in jobs.jobs(server.runs) if found.sweep and found.sweep.n_prompts == 300]
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
 
     app = App(new_page(), server.address)
