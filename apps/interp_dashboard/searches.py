@@ -1,9 +1,10 @@
-"""Detections and confirmations in processes of their own: planned, found again when they are finished, and started."""
+"""Detections, confirmations and circuits in processes of their own: planned, found again when they are finished, and started."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,10 @@ from interp_dashboard import jobs, options
 if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.store import Run
+
+
+GRADIENTS = ("eap", "eap-ig")
+"""Methods of ``interp circuit`` that need the gradient of the metric."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,6 @@ class Search:
 
 def plan_detection(model: Model, role: str, values: Mapping[str, Any], root: Path, *, offline: bool = False) -> Search:
     """The detection of a role with these options, in a folder of ``root``; nothing is started or stored."""
-    from inspect import signature
-
     from interp.cli.commands.detect import folder_name, spec_of
     from interp.cli.options import settable
     from interp.detectors import DETECTORS
@@ -88,6 +91,33 @@ def plan_confirmation(
     words = ["confirm", str(found.path), *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
     words += ["--offline"] if offline else []
     return Search(tuple(words), spec, root.resolve() / folder_name(spec), _bytes(model))
+
+
+def plan_circuit(
+    model: Model, root: Path, *, task: str, n_prompts: int, seed: int, method: str, metric: str | None, offline: bool = False
+) -> Search:
+    """The circuit of a task, in a folder of ``root``; nothing is started or stored.
+
+    Raises ValueError for a task without corrupted prompts, and for a metric without a gradient where one is needed.
+    """
+    from interp.circuits.finding import check_pairs
+    from interp.cli.commands.ablate import question_of
+    from interp.cli.commands.circuit import circuit, folder_name, spec_of
+    from interp.engine.attribution import check_gradient
+    from interp.metrics.outcomes import OUTCOMES
+
+    question, other = (question_of(model, task, None, n_prompts, seed + i) for i in (0, 1))
+    asked: dict[str, Any] = {"method": method, "metric": metric or question.metric, "size": None, "threshold": None}
+    check_pairs(question)
+    if method in GRADIENTS:
+        check_gradient(OUTCOMES.get(asked["metric"]))
+    usual = {name: about.default for name, about in signature(circuit).parameters.items()}
+    asked |= {"draws": usual["draws"], "seed": seed, **({"steps": usual["steps"]} if method == "eap-ig" else {})}
+    spec = spec_of(model, question, other, asked)
+    given = {"model": model.facts.name, "task": task, "method": method, "n-prompts": n_prompts, "seed": seed}
+    given |= {"metric": metric} if metric else {}
+    words = ("circuit", *(word for name, value in given.items() for word in (f"--{name}", str(value))), *_where(model, offline))
+    return Search(words, spec, root.resolve() / folder_name(spec), _bytes(model))
 
 
 def _where(model: Model, offline: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -11,6 +12,10 @@ from interp_dashboard.jobs import Job, JobStatus
 from interp_dashboard.settings import settings
 from interp_dashboard.url import State
 from interp_dashboard.wording import duration, plain
+
+if TYPE_CHECKING:
+    from interp.store import Run
+    from interp_dashboard.searches import Search
 
 POLL = 1.0
 
@@ -41,6 +46,19 @@ def offer(
     )
     if problem := st.session_state.pop(f"failed-{name}", ""):
         st.error(plain(problem), icon=":material/error:")
+
+
+def finished(state: State, search: Search, *, label: str = "Start", kept: bool = False) -> Run | None:
+    """The finished run; where there is none, how far it is, or the button that starts it."""
+    job = jobs.find(settings().root, search.folder.name)
+    now = jobs.status(job) if job else None
+    if job and now and now.active:
+        watch(job.name)
+        return None
+    run = search.run()
+    if run is None:
+        offer(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
+    return run
 
 
 def _try(start: Callable[[], object], name: str) -> None:

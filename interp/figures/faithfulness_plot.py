@@ -26,10 +26,10 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     draws = table[table["kind"] == "random"].sort_values("n_edges")
     size, record = curve.size_at(level), curve.record
     recovered = f"{level:.0%} recovered from {size:,} edges on" if size else f"{level:.0%} recovered at no size"
+    areas = f" · CPR {style.number(curve.cpr)}, CMD {style.number(curve.cmd)}" if found["share"].max() == 1 else ""
     caption = [
         " · ".join(part for part in (record.caption(), str(record.arguments.get("method", ""))) if part),
-        f"{recovered} · CPR {style.number(curve.cpr)}, CMD {style.number(curve.cmd)}; mean and 95% interval over prompts; dot: one of "
-        f"{draws['draw'].nunique()} draws of random edges",
+        f"{recovered}{areas} · mean and 95% interval over prompts · dot: one of {draws['draw'].nunique()} draws of random edges",
     ]
     figure = style.canvas(WIDTH, HEIGHT, title or "Faithfulness by size of the circuit", caption, right=24)
     low, high = min(0.0, *table["low"], *table["faithfulness"]), max(1.0, *table["high"], *table["faithfulness"])

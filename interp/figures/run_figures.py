@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interp.detectors import Detection, TokenDetection
+from interp.figures.circuit_graph import circuit_graph
 from interp.figures.dose_curve import dose_curve
+from interp.figures.faithfulness_plot import faithfulness_plot
 from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
 from interp.figures.needle_grid import needle_grid
@@ -13,7 +15,7 @@ from interp.figures.ranked_bars import ranked_bars
 from interp.figures.role_strips import role_strips
 from interp.figures.score_map import score_map
 from interp.figures.token_strip import token_strip
-from interp.store import load_confirmation, load_detection
+from interp.store import load_confirmation, load_detection, load_found_circuit
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -28,6 +30,8 @@ STORED = {
     "ranking": "examples.parquet",
     "grid": "cells.parquet",
     "dose": "curve.parquet",
+    "circuit": "circuit.json",
+    "faithfulness": "faithfulness.parquet",
 }
 """What a run must hold for each drawing."""
 
@@ -37,7 +41,8 @@ DRAWINGS = tuple(STORED)
 def drawings_of(run: Run) -> list[str]:
     """What can be drawn of a run: ``heads`` (layer x head) and ``layers`` (a dot for each head) where there is one number a head,
     ``tokens`` (the first text) where there is one a token, ``ranking`` (bars with intervals) of a sweep; of a detection ``roles`` (the
-    text with the tokens that play one) and ``grid`` (recall by length and depth), of a confirmation ``dose``."""
+    text with the tokens that play one) and ``grid`` (recall by length and depth), of a confirmation ``dose``, of a circuit ``circuit`` (its
+    graph) and ``faithfulness`` (by its size)."""
     return [name for name, file in STORED.items() if file in run.manifest["files"]]
 
 
@@ -50,6 +55,10 @@ def run_figure(run: Run, drawing: str = "heads", metric: str | None = None) -> g
         raise LookupError(f"{drawing!r} is no drawing. There are: {', '.join(DRAWINGS)}.")
     if drawing == "dose":
         return dose_curve(load_confirmation(run.path))
+    if drawing == "circuit":
+        return circuit_graph(load_found_circuit(run.path)[0])
+    if drawing == "faithfulness":
+        return faithfulness_plot(load_found_circuit(run.path)[1])
     if drawing == "grid":
         return needle_grid(run.table("cells"), run.record)
     if drawing == "tokens":

@@ -231,6 +231,9 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
     prompt = _prompt(view, sweep, state["example"])
     shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
     link("See it among all heads", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
+    if prompt.task:
+        asked = {"task": prompt.task, "seed": prompt.seed, "head": chosen}
+        link("Its place in the circuit", "circuit", asked, icon=":material/account_tree:")
     st.button("Switch it off by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
     return prompt
 

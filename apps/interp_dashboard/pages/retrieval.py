@@ -12,7 +12,7 @@ from interp.detectors import DETECTORS, Detection
 from interp.detectors.confirmation import LEAST_DRAWS, METHODS
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import jobs, watching
+from interp_dashboard import watching
 from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job
@@ -73,18 +73,18 @@ def _page(view: View, here: set[str]) -> None:
     values = OPTIONS[role].values(state)
     search = _planned(view.model, view.facts.weights, role, tuple(values.items()), str(settings().root))
     here.add(search.folder.name)
-    run = _finished(state, search, label="Start")
+    run = watching.finished(state, search, label="Start")
     if run is None:
-        _share_plan(search)
+        share(search.folder.name, cli=shlex.join(["interp", *search.words]))
         return
     found, figures = _found(str(run.path), str(run.manifest["files"]))
     _result(view, run, found, figures, search)
     st.markdown("##### Does the task need them?")
     trial = _trial(view, run)
     here.add(trial.folder.name)
-    tried = _finished(state, trial, label="Confirm", kept=True)
+    tried = watching.finished(state, trial, label="Confirm", kept=True)
     if tried is None:
-        _share_plan(trial)
+        share(trial.folder.name, cli=shlex.join(["interp", *trial.words]))
         return
     _curve(view, tried, trial)
 
@@ -105,23 +105,6 @@ def _said(role: str) -> str:
 def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any], ...], root: str) -> Search:
     with holder().using(model) as loaded:
         return plan_detection(loaded, role, dict(values), Path(root), offline=settings().offline)
-
-
-def _finished(state: State, search: Search, *, label: str, kept: bool = False) -> Run | None:
-    """The finished run; where there is none, how far it is, or the button that starts it."""
-    job = jobs.find(settings().root, search.folder.name)
-    now = jobs.status(job) if job else None
-    if job and now and now.active:
-        watching.watch(job.name)
-        return None
-    run = search.run()
-    if run is None:
-        watching.offer(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
-    return run
-
-
-def _share_plan(search: Search) -> None:
-    share(search.folder.name, cli=shlex.join(["interp", *search.words]))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

@@ -29,8 +29,17 @@ DRAWN = {
     "ranking": "Ranking",
     "grid": "Needle grid",
     "dose": "Dose curve",
+    "circuit": "Circuit",
+    "faithfulness": "Faithfulness",
 }
-TABLES = {"tokens": "tokens", "roles": "tokens", "grid": "cells", "dose": "curve"}
+TABLES = {
+    "tokens": "tokens",
+    "roles": "tokens",
+    "grid": "cells",
+    "dose": "curve",
+    "circuit": "edges",
+    "faithfulness": "faithfulness",
+}
 """The table behind a picture, where it is not that of the heads."""
 BY_METRIC = ("heads", "layers", "tokens")
 STATUS = {
@@ -301,7 +310,7 @@ PAGE = Page(
     name="runs",
     title="Runs",
     icon=":material/history:",
-    order=7,
+    order=8,
     question="What was measured, how, and what came of it?",
     fields=fields,
     render=render,

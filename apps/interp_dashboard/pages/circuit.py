@@ -1,0 +1,258 @@
+"""Circuit: which edges carry what the model does on a task, how many of them suffice, and the place of a head among them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.circuits import Circuit, Node
+from interp.circuits.finding import METHODS as SCORES
+from interp.heads import Head
+from interp.metrics.outcomes import OUTCOMES
+from interp.tasks import task_names
+from interp_dashboard import watching
+from interp_dashboard.choosing import show_figure, table_height
+from interp_dashboard.clicks import CHOSEN, CONFIG, INVISIBLE
+from interp_dashboard.holder import holder
+from interp_dashboard.jobs import Job
+from interp_dashboard.page import Page, View, link
+from interp_dashboard.searches import Search, plan_circuit
+from interp_dashboard.settings import settings
+from interp_dashboard.share import share
+from interp_dashboard.url import Field, State, choice, head, number
+from interp_dashboard.wording import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.circuits import FaithfulnessCurve
+    from interp.figures import Figure
+    from interp.store import Run
+
+METHODS = {**SCORES, "acdc": "edges corrupted for good one after another, as long as that does little harm"}
+KEY = "circuit-graph"
+OWN_METRIC = ""
+MOST_PROMPTS, MOST_EDGES = 512, 150
+
+
+def fields() -> tuple[Field, ...]:
+    """What is looked for, on which prompts, how many edges are shown, and the head that is looked at."""
+    return (
+        choice("task", task_names(), "ioi", noun="task"),
+        number("n", 32, 2, MOST_PROMPTS),
+        number("seed", 0, 0, 10**6),
+        choice("method", list(METHODS), "eap-ig", noun="method"),
+        choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
+        number("edges", 30, 1, MOST_EDGES),
+        head(),
+    )
+
+
+def render(view: View) -> None:
+    view.facts.check_causal("Circuit")
+    here: set[str] = set()
+    try:
+        _page(view, here)
+    finally:
+        watching.others(view.state, here, {"circuit"}, _show)
+
+
+def _page(view: View, here: set[str]) -> None:
+    search = _planned(view.model, view.facts.weights, tuple(_form(view.state).items()), str(settings().root))
+    here.add(search.folder.name)
+    run = watching.finished(view.state, search)
+    if run is None:
+        st.caption("Every edge gets a score; then circuits of growing size, and random ones, are tried on other prompts.")
+        share(search.folder.name, cli=shlex.join(["interp", *search.words]))
+        return
+    found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
+    _graph(view, found, run, search)
+    st.markdown("##### How much of the behaviour do so many edges keep?")
+    show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits found and of random ones")
+    share("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
+
+
+def _form(state: State) -> dict[str, Any]:
+    """What is looked for."""
+    what, n, seed, how, measured = st.columns([2, 1, 1, 2, 2], vertical_alignment="bottom")
+    what.selectbox("Prompts", task_names(), **state.bound("task"))
+    n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
+    about = "Of the prompts; those that the circuit is tried on have the next one."
+    seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
+    told = "\n".join(f"- **{name}**: {said}" for name, said in METHODS.items())
+    how.selectbox("Method", list(METHODS), help=told, **state.bound("method"))
+    outcomes = [OWN_METRIC, *OUTCOMES.names()]
+    measured.selectbox("Metric", outcomes, format_func=lambda name: name or "the task's", **state.bound("outcome"))
+    asked = {"task": state["task"], "n_prompts": state["n"], "seed": state["seed"], "method": state["method"]}
+    return {**asked, "metric": state["outcome"] or None}
+
+
+@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
+def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> Search:
+    with holder().using(model) as loaded:
+        return plan_circuit(loaded, Path(root), **dict(asked), offline=settings().offline)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
+    """The circuit of a finished run with the scores of all edges, how faithful it is, and the picture of that."""
+    from interp.figures import faithfulness_plot
+    from interp.store import load_found_circuit
+
+    circuit, curve = load_found_circuit(path)
+    return circuit, curve, faithfulness_plot(curve)
+
+
+def _graph(view: View, found: Circuit, run: Run, search: Search) -> None:
+    """The circuit of the largest edges, live, and one head of it."""
+    from interp.figures import circuit_graph
+
+    state, alive = view.state, sum(score != 0 for score in found.scores.values())
+    most = min(MOST_EDGES, alive)
+    state.set(edges=min(state["edges"], most))
+    chosen = state.checked("head", view.facts.check_head, None)
+    about = "By the size of their effect; those on no way from the embedding to the logits are left out."
+    st.slider("Edges of largest effect", 1, max(2, most), help=about, width=560, **state.bound("edges"))
+    circuit, least = _largest(found, state["edges"])
+    st.caption(
+        plain(
+            f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit} lie on a way from the embedding to "
+            f"the logits; {alive:,} of {len(found.graph.edges):,} edges have an effect. Click a head to see it."
+        )
+    )
+    if not circuit.edges:
+        st.info("Nothing is left at this size: take more edges.", icon=":material/filter_alt:")
+        _head(state, circuit, chosen)
+        return
+    figure, table = circuit_graph(circuit, threshold=False), _edges(circuit)
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            _clickable(view, figure, circuit)
+        with st.container(width=320):
+            _head(state, circuit, chosen)
+    _share(circuit, run, search, circuit_graph(circuit), table)
+    numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
+    st.dataframe(table, hide_index=True, height=table_height(len(table)), column_config=numbers, key="circuit-table")
+
+
+def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
+    """The ``k`` edges of largest effect without those that lead nowhere, and the smallest effect among the ``k``."""
+    alive = [edge for edge in whole.graph.edges if whole.scores.get(edge)]
+    top = sorted(alive, key=lambda edge: -abs(whole.scores[edge]))[:k]
+    return replace(whole, edges=frozenset(top)).pruned(), abs(whole.scores[top[-1]])
+
+
+def _edges(circuit: Circuit) -> pd.DataFrame:
+    """The edges of the circuit, the largest first."""
+    table = circuit.to_dataframe()
+    table = table[table["in_circuit"]].drop(columns="in_circuit")
+    return table.sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _clickable(view: View, figure: Figure, circuit: Circuit) -> None:
+    """The graph in the browser's theme; a click on a head sets the field ``head``, and the chosen one is framed."""
+    from interp.figures import darkened
+
+    shown = darkened(figure) if view.dark else type(figure)(figure)
+    traces: list[Any] = list(shown.data)
+    [marks] = [trace for trace in traces if trace.mode == "markers"]
+    faint = {"marker": {"opacity": 0}}
+    marks.update(marker={"color": INVISIBLE, "opacity": 1}, selected=faint, unselected=faint)
+    shown.update_layout(clickmode="event+select")
+    named = str(Node.of(view.state["head"])) if view.state["head"] is not None else ""
+    if named in marks.customdata:
+        at = list(marks.customdata).index(named)
+        x, y = marks.x[at], marks.y[at]
+        frame = {"x0": x - 0.3, "x1": x + 0.3, "y0": y - 0.21, "y1": y + 0.21}
+        shown.add_shape(type="rect", **frame, line={"color": CHOSEN, "width": 3})
+    st.plotly_chart(
+        shown,
+        key=KEY,
+        theme=None,
+        width="content",
+        on_select=lambda: _clicked(view.state),
+        selection_mode="points",
+        config=CONFIG,
+        alt=f"circuit of {len(circuit)} edges, the embedding at the bottom and the logits on top",
+    )
+
+
+def _clicked(state: State) -> None:
+    for point in st.session_state[KEY].selection.points:
+        node = Node.parse(_only(point["customdata"]))
+        if node.kind == "head":
+            state.set(head=Head(node.layer, node.head))
+
+
+def _only(data: Any) -> str:
+    """The one value of a point's data, which may come in a list."""
+    return data if isinstance(data, str) else data[0]
+
+
+def _head(state: State, circuit: Circuit, chosen: Head | None) -> None:
+    """What one head reads and who reads it, and the ways to go on with it."""
+    from interp.figures.circuit_graph import said
+    from interp.figures.style import number as written
+
+    if chosen is None:
+        st.info("Click a head of the graph to choose it.", icon=":material/ads_click:")
+        return
+    st.markdown(f"##### {chosen}")
+    own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
+    reads = [f"{said(e.writer)} ({e.part}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
+    read_by = [
+        f"{said(e.reader)}{f' ({e.part})' * bool(e.part)} {written(circuit.scores[e])}" for e in edges if e.writer == own
+    ]
+    if reads or read_by:
+        st.markdown("Reads  \n" + "  \n".join(map(plain, reads)))
+        st.markdown("Is read by  \n" + "  \n".join(map(plain, read_by)))
+    else:
+        st.markdown("It is not in the circuit of this size.")
+    values = {"task": state["task"], "seed": state["seed"], "head": chosen}
+    link("See where it looks", "attention", values, icon=":material/grid_on:")
+    link("Switch it off by hand", "ablate", {**values, "do": "by-hand", "off": [chosen]}, icon=":material/toggle_off:")
+    link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
+
+
+def _share(circuit: Circuit, run: Run, search: Search, figure: Any, table: pd.DataFrame) -> None:
+    cli = shlex.join(["interp", *search.words])
+    share("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
+    st.download_button(
+        "Circuit file",
+        lambda: json.dumps(circuit.to_json(), allow_nan=False, indent=1),
+        "circuit.json",
+        "application/json",
+        icon=":material/account_tree:",
+        type="tertiary",
+        on_click="ignore",
+        help="In the form that MIB and EAP-IG read.",
+    )
+
+
+def _python(run: Run, draw: str) -> str:
+    """Code that loads what the run holds, and draws it."""
+    return (
+        f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_found_circuit\n\n"
+        f"found, curve = load_found_circuit({str(run.path)!r})\n{draw}\n"
+    )
+
+
+def _show(state: State, job: Job) -> None:
+    """Shows the form as it was when the job was started."""
+    state.follow(job.query)
+
+
+PAGE = Page(
+    name="circuit",
+    title="Circuit",
+    icon=":material/account_tree:",
+    order=6,
+    question="Which edges between heads and MLPs carry the behaviour, and how many of them suffice?",
+    fields=fields,
+    render=render,
+)
