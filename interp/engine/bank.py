@@ -40,6 +40,12 @@ class ZBank:
         """z of all heads of a layer at every position of every example, in order, [pos head d_head]."""
         return torch.cat([self._z[row][layer] for row in sorted(self._z)])
 
+    def each(
+        self, positions: str | tuple[int, ...], examples: Sequence[Example]
+    ) -> Float[Tensor, "n_examples n_layers n_heads d_head"]:
+        """Mean over the touched positions of every example."""
+        return torch.stack([self._z[i][:, touched(positions, [e])[0]].mean(1) for i, e in enumerate(examples)])
+
     def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
         total, count = torch.zeros(()), 0
