@@ -19,7 +19,7 @@ from interp_dashboard.settings import settings
 from tests.dashboard_apps import blank, visit
 
 MODEL = "interp-mini"
-QUERY = {"n": "4", "seed": "3", "method": "eap"}
+QUERY = {"n": "4", "seed": "3", "circuit.method": "eap"}
 ASKED = {"task": "ioi", "n_prompts": 4, "seed": 3, "method": "eap", "metric": None}
 PATIENCE = 120
 
@@ -209,7 +209,7 @@ def test_a_press_starts_a_process_whose_run_the_page_shows(root):
 
 @pytest.mark.parametrize(
     ("query", "sentence"),
-    [({"outcome": "accuracy"}, "gradient"), ({"outcome": "accuracy", "method": "eap-ig"}, "gradient")],
+    [({"outcome": "accuracy"}, "gradient"), ({"outcome": "accuracy", "circuit.method": "eap-ig"}, "gradient")],
 )
 def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, query, sentence):
     app = opened(**{**QUERY, **query})
@@ -220,7 +220,7 @@ def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, qu
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ({"method": "magic"}, "No method"),
+        ({"circuit.method": "magic"}, "No method"),
         ({"task": "nothing"}, "No task"),
         ({"edges": "0"}, "edges is from 1"),
         ({"n": "1"}, "n is"),
@@ -229,6 +229,14 @@ def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, qu
 def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentence):
     app = opened(**{**QUERY, **query})
     assert sentence in app.warning[0].value.replace("\\", "") and not app.error
+
+
+def test_what_was_chosen_on_other_pages_does_no_harm(root):
+    app = blank("circuit")
+    app.session_state["kept"] = {"task": "", "method": "mean", "n": 4000, "seed": 3, "head": Head(1, 2)}
+    app.run()
+    assert not app.exception and not app.error
+    assert "--task ioi --method eap-ig --n-prompts 4000 --seed 3" in app.code[0].value
 
 
 def test_a_stored_circuit_is_drawn_on_the_page_of_runs(stored):

@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 METHODS = {**SCORES, "acdc": "edges corrupted for good one after another, as long as that does little harm"}
 KEY = "circuit-graph"
 OWN_METRIC = ""
-MOST_PROMPTS, MOST_EDGES = 512, 150
+TASK = "ioi"
+MOST_PROMPTS, MOST_EDGES = 4096, 150
 
 
 def fields() -> tuple[Field, ...]:
     """What is looked for, on which prompts, how many edges are shown, and the head that is looked at."""
     return (
-        choice("task", task_names(), "ioi", noun="task"),
+        choice("task", task_names(), TASK, noun="task"),
         number("n", 32, 2, MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
-        choice("method", list(METHODS), "eap-ig", noun="method"),
+        choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
         choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
         number("edges", 30, 1, MOST_EDGES),
         head(),
@@ -79,16 +80,18 @@ def _page(view: View, here: set[str]) -> None:
 
 def _form(state: State) -> dict[str, Any]:
     """What is looked for."""
+    if state["task"] not in task_names():  # a text of one's own, chosen on another page
+        state.set(task=TASK)
     what, n, seed, how, measured = st.columns([2, 1, 1, 2, 2], vertical_alignment="bottom")
     what.selectbox("Prompts", task_names(), **state.bound("task"))
     n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
     about = "Of the prompts; those that the circuit is tried on have the next one."
     seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
     told = "\n".join(f"- **{name}**: {said}" for name, said in METHODS.items())
-    how.selectbox("Method", list(METHODS), help=told, **state.bound("method"))
+    how.selectbox("Method", list(METHODS), help=told, **state.bound("circuit.method"))
     outcomes = [OWN_METRIC, *OUTCOMES.names()]
     measured.selectbox("Metric", outcomes, format_func=lambda name: name or "the task's", **state.bound("outcome"))
-    asked = {"task": state["task"], "n_prompts": state["n"], "seed": state["seed"], "method": state["method"]}
+    asked = {"task": state["task"], "n_prompts": state["n"], "seed": state["seed"], "method": state["circuit.method"]}
     return {**asked, "metric": state["outcome"] or None}
 
 
