@@ -4,17 +4,17 @@ from interp._lazy import exports
 
 _HOMES = {
     "Circuit": "interp.circuits.circuit",
-    "EdgeScores": "interp.circuits.finding",
-    "FaithfulnessCurve": "interp.circuits.believing",
     "Decomposition": "interp.circuits.factual",
     "DiscreteCodes": "interp.circuits.discrete_codes",
     "Edge": "interp.graph",
+    "EdgeScores": "interp.circuits.finding",
+    "FaithfulnessCurve": "interp.circuits.believing",
     "Graph": "interp.graph",
     "Node": "interp.graph",
-    "Writings": "interp.circuits.factual",
-    "acdc": "interp.circuits.greedy",
     "Overlap": "interp.circuits.reuse",
     "Repair": "interp.circuits.reuse",
+    "Writings": "interp.circuits.factual",
+    "acdc": "interp.circuits.greedy",
     "auroc": "interp.circuits.believing",
     "compare_circuits": "interp.circuits.comparing",
     "damping": "interp.circuits.factual",
@@ -34,6 +34,7 @@ _HOMES = {
     "score_edges": "interp.circuits.finding",
     "subject_heads": "interp.circuits.factual",
     "suppression": "interp.circuits.factual",
+    "sweep_again": "interp.circuits.again",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)
