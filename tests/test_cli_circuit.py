@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from shutil import copytree
 
 import pandas as pd
@@ -58,6 +59,7 @@ def test_a_finished_run_is_left_as_it_is_and_shown(runs):
     assert again.exit_code == 0 and "nothing was computed" in again.stderr
     assert f"{runs[0]['n_edges']} of 479 edges of interp-mini" in again.stdout
     assert "random ones of that size" in again.stdout
+    assert {"circuit.json", "circuit.png", "faithfulness.png"} <= {file.name for file in Path(path).iterdir()}
     shown = interp("show", path)
     assert shown.exit_code == 0 and runs[0]["edges"][0]["edge"] in shown.stdout
     table = pd.read_csv(StringIO(interp("show", path, "--csv").stdout))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def save_pictures(run: "Run") -> None:
     """Writes pictures into the run directory, where missing: of a sweep ``heads.png`` (the head map) and ``ranking.png``, of an observation
-    a head map for each metric, ``heads-METRIC.png``, of detections and confirmations what there is to draw.
+    a head map for each metric, ``heads-METRIC.png``, of detections, confirmations and circuits what there is to draw.
 
     The interactive form carries plotly with it, five megabytes a file: `interp show --figure x.html` makes it when it is wanted.
     """
@@ -26,7 +26,7 @@ def _pictures(run: "Run") -> dict[str, tuple[str, ...]]:
     """The pictures of a run by file name: what is drawn, and of which metric."""
     from interp.figures.run_figures import drawings_of
 
-    if run.manifest["details"].get("kind") in ROLE_RUNS:
+    if run.manifest["details"].get("kind") in (*ROLE_RUNS, "circuit"):
         return {name: (name,) for name in drawings_of(run) if name not in ("layers", "tokens")}
     there = set(run.heads()["metric"])
     pictures = {f"heads-{name}": ("heads", name) for name in run.metrics if name in there}

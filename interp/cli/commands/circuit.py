@@ -13,6 +13,7 @@ import typer
 from interp.cli.circuits import SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
 from interp.cli.commands.ablate import question_of
+from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
@@ -96,8 +97,9 @@ def circuit(
         terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh searches again.")
     else:
         run = _search(terminal, loaded, question, other, asked, folder, spec, fresh, progress)
+    save_pictures(run)
     print_circuit(terminal, run, SHOWN)
-    terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all its edges.")
+    terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all its edges and draws them.")
     terminal.emit(circuit_json(run))
     return None
 
