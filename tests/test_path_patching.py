@@ -154,6 +154,13 @@ def test_stages_lead_from_the_movers_to_s_inhibition_to_the_duplicate_head(n_kv_
         assert not want
 
 
+def test_stages_end_where_no_head_comes_before():
+    source = planted()
+    *_, last = found = path_stages(source.model, task_of(source), [("q", "end"), ("k", "s2"), *[("v", "s1")] * 9], k=1)
+    assert len(found) < 11
+    assert not last.top(1)[0].layer or np.nanmax(np.abs(last.values)) < 1e-4
+
+
 def test_one_receiver_at_a_time_has_the_effect_of_its_edge():
     source = planted()
     truth = source.counterfactual("ioi").edges

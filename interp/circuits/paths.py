@@ -113,12 +113,15 @@ def path_stages(
     metric: str | None = None,
 ) -> list[HeadScores]:
     """Path patching from the logits backwards: first the heads that reach the logits; then, for each (part, positions) of ``stages``,
-    those that reach that part of the ``k`` heads of largest effect in the stage before. Heads without an effect are no receivers.
+    those that reach that part of the ``k`` heads of largest effect in the stage before. Heads without an effect and those of
+    the first layer are no receivers; where none is left, the list ends.
     """
     found = [path_effects(model, task, freeze_mlps=freeze_mlps, metric=metric)]
     for part, positions in stages:
         least = FLOOR * np.nanmax(np.abs(found[-1].values))
-        receivers = [(head, part) for head in found[-1].top(k) if abs(found[-1][head]) > least]
+        receivers = [(head, part) for head in found[-1].top(k) if abs(found[-1][head]) > least and head.layer]
+        if not receivers:
+            break
         found.append(path_effects(model, task, receivers, positions=positions, freeze_mlps=freeze_mlps, metric=metric))
     return found
 
