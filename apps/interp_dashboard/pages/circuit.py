@@ -138,7 +138,7 @@ def _graph(view: View, found: Circuit, run: Run, search: Search) -> None:
             _clickable(view, figure, circuit)
         with st.container(width=320):
             _head(state, circuit, chosen)
-    _share(circuit, run, search, circuit_graph(circuit), table)
+    _share(circuit, run, search, lambda: circuit_graph(circuit), table)
     numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
     st.dataframe(table, hide_index=True, height=table_height(len(table)), column_config=numbers, key="circuit-table")
 
