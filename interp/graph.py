@@ -63,7 +63,9 @@ class Edge(NamedTuple):
             raise ValueError(f"{text!r} is not an edge: write a0.h1->a5.h3<q>, input->m0 or m2->logits.")
         edge = cls(Node.parse(found[1]), Node.parse(found[2]), found[3] or "")
         if bool(edge.part) != (edge.reader.kind == "head"):
-            raise ValueError(f"{text!r} is not an edge: write <q>, <k> or <v> behind a head that reads, and behind nothing else.")
+            raise ValueError(
+                f"{text!r} is not an edge: write <q>, <k> or <v> behind a head that reads, and behind nothing else."
+            )
         return edge
 
 
