@@ -22,7 +22,7 @@ def sweep_into(folder, model, task, counted=None) -> None:
         if writer.finished:
             return
         ledger = counted(writer.ledger) if counted else writer.ledger
-        save_sweep(writer, ablate_heads(model, task, method="mean", memory=130_000, ledger=ledger), model.facts)
+        save_sweep(writer, ablate_heads(model, task, method="mean", memory=150_000, ledger=ledger), model.facts)
 
 
 def tables(folder) -> list[bytes]:
