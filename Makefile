@@ -9,7 +9,7 @@ WORKERS ?= auto
 export HF_HUB_DISABLE_TELEMETRY := 1
 export WANDB_MODE := disabled
 
-.PHONY: demo dashboard picture test test-slow test-browser lint format bench wheel clean
+.PHONY: demo dashboard picture test test-slow survey test-browser lint format bench wheel clean
 
 demo: $(VENV)/.package
 	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
@@ -32,6 +32,10 @@ test: $(VENV)/.tools
 
 test-slow: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 4
+
+# Detectors on 50 to 100 models each: the counts in docs/detectors.md.
+survey: $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survey -n $(WORKERS) --maxprocesses 4
 
 # Debian's Chromium, driven by Playwright's Python package; `CHROMIUM` names another one.
 test-browser: $(VENV)/.tools

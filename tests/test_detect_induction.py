@@ -103,7 +103,7 @@ def test_hard_heads_have_the_weights_of_their_closed_forms(n_kv_heads):
             assert found[role].scores[head] == pytest.approx(closed, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sharpness", SHARPNESS)
 def test_of_100_seeds_every_planted_head_is_found_by_rank_and_by_threshold(sharpness):
@@ -219,7 +219,7 @@ def test_untrained_models_have_no_more_heads_above_the_threshold_than_the_rate_s
     assert all(chance_of_more(4, n - 1) > 0.002 for n in models.values()), models  # 4 roles x 3 architectures: 2.4% in all
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_50_untrained_models_have_no_more_heads_above_the_threshold_than_the_rate_says(name):

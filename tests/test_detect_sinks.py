@@ -322,7 +322,7 @@ def test_planted_sinks_are_found_by_rank_at_every_sharpness(n_kv_heads, sharpnes
         check_planted_sinks(seed, n_kv_heads, sharpness)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @HOSTS
 @pytest.mark.parametrize("sharpness", BETAS)
 def test_planted_sinks_are_found_by_rank_at_every_sharpness_in_100_models(n_kv_heads, sharpness):
@@ -399,7 +399,7 @@ def test_untrained_models_have_no_sinks_beyond_the_stated_rate():
     check_untrained("gpt2", True, True)
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.parametrize("bos", [True, False])
 @pytest.mark.parametrize("sharp", [True, False])
 @pytest.mark.parametrize("name", TINY)

@@ -121,7 +121,7 @@ def test_the_planted_retrieval_head_alone_is_found_and_the_anchor_reader_is_not(
         assert len(found.tables["cells"]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.survey
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("sharpness", [30.0, 8.0, 6.0, 4.0, 3.0])
 def test_of_100_seeds_the_planted_retrieval_head_has_the_highest_score(sharpness):
