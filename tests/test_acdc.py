@@ -91,6 +91,7 @@ def pairs() -> Task:
     return Task("pairs", (example((3, 4, 6, 9), (3, 8, 6, 9)), example((9, 4, 6, 7, 5), (9, 4, 8, 7, 5))), "logit_diff")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
 def test_trials_made_together_decide_as_trials_one_by_one(kind):
     model = small(kind, 10.0)

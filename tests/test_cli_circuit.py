@@ -113,6 +113,7 @@ def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
         load_found_circuit(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     answer = interp(
         *WORDS[:3], "-n", 2, "--draws", 1, "--method", "acdc", "--threshold", 0.5, "--out", tmp_path / "a", "--json"
