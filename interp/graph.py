@@ -84,6 +84,11 @@ class Graph:
         return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
 
     @cached_property
+    def number(self) -> dict[Node, int]:
+        """The place of each writer in ``writers``."""
+        return {writer: i for i, writer in enumerate(self.writers)}
+
+    @cached_property
     def readers(self) -> tuple[tuple[Node, str], ...]:
         """Nodes with the part that reads, in the order in which they read."""
         inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]

@@ -114,7 +114,7 @@ def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
     graph = graph_of(tiny("llama"))
     with torch.inference_mode():
         whole = single_edges(stream, graph.edges)
-        monkeypatch.setattr("interp.engine.edges.TOKENS_AT_ONCE", {"cpu": 130})
+        monkeypatch.setattr("interp.engine.plan.TOKENS_AT_ONCE", {"cpu": 130})
         parts = single_edges(stream, graph.edges)
         shuffled = single_edges(stream, graph.edges[::-1])
     scale = float(whole.abs().max())

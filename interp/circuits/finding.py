@@ -139,7 +139,6 @@ def score_edges(
             stream = open_stream(model, examples)
             read = Readout(model, examples, outcome, stream.clean.logits)
             clean = read(stream.clean.last[None])
-            whole = stream.corrupted[:, :, -1].sum(0) + stream.biases.sum(0)
             if method == "exact":
                 found = read(single_edges(stream, graph.edges)) - clean
             else:
@@ -147,7 +146,7 @@ def score_edges(
                 midpoints = [start + (k + 0.5) / steps * (end - start) for k in range(steps)]
                 found = edge_gradients(stream, graph, read, midpoints if method == "eap-ig" else [end])
             values[:, rows] = found.cpu().double().numpy()
-            ends[:, rows] = torch.cat([clean, read(whole[None])]).cpu().double().numpy()
+            ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}

@@ -55,7 +55,7 @@ def path_effects(
 
     from interp.engine.edges import graph_of
     from interp.engine.hooked import record_of
-    from interp.engine.plan import TOKENS_AT_ONCE, batches
+    from interp.engine.plan import batches
     from interp.engine.positions import touched
     from interp.engine.readout import Readout
     from interp.engine.stream import open_stream
@@ -79,14 +79,13 @@ def path_effects(
             read = Readout(model, examples, outcome, stream.clean.logits)
             batch, n = stream.clean.positions.shape
             where = touched(positions, examples)[:, -n:].to(model.device)
-            step = max(1, TOKENS_AT_ONCE["cuda" if model.device.type == "cuda" else "cpu"] // (batch * n))
+            step = stream.together
             for first in range(0, len(senders), step):
                 some = senders[first : first + step]
                 arrived = _arriving(stream, some, where, {head.layer for head, _ in chosen}, freeze_mlps)
                 last = arrived[top][:, -1] if receivers == LOGITS else _behind(stream, chosen, arrived, where, len(some))
                 values[first : first + step, rows] = read(last.unflatten(0, (len(some), batch))).cpu().double().numpy()
-            whole = stream.corrupted[:, :, -1].sum(0) + stream.biases.sum(0)
-            ends[:, rows] = read(torch.stack([stream.clean.last, whole])).cpu().double().numpy()
+            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
     check_gap(ends[0], ends[1], outcome.name)
@@ -146,8 +145,7 @@ def _arriving(
     from interp.engine.edges import graph_of
 
     clean, graph = stream.clean, graph_of(stream.model)
-    number = {writer: i for i, writer in enumerate(graph.writers)}
-    added = (stream.differences[[number[Node.of(head)] for head in senders]] * where[..., None]).flatten(0, 1)
+    added = (stream.added([graph.number[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
     own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(stream.batch)[:, None, None]
     stop = max(layers, default=graph.n_layers)
     first = min(head.layer for head in senders)

@@ -44,10 +44,8 @@ def edge_gradients(
         for reader, gradient in _at_readers(stream, value, x).items():
             if reader in total:
                 total[reader] += gradient / len(inputs)
-    number = {writer: i for i, writer in enumerate(graph.writers)}
-    added = stream.differences
     return torch.stack(
-        [torch.einsum("bnd,bnd->b", added[number[e.writer]], total[e.reader, e.part]) for e in graph.edges]
+        [torch.einsum("bnd,bnd->b", stream.added(graph.number[e.writer]), total[e.reader, e.part]) for e in graph.edges]
     ).detach()
 
 

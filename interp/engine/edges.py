@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine.plan import TOKENS_AT_ONCE
 from interp.engine.restart import climb
 from interp.engine.stream import Stream
 from interp.graph import PARTS, Edge, Graph, Node
@@ -31,9 +30,7 @@ def graph_of(model: Model) -> Graph:
 
 def single_edges(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "n_edges batch d_model"]:
     """The residual that predicts the answer when one edge alone is corrupted, for each edge."""
-    number = {writer: i for i, writer in enumerate(graph_of(stream.model).writers)}
-    batch, n = stream.clean.positions.shape
-    together = max(1, TOKENS_AT_ONCE["cuda" if stream.model.device.type == "cuda" else "cpu"] // (batch * n))
+    number, together = graph_of(stream.model).number, stream.together
     order = sorted(range(len(edges)), key=lambda i: _place(stream, edges[i]))
     found: list[Tensor] = []
     for first in range(0, len(order), together):
@@ -54,7 +51,6 @@ def _place(stream: Stream, edge: Edge) -> tuple[int, int, int, int]:
 def _continued(stream: Stream, edges: Sequence[Edge], writers: Sequence[int]) -> Float[Tensor, "n_edges batch d_model"]:
     """As ``single_edges``, for edges in the order of ``_place``."""
     clean, n_layers = stream.clean, stream.model.facts.n_layers
-    added = stream.differences
     places = {p: list(group) for p, group in groupby(range(len(edges)), key=lambda i: _place(stream, edges[i])[:2])}
 
     def starting(layer: int) -> Tensor:
@@ -65,13 +61,13 @@ def _continued(stream: Stream, edges: Sequence[Edge], writers: Sequence[int]) ->
         here = places.get((layer, 0))
         if here is None:
             return None
-        plus = added[[writers[i] for i in here]].flatten(0, 1)
+        plus = stream.added([writers[i] for i in here]).flatten(0, 1)
         before = stream.expand(clean.residual[layer - 1], len(here))
         return stream.block(layer - 1, before + plus, stream.expand(clean.attn_out[layer - 1], len(here))) - plus
 
     first = min(layer for layer, _ in places)
     last = places.get((n_layers, 1), [])
-    to_logits = clean.last + added[[writers[i] for i in last], :, -1]
+    to_logits = clean.last + stream.added([writers[i] for i in last])[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
     climbed = climb(stream.model, clean, min(first, n_layers - 1), starting, joining).unflatten(0, (-1, stream.batch))
@@ -88,7 +84,7 @@ def _changed_attention(
         return out
     distinct = sorted(set(writers))
     x, batch = clean.residual[layer], stream.batch
-    made = stream.qkv(layer, torch.cat([x, (x + stream.differences[distinct]).flatten(0, 1)]))
+    made = stream.qkv(layer, torch.cat([x, (x + stream.added(distinct)).flatten(0, 1)]))
     parts: dict[str, Tensor] = dict(zip(PARTS, (made.q, made.k, made.v), strict=True))
     was = {p: t[:batch].repeat(len(distinct), 1, 1, 1) for p, t in parts.items()}
     for part in sorted({edge.part for edge in edges}):
@@ -103,16 +99,13 @@ def _changed_attention(
 
 def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
     """The residual that predicts the answer when all edges of a set are corrupted, for each set over ``graph.edges``."""
-    batch, n = stream.clean.positions.shape
-    together = max(1, TOKENS_AT_ONCE["cuda" if stream.model.device.type == "cuda" else "cpu"] // (batch * n))
-    return torch.cat([_sets(stream, graph, part) for part in corrupted.split(together)])
+    return torch.cat([_sets(stream, graph, part) for part in corrupted.split(stream.together)])
 
 
 def _sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
-    number = {writer: i for i, writer in enumerate(graph.writers)}
     columns: dict[tuple[Node, str], list[tuple[int, int]]] = {}
     for at, edge in enumerate(graph.edges):
-        columns.setdefault((edge.reader, edge.part), []).append((number[edge.writer], at))
+        columns.setdefault((edge.reader, edge.part), []).append((graph.number[edge.writer], at))
     n_sets, facts = len(corrupted), stream.model.facts
     now = [stream.outputs[0].expand(n_sets, *stream.outputs[0].shape)]  # of every writer so far, [n_sets batch n d_model]
 

@@ -81,9 +81,8 @@ def plan_sweep(
     """
     facts = model.facts
     facts.check_causal("A sweep")
-    kind = model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
-    cap = TOKENS_AT_ONCE[kind]
-    budget = default_budget(facts, task, kind) if memory is None else memory
+    cap = tokens_at_once(model)
+    budget = default_budget(facts, task, _kind(model)) if memory is None else memory
     tails = _tails(task, variants)
     least = max(unit_bytes(facts, outcome, _longest(task, rows), n, 1, 1) for n, rows in tails)
     share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
@@ -106,6 +105,15 @@ def plan_sweep(
                 units.append(Unit(rows, part, n, clean, digest([identity, list(part), list(rows), examples])))
     check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
     return Plan(tuple(units), peak, work + clean_work, clean_work)
+
+
+def tokens_at_once(model: Model) -> int:
+    """Tokens of changed runs that are worth one batch on the model's device."""
+    return TOKENS_AT_ONCE[_kind(model)]
+
+
+def _kind(model: Model) -> str:
+    return model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
 
 
 def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.engine.attention import Call, RoadClosed, attend, attend_after, reading
 from interp.engine.bank import output_weights
 from interp.engine.clean import CleanRun, clean_run
+from interp.engine.plan import tokens_at_once
 from interp.engine.restart import call_block, fixed_attention
 from interp.models.model import Layout, Model
 from interp.tasks.task import Example
@@ -56,9 +57,18 @@ class Stream:
         return self.model.layout
 
     @property
-    def differences(self) -> Float[Tensor, "n_writers batch n d_model"]:
-        """What corrupting a writer adds to a reader's input."""
-        return self.corrupted - self.outputs
+    def together(self) -> int:
+        """How many changed runs of the batch are worth one pass."""
+        return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
+
+    @property
+    def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
+        """The residual that predicts the answer on the corrupted prompts."""
+        return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
+
+    def added(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
+        """What corrupting writers, by number, adds to a reader's input."""
+        return self.corrupted[writers] - self.outputs[writers]
 
     def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> Call:
         """Queries, keys and values of a layer whose input is ``x``, whose rows are the batch, repeated."""
