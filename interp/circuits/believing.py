@@ -74,22 +74,14 @@ def outcomes_of_circuits(
     import torch
 
     from interp.engine.edges import edge_sets, graph_of
-    from interp.engine.plan import batches
-    from interp.engine.readout import Readout
-    from interp.engine.stream import open_stream
+    from interp.engine.stream import open_streams
     from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     values = np.empty((len(kept), len(task)))
-    parts = batches(task)
-    for done, rows in enumerate(parts):
-        examples = [task.examples[r] for r in rows]
-        with model.lock, torch.inference_mode():
-            stream = open_stream(model, examples)
-            read = Readout(model, examples, outcome, stream.clean.logits)
+    with model.lock, torch.inference_mode():
+        for rows, stream, read in open_streams(model, task, outcome, progress):
             values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
-        if progress:
-            progress(done + 1, len(parts))
     return values
 
 

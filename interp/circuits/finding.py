@@ -115,9 +115,7 @@ def score_edges(
     from interp.engine.edge_gradients import edge_gradients
     from interp.engine.edges import graph_of, single_edges
     from interp.engine.hooked import record_of
-    from interp.engine.plan import batches
-    from interp.engine.readout import Readout
-    from interp.engine.stream import open_stream
+    from interp.engine.stream import open_streams
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
@@ -132,12 +130,8 @@ def score_edges(
         check_gradient(outcome)
     values = np.empty((len(graph.edges), len(task)))
     ends = np.empty((2, len(task)))
-    parts = batches(task)
-    for done, rows in enumerate(parts):
-        examples = [task.examples[r] for r in rows]
-        with model.lock, torch.no_grad():
-            stream = open_stream(model, examples)
-            read = Readout(model, examples, outcome, stream.clean.logits)
+    with model.lock, torch.no_grad():
+        for rows, stream, read in open_streams(model, task, outcome, progress):
             clean = read(stream.clean.last[None])
             if method == "exact":
                 found = read(single_edges(stream, graph.edges)) - clean
@@ -147,8 +141,6 @@ def score_edges(
                 found = edge_gradients(stream, graph, read, midpoints if method == "eap-ig" else [end])
             values[:, rows] = found.cpu().double().numpy()
             ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
-        if progress:
-            progress(done + 1, len(parts))
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}
     arguments |= {"steps": steps} if method == "eap-ig" else {}
     record = record_of(model, task=task.name, arguments=arguments, interventions=("corrupted edge",), metric=outcome.name)

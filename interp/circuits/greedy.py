@@ -96,25 +96,21 @@ class _Trials:
         import torch
 
         from interp.engine.edges import graph_of
-        from interp.engine.plan import batches
-        from interp.engine.readout import Readout
-        from interp.engine.stream import open_stream
+        from interp.engine.stream import open_streams
         from interp.engine.sweeps import check_outcome
 
         check_outcome(task, outcome)
-        self.model, self.graph, self.rows = model, graph_of(model), batches(task)
-        parts = [[task.examples[r] for r in rows] for rows in self.rows]
+        self.model, self.graph, self.n_examples = model, graph_of(model), len(task)
         with model.lock, torch.inference_mode():
-            self.streams = [open_stream(model, examples) for examples in parts]
-            self.reads = [Readout(model, e, outcome, s.clean.logits) for e, s in zip(parts, self.streams, strict=True)]
+            self.opened = [*open_streams(model, task, outcome)]
 
     def __call__(self, gone: Bool[np.ndarray, "n_sets n_edges"]) -> Float[np.ndarray, "n_sets n_examples"]:
         import torch
 
         from interp.engine.edges import edge_sets
 
-        values = np.empty((len(gone), sum(map(len, self.rows))))
+        values = np.empty((len(gone), self.n_examples))
         with self.model.lock, torch.inference_mode():
-            for rows, stream, read in zip(self.rows, self.streams, self.reads, strict=True):
+            for rows, stream, read in self.opened:
                 values[:, rows] = read(edge_sets(stream, self.graph, torch.from_numpy(gone))).cpu().double().numpy()
         return values

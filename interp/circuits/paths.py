@@ -55,10 +55,8 @@ def path_effects(
 
     from interp.engine.edges import graph_of
     from interp.engine.hooked import record_of
-    from interp.engine.plan import batches
     from interp.engine.positions import touched
-    from interp.engine.readout import Readout
-    from interp.engine.stream import open_stream
+    from interp.engine.stream import open_streams
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
@@ -71,14 +69,10 @@ def path_effects(
     if not senders:
         raise ValueError(f"No head comes before {', '.join(str(head) for head, _ in chosen)}: take receivers of a later layer.")
     values, ends = np.empty((len(senders), len(task))), np.empty((2, len(task)))
-    parts = batches(task)
-    for done, rows in enumerate(parts):
-        examples = [task.examples[r] for r in rows]
-        with model.lock, torch.inference_mode():
-            stream = open_stream(model, examples)
-            read = Readout(model, examples, outcome, stream.clean.logits)
+    with model.lock, torch.inference_mode():
+        for rows, stream, read in open_streams(model, task, outcome, progress):
             batch, n = stream.clean.positions.shape
-            where = touched(positions, examples)[:, -n:].to(model.device)
+            where = touched(positions, stream.clean.examples)[:, -n:].to(model.device)
             step = stream.together
             for first in range(0, len(senders), step):
                 some = senders[first : first + step]
@@ -86,8 +80,6 @@ def path_effects(
                 last = arrived[top][:, -1] if receivers == LOGITS else _behind(stream, chosen, arrived, where, len(some))
                 values[first : first + step, rows] = read(last.unflatten(0, (len(some), batch))).cpu().double().numpy()
             ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
-        if progress:
-            progress(done + 1, len(parts))
     check_gap(ends[0], ends[1], outcome.name)
     arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), "positions": positions}
     arguments |= {

@@ -7,7 +7,7 @@ Blocks are the model's own modules: they are called with attention fixed, or lef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +17,13 @@ from torch import Tensor
 from interp.engine.attention import Call, RoadClosed, attend, attend_after, reading
 from interp.engine.bank import output_weights
 from interp.engine.clean import CleanRun, clean_run
-from interp.engine.plan import tokens_at_once
+from interp.engine.outcome import Outcome
+from interp.engine.plan import batches, tokens_at_once
+from interp.engine.readout import Readout
 from interp.engine.restart import call_block, fixed_attention
+from interp.engine.sweeps import Progress
 from interp.models.model import Layout, Model
-from interp.tasks.task import Example
+from interp.tasks.task import Example, Task
 
 
 class _Made(Exception):
@@ -131,6 +134,20 @@ def open_stream(model: Model, examples: Sequence[Example]) -> Stream:
     wholes = zip(clean.attn_out, clean.z, weights, strict=True)
     biases = torch.stack([(out - _written(z, w).sum(-2))[0, 0] for out, z, w in wholes])
     return Stream(model, clean, outputs, corrupted, biases, weights)
+
+
+def open_streams(
+    model: Model, task: Task, outcome: Outcome, progress: Progress | None = None
+) -> Iterator[tuple[list[int], Stream, Readout]]:
+    """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the outcome of
+    their last residuals; ``progress`` is told when the next one is asked for. To be used, and raises, as ``open_stream``."""
+    parts = batches(task)
+    for done, rows in enumerate(parts):
+        examples = [task.examples[r] for r in rows]
+        stream = open_stream(model, examples)
+        yield rows, stream, Readout(model, examples, outcome, stream.clean.logits)
+        if progress:
+            progress(done + 1, len(parts))
 
 
 def _written(z: Tensor, weights: Tensor) -> Tensor:
