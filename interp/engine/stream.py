@@ -7,7 +7,7 @@ Blocks are the model's own modules: they are called with attention fixed, or lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,8 @@ class Stream:
     clean and corrupted differ.
 
     ``outputs`` and ``corrupted`` [n_writers batch n d_model] are what each writer writes on either prompt, in the order embedding, then
-    layer by layer its heads and (unless the model has none) its MLP. ``biases`` [n_layers d_model] belong to attention and to no head.
+    layer by layer its heads and (unless the model has none) its MLP. Where ``corrupted`` is something else than a run of other prompts,
+    ``n`` is the whole length. ``biases`` [n_layers d_model] belong to attention and to no head.
     """
 
     model: Model
@@ -66,7 +67,7 @@ class Stream:
 
     @property
     def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
-        """The residual that predicts the answer on the corrupted prompts."""
+        """The residual that predicts the answer with every edge corrupted."""
         return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
 
     def added(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
@@ -113,41 +114,79 @@ class Stream:
         return x.expand(times, *x.shape).flatten(0, 1)
 
 
-def open_stream(model: Model, examples: Sequence[Example]) -> Stream:
+def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | None = None) -> Stream:
     """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
 
-    Raises RoadClosed where the model's parts are not known, ValueError where what heads and MLPs write does not add up to the residual
-    stream (norms behind attention or MLP), so that it has no edges.
+    Where ``instead`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
+    [n_writers batch n_positions d_model]. Raises RoadClosed where the model's parts are not known, ValueError where what heads and MLPs
+    write does not add up to the residual stream (norms behind attention or MLP), so that it has no edges.
     """
-    pairs = [(e.clean, e.corrupted) for e in examples]
-    start = min(next((i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), len(pair[0]) - 1) for pair in pairs)
-    rows = range(len(examples))
-    clean = clean_run(model, examples, rows, start)
-    other = clean_run(model, [Example(e.corrupted, e.clean, e.answers, e.distractors) for e in examples], rows, start)
-    n = len(pairs[0][0]) - start
-    clean, other = clean.part(list(rows), n), other.part(list(rows), n)
-    weights = [output_weights(model, layer).to(clean.residual[0]) for layer in range(model.facts.n_layers)]
+    start = min(map(_first_difference, examples)) if instead is None else 0
+    weights = _weights(model)
+    clean, outputs = _taken_apart(model, examples, start, weights)
     assert model.hf is not None
     with reading(model.hf, {}):
         _check_sum(model, clean)
-        outputs, corrupted = (_outputs(model, run, weights) for run in (clean, other))
+    if instead is None:
+        others = [Example(e.corrupted, e.clean, e.answers, e.distractors) for e in examples]
+        corrupted = _taken_apart(model, others, start, weights)[1]
+    else:
+        corrupted = instead.to(outputs).expand_as(outputs)
     wholes = zip(clean.attn_out, clean.z, weights, strict=True)
     biases = torch.stack([(out - _written(z, w).sum(-2))[0, 0] for out, z, w in wholes])
     return Stream(model, clean, outputs, corrupted, biases, weights)
 
 
 def open_streams(
-    model: Model, task: Task, outcome: Outcome, progress: Progress | None = None
+    model: Model,
+    task: Task,
+    outcome: Outcome,
+    progress: Progress | None = None,
+    instead: Mapping[int, Tensor] | None = None,
 ) -> Iterator[tuple[list[int], Stream, Readout]]:
     """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the outcome of
-    their last residuals; ``progress`` is told when the next one is asked for. To be used, and raises, as ``open_stream``."""
+    their last residuals; ``progress`` is told when the next one is asked for. ``instead`` is that of ``open_stream``, by length. To be
+    used, and raises, as ``open_stream``."""
     parts = batches(task)
     for done, rows in enumerate(parts):
         examples = [task.examples[r] for r in rows]
-        stream = open_stream(model, examples)
+        stream = open_stream(model, examples, None if instead is None else instead[len(examples[0].clean)])
         yield rows, stream, Readout(model, examples, outcome, stream.clean.logits)
         if progress:
             progress(done + 1, len(parts))
+
+
+def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
+    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as ``open_stream``."""
+    lengths, weights = task.by_length(), _weights(model)
+    total: dict[int, Tensor] = {}
+    for rows in batches(task):
+        examples = [task.examples[r] for r in rows]
+        outputs, n = _taken_apart(model, examples, 0, weights)[1], len(examples[0].clean)
+        part = outputs.sum(1, keepdim=True) / len(lengths[n])
+        total[n] = total[n] + part if n in total else part
+    return total
+
+
+def _first_difference(example: Example) -> int:
+    """The first position at which clean and corrupted differ; the last one where they do not."""
+    pairs = zip(example.clean, example.corrupted, strict=True)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(example.clean) - 1)
+
+
+def _weights(model: Model) -> list[Tensor]:
+    return [output_weights(model, layer).to(model.dtype) for layer in range(model.facts.n_layers)]
+
+
+def _taken_apart(
+    model: Model, examples: Sequence[Example], start: int, weights: Sequence[Tensor]
+) -> tuple[CleanRun, Float[Tensor, "n_writers batch n d_model"]]:
+    """The clean run of examples from position ``start`` on, and what every writer wrote in it."""
+    rows, n = range(len(examples)), len(examples[0].clean) - start
+    run = clean_run(model, examples, rows, start).part(list(rows), n)
+    assert model.hf is not None
+    with reading(model.hf, {}):
+        return run, _outputs(model, run, weights)
 
 
 def _written(z: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,77 @@
+"""What a corrupted edge shows its reader in place of what its writer wrote; which one it is changes every number, so each result names it.
+
+``counterfactual`` asks what carries the difference between two prompts; ``resample`` and ``mean`` what carries anything that differs
+among the prompts; ``zero`` also takes away what is the same on all of them, and leaves what the model knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from interp.metrics.ablation import donors_of
+
+if TYPE_CHECKING:
+    from interp.engine.outcome import Outcome
+    from interp.engine.readout import Readout
+    from interp.engine.stream import Stream
+    from interp.engine.sweeps import Progress
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+CORRUPTIONS = {
+    "counterfactual": "what the writer wrote on the corrupted prompt",
+    "resample": "what it wrote on another clean prompt of equal length",
+    "mean": "its mean over the clean prompts of equal length, position by position",
+    "zero": "nothing",
+}
+
+
+def streams_of(
+    model: Model, task: Task, outcome: Outcome, ablation: str, seed: int = 0, progress: Progress | None = None
+) -> Iterator[tuple[list[int], Stream, Readout]]:
+    """``open_streams`` of a task whose edges are corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``.
+
+    Raises what ``check_corruption`` raises.
+    """
+    import torch
+
+    from interp.engine.stream import mean_outputs, open_streams
+
+    check_corruption(task, ablation)
+    if ablation == "zero":
+        return open_streams(model, task, outcome, progress, dict.fromkeys(task.by_length(), torch.zeros(())))
+    if ablation == "mean":
+        return open_streams(model, task, outcome, progress, mean_outputs(model, task))
+    return open_streams(model, task if ablation == "counterfactual" else resampled(task, seed), outcome, progress)
+
+
+def resampled(task: Task, seed: int) -> Task:
+    """The same task with another clean prompt of equal length in place of each corrupted one, never the prompt itself."""
+    donors = donors_of(task, seed)
+    examples = (replace(e, corrupted=task.examples[donor].clean) for e, donor in zip(task, donors, strict=True))
+    return replace(task, examples=tuple(examples))
+
+
+def check_corruption(task: Task, ablation: str) -> None:
+    """Raises LookupError for an unknown ablation; ValueError for ``counterfactual`` where no prompt differs from its corrupted twin, and
+    for ``resample`` and ``mean`` where a prompt is the only one of its length."""
+    if ablation not in CORRUPTIONS:
+        raise LookupError(f"No ablation of edges is called {ablation!r}. There are: {', '.join(CORRUPTIONS)}.")
+    if ablation == "counterfactual":
+        check_pairs(task)
+    for length, rows in task.by_length().items():
+        if ablation in ("resample", "mean") and len(rows) == 1:
+            raise ValueError(
+                f"Edges cannot be corrupted by {ablation!r}: example {rows[0]} of task {task.name!r} is the only one of {length} tokens, "
+                f"and others of its length must stand for it. Add prompts, or take counterfactual or zero."
+            )
+
+
+def check_pairs(task: Task) -> None:
+    """Raises ValueError where no prompt differs from its corrupted twin."""
+    if not task.has_corrupted:
+        raise ValueError(
+            f"Task {task.name!r} has no corrupted prompts, which edges are shown: add them, or take the ablation zero, mean or resample."
+        )
