@@ -5,6 +5,7 @@ from interp._lazy import exports
 _HOMES = {
     "Circuit": "interp.circuits.circuit",
     "Decomposition": "interp.circuits.factual",
+    "DirectLogits": "interp.circuits.direct",
     "DiscreteCodes": "interp.circuits.discrete_codes",
     "Edge": "interp.graph",
     "EdgeScores": "interp.circuits.finding",
@@ -20,6 +21,8 @@ _HOMES = {
     "damping": "interp.circuits.factual",
     "decompose": "interp.circuits.factual",
     "decompose_mlp": "interp.circuits.factual",
+    "direct_logits": "interp.circuits.direct",
+    "direct_logits_from": "interp.circuits.direct",
     "faithfulness_curve": "interp.circuits.believing",
     "find_codes": "interp.circuits.discrete_codes",
     "head_overlap": "interp.circuits.reuse",
