@@ -78,6 +78,10 @@ class Graph:
     has_mlps: bool = True
     parallel: bool = False
 
+    def __str__(self) -> str:
+        said = ("" if self.has_mlps else ", without MLPs") + (", in parallel blocks" if self.parallel else "")
+        return f"{self.n_layers} layers x {self.n_heads} heads{said}"
+
     @cached_property
     def writers(self) -> tuple[Node, ...]:
         """In the order in which they write."""

@@ -166,7 +166,7 @@ def test_what_is_no_circuit_file_is_refused(content, tmp_path):
 
 def test_a_circuit_of_another_model_is_refused(tmp_path):
     path = scored(30.0, "exact").circuit(9).save(tmp_path / "c.json")
-    with pytest.raises(ValueError, match="is a circuit of 4 layers x 6 heads, and tiny-gpt2 has 3 x 5"):
+    with pytest.raises(ValueError, match="is a circuit of 4 layers x 6 heads, and tiny-gpt2 has 3 layers x 5 heads"):
         load_circuit(path, tiny("gpt2"))
 
 

@@ -2,7 +2,8 @@
 
 ``faithfulness = (m(circuit) - m(nothing)) / (m(everything) - m(nothing))``, means over examples before dividing; 1 = as the model, 0 = as
 the corrupted run, and neither is a bound. ``CPR`` is its integral over the share of edges, ``CMD`` that of its distance from 1, at the
-ten sizes of MIB (arXiv 2504.13151), by trapezoids. Most of their weight lies above a fifth of all edges: read the curve.
+ten sizes of MIB (arXiv 2504.13151), by trapezoids. Most of their weight lies above a fifth of all edges: read the curve, or ``log_area``,
+in which every doubling of the circuit counts the same. What a corrupted edge shows is the ``ablation`` (``corruption.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp.circuits.finding import EdgeScores
+from interp.circuits.circuit import check_graph
+from interp.circuits.corruption import streams_of
+from interp.circuits.finding import EdgeScores, check_gap
 from interp.graph import Edge
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
     """``table``: one row a size and kind of circuit (``found`` or ``random``, by draw): ``share n_edges kind draw faithfulness low high
-    outcome``; intervals are bootstraps over prompts. ``clean`` and ``corrupted`` are the mean outcomes of both runs."""
+    outcome ablation``; intervals are bootstraps over prompts. ``clean`` and ``corrupted`` are the mean outcomes of both runs, ``record``
+    is that of the scores."""
 
     table: pd.DataFrame
     clean: float
@@ -55,6 +59,12 @@ class FaithfulnessCurve:
         share, value = self._curve()
         return float(np.trapezoid(np.abs(1 - value), share))
 
+    @property
+    def log_area(self) -> float:
+        """Mean faithfulness over the logarithm of the size, from the smallest to the largest (ours); NaN for one size."""
+        share, value = self._curve()
+        return float(np.trapezoid(value, np.log(share)) / np.log(share[-1] / share[0])) if len(share) > 1 else float("nan")
+
     def size_at(self, level: float = 0.85) -> int | None:
         """Edges of the smallest circuit from which on every larger one recovers ``level``; None where none does."""
         found = self.table.query("kind == 'found'").sort_values("n_edges", ascending=False)
@@ -69,19 +79,28 @@ def outcomes_of_circuits(
     kept: Bool[np.ndarray, "n_circuits n_edges"],
     metric: str | None = None,
     progress: Progress | None = None,
+    *,
+    ablation: str = "counterfactual",
+    seed: int = 0,
 ) -> Float[np.ndarray, "n_circuits n_examples"]:
-    """The outcome of every example with all edges but the kept ones corrupted, for several circuits over the graph's edges."""
+    """The outcome of every example with all edges but the kept ones corrupted, for several circuits over the graph's edges.
+
+    Raises what ``score_edges`` raises: among others, ValueError where the model with and without all of its edges has the same outcome.
+    """
     import torch
 
     from interp.engine.edges import edge_sets, graph_of
-    from interp.engine.stream import open_streams
+    from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
-    values = np.empty((len(kept), len(task)))
+    check_outcome(task, outcome)
+    values, ends = np.empty((len(kept), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode():
-        for rows, stream, read in open_streams(model, task, outcome, progress):
+        for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
             values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
+            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
+    check_gap(ends[0], ends[1], outcome.name)
     return values
 
 
@@ -92,12 +111,14 @@ def faithfulness_curve(
     *,
     shares: Sequence[float] = SIZES,
     draws: int = 5,
+    ablation: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> FaithfulnessCurve:
     """Faithfulness of the top edges by |score| at every share of all edges, and of random circuits of the same sizes.
 
-    Use other prompts than those of the scores. Raises ValueError for shares beyond 0 to 1.
+    Use other prompts than those of the scores. ``ablation`` is by default that of the scores. Raises ValueError for shares beyond 0 to 1,
+    for scores of another model's graph, and what ``outcomes_of_circuits`` raises.
     """
     import pandas as pd
 
@@ -105,6 +126,8 @@ def faithfulness_curve(
 
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: take numbers above 0 and up to 1.")
+    check_graph(model, scores.graph, "These scores are")
+    ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
     n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
     number = {edge: i for i, edge in enumerate(scores.graph.edges)}
     orders = [("found", 0, _order(scores, number)), *(("random", d, rng.permutation(n_edges)) for d in range(draws))]
@@ -116,7 +139,7 @@ def faithfulness_curve(
     for row, (*_, chosen) in zip(kept, circuits, strict=False):
         row[chosen] = True
     kept[-1] = True  # the row before it keeps nothing
-    values = outcomes_of_circuits(model, task, kept, scores.record.metric, progress)
+    values = outcomes_of_circuits(model, task, kept, scores.record.metric, progress, ablation=ablation, seed=seed)
     nothing, everything = values[-2:]
     weights = prompt_weights(values.shape[1], seed)
     rows = []
@@ -126,6 +149,7 @@ def faithfulness_curve(
         ratio = (value.mean() - nothing.mean()) / (everything.mean() - nothing.mean())
         rows.append((share, n, kind, draw, ratio, low, high, value.mean()))
     table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "low", "high", "outcome"])
+    table["ablation"] = ablation
     return FaithfulnessCurve(table, float(everything.mean()), float(nothing.mean()), scores.record)
 
 

@@ -111,7 +111,8 @@ class Circuit:
 def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit:
     """A circuit from a file, ours or another's in the same form.
 
-    Raises ArtefactInvalid for what cannot be read and for unknown nodes, ValueError for a circuit of another size than ``model``.
+    Raises ArtefactInvalid for what cannot be read and for unknown nodes, ValueError where ``model`` has another graph than the circuit, or
+    other weights than those that the file names.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -129,10 +130,20 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         raise ArtefactInvalid(
             f"{path} is no circuit file ({error}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
-    if model is not None and (model.facts.n_layers, model.facts.n_heads) != (graph.n_layers, graph.n_heads):
-        raise ValueError(
-            f"{path} is a circuit of {graph.n_layers} layers x {graph.n_heads} heads, and {model.facts.name} has "
-            f"{model.facts.n_layers} x {model.facts.n_heads}: load the model it was found in"
-            f"{', ' + cfg['model_name'] if cfg.get('model_name') else ''}."
-        )
-    return Circuit(graph, kept, scores, about.pop("unit", ""), cfg.get("model_name", ""), about)
+    name, weights = cfg.get("model_name", ""), about.get("record", {}).get("weights")
+    if model is not None:
+        check_graph(model, graph, f"{path} is a circuit")
+        if weights and model.facts.weights and weights != model.facts.weights:
+            raise ValueError(
+                f"{path} is a circuit of {name or 'another model'}, and {model.facts.name} has other weights: load the model it was found "
+                f"in, or read the file without a model to take its edges all the same."
+            )
+    return Circuit(graph, kept, scores, about.pop("unit", ""), name, about)
+
+
+def check_graph(model: Model, graph: Graph, what: str) -> None:
+    """Raises ValueError, beginning with ``what``, for a graph that is not the model's."""
+    from interp.engine.edges import graph_of
+
+    if graph != graph_of(model):
+        raise ValueError(f"{what} of {graph}, and {model.facts.name} has {graph_of(model)}: load the model it was found in.")

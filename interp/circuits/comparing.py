@@ -58,7 +58,6 @@ def score_agreement(first: Circuit, second: Circuit) -> float:
 
 def _check(first: Circuit, second: Circuit) -> None:
     if first.graph != second.graph:
-        sizes = (f"{g.n_layers} layers x {g.n_heads} heads" for g in (first.graph, second.graph))
         raise ValueError(
-            f"The circuits have graphs of {' and '.join(sizes)}: edges of two models are not the same, compare circuits of one."
+            f"The circuits have graphs of {first.graph} and {second.graph}: edges of two models are not the same, compare circuits of one."
         )

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.circuits.circuit import Circuit
+from interp.circuits.corruption import check_pairs as check_pairs
+from interp.circuits.corruption import streams_of
 from interp.graph import Edge, Graph
 from interp.records import RunRecord
 
@@ -82,14 +84,14 @@ class EdgeScores:
         return found
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge, largest effect first: ``edge writer reader part effect metric unit method``."""
+        """One row an edge, largest effect first: ``edge writer reader part effect metric unit method ablation``."""
         import pandas as pd
 
         edges = self.graph.edges
         table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
         table["reader"], table["part"] = [str(e.reader) for e in edges], [e.part for e in edges]
         table["effect"], table["metric"], table["unit"] = self.effects, self.record.metric, self.unit
-        table["method"] = self.method
+        table["method"], table["ablation"] = self.method, self.record.arguments.get("ablation", "")
         order = np.argsort(-np.abs(self.effects), kind="stable")
         return table.iloc[order].reset_index(drop=True)
 
@@ -101,13 +103,16 @@ def score_edges(
     method: str = "eap-ig",
     steps: int = 10,
     metric: str | None = None,
+    ablation: str = "counterfactual",
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """A score for every edge of the model's graph on every example of the task.
 
-    Raises LookupError for an unknown method or metric; ValueError for an encoder, a model whose residual stream is no sum of what its
-    parts write, a task without corrupted prompts, a metric without a gradient (estimates only), and where clean and corrupted prompts
-    have the same outcome, so that there is nothing to explain.
+    A corrupted edge shows its reader what ``ablation`` says (``counterfactual resample mean zero``; ``seed`` draws for ``resample``).
+    Raises LookupError for an unknown method, ablation or metric; ValueError for an encoder, a model whose residual stream is no sum of what
+    its parts write, a task without what the ablation needs, a metric without a gradient (estimates only), and where the clean and the
+    corrupted run have the same outcome, so that there is nothing to explain.
     """
     import torch
 
@@ -115,7 +120,6 @@ def score_edges(
     from interp.engine.edge_gradients import edge_gradients
     from interp.engine.edges import graph_of, single_edges
     from interp.engine.hooked import record_of
-    from interp.engine.stream import open_streams
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
@@ -125,13 +129,12 @@ def score_edges(
         raise ValueError(f"steps={steps} is too few: take at least 1.")
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
-    check_pairs(task)
     if method != "exact":
         check_gradient(outcome)
     values = np.empty((len(graph.edges), len(task)))
     ends = np.empty((2, len(task)))
     with model.lock, torch.no_grad():
-        for rows, stream, read in open_streams(model, task, outcome, progress):
+        for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
             clean = read(stream.clean.last[None])
             if method == "exact":
                 found = read(single_edges(stream, graph.edges)) - clean
@@ -142,18 +145,11 @@ def score_edges(
             values[:, rows] = found.cpu().double().numpy()
             ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}
-    arguments |= {"steps": steps} if method == "eap-ig" else {}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=("corrupted edge",), metric=outcome.name)
+    arguments |= {"ablation": ablation} | ({"steps": steps} if method == "eap-ig" else {})
+    label = f"corrupted edge ({ablation})"
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
     check_gap(ends[0], ends[1], outcome.name)
     return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
-
-
-def check_pairs(task: Task) -> None:
-    """Raises ValueError where no prompt differs from its corrupted twin."""
-    if not task.has_corrupted:
-        raise ValueError(
-            f"Task {task.name!r} has no corrupted prompts, which edges are shown: add them, or ablate heads instead."
-        )
 
 
 def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:
@@ -161,6 +157,6 @@ def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"]
     gap, size = abs(clean.mean() - corrupted.mean()), max(np.abs(clean).max(), np.abs(corrupted).max())
     if not gap > 1e-6 * size:
         raise ValueError(
-            f"Clean and corrupted prompts have the same {metric} ({clean.mean():.4g}): there is no difference that edges could carry. "
-            f"Take another metric or other corrupted prompts."
+            f"The clean and the corrupted run have the same {metric} ({clean.mean():.4g}): there is no difference that edges could carry. "
+            f"Take another metric, other corrupted prompts or another ablation."
         )

@@ -28,10 +28,11 @@ def save_circuit(
     with start_run(folder, spec) as writer:
         if writer.finished:
             return open_run(folder)
-        writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, method=scores.method))
+        how = {"method": scores.method, "ablation": scores.record.arguments.get("ablation", "")}
+        writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
         writer.publish(FAITHFULNESS, curve.table)
         writer.publish_json(FILE, circuit.to_json())
-        said = {"method": scores.method, "n_edges": len(circuit), "n_all": len(graph.edges), "n_alive": scores.n_alive}
+        said = {**how, "n_edges": len(circuit), "n_all": len(graph.edges), "n_alive": scores.n_alive}
         said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
         said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
         return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
