@@ -9,13 +9,14 @@ from shutil import copytree
 import pandas as pd
 import pytest
 
-from interp.circuits import Circuit, compare_circuits, load_circuit, score_agreement, score_edges
+from interp.circuits import Circuit, compare_circuits, faithfulness_curve, load_circuit, score_agreement, score_edges
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model
 from interp.store import delete_run, load_found_circuit, open_run, run_history
-from interp.tasks import make_task
+from interp.tasks import make_task, task_from_jsonl
 from tests.test_cli import assert_refused, interp
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 WORDS = ("circuit", "--task", "ioi", "--n-prompts", 4, "--draws", 2)
 
@@ -113,6 +114,86 @@ def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
         load_found_circuit(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of tiny models: llama, and gemma2, whose heads' outputs are changed by a norm before they are added."""
+    folders = {name: tmp_path_factory.mktemp("models") / f"tiny-{name}" for name in ("llama", "gemma2")}
+    for name, folder in folders.items():
+        tiny_hf(name).save_pretrained(folder)
+        tiny_tokenizer().save_pretrained(folder)
+    return folders
+
+
+def pairs(path, n, **changed):
+    """A file of ``n`` pairs of prompts of three and four words; the last line is ``changed``, where None takes a key out."""
+    rows = []
+    for i in range(n):
+        tail = " w4" * (i % 2)
+        pair = {"clean": f"w{i} w2 w{i + 9}{tail}", "corrupted": f"w{i + 1} w2 w5{tail}"}
+        rows.append(pair | {"answer": "w7", "distractor": f"w{i + 20}"})
+    rows[-1] |= changed
+    path.write_text("\n".join(json.dumps({k: v for k, v in row.items() if v is not None}) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_path):
+    words = ("circuit", "--model", models["llama"], "--prompts", pairs(tmp_path / "nine.jsonl", 9), "--method", "exact")
+    answer = interp(*words, "--size", 60, "--draws", 1, "--seed", 3, "--out", tmp_path / "run", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    model = load_model(str(models["llama"]))
+    whole = task_from_jsonl(tmp_path / "nine.jsonl", model)
+    found, tested = whole.halves(3)
+    assert (len(found), len(tested)) == (5, 4) and not {e.clean for e in found} & {e.clean for e in tested}
+    assert {e.clean for e in whole} == {e.clean for e in (*found, *tested)}
+    assert [e.clean for e in found] != [e.clean for e in whole.halves(4)[0]]
+    scores = score_edges(model, found, method="exact")
+    circuit, curve = load_found_circuit(tmp_path / "run")
+    assert circuit.edges == scores.circuit(60).edges
+    assert curve.clean == pytest.approx(faithfulness_curve(model, tested, scores, shares=(1.0,), draws=0).clean, abs=1e-5)
+    assert curve.clean != pytest.approx(float(scores.clean.mean()), abs=1e-2)
+    told = json.loads(answer.stdout)
+    assert (told["n_found_on"], told["n_tested_on"]) == (5, 4)
+    assert "Found on 5 prompts, tested on 4 others" in interp("show", tmp_path / "run").stdout
+    assert "nothing was computed" in interp(*words, "--size", 60, "--draws", 1, "--seed", 3, "--out", tmp_path / "run").stderr
+    assert_refused(interp(*words, "--size", 60, "--draws", 1, "--seed", 4, "--out", tmp_path / "run"), 6, "holds another run")
+
+
+@pytest.mark.parametrize(
+    ("n", "changed", "sentence"),
+    [
+        (5, {"corrupted": None}, "1 of the 5 prompts of .*jsonl have no corrupted one that differs"),
+        (3, {}, "found on one half of the prompts and tested on the other, 2 at least, and .* has 3 in all: give 4 or more"),
+        (1, {}, "needs at least 2 of them"),
+        (5, {"corrupted": "w1 w2"}, "line 5: The clean prompt has 4 tokens and the corrupted one 3"),
+        (5, {"answer": None}, "line 5: The key 'answer' is missing"),
+    ],
+    ids=["no corrupted prompt", "too few", "one", "lengths differ", "no answer"],
+)
+def test_prompts_that_show_nothing_are_refused_in_a_sentence(models, tmp_path, monkeypatch, n, changed, sentence):
+    file = pairs(tmp_path / "mine.jsonl", n, **changed)
+    monkeypatch.chdir(tmp_path)
+    for more in ((), ("--dry-run",)):
+        assert_refused(interp("circuit", "--model", models["llama"], "--prompts", file, *more), 2, sentence)
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_what_has_no_circuit_is_refused_in_a_sentence(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    file = pairs(tmp_path / "in" / "mine.jsonl", 6)
+    words = ("circuit", "--prompts", file, "--method", "exact")
+    assert_refused(
+        interp(*words, "--model", models["gemma2"]), 2, "tiny-gemma2 has no edges: in a .* model what the heads write is"
+    )
+    words = (*words, "--model", models["llama"])
+    assert_refused(interp(*words, "--metric", "accuracy"), 2, "have the same accuracy")
+    assert_refused(
+        interp(*words, "--threshold", 1000), 2, r"threshold 1e\+03 leaves no edge.* The largest effect is [\d.]+ logits"
+    )
+    assert_refused(interp(*words, "--size", 1), 2, "The top 1 edges leave nothing")
+    assert [tmp_path / "in"] == list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     answer = interp(
@@ -130,7 +211,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     [
         (["--task", "ioi", "--method", "EAP"], 2, "No method is called 'EAP'. There are: exact, eap, eap-ig, acdc."),
         (["--task", "iou"], 2, "No task is called 'iou'"),
-        ([], 2, "Give --task."),
+        ([], 2, "Give either --task or --prompts FILE.jsonl"),
         (["--task", "ioi", "--size", 3, "--threshold", 1], 2, "give one of them"),
         (["--task", "ioi", "--size", 3, "--method", "acdc"], 2, "give --threshold instead of --size"),
         (["--task", "ioi", "--threshold", 0], 2, "give a number above 0"),

@@ -342,8 +342,9 @@ def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found,
         patches.setattr(Ledger, "put", put_and_stop)
         stopped = interp(*words, "--out", tmp_path / "run")
     assert stopped.exit_code == 130 and "1 units are stored" in stopped.stderr
-    resumed = interp(*words, "--out", tmp_path / "run")
+    resumed = interp(*words, "--memory", "1GB", "--out", tmp_path / "run")
     assert resumed.exit_code == 0 and "Resuming" in resumed.stderr
+    assert "begun with the default memory budget and goes on with it: --fresh" in resumed.stderr
     interp(*words, "--out", tmp_path / "whole")
     tables = [(tmp_path / name / "sets.parquet").read_bytes() for name in ("run", "whole")]
     assert tables[0] == tables[1]

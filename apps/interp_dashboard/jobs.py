@@ -68,8 +68,8 @@ class Sweep:
 
     def question(self, model: Model) -> Task:
         """The prompts in the model's tokens. Raises ValueError, LookupError or FileNotFoundError for what is not there."""
-        from interp.cli.commands.ablate import question_of
         from interp.cli.exits import UsageError
+        from interp.cli.questions import question_of
 
         try:
             return question_of(model, self.task, Path(self.prompts) if self.prompts else None, self.n_prompts, self.seed)

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from interp.store import Run
 
 
-GRADIENTS = ("eap", "eap-ig")
-"""Methods of ``interp circuit`` that need the gradient of the metric."""
-
-
 @dataclass(frozen=True)
 class Search:
     """One that can be started: its command (the words after ``interp``), what it is (``spec``, as its run will hold it), where it will be
@@ -75,8 +71,8 @@ def plan_confirmation(
 
     Raises ValueError for prompts that the heads were found on, and where too few heads remain as controls.
     """
-    from interp.cli.commands.ablate import question_of
     from interp.cli.commands.confirm import folder_name, spec_of
+    from interp.cli.questions import question_of
     from interp.detectors import Detection
     from interp.detectors.confirmation import check_confirmation
     from interp.store import load_detection
@@ -100,20 +96,12 @@ def plan_circuit(
 
     Raises ValueError for a task without corrupted prompts, and for a metric without a gradient where one is needed.
     """
-    from interp.circuits.finding import check_pairs
-    from interp.cli.commands.ablate import question_of
-    from interp.cli.commands.circuit import circuit, folder_name, spec_of
-    from interp.engine.attribution import check_gradient
-    from interp.metrics.outcomes import OUTCOMES
+    from interp.cli.commands.circuit import asked_of, circuit, folder_name, spec_of
+    from interp.cli.questions import two_questions
 
-    question, other = (question_of(model, task, None, n_prompts, seed + i) for i in (0, 1))
-    asked: dict[str, Any] = {"method": method, "metric": metric or question.metric, "size": None, "threshold": None}
-    check_pairs(question)
-    if method in GRADIENTS:
-        check_gradient(OUTCOMES.get(asked["metric"]))
-    usual = {name: about.default for name, about in signature(circuit).parameters.items()}
-    asked |= {"draws": usual["draws"], "seed": seed, **({"steps": usual["steps"]} if method == "eap-ig" else {})}
-    spec = spec_of(model, question, other, asked)
+    question, other = two_questions(model, task, None, n_prompts, seed)
+    usual = {name: signature(circuit).parameters[name].default for name in ("size", "threshold", "draws", "steps")}
+    spec = spec_of(model, question, other, asked_of(model, question, method, metric, seed=seed, **usual))
     given = {"model": model.facts.name, "task": task, "method": method, "n-prompts": n_prompts, "seed": seed}
     given |= {"metric": metric} if metric else {}
     words = ("circuit", *(word for name, value in given.items() for word in (f"--{name}", str(value))), *_where(model, offline))

@@ -22,6 +22,10 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
         f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
     )
     terminal.line(_faithful(curve, said["asked"]))
+    if "n_found_on" in said:
+        terminal.line(
+            f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others; intervals are over prompts."
+        )
     if said["n_alive"] < said["asked"]:
         terminal.line(
             f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}); where attention is saturated gradients "

@@ -21,6 +21,11 @@ DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = "interp-mini", "cpu", "float32"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Embedded model, local folder or Hub name (`interp models`).")]
+TaskName = Annotated[str | None, typer.Option("--task", "-t", help="What is asked (`interp tasks`).")]
+Prompts = Annotated[Path | None, typer.Option(help="Your own prompts instead of a task: a JSON Lines file.")]
+NPrompts = Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts of the task.")]
+Metric = Annotated[str | None, typer.Option(help="What is measured; by default the task's own metric.")]
+Memory = Annotated[str | None, typer.Option(help="Budget above the loaded model, such as 2GB; a resumed run keeps its own.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option by name; may be repeated.")]
@@ -110,27 +115,3 @@ def _read(text: str, value: str, kinds: set[str]) -> Any:
             with suppress(ValueError, KeyError):
                 return read(value)
     raise ValueError(f"--set {text!r}: the value is {' or '.join(SAID[name] for name in KINDS if name in kinds)}.")
-
-
-def check_earlier(folder: Path) -> bool:
-    """Whether an earlier run lies in ``folder``. Raises ArtefactInvalid when it holds something else, which is never moved aside."""
-    from interp.errors import ArtefactInvalid
-
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
-    if not (folder / "run.json").is_file():
-        raise ArtefactInvalid(f"{folder} is not a run directory, and --fresh moves nothing else: choose another --out.")
-    return True
-
-
-def move_aside(folder: Path) -> Path | None:
-    """Where the run that lay in ``folder`` lies afterwards (FOLDER.1, FOLDER.2 ...); None when there was none.
-
-    Raises ArtefactInvalid when the folder holds something else than a run.
-    """
-    if not check_earlier(folder):
-        return None
-    number = 1
-    while (free := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    return folder.rename(free)

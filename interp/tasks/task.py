@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from interp.records import digest
@@ -98,6 +99,14 @@ class Task:
     def select(self, indices: Sequence[int]) -> Task:
         """The same task with only these examples, in this order."""
         return Task(self.name, tuple(self.examples[i] for i in indices), self.metric, self.arguments)
+
+    def halves(self, seed: int = 0) -> tuple[Task, Task]:
+        """Two tasks of half the examples each, in an order drawn with the seed; of an odd number the first has one more.
+
+        What is found on one half is tested on the other.
+        """
+        order, middle = Random(seed).sample(range(len(self)), len(self)), (len(self) + 1) // 2
+        return self.select(order[:middle]), self.select(order[middle:])
 
     def digest(self) -> str:
         """Fingerprint of the token ids, answers and marks: equal exactly when every example is equal."""

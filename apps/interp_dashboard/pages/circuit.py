@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.circuits.finding import METHODS as SCORES
+from interp.cli.commands.circuit import METHODS
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from interp.figures import Figure
     from interp.store import Run
 
-METHODS = {**SCORES, "acdc": "edges corrupted for good one after another, as long as that does little harm"}
 KEY = "circuit-graph"
 OWN_METRIC = ""
 TASK = "ioi"

@@ -15,6 +15,7 @@ import typer
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
+from interp.cli.folders import finished_before, move_aside
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -22,12 +23,12 @@ from interp.cli.options import (
     Device,
     Dtype,
     ModelName,
+    NPrompts,
     Offline,
-    check_earlier,
     load,
-    move_aside,
     read_memory,
 )
+from interp.cli.questions import check_name
 from interp.cli.ranking import as_json, print_absent, print_metrics
 from interp.cli.terminal import Terminal
 
@@ -60,7 +61,7 @@ def attention(
     metrics: Annotated[
         str, typer.Option(help="Names from `interp metrics`, with parameters: entropy,windowed_distance:window=20.")
     ] = DEFAULT_METRICS,
-    n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts of the task.")] = 64,
+    n_prompts: NPrompts = 64,
     seed: Annotated[int, typer.Option(help="Of the task's prompts.")] = 0,
     memory: Annotated[str | None, typer.Option(help="Budget above the loaded model, such as 2GB.")] = None,
     device: Device = DEFAULT_DEVICE,
@@ -76,7 +77,7 @@ def attention(
 
     Stores one number a head, one a token (the mean over all heads), and every row and column.
     """
-    from interp.store import finished_run, save_observation
+    from interp.store import save_observation
     from interp.store.headvis import check_empty
 
     given = {"--text": text, "--file": file, "--task": task, "--prompts": prompts}
@@ -88,17 +89,13 @@ def attention(
         source = _source(loaded, given, n_prompts, seed)
     spec = _spec(loaded, source, chosen, seed)
     folder = out or Path("runs") / f"attention-{Path(source.name).stem}-{Path(loaded.facts.name).name}-{_short(spec)}"
-    if fresh:
-        check_earlier(folder)
-    run = None if fresh else finished_run(folder, spec)
+    run = finished_before(terminal, folder, spec, fresh)
     if headvis is not None:
         _export(terminal, loaded, source, headvis)
-    if run is not None:
-        terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh reads again.")
-    else:
+    if run is None:
         found = _observe(terminal, loaded, source, chosen, seed, budget)
-        if fresh and (moved := move_aside(folder)):
-            terminal.say(f"The earlier run was moved to {moved}.")
+        if fresh:
+            move_aside(terminal, folder)
         run = save_observation(found, loaded.facts, folder, spec)
     save_pictures(run)
     print_metrics(terminal, run)
@@ -115,8 +112,7 @@ def _check(given: dict[str, Any], metrics: str, memory: str | None) -> tuple[lis
     if len(named) != 1:
         got = f"{' and '.join(named)} do not go together" if named else "What to read is missing"
         raise UsageError(f"{got}: give one of {', '.join(given)}. Tasks: {', '.join(TASKS.names())}.")
-    if (task := given["--task"]) is not None and task not in TASKS.names():
-        raise LookupError(f"No task is called {task!r}. There are: {', '.join(TASKS.names())}.")
+    check_name(given["--task"], TASKS.names(), "task")
     for name in ("--file", "--prompts"):
         if given[name] is not None and not given[name].is_file():
             raise UsageError(f"There is no file {given[name]}.")

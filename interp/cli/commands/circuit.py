@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.circuits.finding import METHODS as SCORES
 from interp.cli.circuits import SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
-from interp.cli.commands.ablate import question_of
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
+from interp.cli.folders import finished_before, move_aside
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -23,12 +24,13 @@ from interp.cli.options import (
     Device,
     Dtype,
     Fresh,
+    Metric,
     ModelName,
     Offline,
-    check_earlier,
+    TaskName,
     load,
-    move_aside,
 )
+from interp.cli.questions import check_name, check_question, two_questions
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
     from interp.store import Run
     from interp.tasks.task import Task
 
-ACDC = "acdc"
+ACDC, STEPPED = "acdc", "eap-ig"
+METHODS = {**SCORES, ACDC: "edges corrupted for good one after another, as long as that does little harm"}
 SHARE = 0.1
 """Of all edges, where neither a size nor a threshold is given."""
 
@@ -50,8 +53,14 @@ def circuit(
         typer.Argument(metavar="[compare A B]", help="Compare two circuits, run directories or circuit files, instead."),
     ] = None,
     model: ModelName = DEFAULT_MODEL,
-    task: Annotated[str | None, typer.Option("--task", "-t", help="What is asked (`interp tasks`).")] = None,
-    method: Annotated[str, typer.Option(help="exact, eap, eap-ig or acdc.")] = "eap-ig",
+    task: TaskName = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own pairs of prompts instead: a JSON Lines file. Found on one half of them, tested on the other."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"{', '.join(METHODS)}.")] = "eap-ig",
     size: Annotated[int | None, typer.Option(min=1, help="Edges of the circuit; by default a tenth of all.")] = None,
     threshold: Annotated[
         float | None,
@@ -60,10 +69,12 @@ def circuit(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="eap-ig: points between the corrupted and the clean embedding.")] = 10,
-    metric: Annotated[str | None, typer.Option(help="What is measured; by default the task's own metric.")] = None,
+    metric: Metric = None,
     n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts to find it on, and others to test it on.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Random circuits of each size.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of prompts and draws; it is tested on the prompts of the next one.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of prompts, halves and draws; of a task it is tested on the prompts of the next one.")
+    ] = 0,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/circuit-TASK-MODEL-METHOD-DIGEST.")] = None,
@@ -76,26 +87,19 @@ def circuit(
 
     effect = metric(corrupted edge) - metric(clean). `interp circuit compare A B` says what two circuits share.
     """
-    from interp.store import finished_run
-
     if words:
         return _compare(terminal, words)
-    _check(task, method, metric, size, threshold)
+    _check(task, prompts, method, metric, size, threshold)
     loaded = load(model, device, dtype, offline)
     with checking():
-        question, other = (question_of(loaded, task, None, n_prompts, seed + i) for i in (0, 1))
-    asked = {"method": method, "metric": metric or question.metric, "size": size, "threshold": threshold}
-    asked |= {"draws": draws, "seed": seed, **({"steps": steps} if method == "eap-ig" else {})}
+        question, other = two_questions(loaded, task, prompts, n_prompts, seed)
+        asked = asked_of(loaded, question, method, metric, size=size, threshold=threshold, draws=draws, seed=seed, steps=steps)
     spec = spec_of(loaded, question, other, asked)
     folder = out or Path("runs") / folder_name(spec)
     if dry_run:
         return _say_plan(terminal, spec, loaded, folder)
-    if fresh:
-        check_earlier(folder)
-    run = None if fresh else finished_run(folder, spec)
-    if run is not None:
-        terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh searches again.")
-    else:
+    run = finished_before(terminal, folder, spec, fresh)
+    if run is None:
         run = _search(terminal, loaded, question, other, asked, folder, spec, fresh, progress)
     save_pictures(run)
     print_circuit(terminal, run, SHOWN)
@@ -104,24 +108,37 @@ def circuit(
     return None
 
 
-def _check(task: str | None, method: str, metric: str | None, size: int | None, threshold: float | None) -> None:
+def _check(
+    task: str | None, prompts: Path | None, method: str, metric: str | None, size: int | None, threshold: float | None
+) -> None:
     """Raises for everything that can be known to be wrong before a model is loaded."""
-    from interp.circuits.finding import METHODS
     from interp.metrics.outcomes import OUTCOMES
-    from interp.tasks import TASKS
 
-    if task is None:
-        raise UsageError(f"Give --task. Tasks: {', '.join(TASKS.names())}.")
-    known = ((task, TASKS.names(), "task"), (metric, OUTCOMES.names(), "metric"), (method, [*METHODS, ACDC], "method"))
-    for name, names, noun in known:
-        if name is not None and name not in names:
-            raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(names)}.")
+    check_question(task, prompts)
+    check_name(metric, OUTCOMES.names(), "metric")
+    check_name(method, METHODS, "method")
     if size is not None and threshold is not None:
         raise UsageError("--size and --threshold both say which edges are kept: give one of them.")
     if size is not None and method == ACDC:
         raise UsageError("--method acdc decides itself how many edges are kept: give --threshold instead of --size.")
     if threshold is not None and not threshold > 0:
         raise UsageError(f"--threshold {threshold:g} keeps everything: give a number above 0.")
+
+
+def asked_of(model: "Model", task: "Task", method: str, metric: str | None, *, steps: int, **how: Any) -> dict[str, Any]:
+    """What is asked of the model and the task, with ``how`` (size, threshold, draws, seed). Raises ValueError for a model without edges,
+    prompts without corrupted ones, and a metric without a gradient where one is needed."""
+    from interp.circuits.finding import check_pairs
+    from interp.engine.attribution import check_gradient
+    from interp.engine.edges import graph_of
+    from interp.metrics.outcomes import OUTCOMES
+
+    measured = metric or task.metric
+    graph_of(model)
+    check_pairs(task)
+    if method not in ("exact", ACDC):
+        check_gradient(OUTCOMES.get(measured))
+    return {"method": method, "metric": measured, **how, **({"steps": steps} if method.startswith(STEPPED) else {})}
 
 
 def spec_of(model: "Model", task: "Task", other: "Task", asked: dict[str, Any]) -> dict[str, Any]:
@@ -175,9 +192,9 @@ def _search(
             given = {"shares": shares, "draws": asked["draws"], "seed": asked["seed"]}
             curve = faithfulness_curve(model, other, scores, **given, progress=progress)
     terminal.say(f"Scored {len(scores.graph.edges):,} edges and tested circuits in {time.perf_counter() - began:.1f} s.")
-    if fresh and (moved := move_aside(folder)):
-        terminal.say(f"The earlier run was moved to {moved}.")
-    said = {"asked": k, "n_heads": len(found.heads)}
+    if fresh:
+        move_aside(terminal, folder)
+    said = {"asked": k, "n_heads": len(found.heads), "n_found_on": len(task), "n_tested_on": len(other)}
     if shares[-1] == 1:
         said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at(0.85)}
     return save_circuit(found, scores, curve, folder, spec, **said)

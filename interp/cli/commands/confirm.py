@@ -4,7 +4,6 @@ A run directory that is unfinished is resumed by the same command; one that is f
 """
 
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.commands.ablate import question_of
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
-from interp.cli.options import Bar, Fresh, Offline, Settings, load, move_aside, read_memory, read_numbers, read_settings
+from interp.cli.folders import filling, move_aside
+from interp.cli.options import (
+    Bar,
+    Fresh,
+    Memory,
+    NPrompts,
+    Offline,
+    Prompts,
+    Settings,
+    load,
+    read_memory,
+    read_numbers,
+    read_settings,
+)
+from interp.cli.questions import check_question, question_of
 from interp.cli.roles import found_json, print_found, read_found
 from interp.cli.terminal import Terminal
 
@@ -44,9 +56,9 @@ def confirm(
     task: Annotated[
         str | None, typer.Option("--task", "-t", help="What is asked (`interp tasks`); by default the role's.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Your own prompts instead of a task: a JSON Lines file.")] = None,
+    prompts: Prompts = None,
     settings: Settings = None,
-    n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts of the task.")] = 64,
+    n_prompts: NPrompts = 64,
     ks: Annotated[
         str | None, typer.Option(help="How many heads to take out: 1,2,5; by default what controls remain for.")
     ] = None,
@@ -58,9 +70,7 @@ def confirm(
     seed: Annotated[
         int | None, typer.Option(help="Of prompts, draws and statistics; by default one more than the detection's.")
     ] = None,
-    memory: Annotated[
-        str | None, typer.Option(help="Budget above the loaded model, such as 2GB; a resumed run keeps its own.")
-    ] = None,
+    memory: Memory = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...; by default as in the detection.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/confirm-ROLE-TASK-MODEL-DIGEST.")] = None,
     fresh: Fresh = False,
@@ -89,8 +99,8 @@ def confirm(
         options["ks"] = _check(detection, loaded, [question, *others], wanted, options)
     spec = spec_of(open_run(path), loaded, question, others, {**options, "seed": seed})
     folder = out or Path("runs") / folder_name(spec)
-    if fresh and (moved := move_aside(folder)):
-        terminal.say(f"The earlier run was moved to {moved}.")
+    if fresh:
+        move_aside(terminal, folder)
     options |= {"seed": seed, "specificity": others, "memory": budget}
     run = _measure(terminal, folder, spec, detection, loaded, question, options, progress)
     save_pictures(run)
@@ -106,19 +116,14 @@ def _tasks(role: str, asked: str, task: str | None, prompts: Path | None) -> str
     from interp.tasks import TASKS
 
     known = TASKS.names()
-    if prompts is not None:
-        if task is not None:
-            raise UsageError("--task and --prompts both say what is asked: give one of them.")
-        if not prompts.is_file():
-            raise UsageError(f"There is no file {prompts}.")
-        return None
-    name = task or (asked if asked in known else TASK_OF.get(role))
-    if name is None:
+    if task and prompts:
+        raise UsageError("--task and --prompts both say what is asked: give one of them.")
+    name = None if prompts else task or (asked if asked in known else TASK_OF.get(role))
+    if not name and not prompts:
         raise UsageError(
             f"No task is known to need {role} heads: give --task or --prompts FILE.jsonl. Tasks: {', '.join(known)}."
         )
-    if name not in known:
-        raise LookupError(f"No task is called {name!r}. There are: {', '.join(known)}.")
+    check_question(name, prompts)
     return name
 
 
@@ -171,27 +176,18 @@ def _measure(
     options: dict[str, Any],
     bar: bool,
 ) -> "Run":
-    """The finished run in ``folder``, measured there as far as it was not yet. An interrupt says how to go on."""
+    """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.detectors import confirm as measure
-    from interp.store import open_run, start_run
+    from interp.store import open_run
     from interp.store.detections import publish_confirmation
 
-    with start_run(folder, spec, memory=options["memory"]) as writer:
+    with filling(terminal, folder, spec, options["memory"]) as writer:
         if writer.finished:
-            terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh measures again.")
             return open_run(folder)
-        began, done_before = time.perf_counter(), writer.ledger.count()
-        if done_before:
-            terminal.say(f"Resuming {folder}: {done_before} units are done.")
-        try:
-            with terminal.progress(f"{detection.role} on {task.name}", bar) as progress:
-                given = {**options, "memory": writer.details["memory"], "ledger": writer.ledger, "progress": progress}
-                found = measure(detection, model, task, **given)
-            run = publish_confirmation(writer, found, model.facts)
-        except KeyboardInterrupt:
-            again = shlex.join(["interp", *sys.argv[1:]])
-            raise KeyboardInterrupt(
-                f"Interrupted: {writer.ledger.count()} units are stored in {folder}. To go on, run the same command again: {again}"
-            ) from None
+        began = time.perf_counter()
+        with terminal.progress(f"{detection.role} on {task.name}", bar) as progress:
+            given = {**options, **writer.details, "ledger": writer.ledger, "progress": progress}
+            found = measure(detection, model, task, **given)
+        run = publish_confirmation(writer, found, model.facts)
     terminal.say(f"Took {len(found.table)} sets of heads out on {len(task)} prompts in {time.perf_counter() - began:.1f} s.")
     return run

@@ -13,6 +13,7 @@ import typer
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
+from interp.cli.folders import finished_before, move_aside
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -24,9 +25,7 @@ from interp.cli.options import (
     ModelName,
     Offline,
     Settings,
-    check_earlier,
     load,
-    move_aside,
     read_memory,
     read_settings,
     settable,
@@ -68,7 +67,7 @@ def detect(
 
     `interp detect` alone lists the roles and their settings. Whether the heads matter for a task asks `interp confirm`.
     """
-    from interp.store import finished_run, save_detection
+    from interp.store import save_detection
 
     if role is None:
         return _list(terminal)
@@ -78,15 +77,11 @@ def detect(
     folder = out or Path("runs") / folder_name(spec)
     if dry_run:
         return _say_plan(terminal, spec, folder)
-    if fresh:
-        check_earlier(folder)
-    run = None if fresh else finished_run(folder, spec)
-    if run is not None:
-        terminal.say(f"{folder} holds this run already, finished; nothing was computed. --fresh detects again.")
-    else:
+    run = finished_before(terminal, folder, spec, fresh)
+    if run is None:
         found = _detect(terminal, loaded, role, options, progress)
-        if fresh and (moved := move_aside(folder)):
-            terminal.say(f"The earlier run was moved to {moved}.")
+        if fresh:
+            move_aside(terminal, folder)
         run = save_detection(found, loaded.facts, folder, spec)
     save_pictures(run)
     stored = read_found(run)
