@@ -87,6 +87,7 @@ def test_faithfulness_is_one_with_every_edge_and_that_of_the_planted_circuit_wit
     assert found["n_edges"].tolist() == [1, 9, 17, n_edges]
     assert found["faithfulness"].iloc[-1] == pytest.approx(1, abs=1e-5)
     assert curve.table.query("kind == 'random' and share < 1")["faithfulness"].abs().max() < 0.2
+    assert set(curve.table["ablation"]) == {"counterfactual"}
     assert (found["low"] <= found["faithfulness"] + 1e-9).all() and (found["faithfulness"] <= found["high"] + 1e-9).all()
 
 
@@ -105,6 +106,14 @@ def test_the_integrals_have_the_weights_of_mib():
     assert curve_of(SIZES, np.ones(len(SIZES))).cpr == pytest.approx(0.999)
     assert curve_of(SIZES, np.ones(len(SIZES))).cmd == 0
     assert curve_of(SIZES, np.array([*[0] * 9, 1])).cmd == pytest.approx(0.749)
+
+
+def test_in_the_log_area_every_doubling_of_the_circuit_counts_the_same():
+    shares = [0.01, 0.02, 0.04, 0.08, 0.64]  # three steps of one doubling, and one of three
+    weights = [curve_of(shares, np.eye(5)[i]).log_area for i in range(5)]
+    np.testing.assert_allclose(weights, np.array([0.5, 1, 1, 2, 1.5]) / 6)
+    assert curve_of(SIZES, np.ones(len(SIZES))).log_area == pytest.approx(1)
+    assert np.isnan(curve_of([0.3], [0.9]).log_area)
 
 
 def test_the_size_that_is_enough_is_the_last_from_which_all_larger_are():
@@ -168,6 +177,10 @@ def test_a_circuit_of_another_model_is_refused(tmp_path):
     path = scored(30.0, "exact").circuit(9).save(tmp_path / "c.json")
     with pytest.raises(ValueError, match="is a circuit of 4 layers x 6 heads, and tiny-gpt2 has 3 layers x 5 heads"):
         load_circuit(path, tiny("gpt2"))
+    with pytest.raises(
+        ValueError, match=r"c\.json is a circuit of planted:mini_ioi,seed=3, and planted:mini_ioi,seed=4 has other weights"
+    ):
+        load_circuit(path, planted(30.0, seed=4).model)
 
 
 def test_an_edge_that_the_graph_does_not_have_is_refused():
@@ -182,7 +195,7 @@ def example(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> Example:
 def test_bad_input_is_refused_in_a_sentence():
     model = tiny("gpt2")
     pairs = Task("pairs", (example((3, 4, 6), (3, 8, 6)), example((9, 4, 6), (9, 8, 6))), "logit_diff")
-    with pytest.raises(LookupError, match=r"No method is called 'ACDC'\. There are: exact, eap, eap-ig"):
+    with pytest.raises(LookupError, match=r"No method is called 'ACDC'\. There are: exact, eap"):
         score_edges(model, pairs, method="ACDC")
     with pytest.raises(ValueError, match="steps=0 is too few"):
         score_edges(model, pairs, steps=0)
@@ -198,3 +211,30 @@ def test_bad_input_is_refused_in_a_sentence():
         faithfulness_curve(model, pairs, scores, shares=(0.5, 2.0))
     with pytest.raises(ValueError, match="The top 0 edges leave nothing"):
         scores.circuit(0)
+    with pytest.raises(ValueError, match="These scores are of 3 layers x 5 heads, and tiny-llama has 3 layers x 6 heads"):
+        faithfulness_curve(tiny("llama"), pairs, scores)
+
+
+def test_other_prompts_without_a_gap_are_refused_in_a_sentence():
+    model, pair = tiny("gpt2"), ((3, 4, 6), (3, 8, 6))
+    scores = score_edges(model, Task("one", (example(*pair), example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
+    for examples, said in (
+        ((example(*pair), example(*pair[::-1])), r"run have the same logit_diff .* no difference that edges could carry"),
+        ((example(pair[0], pair[0]),) * 2, "has no corrupted prompts"),
+    ):
+        other = Task("other", examples, "logit_diff")
+        with pytest.raises(ValueError, match=said):
+            faithfulness_curve(model, other, scores)
+        with pytest.raises(ValueError, match=said):
+            outcomes_of_circuits(model, other, np.ones((1, len(scores.graph.edges)), bool))
+
+
+def test_prompts_of_two_lengths_and_models_without_edges_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"example 0: the clean prompt has 3 tokens, the corrupted one 2\. They must be equal"):
+        Task("uneven", (example((3, 4, 6), (3, 8)),), "logit_diff")
+    pairs = Task("pairs", (example((3, 4, 6), (3, 8, 6)),), "logit_diff")
+    for method in METHODS:
+        with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
+            score_edges(tiny("gemma2"), pairs, method=method)
+    with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
+        outcomes_of_circuits(tiny("gemma2"), pairs, np.ones((1, 3), bool))

@@ -144,10 +144,7 @@ def faithfulness_curve(
     weights = prompt_weights(values.shape[1], seed)
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
-        resampled = (weights @ (value - nothing)) / (weights @ (everything - nothing))
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        ratio = (value.mean() - nothing.mean()) / (everything.mean() - nothing.mean())
-        rows.append((share, n, kind, draw, ratio, low, high, value.mean()))
+        rows.append((share, n, kind, draw, *share_of(everything - nothing, value - nothing, weights), value.mean()))
     table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "low", "high", "outcome"])
     table["ablation"] = ablation
     return FaithfulnessCurve(table, float(everything.mean()), float(nothing.mean()), scores.record)
@@ -162,6 +159,16 @@ def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edg
         raise ValueError(f"{n} of {len(truth)} edges are true: there is nothing to tell apart.")
     ranks = rankdata(np.abs(scores))
     return float((ranks[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
+
+
+def share_of(
+    gap: Float[np.ndarray, " n_examples"],
+    part: Float[np.ndarray, " n_examples"],
+    weights: Float[np.ndarray, "resamples n_examples"],
+) -> tuple[float, float, float]:
+    """The mean of ``part`` over the mean of ``gap``, with its 95% interval over resampled prompts."""
+    low, high = np.quantile((weights @ part) / (weights @ gap), [0.025, 0.975])
+    return float(part.mean() / gap.mean()), float(low), float(high)
 
 
 def _order(scores: EdgeScores, number: dict[Edge, int]) -> np.ndarray:
