@@ -7,16 +7,21 @@ import torch
 from test_edges import N_PROMPTS, edge_of, examples
 from tiny_models import tiny
 
-from interp.engine.edge_gradients import edge_gradients
-from interp.engine.edges import graph_of, single_edges
+from interp.engine.edge_gradients import edge_gradients, moved_in_turn
+from interp.engine.edges import edge_sets, graph_of, single_edges
 from interp.engine.readout import Readout
-from interp.engine.stream import open_stream
+from interp.engine.stream import Stream, open_stream
 from interp.graph import Edge, Node
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.planted import plant
 from interp.tasks.task import Example
 
 LOGIT_DIFF = OUTCOMES.get("logit_diff")
+
+
+def at_rest(graph) -> torch.Tensor:
+    """The clean run, in which no writer is moved."""
+    return torch.zeros(1, len(graph.writers))
 
 
 def estimates(model, prompts: list[Example], steps: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,10 +31,9 @@ def estimates(model, prompts: list[Example], steps: int = 0) -> tuple[torch.Tens
     with model.lock, torch.no_grad():
         stream = open_stream(model, prompts)
         read = Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
-        clean, corrupted = stream.outputs[0], stream.corrupted[0]
-        inputs = [corrupted + (k + 0.5) / steps * (clean - corrupted) for k in range(steps)] or [clean]
         exact = read(single_edges(stream, graph.edges)) - read(stream.clean.last[None])
-        return exact, edge_gradients(stream, graph, read, inputs)
+        shares = [(k + 0.5) / steps for k in range(steps)] or [0.0]
+        return exact, edge_gradients(stream, graph, read, moved_in_turn(graph, [[Node("input")]], shares))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ def test_the_estimate_of_an_edge_is_the_slope_of_its_exact_effect(name):
     with model.lock, torch.no_grad():
         stream = open_stream(model, examples())
         read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
-        found = edge_gradients(stream, graph, read, [stream.outputs[0]])
+        found = edge_gradients(stream, graph, read, at_rest(graph))
         corrupted, sides = stream.corrupted, []
         for sign in (1, -1):
             stream.corrupted = stream.outputs + sign * step * (corrupted - stream.outputs)
@@ -60,7 +64,7 @@ def test_in_double_precision_the_slope_agrees_to_six_digits():
     with model.lock, torch.no_grad():
         stream = open_stream(model, prompts)
         read = Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
-        found = edge_gradients(stream, graph, read, [stream.outputs[0]])[chosen]
+        found = edge_gradients(stream, graph, read, at_rest(graph))[chosen]
         corrupted, sides = stream.corrupted, []
         for sign in (1, -1):
             stream.corrupted = stream.outputs + sign * step * (corrupted - stream.outputs)
@@ -128,12 +132,41 @@ def test_sharp_heads_leave_a_gradient_of_nothing_where_an_edge_decides():
     assert float(estimate[into_heads].max()) < 1e-6 * float(estimate.max())
 
 
-def test_passes_from_several_inputs_count_alike():
-    model, graph = tiny("mistral"), graph_of(tiny("mistral"))
+def groups_of(graph) -> list[list[Node]]:
+    """The embedding, then each layer's heads and each MLP."""
+    layers = range(graph.n_layers)
+    inside = [[w for w in graph.writers if w[:2] == (kind, layer)] for layer in layers for kind in ("head", "mlp")]
+    return [[Node("input")], *inside]
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "phi"])
+def test_runs_that_share_a_pass_count_as_much_as_runs_alone(name, monkeypatch):
+    model, graph = tiny(name), graph_of(tiny(name))
+    shares = torch.cat([at_rest(graph), moved_in_turn(graph, groups_of(graph)[:3], [0.2, 0.9])])
     with model.lock, torch.no_grad():
         stream = open_stream(model, examples())
         read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
-        ends = [edge_gradients(stream, graph, read, [x]) for x in (stream.outputs[0], stream.corrupted[0])]
-        both = edge_gradients(stream, graph, read, [stream.outputs[0], stream.corrupted[0]])
-    torch.testing.assert_close(both, (ends[0] + ends[1]) / 2)
-    assert not torch.allclose(*ends)
+        alone = torch.stack([edge_gradients(stream, graph, read, row[None]) for row in shares])
+        together = edge_gradients(stream, graph, read, shares)
+        monkeypatch.setattr(Stream, "together", 3)
+        in_parts = edge_gradients(stream, graph, read, shares)
+    assert len(alone) == 7
+    torch.testing.assert_close(together, alone.mean(0))
+    torch.testing.assert_close(in_parts, together)
+    assert not torch.allclose(alone[0], alone[-1])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "phi"])
+def test_gradients_on_the_way_add_up_to_what_moving_a_writer_does(name):
+    """All edges out of writers that move together: their sum, each from the runs in which these writers move, is the whole effect."""
+    model, graph, steps = tiny(name), graph_of(tiny(name)), 100
+    with model.lock, torch.no_grad():
+        stream = open_stream(model, examples())
+        read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
+        for group in groups_of(graph):
+            moved = moved_in_turn(graph, [group], [(k + 0.5) / steps for k in range(steps)])
+            out_of = torch.tensor([edge.writer in group for edge in graph.edges])
+            summed = edge_gradients(stream, graph, read, moved)[out_of].sum(0)
+            changed = read(edge_sets(stream, graph, out_of[None]))[0] - read(stream.clean.last[None])[0]
+            torch.testing.assert_close(summed, changed, rtol=1e-3, atol=2e-4)
+            assert float(changed.abs().max()) > 1e-3

@@ -1,14 +1,18 @@
 """A score for every edge: how much the outcome changes when it is shown what the corrupted prompt writes.
 
-``exact`` corrupts every edge by itself. ``eap`` estimates all of them from one gradient (arXiv 2310.10348), ``eap-ig`` from the mean
-gradient along the straight path between the embeddings of the corrupted and the clean prompt (arXiv 2403.17806, "inputs"), at the
-midpoints of equal steps. ``effect = metric(corrupted) - metric(clean)``: negative = the edge helped. Gradients vanish where attention is
-saturated: ``EdgeScores.floor`` says below which size an estimate is rounding, and nothing below it is ranked.
+``exact`` corrupts every edge by itself. ``eap`` estimates all of them from one gradient (arXiv 2310.10348), the others from a mean of
+gradients (arXiv 2403.17806): ``eap-ig`` along the straight path between the embeddings of the corrupted and the clean prompt ("inputs"),
+``eap-clean-corrupted`` at its two ends, ``eap-ig-activations`` along such paths of the embedding, each layer's heads and each MLP in turn,
+while what comes later follows; steps are equal and gradients taken at their midpoints.
+
+``effect = metric(corrupted) - metric(clean)``: negative = the edge helped. Gradients vanish where attention is saturated:
+``EdgeScores.floor`` says below which size an estimate is rounding, and nothing below it is ranked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +26,7 @@ from interp.records import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 METHODS = {
     "exact": "every edge corrupted by itself",
     "eap": "gradient estimate at the clean prompt, one backward pass",
+    "eap-clean-corrupted": "mean of the gradients with the clean and with the corrupted embedding",
     "eap-ig": "mean gradient between the corrupted and the clean embedding",
+    "eap-ig-activations": "mean gradient between corrupted and clean outputs of the embedding, each layer's heads and MLP in turn",
 }
 FLOOR = 1e-6
 """Of the largest score: what is smaller is rounding."""
@@ -139,17 +146,25 @@ def score_edges(
             if method == "exact":
                 found = read(single_edges(stream, graph.edges)) - clean
             else:
-                start, end = stream.corrupted[0], stream.outputs[0]
-                midpoints = [start + (k + 0.5) / steps * (end - start) for k in range(steps)]
-                found = edge_gradients(stream, graph, read, midpoints if method == "eap-ig" else [end])
+                found = edge_gradients(stream, graph, read, _moved(method, graph, steps))
             values[:, rows] = found.cpu().double().numpy()
             ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}
-    arguments |= {"ablation": ablation} | ({"steps": steps} if method == "eap-ig" else {})
+    arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
     label = f"corrupted edge ({ablation})"
     record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
     check_gap(ends[0], ends[1], outcome.name)
     return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
+
+
+def _moved(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs n_writers"]:
+    """How far each writer is moved in each run whose gradient counts."""
+    from interp.engine.edge_gradients import moved_in_turn
+
+    ends = {"eap": [0.0], "eap-clean-corrupted": [0.0, 1.0]}
+    groups = [[*group] for _, group in groupby(graph.writers, lambda writer: (writer.layer, writer.kind))]
+    chosen = groups if method == "eap-ig-activations" else groups[:1]
+    return moved_in_turn(graph, chosen, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
 
 
 def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:

@@ -3,107 +3,85 @@
 A reader is shown what the corrupted prompt's writers add to its input; to first order this changes the outcome by the product of what is
 added with the gradient there (edge attribution patching, arXiv 2310.10348). One backward pass gives the gradients at queries, keys,
 values and the stream between blocks; from there it is one step back through a norm and a projection, or an MLP, for each reader.
+Where the gradient changes on the way, it is averaged over runs in which some writers are moved part of the way to what they write on the
+corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention import Call, reading
-from interp.engine.restart import call_block
 from interp.engine.stream import Stream
 from interp.graph import PARTS, Graph, Node
 
-Value = Callable[[Float[Tensor, "1 batch d_model"]], Float[Tensor, "1 batch"]]
+Value = Callable[[Float[Tensor, "n_runs batch d_model"]], Float[Tensor, "n_runs batch"]]
 
 
-@dataclass(eq=False)
-class _Pass:
-    """One pass with its graph of derivatives: ``streams`` [batch n d_model] before each block and after the last; by layer what attention
-    wrote, and the queries, keys and values of each query head."""
-
-    streams: list[Tensor]
-    attention: list[Tensor]
-    parts: list[tuple[Tensor, Tensor, Tensor]]
-    value: Tensor
+def moved_in_turn(graph: Graph, groups: Sequence[Sequence[Node]], shares: Sequence[float]) -> Float[Tensor, "n_runs n_writers"]:
+    """Runs in which the writers of one group at a time are moved, by each of ``shares``."""
+    moved = torch.zeros(len(groups), len(shares), len(graph.writers))
+    for i, group in enumerate(groups):
+        moved[i, :, [graph.number[writer] for writer in group]] = torch.tensor(shares)[:, None]
+    return moved.flatten(0, 1)
 
 
 def edge_gradients(
-    stream: Stream, graph: Graph, value: Value, inputs: Sequence[Float[Tensor, "batch n d_model"]]
+    stream: Stream, graph: Graph, value: Value, shares: Float[Tensor, "n_runs n_writers"]
 ) -> Float[Tensor, "n_edges batch"]:
-    """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, to first order; gradients are the mean over passes
-    that enter the first block with each of ``inputs``. To be used within the model's lock, on a stream opened under ``no_grad``.
+    """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, to first order.
+
+    Gradients are the mean over runs in which each writer adds a share of what it would add if it were corrupted: 0 for all writers is the
+    clean run. To be used within the model's lock, on a stream opened under ``no_grad``.
     """
     total = {reader: torch.zeros_like(stream.outputs[0]) for reader in graph.readers}
-    for x in inputs:
-        for reader, gradient in _at_readers(stream, value, x).items():
-            if reader in total:
-                total[reader] += gradient / len(inputs)
+    for part in shares.to(stream.outputs).split(stream.together):
+        for reader, gradient in _at_readers(stream, graph, value, part).items():
+            total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(shares)
     return torch.stack(
         [torch.einsum("bnd,bnd->b", stream.added(graph.number[e.writer]), total[e.reader, e.part]) for e in graph.edges]
-    ).detach()
+    )
 
 
-def _at_readers(stream: Stream, value: Value, x: Tensor) -> dict[tuple[Node, str], Float[Tensor, "batch n d_model"]]:
-    """The gradient at the input of every reader, in a pass that enters the first block with ``x``."""
+def _at_readers(
+    stream: Stream, graph: Graph, value: Value, shares: Float[Tensor, "n_runs n_writers"]
+) -> dict[tuple[Node, str], Float[Tensor, "rows n d_model"]]:
+    """The gradient at the input of every reader of every run, rows being the batch, repeated."""
     facts = stream.model.facts
+    found: dict[tuple[Node, str], Tensor] = {}
+
+    def moved(nodes: Sequence[Node]) -> Tensor:
+        at = [graph.number[node] for node in nodes]
+        return torch.einsum("rw,wbnd->rbnd", shares[:, at], stream.added(at)).flatten(0, 1)
+
     with torch.enable_grad():
-        seen = _run(stream, value, x)
-        wanted = [*seen.streams[1:], *(t for layer in seen.parts for t in layer)]
-        slopes = torch.autograd.grad(seen.value.sum(), wanted)
-        after, parts = slopes[: facts.n_layers], slopes[facts.n_layers :]
-        found = {(Node("logits"), ""): after[-1]}
+        x = (stream.expand(stream.outputs[0], len(shares)) + moved([Node("input")])).requires_grad_()
+        streams, attention, parts = [x], [], []
         for layer in range(facts.n_layers):
-            entering = seen.streams[layer].detach()
-            by_head = _through_projections(stream, layer, entering, parts[3 * layer : 3 * layer + 3])
-            for head in range(facts.n_heads):
-                for part, gradient in zip(PARTS, by_head[head], strict=True):
-                    found[Node("head", layer, head), part] = gradient
+            made = stream.qkv(layer, x)
+            own = made.q, *(t.repeat_interleave(facts.group_size, 1) for t in (made.k, made.v))
+            z = stream.attend(layer, *own, like=made)
+            heads = [Node("head", layer, head) for head in range(facts.n_heads)]
+            attention.append(stream.written(layer, z).sum(-2) + stream.biases[layer] + moved(heads))
+            x = stream.block(layer, x, attention[-1])
+            x = x + moved([Node("mlp", layer)]) if facts.d_mlp else x
+            streams.append(x)
+            parts += own
+        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (len(shares), -1))).sum(), [*streams[1:], *parts])
+        found[Node("logits"), ""] = slopes[facts.n_layers - 1]
+        for layer in range(facts.n_layers):
+            entering, at = streams[layer].detach().requires_grad_(), facts.n_layers + 3 * layer
+            made = stream.qkv(layer, entering)
+            for part, t, slope in zip(PARTS, (made.q, made.k, made.v), slopes[at : at + 3], strict=True):
+                for head in range(facts.n_heads):
+                    read = t[:, head * t.shape[1] // facts.n_heads]
+                    found[Node("head", layer, head), part] = torch.autograd.grad(
+                        read, entering, slope[:, head], retain_graph=True
+                    )[0]
             if facts.d_mlp:
-                leaf = entering.clone().requires_grad_()
-                written = stream.block(layer, leaf, seen.attention[layer].detach()) - leaf
-                found[Node("mlp", layer), ""] = torch.autograd.grad(written, leaf, after[layer])[0]
+                written = stream.block(layer, entering, attention[layer].detach()) - entering
+                found[Node("mlp", layer), ""] = torch.autograd.grad(written, entering, slopes[layer])[0]
     return found
-
-
-def _run(stream: Stream, value: Value, x: Tensor) -> _Pass:
-    facts, hf = stream.model.facts, stream.model.hf
-    assert hf is not None
-    x = x.detach().clone().requires_grad_()
-    seen = _Pass([x], [], [], x)
-
-    def reader(layer: int) -> Callable[[Call], Tensor]:
-        def read(call: Call) -> Tensor:
-            k, v = (t.repeat_interleave(facts.group_size, 1) for t in (call.k, call.v))
-            seen.parts.append((call.q, k, v))
-            z = stream.attend(layer, call.q, k, v, like=call)
-            seen.attention.append(stream.written(layer, z).sum(-2) + stream.biases[layer])
-            return z.transpose(1, 2)
-
-        return read
-
-    with reading(hf, {module: reader(layer) for layer, module in enumerate(stream.layout.attentions)}):
-        for layer, block in enumerate(stream.layout.blocks):
-            seen.streams.append(call_block(block, stream.clean, layer, seen.streams[-1]))
-    return replace(seen, value=value(seen.streams[-1][None, :, -1]))
-
-
-def _through_projections(
-    stream: Stream, layer: int, x: Float[Tensor, "batch n d_model"], slopes: Sequence[Float[Tensor, "batch head n d_head"]]
-) -> Float[Tensor, "head parts batch n d_model"]:
-    """Gradients at queries, keys and values of each query head, taken back to the input of the layer."""
-    facts = stream.model.facts
-    leaf = stream.expand(x, facts.n_heads * len(PARTS)).clone().requires_grad_()
-    made = stream.qkv(layer, leaf)
-    total = leaf.new_zeros(())
-    for i, (t, slope) in enumerate(zip((made.q, made.k, made.v), slopes, strict=True)):
-        rows = t.unflatten(0, (facts.n_heads, len(PARTS), -1))[:, i]
-        heads = torch.arange(facts.n_heads, device=t.device)
-        own = rows[heads, :, heads * rows.shape[2] // facts.n_heads]
-        total = total + (own * slope.movedim(1, 0)).sum()
-    return torch.autograd.grad(total, leaf)[0].unflatten(0, (facts.n_heads, len(PARTS), -1))
