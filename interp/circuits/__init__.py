@@ -41,6 +41,8 @@ _HOMES = {
     "repair": "interp.circuits.reuse",
     "score_agreement": "interp.circuits.comparing",
     "score_edges": "interp.circuits.finding",
+    "score_nodes": "interp.circuits.nodes",
+    "score_positions": "interp.circuits.nodes",
     "stability": "interp.circuits.resampling",
     "subject_heads": "interp.circuits.factual",
     "suppression": "interp.circuits.factual",

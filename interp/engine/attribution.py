@@ -63,7 +63,7 @@ def attribute(
         try:
             with model.lock, torch.inference_mode():
                 clean = clean_run(model, examples, rows, 0, changes)
-            value, _, gradients = _gradients(model, examples, answer_value(outcome, examples, model), last=True)
+            value, _, (gradients,) = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)
         except RoadClosed:
             clean, value, gradients = _hooked_clean(model, examples, rows, changes, answer_value(outcome, examples, model))
         baseline[rows] = value.cpu().double().numpy()
@@ -99,7 +99,7 @@ def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.n
             examples = [task.examples[r] for r in rows]
             value = next_token_loss(examples, model) if outcome is None else answer_value(outcome, examples, model)
             try:
-                _, z, gradients = _gradients(model, examples, value, last=outcome is not None)
+                _, z, (gradients,) = z_gradients(model, examples, value, last=outcome is not None)
             except RoadClosed:
                 _, z, gradients, _ = _hooked_gradients(model, examples, value)
             found = torch.stack([(x.float() * g.float()).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
@@ -119,34 +119,47 @@ def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
     return lambda logits: cross_entropy(logits[:, :-1].float().mT, tokens[:, 1:], reduction="none").mean(1)
 
 
-def _gradients(
-    model: Model, examples: Sequence[Example], value: Value, *, last: bool
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def z_gradients(
+    model: Model, examples: Sequence[Example], value: Value, *, last: bool, without: Sequence[int | None] = (None,)
+) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
     """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every layer, each
-    [batch pos head d_head]. Raises RoadClosed where the model's parts are not known."""
+    [batch pos head d_head]. There is one backward pass for each of ``without``: none of its gradient comes through what the block of that
+    layer writes (GradDrop, arXiv 2403.00745). Raises RoadClosed where the model's parts are not known."""
     if model.hf is None or model.layout is None:
         raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     leaves: list[Tensor] = []
+    stopped: int | None = None
 
     def tap(module: nn.Module, args: tuple) -> tuple:
         z = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
         leaves.append(z)
         return (z, *args[1:])
 
+    def gate(layer: int, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        entering = args[0] if args else kwargs["hidden_states"]
+        written = (output[0] if isinstance(output, tuple) else output) - entering
+        written.register_hook(lambda slope: torch.zeros_like(slope) if layer == stopped else slope)
+        return (entering + written, *output[1:]) if isinstance(output, tuple) else entering + written
+
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    passes: list[list[Tensor]] = []
     with model.lock, torch.enable_grad(), ExitStack() as stack:
         for projection in model.layout.outputs:
             stack.callback(projection.register_forward_pre_hook(tap).remove)
+        for layer, block in enumerate(model.layout.blocks if tuple(without) != (None,) else ()):
+            stack.callback(block.register_forward_hook(partial(gate, layer), with_kwargs=True).remove)
         found = value(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=int(last)).logits)
-        gradients = torch.autograd.grad(found.sum(), leaves)
-    z, slopes = ([x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in side] for side in (leaves, gradients))
-    return found.detach(), z, slopes
+        for layer in without:
+            stopped = layer
+            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=True)
+            passes.append([x.unflatten(-1, (model.facts.n_heads, -1)) for x in slopes])
+    return found.detach(), [x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in leaves], passes
 
 
 def _hooked_gradients(
     model: Model, examples: Sequence[Example], value: Value, read: Sequence[str] = ()
 ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """As ``_gradients``, from one hooked pass, with the activations called by the names in ``read``."""
+    """As ``z_gradients``, from one hooked pass, with the activations called by the names in ``read``."""
     seen: dict[str, Tensor] = {}
     z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
 
