@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.circuits import Circuit, compare_circuits, faithfulness_curve, load_circuit, score_agreement, score_edges
+from interp.circuits.finding import METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model
@@ -177,6 +178,19 @@ def test_prompts_that_show_nothing_are_refused_in_a_sentence(models, tmp_path, m
     assert [file] == list(tmp_path.iterdir())
 
 
+def test_what_corrupted_edges_show_is_chosen_and_named(models, tmp_path):
+    file = pairs(tmp_path / "mine.jsonl", 9, corrupted=None)
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "exact", "--size", 60, "--draws", 1)
+    answer = interp(*words, "--ablation", "zero", "--out", tmp_path / "run")
+    assert answer.exit_code == 0, answer.stderr
+    assert "all other edges being corrupted (zero)" in answer.stdout
+    model = load_model(str(models["llama"]))
+    scores = score_edges(model, task_from_jsonl(file, model).halves(0)[0], method="exact", ablation="zero")
+    told = json.loads(interp("show", tmp_path / "run", "--json").stdout)
+    assert told["edges"][0]["score"] == pytest.approx(scores.effects[abs(scores.effects).argmax()], abs=1e-5)
+    assert told["record"]["arguments"]["ablation"] == "zero"
+
+
 def test_what_has_no_circuit_is_refused_in_a_sentence(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
@@ -209,7 +223,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--task", "ioi", "--method", "EAP"], 2, "No method is called 'EAP'. There are: exact, eap, eap-ig, acdc."),
+        (["--task", "ioi", "--method", "EAP"], 2, f"No method is called 'EAP'. There are: {', '.join(METHODS)}, acdc."),
         (["--task", "iou"], 2, "No task is called 'iou'"),
         ([], 2, "Give either --task or --prompts FILE.jsonl"),
         (["--task", "ioi", "--size", 3, "--threshold", 1], 2, "give one of them"),
@@ -217,6 +231,8 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
         (["--task", "ioi", "--threshold", 0], 2, "give a number above 0"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--threshold", 1000], 2, "leaves no edge: give a lower one"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--metric", "accuracy"], 2, "has no gradient"),
+        (["--task", "ioi", "--ablation", "uniform"], 2, "No ablation of edges is called 'uniform'. There are: counterfactual"),
+        (["--task", "ioi", "--ablation", "zero", "--method", "acdc"], 2, "acdc corrupts edges by the corrupted prompt"),
         (["compare", "one"], 2, "is no comparison: write `interp circuit compare A B`"),
         (["compare", "nowhere", "nowhere.json"], 6, "cannot be read"),
     ],

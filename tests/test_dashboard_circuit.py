@@ -14,7 +14,7 @@ from interp.store import load_found_circuit, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
 from interp_dashboard.pages import circuit as page
-from interp_dashboard.searches import plan_circuit
+from interp_dashboard.searches import circuit_there, plan_circuit
 from interp_dashboard.settings import settings
 from tests.dashboard_apps import blank, visit
 
@@ -233,7 +233,14 @@ def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentenc
 
 def test_what_was_chosen_on_other_pages_does_no_harm(root):
     app = blank("circuit")
-    app.session_state["kept"] = {"task": "", "method": "mean", "n": 4000, "seed": 3, "head": Head(1, 2)}
+    app.session_state["kept"] = {
+        "task": "ioi",
+        "method": "mean",
+        "ablation": "uniform",
+        "n": 4000,
+        "seed": 3,
+        "head": Head(1, 2),
+    }
     app.run()
     assert not app.exception and not app.error
     assert "--task ioi --method eap-ig --n-prompts 4000 --seed 3" in app.code[0].value
@@ -244,3 +251,39 @@ def test_a_stored_circuit_is_drawn_on_the_page_of_runs(stored):
     assert edges_drawn(app) == set(map(str, scores().circuit(47).edges))
     app = opened("runs", run=stored.path.name, drawing="faithfulness")
     assert "Faithfulness" in graph(app)["layout"]["title"]["text"]
+
+
+def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
+    app = opened(task="")
+    assert "One prompt a line" in app.info[0].value and "Start" not in labels(app) and not app.error
+    line = {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}
+    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 3).encode())
+    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
+    assert "give 4 or more" in app.error[0].value and "Start" not in labels(app)
+    names = ("Mary", "John", "Tom", "Anna", "Peter")
+    rows = [line | {"clean": f"{name} saw Paris in", "corrupted": f"{name} saw Rome in"} for name in names]
+    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
+    assert f"--prompts {file}" in app.code[0].value and "--n-prompts" not in app.code[0].value
+    assert "Start" in labels(app) and not app.error
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])
+def test_what_corrupted_edges_show_is_part_of_what_is_asked(root, ablation):
+    plans = [plan_circuit(mini(), root, **ASKED, **more) for more in ({}, {"ablation": ablation})]
+    assert plans[0].folder != plans[1].folder and plans[1].spec["ablation"] == ablation
+    app = opened(**QUERY, **{"circuit.ablation": ablation})
+    assert app.code[0].value.endswith(f"--ablation {ablation}")
+    app = opened(**QUERY | {"circuit.ablation": ablation, "circuit.method": "acdc"})
+    assert "acdc corrupts edges by the corrupted prompt" in app.error[0].value and "Start" not in labels(app)
+
+
+def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, root):
+    weights = mini().facts.weights
+    wanted = {"task": "ioi", "n": 4, "seed": 3, "circuit.method": "eap", "circuit.ablation": "counterfactual"}
+    for task in ("ioi", "induction"):
+        there = circuit_there(root, weights, task)
+        assert there is not None and there.items() >= wanted.items()
+    assert circuit_there(root, "other weights", "ioi") is None
+    app = opened(**{name: str(value) for name, value in circuit_there(root, weights, "ioi").items()}, edges="30")
+    assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))

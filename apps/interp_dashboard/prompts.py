@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
 from interp.tasks import task_names
+from interp_dashboard import jobs
+from interp_dashboard.holder import holder
 from interp_dashboard.page import View
 from interp_dashboard.readings import Prompt, Reading, readings
-from interp_dashboard.url import Field, choice, flag, number, text
+from interp_dashboard.settings import settings
+from interp_dashboard.url import Field, State, choice, flag, number, text
 from interp_dashboard.wording import plain
 
 OWN = ""
 TEXT = "The cat sat on the mat because the cat was tired."
 MOST_EXAMPLES = 1000
+FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 
 
 def fields(after: str = "") -> tuple[Field, ...]:
@@ -27,6 +33,44 @@ def fields(after: str = "") -> tuple[Field, ...]:
         number(f"example{after}", 0, 0, MOST_EXAMPLES - 1),
         flag(f"corrupted{after}"),
     )
+
+
+def file_field() -> Field:
+    """The field of ``own_file``."""
+    return text("file")
+
+
+def own_file(state: State) -> Path | None:
+    """The file of prompts that was uploaded, or that the address names, with the widget that takes it; None while there is none."""
+    root = settings().root
+    given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
+    if given is not None:
+        kept = jobs.keep_prompts(root, given.name, given.getvalue())
+        state.set(file=f"{kept.parent.name}/{kept.stem}")
+    named = state["file"]
+    path = root / jobs.PROMPTS / f"{named}.jsonl"
+    if named and FILE.fullmatch(named) and path.is_file():
+        st.caption(f"Prompts of {path.stem}.jsonl")
+        return path
+    if named:
+        state.notices.append("The prompts that this address names are not on this server: upload them.")
+        state.set(file="")
+    st.info(
+        'One prompt a line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
+        "clean and answer are needed.",
+        icon=":material/upload_file:",
+    )
+    return None
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def own_texts(model: str, weights: str, file: str) -> list[str]:
+    """The clean prompts of a file as text, without what the model puts in front."""
+    from interp.tasks import task_from_jsonl
+
+    with holder().using(model) as loaded:
+        skip = int(loaded.facts.prepend_bos)
+        return [loaded.to_text(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
 
 
 def choose(view: View, after: str = "") -> Prompt:

@@ -90,22 +90,69 @@ def plan_confirmation(
 
 
 def plan_circuit(
-    model: Model, root: Path, *, task: str, n_prompts: int, seed: int, method: str, metric: str | None, offline: bool = False
+    model: Model,
+    root: Path,
+    *,
+    task: str | None,
+    prompts: str | None = None,
+    n_prompts: int,
+    seed: int,
+    method: str,
+    ablation: str = "counterfactual",
+    metric: str | None,
+    offline: bool = False,
 ) -> Search:
-    """The circuit of a task, in a folder of ``root``; nothing is started or stored.
+    """The circuit of a task, or of a file of prompts instead, in a folder of ``root``; nothing is started or stored.
 
-    Raises ValueError for a task without corrupted prompts, and for a metric without a gradient where one is needed.
+    Raises ValueError for a model without edges, prompts without what the ablation or the metric needs, and for a metric without a
+    gradient where one is needed.
     """
-    from interp.cli.commands.circuit import asked_of, circuit, folder_name, spec_of
+    from interp.cli.commands.circuit import COUNTERFACTUAL, asked_of, check_how, folder_name, spec_of
+    from interp.cli.exits import UsageError
     from interp.cli.questions import two_questions
 
-    question, other = two_questions(model, task, None, n_prompts, seed)
-    usual = {name: signature(circuit).parameters[name].default for name in ("size", "threshold", "draws", "steps")}
-    spec = spec_of(model, question, other, asked_of(model, question, method, metric, seed=seed, **usual))
-    given = {"model": model.facts.name, "task": task, "method": method, "n-prompts": n_prompts, "seed": seed}
-    given |= {"metric": metric} if metric else {}
-    words = ("circuit", *(word for name, value in given.items() for word in (f"--{name}", str(value))), *_where(model, offline))
+    try:
+        check_how(method, ablation)
+        both = two_questions(
+            model, task, Path(prompts) if prompts else None, n_prompts, seed, paired=ablation == COUNTERFACTUAL
+        )
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    asked = asked_of(model, both, method, ablation, metric, seed=seed, **_usual())
+    spec = spec_of(model, *both, asked)
+    given = {"model": model.facts.name, "task": task, "prompts": prompts, "method": method}
+    given |= {"n-prompts": n_prompts if task else None, "seed": seed, "metric": metric}
+    given |= {"ablation": None if ablation == COUNTERFACTUAL else ablation}
+    told = (word for name, value in given.items() if value is not None for word in (f"--{name}", str(value)))
+    words = ("circuit", *told, *_where(model, offline))
     return Search(words, spec, root.resolve() / folder_name(spec), _bytes(model))
+
+
+def circuit_there(root: Path, weights: str, task: str) -> dict[str, Any] | None:
+    """What the page Circuit is told to show a circuit of these weights that lies in ``root``: the last one of this task, else of any; None
+    where there is none."""
+    from interp.cli.commands.circuit import COUNTERFACTUAL
+    from interp.store import open_run, run_history
+
+    entries = [entry for entry in run_history(root) if entry.kind == "circuit" and entry.status == "finished"]
+    specs = [spec for entry in entries if (spec := open_run(entry.path).spec)["weights"] == weights and _plain(spec)]
+    spec = next((spec for spec in specs if spec["task"] == task), specs[0] if specs else None)
+    if spec is None:
+        return None
+    asked = {"task": spec["task"], "n": spec["arguments"]["n_prompts"], "seed": spec["seed"], "outcome": spec["metric"]}
+    return {**asked, "circuit.method": spec["method"], "circuit.ablation": spec.get("ablation", COUNTERFACTUAL)}
+
+
+def _plain(spec: dict[str, Any]) -> bool:
+    """Whether the page can ask for this circuit: of a task, and as usual in all that the page leaves as it is."""
+    return "n_prompts" in spec["arguments"] and all(spec.get(name, value) == value for name, value in _usual().items())
+
+
+def _usual() -> dict[str, Any]:
+    """What the page does not ask for."""
+    from interp.cli.commands.circuit import circuit
+
+    return {name: signature(circuit).parameters[name].default for name in ("size", "threshold", "draws", "steps")}
 
 
 def _where(model: Model, offline: bool) -> list[str]:

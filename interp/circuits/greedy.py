@@ -77,8 +77,10 @@ def acdc(
         if progress:
             progress(int(gone.sum() + (values != 0).any(1).sum()), len(gone))
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": "acdc", "task_digest": task.digest()}
-    arguments |= {"threshold": threshold, "absolute": absolute}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=("corrupted edge",), metric=outcome.name)
+    arguments |= {"threshold": threshold, "absolute": absolute, "ablation": "counterfactual"}
+    record = record_of(
+        model, task=task.name, arguments=arguments, interventions=("corrupted edge (counterfactual)",), metric=outcome.name
+    )
     return EdgeScores("acdc", graph, values, clean, corrupted, outcome.unit, record)
 
 

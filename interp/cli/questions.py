@@ -46,19 +46,21 @@ def question_of(
     return question
 
 
-def two_questions(model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int) -> "tuple[Task, Task]":
+def two_questions(
+    model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int, *, paired: bool = True
+) -> "tuple[Task, Task]":
     """What a circuit is found on, and what it is tested on: prompts of a task of this seed and of the next one, or the two halves of a file
     in an order drawn with the seed.
 
-    Raises UsageError for a file of fewer than four prompts, and where a prompt of it has no corrupted one.
+    Raises UsageError for a file of fewer than four prompts, and where they are to be ``paired`` and one has no corrupted prompt.
     """
     if prompts is None:
         return question_of(model, task, None, n_prompts, seed), question_of(model, task, None, n_prompts, seed + 1)
     whole = question_of(model, None, prompts, n_prompts, seed)
-    if bare := sum(example.clean == example.corrupted for example in whole):
+    if paired and (bare := sum(example.clean == example.corrupted for example in whole)):
         raise UsageError(
             f"{bare} of the {len(whole)} prompts of {prompts} have no corrupted one that differs, which edges are shown: add "
-            f'"corrupted" to their lines, or ablate heads instead.'
+            f'"corrupted" to their lines, or take another --ablation.'
         )
     if len(whole) < 4:
         raise UsageError(

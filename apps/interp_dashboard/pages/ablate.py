@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job, Planned, Sweep
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.readings import Prompt
+from interp_dashboard.searches import circuit_there
 from interp_dashboard.settings import settings
 from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number, text
@@ -34,7 +34,6 @@ SWEEP, HAND = "sweep", "by-hand"
 DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
 OWN_METRIC = ""
 MOST_PROMPTS = 4096
-FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
 SHOWN = 64
 """Tokens of a prompt whose pattern stands on this page: half a megabyte."""
@@ -45,7 +44,7 @@ def fields() -> tuple[Field, ...]:
     return (
         choice("do", list(DOINGS)),
         *prompts.fields(),
-        text("file"),
+        prompts.file_field(),
         number("n", 64, 2, MOST_PROMPTS),
         choice("method", list(METHODS), "mean", noun="method"),
         choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
@@ -109,7 +108,8 @@ def _form(view: View) -> Sweep | None:
         count.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
         source = Sweep(task=state["task"], n_prompts=state["n"], seed=state["seed"])
     else:
-        source = _own_prompts(state)
+        file = prompts.own_file(state)
+        source = file and Sweep(prompts=str(file), seed=state["seed"])
     seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.bound("seed"))
     if source is None:
         return None
@@ -132,29 +132,6 @@ def _form(view: View) -> Sweep | None:
     measured.selectbox("Metric", outcomes, format_func=lambda name: name or f"{metric} (the task's)", **state.bound("outcome"))
     asked = {"method": method, "positions": state["positions"], "metric": state["outcome"] or None}
     return replace(source, **asked, ablation=state["ablation"], top_share=state["top"])
-
-
-def _own_prompts(state: State) -> Sweep | None:
-    """The file that was uploaded, or that the address names."""
-    root = settings().root
-    given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
-    if given is not None:
-        kept = jobs.keep_prompts(root, given.name, given.getvalue())
-        state.set(file=f"{kept.parent.name}/{kept.stem}")
-    named = state["file"]
-    path = root / jobs.PROMPTS / f"{named}.jsonl"
-    if named and FILE.fullmatch(named) and path.is_file():
-        st.caption(f"Prompts of {path.stem}.jsonl")
-        return Sweep(prompts=str(path), seed=state["seed"])
-    if named:
-        state.notices.append("The prompts that this address names are not on this server: upload them.")
-        state.set(file="")
-    st.info(
-        'One prompt a line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
-        "clean and answer are needed.",
-        icon=":material/upload_file:",
-    )
-    return None
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
@@ -231,11 +208,17 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
     prompt = _prompt(view, sweep, state["example"])
     shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
     link("See it among all heads", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
-    if prompt.task:
-        asked = {"task": prompt.task, "seed": prompt.seed, "head": chosen}
-        link("Its place in the circuit", "circuit", asked, icon=":material/account_tree:")
+    _to_circuit(view, chosen)
     st.button("Switch it off by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
     return prompt
+
+
+def _to_circuit(view: View, chosen: Head) -> None:
+    """The way to the head's place in a circuit of the model that was found already, or to where one is looked for."""
+    there = circuit_there(settings().root, view.facts.weights, view.state["task"])
+    label = f"Its place in the circuit of {there['task']}" if there else "Find the circuit that it is in"
+    asked = there or {name: view.state[name] for name in ("task", "file", "seed")}
+    link(label, "circuit", {**asked, "head": chosen}, icon=":material/account_tree:")
 
 
 def _tile(view: View, prompt: Prompt, chosen: Head) -> None:
@@ -262,15 +245,8 @@ def _said(table: pd.DataFrame, chosen: Head) -> str:
 def _prompt(view: View, sweep: Sweep, example: int) -> Prompt:
     if sweep.task:
         return Prompt(task=sweep.task, seed=sweep.seed, example=example)
-    return Prompt(text=_texts(view.model, view.facts.weights, sweep)[example])
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _texts(model: str, weights: str, sweep: Sweep) -> list[str]:
-    """The clean prompts of a file as text, without what the model puts in front."""
-    with holder().using(model) as loaded:
-        skip = int(loaded.facts.prepend_bos)
-        return [loaded.to_text(example.clean[skip:]) for example in sweep.question(loaded)]
+    assert sweep.prompts is not None
+    return Prompt(text=prompts.own_texts(view.model, view.facts.weights, sweep.prompts)[example])
 
 
 def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.cli.commands.circuit import METHODS
+from interp.circuits.corruption import CORRUPTIONS
+from interp.cli.commands.circuit import COUNTERFACTUAL, METHODS
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names
-from interp_dashboard import watching
+from interp_dashboard import prompts, watching
 from interp_dashboard.choosing import show_figure, table_height
 from interp_dashboard.clicks import CHOSEN, CONFIG, INVISIBLE
 from interp_dashboard.holder import holder
@@ -43,10 +44,12 @@ MOST_PROMPTS, MOST_EDGES = 4096, 150
 def fields() -> tuple[Field, ...]:
     """What is looked for, on which prompts, how many edges are shown, and the head that is looked at."""
     return (
-        choice("task", task_names(), TASK, noun="task"),
+        choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
+        prompts.file_field(),
         number("n", 32, 2, MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
+        choice("circuit.ablation", list(CORRUPTIONS), COUNTERFACTUAL, noun="ablation"),
         choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
         number("edges", 30, 1, MOST_EDGES),
         head(),
@@ -63,7 +66,10 @@ def render(view: View) -> None:
 
 
 def _page(view: View, here: set[str]) -> None:
-    search = _planned(view.model, view.facts.weights, tuple(_form(view.state).items()), str(settings().root))
+    asked = _form(view.state)
+    if asked is None:
+        return
+    search = _planned(view.model, view.facts.weights, tuple(asked.items()), str(settings().root))
     here.add(search.folder.name)
     run = watching.finished(view.state, search)
     if run is None:
@@ -71,27 +77,39 @@ def _page(view: View, here: set[str]) -> None:
         share(search.folder.name, cli=shlex.join(["interp", *search.words]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
-    _graph(view, found, run, search)
+    _graph(view, found, run, search, _prompt(view, asked))
     st.markdown("##### How much of the behaviour do so many edges keep?")
     show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits found and of random ones")
     share("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
 
 
-def _form(state: State) -> dict[str, Any]:
-    """What is looked for."""
-    if state["task"] not in task_names():  # a text of one's own, chosen on another page
-        state.set(task=TASK)
-    what, n, seed, how, measured = st.columns([2, 1, 1, 2, 2], vertical_alignment="bottom")
-    what.selectbox("Prompts", task_names(), **state.bound("task"))
-    n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
-    about = "Of the prompts; those that the circuit is tried on have the next one."
+def _form(state: State) -> dict[str, Any] | None:
+    """What is looked for; None while its prompts are missing."""
+    what, n, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
+    tasks = [*task_names(), prompts.OWN]
+    what.selectbox(
+        "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.bound("task")
+    )
+    if state["task"]:
+        n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
+    about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
+    about += "found on one and tried on the other."
     seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
-    told = "\n".join(f"- **{name}**: {said}" for name, said in METHODS.items())
-    how.selectbox("Method", list(METHODS), help=told, **state.bound("circuit.method"))
+    file = None if state["task"] else prompts.own_file(state)
+    if not state["task"] and file is None:
+        return None
+    how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
+    how.selectbox("Method", list(METHODS), help=_told(METHODS), **state.bound("circuit.method"))
+    corrupted.selectbox("Corrupted edges show", list(CORRUPTIONS), help=_told(CORRUPTIONS), **state.bound("circuit.ablation"))
     outcomes = [OWN_METRIC, *OUTCOMES.names()]
     measured.selectbox("Metric", outcomes, format_func=lambda name: name or "the task's", **state.bound("outcome"))
-    asked = {"task": state["task"], "n_prompts": state["n"], "seed": state["seed"], "method": state["circuit.method"]}
-    return {**asked, "metric": state["outcome"] or None}
+    asked = {"task": state["task"] or None, "prompts": file and str(file), "n_prompts": state["n"], "seed": state["seed"]}
+    made = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
+    return {**asked, **made}
+
+
+def _told(described: dict[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {said}" for name, said in described.items())
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
@@ -110,7 +128,14 @@ def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
     return circuit, curve, faithfulness_plot(curve)
 
 
-def _graph(view: View, found: Circuit, run: Run, search: Search) -> None:
+def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
+    """The first of the prompts, on which other pages show a head."""
+    if asked["prompts"]:
+        return {"task": prompts.OWN, "text": prompts.own_texts(view.model, view.facts.weights, asked["prompts"])[0]}
+    return {"task": asked["task"], "seed": asked["seed"]}
+
+
+def _graph(view: View, found: Circuit, run: Run, search: Search, prompt: dict[str, Any]) -> None:
     """The circuit of the largest edges, live, and one head of it."""
     from interp.figures import circuit_graph
 
@@ -129,14 +154,14 @@ def _graph(view: View, found: Circuit, run: Run, search: Search) -> None:
     )
     if not circuit.edges:
         st.info("Nothing is left at this size: take more edges.", icon=":material/filter_alt:")
-        _head(state, circuit, chosen)
+        _head(circuit, chosen, prompt)
         return
     figure, table = circuit_graph(circuit, threshold=False), _edges(circuit)
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             _clickable(view, figure, circuit)
         with st.container(width=320):
-            _head(state, circuit, chosen)
+            _head(circuit, chosen, prompt)
     _share(circuit, run, search, lambda: circuit_graph(circuit), table)
     numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
     st.dataframe(table, hide_index=True, height=table_height(len(table)), column_config=numbers, key="circuit-table")
@@ -196,7 +221,7 @@ def _only(data: Any) -> str:
     return data if isinstance(data, str) else data[0]
 
 
-def _head(state: State, circuit: Circuit, chosen: Head | None) -> None:
+def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None:
     """What one head reads and who reads it, and the ways to go on with it."""
     from interp.figures.circuit_graph import said
     from interp.figures.style import number as written
@@ -215,7 +240,7 @@ def _head(state: State, circuit: Circuit, chosen: Head | None) -> None:
         st.markdown("Is read by  \n" + "  \n".join(map(plain, read_by)))
     else:
         st.markdown("It is not in the circuit of this size.")
-    values = {"task": state["task"], "seed": state["seed"], "head": chosen}
+    values = {**prompt, "head": chosen}
     link("See where it looks", "attention", values, icon=":material/grid_on:")
     link("Switch it off by hand", "ablate", {**values, "do": "by-hand", "off": [chosen]}, icon=":material/toggle_off:")
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")

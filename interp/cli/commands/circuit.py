@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.circuits.corruption import CORRUPTIONS
 from interp.circuits.finding import METHODS as SCORES
 from interp.cli.circuits import SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from interp.store import Run
     from interp.tasks.task import Task
 
-ACDC, STEPPED = "acdc", "eap-ig"
+ACDC, COUNTERFACTUAL, STEPPED = "acdc", "counterfactual", "eap-ig"
 METHODS = {**SCORES, ACDC: "edges corrupted for good one after another, as long as that does little harm"}
 SHARE = 0.1
 """Of all edges, where neither a size nor a threshold is given."""
@@ -68,6 +69,7 @@ def circuit(
             help="Smallest effect of an edge, in the metric's unit, instead of --size; of acdc by default 1% of the gap."
         ),
     ] = None,
+    ablation: Annotated[str, typer.Option(help=f"What corrupted edges show: {', '.join(CORRUPTIONS)}.")] = COUNTERFACTUAL,
     steps: Annotated[int, typer.Option(min=1, help="eap-ig: points between the corrupted and the clean embedding.")] = 10,
     metric: Metric = None,
     n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts to find it on, and others to test it on.")] = 32,
@@ -89,11 +91,12 @@ def circuit(
     """
     if words:
         return _compare(terminal, words)
-    _check(task, prompts, method, metric, size, threshold)
+    _check(task, prompts, method, ablation, metric, size, threshold)
     loaded = load(model, device, dtype, offline)
     with checking():
-        question, other = two_questions(loaded, task, prompts, n_prompts, seed)
-        asked = asked_of(loaded, question, method, metric, size=size, threshold=threshold, draws=draws, seed=seed, steps=steps)
+        question, other = two_questions(loaded, task, prompts, n_prompts, seed, paired=ablation == COUNTERFACTUAL)
+        how = {"size": size, "threshold": threshold, "draws": draws, "seed": seed}
+        asked = asked_of(loaded, (question, other), method, ablation, metric, steps, **how)
     spec = spec_of(loaded, question, other, asked)
     folder = out or Path("runs") / folder_name(spec)
     if dry_run:
@@ -109,14 +112,20 @@ def circuit(
 
 
 def _check(
-    task: str | None, prompts: Path | None, method: str, metric: str | None, size: int | None, threshold: float | None
+    task: str | None,
+    prompts: Path | None,
+    method: str,
+    ablation: str,
+    metric: str | None,
+    size: int | None,
+    threshold: float | None,
 ) -> None:
     """Raises for everything that can be known to be wrong before a model is loaded."""
     from interp.metrics.outcomes import OUTCOMES
 
     check_question(task, prompts)
     check_name(metric, OUTCOMES.names(), "metric")
-    check_name(method, METHODS, "method")
+    check_how(method, ablation)
     if size is not None and threshold is not None:
         raise UsageError("--size and --threshold both say which edges are kept: give one of them.")
     if size is not None and method == ACDC:
@@ -125,20 +134,34 @@ def _check(
         raise UsageError(f"--threshold {threshold:g} keeps everything: give a number above 0.")
 
 
-def asked_of(model: "Model", task: "Task", method: str, metric: str | None, *, steps: int, **how: Any) -> dict[str, Any]:
-    """What is asked of the model and the task, with ``how`` (size, threshold, draws, seed). Raises ValueError for a model without edges,
-    prompts without corrupted ones, and a metric without a gradient where one is needed."""
-    from interp.circuits.finding import check_pairs
+def check_how(method: str, ablation: str) -> None:
+    """Raises LookupError for what is not known, UsageError for what does not go together."""
+    check_name(method, METHODS, "method")
+    check_name(ablation, CORRUPTIONS, "ablation of edges")
+    if method == ACDC and ablation != COUNTERFACTUAL:
+        raise UsageError(f"acdc corrupts edges by the corrupted prompt, not by {ablation}: leave out --ablation.")
+
+
+def asked_of(
+    model: "Model", tasks: "tuple[Task, Task]", method: str, ablation: str, metric: str | None, steps: int, **how: Any
+) -> dict[str, Any]:
+    """What is asked of the model and the two tasks, with ``how`` (size, threshold, draws, seed). Raises ValueError for a model without
+    edges, prompts without what the ablation or the metric needs, and a metric without a gradient where one is needed."""
+    from interp.circuits.corruption import check_corruption
     from interp.engine.attribution import check_gradient
     from interp.engine.edges import graph_of
+    from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    measured = metric or task.metric
+    measured = metric or tasks[0].metric
     graph_of(model)
-    check_pairs(task)
+    for task in tasks:
+        check_corruption(task, ablation)
+        check_outcome(task, OUTCOMES.get(measured))
     if method not in ("exact", ACDC):
         check_gradient(OUTCOMES.get(measured))
-    return {"method": method, "metric": measured, **how, **({"steps": steps} if method.startswith(STEPPED) else {})}
+    stepped = {"steps": steps} if method.startswith(STEPPED) else {}
+    return {"method": method, "ablation": ablation, "metric": measured, **how, **stepped}
 
 
 def spec_of(model: "Model", task: "Task", other: "Task", asked: dict[str, Any]) -> dict[str, Any]:
@@ -160,8 +183,8 @@ def _say_plan(terminal: Terminal, spec: dict[str, Any], model: "Model", folder: 
 
     n_edges = len(graph_of(model).edges)
     terminal.line(
-        f"{spec['method']} of the {n_edges:,} edges of {spec['model']} by {spec['metric']} on {spec['task']}, to be stored in {folder}. "
-        f"Nothing was run."
+        f"{spec['method']} of the {n_edges:,} edges of {spec['model']} by {spec['metric']} on {spec['task']}, corrupted edges being "
+        f"{spec['ablation']}, to be stored in {folder}. Nothing was run."
     )
     terminal.emit({"dry_run": True, **spec, "n_edges": n_edges, "out": str(folder)})
 
@@ -205,7 +228,7 @@ def _scores(model: "Model", task: "Task", asked: dict[str, Any], progress: Any) 
 
     if asked["method"] == ACDC:
         return acdc(model, task, threshold=asked["threshold"], metric=asked["metric"], absolute=True, progress=progress)
-    options = {name: asked[name] for name in ("method", "metric", "steps") if name in asked}
+    options = {name: asked[name] for name in ("method", "metric", "ablation", "seed", "steps") if name in asked}
     return score_edges(model, task, **options, progress=progress)
 
 
