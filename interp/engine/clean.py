@@ -75,14 +75,18 @@ class CleanRun:
         for mask in self.mask:
             if id(mask) not in masks:
                 masks[id(mask)] = None if mask is None and not before else _tail_mask(mask, positions[alike], before, first)
-        at = (index[:, None], kept)
+        flat = (index[:, None] * self.n + kept).flatten()
+
+        def taken(x: Tensor) -> Tensor:  # much faster than an index for each dimension
+            return x.flatten(0, 1).index_select(0, flat).unflatten(0, kept.shape)
+
         return CleanRun(
             examples,
             self.rows[index],
             positions,
-            residual=[x[at] for x in self.residual],
-            attn_out=[x[at] for x in self.attn_out],
-            z=[x[at] for x in self.z],
+            residual=[*map(taken, self.residual)],
+            attn_out=[*map(taken, self.attn_out)],
+            z=[*map(taken, self.z)],
             k_before=[k[index, :, :before] for k in self.k_before],
             v_before=[v[index, :, :before] for v in self.v_before],
             mask=[masks[id(mask)] for mask in self.mask],
@@ -91,7 +95,7 @@ class CleanRun:
                 for args, kwargs in self.arguments
             ],
             n_returned=self.n_returned,
-            changed={key: z[at] for key, z in self.changed.items()},
+            changed={key: taken(z) for key, z in self.changed.items()},
             last=self.last[index],
             logits=self.logits[index],
         )

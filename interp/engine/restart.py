@@ -107,8 +107,8 @@ def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Va
         z = torch.stack([clean.change(i, head) for _, i, head in edits])
         w_o = torch.stack([output_rows(layout.outputs[layer], head.head, z.shape[-1]) for _, _, head in edits])
         added = (z.flatten(1, 2) @ w_o).view(len(edits), *clean.attn_out[layer].shape)
-        variants = torch.tensor([v for v, _, _ in edits], device=out.device)
-        out.view(len(new), *clean.attn_out[layer].shape).index_add_(0, variants, added)
+        for (v, _, _), row in zip(edits, added, strict=True):
+            out[v * len(row) : (v + 1) * len(row)] += row
     return out
 
 
@@ -193,11 +193,15 @@ class _Enough(Exception):
 
 @contextmanager
 def _replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        del module.__dict__["forward"]
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before
 
 
 @contextmanager
