@@ -163,12 +163,16 @@ def attend_after(
     """Attention of the last positions of many changed runs that share the keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
-    ``v_before`` [n_prompts kv_head before d_head] come from the clean run and are never copied per variant. ``visible`` is
-    [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
+    ``v_before`` [n_prompts kv_head before d_head] come from the clean run; unless they are few, they are never copied per variant.
+    ``visible`` is [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]
     n_variants, group = rows // n_prompts, n_heads // n_kv
+    if call.softcap is None and before <= call.k.shape[2]:  # copies, and one fused step, cost less than what follows
+        k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
+        seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
+        return _scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
 
     def by_prompt(x: Tensor) -> Tensor:  # [rows kv ...] -> [prompts kv variants ...]
         return x.unflatten(0, (n_variants, n_prompts)).movedim(0, 2)

@@ -8,15 +8,19 @@ has its own input (``edge_sets``); a set of one edge gives the same number, by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.engine.attention import Call
 from interp.engine.restart import climb
 from interp.engine.stream import Stream
+from interp.engine.sweeps import own_modules
 from interp.graph import PARTS, Edge, Graph, Node
 from interp.models.model import Model
 
@@ -30,44 +34,54 @@ def graph_of(model: Model) -> Graph:
 
 def single_edges(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "n_edges batch d_model"]:
     """The residual that predicts the answer when one edge alone is corrupted, for each edge."""
-    number, together = graph_of(stream.model).number, stream.together
-    order = sorted(range(len(edges)), key=lambda i: _place(stream, edges[i]))
+    graph, together = graph_of(stream.model), stream.together
+    places = [_place(graph, edge) for edge in edges]
+    order = sorted(range(len(edges)), key=lambda i: places[i])
+    first_at_end = bisect_left(order, (graph.n_layers - 1, 1), key=lambda i: places[i][:2])
+    steps = ((order[:first_at_end], together), (order[first_at_end:], together * len(PARTS) * graph.n_heads))
+    made = cache(lambda layer: stream.qkv(layer, stream.clean.residual[layer]))
     found: list[Tensor] = []
-    for first in range(0, len(order), together):
-        part = [edges[i] for i in order[first : first + together]]
-        found += _continued(stream, part, [number[edge.writer] for edge in part]).unbind(0)
+    with own_modules(stream.model):
+        for some, step in steps:
+            for first in range(0, len(some), step):
+                part = [edges[i] for i in some[first : first + step]]
+                found += _continued(stream, graph, part, made).unbind(0)
     return torch.stack([found[at] for at in torch.tensor(order).argsort().tolist()])
 
 
-def _place(stream: Stream, edge: Edge) -> tuple[int, int, int, int]:
-    """Where the changed run leaves the clean one: at a block's entrance (after an MLP), or in its attention; then by writer."""
-    reader, n_layers = edge.reader, stream.model.facts.n_layers
-    writer = (edge.writer.layer, edge.writer.head)
+def _place(graph: Graph, edge: Edge) -> tuple[int, int, int]:
+    """Where the changed run leaves the clean one: at a block's entrance (after an MLP), or in its attention; then by writer. From the last
+    attention on, only the last position matters."""
+    reader, writer = edge.reader, graph.number[edge.writer]
     if reader.kind == "logits":
-        return (n_layers, 1, *writer)
-    return (reader.layer + 1, 0, *writer) if reader.kind == "mlp" else (reader.layer, 1, *writer)
+        return (graph.n_layers, 1, writer)
+    return (reader.layer + 1, 0, writer) if reader.kind == "mlp" else (reader.layer, 1, writer)
 
 
-def _continued(stream: Stream, edges: Sequence[Edge], writers: Sequence[int]) -> Float[Tensor, "n_edges batch d_model"]:
-    """As ``single_edges``, for edges in the order of ``_place``."""
-    clean, n_layers = stream.clean, stream.model.facts.n_layers
-    places = {p: list(group) for p, group in groupby(range(len(edges)), key=lambda i: _place(stream, edges[i])[:2])}
+def _continued(
+    stream: Stream, graph: Graph, edges: Sequence[Edge], made: Callable[[int], Call]
+) -> Float[Tensor, "n_edges batch d_model"]:
+    """As ``single_edges``, for edges in the order of ``_place``; ``made`` are the clean queries, keys and values of a layer."""
+    clean, n_layers = stream.clean, graph.n_layers
+    places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _place(graph, edge)[:2])}
+
+    def added(here: Sequence[Edge]) -> Tensor:
+        return stream.added([graph.number[edge.writer] for edge in here])
 
     def starting(layer: int) -> Tensor:
-        here = places.get((layer, 1), [])
-        return _changed_attention(stream, layer, [edges[i] for i in here], [writers[i] for i in here])
+        return _changed_attention(stream, graph, layer, places.get((layer, 1), []), made)
 
     def joining(layer: int) -> Tensor | None:
         here = places.get((layer, 0))
         if here is None:
             return None
-        plus = stream.added([writers[i] for i in here]).flatten(0, 1)
-        before = stream.expand(clean.residual[layer - 1], len(here))
-        return stream.block(layer - 1, before + plus, stream.expand(clean.attn_out[layer - 1], len(here))) - plus
+        read = slice(-1 if layer == n_layers else 0, None)
+        plus = added(here)[:, :, read].flatten(0, 1)
+        before, attention = (stream.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
+        return stream.block(layer - 1, before + plus, attention) - plus
 
     first = min(layer for layer, _ in places)
-    last = places.get((n_layers, 1), [])
-    to_logits = clean.last + stream.added([writers[i] for i in last])[:, :, -1]
+    to_logits = clean.last + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
     climbed = climb(stream.model, clean, min(first, n_layers - 1), starting, joining).unflatten(0, (-1, stream.batch))
@@ -75,26 +89,25 @@ def _continued(stream: Stream, edges: Sequence[Edge], writers: Sequence[int]) ->
 
 
 def _changed_attention(
-    stream: Stream, layer: int, edges: Sequence[Edge], writers: Sequence[int]
-) -> Float[Tensor, "rows n d_model"]:
-    """What attention of a layer writes with one of its heads' inputs corrupted, for each edge; [len(edges)*batch n d_model]."""
-    clean = stream.clean
-    out = clean.attn_out[layer].repeat(len(edges), 1, 1)
+    stream: Stream, graph: Graph, layer: int, edges: Sequence[Edge], made: Callable[[int], Call]
+) -> Float[Tensor, "rows read d_model"]:
+    """What attention of a layer writes with one of its heads' inputs corrupted, for each edge, where it is read: in the last layer at the
+    last position; [len(edges)*batch read d_model]."""
+    clean, batch = stream.clean, stream.batch
+    read = slice(-1 if layer == graph.n_layers - 1 else 0, None)
+    written = clean.attn_out[layer][:, read]
     if not edges:
-        return out
-    distinct = sorted(set(writers))
-    x, batch = clean.residual[layer], stream.batch
-    made = stream.qkv(layer, torch.cat([x, (x + stream.added(distinct)).flatten(0, 1)]))
-    parts: dict[str, Tensor] = dict(zip(PARTS, (made.q, made.k, made.v), strict=True))
-    was = {p: t[:batch].repeat(len(distinct), 1, 1, 1) for p, t in parts.items()}
-    for part in sorted({edge.part for edge in edges}):
-        z = stream.attend(layer, *({**was, part: parts[part][batch:]}[p] for p in PARTS), like=made).unflatten(0, (-1, batch))
-        here = [i for i, edge in enumerate(edges) if edge.part == part]
-        heads = torch.tensor([edges[i].reader.head for i in here])
-        new = z[torch.tensor([distinct.index(writers[i]) for i in here]), :, :, heads]
-        moved = new - clean.z[layer][:, :, heads].permute(2, 0, 1, 3)
-        out.unflatten(0, (-1, batch))[torch.tensor(here)] += moved @ stream.weights[layer][heads][:, None]
-    return out
+        return written[:0]
+    writers, parts = sorted({graph.number[edge.writer] for edge in edges}), sorted({edge.part for edge in edges})
+    new = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
+    was, now = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (made(layer), new))
+    was = {part: t.repeat(len(writers), 1, 1, 1) for part, t in was.items()}
+    z = torch.stack([stream.attend(layer, *({**was, part: now[part]}[p] for p in PARTS), like=new) for part in parts])
+    chosen = [(parts.index(edge.part), writers.index(graph.number[edge.writer]), edge.reader.head) for edge in edges]
+    part, writer, head = torch.tensor(chosen, device=z.device).T
+    moved = z.unflatten(1, (-1, batch))[part, writer, :, :, head] - clean.z[layer][:, read, head].permute(2, 0, 1, 3)
+    changed = torch.baddbmm(written.flatten(0, 1)[None], moved.flatten(1, 2), stream.weights[layer][head])
+    return changed.view(-1, *written.shape[1:])
 
 
 def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:

@@ -88,9 +88,11 @@ class Stream:
                 return made.call
         raise RoadClosed(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows n head d_head"]:
-        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows some head d_head"]:
+        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``. The
+        queries may be those of some last positions alone."""
         clean, mask = self.clean, self.clean.mask[layer]
+        mask = None if mask is None else mask[:, :, -q.shape[2] :]
         call = Call(q, k, v, None if clean.before else mask, like.scale, like.softcap)
         if not clean.before:
             return attend(call).transpose(1, 2)

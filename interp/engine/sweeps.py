@@ -91,7 +91,7 @@ def sweep(
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + 1, len(task)), np.nan)
     worker = _Worker(model, task, variants, outcome, road)
-    with model.lock, quiet_inference(), _own_modules(model):
+    with model.lock, quiet_inference(), own_modules(model):
         for done, unit in enumerate(plan.units):
             found = ledger.get(unit.key) if ledger is not None else None
             if found is None:
@@ -149,8 +149,8 @@ _PROVEN: WeakSet[Model] = WeakSet()
 
 
 @contextmanager
-def _own_modules(model: Model) -> Iterator[None]:
-    """The engine's attention and fused modules in the plain model, for the length of a sweep."""
+def own_modules(model: Model) -> Iterator[None]:
+    """The engine's attention and fused modules in the plain model, for the length of many runs."""
     with fused_modules(model.hf), nullcontext() if model.hf is None else reading(model.hf, {}):
         yield
 
