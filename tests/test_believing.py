@@ -225,6 +225,12 @@ def test_bad_input_is_refused_in_a_sentence():
             function(source.model, task, Circuit(Graph(1, 2), frozenset()))
     with pytest.raises(LookupError, match=r"There is no part a9\.h0 in a graph of 4 layers x 6 heads"):
         minimality(source.model, task, circuit, without=[Node.parse("a9.h0")])
+    with pytest.raises(
+        ValueError, match="draws=-1, runs=5, steps=5 and candidates=5: take at least 0, and at least 1 candidate"
+    ):
+        completeness(source.model, task, circuit, draws=-1)
+    with pytest.raises(ValueError, match="The circuits have 5 edges to keep or not, and planted:mini_ioi,seed=3 has"):
+        outcomes_of_circuits(source.model, task, np.ones((1, 5), bool))
     with pytest.raises(ValueError, match="resamples=99 are too few"):
         stability(made(np.ones((2, 3))), 1, resamples=99)
     with pytest.raises(ValueError, match="k=0 is no size of a circuit"):

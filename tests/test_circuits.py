@@ -162,7 +162,9 @@ def test_a_file_of_another_tool_is_read(tmp_path):
     "content",
     ["", "[]", "{}", '{"cfg": {"n_layers": 2}, "edges": {}}', '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"m9->logits": {}}}',
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"a0.h0->a0.h0<q>": {}}}', '{"cfg": {"n_layers": "x", "n_heads": 1}, "edges": {}}',
-     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": 3}}'],
+     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": 3}}',
+     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": NaN}}}',
+     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": "1"}}}'],
 )  # fmt: skip
 def test_what_is_no_circuit_file_is_refused(content, tmp_path):
     path = tmp_path / "bad.json"
@@ -209,8 +211,9 @@ def test_bad_input_is_refused_in_a_sentence():
     scores = score_edges(model, pairs, method="eap")
     with pytest.raises(ValueError, match="are not shares of the edges"):
         faithfulness_curve(model, pairs, scores, shares=(0.5, 2.0))
-    with pytest.raises(ValueError, match="The top 0 edges leave nothing"):
-        scores.circuit(0)
+    for k in (0, -3):
+        with pytest.raises(ValueError, match=f"The top {k} edges leave nothing: .* Take more edges"):
+            scores.circuit(k)
     with pytest.raises(ValueError, match="These scores are of 3 layers x 5 heads, and tiny-llama has 3 layers x 6 heads"):
         faithfulness_curve(tiny("llama"), pairs, scores)
 
@@ -237,4 +240,4 @@ def test_prompts_of_two_lengths_and_models_without_edges_are_refused_in_a_senten
         with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
             score_edges(tiny("gemma2"), pairs, method=method)
     with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
-        outcomes_of_circuits(tiny("gemma2"), pairs, np.ones((1, 3), bool))
+        outcomes_of_circuits(tiny("gemma2"), pairs, np.ones((1, len(Graph(3, 6).edges)), bool))

@@ -85,7 +85,8 @@ def outcomes_of_circuits(
 ) -> Float[np.ndarray, "n_circuits n_examples"]:
     """The outcome of every example with all edges but the kept ones corrupted, for several circuits over the graph's edges.
 
-    Raises what ``score_edges`` raises: among others, ValueError where the model with and without all of its edges has the same outcome.
+    Raises what ``score_edges`` raises (among others, ValueError where the model with and without all of its edges has the same outcome),
+    and ValueError for another number of edges.
     """
     import torch
 
@@ -95,6 +96,11 @@ def outcomes_of_circuits(
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
+    if kept.shape[1] != len(graph.edges):
+        raise ValueError(
+            f"The circuits have {kept.shape[1]:,} edges to keep or not, and {model.facts.name} has {len(graph.edges):,}: give one value "
+            f"for each edge of its graph."
+        )
     values, ends = np.empty((len(kept), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode():
         for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):

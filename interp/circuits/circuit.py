@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,13 +123,13 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         graph = Graph(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(has_mlps), bool(cfg.get("parallel_attn_mlp", False)))
         edges = {graph.check(Edge.parse(name)): facts for name, facts in names.items()}
         kept = frozenset(e for e, facts in edges.items() if facts.get("in_graph", True))
-        scores = {e: float(facts["score"]) for e, facts in edges.items() if facts.get("score") is not None}
+        scores = {e: _score(e, facts["score"]) for e, facts in edges.items() if facts.get("score") is not None}
         about = dict(content.get("about", {}))
     except OSError as error:
         raise ArtefactInvalid(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtefactInvalid(
-            f"{path} is no circuit file ({error}): it needs cfg (n_layers, n_heads) and edges by name."
+            f"{path} is no circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
     name, weights = cfg.get("model_name", ""), about.get("record", {}).get("weights")
     if model is not None:
@@ -139,6 +140,12 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
                 f"in, or read the file without a model to take its edges all the same."
             )
     return Circuit(graph, kept, scores, about.pop("unit", ""), name, about)
+
+
+def _score(edge: Edge, value: Any) -> float:
+    if not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"the score of {edge} is {value!r} and no finite number")
+    return float(value)
 
 
 def check_graph(model: Model, graph: Graph, what: str) -> None:

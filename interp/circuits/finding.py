@@ -3,7 +3,8 @@
 ``exact`` corrupts every edge by itself. ``eap`` estimates all of them from one gradient (arXiv 2310.10348), the others from a mean of
 gradients (arXiv 2403.17806): ``eap-ig`` along the straight path between the embeddings of the corrupted and the clean prompt ("inputs"),
 ``eap-clean-corrupted`` at its two ends, ``eap-ig-activations`` along such paths of the embedding, each layer's heads and each MLP in turn,
-while what comes later follows; steps are equal and gradients taken at their midpoints.
+while what comes later follows; steps are equal and gradients taken at their midpoints. ``eap-ig-outputs`` (ours) takes what the reader
+makes of the edge as it is, and a gradient on a path of each reader: nearest to ``exact``, and of the estimates the dearest.
 
 ``effect = metric(corrupted) - metric(clean)``: negative = the edge helped. Gradients vanish where attention is saturated:
 ``EdgeScores.floor`` says below which size an estimate is rounding, and nothing below it is ranked.
@@ -38,6 +39,7 @@ METHODS = {
     "eap-clean-corrupted": "mean of the gradients with the clean and with the corrupted embedding",
     "eap-ig": "mean gradient between the corrupted and the clean embedding",
     "eap-ig-activations": "mean gradient between corrupted and clean outputs of the embedding, each layer's heads and MLP in turn",
+    "eap-ig-outputs": "exact change of what the reader writes, times the mean gradient there on the reader's own way",
 }
 FLOOR = 1e-6
 """Of the largest score: what is smaller is rounding."""
@@ -124,6 +126,7 @@ def score_edges(
     import torch
 
     from interp.engine.attribution import check_gradient
+    from interp.engine.edge_changes import edge_changes
     from interp.engine.edge_gradients import edge_gradients
     from interp.engine.edges import graph_of, single_edges
     from interp.engine.hooked import record_of
@@ -145,6 +148,8 @@ def score_edges(
             clean = read(stream.clean.last[None])
             if method == "exact":
                 found = read(single_edges(stream, graph.edges)) - clean
+            elif method == "eap-ig-outputs":
+                found = edge_changes(stream, graph, read, steps)
             else:
                 found = edge_gradients(stream, graph, read, _moved(method, graph, steps))
             values[:, rows] = found.cpu().double().numpy()

@@ -95,6 +95,10 @@ def completeness(
     from interp.metrics.significance import prompt_weights
 
     check_graph(model, circuit.graph, "This is a circuit")
+    if min(draws, runs, steps) < 0 or candidates < 1:
+        raise ValueError(
+            f"draws={draws}, runs={runs}, steps={steps} and candidates={candidates}: take at least 0, and at least 1 candidate."
+        )
     graph, pool, rng = circuit.graph, _parts(circuit, parts), np.random.default_rng(seed)
     kept, weights = _mask(graph, circuit.edges), prompt_weights(len(task), seed)
     chances = rng.random((draws, len(pool))) < 0.5
