@@ -77,7 +77,7 @@ class EdgeScores:
     def top(self, k: int) -> list[Edge]:
         """The ``k`` edges with the largest effects, by size; those below the floor are never returned."""
         effects = np.abs(self.effects)
-        order = np.argsort(-effects, kind="stable")[: min(k, self.n_alive)]
+        order = np.argsort(-effects, kind="stable")[: max(0, min(k, self.n_alive))]
         return [self.graph.edges[i] for i in order]
 
     def circuit(self, k: int) -> Circuit:
