@@ -86,7 +86,7 @@ def path_effects(
         "receivers": [f"{head}.{part}" for head, part in chosen] or LOGITS,
         "mlps": "kept" if freeze_mlps else "recomputed",
     }
-    arguments["gap"] = float(ends[1].mean() - ends[0].mean())
+    arguments |= {"gap": float(ends[1].mean() - ends[0].mean()), "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=("patched path",), metric=outcome.name)
     effects = np.full((graph.n_layers, graph.n_heads), np.nan)
     effects[tuple(np.array(senders).T)] = (values - ends[0]).mean(1)
