@@ -269,7 +269,7 @@ def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
         for gradients in passes:
             change = changed_z(stream, 1, "q", where) - stream.clean.z[1]
             sizes.append((change * gradients[1][:, -n:]).sum((1, 3)).abs().mean(0))
-    found = score_nodes(model, task, "q")
+    found = score_nodes(model, task, "q", method="atp*")
     np.testing.assert_allclose(found.values[1], (torch.stack(sizes).sum(0) / 2).numpy(), rtol=1e-4)
     assert found.bounds == (0.0, None) and found.record.arguments["method"] == "atp*"
 

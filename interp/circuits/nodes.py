@@ -36,7 +36,7 @@ def score_nodes(
     task: Task,
     part: str,
     *,
-    method: str = "atp*",
+    method: str = "atp-qk",
     positions: str | tuple[int, ...] = "all",
     metric: str | None = None,
     progress: Progress | None = None,

@@ -13,6 +13,7 @@ from interp.figures.head_map import head_map
 from interp.figures.layer_dots import layer_dots
 from interp.figures.needle_grid import needle_grid
 from interp.figures.notebook import show_attention
+from interp.figures.patch_map import patch_map
 from interp.figures.pattern_tile import pattern_tile
 from interp.figures.ranked_bars import ranked_bars
 from interp.figures.role_strips import role_strips
@@ -39,6 +40,7 @@ __all__ = [
     "head_map",
     "layer_dots",
     "needle_grid",
+    "patch_map",
     "pattern_tile",
     "ranked_bars",
     "role_strips",

@@ -7,7 +7,7 @@ and corrupted prompts of one example always have the same number of tokens; diff
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -107,6 +107,14 @@ class Task:
         """
         order, middle = Random(seed).sample(range(len(self)), len(self)), (len(self) + 1) // 2
         return self.select(order[:middle]), self.select(order[middle:])
+
+    def swapped(self) -> Task:
+        """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the clean ones
+        (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores them."""
+        sides = (replace(e, clean=e.corrupted, corrupted=e.clean) for e in self.examples)
+        return replace(
+            self, examples=tuple(sides), arguments={**self.arguments, "swapped": not self.arguments.get("swapped", False)}
+        )
 
     def digest(self) -> str:
         """Fingerprint of the token ids, answers and marks: equal exactly when every example is equal."""
