@@ -67,6 +67,11 @@ def test_a_finished_run_is_left_as_it_is_and_shown(runs):
     table = pd.read_csv(StringIO(interp("show", path, "--csv").stdout))
     assert len(table) == 479 and table["in_circuit"].sum() == runs[0]["n_edges"]
     assert json.loads(interp("show", path, "--json").stdout)["edges"] == runs[0]["edges"]
+    assert "ioi on interp-mini: corrupted edge (counterfactual), logit_diff" in shown.stdout
+    for words in (("--draw", "heads", "--figure", "a.png"), ("--minus", path, "--figure", "a.png"), ("--metric", "logit_diff")):
+        assert_refused(
+            interp("show", path, *words), 2, "is drawn as circuit or faithfulness|is a circuit, which has one metric"
+        )
     other = interp(*WORDS, "--method", "eap", "--size", 21, "--out", path)
     assert_refused(other, 6, "holds another run")
 

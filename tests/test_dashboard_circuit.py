@@ -13,10 +13,12 @@ from interp.models import load_model
 from interp.store import load_found_circuit, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
+from interp_dashboard.holder import holder
 from interp_dashboard.pages import circuit as page
 from interp_dashboard.searches import circuit_there, plan_circuit
 from interp_dashboard.settings import settings
 from tests.dashboard_apps import blank, visit
+from tests.tiny_models import tiny_hf, tiny_tokenizer
 
 MODEL = "interp-mini"
 QUERY = {"n": "4", "seed": "3", "circuit.method": "eap"}
@@ -266,6 +268,27 @@ def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert f"--prompts {file}" in app.code[0].value and "--n-prompts" not in app.code[0].value
     assert "Start" in labels(app) and not app.error
+
+
+def test_a_model_whose_residual_stream_is_no_sum_is_refused_before_anything_is_started(root, tmp_path, monkeypatch):
+    folder = tmp_path / "tiny-gemma2"
+    tiny_hf("gemma2").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(root), "model": str(folder)}))
+    settings.cache_clear()
+    holder.clear()
+    line = {"clean": "w1 w2 w3", "corrupted": "w4 w2 w3", "answer": "w7", "distractor": "w9"}
+    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 4).encode())
+    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
+    assert "tiny-gemma2 has no edges" in app.error[0].value.replace("\\", "") and "Start" not in labels(app)
+    holder.clear()
+
+
+def test_prompts_of_different_lengths_are_named_by_their_line(root):
+    lines = [{"clean": "Paris is in", "corrupted": "Rome in", "answer": "France"}]
+    file = jobs.keep_prompts(root, "mine.jsonl", json.dumps(lines[0]).encode())
+    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
+    assert "line 1" in app.error[0].value and "Start" not in labels(app)
 
 
 @pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])

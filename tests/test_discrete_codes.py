@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from tiny_models import tiny, tiny_tokens
 
 from interp.circuits import auroc, find_codes
-from interp.circuits.discrete_codes import DiscreteCodes, _learn, _written, unique_share
+from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _learn, _written, unique_share
 from interp.engine import run
 from interp.engine.bank import output_weights
 from interp.heads import Head, HeadScores
@@ -32,10 +32,11 @@ def test_pairs_are_of_an_earlier_and_a_later_head_and_their_codes_count_together
     codes[:, :, 1, 1] = [[4, 4], [3, 3]]  # each code stands on both sides, and no pair does
     codes[:, :, 1, 0] = -1
     scores = HeadScores("discrete_codes", np.zeros((2, 2)), "share of codes", (0.0, 1.0), RunRecord("m"))
-    found = DiscreteCodes(codes, scores, np.ones((2, 2)), 1.0, RunRecord("m")).pair_scores()
-    expected = np.zeros((4, 4))
-    expected[0, 3] = 2 / 4  # (0, 4) and (1, 3) of these and (1, 4) and (0, 3)
-    assert_array_equal(found, expected)
+    found = DiscreteCodes(codes, scores, np.ones((2, 2)), 1.0, RunRecord("m")).pairs_to_dataframe()
+    pairs = {(row.writer, row.reader): row.value for row in found.itertuples()}
+    together = 2 / 4  # (0, 4) and (1, 3) of these and (1, 4) and (0, 3)
+    assert pairs == {("L0H0", "L1H0"): 0, ("L0H0", "L1H1"): together, ("L0H1", "L1H0"): 0, ("L0H1", "L1H1"): 0}
+    assert found["note"].eq(NOTE).all()
 
 
 def test_every_direction_has_a_code_of_its_own():
@@ -96,9 +97,13 @@ def test_sides_exchanged_at_random_leave_nothing_to_find():
 
 def test_every_output_says_that_it_is_exploratory():
     codes, _ = found(30.0)
-    assert "exploratory" in codes.scores.name and "exploratory" in codes.record.arguments["note"]
+    assert "exploratory" in NOTE and "AUROC" in NOTE and codes.record.arguments["note"] == NOTE
+    assert NOTE in repr(codes) and NAME in repr(codes.scores) and NAME in codes.scores._repr_html_()
     table = codes.to_dataframe()
-    assert table["note"].str.startswith("exploratory").all() and table["metric"].str.contains("exploratory").all()
+    assert table["note"].eq(NOTE).all() and table["metric"].eq(NAME).all()
+    assert "exploratory" in NAME and "AUROC" in NAME and NAME in codes.scores.plot().to_json()
+    drawn = codes.plot().to_json()
+    assert NAME in drawn and "AUROC of the planted heads" in drawn
     assert table["p_value"].tolist() == codes.p_values.ravel().tolist()
 
 

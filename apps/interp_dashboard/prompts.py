@@ -40,8 +40,9 @@ def file_field() -> Field:
     return text("file")
 
 
-def own_file(state: State) -> Path | None:
-    """The file of prompts that was uploaded, or that the address names, with the widget that takes it; None while there is none."""
+def own_file(state: State, needed: str = "clean and answer") -> Path | None:
+    """The file of prompts that was uploaded, or that the address names, with the widget that takes it; None while there is none.
+    ``needed`` are the keys that every line must have."""
     root = settings().root
     given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
     if given is not None:
@@ -57,7 +58,7 @@ def own_file(state: State) -> Path | None:
         state.set(file="")
     st.info(
         'One prompt a line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
-        "clean and answer are needed.",
+        f"{needed} are needed.",
         icon=":material/upload_file:",
     )
     return None

@@ -18,13 +18,13 @@ Smaller models and fewer prompts do worse, down to chance for soft heads; in `in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.circuits.finding import check_pairs
-from interp.heads import HeadScores
+from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,10 +35,15 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 SPARSITY, RATE, EPOCHS = 0.02, 1e-3, 500
-NOTE = "exploratory: codes that differ between two kinds of prompts, not effects"
+NAME = "discrete_codes (exploratory: AUROC .59 to 1 on planted models)"
+NOTE = (
+    "exploratory: codes that differ between two kinds of prompts, not effects; AUROC of the planted heads of mini-IOI .97 to 1 where "
+    "attention is sharp, .59 to .88 where it is soft"
+)
+UNIT = "share of codes"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiscreteCodes:
     """``codes`` [n_examples 2 n_layers n_heads] of every prompt that was not trained on, clean then corrupted; -1 = none.
 
@@ -52,23 +57,33 @@ class DiscreteCodes:
     explained: float
     record: RunRecord
 
-    def pair_scores(self) -> Float[np.ndarray, "n n"]:
-        """The share of the codes which two heads have together that only clean prompts have; [writer, reader] over all heads in order,
-        0 where the writer is not in an earlier layer."""
+    def __repr__(self) -> str:
+        record, best = self.record, self.scores.top(3, by="highest")
+        heads = ", ".join(f"{head} {self.scores[head]:.2f} (p {self.p_values[head]:.3f})" for head in best)
+        return f"DiscreteCodes of {record.model} on {record.task}, {len(self.codes)} prompts scored: {heads} ... {NOTE}"
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a head: those of the scores, with ``p_value`` and a ``note`` that says how far to trust them."""
+        return self.scores.to_dataframe().assign(p_value=self.p_values.ravel(), note=NOTE)
+
+    def pairs_to_dataframe(self) -> pd.DataFrame:
+        """One row a head and one of a later layer, ``writer reader value unit note``: the share of the codes which both have together that
+        only clean prompts have."""
+        import pandas as pd
+
         n_layers, n_heads = self.p_values.shape
-        n = n_layers * n_heads
-        codes = self.codes.swapaxes(0, 1).reshape(-1, n)
-        layer = np.arange(n) // n_heads
+        codes = self.codes.swapaxes(0, 1).reshape(-1, n_layers * n_heads)
+        layer = np.arange(n_layers * n_heads) // n_heads
         writer, reader = np.nonzero(layer[:, None] < layer)
         both = codes[:, writer] * (codes.max() + 1) + codes[:, reader]
         both[(codes[:, writer] < 0) | (codes[:, reader] < 0)] = -1
-        found = np.zeros((n, n))
-        found[writer, reader] = unique_share(both, _positive(len(self.codes)))
-        return found
+        names = [[str(Head(*divmod(int(i), n_heads))) for i in side] for side in (writer, reader)]
+        shares = unique_share(both, _positive(len(self.codes)))
+        return pd.DataFrame({"writer": names[0], "reader": names[1], "value": shares, "unit": UNIT, "note": NOTE})
 
-    def to_dataframe(self) -> pd.DataFrame:
-        """One row a head: those of the scores, with ``p_value`` and a ``note`` that they are exploratory."""
-        return self.scores.to_dataframe().assign(p_value=self.p_values.ravel(), note=NOTE)
+    def plot(self, **options: Any) -> Any:
+        """Layer x head heat map with the note below its caption; options as in ``interp.figures.head_map``."""
+        return self.scores.plot(**{"notes": [NOTE], **options})
 
 
 def find_codes(
@@ -109,7 +124,7 @@ def find_codes(
         metric="discrete_codes",
         seed=seed,
     )
-    scores = HeadScores("discrete_codes (exploratory)", share.reshape(shape), "share of codes", (0.0, 1.0), record)
+    scores = HeadScores(NAME, share.reshape(shape), UNIT, (0.0, 1.0), record)
     return DiscreteCodes(codes, scores, p_values, explained, record)
 
 

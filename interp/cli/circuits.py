@@ -21,6 +21,8 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
         f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_all']:,} edges of {record.model}, {said['n_heads']} heads; "
         f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
     )
+    if said["n_edges"] < min(said["asked"], said["n_alive"]):
+        terminal.line(f"Of the {said['asked']} largest the others lie on no way from the embedding to the logits.")
     terminal.line(_faithful(curve, said["asked"], record.arguments["ablation"]))
     if "n_found_on" in said:
         terminal.line(
@@ -52,9 +54,9 @@ def _faithful(curve: "pd.DataFrame", size: int, ablation: str) -> str:
     """How much of the difference the circuit recovers, and random ones of its size do."""
     own = curve.query("n_edges == @size")
     found, drawn = _rows(own.query("kind == 'found'"))[0], own.query("kind == 'random'")["faithfulness"]
-    chance = f"; {len(drawn)} random ones of that size {drawn.min():.2f} to {drawn.max():.2f}" if len(drawn) else ""
+    chance = f"; {len(drawn)} random ones of that size {drawn.min():z.2f} to {drawn.max():z.2f}" if len(drawn) else ""
     return (
-        f"On other prompts it recovers {found['faithfulness']:.2f} of the difference ({found['low']:.2f} to {found['high']:.2f}), all "
+        f"On other prompts it recovers {found['faithfulness']:z.2f} of the difference ({found['low']:.2f} to {found['high']:.2f}), all "
         f"other edges being corrupted ({ablation}){chance}."
     )
 

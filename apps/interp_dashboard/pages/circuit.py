@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from interp.store import Run
 
 KEY = "circuit-graph"
+BESIDE = 240  # pixels: as much as is left beside a graph of four heads a layer on a screen of 1440
 OWN_METRIC = ""
 TASK = "ioi"
 MOST_PROMPTS, MOST_EDGES = 4096, 150
@@ -95,7 +96,7 @@ def _form(state: State) -> dict[str, Any] | None:
     about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
     about += "found on one and tried on the other."
     seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
-    file = None if state["task"] else prompts.own_file(state)
+    file = None if state["task"] else prompts.own_file(state, "clean, corrupted and answer")
     if not state["task"] and file is None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
@@ -157,10 +158,10 @@ def _graph(view: View, found: Circuit, run: Run, search: Search, prompt: dict[st
         _head(circuit, chosen, prompt)
         return
     figure, table = circuit_graph(circuit, threshold=False), _edges(circuit)
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="small"):
         with st.container(width="content"):
             _clickable(view, figure, circuit)
-        with st.container(width=320):
+        with st.container(width=BESIDE):
             _head(circuit, chosen, prompt)
     _share(circuit, run, search, lambda: circuit_graph(circuit), table)
     numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
@@ -236,8 +237,8 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         f"{said(e.reader)}{f' ({e.part})' * bool(e.part)} {written(circuit.scores[e])}" for e in edges if e.writer == own
     ]
     if reads or read_by:
-        st.markdown("Reads  \n" + "  \n".join(map(plain, reads)))
-        st.markdown("Is read by  \n" + "  \n".join(map(plain, read_by)))
+        st.markdown("**Reads**  \n" + "  \n".join(map(plain, reads)))
+        st.markdown("**Is read by**  \n" + "  \n".join(map(plain, read_by)))
     else:
         st.markdown("It is not in the circuit of this size.")
     values = {**prompt, "head": chosen}

@@ -147,14 +147,19 @@ def asked_of(
 ) -> dict[str, Any]:
     """What is asked of the model and the two tasks, with ``how`` (size, threshold, draws, seed). Raises ValueError for a model without
     edges, prompts without what the ablation or the metric needs, and a metric without a gradient where one is needed."""
+    import torch
+
     from interp.circuits.corruption import check_corruption
     from interp.engine.attribution import check_gradient
     from interp.engine.edges import graph_of
+    from interp.engine.stream import open_stream
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     measured = metric or tasks[0].metric
     graph_of(model)
+    with model.lock, torch.inference_mode():
+        open_stream(model, tasks[0].examples[:1])  # refuses a residual stream that is no sum of parts
     for task in tasks:
         check_corruption(task, ablation)
         check_outcome(task, OUTCOMES.get(measured))

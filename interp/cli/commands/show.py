@@ -29,7 +29,7 @@ def show(
         str | None,
         typer.Option(
             help="What --figure draws: heads, layers (dots), tokens (the first text) or ranking; of a detection roles or grid, of a "
-            "confirmation dose. By default the first of these that there is."
+            "confirmation dose, of a circuit circuit or faithfulness. By default the first of these that there is."
         ),
     ] = None,
     minus: Annotated[Path | None, typer.Option(help="--figure draws the difference to this run directory.")] = None,
@@ -51,6 +51,11 @@ def show(
         raise UsageError(f"A difference is drawn as heads, not as {draw}: leave out --draw or --minus.")
     run = open_run(path)
     if run.manifest["details"].get("kind") == "circuit":
+        if metric or minus:
+            raise UsageError(
+                f"{path} is a circuit, which has one metric and no number a head: leave out {'--metric' if metric else '--minus'}; "
+                f"`interp circuit compare A B` compares two."
+            )
         return _show_circuit(terminal, run, top, figure, draw, csv)
     found = read_found(run) if metric is None else None
     table = rows_of(run, metric) if found is None else table_of(found)
@@ -80,26 +85,28 @@ def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None,
     if csv:
         edges_of(run).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
-    _print_record(terminal, run.record)
+    _print_record(terminal, run.record, changed_by="")
     print_circuit(terminal, run, top)
     terminal.emit(circuit_json(run))
 
 
 def _draw(terminal: Terminal, run: "Run", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
     from interp.figures import difference_map, run_figure, save_figure
-    from interp.figures.run_figures import drawings_of
+    from interp.figures.run_figures import DRAWINGS, drawings_of
     from interp.store import open_run
 
+    if draw in DRAWINGS and draw not in drawings_of(run):
+        raise UsageError(f"{run.path} is drawn as {' or '.join(drawings_of(run))}, not as {draw}.")
     with checking():
         other = open_run(minus).scores(metric) if minus else None
         drawn = difference_map(run.scores(metric), other) if other else run_figure(run, draw or drawings_of(run)[0], metric)
         terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
 
 
-def _print_record(terminal: Terminal, record: "RunRecord") -> None:
+def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " ablation") -> None:
     revision = f" @{record.revision[:12]}" if record.revision else ""
     commit = f", commit {record.commit[:12]}{' with local changes' if record.dirty else ''}" if record.commit else ""
-    changed = f"{', '.join(record.interventions)} ablation, " if record.interventions else ""
+    changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
     terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items()))
     terminal.line(f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights}{commit}")
