@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 
@@ -18,10 +19,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.engine.attention import Call
+from interp.engine.plan import memory_at_once
 from interp.engine.restart import climb
 from interp.engine.stream import Stream
 from interp.engine.sweeps import own_modules
-from interp.graph import PARTS, Edge, Graph, Node
+from interp.graph import PARTS, Edge, Graph
 from interp.models.model import Model
 
 
@@ -112,46 +114,82 @@ def _changed_attention(
 
 def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
     """The residual that predicts the answer when all edges of a set are corrupted, for each set over ``graph.edges``."""
-    return torch.cat([_sets(stream, graph, part) for part in corrupted.split(stream.together)])
+    fitting = memory_at_once(stream.model) // stream.outputs.nbytes  # what a set keeps of each writer
+    with own_modules(stream.model):
+        parts = corrupted.to(stream.outputs.device).split(max(1, min(stream.together, fitting)))
+        return torch.cat([_sets(stream, graph, _masks(graph, part)) for part in parts])
 
 
-def _sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
-    columns: dict[tuple[Node, str], list[tuple[int, int]]] = {}
-    for at, edge in enumerate(graph.edges):
-        columns.setdefault((edge.reader, edge.part), []).append((graph.number[edge.writer], at))
-    n_sets, facts = len(corrupted), stream.model.facts
-    now = [stream.outputs[0].expand(n_sets, *stream.outputs[0].shape)]  # of every writer so far, [n_sets batch n d_model]
+def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tensor, "n_sets n_readers n_writers"]:
+    """Which writers every reader is shown corrupted."""
+    place = {reader: i for i, reader in enumerate(graph.readers)}
+    masks = corrupted.new_zeros(len(corrupted), len(graph.readers), len(graph.writers))
+    readers, writers = ([place[e.reader, e.part] for e in graph.edges], [graph.number[e.writer] for e in graph.edges])
+    masks[:, readers, writers] = corrupted
+    return masks
 
-    def shown(reader: Node, part: str = "") -> Tensor:
-        """What corrupted edges add to a reader's input."""
-        mask = torch.zeros(n_sets, len(now), dtype=now[0].dtype, device=now[0].device)
-        for writer, at in columns[reader, part]:
-            mask[:, writer] = corrupted[:, at].to(mask.dtype)
-        return sum(
-            (mask[:, w, None, None, None] * (stream.corrupted[w] - out) for w, out in enumerate(now) if bool(mask[:, w].any())),
-            start=torch.zeros_like(now[0]),
-        )
 
-    x = now[0]
-    for layer in range(facts.n_layers):
-        heads = [Node("head", layer, head) for head in range(facts.n_heads)]
-        own = torch.stack(
-            [x + shown(node, part) for node in heads for part in PARTS], 1
-        )  # [n_sets heads*parts batch n d_model]
-        made = stream.qkv(layer, own.flatten(0, 2))
-        q, k, v = (_own_heads(t, i, facts.n_heads, stream.batch) for i, t in enumerate((made.q, made.k, made.v)))
-        written = stream.written(layer, stream.attend(layer, q, k, v, like=made)).unflatten(0, (n_sets, -1))
-        now += written.unbind(-2)
-        attention = written.sum(-2) + stream.biases[layer]
-        plus = shown(Node("mlp", layer)) if facts.d_mlp else torch.zeros_like(x)
+def _sets(
+    stream: Stream, graph: Graph, masks: Bool[Tensor, "n_sets n_readers n_writers"]
+) -> Float[Tensor, "n_sets batch d_model"]:
+    """As ``edge_sets``, from the first layer on in which anything is corrupted."""
+    clean, n_sets, n_heads, top = stream.clean, len(masks), graph.n_heads, graph.n_layers - 1
+    n_parts, n_mlps = n_heads * len(PARTS), int(graph.has_mlps)
+    begin = int(masks.any(-1).any(0).int().argmax()) // (n_parts + n_mlps) if masks.any() else top + 1
+    start = clean.residual[begin] if begin <= top else clean.last[:, None]
+    x, n = start.expand(n_sets, *start.shape), start.shape[1]
+    known = 1 + begin * (n_heads + n_mlps)
+    added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # what corrupting each known writer adds to a reader's input
+    added[:, :known] = stream.added(range(known))[:, :, -n:]
+
+    def shown(reader: int) -> Tensor:
+        return torch.einsum("sw,swbnd->sbnd", masks[:, reader, :known].to(x), added[:, :known])
+
+    for layer in range(begin, top + 1):
+        first = layer * (n_parts + n_mlps)
+        own = _own_parts(stream, layer, x, masks[:, first : first + n_parts, :known], added[:, :known], alike=layer == begin)
+        if layer == top:
+            n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
+        z = stream.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
+        written = stream.written(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
+        heads = slice(known, known + n_heads)
+        added[:, heads] = stream.corrupted[heads, :, -n:] - written
+        known += n_heads
+        attention = written.sum(1) + stream.biases[layer]
+        plus = shown(first + n_parts) if n_mlps else torch.zeros_like(x)
         after = stream.block(layer, (x + plus).flatten(0, 1), attention.flatten(0, 1)).view_as(x) - plus
-        now += [after - x - attention] if facts.d_mlp else []
+        if n_mlps:
+            added[:, known] = stream.corrupted[known, :, -n:] - (after - x - attention)
+            known += 1
         x = after
-    return (x + shown(Node("logits")))[:, :, -1]
+    return (x + shown(-1))[:, :, -1]
 
 
-def _own_heads(t: Float[Tensor, "rows some_heads n d_head"], part: int, n_heads: int, batch: int) -> Tensor:
-    """Of rows [n_sets heads parts batch] each head's own row of one part, [n_sets*batch head n d_head]."""
-    t = t.unflatten(0, (-1, n_heads, len(PARTS), batch))[:, :, part]
-    heads = torch.arange(n_heads, device=t.device)
-    return t[:, heads, :, heads * t.shape[3] // n_heads].movedim(0, 2).flatten(0, 1)
+def _own_parts(
+    stream: Stream,
+    layer: int,
+    x: Float[Tensor, "n_sets batch n d_model"],
+    masks: Bool[Tensor, "n_sets heads_parts n_known"],
+    added: Float[Tensor, "n_sets n_known batch n d_model"],
+    *,
+    alike: bool,
+) -> Call:
+    """Queries, keys and values [n_sets*batch head n d_head] of a layer in which each of them has an input of its own. Equal inputs are
+    computed once: those of one set or, where the sets are still ``alike``, of all."""
+    n_sets, n_heads = len(masks), masks.shape[1] // len(PARTS)
+    owner = torch.zeros(n_sets, dtype=torch.long, device=x.device) if alike else torch.arange(n_sets, device=x.device)
+    keys = torch.cat([owner[:, None, None].expand(-1, masks.shape[1], 1), masks.long()], -1)
+    rows, which = keys.flatten(0, 1).unique(dim=0, return_inverse=True)
+    which = which.view(n_sets, n_heads, len(PARTS))
+    parts: dict[str, Tensor] = {}
+    for first in range(0, len(rows), stream.together):
+        some = rows[first : first + stream.together]
+        groups = ((s, some[some[:, 0] == s, 1:].to(x)) for s in some[:, 0].unique().tolist())
+        shown = torch.cat([x[s] + torch.einsum("rw,wbnd->rbnd", group, added[s]) for s, group in groups])
+        made = stream.qkv(layer, shown.flatten(0, 1))
+        for i, (part, t) in enumerate(zip(PARTS, (made.q, made.k, made.v), strict=True)):
+            at = which[:, :, i] - first
+            sets, heads = ((at >= 0) & (at < len(some))).nonzero(as_tuple=True)
+            mine = t.unflatten(0, (-1, stream.batch))[at[sets, heads], :, heads * t.shape[1] // n_heads]
+            parts.setdefault(part, t.new_empty(n_sets, n_heads, *mine.shape[1:]))[sets, heads] = mine
+    return replace(made, **{part: t.transpose(1, 2).flatten(0, 1) for part, t in parts.items()})

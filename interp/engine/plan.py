@@ -112,6 +112,11 @@ def tokens_at_once(model: Model) -> int:
     return TOKENS_AT_ONCE[_kind(model)]
 
 
+def memory_at_once(model: Model) -> int:
+    """Bytes above the loaded model that changed runs may always take on the model's device."""
+    return LEAST_MEMORY[_kind(model)]
+
+
 def _kind(model: Model) -> str:
     return model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
 
