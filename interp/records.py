@@ -47,10 +47,8 @@ class RunRecord:
     def caption(self) -> str:
         """One line for a figure: model and revision, task, how many prompts and tokens (where the arguments say it), interventions,
         metric, seed."""
-        revision, n, tokens = (
-            f"@{self.revision[:8]}" if self.revision else "",
-            *map(self.arguments.get, ("n_prompts", "n_tokens")),
-        )
+        revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
+        n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # fewer than were made, where some were selected
         size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")
         parts = (f"{self.model}{revision}", self.task, *size, *self.interventions, self.metric, f"seed {self.seed}")
         return " · ".join(part for part in parts if part)

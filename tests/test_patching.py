@@ -120,6 +120,9 @@ def test_the_table_and_the_picture_hold_every_cell(planted):
     assert list(figure.layout.xaxis.ticktext) == ["S s2", "END end", "f A 1,2"]
     assert "noising: 0 = clean run, −7 = corrupted run" in figure.layout.annotations[0].text.replace("<br>", " ")
     assert "133% of the whole swap" in cells.hovertext[1][1]
+    assert figure.layout.xaxis.tickangle is None and "n = 4" in grid.record.caption()
+    narrow = patch_map(patch_grid(planted.model, ioi(planted)), tokens=["wonderful"] * 10)
+    assert narrow.layout.xaxis.tickangle == -90 and narrow.layout.height > figure.layout.height + 60
     assert figure_bytes(figure, ".png")[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match="The grid has 3 positions, and 1 tokens were given"):
         patch_map(grid, tokens=["S"])

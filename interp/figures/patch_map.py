@@ -30,7 +30,7 @@ def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: st
         ("denoising: 0 = corrupted", "clean") if grid.record.arguments.get("swapped") else ("noising: 0 = clean", "corrupted")
     )
     whole = f"{ends[0]} run, {style.number(grid.gap)} = {ends[1]} run"
-    figure = head_map(scores, title=title or f"Effect of patching {grid.site} on {grid.record.metric}", notes=[whole])
+    figure: Any = head_map(scores, title=title or f"Effect of patching {grid.site} on {grid.record.metric}", notes=[whole])
     cells: Any = figure.data[0]
     hover = np.empty(grid.effects.shape, dtype=object)
     for (layer, place), effect in np.ndenumerate(grid.effects):
@@ -41,4 +41,11 @@ def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: st
     cells.hovertext = hover
     labels = [style.safe(word) for word in words]
     figure.update_xaxes(title_text="position", tickvals=list(range(len(labels))), ticktext=labels)
+    needed, layout = int(style.LETTER * max(map(style.letters, words))), figure.layout
+    if needed > (layout.width - layout.margin.l - layout.margin.r) / len(words):
+        height = layout.height + needed
+        layout.update(
+            height=height, margin_b=layout.margin.b + needed, title_y=1 - (1 - layout.title.y) * layout.height / height
+        )
+        figure.update_xaxes(tickangle=-90)
     return figure
