@@ -9,6 +9,7 @@ one finds other edges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from interp.circuits.finding import EdgeScores, check_gap, check_pairs
 from interp.metrics.importance import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
+    from interp.engine.outcome import Outcome
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
     from interp.tasks.task import Task
@@ -43,39 +45,45 @@ def acdc(
     ValueError for a threshold that is not positive and for what ``score_edges`` refuses. A threshold that leaves nothing is an answer
     here (``n_alive`` is 0).
     """
+    import torch
+
+    from interp.engine.edges import graph_of
     from interp.engine.hooked import record_of
+    from interp.engine.sweeps import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
 
-    outcome = OUTCOMES.get(metric or task.metric)
+    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
+    check_outcome(task, outcome)
     check_pairs(task)
     if threshold is not None and not 0 < threshold < np.inf:
         raise ValueError(f"threshold={threshold} is not above 0: give how much worse one edge may make {outcome.name}.")
-    trials = _Trials(model, task, outcome)
-    graph, (clean, corrupted) = trials.graph, trials(np.array([[False], [True]]).repeat(len(trials.graph.edges), 1))
-    check_gap(clean, corrupted, outcome.name)
-    threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
     sign = 1 if outcome.relative_to_clean or outcome.name in SMALLER_IS_BETTER else -1
-
-    now, gone = clean, np.zeros(len(graph.edges), dtype=bool)
-    values, heard = np.zeros((len(gone), len(task))), {LOGITS}
-    for reader, numbered in groupby(reversed([*enumerate(graph.edges)]), key=lambda pair: pair[1].reader):
-        waiting, together = [i for i, _ in numbered], 1
-        if reader not in heard:
-            gone[waiting] = True
-            continue
-        while waiting:
-            chosen = waiting[:together]
-            together *= 2
-            for i, value in zip(chosen, trials(_growing(gone, chosen)), strict=True):
-                del waiting[0]
-                worse = sign * float((value - now).mean())
-                if (abs(worse) if absolute else worse) >= threshold:
-                    values[i], together = value - now, 1
-                    heard.add(graph.edges[i].writer)
-                    break  # the trials behind it thought it gone
-                now, gone[i] = value, True
-        if progress:
-            progress(int(gone.sum() + (values != 0).any(1).sum()), len(gone))
+    gone, heard = np.zeros(len(graph.edges), dtype=bool), {LOGITS}
+    values = np.zeros((len(gone), len(task)))
+    with model.lock, torch.inference_mode(), own_modules(model):
+        trials = _trials(model, task, outcome)
+        clean, corrupted = trials(np.array([[False], [True]]).repeat(len(gone), 1))
+        check_gap(clean, corrupted, outcome.name)
+        threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
+        now = clean
+        for reader, numbered in groupby(reversed([*enumerate(graph.edges)]), key=lambda pair: pair[1].reader):
+            waiting, together = [i for i, _ in numbered], 1
+            if reader not in heard:
+                gone[waiting] = True
+                continue
+            while waiting:
+                chosen = waiting[:together]
+                together *= 2
+                for i, value in zip(chosen, trials(_growing(gone, chosen)), strict=True):
+                    del waiting[0]
+                    worse = sign * float((value - now).mean())
+                    if (abs(worse) if absolute else worse) >= threshold:
+                        values[i], together = value - now, 1
+                        heard.add(graph.edges[i].writer)
+                        break  # the trials behind it thought it gone
+                    now, gone[i] = value, True
+            if progress:
+                progress(int(gone.sum() + (values != 0).any(1).sum()), len(gone))
     arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": "acdc", "task_digest": task.digest()}
     arguments |= {"threshold": threshold, "absolute": absolute, "ablation": "counterfactual"}
     record = record_of(
@@ -91,28 +99,21 @@ def _growing(gone: Bool[np.ndarray, " n_edges"], more: list[int]) -> Bool[np.nda
     return sets
 
 
-class _Trials:
-    """The outcome of every example with sets of edges corrupted; streams are opened once for all trials."""
+def _trials(
+    model: Model, task: Task, outcome: Outcome
+) -> Callable[[Bool[np.ndarray, "n_sets n_edges"]], Float[np.ndarray, "n_sets n_examples"]]:
+    """What gives the outcome of every example with sets of edges corrupted; streams are opened once for all trials."""
+    import torch
 
-    def __init__(self, model: Model, task: Task, outcome: Any) -> None:
-        import torch
+    from interp.engine.edges import edge_sets, graph_of
+    from interp.engine.stream import open_streams
 
-        from interp.engine.edges import graph_of
-        from interp.engine.stream import open_streams
-        from interp.engine.sweeps import check_outcome
+    opened, graph = [*open_streams(model, task, outcome)], graph_of(model)
 
-        check_outcome(task, outcome)
-        self.model, self.graph, self.n_examples = model, graph_of(model), len(task)
-        with model.lock, torch.inference_mode():
-            self.opened = [*open_streams(model, task, outcome)]
-
-    def __call__(self, gone: Bool[np.ndarray, "n_sets n_edges"]) -> Float[np.ndarray, "n_sets n_examples"]:
-        import torch
-
-        from interp.engine.edges import edge_sets
-
-        values = np.empty((len(gone), self.n_examples))
-        with self.model.lock, torch.inference_mode():
-            for rows, stream, read in self.opened:
-                values[:, rows] = read(edge_sets(stream, self.graph, torch.from_numpy(gone))).cpu().double().numpy()
+    def trials(gone: np.ndarray) -> np.ndarray:
+        values = np.empty((len(gone), len(task)))
+        for rows, stream, read in opened:
+            values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(gone))).cpu().double().numpy()
         return values
+
+    return trials

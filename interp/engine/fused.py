@@ -72,7 +72,8 @@ SHORTER: dict[str, Callable[..., Any]] = {
 @contextmanager
 def fused_modules(hf: nn.Module | None) -> Iterator[None]:
     """Within the context, modules of these classes compute in fewer steps."""
-    found = [module for module in (hf.modules() if hf is not None else ()) if type(module).__name__ in SHORTER]
+    modules = hf.modules() if hf is not None else ()
+    found = [m for m in modules if type(m).__name__ in SHORTER and "forward" not in m.__dict__]  # contexts nest
     for module in found:
         module.__dict__["forward"] = partial(SHORTER[type(module).__name__], module)
     try:
