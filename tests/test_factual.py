@@ -1,5 +1,6 @@
 """Recall of facts: decompositions against planted sums, heads and suppression against the closed forms of planted models."""
 
+from dataclasses import replace
 from functools import cache
 from math import exp, log
 
@@ -160,6 +161,20 @@ def test_the_head_that_carries_the_name_comes_first_and_the_one_against_it_last(
     assert table["subject"].iloc[1:-1].abs().max() < 1e-4
     with pytest.raises(LookupError, match=r"No mark is called 'subject'.*io, s1"):
         subject_heads(planted.model, task)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral"])  # mistral's windows of 4 end inside the mark
+def test_attention_to_the_subject_is_what_patterns_show(name):
+    task = Task("ragged", tuple(replace(e, marks={"subject": (1, 7 - i % 2)}) for i, e in enumerate(ragged())), "logit_diff")
+    table = subject_heads(tiny(name), task)
+    shown = np.zeros((3, 6))
+    for i, example in enumerate(task):
+        seen = run(tiny(name), [example], capture=["pattern.0", "pattern.1", "pattern.2"])
+        for layer in range(3):
+            shown[layer] += seen[f"pattern.{layer}"][0, :, -1, 1 : 7 - i % 2].sum(-1).numpy() / len(task)
+    assert np.ptp(shown) > 0.05
+    found = {(row.layer, row.head): row.attention for row in table.itertuples()}
+    assert found == {head: pytest.approx(weight, abs=1e-5) for head, weight in np.ndenumerate(shown)}
 
 
 def test_the_last_layer_holds_back_what_was_planted_against_the_answer():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from interp.engine.rows import Rows
     from interp.models.model import Model
     from interp.tasks.task import Task
 
@@ -115,17 +116,33 @@ def subjects(task: Task, mark: str = "subject") -> list[int]:
 
 def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
     """Weight of END on the tokens of a mark."""
-    from interp.engine.hooked import run
+    import torch
+
     from interp.engine.plan import batches
 
     found = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
-    names = [f"pattern.{layer}" for layer in range(model.facts.n_layers)]
     for rows in batches(task):
-        seen = run(model, [task.examples[r] for r in rows], capture=names)
-        for layer, name in enumerate(names):
-            for i, row in enumerate(rows):
-                found[layer, :, row] = seen[name][i, :, -1, slice(*task.examples[row].marks[mark])].sum(-1).cpu().numpy()
+        tokens = torch.tensor([task.examples[row].clean for row in rows], device=model.device)
+        marked = torch.zeros(tokens.shape, device=model.device)
+        for i, row in enumerate(rows):
+            marked[i, slice(*task.examples[row].marks[mark])] = 1
+        found[:, :, rows] = _weight_on(model, tokens, marked).cpu().numpy()
     return found
+
+
+def _weight_on(
+    model: Model, tokens: Int[Tensor, "batch pos"], marked: Float[Tensor, "batch pos"]
+) -> Float[Tensor, "n_layers n_heads batch"]:
+    """Weight of END on marked tokens, read while the rows of END pass by."""
+    from interp.engine.answer_rows import read_last_rows
+
+    table = marked.new_zeros(model.facts.n_layers, model.facts.n_heads, len(tokens))
+
+    def read(block: Rows) -> None:
+        table[block.layer.index, block.heads] = (block.pattern[:, :, -1] * marked[:, None, block.keys]).sum(-1).T
+
+    read_last_rows(model, tokens, 1, read)
+    return table
 
 
 @dataclass(frozen=True, eq=False)
