@@ -149,9 +149,9 @@ def z_gradients(
         for layer, block in enumerate(model.layout.blocks if tuple(without) != (None,) else ()):
             stack.callback(block.register_forward_hook(partial(gate, layer), with_kwargs=True).remove)
         found = value(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=int(last)).logits)
-        for layer in without:
+        for done, layer in enumerate(without, 1):
             stopped = layer
-            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=True)
+            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(without))
             passes.append([x.unflatten(-1, (model.facts.n_heads, -1)) for x in slopes])
     return found.detach(), [x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in leaves], passes
 
