@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_edges import N_PROMPTS, WITH_EDGES, examples
 
-from interp.circuits import score_nodes, score_positions
+from interp.circuits import direct_logits, score_nodes, score_positions
 from interp.engine.attribution import answer_value, z_gradients
 from interp.engine.edges import edge_sets, graph_of
 from interp.engine.nodes import (
@@ -29,6 +29,7 @@ from interp.metrics import ablate_heads
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.planted import plant
+from interp.models.planted.roles import ROLES, Recipe, Role
 from interp.tasks.task import Example, Task
 from tests.sweep_cases import random_task
 from tests.tiny_models import tiny, tiny_hf
@@ -254,6 +255,22 @@ def test_two_ways_that_cancel_leave_a_gradient_only_where_one_is_dropped(n_kv_he
         assert dropped[0, 1] == pytest.approx(2 / 3 * way, abs=1e-3)  # of three other layers two hold one end of a way
         noise = [head for head in planted.model.facts.heads() if head not in roles]
         assert max(dropped[head] for head in noise) < 1e-4
+
+
+def test_a_direct_effect_that_a_later_head_cancels_is_found_where_that_head_is_dropped(monkeypatch):
+    def takes_back(space):
+        """Looks at itself and writes the opposite of what was predicted."""
+        return Recipe(space.output[:0], space.output[:0], space.output, -space.output, {0: 1.0})
+
+    monkeypatch.setitem(ROLES, "canceller", Role("takes back what was predicted", 3, takes_back))
+    named = {Head(0, 3): "duplicate_token", Head(1, 1): "s_inhibition", Head(2, 4): "name_mover", Head(3, 0): "canceller"}
+    planted = plant(named, seed=2, dtype="float64")
+    mover, task = Head(2, 4), ioi(planted)
+    written = direct_logits(planted.model, task)
+    assert (written.heads[mover], written.heads[3, 0]) == pytest.approx((10, -10), abs=1e-3)
+    exact, plain, dropped = (score_nodes(planted.model, task, "z", method=m)[mover] for m in ("exact", "atp", "atp*"))
+    assert max(exact, plain) < 1e-4
+    assert dropped == pytest.approx(10 / 3, abs=1e-3)  # one of three other layers cancels it
 
 
 def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
