@@ -1,5 +1,7 @@
 """What parts write for the answer: it adds up to the logit difference, TransformerLens finds the same, planted heads have their gains."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,7 @@ def test_the_table_holds_every_part_with_its_interval_and_the_map_is_drawn():
     assert table["logits"].sum() == pytest.approx(logit_diffs(model, random_task()).mean(), abs=1e-4)
     row = table.set_index("part").loc["a2.h5"]
     assert (row["layer"], row["head"], row["logits"]) == (2, 5, pytest.approx(found.heads[Head(2, 5)]))
-    drawn = head_map(found.heads)
+    drawn: Any = head_map(found.heads)
     np.testing.assert_array_equal(drawn.data[0].z, found.heads.values)
     assert "positive = writes the answer" in drawn.layout.title.text
 
