@@ -70,7 +70,7 @@ def test_a_circuit_without_the_backup_is_faithful_and_not_complete(family, n_kv_
     assert found[len(whole)].largest < 1e-4
     assert abs(lacking.loc["none", "difference"]) < 0.01  # faithful
     assert lacking.loc["group", "difference"] < -0.99
-    assert complete.loc["group", "model"] == pytest.approx(lacking.loc["group", "model"])
+    assert complete.loc["group", "model"] == pytest.approx(lacking.loc["group", "model"], abs=1e-4)
     first = lacking.loc["greedy"].iloc[:2]  # every candidate was tried
     assert (first["difference"].abs() >= abs(lacking.loc["group", "difference"]) - 1e-6).all()
     for table, circuit in ((complete, whole), (lacking, naive)):
@@ -143,7 +143,7 @@ def test_all_structural_edges_are_complete_and_the_active_ones_alone_are_not():
     drawn = [set(row.split()) for row in table.query("kind == 'random'")["removed"]]
     assert all(d <= set(map(str, whole.edges)) for d in drawn) and len(set(map(frozenset, drawn))) == 5
     kept = np.array([str(e) not in drawn[0] for e in whole.graph.edges])
-    assert table["model"].iloc[1] == pytest.approx(outcomes_of_circuits(source.model, task, kept[None]).mean())
+    assert table["model"].iloc[1] == pytest.approx(outcomes_of_circuits(source.model, task, kept[None]).mean(), abs=1e-4)
     assert set(table["ablation"]) == {"counterfactual"} and found.record.arguments["ablation"] == "counterfactual"
     assert completeness(source.model, task, whole, **asked).table.equals(table)
 
