@@ -14,7 +14,7 @@ from interp.circuits.finding import METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model
-from interp.store import delete_run, load_found_circuit, open_run, run_history
+from interp.store import delete_run, load_found_circuit, open_run, run_history, save_circuit
 from interp.tasks import make_task, task_from_jsonl
 from tests.test_cli import assert_refused, interp
 from tests.tiny_models import tiny_hf, tiny_tokenizer
@@ -183,6 +183,25 @@ def test_prompts_that_show_nothing_are_refused_in_a_sentence(models, tmp_path, m
     assert [file] == list(tmp_path.iterdir())
 
 
+def test_prompts_that_stand_twice_in_a_file_are_counted(models, tmp_path):
+    file = pairs(tmp_path / "mine.jsonl", 1)
+    file.write_text("\n".join([file.read_text()] * 5))
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "eap", "--size", 60, "--draws", 1)
+    answer = interp(*words, "--out", tmp_path / "run")
+    assert answer.exit_code == 0, answer.stderr
+    assert "Found on 3 prompts, tested on 2 others, 2 of which are among the first" in answer.stdout
+
+
+def test_a_circuit_that_was_saved_from_python_is_shown(tmp_path):
+    model = load_model("interp-mini")
+    scores = score_edges(model, make_task("ioi", model, n_prompts=4, seed=0), method="eap")
+    curve = faithfulness_curve(model, make_task("ioi", model, n_prompts=4, seed=1), scores, shares=(0.05, 1.0), draws=1)
+    save_circuit(scores.circuit(30), scores, curve, tmp_path / "run", {"kind": "circuit"})
+    shown = interp("show", tmp_path / "run")
+    assert shown.exit_code == 0, shown.stderr
+    assert f"{len(scores.circuit(30))} of 479 edges" in shown.stdout and "the 23 largest edges recover" in shown.stdout
+
+
 def test_what_corrupted_edges_show_is_chosen_and_named(models, tmp_path):
     file = pairs(tmp_path / "mine.jsonl", 9, corrupted=None)
     words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "exact", "--size", 60, "--draws", 1)
@@ -234,6 +253,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
         (["--task", "ioi", "--size", 3, "--threshold", 1], 2, "give one of them"),
         (["--task", "ioi", "--size", 3, "--method", "acdc"], 2, "give --threshold instead of --size"),
         (["--task", "ioi", "--threshold", 0], 2, "give a number above 0"),
+        (["--task", "ioi", "--threshold", "nan"], 2, "nan is no size of an effect"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--threshold", 1000], 2, "leaves no edge: give a lower one"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--metric", "accuracy"], 2, "has no gradient"),
         (["--task", "ioi", "--ablation", "uniform"], 2, "No ablation of edges is called 'uniform'. There are: counterfactual"),

@@ -25,9 +25,8 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
         terminal.line(f"Of the {said['asked']} largest the others lie on no way from the embedding to the logits.")
     terminal.line(_faithful(curve, said["asked"], record.arguments["ablation"]))
     if "n_found_on" in said:
-        terminal.line(
-            f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others; intervals are over prompts."
-        )
+        again = f", {said['n_shared']} of which are among the first" if said["n_shared"] else ""
+        terminal.line(f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others{again}.")
     if said["n_alive"] < said["asked"]:
         terminal.line(
             f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}); where attention is saturated gradients "
@@ -50,14 +49,17 @@ def edges_of(run: "Run") -> "pd.DataFrame":
     return run.table("edges").sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _faithful(curve: "pd.DataFrame", size: int, ablation: str) -> str:
-    """How much of the difference the circuit recovers, and random ones of its size do."""
+def _faithful(curve: "pd.DataFrame", asked: int, ablation: str) -> str:
+    """How much of the difference the circuit recovers, or the largest one within it that was tried, and random ones of that size do."""
+    sizes = curve["n_edges"].tolist()
+    size = max((n for n in sizes if n <= asked), default=min(sizes))
     own = curve.query("n_edges == @size")
     found, drawn = _rows(own.query("kind == 'found'"))[0], own.query("kind == 'random'")["faithfulness"]
     chance = f"; {len(drawn)} random ones of that size {drawn.min():z.2f} to {drawn.max():z.2f}" if len(drawn) else ""
+    recovers = "it recovers" if size == asked else f"the {size} largest edges recover"
     return (
-        f"On other prompts it recovers {found['faithfulness']:z.2f} of the difference ({found['low']:.2f} to {found['high']:.2f}), all "
-        f"other edges being corrupted ({ablation}){chance}."
+        f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference ({found['low']:z.2f} to {found['high']:z.2f} over "
+        f"prompts), all other edges being corrupted ({ablation}){chance}."
     )
 
 

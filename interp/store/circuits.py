@@ -34,6 +34,7 @@ def save_circuit(
         writer.publish_json(FILE, circuit.to_json())
         said = {**how, "n_edges": len(circuit), "n_all": len(graph.edges), "n_alive": scores.n_alive}
         said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
+        said |= {"asked": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
         said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
         return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
 

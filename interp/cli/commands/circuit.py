@@ -131,7 +131,7 @@ def _check(
     if size is not None and method == ACDC:
         raise UsageError("--method acdc decides itself how many edges are kept: give --threshold instead of --size.")
     if threshold is not None and not threshold > 0:
-        raise UsageError(f"--threshold {threshold:g} keeps everything: give a number above 0.")
+        raise UsageError(f"--threshold {threshold:g} is no size of an effect: give a number above 0.")
 
 
 def check_how(method: str, ablation: str) -> None:
@@ -222,7 +222,9 @@ def _search(
     terminal.say(f"Scored {len(scores.graph.edges):,} edges and tested circuits in {time.perf_counter() - began:.1f} s.")
     if fresh:
         move_aside(terminal, folder)
-    said = {"asked": k, "n_heads": len(found.heads), "n_found_on": len(task), "n_tested_on": len(other)}
+    seen = {example.clean for example in task}
+    said: dict[str, Any] = {"n_found_on": len(task), "n_tested_on": len(other)}
+    said["n_shared"] = sum(example.clean in seen for example in other)
     if shares[-1] == 1:
         said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at(0.85)}
     return save_circuit(found, scores, curve, folder, spec, **said)
