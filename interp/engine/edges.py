@@ -40,14 +40,16 @@ def single_edges(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "n_edge
     places = [_place(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
     first_at_end = bisect_left(order, (graph.n_layers - 1, 1), key=lambda i: places[i][:2])
-    steps = ((order[:first_at_end], together), (order[first_at_end:], together * len(PARTS) * graph.n_heads))
     made = cache(lambda layer: stream.qkv(layer, stream.clean.residual[layer]))
+    step = together * len(PARTS) * graph.n_heads  # all edges of so many writers into a layer
     found: list[Tensor] = []
     with own_modules(stream.model):
-        for some, step in steps:
+        for some, runs in ((order[:first_at_end], together), (order[first_at_end:], step)):
             for first in range(0, len(some), step):
-                part = [edges[i] for i in some[first : first + step]]
-                found += _continued(stream, graph, part, made).unbind(0)
+                group = [edges[i] for i in some[first : first + step]]
+                moved = _moved_z(stream, graph, group, made)
+                for at in range(0, len(group), runs):
+                    found += _continued(stream, graph, group[at : at + runs], moved).unbind(0)
     return torch.stack([found[at] for at in torch.tensor(order).argsort().tolist()])
 
 
@@ -60,10 +62,35 @@ def _place(graph: Graph, edge: Edge) -> tuple[int, int, int]:
     return (reader.layer + 1, 0, writer) if reader.kind == "mlp" else (reader.layer, 1, writer)
 
 
-def _continued(
+def _moved_z(
     stream: Stream, graph: Graph, edges: Sequence[Edge], made: Callable[[int], Call]
+) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
+    """What each edge into a head changes of its z, where that is read: in the last layer at the last position. ``made`` are the clean
+    queries, keys and values of a layer."""
+    clean, found = stream.clean, {}
+    for layer in sorted({edge.reader.layer for edge in edges if edge.part}):
+        here = [edge for edge in edges if edge.part and edge.reader.layer == layer]
+        writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.part for edge in here})
+        read = _read(graph, layer)
+        new = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
+        was, now = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (made(layer), new))
+        was = {part: t.repeat(len(writers), 1, 1, 1) for part, t in was.items()}
+        z = torch.stack([stream.attend(layer, *({**was, part: now[part]}[p] for p in PARTS), like=new) for part in parts])
+        moved = z.unflatten(1, (-1, stream.batch)) - clean.z[layer][:, read]
+        for edge in here:
+            found[edge] = moved[parts.index(edge.part), writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
+    return found
+
+
+def _read(graph: Graph, layer: int) -> slice:
+    """The positions at which what attention of a layer writes is read."""
+    return slice(-1 if layer == graph.n_layers - 1 else 0, None)
+
+
+def _continued(
+    stream: Stream, graph: Graph, edges: Sequence[Edge], moved: dict[Edge, Float[Tensor, "batch read d_head"]]
 ) -> Float[Tensor, "n_edges batch d_model"]:
-    """As ``single_edges``, for edges in the order of ``_place``; ``made`` are the clean queries, keys and values of a layer."""
+    """As ``single_edges``, for edges in the order of ``_place``, of which those into heads are in ``moved``."""
     clean, n_layers = stream.clean, graph.n_layers
     places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _place(graph, edge)[:2])}
 
@@ -71,13 +98,18 @@ def _continued(
         return stream.added([graph.number[edge.writer] for edge in here])
 
     def starting(layer: int) -> Tensor:
-        return _changed_attention(stream, graph, layer, places.get((layer, 1), []), made)
+        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, _read(graph, layer)]
+        if not here:
+            return written[:0]
+        z = torch.stack([moved[edge] for edge in here]).flatten(1, 2)
+        weights = stream.weights[layer][[edge.reader.head for edge in here]]
+        return torch.baddbmm(written.flatten(0, 1)[None], z, weights).view(-1, *written.shape[1:])
 
     def joining(layer: int) -> Tensor | None:
         here = places.get((layer, 0))
         if here is None:
             return None
-        read = slice(-1 if layer == n_layers else 0, None)
+        read = _read(graph, layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
         before, attention = (stream.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
         return stream.block(layer - 1, before + plus, attention) - plus
@@ -88,28 +120,6 @@ def _continued(
         return to_logits
     climbed = climb(stream.model, clean, min(first, n_layers - 1), starting, joining).unflatten(0, (-1, stream.batch))
     return torch.cat([climbed, to_logits])
-
-
-def _changed_attention(
-    stream: Stream, graph: Graph, layer: int, edges: Sequence[Edge], made: Callable[[int], Call]
-) -> Float[Tensor, "rows read d_model"]:
-    """What attention of a layer writes with one of its heads' inputs corrupted, for each edge, where it is read: in the last layer at the
-    last position; [len(edges)*batch read d_model]."""
-    clean, batch = stream.clean, stream.batch
-    read = slice(-1 if layer == graph.n_layers - 1 else 0, None)
-    written = clean.attn_out[layer][:, read]
-    if not edges:
-        return written[:0]
-    writers, parts = sorted({graph.number[edge.writer] for edge in edges}), sorted({edge.part for edge in edges})
-    new = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
-    was, now = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (made(layer), new))
-    was = {part: t.repeat(len(writers), 1, 1, 1) for part, t in was.items()}
-    z = torch.stack([stream.attend(layer, *({**was, part: now[part]}[p] for p in PARTS), like=new) for part in parts])
-    chosen = [(parts.index(edge.part), writers.index(graph.number[edge.writer]), edge.reader.head) for edge in edges]
-    part, writer, head = torch.tensor(chosen, device=z.device).T
-    moved = z.unflatten(1, (-1, batch))[part, writer, :, :, head] - clean.z[layer][:, read, head].permute(2, 0, 1, 3)
-    changed = torch.baddbmm(written.flatten(0, 1)[None], moved.flatten(1, 2), stream.weights[layer][head])
-    return changed.view(-1, *written.shape[1:])
 
 
 def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
