@@ -143,7 +143,7 @@ def test_what_an_ablation_needs_and_a_task_lacks_is_said_in_a_sentence():
         with pytest.raises(
             ValueError, match=f"Edges cannot be corrupted by '{ablation}': example 3 .* is the only one of 9 tokens"
         ):
-            outcomes_of_circuits(tiny("gpt2"), lonely, np.zeros((1, 1), bool), ablation=ablation)
+            outcomes_of_circuits(tiny("gpt2"), lonely, without(tiny("gpt2"), [Node("input")]), ablation=ablation)
     same = Task("same", tuple(Example(e.clean, e.clean, e.answers, e.distractors) for e in lonely), "logit_diff")
     with pytest.raises(
         ValueError, match="has no corrupted prompts, which edges are shown: add them, or take the ablation zero"
