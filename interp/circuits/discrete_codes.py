@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 SPARSITY, RATE, EPOCHS = 0.02, 1e-3, 500
-NAME = "discrete_codes (exploratory: AUROC .59 to 1 on planted models)"
+NAME = "discrete_codes (exploratory: planted AUROC .59-1)"
 NOTE = (
     "exploratory: codes that differ between two kinds of prompts, not effects; AUROC of the planted heads of mini-IOI .97 to 1 where "
     "attention is sharp, .59 to .88 where it is soft"

@@ -188,7 +188,7 @@ def _say_plan(terminal: Terminal, spec: dict[str, Any], model: "Model", folder: 
 
     n_edges = len(graph_of(model).edges)
     terminal.line(
-        f"{spec['method']} of the {n_edges:,} edges of {spec['model']} by {spec['metric']} on {spec['task']}, corrupted edges being "
+        f"{spec['method']} of the {n_edges:,} edges of {spec['model']} by {spec['metric']} on {spec['task']}, ablation "
         f"{spec['ablation']}, to be stored in {folder}. Nothing was run."
     )
     terminal.emit({"dry_run": True, **spec, "n_edges": n_edges, "out": str(folder)})
