@@ -52,10 +52,11 @@ def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: i
     found = ways.new_empty(graph.n_heads, len(PARTS), first, stream.batch)
     for writers in torch.arange(first).split(stream.together):
         now = stream.qkv(layer, (clean.residual[layer] + stream.added(writers.tolist())).flatten(0, 1))
-        same = {part: t.repeat(len(writers), 1, 1, 1) for part, t in zip(PARTS, (was.q, was.k, was.v), strict=True)}
-        for i, (part, new) in enumerate(zip(PARTS, (now.q, now.k, now.v), strict=True)):
-            z = stream.attend(layer, *{**same, part: new}.values(), like=now).unflatten(0, (len(writers), -1))
-            change = (z - clean.z[layer])[:, :, read]
+        same, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
+        same = {part: t.repeat(len(writers), 1, 1, 1) for part, t in same.items()}
+        for i, part in enumerate(PARTS):
+            z = stream.attend(layer, *{**same, part: new[part]}.values(), like=now).unflatten(0, (len(writers), -1))
+            change = z - clean.z[layer][:, read]
             size = torch.einsum("wbnhd,hde,wbnhe->hwb", change, squares, change).clamp(min=0).sqrt()
             terms = torch.einsum("wbnhd,hsbnd->hwsb", change, slope)
             found[:, i, writers] = _as_far(terms, size / ways.norm(dim=(2, 3))[:, None])
