@@ -122,6 +122,30 @@ def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
     assert float((shuffled.flip(0) - whole).abs().max()) <= 1e-5 * scale
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_neox"])
+def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(name, monkeypatch):
+    """Sets of edges into the last readers alone are run from there when they are alone, and from the first layer beside the others."""
+    stream, _ = streams(name)
+    graph = graph_of(tiny(name))
+    layer = torch.tensor([edge.reader.layer if edge.part or edge.reader.kind == "mlp" else 3 for edge in graph.edges])
+    drawn = torch.rand(6, len(graph.edges), generator=torch.Generator().manual_seed(2)) < 0.4
+    sets = drawn & (layer >= torch.tensor([0, 1, 2, 3, 2, 4])[:, None])
+    sets[4] &= torch.tensor([edge.reader == Node("mlp", 2) for edge in graph.edges])
+    assert sets.any(1).tolist() == [True] * 5 + [False]
+    with torch.inference_mode():
+        together = edge_sets(stream, graph, sets)
+        alone = torch.cat([edge_sets(stream, graph, one[None]) for one in sets])
+        monkeypatch.setattr("interp.engine.plan.TOKENS_AT_ONCE", {"cpu": 130})
+        in_parts = edge_sets(stream, graph, sets)
+        monkeypatch.setattr("interp.engine.plan.LEAST_MEMORY", {"cpu": 2 * stream.outputs.nbytes})
+        in_little_memory = edge_sets(stream, graph, sets)
+    scale = float(together.abs().max())
+    for other in (alone, in_parts, in_little_memory):
+        assert float((other - together).abs().max()) <= 1e-5 * scale
+    assert float((together[:5] - stream.clean.last).abs().amax((1, 2)).min()) > 0.001 * scale
+    assert torch.equal(alone[5], stream.clean.last)
+
+
 def test_what_writers_write_adds_up_to_the_stream():
     stream, _ = streams("gpt2")
     with torch.inference_mode():
