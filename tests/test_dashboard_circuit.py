@@ -308,5 +308,7 @@ def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, 
         there = circuit_there(root, weights, task)
         assert there is not None and there.items() >= wanted.items()
     assert circuit_there(root, "other weights", "ioi") is None
+    save_circuit(scores().circuit(20), scores(), curve(), root / "from-python", {"kind": "circuit"})
+    assert circuit_there(root, weights, "ioi") == there
     app = opened(**{name: str(value) for name, value in circuit_there(root, weights, "ioi").items()}, edges="30")
     assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))

@@ -135,7 +135,7 @@ def circuit_there(root: Path, weights: str, task: str) -> dict[str, Any] | None:
     from interp.store import open_run, run_history
 
     entries = [entry for entry in run_history(root) if entry.kind == "circuit" and entry.status == "finished"]
-    specs = [spec for entry in entries if (spec := open_run(entry.path).spec)["weights"] == weights and _plain(spec)]
+    specs = [spec for entry in entries if (spec := open_run(entry.path).spec).get("weights") == weights and _plain(spec)]
     spec = next((spec for spec in specs if spec["task"] == task), specs[0] if specs else None)
     if spec is None:
         return None
