@@ -46,14 +46,7 @@ def sweep_again(
     if not gone:
         raise ValueError("No head is removed: name those that a first sweep found.")
     outcome, others = OUTCOMES.get(metric or task.metric), [head for head in model.facts.heads() if head not in gone]
-    arguments = {
-        **task.arguments,
-        "n_examples": len(task),
-        "method": method,
-        "positions": positions,
-        "without": [*map(str, gone)],
-    }
-    arguments["task_digest"] = task.digest()
+    arguments = {**task.provenance, "method": method, "positions": positions, "without": [*map(str, gone)]}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(method,), metric=outcome.name, seed=seed)
     variants = build_variants(model, task, method, positions, [gone, *((*gone, head) for head in others)], seed)
     values = sweep(model, task, variants, outcome, record=record, progress=progress).values.mean(1)

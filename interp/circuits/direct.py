@@ -9,7 +9,7 @@ answer, not that the model would fail without it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -80,7 +80,7 @@ def direct_logits(model: Model, task: Task) -> DirectLogits:
     with torch.inference_mode():
         values = torch.stack([(wide(part) * direction).sum(-1) for part in written.parts])
         rest = (wide(written.last - written.parts.sum(0)) * direction).sum(-1) + constant
-    record = record_of(model, task=task.name, arguments=_arguments(task), metric=METRIC)
+    record = record_of(model, task=task.name, arguments=task.provenance, metric=METRIC)
     return DirectLogits(written.writers, values.cpu().double().numpy(), rest.cpu().double().numpy(), record)
 
 
@@ -116,7 +116,7 @@ def direct_logits_from(model: Model, task: Task, keys: str | tuple[int, ...]) ->
             for layer, head in model.facts.heads():
                 wrote = wide(clean.changed[only, Head(layer, head)][:, -1] @ output_weights(model, layer)[head])
                 found[rows, layer, head] = (wrote * direction[rows]).sum(-1).cpu().double().numpy()
-    record = record_of(model, task=task.name, arguments=_arguments(task) | {"keys": keys}, metric=METRIC)
+    record = record_of(model, task=task.name, arguments={**task.provenance, "keys": keys}, metric=METRIC)
     return HeadScores(f"direct logits from {keys} ({SIGN})", found.mean(0), "logits", (None, None), record)
 
 
@@ -131,7 +131,3 @@ def _direction(model: Model, task: Task, written: Writings) -> tuple[Tensor, Ten
     check_outcome(task, outcome)
     with model.lock, torch.inference_mode():
         return answer_direction(model, task.examples, outcome, written.last)
-
-
-def _arguments(task: Task) -> dict[str, Any]:
-    return {**task.arguments, "n_examples": len(task), "task_digest": task.digest()}

@@ -116,14 +116,8 @@ def find_codes(
     drawn = np.stack([unique_share(flat, rng.permutation(positive)) for _ in range(permutations)])
     shape = (model.facts.n_layers, model.facts.n_heads)
     p_values = ((1 + (drawn >= share).sum(0)) / (1 + permutations)).reshape(shape)
-    arguments = {**task.arguments, "n_examples": len(task), "n_train": n_train, "n_codes": n_codes, "positions": positions}
-    record = record_of(
-        model,
-        task=task.name,
-        arguments={**arguments, "note": NOTE, "task_digest": task.digest()},
-        metric="discrete_codes",
-        seed=seed,
-    )
+    arguments = {**task.provenance, "n_train": n_train, "n_codes": n_codes, "positions": positions, "note": NOTE}
+    record = record_of(model, task=task.name, arguments=arguments, metric="discrete_codes", seed=seed)
     scores = HeadScores(NAME, share.reshape(shape), UNIT, (0.0, 1.0), record)
     return DiscreteCodes(codes, scores, p_values, explained, record)
 

@@ -154,7 +154,7 @@ def score_edges(
                 found = edge_gradients(stream, graph, read, _moved(method, graph, steps))
             values[:, rows] = found.cpu().double().numpy()
             ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
-    arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": method, "task_digest": task.digest()}
+    arguments: dict[str, Any] = {**task.provenance, "method": method}
     arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
     label = f"corrupted edge ({ablation})"
     record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -84,8 +84,13 @@ def acdc(
                     now, gone[i] = value, True
             if progress:
                 progress(int(gone.sum() + (values != 0).any(1).sum()), len(gone))
-    arguments: dict[str, Any] = {**task.arguments, "n_examples": len(task), "method": "acdc", "task_digest": task.digest()}
-    arguments |= {"threshold": threshold, "absolute": absolute, "ablation": "counterfactual"}
+    arguments = {
+        **task.provenance,
+        "method": "acdc",
+        "threshold": threshold,
+        "absolute": absolute,
+        "ablation": "counterfactual",
+    }
     record = record_of(
         model, task=task.name, arguments=arguments, interventions=("corrupted edge (counterfactual)",), metric=outcome.name
     )

@@ -84,13 +84,7 @@ def score_nodes(
                     slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
                     sizes = estimate(stream, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
                 found[layer] += sizes.sum(1).cpu().double().numpy() / len(task)
-    arguments = {
-        **task.arguments,
-        "n_examples": len(task),
-        "task_digest": task.digest(),
-        "method": method,
-        "positions": positions,
-    }
+    arguments = {**task.provenance, "method": method, "positions": positions}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     return HeadScores(f"size of the effect of {part}", found, outcome.unit, (0.0, None), record)
 
@@ -129,7 +123,7 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
             found[rows, length - n : length] = some.cpu().double().numpy()
     words = [model.to_words(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (found.shape[1] - len(row))) for row in words)
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), "method": "atp-qk", "head": str(head)}
+    arguments = {**task.provenance, "method": "atp-qk", "head": str(head)}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     name = f"estimated effect of {part} of {head}"
     return TokenScores(name, found, tokens, outcome.unit, (None, None), record, reason="padding is no token")

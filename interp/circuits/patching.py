@@ -123,7 +123,7 @@ def patch_grid(
                 found = read(continued(stream, changes(stream, layer, [masks[i] for i in live]))) - both[:1]
                 values[layer][np.ix_(live, rows)] = found.cpu().double().numpy()
     check_gap(ends[0], ends[1], outcome.name)
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), "site": site}
+    arguments = {**task.provenance, "site": site}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)
     names = tuple(p if isinstance(p, str) else ",".join(map(str, p)) for p in places)
     return PatchGrid(site, names, values, ends[0], ends[1], outcome.unit, record)

@@ -81,7 +81,7 @@ def path_effects(
                 values[first : first + step, rows] = read(last.unflatten(0, (len(some), batch))).cpu().double().numpy()
             ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
     check_gap(ends[0], ends[1], outcome.name)
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), "positions": positions}
+    arguments = {**task.provenance, "positions": positions}
     arguments |= {
         "receivers": [f"{head}.{part}" for head, part in chosen] or LOGITS,
         "mlps": "kept" if freeze_mlps else "recomputed",

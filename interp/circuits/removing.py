@@ -213,7 +213,7 @@ def _record(
 ) -> RunRecord:
     from interp.engine.hooked import record_of
 
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), "n_edges": len(circuit)}
+    arguments = {**task.provenance, "n_edges": len(circuit)}
     arguments |= {"ablation": ablation, **said}
     label = f"corrupted edge ({ablation})"
     return record_of(

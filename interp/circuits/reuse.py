@@ -132,8 +132,8 @@ def repair(
     names = [("clean", 0, []), *([("damaged", 0, [])] if damage else []), *(look[:3] for look in looks)]
     variants = [damage] if damage else []
     variants += [(*damage, look_at(who, torch.from_numpy(where))) for _, _, who, where in looks]
-    arguments = {**task.arguments, "n_examples": len(task), "wrong": list(wrong), "right": list(right), "oracle": True}
-    arguments |= {"heads": list(map(str, chosen)), "damage": list(map(str, damage)), "task_digest": task.digest()}
+    arguments = {**task.provenance, "wrong": list(wrong), "right": list(right), "oracle": True}
+    arguments |= {"heads": list(map(str, chosen)), "damage": list(map(str, damage))}
     record = record_of(model, task=task.name, arguments=arguments, interventions=("look at",), metric=task.metric, seed=seed)
     outcomes = [OUTCOMES.get(name) for name in ("accuracy", task.metric)]
     found = [sweep(model, task, variants, outcome, record=record) for outcome in outcomes]

@@ -131,7 +131,7 @@ def confirm(
     variants = list(together.values())
     row = {heads: i for i, heads in enumerate(together)}
     chosen = {"role": detection.role, "ks": doses, "draws": draws, "method": method, "positions": list(positions)}
-    asked = {**task.arguments, **chosen, "n_examples": len(task), "task_digest": task.digest()}
+    asked = {**task.provenance, **chosen}
     if specificity:
         asked["specificity"] = [other.name for other in specificity]
     record = record_of(model, task=task.name, arguments=asked, interventions=(method,), metric=outcome.name, seed=seed)

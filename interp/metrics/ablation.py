@@ -189,13 +189,7 @@ def _prepare(
     groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
     if pairs:
         groups += list(combinations(chosen, 2))
-    arguments = {
-        **task.arguments,
-        "n_examples": len(task),
-        "method": method,
-        "positions": positions,
-        "task_digest": task.digest(),
-    }
+    arguments = {**task.provenance, "method": method, "positions": positions}
     if method in ESTIMATES:
         arguments["ablation"] = ablation
     if method == "adaptive":

@@ -40,7 +40,7 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
     slopes = gate_slopes(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():
         raise ValueError(f"The gradients of {model.facts.name} in {model.facts.dtype} are not finite: load it in float32.")
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest()}
+    arguments = task.provenance
     record = record_of(model, task=task.name, arguments=arguments, metric=metric)
     return HeadScores("gradient_importance", np.abs(slopes).mean(2), outcome.unit, (0.0, None), record)
 

@@ -71,13 +71,7 @@ def pruning_curve(
     sets = [tuple(sorted(one[:n])) for orders in curves.values() for one in orders for n in counts[1:]]
     different = list(dict.fromkeys(sets))
     outcome = OUTCOMES.get(metric or task.metric)
-    arguments = {
-        **task.arguments,
-        "n_examples": len(task),
-        "method": method,
-        "positions": positions,
-        "task_digest": task.digest(),
-    }
+    arguments = {**task.provenance, "method": method, "positions": positions}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(method,), metric=outcome.name, seed=seed)
     variants = build_variants(model, task, method, positions, different, seed)
     result = sweep(model, task, variants, outcome, record=record, **options)

@@ -101,7 +101,7 @@ def calibrate_heads(
         )
     outcome = OUTCOMES.get(metric)
     variants = [(interventions.calibrate(group, sinks.flags, beta),) for group in groups]
-    arguments = {**task.arguments, "n_examples": len(task), "beta": beta, "task_digest": task.digest()}
+    arguments = {**task.provenance, "beta": beta}
     record = record_of(model, task=task.name, arguments=arguments, interventions=("calibrate",), metric=outcome.name)
     return sweep(model, task, variants, outcome, record=record, memory=memory, progress=progress)
 

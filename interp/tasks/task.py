@@ -89,6 +89,11 @@ class Task:
         """Whether the corrupted prompts differ from the clean ones; without that nothing can be patched from them."""
         return any(e.clean != e.corrupted for e in self.examples)
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the record of a measurement says of its prompts: how they were made, how many, and their fingerprint."""
+        return {**self.arguments, "n_examples": len(self), "task_digest": self.digest()}
+
     def by_length(self) -> dict[int, list[int]]:
         """Indices of the examples of each prompt length, lengths ascending."""
         groups: dict[int, list[int]] = {}
