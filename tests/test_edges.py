@@ -4,16 +4,17 @@ from functools import cache
 
 import pytest
 import torch
-from tiny_models import TINY, tiny
+from tiny_models import TINY, tiny, tiny_hf
 
 from interp.engine.edges import edge_sets, graph_of, single_edges
 from interp.engine.readout import Readout
-from interp.engine.stream import Stream, open_stream
+from interp.engine.stream import Stream, mean_outputs, open_stream
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
+from interp.models import Model, wrap_model
 from interp.models.planted import plant
-from interp.tasks.task import Example
+from interp.tasks.task import Example, Task
 
 WITH_EDGES = [name for name in TINY if name != "gemma2"]
 N_PROMPTS, LENGTH = 3, 9
@@ -151,6 +152,37 @@ def test_what_writers_write_adds_up_to_the_stream():
     with torch.inference_mode():
         total = stream.outputs.sum(0) + stream.biases.sum(0)
     assert float((total[:, -1] - stream.clean.last).abs().max()) <= 1e-5 * float(stream.clean.last.abs().max())
+
+
+def test_what_attention_adds_to_every_head_is_its_own_bias():
+    for name in ("gpt2", "llama"):
+        own = [getattr(projection, "bias", None) for projection in tiny(name).layout.outputs]
+        want = torch.zeros(3, 60) if own[0] is None else torch.stack([*own])
+        assert torch.equal(streams(name)[0].biases, want) and (own[0] is None) == (name == "llama")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_hides_no_norm_behind_attention_and_makes_none(dtype):
+    for name in TINY:
+        model = wrap_model(tiny_hf(name).to(dtype), name=f"half {name}")
+        with model.lock, torch.inference_mode():
+            if name in WITH_EDGES:
+                assert open_stream(model, examples()).outputs.dtype == dtype
+            else:
+                with pytest.raises(ValueError, match=f"half {name} has no edges"):
+                    open_stream(model, examples())
+
+
+def test_a_model_whose_parts_are_not_known_is_refused_before_it_is_read():
+    """It has no TransformerLens bridge either."""
+    known = tiny("gpt2")
+    model = Model(known.facts, None, known.hf, None)
+    task = Task("random", tuple(examples()), "logit_diff")
+    said = "the parts of a GPT2LMHeadModel model are not known"
+    for ask in (lambda: open_stream(model, examples()), lambda: mean_outputs(model, task)):
+        with model.lock, torch.inference_mode(), pytest.raises(ValueError, match=said):
+            ask()
+    assert model._bridge is None
 
 
 def test_a_model_with_norms_behind_attention_has_no_edges():

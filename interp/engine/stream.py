@@ -134,8 +134,9 @@ def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | Non
         corrupted = _taken_apart(model, others, start, weights)[1]
     else:
         corrupted = instead.to(outputs).expand_as(outputs)
-    wholes = zip(clean.attn_out, clean.z, weights, strict=True)
-    biases = torch.stack([(out - _written(z, w).sum(-2))[0, 0] for out, z, w in wholes])
+    assert model.layout is not None
+    own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
+    biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
     return Stream(model, clean, outputs, corrupted, biases, weights)
 
 
@@ -177,6 +178,8 @@ def _first_difference(example: Example) -> int:
 
 
 def _weights(model: Model) -> list[Tensor]:
+    if model.layout is None:
+        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     return [output_weights(model, layer).to(model.dtype) for layer in range(model.facts.n_layers)]
 
 
@@ -205,14 +208,14 @@ def _check_sum(model: Model, clean: CleanRun) -> None:
     """A block must do the same whether something is added to its input or to what attention writes, up to what parallel blocks leave out of
     the MLP's input; norms behind attention do not."""
     x, attention = clean.residual[0], clean.attn_out[0]
-    added = attention.roll(1, 0) if len(attention) > 1 else attention / 2
+    added = x.flip(-1)  # as large as the stream, so that a norm is off by far more than rounding in any dtype
     inside = _block(model, clean, 0, x, attention + added)
     before = (
         _block(model, clean, 0, x, attention) + added if model.facts.parallel else _block(model, clean, 0, x + added, attention)
     )
-    eps = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)
+    rounding = max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)  # norms may compute in float32
     apart = float((inside - before).abs().max())
-    if not apart <= 512 * eps * float(inside.abs().max()):
+    if not apart <= rounding * float(inside.abs().max()):
         raise ValueError(
             f"{model.facts.name} has no edges: in a {model.facts.architecture} model what the heads write is changed by a norm before it "
             f"is added to the residual stream (off by {apart:.2g}), so that it is no sum of parts. Ablate or patch heads instead."
