@@ -8,6 +8,7 @@ import torch
 from test_edges import WITH_EDGES, examples
 
 from interp.circuits import direct_logits, direct_logits_from
+from interp.circuits.factual import read_writings
 from interp.engine.hooked import plain_logits
 from interp.figures import head_map
 from interp.graph import Node
@@ -37,6 +38,21 @@ def test_the_parts_add_up_to_the_logit_difference(name):
     assert found.values.shape == (len(found.writers), len(task))
     assert np.abs(want).min() > 1e-2
     np.testing.assert_allclose(found.values.sum(0) + found.biases, want, rtol=0, atol=1e-5 * np.abs(found.values).max())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", WITH_EDGES)
+def test_the_parts_of_a_model_in_half_precision_add_up_to_what_its_last_residual_says(name, dtype):
+    model, task = wrap_model(tiny_hf(name).to(dtype), name="half"), random_task()
+    found = direct_logits(model, task)
+    hf = tiny_hf(name).to(dtype)
+    exact = wrap_model(hf, name="read in single precision")
+    with exact.lock, torch.no_grad():
+        last = read_writings(exact, task).last.float()
+        logits = exact.layout.unembed.float()(exact.layout.final_norm.float()(last))
+    want = [float(row[list(e.answers)].mean() - row[list(e.distractors)].mean()) for row, e in zip(logits, task, strict=True)]
+    np.testing.assert_allclose(found.values.sum(0) + found.biases, want, rtol=0, atol=1e-5 * np.abs(found.values).max())
+    assert np.abs(found.biases).max() < np.abs(found.values).max()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "gpt_neox"])
@@ -116,7 +132,7 @@ def test_what_heads_read_at_all_keys_adds_up_to_what_they_write(name):
 def test_what_has_no_direct_logits_is_refused():
     bare = Task("bare", tuple(Example(e.clean, e.corrupted, e.answers, ()) for e in examples()), "answer_logprob")
     with pytest.raises(ValueError, match="example 0 of task 'bare' has none"):
-        direct_logits(tiny("llama"), bare)
+        direct_logits(tiny("gemma2"), bare)  # before it is run: it has no edges
     with pytest.raises(ValueError, match="tiny-gemma2 has no edges"):
         direct_logits(tiny("gemma2"), random_task())
 
@@ -126,3 +142,7 @@ def test_a_cap_on_logits_leaves_no_sum():
     model.hf.config.final_logit_softcapping = 3.0
     with pytest.raises(ValueError, match="logit_diff of capped is no sum of what its parts write: LlamaForCausalLM caps"):
         direct_logits(model, random_task())
+    half = wrap_model(tiny_hf("llama").to(torch.bfloat16), name="capped half")
+    half.hf.config.final_logit_softcapping = 3.0
+    with pytest.raises(ValueError, match="logit_diff of capped half is no sum"):
+        direct_logits(half, random_task())

@@ -71,15 +71,14 @@ def direct_logits(model: Model, task: Task) -> DirectLogits:
     """
     import torch
 
-    from interp.circuits.factual import read_writings
     from interp.engine.attention import wide
     from interp.engine.hooked import record_of
 
-    written = read_writings(model, task)
-    direction, constant = _direction(model, task, written)
+    written, direction, constant = _direction(model, task)
     with torch.inference_mode():
-        values = torch.stack([(wide(part) * direction).sum(-1) for part in written.parts])
-        rest = (wide(written.last - written.parts.sum(0)) * direction).sum(-1) + constant
+        parts = wide(written.parts)
+        values = (parts * direction).sum(-1)
+        rest = ((wide(written.last) - parts.sum(0)) * direction).sum(-1) + constant
     record = record_of(model, task=task.name, arguments=task.provenance, metric=METRIC)
     return DirectLogits(written.writers, values.cpu().double().numpy(), rest.cpu().double().numpy(), record)
 
@@ -92,17 +91,17 @@ def direct_logits_from(model: Model, task: Task, keys: str | tuple[int, ...]) ->
     """
     import torch
 
-    from interp.circuits.factual import read_writings
     from interp.engine.attention import wide
-    from interp.engine.bank import output_weights
     from interp.engine.clean import clean_run
     from interp.engine.hooked import record_of
     from interp.engine.plan import batches
     from interp.engine.positions import touched
+    from interp.engine.restart import output_rows
     from interp.engine.sweeps import quiet_inference
     from interp.interventions import Intervention
 
-    direction, _ = _direction(model, task, read_writings(model, task))
+    _, direction, _ = _direction(model, task)
+    assert model.layout is not None
     found = np.empty((len(task), model.facts.n_layers, model.facts.n_heads))
     for rows in batches(task):
         examples = [task.examples[r] for r in rows]
@@ -114,20 +113,24 @@ def direct_logits_from(model: Model, task: Task, keys: str | tuple[int, ...]) ->
         with model.lock, quiet_inference():
             clean = clean_run(model, examples, rows, len(examples[0].clean) - 1, [only])
             for layer, head in model.facts.heads():
-                wrote = wide(clean.changed[only, Head(layer, head)][:, -1] @ output_weights(model, layer)[head])
+                w_o = output_rows(model.layout.outputs[layer], head, model.facts.d_head)
+                wrote = wide(clean.changed[only, Head(layer, head)][:, -1] @ w_o)
                 found[rows, layer, head] = (wrote * direction[rows]).sum(-1).cpu().double().numpy()
     record = record_of(model, task=task.name, arguments={**task.provenance, "keys": keys}, metric=METRIC)
     return HeadScores(f"direct logits from {keys} ({SIGN})", found.mean(0), "logits", (None, None), record)
 
 
-def _direction(model: Model, task: Task, written: Writings) -> tuple[Tensor, Tensor]:
+def _direction(model: Model, task: Task) -> tuple[Writings, Tensor, Tensor]:
+    """What every part wrote, and the direction and constant that it is read with."""
     import torch
 
+    from interp.circuits.factual import read_writings
     from interp.engine.direction import answer_direction
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     outcome = OUTCOMES.get(METRIC)
     check_outcome(task, outcome)
+    written = read_writings(model, task)
     with model.lock, torch.inference_mode():
-        return answer_direction(model, task.examples, outcome, written.last)
+        return written, *answer_direction(model, task.examples, outcome, written.last)

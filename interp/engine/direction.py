@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -25,19 +26,21 @@ def answer_direction(
     Raises ValueError where logits are no such sum (a cap on them, a final norm that is neither a layer norm nor a root mean square).
     """
     assert model.layout is not None and outcome.weights is not None
-    norm, unembed = model.layout.final_norm, cast(Any, model.layout.unembed)
+    last, unembed = wide(last), cast(Any, model.layout.unembed)
+    norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that its rounding hides no cap
     answers = Answers.of(examples, last.device)
     ids = torch.cat([answers.answers, answers.distractors], -1)
     weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
-    read = torch.einsum("bk,bkd->bd", weights, unembed.weight[ids])
+    read = torch.einsum("bk,bkd->bd", weights, wide(unembed.weight[ids]))
     offset, gains = _gains(norm, last)
-    direction = wide(_centred(norm, gains * read))
-    constant = wide((offset * read).sum(-1))
+    direction = _centred(norm, gains * read)
+    constant = (offset * read).sum(-1)
     if (bias := getattr(unembed, "bias", None)) is not None:
-        constant = constant + wide((weights * bias[ids]).sum(-1))
-    whole = Readout(model, examples, outcome, torch.empty(0, device=last.device))(last[None])[0]
-    terms = (wide(last).abs() * direction.abs()).sum(-1) + constant.abs()
-    if not bool(((wide(last) * direction).sum(-1) + constant - whole).abs().le(1e-5 * terms + 1e-5).all()):
+        constant = constant + (weights * wide(bias[ids])).sum(-1)
+    readout = Readout(model, examples, outcome, torch.empty(0, device=last.device))
+    readout.final_norm = norm
+    terms = (last.abs() * direction.abs()).sum(-1) + constant.abs()
+    if not bool(((last * direction).sum(-1) + constant - readout(last[None])[0]).abs().le(1e-5 * terms + 1e-5).all()):
         raise ValueError(
             f"{outcome.name} of {model.facts.name} is no sum of what its parts write: {model.facts.architecture} caps its logits or has "
             f"a final norm that is not known. Patch or ablate heads instead."
