@@ -107,7 +107,8 @@ class CleanRun:
             new = self.changed[intervention, head]
         else:
             new = intervention.apply(z, Place(head, self.rows, self.positions))
-        return torch.where(self.touched(intervention.positions), new - z, 0)
+        moved = new - z
+        return moved if intervention.positions == "all" else torch.where(self.touched(intervention.positions), moved, 0)
 
     def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
         """True at the kept positions that ``positions`` names."""

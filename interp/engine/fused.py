@@ -54,9 +54,9 @@ def _turned(
     x: Float[Tensor, "rows head n d_head"], cos: Float[Tensor, "#rows 1 n d_head"], sin: Float[Tensor, "#rows 1 n d_head"]
 ) -> Float[Tensor, "rows head n d_head"]:
     half, out = x.shape[-1] // 2, x * cos
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
-    return out
+    out[..., :half] -= x[..., half:] * sin[..., :half]
+    out[..., half:] += x[..., :half] * sin[..., half:]
+    return out  # rounded as written out
 
 
 LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")

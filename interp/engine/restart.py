@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -91,7 +92,8 @@ def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: 
     fixed = fixed[:, -1:]
     if len(x):
         try:
-            call_block(layout.blocks[layer], clean, layer, x)
+            with _last_query(layout.attentions[layer]):
+                call_block(layout.blocks[layer], clean, layer, x)
         except _Enough as enough:
             z = _edited(enough.z.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
@@ -99,17 +101,30 @@ def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: 
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
 
 
+@contextmanager
+def _last_query(attention: nn.Module) -> Iterator[None]:
+    """The attention module projects the last position's query alone, which stands at all positions; where queries have a projection of
+    their own."""
+    projection = getattr(attention, "q_proj", None)
+    if not isinstance(projection, nn.Linear):
+        yield
+        return
+    with _replacing_forward(
+        projection, lambda x: F.linear(x[:, -1:], projection.weight, projection.bias).expand(*x.shape[:-1], -1)
+    ):
+        yield
+
+
 def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Variant]) -> Tensor:
     """Attention output of the variants that start here, [len(new)*batch n d_model]."""
-    out = clean.attn_out[layer].repeat(len(new), 1, 1)
-    edits = [(v, i, head) for v, variant in enumerate(new) for i, head in _at(variant, layer)]
-    if edits:
-        z = torch.stack([clean.change(i, head) for _, i, head in edits])
-        w_o = torch.stack([output_rows(layout.outputs[layer], head.head, z.shape[-1]) for _, _, head in edits])
-        added = (z.flatten(1, 2) @ w_o).view(len(edits), *clean.attn_out[layer].shape)
-        for (v, _, _), row in zip(edits, added, strict=True):
-            out[v * len(row) : (v + 1) * len(row)] += row
-    return out
+    was = clean.attn_out[layer]
+    out = was.new_empty(len(new), len(was) * clean.n, was.shape[-1])
+    for changed, variant in zip(out, new, strict=True):
+        edits = [*_at(variant, layer)]
+        z = torch.cat([clean.change(i, head) for i, head in edits], -1)
+        w_o = torch.cat([output_rows(layout.outputs[layer], head.head, clean.z[layer].shape[-1]) for _, head in edits])
+        torch.addmm(was.flatten(0, 1), z.flatten(0, 1), w_o, out=changed)
+    return out.view(-1, *was.shape[1:])
 
 
 def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, "d_head d_model"]:
