@@ -115,6 +115,21 @@ def test_a_run_of_a_circuit_is_listed_and_deleted(runs, tmp_path):
     assert not path.exists()
 
 
+def changed(path, folder, **values):
+    """A copy of the run whose manifest says something else of the circuit."""
+    copytree(path, folder)
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest["details"]["circuit"] |= values
+    (folder / "run.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.parametrize(("method", "n_hints"), [("eap", 1), ("exact", 0)])
+def test_the_exact_method_is_recommended_only_where_it_was_not_taken(runs, tmp_path, method, n_hints):
+    shown = interp("show", changed(runs[0]["path"], tmp_path / "run", method=method, n_alive=7)).stdout
+    assert "Only 7 edges have an effect above rounding" in shown and shown.count("--method exact") == n_hints
+
+
 def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
     with pytest.raises(ArtefactInvalid, match="is not a run directory"):
         load_found_circuit(tmp_path)

@@ -107,7 +107,8 @@ def plan_circuit(
     Raises ValueError for a model without edges, prompts without what the ablation or the metric needs, and for a metric without a
     gradient where one is needed.
     """
-    from interp.cli.commands.circuit import COUNTERFACTUAL, asked_of, check_how, folder_name, spec_of
+    from interp.cli.circuits import COUNTERFACTUAL
+    from interp.cli.commands.circuit import asked_of, check_how, folder_name, spec_of
     from interp.cli.exits import UsageError
     from interp.cli.questions import two_questions
 

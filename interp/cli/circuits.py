@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from interp.store import Run
 
+COUNTERFACTUAL, EXACT = "counterfactual", "exact"
 SHOWN = 10
 """So many edges are shown after a search."""
 
@@ -28,10 +29,8 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
         again = f", {said['n_shared']} of which are among the first" if said["n_shared"] else ""
         terminal.line(f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others{again}.")
     if said["n_alive"] < said["asked"]:
-        terminal.line(
-            f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}); where attention is saturated gradients "
-            f"vanish, and --method exact sees more."
-        )
+        hint = "; where attention is saturated gradients vanish, and --method exact sees more" * (said["method"] != EXACT)
+        terminal.line(f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}){hint}.")
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
     rows = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
     cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(rows), 1)]

@@ -12,7 +12,8 @@ import streamlit as st
 
 from interp.circuits import Circuit, Node
 from interp.circuits.corruption import CORRUPTIONS
-from interp.cli.commands.circuit import COUNTERFACTUAL, METHODS
+from interp.cli.circuits import COUNTERFACTUAL
+from interp.cli.commands.circuit import METHODS
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names

@@ -12,7 +12,7 @@ import typer
 
 from interp.circuits.corruption import CORRUPTIONS
 from interp.circuits.finding import METHODS as SCORES
-from interp.cli.circuits import SHOWN, circuit_json, print_circuit
+from interp.cli.circuits import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from interp.store import Run
     from interp.tasks.task import Task
 
-ACDC, COUNTERFACTUAL, STEPPED = "acdc", "counterfactual", "eap-ig"
+ACDC, STEPPED = "acdc", "eap-ig"
 METHODS = {**SCORES, ACDC: "edges corrupted for good one after another, as long as that does little harm"}
 SHARE = 0.1
 """Of all edges, where neither a size nor a threshold is given."""
@@ -163,7 +163,7 @@ def asked_of(
     for task in tasks:
         check_corruption(task, ablation)
         check_outcome(task, OUTCOMES.get(measured))
-    if method not in ("exact", ACDC):
+    if method not in (EXACT, ACDC):
         check_gradient(OUTCOMES.get(measured))
     stepped = {"steps": steps} if method.startswith(STEPPED) else {}
     return {"method": method, "ablation": ablation, "metric": measured, **how, **stepped}
