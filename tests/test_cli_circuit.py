@@ -130,6 +130,15 @@ def test_the_exact_method_is_recommended_only_where_it_was_not_taken(runs, tmp_p
     assert "Only 7 edges have an effect above rounding" in shown and shown.count("--method exact") == n_hints
 
 
+def test_a_circuit_from_before_there_was_a_choice_of_ablation_is_shown(runs, tmp_path):
+    path = changed(runs[0]["path"], tmp_path / "old")
+    manifest = json.loads((path / "run.json").read_text())
+    del manifest["record"]["arguments"]["ablation"]
+    (path / "run.json").write_text(json.dumps(manifest))
+    shown = interp("show", path)
+    assert shown.exit_code == 0 and "corrupted (counterfactual)" in shown.stdout
+
+
 def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
     with pytest.raises(ArtefactInvalid, match="is not a run directory"):
         load_found_circuit(tmp_path)

@@ -24,7 +24,7 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
     )
     if said["n_edges"] < min(said["asked"], said["n_alive"]):
         terminal.line(f"Of the {said['asked']} largest the others lie on no way from the embedding to the logits.")
-    terminal.line(_faithful(curve, said["asked"], record.arguments["ablation"]))
+    terminal.line(_faithful(curve, said["asked"], record.arguments.get("ablation", COUNTERFACTUAL)))
     if "n_found_on" in said:
         again = f", {said['n_shared']} of which are among the first" if said["n_shared"] else ""
         terminal.line(f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others{again}.")
