@@ -292,6 +292,16 @@ def test_bad_input_is_refused_in_a_sentence_and_leaves_nothing(words, code, sent
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words", ["circuit --task ioi", "ablate --task ioi", "attention --task ioi", "detect sinks", "confirm run"]
+)
+def test_a_seed_below_zero_is_refused_before_anything_is_computed(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = interp(*words.split(), "--seed", -1)
+    assert refused.exit_code == 2 and "'--seed'" in refused.stderr and "greater than or equal to 0" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_dry_run_says_what_would_be_done(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = json.loads(interp(*WORDS, "--dry-run", "--json").stdout)

@@ -55,7 +55,7 @@ def ablate(
     positions: Annotated[str, typer.Option(help="all, end, or a mark of the task.")] = "all",
     metric: Metric = None,
     n_prompts: NPrompts = 64,
-    seed: Annotated[int, typer.Option(help="Of prompts, donors and statistics.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of prompts, donors and statistics.")] = 0,
     heads: Annotated[str | None, typer.Option(help="Only these: L5H1,L2H3.")] = None,
     layers: Annotated[str | None, typer.Option(help="Only the heads of these layers: 0,2-4.")] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Every pair of the chosen heads as well.")] = False,

@@ -62,7 +62,7 @@ def attention(
         str, typer.Option(help="Names from `interp metrics`, with parameters: entropy,windowed_distance:window=20.")
     ] = DEFAULT_METRICS,
     n_prompts: NPrompts = 64,
-    seed: Annotated[int, typer.Option(help="Of the task's prompts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the task's prompts.")] = 0,
     memory: Annotated[str | None, typer.Option(help="Budget above the loaded model, such as 2GB.")] = None,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,

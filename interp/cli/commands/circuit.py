@@ -75,7 +75,8 @@ def circuit(
     n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts to find it on, and others to test it on.")] = 32,
     draws: Annotated[int, typer.Option(min=1, help="Random circuits of each size.")] = 5,
     seed: Annotated[
-        int, typer.Option(help="Of prompts, halves and draws; of a task it is tested on the prompts of the next one.")
+        int,
+        typer.Option(min=0, help="Of prompts, halves and draws; of a task it is tested on the prompts of the next one."),
     ] = 0,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,

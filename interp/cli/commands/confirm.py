@@ -68,7 +68,7 @@ def confirm(
     metric: Annotated[str, typer.Option(help="What is measured (`interp metrics`).")] = "accuracy",
     specificity: Annotated[str | None, typer.Option(help="Tasks that should not need these heads, with commas.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of prompts, draws and statistics; by default one more than the detection's.")
+        int | None, typer.Option(min=0, help="Of prompts, draws and statistics; by default one more than the detection's.")
     ] = None,
     memory: Memory = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...; by default as in the detection.")] = None,

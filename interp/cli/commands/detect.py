@@ -51,7 +51,7 @@ def detect(
     n_prompts: Annotated[
         int | None, typer.Option("--n-prompts", "-n", help="Prompts, of roles that are found on prompts.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of prompts and shuffles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of prompts and shuffles.")] = 0,
     memory: Annotated[
         str | None, typer.Option(help="Budget above the loaded model, such as 2GB, of roles that take one.")
     ] = None,
