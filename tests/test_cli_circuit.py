@@ -89,6 +89,30 @@ def test_two_circuits_are_compared_as_runs_and_as_files(runs):
     assert "by chance" in interp("circuit", "compare", *paths).stdout
 
 
+def test_a_comparison_says_how_both_were_found(runs, tmp_path):
+    paths = [answer["path"] for answer in runs]
+    said = json.loads(interp("circuit", "compare", *paths, "--json").stdout)["found"]
+    records = [answer["record"] for answer in runs]
+    assert [facts["method"] for facts in said] == ["eap", "eap-ig"]
+    for facts, record in zip(said, records, strict=True):
+        assert {name: facts[name] for name in ("model", "weights", "task", "metric")}.items() <= record.items()
+        assert facts["ablation"] == record["arguments"]["ablation"] == "counterfactual"
+    lines = interp("circuit", "compare", *paths).stdout.splitlines()
+    for letter, method in (("A", "eap"), ("B", "eap-ig")):
+        [told] = [line.split() for line in lines if line.split()[:1] == [letter]]
+        assert told == [letter, "interp-mini", said[0]["weights"], "ioi", method, "logit_diff", "counterfactual"]
+    assert "of two models" not in interp("circuit", "compare", *paths).stderr
+    content = json.loads((Path(paths[1]) / "circuit.json").read_text())
+    content["about"]["record"]["weights"] = "0123456789abcdef"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    assert "both called interp-mini and have other weights" in interp("circuit", "compare", paths[0], other).stderr
+    del content["about"]
+    other.write_text(json.dumps(content))
+    bare = json.loads(interp("circuit", "compare", paths[0], other, "--json").stdout)["found"][1]
+    assert {name for name, value in bare.items() if value} == {"model"}
+
+
 def test_overlap_by_chance_is_that_of_drawing():
     graph = Graph(1, 2, has_mlps=False)  # nine edges: six into heads, three into the logits
     edges = graph.edges

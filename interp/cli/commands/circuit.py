@@ -277,14 +277,28 @@ def _compare(terminal: Terminal, words: list[str]) -> None:
     first, second = (_read(path) for path in paths)
     with checking():
         table, agreement = compare_circuits(first, second), score_agreement(first, second)
+    found = [_how_found(read) for read in (first, second)]
+    weights = {facts["weights"] for facts in found}
     if first.model != second.model:
         terminal.say(f"Note: the circuits are of two models, {first.model or 'unnamed'} and {second.model or 'unnamed'}.")
+    elif len(weights - {""}) > 1:
+        terminal.say(f"Note: the circuits are of two models, which are both called {first.model} and have other weights.")
+    terminal.table(("", *found[0]), [(letter, *facts.values()) for letter, facts in zip("AB", found, strict=True)])
     names = ("what", "pool", "n_first", "n_second", "shared", "expected", "p_value")
     titles = ("", "of", "A", "B", "shared", "by chance", "p")
     rows = [[f"{row[n]:.3g}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in table.to_dict("records")]
     terminal.table(titles, rows, right=titles[1:])
     terminal.line(f"Spearman correlation of the sizes of all scores: {agreement:.3f}.")
-    terminal.emit({"first": str(paths[0]), "second": str(paths[1]), "overlap": table.to_dict("records"), "spearman": agreement})
+    said = {"first": str(paths[0]), "second": str(paths[1]), "found": found}
+    terminal.emit({**said, "overlap": table.to_dict("records"), "spearman": agreement})
+
+
+def _how_found(read: "Circuit") -> dict[str, str]:
+    """Model, weights, task, method, metric and ablation of a circuit, empty where its file does not say."""
+    record = read.about.get("record") or {}
+    ablation = record.get("arguments", {}).get("ablation", COUNTERFACTUAL) if record else ""
+    facts = {"model": read.model, "weights": record.get("weights", ""), "task": record.get("task", "")}
+    return {**facts, "method": read.about.get("method", ""), "metric": record.get("metric", ""), "ablation": ablation}
 
 
 def _read(path: Path) -> "Circuit":
