@@ -163,6 +163,14 @@ def test_a_circuit_from_before_there_was_a_choice_of_ablation_is_shown(runs, tmp
     assert shown.exit_code == 0 and "corrupted (counterfactual)" in shown.stdout
 
 
+def test_a_circuit_file_that_the_run_did_not_write_is_refused(runs, tmp_path):
+    path = changed(runs[0]["path"], tmp_path / "run")
+    file = path / "circuit.json"
+    file.write_text(file.read_text().replace('"in_graph": false', '"in_graph": true', 1))
+    with pytest.raises(ArtefactInvalid, match=r"circuit\.json is not the file that the run wrote"):
+        load_found_circuit(path)
+
+
 def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
     with pytest.raises(ArtefactInvalid, match="is not a run directory"):
         load_found_circuit(tmp_path)

@@ -49,4 +49,4 @@ def load_found_circuit(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
         )
     said = run.manifest["details"]["circuit"]["curve"]
     curve = FaithfulnessCurve(run.table(FAITHFULNESS), said["clean"], said["corrupted"], record)
-    return load_circuit(run.path / f"{FILE}.json"), curve
+    return load_circuit(run.json_file(FILE)), curve

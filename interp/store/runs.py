@@ -74,6 +74,11 @@ class Run:
 
         return load(self._read(name, ".safetensors", "file of arrays"))
 
+    def json_file(self, name: str) -> Path:
+        """Where a stored JSON file lies. Raises as ``table``."""
+        self._read(name, ".json", "JSON file")
+        return self.path / f"{name}.json"
+
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """What is known of each metric of an observation (label, unit, bounds, reason ...), by its name; empty for a sweep."""
