@@ -186,6 +186,19 @@ def test_of_a_large_circuit_the_largest_edges_are_drawn_and_the_caption_says_so(
     assert f"the {MOST} largest of 400 edges" in caption(figure)
 
 
+def test_of_a_large_circuit_what_the_cut_leaves_without_a_way_is_not_drawn():
+    graph = Graph(4, 9)
+    small = [str(edge) for edge in graph.edges if edge.reader == Edge.parse("input->m3").reader][:40]
+    large = [str(edge) for edge in graph.edges if str(edge) not in small][-170:]
+    made = circuit((*small, *large), {name: -float(i + 1) for i, name in enumerate((*small, *large))}, graph)
+    cut = replace(made, edges=frozenset(map(Edge.parse, large[-MOST:]))).pruned()
+    figure = circuit_graph(made)
+    assert 0 < len(cut) < MOST and set(lines(figure)) == set(map(str, cut.edges))
+    assert f"{len(cut)} of the {MOST} largest of 210 edges" in caption(figure)
+    assert f"Circuit of {len(cut)} edges" in figure.layout.title.text
+    assert figure.layout.sliders[0].steps[-1].label == str(len(cut))
+
+
 def test_a_circuit_without_edges_is_refused():
     with pytest.raises(ValueError, match="without edges"):
         circuit_graph(circuit(()))

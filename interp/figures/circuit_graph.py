@@ -45,16 +45,19 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
     edge helps) and blue where positive; dashed for queries, dotted for keys, solid for values and others.
 
     With ``threshold`` a slider below leaves only the edges of largest effect that lie on a way from the embedding to the logits (in HTML;
-    PNG and SVG show all). A marker's ``customdata`` is its node, a line's its edge, as in circuit files. At most 150 edges are drawn,
-    and the caption says so. Raises ValueError for a circuit without edges.
+    PNG and SVG show all). A marker's ``customdata`` is its node, a line's its edge, as in circuit files. At most the 150 largest
+    edges are drawn, of these those on such a way where there is one, and the caption says so.
+
+    Raises ValueError for a circuit without edges.
     """
     if not circuit.edges:
         raise ValueError("A circuit without edges has no picture: take more edges, or a lower threshold.")
     ranked = _ranked(circuit)
     whole = len(ranked)
     if whole > MOST:
-        circuit = replace(circuit, edges=frozenset(ranked[:MOST]))
-        ranked = ranked[:MOST]
+        cut = replace(circuit, edges=frozenset(ranked[:MOST]))
+        circuit = cut.pruned() or cut
+        ranked = _ranked(circuit)
     places, rows, columns = _places(circuit.nodes)
     slid = threshold and len(ranked) > 1 and any(edge in circuit.scores for edge in ranked)
     figure = style.canvas(
@@ -97,7 +100,9 @@ def _ranked(circuit: Circuit) -> list[Edge]:
 def _caption(circuit: Circuit, whole: int) -> list[str]:
     record, method = circuit.about.get("record"), circuit.about.get("method", "")
     about = RunRecord.from_json(record).caption() if record else circuit.model
-    drawn = f"the {MOST} largest of {whole} edges" if whole > MOST else f"{whole} of {len(circuit.graph.edges):,} edges"
+    drawn = f"{whole} of {len(circuit.graph.edges):,} edges"
+    if whole > MOST:
+        drawn = f"{f'{len(circuit)} of ' * (len(circuit) < MOST)}the {MOST} largest of {whole} edges"
     unit = f" in {circuit.unit}" if circuit.unit else ""
     effect = f"effect{unit} = metric(corrupted) − metric(clean), negative: helps"
     return [about, " · ".join(part for part in (method, drawn, effect) if part)]
