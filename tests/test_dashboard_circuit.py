@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -302,13 +303,26 @@ def test_what_corrupted_edges_show_is_part_of_what_is_asked(root, ablation):
 
 
 def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, root):
-    weights = mini().facts.weights
+    facts = mini().facts
     wanted = {"task": "ioi", "n": 4, "seed": 3, "circuit.method": "eap", "circuit.ablation": "counterfactual"}
     for task in ("ioi", "induction"):
-        there = circuit_there(root, weights, task)
+        there = circuit_there(root, facts, "cpu", task)
         assert there is not None and there.items() >= wanted.items()
-    assert circuit_there(root, "other weights", "ioi") is None
+    for other in ({"weights": "others"}, {"dtype": "bfloat16"}, {"name": "another"}):
+        assert circuit_there(root, replace(facts, **other), "cpu", "ioi") is None
+    assert circuit_there(root, facts, "cuda", "ioi") is None
     save_circuit(scores().circuit(20), scores(), curve(), root / "from-python", {"kind": "circuit"})
-    assert circuit_there(root, weights, "ioi") == there
-    app = opened(**{name: str(value) for name, value in circuit_there(root, weights, "ioi").items()}, edges="30")
+    for missing in ("arguments", "seed", "metric", "ablation"):
+        spec = {name: value for name, value in stored.spec.items() if name != missing}
+        save_circuit(scores().circuit(20), scores(), curve(), root / f"without-{missing}", spec)
+    assert circuit_there(root, facts, "cpu", "ioi") == there
+    app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
     assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))
+
+
+def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, root):
+    stored.path.rename(root / "mine")
+    there = circuit_there(root, mini().facts, "cpu", "ioi")
+    app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
+    assert "Start" not in labels(app) and edges_drawn(app) == set(map(str, scores().circuit(30).edges))
+    assert plan_circuit(mini(), root, **ASKED | {"seed": 5}).run() is None

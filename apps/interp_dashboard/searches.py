@@ -12,7 +12,7 @@ from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
 from interp_dashboard import jobs, options
 
 if TYPE_CHECKING:
-    from interp.models.model import Model
+    from interp.models.model import Model, ModelFacts
     from interp.store import Run
 
 
@@ -27,10 +27,15 @@ class Search:
     bytes: int
 
     def run(self) -> Run | None:
-        """The finished run, None where it is still to be made. Raises ArtefactInvalid when its folder holds something else."""
-        from interp.store import finished_run
+        """The finished run, here or under another name beside it, None where it is still to be made. Raises ArtefactInvalid when its
+        folder holds something else."""
+        from interp.records import digest
+        from interp.store import finished_run, open_run, run_history
 
-        return finished_run(self.folder, self.spec)
+        if (own := finished_run(self.folder, self.spec)) is not None:
+            return own
+        others = (open_run(entry.path) for entry in run_history(self.folder.parent) if entry.status == "finished")
+        return next((run for run in others if run.manifest["spec_digest"] == digest(self.spec)), None)
 
     def start(self, query: Mapping[str, str]) -> jobs.Job:
         """The job, at work; ``query`` is the address of the page that asks for it.
@@ -129,24 +134,29 @@ def plan_circuit(
     return Search(words, spec, root.resolve() / folder_name(spec), _bytes(model))
 
 
-def circuit_there(root: Path, weights: str, task: str) -> dict[str, Any] | None:
-    """What the page Circuit is told to show a circuit of these weights that lies in ``root``: the last one of this task, else of any; None
-    where there is none."""
-    from interp.cli.commands.circuit import COUNTERFACTUAL
+def circuit_there(root: Path, facts: ModelFacts, device: str, task: str) -> dict[str, Any] | None:
+    """What the page Circuit is told to show a circuit of this model on this device that lies in ``root``: the last one of this task, else
+    of any; None where there is none."""
     from interp.store import open_run, run_history
 
     entries = [entry for entry in run_history(root) if entry.kind == "circuit" and entry.status == "finished"]
-    specs = [spec for entry in entries if (spec := open_run(entry.path).spec).get("weights") == weights and _plain(spec)]
+    specs = [spec for entry in entries if _found_here(spec := open_run(entry.path).spec, facts, device) and _plain(spec)]
     spec = next((spec for spec in specs if spec["task"] == task), specs[0] if specs else None)
     if spec is None:
         return None
     asked = {"task": spec["task"], "n": spec["arguments"]["n_prompts"], "seed": spec["seed"], "outcome": spec["metric"]}
-    return {**asked, "circuit.method": spec["method"], "circuit.ablation": spec.get("ablation", COUNTERFACTUAL)}
+    return {**asked, "circuit.method": spec["method"], "circuit.ablation": spec["ablation"]}
+
+
+def _found_here(spec: dict[str, Any], facts: ModelFacts, device: str) -> bool:
+    where = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype}
+    return all(spec.get(name) == value for name, value in where.items()) and spec.get("device") in (device, f"{device}:0")
 
 
 def _plain(spec: dict[str, Any]) -> bool:
-    """Whether the page can ask for this circuit: of a task, and as usual in all that the page leaves as it is."""
-    return "n_prompts" in spec["arguments"] and all(spec.get(name, value) == value for name, value in _usual().items())
+    """Whether the page can ask for this circuit: of a task, with all that the page chooses, and as usual in what it leaves as it is."""
+    chosen = {"task", "arguments", "seed", "metric", "method", "ablation"} <= spec.keys() and "n_prompts" in spec["arguments"]
+    return chosen and all(spec.get(name, value) == value for name, value in _usual().items())
 
 
 def _usual() -> dict[str, Any]:

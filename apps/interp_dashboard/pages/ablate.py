@@ -215,7 +215,7 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
 
 def _to_circuit(view: View, chosen: Head) -> None:
     """The way to the head's place in a circuit of the model that was found already, or to where one is looked for."""
-    there = circuit_there(settings().root, view.facts.weights, view.state["task"])
+    there = circuit_there(settings().root, view.facts, settings().device, view.state["task"])
     label = f"Its place in the circuit of {there['task']}" if there else "Find the circuit that it is in"
     asked = there or {name: view.state[name] for name in ("task", "file", "seed")}
     link(label, "circuit", {**asked, "head": chosen}, icon=":material/account_tree:")
