@@ -326,3 +326,9 @@ def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, roo
     app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
     assert "Start" not in labels(app) and edges_drawn(app) == set(map(str, scores().circuit(30).edges))
     assert plan_circuit(mini(), root, **ASKED | {"seed": 5}).run() is None
+
+
+def test_the_circuit_file_says_of_how_many_edges_it_is(stored):
+    whole = load_found_circuit(stored.path)[0]
+    assert whole.about["k"] == 47
+    assert page._largest(whole, 30)[0].about == {**whole.about, "k": 30}
