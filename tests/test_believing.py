@@ -124,6 +124,38 @@ def test_every_active_edge_of_a_planted_circuit_is_needed_and_junk_is_not(n_kv_h
     assert {*fuller.needless()} == {*map(str, junk)}
 
 
+def test_parts_that_are_gone_already_are_not_taken_out_again():
+    source, circuit = mini(None)
+    [mover] = source.heads("name_mover")
+    found = minimality(source.model, task_of(source, 5), circuit, without=[Node.of(mover)], draws=9).table
+    left = [str(e) for e in circuit.graph.edges if e in circuit.edges and e.writer != Node.of(mover)]
+    assert found.query("kind == 'member'")["part"].tolist() == left and len(left) < len(circuit)
+    assert found.query("kind == 'random'")["part"].str.count("->").tolist() == [1] * 9
+    with pytest.raises(ValueError, match=r"None of the circuit's nodes is left to be taken out \(without=.*: leave less out"):
+        minimality(source.model, task_of(source), circuit, parts="nodes", without=circuit.edges)
+
+
+def test_the_steps_of_a_search_end_with_the_parts_and_there_may_be_no_search():
+    source, circuit = mini(None)
+    small, told = replace(circuit, edges=frozenset([*circuit.edges][:2])), []
+    asked = {"parts": "edges", "draws": 0, "candidates": 1, "steps": 3}
+    progress = lambda done, total: told.append((done, total))  # noqa: E731
+    found = completeness(source.model, task_of(source), small, runs=1, progress=progress, **asked)
+    assert told == [(1, 2), (2, 2)] and found.table["n_removed"].tolist() == [0, 1, 2]
+    assert completeness(source.model, task_of(source), small, runs=0, **asked).table["kind"].tolist() == ["none"]
+
+
+def test_the_record_tells_circuits_of_one_size_apart():
+    source, circuit = mini(None)
+    edges = [*circuit.edges]
+    records = [
+        minimality(source.model, task_of(source), replace(circuit, edges=frozenset(chosen)), draws=0).record
+        for chosen in (edges[:3], edges[2::-1], edges[1:4])
+    ]
+    digests = [record.arguments["edges_digest"] for record in records]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_all_structural_edges_are_complete_and_the_active_ones_alone_are_not():
     """Eight edges carry nothing as long as no other is taken out."""
     source, active = mini(None)

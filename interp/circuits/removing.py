@@ -22,13 +22,13 @@ from jaxtyping import Bool
 from interp.circuits.believing import outcomes_of_circuits, share_of
 from interp.circuits.circuit import Circuit, check_graph
 from interp.graph import Edge, Graph, Node
+from interp.records import RunRecord, digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
-    from interp.records import RunRecord
     from interp.tasks.task import Task
 
 Part = Node | Edge
@@ -54,8 +54,8 @@ class Completeness:
 
 @dataclass(frozen=True, eq=False)
 class Minimality:
-    """``table``: ``part kind effect low high ablation``, one row a part of the circuit (``member``), and one a draw of edges from outside
-    that is put in and taken out again (``random``; edges between nodes of the circuit, as many as some part has). ``gap`` is in
+    """``table``: ``part kind effect low high ablation``, one row a part with edges (``member``), and one a draw of edges from outside that
+    is put in and taken out again (``random``; edges between nodes of the circuit, as many as some part has). ``gap`` is in
     the unit of the outcome."""
 
     table: pd.DataFrame
@@ -100,14 +100,14 @@ def completeness(
             f"draws={draws}, runs={runs}, steps={steps} and candidates={candidates}: take at least 0, and at least 1 candidate."
         )
     graph, pool, rng = circuit.graph, _parts(circuit, parts), np.random.default_rng(seed)
-    kept, weights = _mask(graph, circuit.edges), prompt_weights(len(task), seed)
+    [kept], weights = _masks(graph, [circuit.edges]), prompt_weights(len(task), seed)
     chances = rng.random((draws, len(pool))) < 0.5
     chosen: list[tuple[str, str, list[Part]]] = [("none", "", []), *(("group", n, [*g]) for n, g in (groups or {}).items())]
     chosen += [("random", str(i), [p for p, there in zip(pool, row, strict=True) if there]) for i, row in enumerate(chances)]
 
     def measure(sets: Sequence[Collection[Part]], *more: Bool[np.ndarray, " n_edges"]) -> tuple[np.ndarray, np.ndarray]:
         """The outcome of circuit and of model without each set, [n_sets n_examples]."""
-        gone = np.stack([*(_mask(graph, removed) for removed in sets), *more])
+        gone = np.stack([*_masks(graph, sets), *more])
         found = outcomes_of_circuits(model, task, np.concatenate([kept & ~gone, ~gone]), metric, ablation=ablation, seed=seed)
         return found[: len(gone)], found[len(gone) :]
 
@@ -115,7 +115,8 @@ def completeness(
     gap = whole[0] - alone[-1]
     rows = [(*said, a, w) for said, a, w in zip(chosen, alone, whole, strict=False)]
     taken: list[list[Part]] = [[] for _ in range(runs)]
-    for step in range(min(steps, len(pool))):
+    n_steps = min(steps, len(pool)) if runs else 0
+    for step in range(n_steps):
         tried: list[tuple[int, list[Part]]] = []
         for run, gone in enumerate(taken):
             left = [part for part in pool if part not in gone]
@@ -127,7 +128,7 @@ def completeness(
             taken[run] = tried[best][1]
             rows.append(("greedy", str(run), taken[run], alone[best], whole[best]))
         if progress:
-            progress(step + 1, steps)
+            progress(step + 1, n_steps)
     table = pd.DataFrame(
         [
             (kind, name, len(gone), " ".join(map(str, gone)), a.mean(), w.mean(), *share_of(gap, a - w, weights))
@@ -157,17 +158,26 @@ def minimality(
     """What taking each of the circuit's ``parts`` out of it changes, beside ``draws`` random ones.
 
     Parts that stand in for each other are needless one by one: take one of them out in every run (``without``), and the other is needed.
-    Raises as ``completeness``.
+    Raises as ``completeness``, and ValueError where ``without`` leaves no part.
     """
     import pandas as pd
 
     from interp.metrics.significance import prompt_weights
 
     check_graph(model, circuit.graph, "This is a circuit")
-    graph, rng = circuit.graph, np.random.default_rng(seed)
-    pool = [part for part in _parts(circuit, parts) if part not in without]
-    base = _mask(graph, circuit.edges) & ~_mask(graph, without)
-    members = [base & ~_mask(graph, [part]) for part in pool]
+    graph, rng, weights = circuit.graph, np.random.default_rng(seed), prompt_weights(len(task), seed)
+    known = _parts(circuit, parts)
+    edges, gone, *own = _masks(graph, [circuit.edges, without, *([part] for part in known)])
+    base = edges & ~gone
+    pool, members = [], []
+    for part, mask in zip(known, own, strict=True):
+        if (base & mask).any():
+            pool.append(part)
+            members.append(base & ~mask)
+    if not pool:
+        raise ValueError(
+            f"None of the circuit's {parts} is left to be taken out (without={[*map(str, without)]}): leave less out."
+        )
     inside = {*circuit.nodes}
     strangers = np.flatnonzero([inside.issuperset(edge[:2]) and edge not in circuit.edges for edge in graph.edges])
     controls = []
@@ -179,7 +189,7 @@ def minimality(
     kept = np.stack([np.ones_like(base), np.zeros_like(base), base, *members, *(base | drawn for drawn in controls)])
     found = outcomes_of_circuits(model, task, kept, metric, progress, ablation=ablation, seed=seed)
     everything, nothing, whole = found[:3]
-    gap, weights = everything - nothing, prompt_weights(len(task), seed)
+    gap = everything - nothing
     effects = [*(found[3 : 3 + len(pool)] - whole), *(whole - found[3 + len(pool) :])]
     names = [("member", str(part)) for part in pool]
     names += [("random", " ".join(str(graph.edges[i]) for i in np.flatnonzero(drawn))) for drawn in controls]
@@ -200,12 +210,20 @@ def _parts(circuit: Circuit, parts: str) -> list[Part]:
     return found
 
 
-def _mask(graph: Graph, parts: Collection[Part]) -> Bool[np.ndarray, " n_edges"]:
-    """The edges that are among ``parts`` or leave one of them. Raises LookupError for what the graph does not have."""
-    known = {*parts}
-    for part in known - {*graph.edges, *graph.number}:
-        raise LookupError(f"There is no part {part} in a graph of {graph}: give its edges, or the nodes that they leave.")
-    return np.array([edge in known or edge.writer in known for edge in graph.edges])
+def _masks(graph: Graph, sets: Sequence[Collection[Part]]) -> Bool[np.ndarray, "n_sets n_edges"]:
+    """The edges that are among the parts of each set or leave one of them. Raises LookupError for what the graph does not have."""
+    places: dict[Part, list[int]] = {edge: [i] for i, edge in enumerate(graph.edges)}
+    for i, edge in enumerate(graph.edges):
+        places.setdefault(edge.writer, []).append(i)
+    masks = np.zeros((len(sets), len(graph.edges)), dtype=bool)
+    for mask, parts in zip(masks, sets, strict=True):
+        for part in parts:
+            if part not in places:
+                raise LookupError(
+                    f"There is no part {part} in a graph of {graph}: give its edges, or the nodes that they leave."
+                )
+            mask[places[part]] = True
+    return masks
 
 
 def _record(
@@ -213,7 +231,7 @@ def _record(
 ) -> RunRecord:
     from interp.engine.hooked import record_of
 
-    arguments = {**task.provenance, "n_edges": len(circuit)}
+    arguments = {**task.provenance, "n_edges": len(circuit), "edges_digest": digest(sorted(map(str, circuit.edges)))}
     arguments |= {"ablation": ablation, **said}
     label = f"corrupted edge ({ablation})"
     return record_of(
