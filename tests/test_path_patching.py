@@ -181,6 +181,8 @@ def test_bad_input_is_refused_in_a_sentence():
         path_effects(source.model, task, [(Head(1, 1), "z")])
     with pytest.raises(ValueError, match="pairs of a head"):
         path_effects(source.model, task, [])
+    with pytest.raises(ValueError, match="receivers='end': give 'logits', or pairs of a head"):
+        path_effects(source.model, task, "end")
     with pytest.raises(LookupError, match="Head L9H0 does not exist"):
         path_effects(source.model, task, [(Head(9, 0), "q")])
     with pytest.raises(LookupError, match="No position is called 'nowhere'"):

@@ -12,12 +12,13 @@ Keys and values of grouped-query heads are counted for each query head, as if ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp.circuits.finding import FLOOR, check_gap, check_pairs
+from interp.circuits.corruption import check_pairs
+from interp.circuits.finding import FLOOR, check_gap
 from interp.graph import PARTS, Node
 from interp.heads import Head, HeadScores
 
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 Receiver = tuple[Head, str]
-LOGITS: Literal["logits"] = "logits"
+LOGITS = "logits"
 
 
 def path_effects(
     model: Model,
     task: Task,
-    receivers: Sequence[Receiver] | Literal["logits"] = LOGITS,
+    receivers: Sequence[Receiver] | str = LOGITS,
     *,
     positions: str | tuple[int, ...] = "end",
     freeze_mlps: bool = False,
@@ -46,8 +47,8 @@ def path_effects(
 ) -> HeadScores:
     """The mean effect of every head as a sender, in the metric's unit; heads that come before no receiver have no number.
 
-    ``receivers`` are pairs of a head and ``q``, ``k`` or ``v``. Sender and receivers are patched at the same ``positions``: keys and
-    values must be asked for where they are looked at, not at the end. ``record.arguments["gap"]`` is the whole swap.
+    ``receivers`` are ``logits``, or pairs of a head and ``q``, ``k`` or ``v``. Sender and receivers are patched at the same ``positions``:
+    keys and values must be asked for where they are looked at, not at the end. ``record.arguments["gap"]`` is the whole swap.
     Raises LookupError for unknown heads, positions and metrics; ValueError for receivers that no head comes before, and for what
     ``score_edges`` refuses.
     """
@@ -117,12 +118,11 @@ def path_stages(
     return found
 
 
-def _check(model: Model, receivers: Sequence[Receiver] | Literal["logits"]) -> list[Receiver]:
-    if isinstance(receivers, str):
+def _check(model: Model, receivers: Sequence[Receiver] | str) -> list[Receiver]:
+    if receivers == LOGITS:
         return []
-    chosen = [(model.facts.check_head(Head(*head)), part) for head, part in receivers]
-    wrong = next((part for _, part in chosen if part not in PARTS), None)
-    if wrong is not None or not chosen:
+    chosen = [] if isinstance(receivers, str) else [(model.facts.check_head(Head(*head)), part) for head, part in receivers]
+    if not chosen or any(part not in PARTS for _, part in chosen):
         raise ValueError(f"receivers={receivers!r}: give 'logits', or pairs of a head and one of {', '.join(PARTS)}.")
     return chosen
 
