@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.circuits.finding import check_pairs
+from interp.circuits.corruption import check_pairs
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def find_codes(
 ) -> DiscreteCodes:
     """Codes of every head, learned from ``n_train`` clean and as many corrupted prompts, on the other prompts of the task.
 
-    Raises ValueError for a task without corrupted prompts, and for one without prompts that are left to score.
+    Raises ValueError for a task without corrupted prompts, for one without prompts that are left to score, and for less than one code or
+    permutation.
     """
     import torch
 
@@ -107,6 +108,8 @@ def find_codes(
     check_pairs(task)
     if not 0 < n_train < len(task):
         raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: take fewer, or make more prompts.")
+    if min(n_codes, permutations) < 1:
+        raise ValueError(f"n_codes={n_codes} and permutations={permutations}: take at least 1 of each.")
     x = _written(model, task, positions)
     x = x * (x.shape[-1] / x.square().sum(-1).mean((0, 1)).clamp(min=1e-12)).sqrt()[..., None]
     features, explained = _learn(x[:n_train].flatten(0, 3), x[n_train:], n_codes, seed)
