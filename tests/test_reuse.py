@@ -48,6 +48,14 @@ def test_chance_is_what_counting_all_sets_of_heads_gives():
     assert found.expected == pytest.approx(3 * 4 / 15)  # a * b / n
 
 
+def test_a_head_given_twice_counts_once_and_heads_beyond_the_model_are_refused():
+    first, second = [Head(0, 1), Head(2, 4)], [Head(0, 1), Head(1, 3), Head(1, 0)]
+    assert overlap(first * 2, [*second, second[0]], (3, 5)) == overlap(first, second, (3, 5))
+    for head in (Head(3, 0), Head(0, 5), Head(-1, 0)):
+        with pytest.raises(LookupError, match=f"Head {head} does not exist in 3 layers x 5 heads"):
+            overlap(first, [head], (3, 5))
+
+
 def test_top_heads_are_taken_by_magnitude_and_rounded_up():
     first = scores_of([[-9, 1, 0, 2], [3, 0, 0, -4], [0, 5, 0, 0]])
     second = scores_of([[8, 0, 0, 0], [0, 7, 0, -6], [0, -1, 0, 0]])

@@ -45,14 +45,21 @@ class Overlap(NamedTuple):
 
 
 def overlap(first: Collection[Head], second: Collection[Head], shape: tuple[int, int]) -> Overlap:
-    """What two sets of heads of a model of ``shape`` (n_layers, n_heads) share, beside chance."""
+    """What two sets of heads of a model of ``shape`` (n_layers, n_heads) share, beside chance; a head given twice counts once.
+
+    Raises LookupError for heads beyond the shape.
+    """
     from scipy.stats import hypergeom
 
     def chance(pool: int, a: int, b: int) -> np.ndarray:
         return hypergeom.pmf(np.arange(min(a, b) + 1), pool, a, b)
 
     n_layers, n_heads = shape
-    shared = len({*first} & {*second})
+    first, second = {*first}, {*second}
+    for head in first | second:
+        if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
+            raise LookupError(f"Head {head} does not exist in {n_layers} layers x {n_heads} heads: give heads of one model.")
+    shared = len(first & second)
     anywhere = chance(n_layers * n_heads, len(first), len(second))
     within = np.ones(1)
     for layer in range(n_layers):
@@ -122,7 +129,7 @@ def repair(
     from interp.metrics.outcomes import OUTCOMES
     from interp.metrics.significance import mean_interval, prompt_weights
 
-    rng = np.random.default_rng(seed)
+    rng, weights = np.random.default_rng(seed), prompt_weights(len(task), seed)
     chosen = [model.facts.check_head(Head(*head)) for head in heads]
     targets = _marked(task, wrong)
     others = [_others(model, chosen, rng) for _ in range(draws)]
@@ -138,7 +145,7 @@ def repair(
     outcomes = [OUTCOMES.get(name) for name in ("accuracy", task.metric)]
     found = [sweep(model, task, variants, outcome, record=record) for outcome in outcomes]
     correct, metric = (np.stack([result.baseline, *result.values]) for result in found)
-    interval, before = mean_interval(correct, prompt_weights(len(task), seed)), correct[1 if damage else 0]
+    interval, before = mean_interval(correct, weights), correct[1 if damage else 0]
     table = pd.DataFrame(names, columns=["condition", "draw", "heads"])
     table["heads"] = [" ".join(map(str, row)) for row in table["heads"]]
     table["oracle"], table["n"] = table["condition"].isin(["repair", "right", "random_heads"]), len(task)
