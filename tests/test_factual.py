@@ -155,6 +155,7 @@ def others(task: Task) -> float:
 def test_the_head_that_carries_the_name_comes_first_and_the_one_against_it_last():
     planted, task = suppressing()
     table = subject_heads(planted.model, task, "io").set_index("label")
+    assert set(table["ablation"]) == {"mean"}
     assert table.index[0] == str(MOVER) and table.index[-1] == str(NEGATIVE)
     assert table.loc[str(MOVER), ["attention", "subject"]].tolist() == pytest.approx([1, -10 * others(task)], abs=1e-4)
     assert table.loc[str(NEGATIVE), ["attention", "answer"]].tolist() == pytest.approx([1, 3 * others(task)], abs=1e-4)
@@ -180,6 +181,7 @@ def test_attention_to_the_subject_is_what_patterns_show(name):
 def test_the_last_layer_holds_back_what_was_planted_against_the_answer():
     planted, task = suppressing()
     table = suppression(planted.model, task).set_index("part")
+    assert set(table["ablation"]) == {"mean"}
     assert table.loc["a4.h2", "effect"] == pytest.approx(3 * others(task), abs=1e-4)
     assert table["effect"].drop(["a4.h2", "all"]).abs().max() < 1e-4
     assert table.loc["all", ["effect", "share"]].tolist() == pytest.approx([3 * others(task), 1], abs=1e-4)
@@ -193,6 +195,7 @@ def test_damping_gives_the_answer_back_and_costs_nothing_where_the_head_is_silen
     expected = [a - log(exp(a) + planted.model.facts.d_vocab - 1) for a in answer]
     assert table["answer_logprob"].tolist() == pytest.approx(expected, abs=1e-4)
     assert table["accuracy"].tolist() == [1, 1, 1, 1]
+    assert table["intervention"].tolist() == ["scale 0", "scale 0.5", "scale 1", "scale 2"] and set(table["heads"]) == {"L4H2"}
     assert table["neutral_kl"].iloc[2] == 0 and (table["neutral_kl"].iloc[[0, 1, 3]] > 1e-4).all()
     silent = Task("repeats", tuple(Example(*p) for p in planted.prompts("needle", 5)), "logit_diff")
     assert damping(planted.model, task, silent, [NEGATIVE], gammas)["neutral_kl"].max() < 1e-6

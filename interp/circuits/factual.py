@@ -2,7 +2,7 @@
 
 All is read at END. The logit of a token is meant minus the mean logit, so that it does not change when all logits do. ``effect =
 logit(without a part) - logit``: the part is replaced by its mean over the prompts in the residual stream that the logits are read from, so
-that effects are direct: what it does through later layers is not counted. Negative = the part wrote the token.
+that effects are direct: what it does through later layers is not counted. Negative = the part wrote the token. Tables call it ``mean``.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
 
     Columns: ``layer head label``; ``attention`` (mean weight, END on all tokens of the mark), ``subject`` and ``answer`` (mean effect on
     the logit of the subject's last token and of the answer, in logits), ``correlation`` over prompts of the attention with what is written
-    for the subject (NaN where either is the same everywhere). A mover has a large attention and a negative ``subject``; where
+    for the subject (NaN where either is the same everywhere), ``ablation``. A mover has a large attention and a negative ``subject``; where
     ``answer`` is negative as well, its values already hold something of the answer. Raises LookupError where the mark is missing.
     """
     import pandas as pd
@@ -106,7 +106,8 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
             label = str(Head(node.layer, node.head))
             rows.append((node.layer, node.head, label, weight.mean(), on_subject.mean(), on_answer.mean(), r))
     columns = ["layer", "head", "label", "attention", "subject", "answer", "correlation"]
-    return pd.DataFrame(rows, columns=columns).sort_values("subject", kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows, columns=columns).sort_values("subject", kind="stable", ignore_index=True)
+    return table.assign(ablation="mean")
 
 
 def subjects(task: Task, mark: str = "subject") -> list[int]:
@@ -253,18 +254,18 @@ def decompose_mlp(
 def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
     """What each part of the last layer does to the answer's logit: one row a part, and one for ``all`` of them added up.
 
-    Columns: ``part effect low high share``; the effect of taking it out, with a 95% interval over prompts, and the share of resamples in
-    which it is positive. Positive = the part held the answer back; the layer does where ``share`` of ``all`` is at least .95.
+    Columns: ``part effect low high share ablation``; the effect of taking it out, with a 95% interval over prompts, and the share of
+    resamples in which it is positive. Positive = the part held the answer back; the layer does where ``share`` of ``all`` is at least .95.
     """
     import pandas as pd
 
     from interp.metrics.significance import mean_interval, prompt_weights
 
+    weights = prompt_weights(len(task), seed)
     written, top = read_writings(model, task), model.facts.n_layers - 1
     here = [i for i, node in enumerate(written.writers) if node.layer == top]
     effects = written.effects(np.array([e.answers[0] for e in task]))[here]
     effects = np.concatenate([effects, effects.sum(0, keepdims=True)])
-    weights = prompt_weights(len(task), seed)
     interval = mean_interval(effects, weights)
     return pd.DataFrame(
         {
@@ -273,6 +274,7 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
             "low": interval.low,
             "high": interval.high,
             "share": (effects @ weights.T > 0).mean(1),
+            "ablation": "mean",
         }
     )
 
@@ -282,8 +284,8 @@ def damping(
 ) -> pd.DataFrame:
     """Accuracy when ``heads`` (by default all of the last layer) write ``gamma`` times what they wrote at END, and what it costs elsewhere.
 
-    One row a gamma: ``gamma accuracy low high answer_logprob`` on the task, ``neutral_kl`` in nats to the unchanged model on other prompts.
-    A gain beside a large ``neutral_kl`` is a damaged model.
+    One row a gamma: ``gamma accuracy low high answer_logprob`` on the task, ``neutral_kl`` in nats to the unchanged model on other prompts,
+    and ``intervention heads``. A gain beside a large ``neutral_kl`` is a damaged model.
     """
     import pandas as pd
 
@@ -293,14 +295,15 @@ def damping(
     from interp.metrics.outcomes import OUTCOMES
     from interp.metrics.significance import mean_interval, prompt_weights
 
+    weights = prompt_weights(len(task), 0)
     heads = heads or [head for head in model.facts.heads() if head.layer == model.facts.n_layers - 1]
     variants = [(scale(heads, gamma, "end"),) for gamma in gammas]
 
     def measured(of: Task, name: str) -> np.ndarray:
         return sweep(model, of, variants, OUTCOMES.get(name), record=record_of(model, task=of.name)).values
 
-    correct = mean_interval(measured(task, "accuracy"), prompt_weights(len(task), 0))
+    correct = mean_interval(measured(task, "accuracy"), weights)
     table = pd.DataFrame({"gamma": list(gammas), "accuracy": correct.mean, "low": correct.low, "high": correct.high})
     table["answer_logprob"] = measured(task, "answer_logprob").mean(1)
     table["neutral_kl"] = measured(neutral, "kl").mean(1)
-    return table
+    return table.assign(intervention=[scaled.label for [scaled] in variants], heads=" ".join(map(str, heads)))
