@@ -9,11 +9,22 @@ import pytest
 from test_edges import edge_of
 from tiny_models import tiny
 
-from interp.circuits import Circuit, EdgeScores, auroc, faithfulness_curve, load_circuit, outcomes_of_circuits, score_edges
-from interp.circuits.believing import SIZES, FaithfulnessCurve
+from interp.circuits import (
+    Circuit,
+    EdgeScores,
+    auroc,
+    completeness,
+    faithfulness_curve,
+    load_circuit,
+    minimality,
+    outcomes_of_circuits,
+    score_edges,
+)
+from interp.circuits.believing import SIZES, FaithfulnessCurve, share_of
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
+from interp.metrics.significance import mean_interval, prompt_weights
 from interp.models.planted import Planted, plant
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
@@ -91,6 +102,13 @@ def test_faithfulness_is_one_with_every_edge_and_that_of_the_planted_circuit_wit
     assert (found["low"] <= found["faithfulness"] + 1e-9).all() and (found["faithfulness"] <= found["high"] + 1e-9).all()
 
 
+def test_the_interval_of_a_share_is_that_of_a_mean_where_the_gap_is_the_same_everywhere():
+    part, weights = np.random.default_rng(0).normal(size=(1, 6)), prompt_weights(6, 3)
+    interval = mean_interval(part, weights)
+    expected = (interval.mean.item() / 4, interval.low.item() / 4, interval.high.item() / 4)
+    assert share_of(np.full(6, 4.0), part[0], weights) == pytest.approx(expected)
+
+
 def curve_of(shares, values, n_edges=1000) -> FaithfulnessCurve:
     import pandas as pd
 
@@ -106,6 +124,12 @@ def test_the_integrals_have_the_weights_of_mib():
     assert curve_of(SIZES, np.ones(len(SIZES))).cpr == pytest.approx(0.999)
     assert curve_of(SIZES, np.ones(len(SIZES))).cmd == 0
     assert curve_of(SIZES, np.array([*[0] * 9, 1])).cmd == pytest.approx(0.749)
+
+
+def test_the_integrals_do_not_ask_in_which_order_sizes_were_given():
+    one, other = curve_of([0.1, 0.4, 1.0], [0.2, 0.9, 1.0]), curve_of([0.4, 1.0, 0.1], [0.9, 1.0, 0.2])
+    assert (one.cpr, one.cmd, one.log_area) == (other.cpr, other.cmd, other.log_area)
+    assert one.cpr == pytest.approx(0.3 * 0.55 + 0.6 * 0.95)
 
 
 def test_in_the_log_area_every_doubling_of_the_circuit_counts_the_same():
@@ -216,6 +240,17 @@ def test_bad_input_is_refused_in_a_sentence():
             scores.circuit(k)
     with pytest.raises(ValueError, match="These scores are of 3 layers x 5 heads, and tiny-llama has 3 layers x 6 heads"):
         faithfulness_curve(tiny("llama"), pairs, scores)
+
+
+def test_one_prompt_is_refused_before_anything_is_computed(monkeypatch):
+    model, pair = tiny("gpt2"), example((3, 4, 6), (3, 8, 6))
+    scores = score_edges(model, Task("two", (pair, example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
+    for home in ("believing", "removing"):
+        monkeypatch.delattr(f"interp.circuits.{home}.outcomes_of_circuits")
+    task, circuit = Task("one", (pair,), "logit_diff"), scores.circuit(99)
+    for ask in (faithfulness_curve, minimality, completeness):
+        with pytest.raises(ValueError, match="needs at least 2 prompts, got 1"):
+            ask(model, task, scores if ask is faithfulness_curve else circuit)
 
 
 def test_other_prompts_without_a_gap_are_refused_in_a_sentence():

@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import check_graph
 from interp.circuits.corruption import streams_of
-from interp.circuits.finding import EdgeScores, check_gap
-from interp.graph import Edge
+from interp.circuits.finding import EdgeScores, check_finite, check_gap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +43,7 @@ class FaithfulnessCurve:
     record: RunRecord
 
     def _curve(self) -> tuple[np.ndarray, np.ndarray]:
-        found = self.table.query("kind == 'found'").drop_duplicates("share")
+        found = self.table.query("kind == 'found'").drop_duplicates("share").sort_values("share")
         return found["share"].to_numpy(), found["faithfulness"].to_numpy()
 
     @property
@@ -91,7 +90,7 @@ def outcomes_of_circuits(
     import torch
 
     from interp.engine.edges import edge_sets, graph_of
-    from interp.engine.sweeps import check_outcome
+    from interp.engine.sweeps import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
@@ -102,10 +101,11 @@ def outcomes_of_circuits(
             f"for each edge of its graph."
         )
     values, ends = np.empty((len(kept), len(task))), np.empty((2, len(task)))
-    with model.lock, torch.inference_mode():
+    with model.lock, torch.inference_mode(), own_modules(model):
         for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
             values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
             ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
+    check_finite(model, outcome.name, ends, values)
     check_gap(ends[0], ends[1], outcome.name)
     return values
 
@@ -134,9 +134,9 @@ def faithfulness_curve(
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: take numbers above 0 and up to 1.")
     check_graph(model, scores.graph, "These scores are")
     ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
-    n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
-    number = {edge: i for i, edge in enumerate(scores.graph.edges)}
-    orders = [("found", 0, _order(scores, number)), *(("random", d, rng.permutation(n_edges)) for d in range(draws))]
+    n_edges, rng, weights = len(scores.graph.edges), np.random.default_rng(seed), prompt_weights(len(task), seed)
+    ranked = np.argsort(-np.abs(scores.effects), kind="stable")
+    orders = [("found", 0, ranked), *(("random", draw, rng.permutation(n_edges)) for draw in range(draws))]
     sizes = [max(1, int(share * n_edges)) for share in shares]
     circuits = [
         (share, n, kind, draw, order[:n]) for kind, draw, order in orders for share, n in zip(shares, sizes, strict=True)
@@ -147,7 +147,6 @@ def faithfulness_curve(
     kept[-1] = True  # the row before it keeps nothing
     values = outcomes_of_circuits(model, task, kept, scores.record.metric, progress, ablation=ablation, seed=seed)
     nothing, everything = values[-2:]
-    weights = prompt_weights(values.shape[1], seed)
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
         rows.append((share, n, kind, draw, *share_of(everything - nothing, value - nothing, weights), value.mean()))
@@ -173,11 +172,7 @@ def share_of(
     weights: Float[np.ndarray, "resamples n_examples"],
 ) -> tuple[float, float, float]:
     """The mean of ``part`` over the mean of ``gap``, with its 95% interval over resampled prompts."""
-    low, high = np.quantile((weights @ part) / (weights @ gap), [0.025, 0.975])
+    from interp.metrics.significance import expanded_levels
+
+    low, high = np.quantile((weights @ part) / (weights @ gap), expanded_levels(len(gap)))
     return float(part.mean() / gap.mean()), float(low), float(high)
-
-
-def _order(scores: EdgeScores, number: dict[Edge, int]) -> np.ndarray:
-    """Edges by falling effect; those below the floor come last, in the graph's order."""
-    alive = [number[edge] for edge in scores.top(len(number))]
-    return np.array([*alive, *(i for i in range(len(number)) if i not in set(alive))])
