@@ -35,7 +35,15 @@ from interp.models.planted.planting import Counterfactual
 from interp.tasks.task import Example, Task
 
 N_SEEDS = 20
-SEEDS = pytest.mark.parametrize("seed", [pytest.param(s, marks=[pytest.mark.slow] if s > 1 else []) for s in range(N_SEEDS)])
+
+
+def seeds(n_quick: int) -> pytest.MarkDecorator:
+    """All seeds, of which the first few are no slow tests: even ones plant into GPT-2, odd ones into Llama."""
+    marked = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= n_quick else []) for seed in range(N_SEEDS)]
+    return pytest.mark.parametrize("seed", marked)
+
+
+SEEDS = seeds(1)
 SHARP, SOFT = 30.0, 6.0
 
 
@@ -105,7 +113,7 @@ def scored(case: Case, sharpness: float, seed: int, method: str = "exact", dtype
 # -- edges --------------------------------------------------------------------------------------------------------------------
 
 
-@SEEDS
+@seeds(2)
 @pytest.mark.parametrize("sharpness", [SHARP, SOFT])
 @EACH
 def test_exact_scores_are_the_ground_truth_of_every_edge(case, sharpness, seed):
