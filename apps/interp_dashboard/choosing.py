@@ -1,4 +1,4 @@
-"""Choosing a metric, choosing a head by a row of a table, and figures that are looked at."""
+"""Choosing a metric or an outcome, choosing a head by a row of a table, and figures that are looked at."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.heads import Head
+from interp.metrics.outcomes import OUTCOMES
 from interp_dashboard.clicks import CONFIG, choose_head
 from interp_dashboard.measured import about_metric, metric_names
+from interp_dashboard.url import Field, State, choice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +19,20 @@ if TYPE_CHECKING:
     from interp.figures import Figure
     from interp_dashboard.page import View
 
+OWN_METRIC = ""
 ROW, TALLEST = 35, 12
 """Height of a row in pixels, and rows of a table that are shown without scrolling."""
+
+
+def outcome_field() -> Field:
+    """The metric of an outcome; by default that of the task."""
+    return choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric")
+
+
+def choose_outcome(state: State, own: str) -> None:
+    """The box that chooses it, the field ``outcome``; ``own`` is how the task's is called."""
+    names = [OWN_METRIC, *OUTCOMES.names()]
+    st.selectbox("Metric", names, format_func=lambda name: name or own, **state.bound("outcome"))
 
 
 def choose_metric(view: View) -> None:

@@ -20,7 +20,7 @@ from interp_dashboard.wording import plain
 
 OWN = ""
 TEXT = "The cat sat on the mat because the cat was tired."
-MOST_EXAMPLES = 1000
+MOST_EXAMPLES, MOST_PROMPTS = 1000, 4096
 FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 
 def plain(text: str) -> str:
@@ -15,6 +16,11 @@ def visible(token: str) -> str:
     from interp.figures.style import token as shown
 
     return shown(token).replace(" ", "␣")
+
+
+def bullets(described: Mapping[str, str]) -> str:
+    """Names with what they are, a line each, as Markdown."""
+    return "\n".join(f"- **{name}**: {what}" for name, what in described.items())
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,9 @@ import streamlit as st
 from interp.cli.ranking import agreement_said
 from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, ESTIMATES, METHODS
-from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names
 from interp_dashboard import by_hand, jobs, prompts, watching
-from interp_dashboard.choosing import head_from_map, head_from_table, show_figure
+from interp_dashboard.choosing import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
 from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job, Planned, Sweep
 from interp_dashboard.page import Page, View, link
@@ -24,7 +23,7 @@ from interp_dashboard.searches import circuit_there
 from interp_dashboard.settings import settings
 from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number, text
-from interp_dashboard.wording import duration, plain
+from interp_dashboard.wording import bullets, duration, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 SWEEP, HAND = "sweep", "by-hand"
 DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
-OWN_METRIC = ""
-MOST_PROMPTS = 4096
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
 SHOWN = 64
 """Tokens of a prompt whose pattern stands on this page: half a megabyte."""
@@ -45,12 +42,12 @@ def fields() -> tuple[Field, ...]:
         choice("do", list(DOINGS)),
         *prompts.fields(),
         prompts.file_field(),
-        number("n", 64, 2, MOST_PROMPTS),
+        number("n", 64, 2, prompts.MOST_PROMPTS),
         choice("method", list(METHODS), "mean", noun="method"),
         choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
         number("top", 0.2, 0.01, 1.0),
         text("positions", "all"),
-        choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
+        outcome_field(),
         head(),
         *by_hand.fields(),
     )
@@ -105,7 +102,7 @@ def _form(view: View) -> Sweep | None:
     options = [*task_names(), prompts.OWN]
     what.selectbox("Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.bound("task"))
     if state["task"]:
-        count.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
+        count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("n"))
         source = Sweep(task=state["task"], n_prompts=state["n"], seed=state["seed"])
     else:
         file = prompts.own_file(state)
@@ -118,9 +115,9 @@ def _form(view: View) -> Sweep | None:
     how, *estimated, where, measured = st.columns(
         3 + (method in ESTIMATES) + (method == "adaptive"), vertical_alignment="bottom"
     )
-    how.selectbox("Method", list(METHODS), help=_list(METHODS), **state.bound("method"))
+    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("method"))
     if method in ESTIMATES:
-        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=_list(ABLATIONS), **state.bound("ablation"))
+        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=bullets(ABLATIONS), **state.bound("ablation"))
     if method == "adaptive":
         estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.bound("top"))
     places = ["all", "end", *marks]
@@ -128,8 +125,8 @@ def _form(view: View) -> Sweep | None:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
         state.set(positions="all")
     where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.bound("positions"))
-    outcomes = [OWN_METRIC, *OUTCOMES.names()]
-    measured.selectbox("Metric", outcomes, format_func=lambda name: name or f"{metric} (the task's)", **state.bound("outcome"))
+    with measured:
+        choose_outcome(state, f"{metric} (the task's)")
     asked = {"method": method, "positions": state["positions"], "metric": state["outcome"] or None}
     return replace(source, **asked, ablation=state["ablation"], top_share=state["top"])
 
@@ -280,10 +277,6 @@ def _show(state: State, job: Job) -> None:
     made = {"method": sweep.method, "ablation": sweep.ablation, "top": sweep.top_share, "positions": sweep.positions}
     model = {"model": job.model} if job.model in holder().known else {}
     state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, do=SWEEP)
-
-
-def _list(described: dict[str, str]) -> str:
-    return "\n".join(f"- **{name}**: {what}" for name, what in described.items())
 
 
 def _python(planned: Planned) -> str:

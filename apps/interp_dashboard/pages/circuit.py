@@ -15,10 +15,9 @@ from interp.circuits.corruption import CORRUPTIONS
 from interp.cli.circuits import COUNTERFACTUAL
 from interp.cli.commands.circuit import METHODS
 from interp.heads import Head
-from interp.metrics.outcomes import OUTCOMES
 from interp.tasks import task_names
 from interp_dashboard import prompts, watching
-from interp_dashboard.choosing import show_figure, table_height
+from interp_dashboard.choosing import choose_outcome, outcome_field, show_figure, table_height
 from interp_dashboard.clicks import CHOSEN, CONFIG, INVISIBLE
 from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job
@@ -27,7 +26,7 @@ from interp_dashboard.searches import Search, plan_circuit
 from interp_dashboard.settings import settings
 from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number
-from interp_dashboard.wording import plain
+from interp_dashboard.wording import bullets, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,9 +37,8 @@ if TYPE_CHECKING:
 
 KEY = "circuit-graph"
 BESIDE = 240  # pixels: as much as is left beside a graph of four heads a layer on a screen of 1440
-OWN_METRIC = ""
 TASK = "ioi"
-MOST_PROMPTS, MOST_EDGES = 4096, 150
+MOST_EDGES = 150
 
 
 def fields() -> tuple[Field, ...]:
@@ -48,11 +46,11 @@ def fields() -> tuple[Field, ...]:
     return (
         choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
         prompts.file_field(),
-        number("n", 32, 2, MOST_PROMPTS),
+        number("n", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
         choice("circuit.ablation", list(CORRUPTIONS), COUNTERFACTUAL, noun="ablation"),
-        choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric"),
+        outcome_field(),
         number("edges", 30, 1, MOST_EDGES),
         head(),
     )
@@ -93,7 +91,7 @@ def _form(state: State) -> dict[str, Any] | None:
         "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.bound("task")
     )
     if state["task"]:
-        n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("n"))
+        n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("n"))
     about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
     about += "found on one and tried on the other."
     seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
@@ -101,17 +99,13 @@ def _form(state: State) -> dict[str, Any] | None:
     if not state["task"] and file is None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
-    how.selectbox("Method", list(METHODS), help=_told(METHODS), **state.bound("circuit.method"))
-    corrupted.selectbox("Corrupted edges show", list(CORRUPTIONS), help=_told(CORRUPTIONS), **state.bound("circuit.ablation"))
-    outcomes = [OWN_METRIC, *OUTCOMES.names()]
-    measured.selectbox("Metric", outcomes, format_func=lambda name: name or "the task's", **state.bound("outcome"))
+    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("circuit.method"))
+    corrupted.selectbox("Corrupted edges show", list(CORRUPTIONS), help=bullets(CORRUPTIONS), **state.bound("circuit.ablation"))
+    with measured:
+        choose_outcome(state, "the task's")
     asked = {"task": state["task"] or None, "prompts": file and str(file), "n_prompts": state["n"], "seed": state["seed"]}
     made = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
     return {**asked, **made}
-
-
-def _told(described: dict[str, str]) -> str:
-    return "\n".join(f"- **{name}**: {said}" for name, said in described.items())
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")

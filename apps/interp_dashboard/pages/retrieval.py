@@ -12,7 +12,7 @@ from interp.detectors import DETECTORS, Detection
 from interp.detectors.confirmation import LEAST_DRAWS, METHODS
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import watching
+from interp_dashboard import prompts, watching
 from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.holder import holder
 from interp_dashboard.jobs import Job
@@ -41,7 +41,7 @@ OPTIONS = {
     "streaming": Options("streaming"),
 }
 NEEDLE = "needle"
-MOST_PROMPTS, MOST_DRAWS = 4096, 50
+MOST_DRAWS = 50
 
 
 def fields() -> tuple[Field, ...]:
@@ -51,7 +51,7 @@ def fields() -> tuple[Field, ...]:
         *(field for options in OPTIONS.values() for field in options.fields()),
         head(),
         choice("trial.task", task_names(), NEEDLE, noun="task"),
-        number("trial.n_prompts", 64, 2, MOST_PROMPTS),
+        number("trial.n_prompts", 64, 2, prompts.MOST_PROMPTS),
         number("trial.seed", 1, 0, 10**6),
         number("trial.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
         choice("trial.method", list(METHODS), "mean", noun="method"),
@@ -202,7 +202,7 @@ def _trial(view: View, run: Run) -> Search:
     )
     on, n, seed, draws, method = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
     on.selectbox("Task", task_names(), **state.bound("trial.task"))
-    n.number_input("Number of prompts", 2, MOST_PROMPTS, **state.bound("trial.n_prompts"))
+    n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("trial.n_prompts"))
     seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.bound("trial.seed"))
     draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.bound("trial.draws"))
     method.selectbox("Method", list(METHODS), **state.bound("trial.method"))

@@ -227,7 +227,7 @@ def _search(
     said: dict[str, Any] = {"n_found_on": len(task), "n_tested_on": len(other)}
     said["n_shared"] = sum(example.clean in seen for example in other)
     if shares[-1] == 1:
-        said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at(0.85)}
+        said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at()}
     return save_circuit(found, scores, curve, folder, spec, **said)
 
 
