@@ -110,6 +110,22 @@ def test_an_edge_alone_is_a_set_of_one_edge(name):
     assert float((alone - stream.clean.last).abs().max()) > 0.01 * scale
 
 
+def test_of_many_edges_only_what_is_read_is_kept(monkeypatch):
+    stream, _ = streams("gpt2")
+    graph, sizes = graph_of(tiny("gpt2")), []
+    readout = Readout(tiny("gpt2"), examples(), OUTCOMES.get("logit_diff"), stream.clean.logits)
+    monkeypatch.setattr("interp.engine.plan.TOKENS_AT_ONCE", {"cpu": 2 * N_PROMPTS * 5})
+
+    def read(residual: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(residual))
+        return readout(residual)
+
+    with torch.inference_mode():
+        found, want = single_edges(stream, graph.edges, read), readout(single_edges(stream, graph.edges))
+    torch.testing.assert_close(found, want)
+    assert sum(sizes) == len(graph.edges) and max(sizes) <= 2 * 3 * 5  # two writers into a layer
+
+
 def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
     stream, _ = streams("llama")
     graph = graph_of(tiny("llama"))

@@ -60,7 +60,7 @@ def check_corruption(task: Task, ablation: str) -> None:
     if ablation not in CORRUPTIONS:
         raise LookupError(f"No ablation of edges is called {ablation!r}. There are: {', '.join(CORRUPTIONS)}.")
     if ablation == "counterfactual":
-        check_pairs(task)
+        check_pairs(task, ", or take the ablation zero, mean or resample")
     for length, rows in task.by_length().items():
         if ablation in ("resample", "mean") and len(rows) == 1:
             raise ValueError(
@@ -69,9 +69,9 @@ def check_corruption(task: Task, ablation: str) -> None:
             )
 
 
-def check_pairs(task: Task) -> None:
-    """Raises ValueError where no prompt differs from its corrupted twin."""
+def check_pairs(task: Task, otherwise: str = "") -> None:
+    """Raises ValueError where no prompt differs from its corrupted twin; ``otherwise`` is what can be done beside adding some."""
     if not task.has_corrupted:
         raise ValueError(
-            f"Task {task.name!r} has no corrupted prompts, which edges are shown: add them, or take the ablation zero, mean or resample."
+            f"Task {task.name!r} has no corrupted prompts, from which parts are taken in place of the clean ones: add them{otherwise}."
         )

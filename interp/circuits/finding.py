@@ -12,6 +12,7 @@ makes of the edge as it is, and a gradient on a path of each reader: nearest to 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ class EdgeScores:
         return [self.graph.edges[i] for i in order]
 
     def circuit(self, k: int) -> Circuit:
-        """The top ``k`` edges, without those on no way from the embedding to the logits. Raises ValueError when nothing is left."""
+        """The top ``k`` edges, without those that change nothing (``Circuit.pruned``). Raises ValueError when nothing is left."""
         scores = dict(zip(self.graph.edges, self.effects.tolist(), strict=True))
         about = {"method": self.method, "k": k, "record": self.record.to_json()}
         found = Circuit(self.graph, frozenset(self.top(k)), scores, self.unit, self.record.model, about).pruned()
@@ -130,7 +131,7 @@ def score_edges(
     from interp.engine.edge_gradients import edge_gradients
     from interp.engine.edges import graph_of, single_edges
     from interp.engine.hooked import record_of
-    from interp.engine.sweeps import check_outcome
+    from interp.engine.sweeps import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
 
     if method not in METHODS:
@@ -143,11 +144,11 @@ def score_edges(
         check_gradient(outcome)
     values = np.empty((len(graph.edges), len(task)))
     ends = np.empty((2, len(task)))
-    with model.lock, torch.no_grad():
+    with model.lock, torch.no_grad(), own_modules(model) if method == "exact" else nullcontext():  # which have no gradients
         for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
             clean = read(stream.clean.last[None])
             if method == "exact":
-                found = read(single_edges(stream, graph.edges)) - clean
+                found = single_edges(stream, graph.edges, read) - clean
             elif method == "eap-ig-outputs":
                 found = edge_changes(stream, graph, read, steps)
             else:
@@ -158,6 +159,7 @@ def score_edges(
     arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
     label = f"corrupted edge ({ablation})"
     record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
+    check_finite(model, outcome.name, ends, values)
     check_gap(ends[0], ends[1], outcome.name)
     return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
 
@@ -170,6 +172,16 @@ def _moved(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs
     groups = [[*group] for _, group in groupby(graph.writers, lambda writer: (writer.layer, writer.kind))]
     chosen = groups if method == "eap-ig-activations" else groups[:1]
     return moved_in_turn(graph, chosen, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
+
+
+def check_finite(model: Model, metric: str, *values: np.ndarray) -> None:
+    """Raises ValueError where a model computes numbers that are none."""
+    for found in values:
+        if not np.isfinite(found).all():
+            raise ValueError(
+                f"{metric} comes to {found[~np.isfinite(found)][0]}: {model.facts.name} computes NaN or inf in {model.facts.dtype}. Load "
+                f"it in float32 or check its weights with `interp doctor`."
+            )
 
 
 def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:

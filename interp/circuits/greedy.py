@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import LOGITS
-from interp.circuits.finding import EdgeScores, check_gap, check_pairs
+from interp.circuits.corruption import check_pairs
+from interp.circuits.finding import EdgeScores, check_finite, check_gap
 from interp.metrics.importance import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def acdc(
     with model.lock, torch.inference_mode(), own_modules(model):
         trials = _trials(model, task, outcome)
         clean, corrupted = trials(np.array([[False], [True]]).repeat(len(gone), 1))
+        check_finite(model, outcome.name, clean, corrupted)
         check_gap(clean, corrupted, outcome.name)
         threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
         now = clean

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.circuits.finding import check_pairs
+from interp.circuits.corruption import check_pairs
+from interp.circuits.finding import check_finite, check_gap
 from interp.heads import Head, HeadScores, TokenScores
 
 if TYPE_CHECKING:
@@ -65,13 +66,15 @@ def score_nodes(
     check_pairs(task)
     if method != "exact":
         check_gradient(outcome)
-    found = np.zeros((n_layers, model.facts.n_heads))
+    found, ends = np.zeros((n_layers, model.facts.n_heads)), np.empty((2, len(task)))
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
     estimate = linear_estimates if method == "atp" else estimates
     with model.lock, torch.no_grad():
         for rows, stream, read in open_streams(model, task, outcome, progress):
             clean, examples = stream.clean, [task.examples[r] for r in rows]
             where = touched(positions, examples)[:, -clean.n :].to(model.device)
+            both = read(torch.stack([clean.last, stream.corrupted_last]))
+            ends[:, rows] = both.cpu().double().numpy()
             passes = []
             if method != "exact":
                 passes = z_gradients(model, examples, answer_value(outcome, examples, model), last=True, without=dropped)[2]
@@ -79,12 +82,14 @@ def score_nodes(
                 if method == "exact":
                     z = changed_z(stream, layer, part, where) - clean.z[layer]
                     changes = [Change(layer, True, added) for added in stream.written(layer, z).unbind(2)]
-                    sizes = (read(continued(stream, changes)) - read(clean.last[None])).abs()
+                    sizes = (read(continued(stream, changes)) - both[:1]).abs()
                 else:
                     slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
                     sizes = estimate(stream, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
                 found[layer] += sizes.sum(1).cpu().double().numpy() / len(task)
-    arguments = {**task.provenance, "method": method, "positions": positions}
+    check_finite(model, outcome.name, ends, found)
+    check_gap(ends[0], ends[1], outcome.name)
+    arguments = {**task.provenance, "method": method, "positions": positions, "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     return HeadScores(f"size of the effect of {part}", found, outcome.unit, (0.0, None), record)
 
@@ -112,18 +117,22 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     check_outcome(task, outcome)
     check_gradient(outcome)
     check_pairs(task)
-    found = np.full((len(task), max(task.by_length())), np.nan)
+    found, ends = np.full((len(task), max(task.by_length())), np.nan), np.empty((2, len(task)))
     with model.lock, torch.no_grad():
-        for rows, stream, _ in open_streams(model, task, outcome):
+        for rows, stream, read in open_streams(model, task, outcome):
             examples, length = [task.examples[r] for r in rows], len(task.examples[rows[0]].clean)
             gradient = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)[2][0][head.layer]
+            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
             n = stream.clean.n
             found[rows, :length] = 0.0  # positions before the first that differs
-            some = position_estimates(stream, head.layer, head.head, part, gradient[:, -n:])
-            found[rows, length - n : length] = some.cpu().double().numpy()
+            some = position_estimates(stream, head.layer, head.head, part, gradient[:, -n:]).cpu().double().numpy()
+            found[rows, length - n : length] = some
+            check_finite(model, outcome.name, some)
     words = [model.to_words(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (found.shape[1] - len(row))) for row in words)
-    arguments = {**task.provenance, "method": "atp-qk", "head": str(head)}
+    check_finite(model, outcome.name, ends)
+    check_gap(ends[0], ends[1], outcome.name)
+    arguments = {**task.provenance, "method": "atp-qk", "head": str(head), "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     name = f"estimated effect of {part} of {head}"
     return TokenScores(name, found, tokens, outcome.unit, (None, None), record, reason="padding is no token")

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.circuits.finding import check_gap, check_pairs
+from interp.circuits.corruption import check_pairs
+from interp.circuits.finding import check_finite, check_gap
 from interp.records import RunRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
+    from interp.engine.stream import Stream
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
     from interp.tasks.task import Task
@@ -76,15 +79,15 @@ def patch_grid(
     task: Task,
     site: str = "resid",
     *,
-    positions: Sequence[str | tuple[int, ...]] | None = None,
+    positions: str | Sequence[str | tuple[int, ...]] | None = None,
     metric: str | None = None,
     progress: Progress | None = None,
 ) -> PatchGrid:
     """The effect of patching ``site`` (``resid``, ``attn`` or ``mlp``) of every layer at each of ``positions``, example by example.
 
     A position is a mark, ``end`` or token indices; by default every token where all prompts are equally long, else every mark and ``end``.
-    Raises LookupError for an unknown site, position or metric; ValueError for a model without MLPs where they are asked for, and
-    for what ``score_edges`` refuses.
+    Raises LookupError for an unknown site, position or metric; ValueError for no position, a model without MLPs where they are asked
+    for, and for what ``score_edges`` refuses.
     """
     import torch
 
@@ -92,7 +95,7 @@ def patch_grid(
     from interp.engine.hooked import record_of
     from interp.engine.nodes import Change, continued
     from interp.engine.positions import touched
-    from interp.engine.stream import Stream, open_streams
+    from interp.engine.stream import open_streams
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
@@ -103,14 +106,15 @@ def patch_grid(
         raise ValueError(f"{model.facts.name} has no MLPs to patch: take resid or attn.")
     check_outcome(task, outcome)
     check_pairs(task)
-    places = _places(task) if positions is None else list(positions)
+    places = _places(task) if positions is None else [positions] if isinstance(positions, str) else list(positions)
+    if not places:
+        raise ValueError("positions=[] leaves nothing to patch: name marks, end or token indices.")
     in_layer = graph.n_heads + graph.has_mlps
 
-    def changes(stream: Stream, layer: int, masks: Sequence[Any]) -> list[Change]:
+    def added(stream: Stream, layer: int) -> Tensor:
         first = 1 + layer * in_layer
         writers = {"resid": range(first), "attn": range(first, first + graph.n_heads), "mlp": [first + graph.n_heads]}[site]
-        added = stream.added([*writers]).sum(0)
-        return [Change(layer + (site == "mlp"), site == "attn", added * mask[:, :, None]) for mask in masks]
+        return stream.added([*writers]).sum(0)
 
     values, ends = np.zeros((graph.n_layers, len(places), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode():
@@ -120,12 +124,17 @@ def patch_grid(
             both = read(torch.stack([stream.clean.last, stream.corrupted_last]))
             ends[:, rows] = both.cpu().double().numpy()
             for layer in range(graph.n_layers if live else 0):
-                found = read(continued(stream, changes(stream, layer, [masks[i] for i in live]))) - both[:1]
-                values[layer][np.ix_(live, rows)] = found.cpu().double().numpy()
+                plus = added(stream, layer)
+                for first in range(0, len(live), stream.together):
+                    some = live[first : first + stream.together]
+                    changes = [Change(layer + (site == "mlp"), site == "attn", plus * masks[i][:, :, None]) for i in some]
+                    found = read(continued(stream, changes)) - both[:1]
+                    values[layer][np.ix_(some, rows)] = found.cpu().double().numpy()
+    check_finite(model, outcome.name, ends, values)
     check_gap(ends[0], ends[1], outcome.name)
-    arguments = {**task.provenance, "site": site}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)
     names = tuple(p if isinstance(p, str) else ",".join(map(str, p)) for p in places)
+    arguments = {**task.provenance, "site": site, "positions": [*names], "ablation": "counterfactual"}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)
     return PatchGrid(site, names, values, ends[0], ends[1], outcome.unit, record)
 
 

@@ -22,7 +22,6 @@ from interp.engine.attention import Call
 from interp.engine.plan import memory_at_once
 from interp.engine.restart import climb
 from interp.engine.stream import Stream
-from interp.engine.sweeps import own_modules
 from interp.graph import PARTS, Edge, Graph
 from interp.models.model import Model
 
@@ -34,8 +33,12 @@ def graph_of(model: Model) -> Graph:
     return Graph(facts.n_layers, facts.n_heads, facts.d_mlp > 0, facts.parallel)
 
 
-def single_edges(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "n_edges batch d_model"]:
-    """The residual that predicts the answer when one edge alone is corrupted, for each edge."""
+Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch *read"]]
+
+
+def single_edges(stream: Stream, edges: Sequence[Edge], read: Read = lambda x: x) -> Float[Tensor, "n_edges batch *read"]:
+    """What ``read`` makes of the residual that predicts the answer when one edge alone is corrupted, for each edge; by default the residual
+    itself. Of many edges only what is read is kept."""
     graph, together = graph_of(stream.model), stream.together
     places = [_place(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
@@ -43,14 +46,13 @@ def single_edges(stream: Stream, edges: Sequence[Edge]) -> Float[Tensor, "n_edge
     made = cache(lambda layer: stream.qkv(layer, stream.clean.residual[layer]))
     step = together * len(PARTS) * graph.n_heads  # all edges of so many writers into a layer
     found: list[Tensor] = []
-    with own_modules(stream.model):
-        for some, runs in ((order[:first_at_end], together), (order[first_at_end:], step)):
-            for first in range(0, len(some), step):
-                group = [edges[i] for i in some[first : first + step]]
-                moved = _moved_z(stream, graph, group, made)
-                for at in range(0, len(group), runs):
-                    found += _continued(stream, graph, group[at : at + runs], moved).unbind(0)
-    return torch.stack([found[at] for at in torch.tensor(order).argsort().tolist()])
+    for some, runs in ((order[:first_at_end], together), (order[first_at_end:], step)):
+        for first in range(0, len(some), step):
+            group = [edges[i] for i in some[first : first + step]]
+            moved = _moved_z(stream, graph, group, made)
+            parts = (group[at : at + runs] for at in range(0, len(group), runs))
+            found.append(read(torch.cat([_continued(stream, graph, part, moved) for part in parts])))
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 def _place(graph: Graph, edge: Edge) -> tuple[int, int, int]:
@@ -125,9 +127,8 @@ def _continued(
 def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
     """The residual that predicts the answer when all edges of a set are corrupted, for each set over ``graph.edges``."""
     fitting = memory_at_once(stream.model) // stream.outputs.nbytes  # what a set keeps of each writer
-    with own_modules(stream.model):
-        parts = corrupted.to(stream.outputs.device).split(max(1, min(stream.together, fitting)))
-        return torch.cat([_sets(stream, graph, _masks(graph, part)) for part in parts])
+    parts = corrupted.to(stream.outputs.device).split(max(1, min(stream.together, fitting)))
+    return torch.cat([_sets(stream, graph, _masks(graph, part)) for part in parts])
 
 
 def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tensor, "n_sets n_readers n_writers"]:
