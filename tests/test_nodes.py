@@ -138,6 +138,23 @@ def test_one_position_at_a_time_is_brute_force(name, part):
             assert float((found - alone[head]).abs().max()) <= 1e-10
 
 
+def test_a_key_that_leads_by_more_than_numbers_can_hold_still_loses_its_place():
+    model, layer = double("gpt2"), 1
+    with model.lock, torch.no_grad():
+        model.hf.transformer.h[layer].attn.c_attn.weight[:, :40] *= 1e5  # queries
+        stream = open_stream(model, examples())
+        slope = torch.randn(stream.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+        n = stream.clean.n
+        alone = torch.stack(
+            [estimates(stream, layer, "k", torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0] for t in range(n)], -1
+        )
+        own, _, call = _parts(stream, layer)
+        scores = (own["q"] @ own["k"].mT * call.scale)[..., -1, :].sort(-1).values
+        assert float((scores[..., -1] - scores[..., -2]).max()) > 1000 and float(alone.abs().max()) > 0.1
+        for head in range(5):
+            torch.testing.assert_close(position_estimates(stream, layer, head, "k", slope), alone[head], rtol=0, atol=1e-10)
+
+
 def test_keys_follow_the_closed_form_and_do_not_add_up():
     model, layer, head = double("llama"), 1, 4
     prompts = [Example((9, *e.clean[5:]), (8, *e.corrupted[5:]), e.answers, e.distractors) for e in examples()]

@@ -101,15 +101,15 @@ def _key_estimates(
         else mask[:, 0]
     )
     scores, new_scores = (
-        soften(wide(own["q"][:, head] @ k.mT) * call.scale, call.softcap).masked_fill(~seen, -torch.inf)
+        soften(wide(own["q"][:, head]) @ wide(k).mT * call.scale, call.softcap).masked_fill(~seen, -torch.inf)
         for k in (keys, new_keys)
     )
-    slopes = wide(gradient[:, :, head] @ values.mT)
-    top = scores.amax(-1, keepdim=True)
-    size = (scores - top).exp()
-    rest = _others(size)
-    elsewhere = _others(size * slopes) / rest.clamp(min=torch.finfo(rest.dtype).tiny)
-    weights, new_weights = ((s - top - rest.log()).sigmoid() for s in (scores, new_scores))
+    slopes = wide(gradient[:, :, head]) @ wide(values).mT
+    least, rest = slopes.amin(-1, keepdim=True), _others(scores)
+    elsewhere = least + (_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(
+        0
+    )  # no number where there is one key
+    weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
     return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n :]
 
 
@@ -162,7 +162,7 @@ def _parts(stream: Stream, layer: int) -> tuple[dict[str, Tensor], dict[str, Ten
 
 
 def _others(x: Float[Tensor, "batch n key"]) -> Float[Tensor, "batch n key"]:
-    """The sum over all other keys, without the difference of two large numbers."""
-    before, after = x.cumsum(-1), x.flip(-1).cumsum(-1).flip(-1)
-    zero = x[..., :1] * 0
-    return torch.cat([zero, before[..., :-1]], -1) + torch.cat([after[..., 1:], zero], -1)
+    """The logarithm of the sum over all other keys of what ``x`` is the logarithm of, however far one key leads."""
+    before, after = x.logcumsumexp(-1), x.flip(-1).logcumsumexp(-1).flip(-1)
+    none = torch.full_like(x[..., :1], -torch.inf)
+    return torch.logaddexp(torch.cat([none, before[..., :-1]], -1), torch.cat([after[..., 1:], none], -1))
