@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.engine.attribution import attribute, ranked
+from interp.engine.attribution import attribute, gate_slopes, ranked
 from interp.engine.hooked import record_of
 from interp.engine.sweeps import sweep
 from interp.heads import Head
@@ -134,3 +134,10 @@ def test_changes_of_scores_are_estimated_where_the_parts_are_known_and_refused_e
     blind = Model(llama.facts, llama.tokenizer, llama.hf, None, llama.bridge)
     with pytest.raises(ValueError, match="effect of 'sharper' on scores cannot be estimated in tiny-llama"):
         attribute(blind, task, [(twice,)], outcome, record=record)
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", None])
+def test_a_model_in_double_precision_has_slopes_in_double_precision(metric):
+    model = wrap_model(tiny_hf("gpt2").double(), name="double")
+    slopes = gate_slopes(model, random_task(), OUTCOMES.get(metric) if metric else None)
+    assert (slopes != slopes.astype(np.float32)).mean() > 0.9

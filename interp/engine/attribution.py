@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from interp.engine.attention import wide
 from interp.engine.clean import CleanRun, RoadClosed, clean_run
 from interp.engine.hooked import visible_keys
 from interp.engine.names import hook_name
@@ -102,7 +103,7 @@ def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.n
                 _, z, (gradients,) = z_gradients(model, examples, value, last=outcome is not None)
             except RoadClosed:
                 _, z, gradients, _ = _hooked_gradients(model, examples, value)
-            found = torch.stack([(x.float() * g.float()).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
+            found = torch.stack([(wide(x) * wide(g)).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
             slopes[:, :, rows] = found.permute(0, 2, 1).cpu().double().numpy()
     return slopes
 
@@ -110,13 +111,13 @@ def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.n
 def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
     """The outcome of the answers, read from the last logits."""
     answers = Answers.of(examples, model.device)
-    return lambda logits: outcome.function(logits[:, -1].float(), answers, logits[:, -1].detach().float())
+    return lambda logits: outcome.function(wide(logits[:, -1]), answers, wide(logits[:, -1].detach()))
 
 
 def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
     """Mean cross-entropy of each text's tokens after the first, in nats."""
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    return lambda logits: cross_entropy(logits[:, :-1].float().mT, tokens[:, 1:], reduction="none").mean(1)
+    return lambda logits: cross_entropy(wide(logits[:, :-1]).mT, tokens[:, 1:], reduction="none").mean(1)
 
 
 def z_gradients(
@@ -197,7 +198,7 @@ def _hooked_clean(
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         place = Place(head, clean.rows, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device))
-        new = intervention.apply(pattern[:, head.head].float(), place).to(v.dtype)
+        new = intervention.apply(wide(pattern[:, head.head]), place).to(v.dtype)
         clean.changed[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
     return clean, found, gradients
 
