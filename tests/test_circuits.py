@@ -21,6 +21,7 @@ from interp.circuits import (
     score_edges,
 )
 from interp.circuits.believing import SIZES, FaithfulnessCurve, share_of
+from interp.circuits.corruption import CORRUPTIONS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
@@ -100,6 +101,24 @@ def test_faithfulness_is_one_with_every_edge_and_that_of_the_planted_circuit_wit
     assert curve.table.query("kind == 'random' and share < 1")["faithfulness"].abs().max() < 0.2
     assert set(curve.table["ablation"]) == {"counterfactual"}
     assert (found["low"] <= found["faithfulness"] + 1e-9).all() and (found["faithfulness"] <= found["high"] + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("ablation", CORRUPTIONS)
+def test_what_is_kept_of_the_largest_edges_does_all_that_they_do(name, ablation):
+    """What nothing feeds writes what it is replaced by, or under ``zero`` and ``mean`` something of its own."""
+    model, rng = tiny(name), np.random.default_rng(2)
+    rows = rng.integers(3, 60, (5, 2, 7)).tolist()
+    task = Task("pairs", tuple(Example(tuple(a), tuple(b), (5 + i,), (11,)) for i, (a, b) in enumerate(rows)), "logit_diff")
+    scores = score_edges(model, task, method="exact", ablation=ablation)
+    edges, k = scores.graph.edges, 60
+    found = scores.circuit(k)
+    curve = faithfulness_curve(model, task, scores, shares=((k + 0.5) / len(edges),), draws=0)
+    kept = np.array([[edge in found.edges for edge in edges]])
+    alone = outcomes_of_circuits(model, task, kept, ablation=ablation).mean()
+    assert alone == pytest.approx(curve.table["outcome"].item(), abs=1e-4)
+    unfed = replace(found, about={}).pruned()  # what counterfactual alone allows
+    assert len(unfed) < k and (len(unfed) < len(found)) == (ablation in ("zero", "mean"))
 
 
 def test_the_interval_of_a_share_is_that_of_a_mean_where_the_gap_is_the_same_everywhere():
@@ -188,7 +207,9 @@ def test_a_file_of_another_tool_is_read(tmp_path):
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"a0.h0->a0.h0<q>": {}}}', '{"cfg": {"n_layers": "x", "n_heads": 1}, "edges": {}}',
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": 3}}',
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": NaN}}}',
-     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": "1"}}}'],
+     '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": "1"}}}',
+     *(f'{{"cfg": {{"n_layers": 1, "n_heads": 1}}, "edges": {{}}, "about": {about}}}'
+       for about in ('{"record": null}', '{"record": "x"}', '{"record": {"arguments": []}}', '"x"'))],
 )  # fmt: skip
 def test_what_is_no_circuit_file_is_refused(content, tmp_path):
     path = tmp_path / "bad.json"

@@ -6,10 +6,19 @@ from io import StringIO
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from interp.circuits import Circuit, compare_circuits, faithfulness_curve, load_circuit, score_agreement, score_edges
+from interp.circuits import (
+    Circuit,
+    compare_circuits,
+    faithfulness_curve,
+    load_circuit,
+    outcomes_of_circuits,
+    score_agreement,
+    score_edges,
+)
 from interp.circuits.finding import METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
@@ -53,6 +62,17 @@ def test_a_threshold_keeps_the_edges_that_reach_it(runs):
     sizes = pd.DataFrame(answer["edges"])["score"].abs()
     assert answer["asked"] == (sizes >= 0.5).sum() > 2
     assert sizes.is_monotonic_decreasing
+
+
+def test_what_is_stored_is_what_was_tested_where_few_edges_have_an_effect(tmp_path, monkeypatch):
+    monkeypatch.setattr("interp.circuits.finding.FLOOR", 0.1)
+    answer = json.loads(interp(*WORDS, "--method", "eap", "--size", 60, "--out", tmp_path / "run", "--json").stdout)
+    found, curve = load_found_circuit(tmp_path / "run")
+    n, model = answer["n_alive"], load_model("interp-mini")
+    assert len(found) <= n < 60 and 60 not in curve.table["n_edges"].tolist()
+    kept = np.array([[edge in found.edges for edge in found.graph.edges]])
+    alone = outcomes_of_circuits(model, make_task("ioi", model, n_prompts=4, seed=1), kept).mean()
+    assert curve.table.query("kind == 'found' and n_edges == @n")["outcome"].item() == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_finished_run_is_left_as_it_is_and_shown(runs):
@@ -117,7 +137,9 @@ def test_overlap_by_chance_is_that_of_drawing():
     graph = Graph(1, 2, has_mlps=False)  # nine edges: six into heads, three into the logits
     edges = graph.edges
     one, two = Circuit(graph, frozenset(edges[:3])), Circuit(graph, frozenset(edges[1:4]))
-    row = compare_circuits(one, two).iloc[0]
+    table = compare_circuits(one, replace(two, about={"record": {"arguments": {"ablation": "zero"}}}))
+    assert table[["ablation_first", "ablation_second"]].values.tolist() == [["", "zero"]] * 2
+    row = table.iloc[0]
     assert (row["pool"], row["shared"], row["jaccard"], row["expected"]) == (9, 2, 0.5, 1.0)
     assert row["p_value"] == pytest.approx((3 * 6 + 1) / 84)  # of 84 draws of three, 18 share two and one all
     scored = [

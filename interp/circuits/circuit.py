@@ -59,9 +59,18 @@ class Circuit:
         """Heads among the nodes, in order."""
         return tuple(Head(node.layer, node.head) for node in self.nodes if node.kind == "head")
 
+    @property
+    def ablation(self) -> str:
+        """What a corrupted edge shows, as ``about`` says; empty where it does not."""
+        return self.about.get("record", {}).get("arguments", {}).get("ablation", "")
+
     def pruned(self) -> Circuit:
-        """Without the edges that are on no way from the embedding to the logits."""
-        fed = {INPUT}
+        """Without the edges that change nothing when all others are corrupted: those on no way from the embedding to the logits.
+
+        Under the ablations ``zero`` and ``mean`` a node that nothing feeds still writes something of its own: there only edges on no way to
+        the logits are left out.
+        """
+        fed = {*self.graph.writers} if self.ablation in ("zero", "mean") else {INPUT}
         for edge in self._ordered(self.edges):
             if edge.writer in fed:
                 fed.add(edge.reader)
@@ -125,21 +134,22 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         kept = frozenset(e for e, facts in edges.items() if facts.get("in_graph", True))
         scores = {e: _score(e, facts["score"]) for e, facts in edges.items() if facts.get("score") is not None}
         about = dict(content.get("about", {}))
+        found = Circuit(graph, kept, scores, about.pop("unit", ""), cfg.get("model_name", ""), about)
+        weights, _ = about.get("record", {}).get("weights"), found.ablation
     except OSError as error:
         raise ArtefactInvalid(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtefactInvalid(
             f"{path} is no circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
-    name, weights = cfg.get("model_name", ""), about.get("record", {}).get("weights")
     if model is not None:
         check_graph(model, graph, f"{path} is a circuit")
         if weights and model.facts.weights and weights != model.facts.weights:
             raise ValueError(
-                f"{path} is a circuit of {name or 'another model'}, and {model.facts.name} has other weights: load the model it was found "
-                f"in, or read the file without a model to take its edges all the same."
+                f"{path} is a circuit of {found.model or 'another model'}, and {model.facts.name} has other weights: load the model it was "
+                f"found in, or read the file without a model to take its edges all the same."
             )
-    return Circuit(graph, kept, scores, about.pop("unit", ""), name, about)
+    return found
 
 
 def _score(edge: Edge, value: Any) -> float:

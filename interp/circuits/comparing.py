@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
-    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_in_layers p_in_layers``
-    (the last two of heads only).
+    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_in_layers p_in_layers
+    ablation_first ablation_second`` (chance in layers of heads only; each ablation is what the corrupted edges of that circuit showed).
 
     Raises ValueError for circuits of two graphs.
     """
@@ -28,20 +28,19 @@ def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
     from scipy.stats import hypergeom
 
     _check(first, second)
-    shape = (first.graph.n_layers, first.graph.n_heads)
-    rows = []
-    for what, a, b, pool in (
-        ("edges", set(first.edges), set(second.edges), len(first.graph.edges)),
-        ("heads", set(first.heads), set(second.heads), shape[0] * shape[1]),
-    ):
-        shared = len(a & b)
-        row = {"what": what, "pool": pool, "n_first": len(a), "n_second": len(b), "shared": shared}
-        row |= {"jaccard": shared / max(1, len(a | b)), "expected": len(a) * len(b) / pool}
-        row["p_value"] = float(hypergeom.sf(shared - 1, pool, len(a), len(b)))
-        rows.append(row)
-    in_layers = overlap(first.heads, second.heads, shape)
-    rows[1] |= {"expected_in_layers": in_layers.expected_in_layers, "p_in_layers": in_layers.p_in_layers}
-    return pd.DataFrame(rows)
+    graph, (n, m), shared = first.graph, (len(first), len(second)), len(first.edges & second.edges)
+    pool = len(graph.edges)
+    chance = {"expected": n * m / pool, "p_value": float(hypergeom.sf(shared - 1, pool, n, m))}
+    heads = overlap(first.heads, second.heads, (graph.n_layers, graph.n_heads))._asdict()
+    sizes = (len(first.heads), len(second.heads))
+    rows = [
+        {"what": "edges", "pool": pool, "n_first": n, "n_second": m, "shared": shared, **chance},
+        {"what": "heads", "pool": graph.n_layers * graph.n_heads, "n_first": sizes[0], "n_second": sizes[1], **heads},
+    ]
+    table = pd.DataFrame(rows).assign(ablation_first=first.ablation, ablation_second=second.ablation)
+    either = table["n_first"] + table["n_second"] - table["shared"]
+    table.insert(5, "jaccard", table["shared"] / either.clip(lower=1))
+    return table
 
 
 def score_agreement(first: Circuit, second: Circuit) -> float:

@@ -217,7 +217,7 @@ def _search(
         k = _size(scores, asked)
         found = scores.circuit(k)
         with terminal.progress(f"circuits on {other.name}", bar) as progress:
-            shares = _shares(scores, k)
+            shares = _shares(scores, min(k, scores.n_alive))
             given = {"shares": shares, "draws": asked["draws"], "seed": asked["seed"]}
             curve = faithfulness_curve(model, other, scores, **given, progress=progress)
     terminal.say(f"Scored {len(scores.graph.edges):,} edges and tested circuits in {time.perf_counter() - began:.1f} s.")
