@@ -21,7 +21,6 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.corruption import check_pairs as check_pairs
 from interp.circuits.corruption import streams_of
 from interp.graph import Edge, Graph
 from interp.records import RunRecord

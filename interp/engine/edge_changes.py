@@ -36,7 +36,7 @@ def edge_changes(stream: Stream, graph: Graph, value: Value, steps: int) -> Floa
 
 
 def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
-    clean, weights, read = stream.clean, stream.weights[layer], _read(graph, layer)
+    clean, weights, read = stream.clean, stream.weights[layer], stream.read(layer)
     first = graph.number[Node("head", layer, 0)]
     ways = stream.added(range(first, first + graph.n_heads))[:, :, read]
 
@@ -64,7 +64,7 @@ def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: i
 
 
 def _into_mlp(stream: Stream, graph: Graph, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
-    clean, read, node = stream.clean, _read(graph, layer), Node("mlp", layer)
+    clean, read, node = stream.clean, stream.read(layer), Node("mlp", layer)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
     after = stream.block(layer, x, attention)
     way = stream.added([graph.number[node]])[:, :, read]
@@ -80,11 +80,6 @@ def _into_mlp(stream: Stream, graph: Graph, value: Value, steps: int, layer: int
         change = stream.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
         found.append(_as_far(torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3))))
     return torch.cat(found)
-
-
-def _read(graph: Graph, layer: int) -> slice:
-    """The positions at which what a layer writes is read: in the last one the last."""
-    return slice(-1 if layer == graph.n_layers - 1 else 0, None)
 
 
 def _slopes(

@@ -73,7 +73,7 @@ def _moved_z(
     for layer in sorted({edge.reader.layer for edge in edges if edge.part}):
         here = [edge for edge in edges if edge.part and edge.reader.layer == layer]
         writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.part for edge in here})
-        read = _read(graph, layer)
+        read = stream.read(layer)
         new = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
         was, now = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (made(layer), new))
         was = {part: t.repeat(len(writers), 1, 1, 1) for part, t in was.items()}
@@ -82,11 +82,6 @@ def _moved_z(
         for edge in here:
             found[edge] = moved[parts.index(edge.part), writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
     return found
-
-
-def _read(graph: Graph, layer: int) -> slice:
-    """The positions at which what attention of a layer writes is read."""
-    return slice(-1 if layer == graph.n_layers - 1 else 0, None)
 
 
 def _continued(
@@ -100,7 +95,7 @@ def _continued(
         return stream.added([graph.number[edge.writer] for edge in here])
 
     def starting(layer: int) -> Tensor:
-        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, _read(graph, layer)]
+        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, stream.read(layer)]
         if not here:
             return written[:0]
         z = torch.stack([moved[edge] for edge in here]).flatten(1, 2)
@@ -111,7 +106,7 @@ def _continued(
         here = places.get((layer, 0))
         if here is None:
             return None
-        read = _read(graph, layer - 1)
+        read = stream.read(layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
         before, attention = (stream.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
         return stream.block(layer - 1, before + plus, attention) - plus

@@ -70,6 +70,10 @@ class Stream:
         """The residual that predicts the answer with every edge corrupted."""
         return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
 
+    def read(self, layer: int) -> slice:
+        """The positions at which what a layer writes is read: in the last layer the last one."""
+        return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
+
     def added(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
         """What corrupting writers, by number, adds to a reader's input."""
         return self.corrupted[writers] - self.outputs[writers]
