@@ -25,7 +25,6 @@ from interp.heads import Head, HeadScores
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.engine.attention import Call
     from interp.engine.stream import Stream
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
@@ -170,18 +169,12 @@ def _behind(
     x, here = stream.expand(stream.clean.residual[begin], times), where.repeat(times, 1)[:, None, :, None]
     for layer in range(begin, len(stream.layout.blocks)):
         made = stream.qkv(layer, x)
-        parts = _own_copies(made, stream.model.facts.n_heads)
+        parts = stream.own_copies(made)
         if layer in arrived:
-            new = _own_copies(stream.qkv(layer, arrived[layer]), stream.model.facts.n_heads)
+            new = stream.own_copies(stream.qkv(layer, arrived[layer]))
             for part in PARTS:
                 heads = [head.head for head, of in receivers if (head.layer, of) == (layer, part)]
                 parts[part][:, heads] = torch.where(here, new[part][:, heads], parts[part][:, heads])
         z = stream.attend(layer, *(parts[p] for p in PARTS), like=made)
         x = stream.block(layer, x, stream.written(layer, z).sum(-2) + stream.biases[layer])
     return x[:, -1]
-
-
-def _own_copies(made: Call, n_heads: int) -> dict[str, Tensor]:
-    """Queries, keys and values [rows head n d_head], those that heads share once for each of them."""
-    parts = zip(PARTS, (made.q, made.k, made.v), strict=True)
-    return {part: t.repeat_interleave(n_heads // t.shape[1], 1) for part, t in parts}

@@ -154,11 +154,7 @@ def _parts(stream: Stream, layer: int) -> tuple[dict[str, Tensor], dict[str, Ten
     n_writers = 1 + layer * (facts.n_heads + (facts.d_mlp > 0))
     corrupted = stream.corrupted[:n_writers].sum(0) + stream.biases[:layer].sum(0)
     calls = [stream.qkv(layer, x) for x in (stream.clean.residual[layer], corrupted)]
-    own, other = (
-        {p: t.repeat_interleave(facts.n_heads // t.shape[1], 1) for p, t in zip(PARTS, (c.q, c.k, c.v), strict=True)}
-        for c in calls
-    )
-    return own, other, calls[0]
+    return stream.own_copies(calls[0]), stream.own_copies(calls[1]), calls[0]
 
 
 def _others(x: Float[Tensor, "batch n key"]) -> Float[Tensor, "batch n key"]:

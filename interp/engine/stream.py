@@ -22,6 +22,7 @@ from interp.engine.plan import batches, tokens_at_once
 from interp.engine.readout import Readout
 from interp.engine.restart import call_block, fixed_attention
 from interp.engine.sweeps import Progress
+from interp.graph import PARTS
 from interp.models.model import Layout, Model
 from interp.tasks.task import Example, Task
 
@@ -91,6 +92,11 @@ class Stream:
             except _Made as made:
                 return made.call
         raise RoadClosed(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
+
+    def own_copies(self, made: Call) -> dict[str, Float[Tensor, "rows head n d_head"]]:
+        """Queries, keys and values, with keys and values of its own for every query head."""
+        n_heads, parts = self.model.facts.n_heads, zip(PARTS, (made.q, made.k, made.v), strict=True)
+        return {part: t.repeat_interleave(n_heads // t.shape[1], 1) for part, t in parts}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows some head d_head"]:
         """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``. The
