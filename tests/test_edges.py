@@ -211,6 +211,14 @@ def test_a_model_with_norms_behind_attention_has_no_edges():
         open_stream(model, examples())
 
 
+def test_parts_that_do_not_add_up_are_no_edges():
+    model = wrap_model(tiny_hf("llama"), name="louder")
+    assert model.layout is not None
+    model.layout.outputs[1].register_forward_hook(lambda module, args, out: out * 1.02)
+    with model.lock, torch.inference_mode(), pytest.raises(ValueError, match=r"louder has no edges: .* does not add up"):
+        open_stream(model, examples())
+
+
 @pytest.mark.parametrize("n_kv_heads", [None, 2])
 @pytest.mark.parametrize("sharpness", [30.0, 6.0])
 def test_edges_of_a_planted_model_have_the_effects_of_its_ground_truth(sharpness, n_kv_heads):

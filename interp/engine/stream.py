@@ -147,6 +147,13 @@ def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | Non
     assert model.layout is not None
     own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
     biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
+    written = outputs[:, :, -1]
+    apart = float((written.sum(0) + biases.sum(0) - clean.last).abs().max())
+    if not apart <= _rounding(clean.last) * float(written.abs().sum(0).max()):
+        raise ValueError(
+            f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
+            f"{model.facts.architecture}). Ablate or patch heads instead."
+        )
     return Stream(model, clean, outputs, corrupted, biases, weights)
 
 
@@ -223,13 +230,17 @@ def _check_sum(model: Model, clean: CleanRun) -> None:
     before = (
         _block(model, clean, 0, x, attention) + added if model.facts.parallel else _block(model, clean, 0, x + added, attention)
     )
-    rounding = max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)  # norms may compute in float32
     apart = float((inside - before).abs().max())
-    if not apart <= rounding * float(inside.abs().max()):
+    if not apart <= _rounding(x) * float(inside.abs().max()):
         raise ValueError(
             f"{model.facts.name} has no edges: in a {model.facts.architecture} model what the heads write is changed by a norm before it "
             f"is added to the residual stream (off by {apart:.2g}), so that it is no sum of parts. Ablate or patch heads instead."
         )
+
+
+def _rounding(x: Tensor) -> float:
+    """Relative to the size of what is added up; norms may compute in float32 whatever the model's dtype."""
+    return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)
 
 
 def _outputs(model: Model, run: CleanRun, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
