@@ -149,7 +149,7 @@ def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | Non
     biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
     written = outputs[:, :, -1]
     apart = float((written.sum(0) + biases.sum(0) - clean.last).abs().max())
-    if not apart <= _rounding(clean.last) * float(written.abs().sum(0).max()):
+    if apart > _rounding(clean.last) * float(written.abs().sum(0).max()):  # NaN is refused where outcomes are read
         raise ValueError(
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
