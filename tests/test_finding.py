@@ -11,7 +11,6 @@ from interp.engine.nodes import continued
 from interp.graph import Graph
 from interp.heads import Head
 from interp.models import wrap_model
-from interp.models.planted import plant
 from interp.tasks.task import Example, Task
 
 
@@ -55,13 +54,6 @@ def test_heads_and_places_without_a_gap_are_refused():
     for ask in (score_nodes, lambda *given: score_positions(given[0], given[1], Head(0, 1), given[2])):
         with pytest.raises(ValueError, match="run have the same logit_diff"):
             ask(tiny("gpt2"), Task("both", pairs, "logit_diff"), "v")
-
-
-def test_a_model_of_noise_alone_has_nothing_to_explain():
-    noise = plant([], seed=2)
-    pairs = tuple(Example(*p) for p in plant("mini_ioi", seed=2).prompts("ioi", 4, 0))
-    with pytest.raises(ValueError, match="run have the same logit_diff"):
-        score_edges(noise.model, Task("ioi", pairs, "logit_diff"), method="exact")
 
 
 def test_records_of_patches_name_what_is_shown():
