@@ -5,10 +5,17 @@ Names are read from the folder, so listing them imports nothing.
 """
 
 import re
+from collections.abc import Collection
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+
+def check_name(name: str, known: Collection[str], noun: str) -> None:
+    """Raises LookupError, with the known names, for a name that is not among them."""
+    if name not in known:
+        raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
 
 
 class Shelf:
@@ -26,8 +33,7 @@ class Shelf:
 
     def get(self, name: str) -> Any:
         """The entry called ``name``. Raises LookupError with the known names for any other."""
-        if name not in self.names():
-            raise LookupError(f"No {self.noun} is called {name!r}. There are: {', '.join(self.names())}.")
+        check_name(name, self.names(), self.noun)
         return getattr(import_module(f"{self.package}.{name}"), name)
 
     def about(self, name: str) -> str:

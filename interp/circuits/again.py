@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp._registry import check_name
 from interp.heads import Head, HeadScores
 from interp.metrics.ablation import ABLATIONS, build_variants
 from interp.metrics.outcomes import OUTCOMES
@@ -40,8 +41,7 @@ def sweep_again(
     from interp.engine.hooked import record_of
     from interp.engine.sweeps import sweep
 
-    if method not in ABLATIONS:
-        raise LookupError(f"No ablation is called {method!r}. There are: {', '.join(ABLATIONS)}.")
+    check_name(method, ABLATIONS, "ablation")
     gone = tuple(dict.fromkeys(model.facts.check_head(Head(*head)) for head in without))
     if not gone:
         raise ValueError("No head is removed: name those that a first sweep found.")

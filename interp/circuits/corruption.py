@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from interp._registry import check_name
 from interp.metrics.ablation import donors_of
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def resampled(task: Task, seed: int) -> Task:
 def check_corruption(task: Task, ablation: str) -> None:
     """Raises LookupError for an unknown ablation; ValueError for ``counterfactual`` where no prompt differs from its corrupted twin, and
     for ``resample`` and ``mean`` where a prompt is the only one of its length."""
-    if ablation not in CORRUPTIONS:
-        raise LookupError(f"No ablation of edges is called {ablation!r}. There are: {', '.join(CORRUPTIONS)}.")
+    check_name(ablation, CORRUPTIONS, "ablation of edges")
     if ablation == "counterfactual":
         check_pairs(task, ", or take the ablation zero, mean or resample")
     for length, rows in task.by_length().items():

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from interp._registry import check_name
 from interp.circuits.circuit import Circuit
 from interp.circuits.corruption import streams_of
 from interp.graph import Edge, Graph
@@ -133,8 +134,7 @@ def score_edges(
     from interp.engine.sweeps import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
 
-    if method not in METHODS:
-        raise LookupError(f"No method is called {method!r}. There are: {', '.join(METHODS)}.")
+    check_name(method, METHODS, "method")
     if steps < 1:
         raise ValueError(f"steps={steps} is too few: take at least 1.")
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp._registry import check_name
 from interp.circuits.corruption import check_pairs
 from interp.circuits.finding import check_finite, check_gap
 from interp.heads import Head, HeadScores, TokenScores
@@ -58,9 +59,8 @@ def score_nodes(
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    for name, known, noun in ((method, NODE_METHODS, "method"), (part, NODES, "part of a head")):
-        if name not in known:
-            raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
+    check_name(method, NODE_METHODS, "method")
+    check_name(part, NODES, "part of a head")
     outcome, n_layers = OUTCOMES.get(metric or task.metric), graph_of(model).n_layers
     check_outcome(task, outcome)
     check_pairs(task)
@@ -109,8 +109,7 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    if part not in NODES:
-        raise LookupError(f"No part of a head is called {part!r}. There are: {', '.join(NODES)}.")
+    check_name(part, NODES, "part of a head")
     head = model.facts.check_head(Head(*head))
     model.facts.check_causal("A gradient")
     outcome = OUTCOMES.get(metric or task.metric)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from interp._registry import check_name
 from interp.circuits.corruption import check_pairs
 from interp.circuits.finding import check_finite, check_gap
 from interp.records import RunRecord
@@ -99,8 +100,7 @@ def patch_grid(
     from interp.engine.sweeps import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    if site not in SITES:
-        raise LookupError(f"No site is called {site!r}. There are: {', '.join(SITES)}.")
+    check_name(site, SITES, "site")
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     if site == "mlp" and not graph.has_mlps:
         raise ValueError(f"{model.facts.name} has no MLPs to patch: take resid or attn.")

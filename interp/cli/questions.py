@@ -1,20 +1,15 @@
 """What is asked of a model: a task by its name, or prompts of one's own."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp._registry import check_name
 from interp.cli.exits import UsageError
 
 if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
-
-
-def check_name(name: str | None, known: Collection[str], noun: str) -> None:
-    """Raises LookupError for a name that is not known; none is as good as a known one."""
-    if name is not None and name not in known:
-        raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
 
 
 def check_question(task: str | None, prompts: Path | None) -> None:
@@ -23,7 +18,8 @@ def check_question(task: str | None, prompts: Path | None) -> None:
 
     if (task is None) == (prompts is None):
         raise UsageError(f"Give either --task or --prompts FILE.jsonl. Tasks: {', '.join(TASKS.names())}.")
-    check_name(task, TASKS.names(), "task")
+    if task is not None:
+        check_name(task, TASKS.names(), "task")
     if prompts is not None and not prompts.is_file():
         raise UsageError(f"There is no file {prompts}.")
 

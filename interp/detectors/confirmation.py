@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from interp._registry import check_name
 from interp.detectors.calibration import digests
 from interp.heads import Head
 from interp.metrics.ablation import ABLATIONS, build_variants
@@ -172,8 +173,7 @@ def check_confirmation(
     from interp.engine.positions import named
     from interp.engine.sweeps import check_outcome
 
-    if method not in METHODS:
-        raise LookupError(f"No way to take found heads out is called {method!r}. There are: {', '.join(METHODS)}.")
+    check_name(method, METHODS, "way to take found heads out")
     if draws < LEAST_DRAWS:
         raise ValueError(f"draws={draws} is too few: random heads differ among themselves, give at least {LEAST_DRAWS}.")
     made, facts = detection.record, model.facts

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp import interventions
+from interp._registry import check_name
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 
@@ -176,9 +177,8 @@ def _prepare(
 ) -> tuple[Outcome, str, list[tuple[Head, ...]], RunRecord]:
     from interp.engine.hooked import record_of
 
-    for name, known, noun in ((method, METHODS, "method"), (ablation, ABLATIONS, "ablation")):
-        if name not in known:
-            raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
+    check_name(method, METHODS, "method")
+    check_name(ablation, ABLATIONS, "ablation")
     if not 0 < top_share <= 1:
         raise ValueError(f"top_share is {top_share:g}; it is a share of the heads, above 0 and at most 1.")
     outcome = OUTCOMES.get(metric or task.metric)

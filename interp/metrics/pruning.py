@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._registry import check_name
 from interp.heads import Head, HeadScores
 from interp.metrics.ablation import ABLATIONS, build_variants
 from interp.metrics.outcomes import OUTCOMES
@@ -55,8 +56,7 @@ def pruning_curve(
     from interp.engine.hooked import record_of
     from interp.engine.sweeps import sweep
 
-    if method not in ABLATIONS:
-        raise LookupError(f"No ablation is called {method!r}. There are: {', '.join(ABLATIONS)}.")
+    check_name(method, ABLATIONS, "ablation")
     heads = _in_order(model, order)
     if n_random < LEAST_ORDERS or not 1 <= steps <= len(heads):
         raise ValueError(

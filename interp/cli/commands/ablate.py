@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp._registry import check_name
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import checking
@@ -33,7 +34,7 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.questions import check_name, check_question, question_of
+from interp.cli.questions import check_question, question_of
 from interp.cli.ranking import as_json, print_agreement, print_ranking
 from interp.cli.terminal import Terminal
 
@@ -113,7 +114,8 @@ def _check(
     from interp.metrics.outcomes import OUTCOMES
 
     check_question(task, prompts)
-    check_name(metric, OUTCOMES.names(), "metric")
+    if metric is not None:
+        check_name(metric, OUTCOMES.names(), "metric")
     check_name(method, METHODS, "method")
     check_name(ablation, ABLATIONS, "ablation")
     with checking():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp._registry import check_name
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
 from interp.cli.exits import UsageError, checking
@@ -28,7 +29,6 @@ from interp.cli.options import (
     load,
     read_memory,
 )
-from interp.cli.questions import check_name
 from interp.cli.ranking import as_json, print_absent, print_metrics
 from interp.cli.terminal import Terminal
 
@@ -112,7 +112,8 @@ def _check(given: dict[str, Any], metrics: str, memory: str | None) -> tuple[lis
     if len(named) != 1:
         got = f"{' and '.join(named)} do not go together" if named else "What to read is missing"
         raise UsageError(f"{got}: give one of {', '.join(given)}. Tasks: {', '.join(TASKS.names())}.")
-    check_name(given["--task"], TASKS.names(), "task")
+    if given["--task"] is not None:
+        check_name(given["--task"], TASKS.names(), "task")
     for name in ("--file", "--prompts"):
         if given[name] is not None and not given[name].is_file():
             raise UsageError(f"There is no file {given[name]}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp._registry import check_name
 from interp.circuits.corruption import CORRUPTIONS
 from interp.circuits.finding import METHODS as SCORES
 from interp.cli.circuits import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
@@ -31,7 +32,7 @@ from interp.cli.options import (
     TaskName,
     load,
 )
-from interp.cli.questions import check_name, check_question, two_questions
+from interp.cli.questions import check_question, two_questions
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def _check(
     from interp.metrics.outcomes import OUTCOMES
 
     check_question(task, prompts)
-    check_name(metric, OUTCOMES.names(), "metric")
+    if metric is not None:
+        check_name(metric, OUTCOMES.names(), "metric")
     check_how(method, ablation)
     if size is not None and threshold is not None:
         raise UsageError("--size and --threshold both say which edges are kept: give one of them.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from interp._registry import check_name
 from interp.heads import Head
 from interp.models.planted.roles import ROLES
 
@@ -53,6 +54,5 @@ def neuron_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | 
 
 def known(name: str, entries: Mapping[str, Any], kind: str) -> Any:
     """The entry of this name. Raises LookupError, listing them, for a name that is not among them."""
-    if name not in entries:
-        raise LookupError(f"No {kind} is called {name!r}. There are: {', '.join(entries)}.")
+    check_name(name, entries, kind)
     return entries[name]
