@@ -3,7 +3,7 @@
 from interp._lazy import exports
 
 _HOMES = {
-    "CORRUPTIONS": "interp.circuits.corruption",
+    "CORRUPTIONS": "interp.circuits.choices",
     "Circuit": "interp.circuits.circuit",
     "Completeness": "interp.circuits.removing",
     "Decomposition": "interp.circuits.factual",

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import check_graph
 from interp.circuits.corruption import streams_of
-from interp.circuits.finding import EdgeScores, check_finite, check_gap
+from interp.circuits.finding import EdgeScores, check_measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,9 +104,8 @@ def outcomes_of_circuits(
     with model.lock, torch.inference_mode(), own_modules(model):
         for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
             values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
-            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
-    check_finite(model, outcome.name, ends, values)
-    check_gap(ends[0], ends[1], outcome.name)
+            ends[:, rows] = read(stream.ends).cpu().double().numpy()
+    check_measured(model, outcome.name, ends, values)
     return values
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from interp._registry import check_name
+from interp.circuits.choices import CORRUPTIONS
 from interp.metrics.ablation import donors_of
 
 if TYPE_CHECKING:
@@ -20,13 +21,6 @@ if TYPE_CHECKING:
     from interp.engine.sweeps import Progress
     from interp.models.model import Model
     from interp.tasks.task import Task
-
-CORRUPTIONS = {
-    "counterfactual": "what the writer wrote on the corrupted prompt",
-    "resample": "what it wrote on another clean prompt of equal length",
-    "mean": "its mean over the clean prompts of equal length, position by position",
-    "zero": "nothing",
-}
 
 
 def streams_of(

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp._registry import check_name
+from interp.circuits.choices import METHODS
 from interp.circuits.circuit import Circuit
 from interp.circuits.corruption import streams_of
 from interp.graph import Edge, Graph
@@ -34,14 +35,6 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-METHODS = {
-    "exact": "every edge corrupted by itself",
-    "eap": "gradient estimate at the clean prompt, one backward pass",
-    "eap-clean-corrupted": "mean of the gradients with the clean and with the corrupted embedding",
-    "eap-ig": "mean gradient between the corrupted and the clean embedding",
-    "eap-ig-activations": "mean gradient between corrupted and clean outputs of the embedding, each layer's heads and MLP in turn",
-    "eap-ig-outputs": "exact change of what the reader writes, times the mean gradient there on the reader's own way",
-}
 FLOOR = 1e-6
 """Of the largest score: what is smaller is rounding."""
 
@@ -145,7 +138,8 @@ def score_edges(
     ends = np.empty((2, len(task)))
     with model.lock, torch.no_grad(), own_modules(model) if method == "exact" else nullcontext():  # which have no gradients
         for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
-            clean = read(stream.clean.last[None])
+            both = read(stream.ends)
+            clean = both[:1]
             if method == "exact":
                 found = single_edges(stream, graph.edges, read) - clean
             elif method == "eap-ig-outputs":
@@ -153,13 +147,12 @@ def score_edges(
             else:
                 found = edge_gradients(stream, graph, read, _moved(method, graph, steps))
             values[:, rows] = found.cpu().double().numpy()
-            ends[:, rows] = torch.cat([clean, read(stream.corrupted_last[None])]).cpu().double().numpy()
+            ends[:, rows] = both.cpu().double().numpy()
     arguments: dict[str, Any] = {**task.provenance, "method": method}
     arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
     label = f"corrupted edge ({ablation})"
     record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
-    check_finite(model, outcome.name, ends, values)
-    check_gap(ends[0], ends[1], outcome.name)
+    check_measured(model, outcome.name, ends, values)
     return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
 
 
@@ -171,6 +164,12 @@ def _moved(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs
     groups = [[*group] for _, group in groupby(graph.writers, lambda writer: (writer.layer, writer.kind))]
     chosen = groups if method == "eap-ig-activations" else groups[:1]
     return moved_in_turn(graph, chosen, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
+
+
+def check_measured(model: Model, metric: str, ends: Float[np.ndarray, "2 n"], *values: np.ndarray) -> None:
+    """Raises ValueError where something measured is no number, and where both ``ends``, clean and corrupted, are the same."""
+    check_finite(model, metric, ends, *values)
+    check_gap(ends[0], ends[1], metric)
 
 
 def check_finite(model: Model, metric: str, *values: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import LOGITS
 from interp.circuits.corruption import check_pairs
-from interp.circuits.finding import EdgeScores, check_finite, check_gap
+from interp.circuits.finding import EdgeScores, check_measured
 from interp.metrics.importance import SMALLER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def acdc(
     with model.lock, torch.inference_mode(), own_modules(model):
         trials = _trials(model, task, outcome)
         clean, corrupted = trials(np.array([[False], [True]]).repeat(len(gone), 1))
-        check_finite(model, outcome.name, clean, corrupted)
-        check_gap(clean, corrupted, outcome.name)
+        check_measured(model, outcome.name, np.stack([clean, corrupted]))
         threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
         now = clean
         for reader, numbered in groupby(reversed([*enumerate(graph.edges)]), key=lambda pair: pair[1].reader):

@@ -16,7 +16,7 @@ import numpy as np
 
 from interp._registry import check_name
 from interp.circuits.corruption import check_pairs
-from interp.circuits.finding import check_finite, check_gap
+from interp.circuits.finding import check_finite, check_measured
 from interp.heads import Head, HeadScores, TokenScores
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def score_nodes(
         for rows, stream, read in open_streams(model, task, outcome, progress):
             clean, examples = stream.clean, [task.examples[r] for r in rows]
             where = touched(positions, examples)[:, -clean.n :].to(model.device)
-            both = read(torch.stack([clean.last, stream.corrupted_last]))
+            both = read(stream.ends)
             ends[:, rows] = both.cpu().double().numpy()
             passes = []
             if method != "exact":
@@ -87,8 +87,7 @@ def score_nodes(
                     slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
                     sizes = estimate(stream, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
                 found[layer] += sizes.sum(1).cpu().double().numpy() / len(task)
-    check_finite(model, outcome.name, ends, found)
-    check_gap(ends[0], ends[1], outcome.name)
+    check_measured(model, outcome.name, ends, found)
     arguments = {**task.provenance, "method": method, "positions": positions, "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     return HeadScores(f"size of the effect of {part}", found, outcome.unit, (0.0, None), record)
@@ -121,7 +120,7 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
         for rows, stream, read in open_streams(model, task, outcome):
             examples, length = [task.examples[r] for r in rows], len(task.examples[rows[0]].clean)
             gradient = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)[2][0][head.layer]
-            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
+            ends[:, rows] = read(stream.ends).cpu().double().numpy()
             n = stream.clean.n
             found[rows, :length] = 0.0  # positions before the first that differs
             some = position_estimates(stream, head.layer, head.head, part, gradient[:, -n:]).cpu().double().numpy()
@@ -129,8 +128,7 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
             check_finite(model, outcome.name, some)
     words = [model.to_words(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (found.shape[1] - len(row))) for row in words)
-    check_finite(model, outcome.name, ends)
-    check_gap(ends[0], ends[1], outcome.name)
+    check_measured(model, outcome.name, ends)
     arguments = {**task.provenance, "method": "atp-qk", "head": str(head), "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     name = f"estimated effect of {part} of {head}"

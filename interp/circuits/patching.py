@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from interp._registry import check_name
 from interp.circuits.corruption import check_pairs
-from interp.circuits.finding import check_finite, check_gap
+from interp.circuits.finding import check_measured
 from interp.records import RunRecord
 
 if TYPE_CHECKING:
@@ -109,10 +109,9 @@ def patch_grid(
     places = _places(task) if positions is None else [positions] if isinstance(positions, str) else list(positions)
     if not places:
         raise ValueError("positions=[] leaves nothing to patch: name marks, end or token indices.")
-    in_layer = graph.n_heads + graph.has_mlps
 
     def added(stream: Stream, layer: int) -> Tensor:
-        first = 1 + layer * in_layer
+        first = stream.before(layer)
         writers = {"resid": range(first), "attn": range(first, first + graph.n_heads), "mlp": [first + graph.n_heads]}[site]
         return stream.added([*writers]).sum(0)
 
@@ -121,7 +120,7 @@ def patch_grid(
         for rows, stream, read in open_streams(model, task, outcome, progress):
             masks = [touched(p, stream.clean.examples)[:, -stream.clean.n :].to(model.device) for p in places]
             live = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
-            both = read(torch.stack([stream.clean.last, stream.corrupted_last]))
+            both = read(stream.ends)
             ends[:, rows] = both.cpu().double().numpy()
             for layer in range(graph.n_layers if live else 0):
                 plus = added(stream, layer)
@@ -130,8 +129,7 @@ def patch_grid(
                     changes = [Change(layer + (site == "mlp"), site == "attn", plus * masks[i][:, :, None]) for i in some]
                     found = read(continued(stream, changes)) - both[:1]
                     values[layer][np.ix_(some, rows)] = found.cpu().double().numpy()
-    check_finite(model, outcome.name, ends, values)
-    check_gap(ends[0], ends[1], outcome.name)
+    check_measured(model, outcome.name, ends, values)
     names = tuple(p if isinstance(p, str) else ",".join(map(str, p)) for p in places)
     arguments = {**task.provenance, "site": site, "positions": [*names], "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)

@@ -79,7 +79,7 @@ def path_effects(
                 arrived = _arriving(stream, some, where, {head.layer for head, _ in chosen}, freeze_mlps)
                 last = arrived[top][:, -1] if receivers == LOGITS else _behind(stream, chosen, arrived, where, len(some))
                 values[first : first + step, rows] = read(last.unflatten(0, (len(some), batch))).cpu().double().numpy()
-            ends[:, rows] = read(torch.stack([stream.clean.last, stream.corrupted_last])).cpu().double().numpy()
+            ends[:, rows] = read(stream.ends).cpu().double().numpy()
     check_gap(ends[0], ends[1], outcome.name)
     arguments = {**task.provenance, "positions": positions}
     arguments |= {

@@ -61,7 +61,7 @@ def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
     needed = facts.n_layers * n_tokens * facts.n_heads * facts.d_head * ITEM_BYTES[facts.dtype]
     check_budget(needed, what=f"Keeping z of all heads of {facts.name} at {n_tokens:,} positions")
     kept: dict[int, Tensor] = {}
-    examples = [e if side == "clean" else _swapped(e) for e in task]
+    examples = [e if side == "clean" else e.swapped() for e in task]
     for rows in batches(task):
         z = _all_z(model, [examples[r] for r in rows])
         kept.update({row: z[:, i] for i, row in enumerate(rows)})
@@ -86,7 +86,3 @@ def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
             tokens = torch.tensor([e.clean for e in examples], device=model.device)
             cache = model.bridge.run_with_cache(tokens, names_filter=names)[1]
             return torch.stack([cache[name] for name in names]).cpu()
-
-
-def _swapped(example: Example) -> Example:
-    return Example(example.corrupted, example.clean, example.answers, example.distractors, example.marks)

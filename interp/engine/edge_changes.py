@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.edge_gradients import Value
+from interp.engine.edges import moved_z
 from interp.engine.restart import climb
 from interp.engine.stream import Stream
 from interp.graph import PARTS, Graph, Node
@@ -37,7 +38,7 @@ def edge_changes(stream: Stream, graph: Graph, value: Value, steps: int) -> Floa
 
 def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
     clean, weights, read = stream.clean, stream.weights[layer], stream.read(layer)
-    first = graph.number[Node("head", layer, 0)]
+    first = stream.before(layer)
     ways = stream.added(range(first, first + graph.n_heads))[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
@@ -51,12 +52,7 @@ def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: i
     was = stream.qkv(layer, clean.residual[layer])
     found = ways.new_empty(graph.n_heads, len(PARTS), first, stream.batch)
     for writers in torch.arange(first).split(stream.together):
-        now = stream.qkv(layer, (clean.residual[layer] + stream.added(writers.tolist())).flatten(0, 1))
-        same, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
-        same = {part: t.repeat(len(writers), 1, 1, 1) for part, t in same.items()}
-        for i, part in enumerate(PARTS):
-            z = stream.attend(layer, *{**same, part: new[part]}.values(), like=now).unflatten(0, (len(writers), -1))
-            change = z - clean.z[layer][:, read]
+        for i, change in enumerate(moved_z(stream, layer, writers.tolist(), PARTS, was)):
             size = torch.einsum("wbnhd,hde,wbnhe->hwb", change, squares, change).clamp(min=0).sqrt()
             terms = torch.einsum("wbnhd,hsbnd->hwsb", change, slope)
             found[:, i, writers] = _as_far(terms, size / ways.norm(dim=(2, 3))[:, None])

@@ -62,7 +62,7 @@ def _at_readers(
         streams, attention, parts = [x], [], []
         for layer in range(facts.n_layers):
             made = stream.qkv(layer, x)
-            own = made.q, *(t.repeat_interleave(facts.group_size, 1) for t in (made.k, made.v))
+            own = stream.own_copies(made).values()
             z = stream.attend(layer, *own, like=made)
             heads = [Node("head", layer, head) for head in range(facts.n_heads)]
             attention.append(stream.written(layer, z).sum(-2) + stream.biases[layer] + moved(heads))

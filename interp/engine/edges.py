@@ -9,7 +9,7 @@ has its own input (``edge_sets``); a set of one edge gives the same number, by t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
@@ -69,19 +69,28 @@ def _moved_z(
 ) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
     """What each edge into a head changes of its z, where that is read: in the last layer at the last position. ``made`` are the clean
     queries, keys and values of a layer."""
-    clean, found = stream.clean, {}
+    found: dict[Edge, Tensor] = {}
     for layer in sorted({edge.reader.layer for edge in edges if edge.part}):
         here = [edge for edge in edges if edge.part and edge.reader.layer == layer]
         writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.part for edge in here})
-        read = stream.read(layer)
-        new = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
-        was, now = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (made(layer), new))
-        was = {part: t.repeat(len(writers), 1, 1, 1) for part, t in was.items()}
-        z = torch.stack([stream.attend(layer, *({**was, part: now[part]}[p] for p in PARTS), like=new) for part in parts])
-        moved = z.unflatten(1, (-1, stream.batch)) - clean.z[layer][:, read]
+        moved = dict(zip(parts, moved_z(stream, layer, writers, parts, made(layer)), strict=True))
         for edge in here:
-            found[edge] = moved[parts.index(edge.part), writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
+            found[edge] = moved[edge.part][writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
     return found
+
+
+def moved_z(
+    stream: Stream, layer: int, writers: Sequence[int], parts: Sequence[str], was: Call
+) -> Iterator[Float[Tensor, "writers batch read n_heads d_head"]]:
+    """For each of ``parts``, what corrupting the edges of some writers into it, one at a time, changes of z of every head, where that is
+    read; ``was`` are the clean queries, keys and values of the layer."""
+    clean, read = stream.clean, stream.read(layer)
+    now = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
+    old, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
+    old = {part: t.repeat(len(writers), 1, 1, 1) for part, t in old.items()}
+    for part in parts:
+        z = stream.attend(layer, *({**old, part: new[part]}[p] for p in PARTS), like=now)
+        yield z.unflatten(0, (len(writers), -1)) - clean.z[layer][:, read]
 
 
 def _continued(
@@ -144,7 +153,7 @@ def _sets(
     begin = int(masks.any(-1).any(0).int().argmax()) // (n_parts + n_mlps) if masks.any() else top + 1
     start = clean.residual[begin] if begin <= top else clean.last[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
-    known = 1 + begin * (n_heads + n_mlps)
+    known = stream.before(begin)
     added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # what corrupting each known writer adds to a reader's input
     added[:, :known] = stream.added(range(known))[:, :, -n:]
 

@@ -6,7 +6,7 @@ Tanh-GELU is a sixth of a sweep's time on GPT-2, norms, rotary embedding and gat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from types import FunctionType
 from typing import Any
@@ -74,10 +74,21 @@ def fused_modules(hf: nn.Module | None) -> Iterator[None]:
     """Within the context, modules of these classes compute in fewer steps."""
     modules = hf.modules() if hf is not None else ()
     found = [m for m in modules if type(m).__name__ in SHORTER and "forward" not in m.__dict__]  # contexts nest
-    for module in found:
-        module.__dict__["forward"] = partial(SHORTER[type(module).__name__], module)
+    with ExitStack() as stack:
+        for module in found:
+            stack.enter_context(replacing_forward(module, partial(SHORTER[type(module).__name__], module)))
+        yield
+
+
+@contextmanager
+def replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Within the context, a module computes ``forward``."""
+    before = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
     try:
         yield
     finally:
-        for module in found:
+        if before is None:
             del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before

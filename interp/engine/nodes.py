@@ -106,9 +106,8 @@ def _key_estimates(
     )
     slopes = wide(gradient[:, :, head]) @ wide(values).mT
     least, rest = slopes.amin(-1, keepdim=True), _others(scores)
-    elsewhere = least + (_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(
-        0
-    )  # no number where there is one key
+    beyond = (_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(0)  # no number where there is one key
+    elsewhere = least + beyond
     weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
     return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n :]
 
@@ -127,8 +126,8 @@ def continued(stream: Stream, changes: Sequence[Change]) -> Float[Tensor, "n_cha
     order = sorted(range(len(changes)), key=lambda i: changes[i][:2])
     found: list[Tensor] = []
     for first in range(0, len(order), stream.together):
-        found += _climbed(stream, [changes[i] for i in order[first : first + stream.together]]).unbind(0)
-    return torch.stack([found[at] for at in torch.tensor(order).argsort().tolist()])
+        found.append(_climbed(stream, [changes[i] for i in order[first : first + stream.together]]))
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 def _climbed(stream: Stream, changes: Sequence[Change]) -> Tensor:
@@ -150,9 +149,7 @@ def _climbed(stream: Stream, changes: Sequence[Change]) -> Tensor:
 
 def _parts(stream: Stream, layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Call]:
     """Queries, keys and values of every query head on the clean and on the corrupted prompts, [batch head n d_head]."""
-    facts = stream.model.facts
-    n_writers = 1 + layer * (facts.n_heads + (facts.d_mlp > 0))
-    corrupted = stream.corrupted[:n_writers].sum(0) + stream.biases[:layer].sum(0)
+    corrupted = stream.corrupted[: stream.before(layer)].sum(0) + stream.biases[:layer].sum(0)
     calls = [stream.qkv(layer, x) for x in (stream.clean.residual[layer], corrupted)]
     return stream.own_copies(calls[0]), stream.own_copies(calls[1]), calls[0]
 

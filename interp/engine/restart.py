@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp.engine.attention import Call, attend, attend_after, reading
 from interp.engine.clean import CleanRun
+from interp.engine.fused import replacing_forward
 from interp.heads import Head
 from interp.interventions import Intervention, Place
 from interp.models.model import Layout, Model
@@ -109,7 +110,7 @@ def _last_query(attention: nn.Module) -> Iterator[None]:
     if not isinstance(projection, nn.Linear):
         yield
         return
-    with _replacing_forward(
+    with replacing_forward(
         projection, lambda x: F.linear(x[:, -1:], projection.weight, projection.bias).expand(*x.shape[:-1], -1)
     ):
         yield
@@ -195,7 +196,7 @@ def fixed_attention(layout: Layout, clean: CleanRun, layer: int, n_running: int,
         n_returned = clean.n_returned[layer]
         return (out, *[None] * (n_returned - 1)) if n_returned else out
 
-    with _replacing_forward(module, forward):
+    with replacing_forward(module, forward):
         yield
 
 
@@ -204,19 +205,6 @@ class _Enough(Exception):
 
     def __init__(self, z: Tensor) -> None:
         self.z = z
-
-
-@contextmanager
-def _replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
-    before = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = before
 
 
 @contextmanager

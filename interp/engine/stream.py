@@ -71,6 +71,15 @@ class Stream:
         """The residual that predicts the answer with every edge corrupted."""
         return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
 
+    @property
+    def ends(self) -> Float[Tensor, "2 batch d_model"]:
+        """The residual that predicts the answer on the clean prompts, and with every edge corrupted."""
+        return torch.stack([self.clean.last, self.corrupted_last])
+
+    def before(self, layer: int) -> int:
+        """How many writers come before a layer."""
+        return 1 + layer * ((len(self.outputs) - 1) // self.model.facts.n_layers)
+
     def read(self, layer: int) -> slice:
         """The positions at which what a layer writes is read: in the last layer the last one."""
         return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
@@ -140,8 +149,7 @@ def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | Non
     with reading(model.hf, {}):
         _check_sum(model, clean)
     if instead is None:
-        others = [Example(e.corrupted, e.clean, e.answers, e.distractors) for e in examples]
-        corrupted = _taken_apart(model, others, start, weights)[1]
+        corrupted = _taken_apart(model, [e.swapped() for e in examples], start, weights)[1]
     else:
         corrupted = instead.to(outputs).expand_as(outputs)
     assert model.layout is not None

@@ -41,6 +41,10 @@ class Example:
     distractors: tuple[int, ...]
     marks: dict[str, Span] = field(default_factory=dict)
 
+    def swapped(self) -> Example:
+        """The same question with the corrupted prompt in the place of the clean one, and the other way round."""
+        return replace(self, clean=self.corrupted, corrupted=self.clean)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -116,9 +120,10 @@ class Task:
     def swapped(self) -> Task:
         """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the clean ones
         (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores them."""
-        sides = (replace(e, clean=e.corrupted, corrupted=e.clean) for e in self.examples)
         return replace(
-            self, examples=tuple(sides), arguments={**self.arguments, "swapped": not self.arguments.get("swapped", False)}
+            self,
+            examples=tuple(e.swapped() for e in self.examples),
+            arguments={**self.arguments, "swapped": not self.arguments.get("swapped", False)},
         )
 
     def digest(self) -> str:

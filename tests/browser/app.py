@@ -77,6 +77,12 @@ class App:
         self.page.goto(address)
         self.settle()
 
+    def again(self, page: Any) -> App:
+        """The same address in another page."""
+        other = App(page, self.address)
+        other.goto(self.page.url)
+        return other
+
     def settle(self) -> None:
         """Waits until the script has run and the page shows its title."""
         self.page.locator("h1").wait_for(timeout=PATIENCE)

@@ -51,8 +51,7 @@ def test_a_click_on_a_head_leads_to_its_pattern_and_the_address_shows_it_again(a
     click_node(app, "a1.h0")
     app.wait_for_query(head="L1H0")
     app.page.get_by_role("heading", name="L1H0", exact=True).wait_for(timeout=PATIENCE)
-    again = App(new_page(), app.address)
-    again.goto(app.page.url)
+    again = app.again(new_page())
     again.page.get_by_role("heading", name="L1H0", exact=True).wait_for(timeout=PATIENCE)
     picture(again, "Circuit of")
     assert again.query == app.query

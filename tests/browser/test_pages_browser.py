@@ -125,8 +125,7 @@ def test_a_head_of_the_difference_is_shown_with_its_difference_pattern_and_the_l
     app.open("compare")
     click_cell(app, Head(3, 1), (4, 4))
     app.page.locator(".js-plotly-plot", has_text="Change of attention of L3H1").wait_for(timeout=PATIENCE)
-    again = App(new_page(), app.address)
-    again.goto(app.page.url)
+    again = app.again(new_page())
     again.page.locator(".js-plotly-plot", has_text="Change of attention of L3H1").wait_for(timeout=PATIENCE)
     assert again.query == app.query
 

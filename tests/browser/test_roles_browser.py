@@ -95,8 +95,7 @@ def test_grid_scores_and_dose_curve_stand_on_the_page_and_a_link_shows_them_agai
         picture(app, title)
     click_cell(app, "Role retrieval", Head(1, 3), (4, 4))
     app.page.get_by_role("heading", name="L1H3", exact=True).wait_for(timeout=PATIENCE)
-    again = App(new_page(), app.address)
-    again.goto(app.page.url)
+    again = app.again(new_page())
     again.page.get_by_role("heading", name="L1H3", exact=True).wait_for(timeout=PATIENCE)
     picture(again, "Taking out retrieval heads")
     assert again.query == app.query

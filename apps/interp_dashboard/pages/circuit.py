@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.circuits.corruption import CORRUPTIONS
+from interp.circuits.choices import CORRUPTIONS
 from interp.cli.circuits import COUNTERFACTUAL
 from interp.cli.commands.circuit import METHODS
 from interp.heads import Head

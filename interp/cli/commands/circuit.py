@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp._registry import check_name
-from interp.circuits.corruption import CORRUPTIONS
-from interp.circuits.finding import METHODS as SCORES
+from interp.circuits.choices import CORRUPTIONS
+from interp.circuits.choices import METHODS as SCORES
 from interp.cli.circuits import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
 from interp.cli.drawings import save_pictures
