@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from measure import once, save
 
-from interp.engine.attention import Call
-from interp.engine.attention_cache import AttentionCache
-from interp.engine.rows import Prompts
+from interp.engine.attention.attention_interface import Call
+from interp.engine.attention.attention_rows import Prompts
+from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import atlas
 from interp.metrics import thumbnails
 from interp.records import RunRecord

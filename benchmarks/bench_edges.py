@@ -16,7 +16,7 @@ import torch
 from measure import ratios, save
 
 from interp.circuits import score_edges
-from interp.engine.edges import graph_of
+from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge
 from interp.models import load_model
 from interp.tasks import make_task

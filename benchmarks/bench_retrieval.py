@@ -15,8 +15,8 @@ import torch
 import transformers
 from measure import once, save
 
-from interp.detectors._needles import Trial, hide_needles
 from interp.detectors.retrieval import copied, retrieval, share_copied
+from interp.detectors.support.needles import Trial, hide_needles
 from interp.heads import HeadScores
 from interp.models import Model, load_model, wrap_model
 from interp.records import RunRecord

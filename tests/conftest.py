@@ -7,7 +7,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TQDM_DISABLE="1"
 import pytest
 import torch
 
-from tests.tiny_models import TINY, tiny
+from tests.support.tiny_models import TINY, tiny
 
 torch.set_num_threads(1)
 

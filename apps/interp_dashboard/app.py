@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.errors import ArtefactInvalid, ModelUnavailable, ResourceRefused
-from interp_dashboard.holder import holder
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import PLACES, Page, View, pages
 from interp_dashboard.settings import settings
 from interp_dashboard.url import KEPT, State

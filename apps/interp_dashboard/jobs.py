@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import interp
+from interp.ablation.ablate_heads import ESTIMATES
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
 from interp.errors import ArtefactInvalid
 from interp.files import publish
-from interp.metrics.ablation import ESTIMATES
 
 if TYPE_CHECKING:
-    from interp.metrics.ablation import AblationPlan
+    from interp.ablation.ablate_heads import AblationPlan
     from interp.models.model import Model
     from interp.store import Run
     from interp.tasks.task import Task
@@ -68,8 +68,8 @@ class Sweep:
 
     def question(self, model: Model) -> Task:
         """The prompts in the model's tokens. Raises ValueError, LookupError or FileNotFoundError for what is not there."""
-        from interp.cli.exits import UsageError
-        from interp.cli.questions import question_of
+        from interp.cli.exit_codes import UsageError
+        from interp.cli.prompts import question_of
 
         try:
             return question_of(model, self.task, Path(self.prompts) if self.prompts else None, self.n_prompts, self.seed)
@@ -186,8 +186,8 @@ def plan(model: Model, sweep: Sweep, root: Path, *, offline: bool = False) -> Pl
 
     Raises LookupError and ValueError for what cannot be measured, and ResourceRefused for what would not fit the memory.
     """
+    from interp.ablation.ablate_heads import plan_ablation
     from interp.cli.commands.ablate import folder_name, spec_of
-    from interp.metrics.ablation import plan_ablation
     from interp.models.memory import ITEM_BYTES
 
     question = sweep.question(model)
@@ -290,7 +290,7 @@ def keep_prompts(root: Path, name: str, content: bytes) -> Path:
 
 def _total(model: Model, question: Task, options: dict[str, Any], cost: AblationPlan) -> int | None:
     """Units that the sweep will store. Their number depends on how many heads are measured, not on which."""
-    from interp.metrics.ablation import plan_ablation
+    from interp.ablation.ablate_heads import plan_ablation
 
     if options["method"] == "attribution":
         return None

@@ -16,10 +16,10 @@ from typing import Any
 import streamlit as st
 
 from interp.models.model import ModelFacts
-from interp_dashboard.holder import holder
+from interp_dashboard.formatting import plain
+from interp_dashboard.model_cache import holder
 from interp_dashboard.settings import settings
 from interp_dashboard.url import KEPT, Field, State, query
-from interp_dashboard.wording import plain
 
 PLACES = "places"
 

@@ -11,12 +11,12 @@ import streamlit as st
 
 from interp.tasks import task_names
 from interp_dashboard import jobs
-from interp_dashboard.holder import holder
+from interp_dashboard.attention_cache import Prompt, Reading, readings
+from interp_dashboard.formatting import plain
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import View
-from interp_dashboard.readings import Prompt, Reading, readings
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, flag, number, text
-from interp_dashboard.wording import plain
 
 OWN = ""
 TEXT = "The cat sat on the mat because the cat was tired."

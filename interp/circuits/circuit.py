@@ -160,7 +160,7 @@ def _score(edge: Edge, value: Any) -> float:
 
 def check_graph(model: Model, graph: Graph, what: str) -> None:
     """Raises ValueError, beginning with ``what``, for a graph that is not the model's."""
-    from interp.engine.edges import graph_of
+    from interp.engine.edges.edge_patching import graph_of
 
     if graph != graph_of(model):
         raise ValueError(f"{what} of {graph}, and {model.facts.name} has {graph_of(model)}: load the model it was found in.")

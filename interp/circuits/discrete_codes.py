@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.circuits.corruption import check_pairs
+from interp.circuits.edge_ablation import check_pairs
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def find_codes(
     """
     import torch
 
-    from interp.engine.hooked import record_of
+    from interp.engine.forward.run import record_of
 
     check_pairs(task)
     if not 0 < n_train < len(task):
@@ -139,7 +139,7 @@ def _written(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examp
     """The mean of what every head writes to the residual stream, for clean and corrupted prompts."""
     import torch
 
-    from interp.engine.bank import output_weights, z_bank
+    from interp.engine.forward.z_cache import output_weights, z_bank
 
     z = torch.stack([z_bank(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
     weights = [output_weights(model, layer).detach().to(z).cpu() for layer in range(model.facts.n_layers)]

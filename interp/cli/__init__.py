@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     """Runs the command line of this process and exits with its code."""
-    from interp.cli.exits import INTERRUPTED
+    from interp.cli.exit_codes import INTERRUPTED
 
     try:
         from interp.cli.app import app

@@ -4,7 +4,7 @@ import os
 
 import typer
 
-from interp._registry import Shelf
+from interp.registry import Shelf
 
 COMMANDS = Shelf("interp.cli.commands", "command")
 

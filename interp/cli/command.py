@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.exits import verdict
+from interp.cli.exit_codes import verdict
 from interp.cli.terminal import Terminal
 
 SHARED = {

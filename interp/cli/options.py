@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.exits import checking
+from interp.cli.exit_codes import checking
 from interp.heads import Head
 
 if TYPE_CHECKING:

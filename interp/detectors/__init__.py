@@ -8,25 +8,20 @@ whether it matters for a task is asked by ``confirm``.
 from typing import TYPE_CHECKING, Any
 
 from interp._lazy import exports
-from interp._registry import Shelf
+from interp.registry import Shelf
 
 if TYPE_CHECKING:
-    from interp.detectors.detection import Detection, TokenDetection
+    from interp.detectors.support.detection import Detection, TokenDetection
     from interp.models.model import Model
 
-DETECTORS = Shelf("interp.detectors", "detector", besides=("calibration", "confirmation", "detection", "cards"))
+DETECTORS = Shelf("interp.detectors", "detector")
 
 _HOMES = {
     "DETECTORS": __name__,
     "detect": __name__,
-    "Confirmation": "interp.detectors.confirmation",
-    "Detection": "interp.detectors.detection",
-    "RoleCard": "interp.detectors.cards",
-    "TokenDetection": "interp.detectors.detection",
-    "confirm": "interp.detectors.confirmation",
-    "induction_family": "interp.detectors._stripes",
-    "role_card": "interp.detectors.cards",
-    "role_cards": "interp.detectors.cards",
+    "Detection": "interp.detectors.support.detection",
+    "TokenDetection": "interp.detectors.support.detection",
+    "induction_family": "interp.detectors.support.induction_family",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)

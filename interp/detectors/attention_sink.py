@@ -22,20 +22,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.detectors._other_keys import draw_keys, importance_of_other_keys
-from interp.detectors._sink_texts import TEXTS, cut, knows_sentences, sink_texts
-from interp.detectors.calibration import digests, threshold_of
-from interp.detectors.detection import Detection
-from interp.engine.hooked import record_of
-from interp.engine.observation import Observation, observe
-from interp.engine.residual import reading_residual
-from interp.engine.sweeps import Progress
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.null_threshold import digests, threshold_of
+from interp.detectors.support.sink_null import draw_keys, importance_of_other_keys
+from interp.detectors.support.sink_texts import TEXTS, cut, knows_sentences, sink_texts
+from interp.engine.attention.attention_observer import Observation, observe
+from interp.engine.forward.residual_reader import reading_residual
+from interp.engine.forward.run import record_of
+from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.metrics.attention.column_sinks import RULES, flagged
 from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.attention.received_attention import received_attention
 from interp.metrics.attention.sink_share import sink_share
-from interp.metrics.massive import MassiveActivations
+from interp.metrics.massive_activations import MassiveActivations
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.detectors.calibration import threshold_of
-from interp.detectors.detection import Detection
-from interp.engine.bank import output_weights
-from interp.engine.hooked import record_of
-from interp.engine.sweeps import Progress
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.null_threshold import threshold_of
+from interp.engine.forward.run import record_of
+from interp.engine.forward.z_cache import output_weights
+from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model
 

@@ -6,11 +6,11 @@ write nothing that is read. Olsson et al. 2022 (arXiv 2209.11895); repeated rand
 
 from dataclasses import replace
 
-from interp.detectors._stripes import detections, repeats
-from interp.detectors.detection import Detection
-from interp.engine.sweeps import Progress
+from interp.ablation.ablate_heads import ablate_heads
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.induction_family import detections, repeats
+from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
-from interp.metrics.ablation import ablate_heads
 from interp.models.model import Model
 from interp.tasks.task import Example, Task
 

@@ -1,6 +1,6 @@
 """Preplan and anchor tokens: where a response looks back before it goes on, and what it keeps looking back to.
 
-The tokens are those of ``interp.metrics.preplan``; here they are found in responses that a model writes, or that are given, and set
+The tokens are those of ``interp.metrics.waad_fai``; here they are found in responses that a model writes, or that are given, and set
 beside chance. A response is the model's own text from the mark ``response`` of a prompt on, or all that follows the prompt. With
 the task ``plan`` it begins at a plan line that the prompt gives and the steps need.
 
@@ -21,17 +21,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.detectors._coupling import Curves, coupling
-from interp.detectors._responses import RESPONSE, Question, answered, check_responses, texts_of
-from interp.detectors.calibration import digests
-from interp.detectors.detection import TokenDetection
-from interp.engine.generation import next_token_entropy
-from interp.engine.hooked import record_of
-from interp.engine.observation import Observation
-from interp.engine.sweeps import Progress
+from interp.detectors.support.coupling_statistics import Curves, coupling
+from interp.detectors.support.detection import TokenDetection
+from interp.detectors.support.null_threshold import digests
+from interp.detectors.support.responses import RESPONSE, Question, answered, check_responses, texts_of
+from interp.engine.attention.attention_observer import Observation
+from interp.engine.forward.generation import next_token_entropy
+from interp.engine.forward.run import record_of
+from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention
-from interp.metrics.preplan import ROUNDING, PreplanAnchors, introductions, peaks, preplan_and_anchors
+from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductions, peaks, preplan_and_anchors
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks import Example, Task

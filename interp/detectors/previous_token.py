@@ -4,9 +4,9 @@ The role is named in Wang et al. 2022 (arXiv 2211.00593). With rotary positions 
 token back by luck, and the threshold of a trained model lies high: rank, before you decide.
 """
 
-from interp.detectors._stripes import detections
-from interp.detectors.detection import Detection
-from interp.engine.sweeps import Progress
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.induction_family import detections
+from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 
 

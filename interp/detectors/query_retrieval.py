@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.detectors._passages import Scores, asked, detection
-from interp.detectors.detection import Detection
-from interp.engine.answer_rows import read_last_rows
-from interp.engine.plan import batches
-from interp.engine.rows import Rows
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.passage_pairs import Scores, asked, detection
+from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.last_query_rows import read_last_rows
+from interp.engine.sweep.work_units import batches
 from interp.tasks.task import Example, Span, Task
 from interp.tasks.tokenise import continuations
 
 if TYPE_CHECKING:
-    from interp.engine.sweeps import Progress
+    from interp.engine.sweep.sweep import Progress
     from interp.models.model import Model
 
 

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from interp.detectors._needles import Trial, given_trials, hide_needles
-from interp.detectors.calibration import digests, threshold_of
-from interp.detectors.detection import Detection
-from interp.engine.answer_rows import proven_beginning, read_last_rows
-from interp.engine.hooked import record_of
-from interp.engine.rows import Rows
-from interp.engine.sweeps import Progress
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.needles import Trial, given_trials, hide_needles
+from interp.detectors.support.null_threshold import digests, threshold_of
+from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.last_query_rows import proven_beginning, read_last_rows
+from interp.engine.forward.run import record_of
+from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores
 from interp.models.model import Model
 from interp.tasks.task import Example, Task

@@ -15,17 +15,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.detectors._passages import asked, detection
-from interp.detectors.detection import Detection
-from interp.engine.answer_rows import read_last_rows
-from interp.engine.plan import batches
-from interp.engine.residual import reading_residual
-from interp.engine.restart import output_rows
-from interp.engine.rows import Rows
+from interp.detectors.support.detection import Detection
+from interp.detectors.support.passage_pairs import asked, detection
+from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.last_query_rows import read_last_rows
+from interp.engine.forward.residual_reader import reading_residual
+from interp.engine.sweep.resume_from_layer import output_rows
+from interp.engine.sweep.work_units import batches
 from interp.tasks.task import Example, Span, Task
 
 if TYPE_CHECKING:
-    from interp.engine.sweeps import Progress
+    from interp.engine.sweep.sweep import Progress
     from interp.models.model import Model
 
 COLUMNS = ("gold", "competing", "attention_on_needle", "direct")

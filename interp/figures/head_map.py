@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
+from interp.ablation.effect_tables import meaning
 from interp.figures import style
 from interp.heads import Head, HeadScores
-from interp.metrics.importance import meaning
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from interp.figures.head_map import head_map
 from interp.heads import HeadScores
 
 if TYPE_CHECKING:
-    from interp.circuits.patching import PatchGrid
+    from interp.circuits.activation_patching import PatchGrid
 
 
 def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: str | None = None) -> go.Figure:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interp.detectors import Detection, TokenDetection
+from interp.figures.ablation_curve import dose_curve
 from interp.figures.circuit_graph import circuit_graph
-from interp.figures.dose_curve import dose_curve
+from interp.figures.detection_map import score_map
 from interp.figures.faithfulness_plot import faithfulness_plot
 from interp.figures.head_map import head_map
-from interp.figures.layer_dots import layer_dots
 from interp.figures.needle_grid import needle_grid
-from interp.figures.ranked_bars import ranked_bars
-from interp.figures.role_strips import role_strips
-from interp.figures.score_map import score_map
-from interp.figures.token_strip import token_strip
+from interp.figures.ranked_effects import ranked_bars
+from interp.figures.scores_by_layer import layer_dots
+from interp.figures.token_scores import token_strip
+from interp.figures.waad_fai_strips import role_strips
 from interp.store import load_confirmation, load_detection, load_found_circuit
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
-    from interp.engine.sweeps import Progress, SweepResult
+    from interp.engine.sweep.sweep import Progress, SweepResult
     from interp.models.model import Model
     from interp.tasks.task import Task
 
@@ -65,7 +65,7 @@ def sink_columns(
 ) -> SinkColumns:
     """The sinks of every head in the clean prompts of a task; parameters as in ``column_sinks``."""
 
-    from interp.engine.observation import observe
+    from interp.engine.attention.attention_observer import observe
     from interp.metrics.attention.column_sinks import column_sinks
     from interp.metrics.attention.received_attention import received_attention
 
@@ -90,8 +90,8 @@ def calibrate_heads(
 
     Raises ValueError when no head has a sink.
     """
-    from interp.engine.hooked import record_of
-    from interp.engine.sweeps import sweep
+    from interp.engine.forward.run import record_of
+    from interp.engine.sweep.sweep import sweep
 
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:

@@ -18,7 +18,7 @@ from urllib.request import getproxies
 from interp.errors import ModelUnavailable
 from interp.models.embedded import embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
-from interp.models.folder import check_folder, has_tokenizer
+from interp.models.folder_check import check_folder, has_tokenizer
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget, load_bytes
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ def load_model(
     if name.startswith(PLANTED):
         if revision is not None:
             raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is made here.")
-        from interp.models.planted.build import plant_by_name
+        from interp.models.planted.plant import plant_by_name
 
         return plant_by_name(name, device=device, dtype=dtype).model
     folder = find_folder(name)
     if folder is not None and revision is not None:
         raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is the folder {folder}.")
     if folder is not None:
-        from interp.models.native import is_toy_folder, load_toy
+        from interp.models.hooked_transformer import is_toy_folder, load_toy
 
         if is_toy_folder(folder):
             return load_toy(folder, name=name, device=device, dtype=dtype)
@@ -108,7 +108,7 @@ def check_place(device: str, dtype: str) -> None:
 def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
     from transformers import AutoConfig
 
-    from interp.models.wrap import wrap_model
+    from interp.models.wrap_model import wrap_model
 
     source, options = str(folder or name), {**options, "trust_remote_code": False}
     with _one_sentence(name, folder), _quiet():

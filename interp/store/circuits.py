@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
 from interp.errors import ArtefactInvalid
-from interp.store.runs import Run, open_run, start_run
+from interp.store.run_directory import Run, open_run, start_run
 
 if TYPE_CHECKING:
     from interp.circuits import EdgeScores

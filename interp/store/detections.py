@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.detectors import Confirmation, Detection, TokenDetection
+from interp.confirmation import Confirmation
+from interp.detectors import Detection, TokenDetection
 from interp.errors import ArtefactInvalid
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-from interp.store.runs import Run, Writer, open_run, start_run
+from interp.store.run_directory import Run, Writer, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd

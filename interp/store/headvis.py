@@ -30,8 +30,8 @@ from interp.records import RunRecord
 from interp.store.manifest import now
 
 if TYPE_CHECKING:
-    from interp.engine.attention_cache import AttentionCache
-    from interp.metrics.sparse import SparsePattern
+    from interp.engine.attention.qk_cache import AttentionCache
+    from interp.metrics.top_weights import SparsePattern
 
 THRESHOLD = 0.01
 METRICS = {
@@ -86,7 +86,7 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
     that are no text (halves of a surrogate pair) are written as ``?``. Raises ArtefactInvalid when ``folder`` is not empty, ValueError
     for texts of one token, for images, and for more texts than fit a file.
     """
-    from interp.metrics.sparse import sparse_patterns
+    from interp.metrics.top_weights import sparse_patterns
 
     path = Path(folder).resolve()
     check_empty(path)
@@ -175,7 +175,7 @@ def _fifths(peaks: Sequence[float]) -> list[int]:
 
 
 def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> dict[str, Any]:
-    from interp.metrics.sparse import KEYS, LEAST
+    from interp.metrics.top_weights import KEYS, LEAST
 
     (n_texts, longest), names = attention.prompts.tokens.shape, {"model_name": attention.record.model, "dataset_name": dataset}
     texts = {"n_sequences": n_texts, "seq_len": longest, "n_intervals": FIFTHS, "attn_implementation": "interp"}
@@ -272,7 +272,7 @@ def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequ
 
 
 def _pattern(text: Any, which: str) -> SparsePattern:
-    from interp.metrics.sparse import SparsePattern
+    from interp.metrics.top_weights import SparsePattern
 
     tokens = text["tokens"]
     if type(tokens) is not list:

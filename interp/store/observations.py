@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from interp.files import sha256
 from interp.heads import Head
-from interp.store.runs import Run, open_run, start_run
+from interp.store.run_directory import Run, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.engine.observation import AttentionMetric, Observation
+    from interp.engine.attention.attention_observer import AttentionMetric, Observation
     from interp.models.model import ModelFacts
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interp.files import sha256
 from interp.heads import HeadScores
-from interp.store.runs import Run, open_run, start_run
+from interp.store.run_directory import Run, open_run, start_run
 
 
 def save_scores(scores: HeadScores, folder: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Tasks: prompts whose answer is known, in pairs of clean and corrupted; one file a task.
 
 ``make_task`` writes the prompts of a named task for one model, ``task_from_jsonl`` reads your own. A new task is one new file: see
-``source.py`` for its form.
+``definition.py`` for its form.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from interp._registry import Shelf
 from interp.models.model import Model
+from interp.registry import Shelf
+from interp.tasks.definition import TaskSource
 from interp.tasks.jsonl import task_from_jsonl
-from interp.tasks.source import TaskSource
 from interp.tasks.task import Example, Prompt, Task
 from interp.tasks.tokenise import WordFilter, to_example
 
 __all__ = ["TASKS", "Example", "Prompt", "Task", "TaskSource", "make_task", "task_from_jsonl", "task_names", "write_prompts"]
 
-TASKS = Shelf("interp.tasks", "task", besides=("jsonl", "marking", "source", "task", "tokenise", "words"))
+TASKS = Shelf("interp.tasks", "task", besides=("definition", "jsonl", "marks", "task", "tokenise", "words"))
 
 
 def task_names() -> list[str]:

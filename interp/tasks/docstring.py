@@ -16,8 +16,8 @@ distractors are the other parameters of the signature.
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.marking import mark, read_marks
-from interp.tasks.source import source
+from interp.tasks.definition import source
+from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import DOCSTRING_PARAMETER, DOCSTRING_TEMPLATE, FUNCTIONS, PARAMETERS

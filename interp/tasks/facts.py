@@ -10,8 +10,8 @@ difference means nothing. Every combination comes once: there are at most 504 pr
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.marking import mark, read_marks
-from interp.tasks.source import source
+from interp.tasks.definition import source
+from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out

@@ -10,8 +10,8 @@ in other pieces; such years are neither asked nor counted, and a century with mo
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.marking import mark, read_marks
-from interp.tasks.source import shuffled, source
+from interp.tasks.definition import shuffled, source
+from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import CENTURIES, GREATER_THAN_TEMPLATE, YEAR_NOUNS

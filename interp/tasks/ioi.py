@@ -10,8 +10,8 @@ that the answers trade places).
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.marking import after, mark, read_marks
-from interp.tasks.source import shuffled, source
+from interp.tasks.definition import shuffled, source
+from interp.tasks.marks import after, mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import IOI_TEMPLATES, NAMES, OBJECTS, PLACES

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interp.tasks.marking import mark, read_marks
-from interp.tasks.source import shuffled, source
+from interp.tasks.definition import shuffled, source
+from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import (

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.browser.app import App, chromium, serving
-from tests.dashboard_apps import save_small
+from tests.support.dashboard_apps import save_small
 
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """On an address below the root Streamlit's own script asks for these beside the page first, where they are not, and then at the root."""

@@ -8,7 +8,7 @@ import pytest
 
 from interp.figures import atlas, attention_view, tile_data, view_assets, view_data
 from interp.heads import Head
-from tests.attention_views import HOSTILE, WORDS, patterns
+from tests.support.attention_views import HOSTILE, WORDS, patterns
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ from interp.heads import Head
 from interp_dashboard import url
 from tests.browser.app import PATIENCE, App
 from tests.browser.conftest import LONG
-from tests.dashboard_apps import MINI
+from tests.support.dashboard_apps import MINI
 
 pytestmark = pytest.mark.browser
 

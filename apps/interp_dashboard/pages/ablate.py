@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.cli.ranking import agreement_said
+from interp.ablation.ablate_heads import ABLATIONS, ESTIMATES, METHODS
+from interp.cli.ranking_output import agreement_said
 from interp.heads import Head
-from interp.metrics.ablation import ABLATIONS, ESTIMATES, METHODS
 from interp.tasks import task_names
-from interp_dashboard import by_hand, jobs, prompts, watching
-from interp_dashboard.choosing import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
-from interp_dashboard.holder import holder
+from interp_dashboard import job_status, jobs, manual_ablation, prompts
+from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.export import share
+from interp_dashboard.formatting import bullets, duration, plain
+from interp_dashboard.job_plans import circuit_there
 from interp_dashboard.jobs import Job, Planned, Sweep
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.readings import Prompt
-from interp_dashboard.searches import circuit_there
+from interp_dashboard.selectors import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
 from interp_dashboard.settings import settings
-from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number, text
-from interp_dashboard.wording import bullets, duration, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def fields() -> tuple[Field, ...]:
         text("positions", "all"),
         outcome_field(),
         head(),
-        *by_hand.fields(),
+        *manual_ablation.fields(),
     )
 
 
@@ -58,7 +58,7 @@ def render(view: View) -> None:
     chosen: Any = view.state.bound("do")  # no overload takes the arguments of every widget
     st.segmented_control("What to do", list(DOINGS), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
     if view.state["do"] == HAND:
-        by_hand.switch_off(view)
+        manual_ablation.switch_off(view)
     else:
         _sweep(view)
 
@@ -76,7 +76,7 @@ def _sweep(view: View) -> None:
             here = planned.folder.name
             _planned_sweep(view, planned)
     finally:
-        watching.others(view.state, {here}, {"ablate"}, _show)
+        job_status.others(view.state, {here}, {"ablate"}, _show)
 
 
 def _planned_sweep(view: View, planned: Planned) -> None:
@@ -84,7 +84,7 @@ def _planned_sweep(view: View, planned: Planned) -> None:
     now = jobs.status(job) if job else None
     figure = table = None
     if job and now and now.active:
-        watching.watch(job.name, "What is measured stays; the sweep can be resumed.")
+        job_status.watch(job.name, "What is measured stays; the sweep can be resumed.")
     elif run is not None:
         table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
         _result(view, table, figure, bars, planned.sweep)
@@ -160,7 +160,7 @@ def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    watching.offer(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
+    job_status.offer(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -175,7 +175,7 @@ def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
 
 
 def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Sweep) -> None:
-    from interp.metrics.importance import meaning
+    from interp.ablation.effect_tables import meaning
 
     metric = str(table["metric"].iloc[0])
     st.caption(f"effect = metric(ablated) − metric(clean); {meaning(metric)}. Click a head to see it.")

@@ -10,13 +10,13 @@ from streamlit.components import v2 as components
 from interp.figures import pattern_tile, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.badges import badges, role_badges
+from interp_dashboard.attention_cache import Prompt, Reading
+from interp_dashboard.export import share
+from interp_dashboard.formatting import plain
+from interp_dashboard.head_roles import roles
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.readings import Prompt, Reading
-from interp_dashboard.roles import roles
-from interp_dashboard.share import share
+from interp_dashboard.role_badges import badges, role_badges
 from interp_dashboard.url import Field, flag, head, number, numbers
-from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.circuits.choices import CORRUPTIONS
-from interp.cli.circuits import COUNTERFACTUAL
+from interp.circuits.methods import CORRUPTIONS
+from interp.cli.circuit_output import COUNTERFACTUAL
 from interp.cli.commands.circuit import METHODS
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import prompts, watching
-from interp_dashboard.choosing import choose_outcome, outcome_field, show_figure, table_height
-from interp_dashboard.clicks import CHOSEN, CONFIG, INVISIBLE
-from interp_dashboard.holder import holder
+from interp_dashboard import job_status, prompts
+from interp_dashboard.clickable_maps import CHOSEN, CONFIG, INVISIBLE
+from interp_dashboard.export import share
+from interp_dashboard.formatting import bullets, plain
+from interp_dashboard.job_plans import Search, plan_circuit
 from interp_dashboard.jobs import Job
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.searches import Search, plan_circuit
+from interp_dashboard.selectors import choose_outcome, outcome_field, show_figure, table_height
 from interp_dashboard.settings import settings
-from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number
-from interp_dashboard.wording import bullets, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def render(view: View) -> None:
     try:
         _page(view, here)
     finally:
-        watching.others(view.state, here, {"circuit"}, _show)
+        job_status.others(view.state, here, {"circuit"}, _show)
 
 
 def _page(view: View, here: set[str]) -> None:
@@ -71,7 +71,7 @@ def _page(view: View, here: set[str]) -> None:
         return
     search = _planned(view.model, view.facts.weights, tuple(asked.items()), str(settings().root))
     here.add(search.folder.name)
-    run = watching.finished(view.state, search)
+    run = job_status.finished(view.state, search)
     if run is None:
         st.caption("Every edge gets a score; then circuits of growing size, and random ones, are tried on other prompts.")
         share(search.folder.name, cli=shlex.join(["interp", *search.words]))

@@ -13,13 +13,13 @@ import streamlit as st
 from interp.heads import Head, HeadScores
 from interp.store import Run, find_run, open_run, run_history
 from interp_dashboard import prompts
-from interp_dashboard.choosing import choose_metric, head_from_map, head_from_table, show_figure
-from interp_dashboard.holder import holder
-from interp_dashboard.measured import measure, metric_names
+from interp_dashboard.attention_cache import Prompt, Reading
+from interp_dashboard.export import share
+from interp_dashboard.metric_cache import measure, metric_names
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, model_field
-from interp_dashboard.readings import Prompt, Reading
+from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure
 from interp_dashboard.settings import settings
-from interp_dashboard.share import share
 from interp_dashboard.url import Field, choice, head, number, text
 
 if TYPE_CHECKING:

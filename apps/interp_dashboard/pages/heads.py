@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.detectors import DETECTORS, Detection, role_cards
-from interp.detectors.cards import QUICK
+from interp.detectors import DETECTORS, Detection
+from interp.head_card import QUICK, role_cards
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.badges import badges
-from interp_dashboard.choosing import choose_metric, head_from_map, head_from_table, show_figure, table_height
-from interp_dashboard.holder import holder
-from interp_dashboard.measured import measure, metric_names
+from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.export import share
+from interp_dashboard.formatting import plain
+from interp_dashboard.head_roles import roles
+from interp_dashboard.metric_cache import measure, metric_names
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.readings import Prompt
-from interp_dashboard.roles import roles
-from interp_dashboard.share import share
+from interp_dashboard.role_badges import badges
+from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.url import Field, choice, flag, head, several, text
-from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd

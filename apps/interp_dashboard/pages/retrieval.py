@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from interp.confirmation import LEAST_DRAWS, METHODS
 from interp.detectors import DETECTORS, Detection
-from interp.detectors.confirmation import LEAST_DRAWS, METHODS
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import prompts, watching
-from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
-from interp_dashboard.holder import holder
+from interp_dashboard import job_status, prompts
+from interp_dashboard.detector_options import Options
+from interp_dashboard.export import share
+from interp_dashboard.formatting import plain
+from interp_dashboard.job_plans import Search, plan_confirmation, plan_detection
 from interp_dashboard.jobs import Job
-from interp_dashboard.options import Options
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.searches import Search, plan_confirmation, plan_detection
+from interp_dashboard.selectors import head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.settings import settings
-from interp_dashboard.share import share
 from interp_dashboard.url import Field, State, choice, head, number
-from interp_dashboard.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.detectors import Confirmation
+    from interp.confirmation import Confirmation
     from interp.store import Run
 
 OPTIONS = {
@@ -64,7 +64,7 @@ def render(view: View) -> None:
     try:
         _page(view, here)
     finally:
-        watching.others(view.state, here, {"detect", "confirm"}, _show)
+        job_status.others(view.state, here, {"detect", "confirm"}, _show)
 
 
 def _page(view: View, here: set[str]) -> None:
@@ -73,7 +73,7 @@ def _page(view: View, here: set[str]) -> None:
     values = OPTIONS[role].values(state)
     search = _planned(view.model, view.facts.weights, role, tuple(values.items()), str(settings().root))
     here.add(search.folder.name)
-    run = watching.finished(state, search, label="Start")
+    run = job_status.finished(state, search, label="Start")
     if run is None:
         share(search.folder.name, cli=shlex.join(["interp", *search.words]))
         return
@@ -82,7 +82,7 @@ def _page(view: View, here: set[str]) -> None:
     st.markdown("##### Does the task need them?")
     trial = _trial(view, run)
     here.add(trial.folder.name)
-    tried = watching.finished(state, trial, label="Confirm", kept=True)
+    tried = job_status.finished(state, trial, label="Confirm", kept=True)
     if tried is None:
         share(trial.folder.name, cli=shlex.join(["interp", *trial.words]))
         return

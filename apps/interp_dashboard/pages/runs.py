@@ -11,12 +11,12 @@ from interp.errors import ArtefactInvalid
 from interp.heads import Head
 from interp.store import Entry, Run, delete_run, open_run, pack_run, run_history
 from interp_dashboard import jobs
-from interp_dashboard.choosing import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.export import share
+from interp_dashboard.formatting import duration, plain
 from interp_dashboard.page import Page, View, link
+from interp_dashboard.selectors import head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.settings import settings
-from interp_dashboard.share import share
 from interp_dashboard.url import Field, choice, head, text
-from interp_dashboard.wording import duration, plain
 
 if TYPE_CHECKING:
     import pandas as pd

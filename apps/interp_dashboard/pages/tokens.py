@@ -11,14 +11,14 @@ import streamlit as st
 from interp.detectors import TokenDetection
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import options
-from interp_dashboard.choosing import head_from_table, show_figure, table_height
-from interp_dashboard.holder import holder
-from interp_dashboard.options import Options
+from interp_dashboard import detector_options
+from interp_dashboard.detector_options import Options
+from interp_dashboard.export import share
+from interp_dashboard.formatting import plain, visible
+from interp_dashboard.model_cache import holder
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.share import share
+from interp_dashboard.selectors import head_from_table, show_figure, table_height
 from interp_dashboard.url import Field, choice, head, number, text
-from interp_dashboard.wording import plain, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def render(view: View) -> None:
         found = _found(view.model, view.facts.weights, tuple(values.items()))
     figure, table, example = _strips(view, found)
     chosen = state.checked("head", view.facts.check_head, None)
-    cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *options.words(values)])
+    cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *detector_options.words(values)])
     share("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
     _statistics(found)
     _heads(view, found, chosen, asked, example)
@@ -106,7 +106,7 @@ def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> Tok
 def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
     """The picture of one text, its table, and which text it is."""
     from interp.figures import role_strips
-    from interp.figures.role_strips import MOST
+    from interp.figures.waad_fai_strips import MOST
 
     state, last = view.state, len(found.words) - 1
     state.set(text_number=min(state["text_number"], last))

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp._registry import check_name
 from interp.cli.command import command
-from interp.cli.drawings import save_pictures
-from interp.cli.exits import checking
-from interp.cli.folders import filling, move_aside
+from interp.cli.exit_codes import checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -34,12 +31,15 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.questions import check_question, question_of
-from interp.cli.ranking import as_json, print_agreement, print_ranking
+from interp.cli.prompts import check_question, question_of
+from interp.cli.ranking_output import as_json, print_agreement, print_ranking
+from interp.cli.run_directory import filling, move_aside
+from interp.cli.run_pictures import save_pictures
 from interp.cli.terminal import Terminal
+from interp.registry import check_name
 
 if TYPE_CHECKING:
-    from interp.metrics.ablation import AblationPlan
+    from interp.ablation.ablate_heads import AblationPlan
     from interp.models.model import Model
     from interp.store import Run
     from interp.tasks.task import Task
@@ -74,7 +74,7 @@ def ablate(
 
     effect = metric(ablated) - metric(clean); negative = the head helped.
     """
-    from interp.store.runs import begun_details
+    from interp.store.run_directory import begun_details
 
     budget = _check(task, prompts, method, ablation, metric, memory)
     loaded = load(model, device, dtype, offline)
@@ -110,7 +110,7 @@ def _check(
     task: str | None, prompts: Path | None, method: str, ablation: str, metric: str | None, memory: str | None
 ) -> int | None:
     """The memory budget. Raises for everything that can be known to be wrong before a model is loaded."""
-    from interp.metrics.ablation import ABLATIONS, METHODS
+    from interp.ablation.ablate_heads import ABLATIONS, METHODS
     from interp.metrics.outcomes import OUTCOMES
 
     check_question(task, prompts)
@@ -124,7 +124,7 @@ def _check(
 
 def _plan(model: "Model", task: "Task", options: dict[str, Any], budget: int | None) -> "AblationPlan":
     """What the sweep will cost; here everything that is wrong with its arguments comes to light before anything is stored."""
-    from interp.metrics.ablation import plan_ablation
+    from interp.ablation.ablate_heads import plan_ablation
 
     with checking():
         return plan_ablation(model, task, **options, memory=budget)
@@ -164,7 +164,7 @@ def _measure(
     terminal: Terminal, folder: Path, spec: dict, model: "Model", task: "Task", options: dict[str, Any], bar: bool
 ) -> "Run":
     """The finished run in ``folder``, measured there as far as it was not yet."""
-    from interp.metrics.ablation import ablate_heads
+    from interp.ablation.ablate_heads import ablate_heads
     from interp.store import open_run, save_sweep
 
     with filling(terminal, folder, spec, options["memory"]) as writer:

@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp._registry import check_name
 from interp.cli.command import command
-from interp.cli.drawings import save_pictures
-from interp.cli.exits import UsageError, checking
-from interp.cli.folders import finished_before, move_aside
+from interp.cli.exit_codes import UsageError, checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -29,11 +26,14 @@ from interp.cli.options import (
     load,
     read_memory,
 )
-from interp.cli.ranking import as_json, print_absent, print_metrics
+from interp.cli.ranking_output import as_json, print_absent, print_metrics
+from interp.cli.run_directory import finished_before, move_aside
+from interp.cli.run_pictures import save_pictures
 from interp.cli.terminal import Terminal
+from interp.registry import check_name
 
 if TYPE_CHECKING:
-    from interp.engine.observation import AttentionMetric, Observation
+    from interp.engine.attention.attention_observer import AttentionMetric, Observation
     from interp.models.model import Model
     from interp.tasks.task import Task
 

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp._registry import check_name
-from interp.circuits.choices import CORRUPTIONS
-from interp.circuits.choices import METHODS as SCORES
-from interp.cli.circuits import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
+from interp.circuits.methods import CORRUPTIONS
+from interp.circuits.methods import METHODS as SCORES
+from interp.cli.circuit_output import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
-from interp.cli.drawings import save_pictures
-from interp.cli.exits import UsageError, checking
-from interp.cli.folders import finished_before, move_aside
+from interp.cli.exit_codes import UsageError, checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -32,8 +29,11 @@ from interp.cli.options import (
     TaskName,
     load,
 )
-from interp.cli.questions import check_question, two_questions
+from interp.cli.prompts import check_question, two_questions
+from interp.cli.run_directory import finished_before, move_aside
+from interp.cli.run_pictures import save_pictures
 from interp.cli.terminal import Terminal
+from interp.registry import check_name
 
 if TYPE_CHECKING:
     from interp.circuits import Circuit, EdgeScores
@@ -152,11 +152,11 @@ def asked_of(
     edges, prompts without what the ablation or the metric needs, and a metric without a gradient where one is needed."""
     import torch
 
-    from interp.circuits.corruption import check_corruption
-    from interp.engine.attribution import check_gradient
-    from interp.engine.edges import graph_of
-    from interp.engine.stream import open_stream
-    from interp.engine.sweeps import check_outcome
+    from interp.circuits.edge_ablation import check_corruption
+    from interp.engine.edges.edge_patching import graph_of
+    from interp.engine.edges.residual_decomposition import open_stream
+    from interp.engine.gradients.attribution_patching import check_gradient
+    from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     measured = metric or tasks[0].metric
@@ -187,7 +187,7 @@ def folder_name(spec: dict[str, Any]) -> str:
 
 
 def _say_plan(terminal: Terminal, spec: dict[str, Any], model: "Model", folder: Path) -> None:
-    from interp.engine.edges import graph_of
+    from interp.engine.edges.edge_patching import graph_of
 
     n_edges = len(graph_of(model).edges)
     terminal.line(
@@ -261,7 +261,7 @@ def _size(scores: "EdgeScores", asked: dict[str, Any]) -> int:
 
 def _shares(scores: "EdgeScores", k: int) -> list[float]:
     """The sizes of MIB and the circuit's own, as shares of all edges; acdc does not rank the edges that it removes."""
-    from interp.circuits.believing import SIZES
+    from interp.circuits.faithfulness import SIZES
 
     n_edges = len(scores.graph.edges)
     own = min(1.0, (k + 0.5) / n_edges)

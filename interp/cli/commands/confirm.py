@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.drawings import save_pictures
-from interp.cli.exits import UsageError, checking
-from interp.cli.folders import filling, move_aside
+from interp.cli.detection_output import found_json, print_found, read_found
+from interp.cli.exit_codes import UsageError, checking
 from interp.cli.options import (
     Bar,
     Fresh,
@@ -27,8 +26,9 @@ from interp.cli.options import (
     read_numbers,
     read_settings,
 )
-from interp.cli.questions import check_question, question_of
-from interp.cli.roles import found_json, print_found, read_found
+from interp.cli.prompts import check_question, question_of
+from interp.cli.run_directory import filling, move_aside
+from interp.cli.run_pictures import save_pictures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _check(
     detection: "Detection", model: "Model", tasks: "list[Task]", ks: list[int] | None, options: dict[str, Any]
 ) -> list[int]:
     """The numbers of heads. Everything that is wrong with the arguments comes to light here, before anything is stored."""
-    from interp.detectors.confirmation import check_confirmation
+    from interp.confirmation import check_confirmation
 
     return check_confirmation(detection, model, tasks, ks=ks, **options)
 
@@ -177,7 +177,7 @@ def _measure(
     bar: bool,
 ) -> "Run":
     """The finished run in ``folder``, measured there as far as it was not yet."""
-    from interp.detectors import confirm as measure
+    from interp.confirmation import confirm as measure
     from interp.store import open_run
     from interp.store.detections import publish_confirmation
 

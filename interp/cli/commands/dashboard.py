@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from interp.cli.command import command
-from interp.cli.exits import UsageError
+from interp.cli.exit_codes import UsageError
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, ModelName, Offline
 from interp.cli.terminal import Terminal
 
@@ -41,7 +41,7 @@ LOOKS = (
     ("theme.dark.secondaryBackgroundColor", "#1a1f2a"),
     ("theme.dark.textColor", "#e8eaee"),
 )
-"""The paper and ink of the figures (``interp.figures.style``, ``interp.figures.theme``)."""
+"""The paper and ink of the figures (``interp.figures.style``, ``interp.figures.dark_theme``)."""
 
 
 @command

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.drawings import save_pictures
-from interp.cli.exits import UsageError, checking
-from interp.cli.folders import finished_before, move_aside
+from interp.cli.detection_output import found_json, print_found, read_found
+from interp.cli.exit_codes import UsageError, checking
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -30,7 +29,8 @@ from interp.cli.options import (
     read_settings,
     settable,
 )
-from interp.cli.roles import found_json, print_found, read_found
+from interp.cli.run_directory import finished_before, move_aside
+from interp.cli.run_pictures import save_pictures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.command import command
-from interp.cli.exits import DONE, FAILED_CHECKS
+from interp.cli.exit_codes import DONE, FAILED_CHECKS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, Offline, load
 from interp.cli.terminal import Terminal
 

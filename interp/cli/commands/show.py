@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.circuits import circuit_json, edges_of, print_circuit
+from interp.cli.circuit_output import circuit_json, edges_of, print_circuit
 from interp.cli.command import command
-from interp.cli.exits import UsageError, checking
-from interp.cli.ranking import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
-from interp.cli.roles import found_json, print_found, read_found, table_of
+from interp.cli.detection_output import found_json, print_found, read_found, table_of
+from interp.cli.exit_codes import UsageError, checking
+from interp.cli.ranking_output import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:

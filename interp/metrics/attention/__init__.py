@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp._registry import Shelf
+from interp.registry import Shelf
 
 if TYPE_CHECKING:
-    from interp.engine.observation import AttentionMetric, Observation
+    from interp.engine.attention.attention_observer import AttentionMetric, Observation
     from interp.models.model import Model
 
 ATTENTION_METRICS = Shelf("interp.metrics.attention", "attention metric")
@@ -16,7 +16,7 @@ def observe_attention(
     model: "Model", prompts: Any, metrics: "Sequence[str | AttentionMetric]", **options: Any
 ) -> "Observation":
     """The metrics, by name (``entropy``, ``waad:window=20``) or as objects, of every head on ``prompts``; see ``interp.engine.observe``."""
-    from interp.engine.observation import observe
+    from interp.engine.attention.attention_observer import observe
 
     return observe(model, prompts, [*map(_known, metrics)], **options)
 

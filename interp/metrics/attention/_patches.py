@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_rows import Rows
 
 
 def between_patches(rows: Rows, metric: str) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from interp.engine.rows import Rows, Span
+from interp.engine.attention.attention_rows import Rows, Span
 
 
 def mass_after_repeats(rows: Rows, after: int, pattern: Tensor) -> Tensor:

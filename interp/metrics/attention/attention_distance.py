@@ -8,8 +8,8 @@ with ``exclude`` (positions whose weight is dropped before the row is normalised
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _distance(rows: Rows, exclude: tuple[int, ...]) -> Tensor:

@@ -6,8 +6,8 @@ which rows are compared.
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention.row_similarity import alike, mean_cosine
 
 

@@ -9,8 +9,8 @@ of texts in which it has such a token. The mean weights themselves are ``receive
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Prompts, Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Prompts, Rows
 from interp.metrics.attention.received_attention import received
 
 RULES = ("ratio", "abs")

@@ -7,8 +7,8 @@ the sum of this number over all rows and grows with the text; the mean over rows
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _concentration(rows: Rows) -> Tensor:

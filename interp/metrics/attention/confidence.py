@@ -5,8 +5,8 @@ The paper averages over all tokens but the end of the sentence.
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _confidence(rows: Rows) -> Tensor:

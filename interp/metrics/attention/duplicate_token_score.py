@@ -5,8 +5,8 @@ Only rows that see such a key have a number, so that a text with few repeats giv
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._repeats import mass_after_repeats
 
 

@@ -8,8 +8,8 @@ the epsilon. Rows beyond a sliding window count as weight 0.
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Prompts, Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Prompts, Rows
 
 
 def _importance(rows: Rows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:

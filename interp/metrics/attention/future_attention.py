@@ -9,8 +9,8 @@ the response, its training 10 to 50 tokens ahead (second version: 100).
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _future(rows: Rows, low: int, high: int, positions: str) -> tuple[Tensor, Tensor]:

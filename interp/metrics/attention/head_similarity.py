@@ -11,8 +11,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _similarity(rows: Rows, measure: str) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ of vision transformers that it follows gives no formula; this one is ours.
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._patches import between_patches
 
 

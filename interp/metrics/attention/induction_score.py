@@ -7,8 +7,8 @@ perfect induction head scores 1; the mean of the whole (n-1)-th diagonal, also i
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._repeats import mass_after_repeats
 
 

@@ -6,8 +6,8 @@ are differences of this number at neighbouring windows: ``self_attention_score``
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._near import mass_within
 
 

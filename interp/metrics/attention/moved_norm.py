@@ -10,9 +10,9 @@ part of the projection does to them, so compare rows of one head, not heads.
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.restart import output_rows
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
+from interp.engine.sweep.resume_from_layer import output_rows
 
 
 def _moved(rows: Rows, summed: bool) -> Tensor:

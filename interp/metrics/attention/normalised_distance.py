@@ -7,8 +7,8 @@ text. Rows of different positions, and texts of different lengths, become compar
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _normalised(rows: Rows) -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _normalised(rows: Rows) -> Tensor:

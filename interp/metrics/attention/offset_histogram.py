@@ -7,8 +7,8 @@ that see a single key have no choice and are not counted. Of equal weights the e
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _shares(rows: Rows, radius: int) -> tuple[Tensor, Tensor]:

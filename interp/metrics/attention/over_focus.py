@@ -7,8 +7,8 @@ a causal text are seen by more rows: a uniform head gives its first token (1 + 1
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Prompts, Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Prompts, Rows
 
 
 def _shares(rows: Rows, columns: int) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ of a head: by the law of total variance it is the mean of this one plus the vari
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _variance(rows: Rows) -> Tensor:

@@ -7,8 +7,8 @@ on itself.
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def received(rows: Rows, min_rows: int) -> tuple[Tensor, Tensor]:

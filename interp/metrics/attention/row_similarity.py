@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Prompts, Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Prompts, Rows
 
 
 def alike(rows: Rows, pattern: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._near import weight_back
 
 

@@ -7,8 +7,8 @@ window is 0: it cannot look there.
 import torch
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _share(rows: Rows, sinks: int, from_row: int) -> Tensor:

@@ -6,8 +6,8 @@ normalised again, which common code leaves out. A uniform head has the mean dist
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 from interp.metrics.attention._patches import between_patches
 
 

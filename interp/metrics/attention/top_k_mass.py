@@ -5,8 +5,8 @@ The most that any choice of ``k`` keys for each query can retain: the oracle for
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _top(rows: Rows, k: int) -> Tensor:

@@ -6,8 +6,8 @@ next. The number belongs to the row of the token itself, which prepares the next
 
 from torch import Tensor
 
-from interp.engine.observation import AttentionMetric
-from interp.engine.rows import Rows
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import Rows
 
 
 def _windowed(rows: Rows, window: int) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from interp.engine.outcome import Answers, Outcome
+from interp.engine.sweep.outcome import Answers, Outcome
 
 
 def _answer_logprob(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from interp.engine.outcome import Answers, Outcome
+from interp.engine.sweep.outcome import Answers, Outcome
 from interp.metrics.outcomes.answer_logprob import answer_logprob
 
 

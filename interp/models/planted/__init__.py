@@ -11,9 +11,9 @@ _HOMES = {
     "FAMILIES": "interp.models.planted.roles",
     "PROMPTS": "interp.models.planted.prompts",
     "ROLES": "interp.models.planted.roles",
-    "Counterfactual": "interp.models.planted.planting",
-    "Planted": "interp.models.planted.planting",
-    "plant": "interp.models.planted.build",
+    "Counterfactual": "interp.models.planted.planted_model",
+    "Planted": "interp.models.planted.planted_model",
+    "plant": "interp.models.planted.plant",
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)

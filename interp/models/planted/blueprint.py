@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interp.heads import Head
+from interp.models.planted.residual_coordinates import Space
 from interp.models.planted.roles import Recipe
-from interp.models.planted.space import Space
 
 
 @dataclass(frozen=True)

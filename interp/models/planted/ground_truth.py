@@ -18,8 +18,8 @@ from numpy import ndarray
 
 from interp.heads import Head
 from interp.models.planted.blueprint import Blueprint
+from interp.models.planted.residual_coordinates import Space
 from interp.models.planted.roles import Recipe
-from interp.models.planted.space import Space
 
 Edge = tuple[str, str]
 

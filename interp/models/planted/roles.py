@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from interp.models.planted.space import MASSIVE, Space
+from interp.models.planted.residual_coordinates import MASSIVE, Space
 from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
 Vectors = Float[ndarray, "_ size"]

@@ -1,0 +1,195 @@
+"""What models made of prompts, kept by what was asked: looking at a head costs no second pass.
+
+A reading holds rotated queries and keys (any tile of any pattern is made from them), the length of what each key would move, and the
+badges' numbers. The readings of all sessions share one budget; the one that was not asked for longest goes first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.heads import Head
+from interp.records import RunRecord, digest
+from interp_dashboard.model_cache import holder
+from interp_dashboard.role_badges import Badge, badges
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from interp.engine import AttentionCache, Observation
+    from interp.figures import Atlas
+    from interp.heads import HeadScores
+    from interp.models.model import Model, ModelFacts
+
+SHARE = 8
+"""All readings together may take one part in so many of the memory that is free."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of somebody's own, or one of a task's: the ``example``-th of those with this seed, clean or corrupted."""
+
+    text: str = ""
+    task: str = ""
+    seed: int = 0
+    example: int = 0
+    corrupted: bool = False
+
+    def tokens(self, model: Model) -> list[int]:
+        """Its token ids. Raises ValueError for an empty text, LookupError for an unknown task."""
+        from interp.tasks import make_task
+
+        if not self.task:
+            return model.to_tokens(self.text) if self.text.strip() else []
+        example = make_task(self.task, model, n_prompts=self.example + 1, seed=self.seed).examples[self.example]
+        return list(example.corrupted if self.corrupted else example.clean)
+
+
+@dataclass(eq=False)
+class Reading:
+    """One pass of one model over one prompt."""
+
+    facts: ModelFacts
+    cache: AttentionCache
+    observed: Observation
+    tokens: tuple[int, ...]
+    _drawn: dict[tuple[float, bool], Atlas] = field(default_factory=dict, repr=False)
+
+    @property
+    def words(self) -> Sequence[str]:
+        """The tokens as text."""
+        return self.cache.words[0]
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the model's weights and the tokens: two readings with the same digest are the same."""
+        return digest([self.facts.weights, self.facts.dtype, list(self.tokens)])[:12]
+
+    @cached_property
+    def thumbs(self) -> np.ndarray:
+        """Every pattern, max-pooled, [n_layers n_heads size size]."""
+        from interp.metrics import thumbnails
+
+        return thumbnails(self.cache)
+
+    @cached_property
+    def scores(self) -> dict[str, HeadScores]:
+        """The badges' numbers by name."""
+        return {badge.name: self.observed.heads(badge.name) for badge in badges()}
+
+    @cached_property
+    def first(self) -> Head:
+        """The head shown when none was chosen: the one with the highest number of the last badge that names a role."""
+        best = [self.scores[badge.name].top(1, by="highest") for badge in badges() if badge.strong is not None]
+        return next((found[0] for found in reversed(best) if found), Head(0, 0))
+
+    @cached_property
+    def labels(self) -> dict[Head, str]:
+        """A few words on every head: the badges that name a role and have a number, largest first."""
+        return {head: self._label(head) for head in self.facts.heads()}
+
+    @property
+    def record(self) -> RunRecord:
+        return self.cache.record
+
+    def badge(self, badge: Badge, head: Head) -> float | None:
+        """The number of a badge, None where the head has none."""
+        value = self.scores[badge.name][head]
+        return None if value != value else value
+
+    def atlas(self, gamma: float, dark: bool) -> Atlas:
+        """The picture of all heads."""
+        from interp.figures import atlas
+
+        if (gamma, dark) not in self._drawn:
+            facts = self.facts
+            self._drawn.clear()
+            self._drawn[gamma, dark] = atlas(
+                self.thumbs, gamma=gamma, causal=facts.causal, n_kv_heads=facts.n_kv_heads, dark=dark
+            )
+        return self._drawn[gamma, dark]
+
+    def weights(self, head: Head, window: tuple[int, int, int, int], *, moved: bool = False) -> np.ndarray:
+        """Attention weights of a window (first query, end, first key, end), [query key]; with ``moved`` times |v W_O| of the key."""
+        q0, q1, k0, k1 = window
+        tile = self.cache.pattern(head, slice(q0, q1), slice(k0, k1)).numpy()
+        return tile * self._moved(head)[k0:k1] if moved else tile
+
+    def overview(self, head: Head, size: int, *, moved: bool = False) -> np.ndarray:
+        """The whole pattern in ``size`` bins a side, each with its largest weight (times |v W_O| with ``moved``)."""
+        from interp.metrics import overview
+
+        return overview(self.cache, head, size, scale=self._moved(head) if moved else None)
+
+    def most_moved(self, head: Head) -> float:
+        """The largest |v W_O| of any key."""
+        return float(self._moved(head).max())
+
+    def _moved(self, head: Head) -> np.ndarray:
+        return self.cache.norms[head.layer][0, head.head].numpy()
+
+    def _label(self, head: Head) -> str:
+        roles = [(self.badge(badge, head), badge.label) for badge in badges() if badge.strong is not None]
+        found = sorted(((value, label) for value, label in roles if value is not None and value >= 0.1), reverse=True)
+        return " · ".join(f"{label} {value:.2f}" for value, label in found[:3])
+
+    @property
+    def nbytes(self) -> int:
+        return self.cache.nbytes + sum(v.nbytes for v in self.observed.values.values())
+
+
+class Readings:
+    """The readings of this server."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Any, Reading] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, prompt: Prompt) -> Reading:
+        """The reading of a prompt by the model called ``name``, made now if it is not kept.
+
+        Raises ModelUnavailable, ValueError for a prompt that cannot be read, and ResourceRefused for one that does not fit.
+        """
+        key = (name, prompt)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        reading = read(name, prompt)
+        with self._lock:
+            self._kept[key] = reading
+            self._make_room()
+        return reading
+
+    def _make_room(self) -> None:
+        from interp.models.memory import available_memory
+
+        budget = available_memory() // SHARE
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > budget:
+            self._kept.popitem(last=False)
+
+
+def read(name: str, prompt: Prompt) -> Reading:
+    """Reads a prompt anew."""
+    from interp.engine import capture_attention
+    from interp.metrics.attention import attention_metrics
+
+    with holder().using(name) as model:
+        tokens = prompt.tokens(model)
+        cache = capture_attention(model, tokens, norms=True)
+        facts = model.facts
+    del model  # what follows may take long, and another session may load another model meanwhile
+    return Reading(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))
+
+
+@st.cache_resource(show_spinner=False)
+def readings() -> Readings:
+    """Those of this server."""
+    return Readings()

@@ -1,0 +1,118 @@
+"""What a page says of jobs: how the last attempt ended, the button that starts one, how far one is, and which others are open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from interp_dashboard import jobs
+from interp_dashboard.formatting import duration, plain
+from interp_dashboard.jobs import Job, JobStatus
+from interp_dashboard.settings import settings
+from interp_dashboard.url import State
+
+if TYPE_CHECKING:
+    from interp.store import Run
+    from interp_dashboard.job_plans import Search
+
+POLL = 1.0
+
+
+def offer(
+    name: str,
+    start: Callable[[], object],
+    last: JobStatus | None,
+    *,
+    label: str = "Start",
+    kept: bool = False,
+    disabled: bool = False,
+) -> None:
+    """How the last attempt at the job ``name`` ended, and the button that starts it; what ``start`` raises is shown as a sentence.
+    ``kept``: what an attempt measured is not measured again."""
+    if last is not None and last.state in ("failed", "cancelled"):
+        say = st.error if last.state == "failed" else st.warning
+        done = f" {last.done:,} of {last.total:,} units are kept." if kept and last.total else ""
+        say(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
+    st.button(
+        "Resume" if kept and last is not None and last.done else label,
+        icon=":material/play_arrow:",
+        type="primary",
+        disabled=disabled,
+        on_click=_try,
+        args=(start, name),
+        key=f"start-{name}",
+    )
+    if problem := st.session_state.pop(f"failed-{name}", ""):
+        st.error(plain(problem), icon=":material/error:")
+
+
+def finished(state: State, search: Search, *, label: str = "Start", kept: bool = False) -> Run | None:
+    """The finished run; where there is none, how far it is, or the button that starts it."""
+    job = jobs.find(settings().root, search.folder.name)
+    now = jobs.status(job) if job else None
+    if job and now and now.active:
+        watch(job.name)
+        return None
+    run = search.run()
+    if run is None:
+        offer(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
+    return run
+
+
+def _try(start: Callable[[], object], name: str) -> None:
+    try:
+        start()
+    except (ValueError, MemoryError, OSError) as error:
+        st.session_state[f"failed-{name}"] = str(error)
+
+
+@st.fragment(run_every=POLL)
+def watch(name: str, about: str = "") -> None:
+    """How far the job is, drawn again every second without the rest of the page."""
+    job = jobs.find(settings().root, name)
+    now = jobs.status(job) if job else None
+    if job is None or now is None or not now.active:
+        st.rerun()
+    st.progress(now.share or 0.0, text=plain(_said(job, now)))
+    st.button(
+        "Stopping …" if job.cancelled else "Cancel",
+        icon=":material/stop:",
+        disabled=job.cancelled,
+        on_click=jobs.cancel,
+        args=(job,),
+        key=f"cancel-{name}",
+        help=about or None,
+    )
+    st.caption("It runs in a process of its own: this page may be closed, and shows it again when it is opened.")
+
+
+def _said(job: Job, now: JobStatus) -> str:
+    if now.state == "loading":
+        return f"The process loads {job.model} … {duration(now.seconds)}"
+    if now.total is None:
+        return f"Measuring in one backward pass … {duration(now.seconds)}"
+    if now.done == now.total:
+        return f"All {now.total:,} units are done; tables and pictures are being written."
+    said = f"{now.done:,} of {now.total:,} units in {duration(now.seconds)}"
+    if now.rate:
+        said += f", {now.rate:,.1f} a second"
+    return said + (f", about {duration(now.eta)} to go" if now.eta else "")
+
+
+def others(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
+    """Jobs of these kinds under way and those that ended before their time, of any session and of servers before this one, but for those
+    that are shown here; ``show`` sets the page to one of them."""
+    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.kind in kinds]
+    open_ones = [(job, now) for job, now in found if now.state not in ("finished", "removed")]
+    if not open_ones:
+        return
+    with st.expander(f"Others that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
+        for job, now in open_ones:
+            said, shown, drop = st.columns([5, 1, 1], vertical_alignment="center")
+            done = f", {now.done:,} of {now.total:,} units" if now.total else ""
+            said.markdown(plain(f"{job.name}: {now.state}{done}"))
+            shown.button("Show", on_click=show, args=(state, job), key=f"show-{job.name}")
+            key, about = f"forget-{job.name}", "Takes it off this list; what it measured stays."
+            drop.button("Forget", on_click=jobs.forget, args=(job,), key=key, disabled=now.active, help=about)

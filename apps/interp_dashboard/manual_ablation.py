@@ -1,0 +1,161 @@
+"""Heads switched off by hand: what the model would write then, and how likely each next token becomes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from interp.heads import Head
+from interp_dashboard import prompts
+from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.export import share
+from interp_dashboard.formatting import plain, visible
+from interp_dashboard.jobs import Sweep
+from interp_dashboard.model_cache import holder
+from interp_dashboard.page import View
+from interp_dashboard.selectors import table_height
+from interp_dashboard.url import Field, choice, heads, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.ablation import Continuation
+
+WAYS = {
+    "zero": "the head writes nothing",
+    "mean": "the head writes its mean over the prompts of a task",
+    "uniform": "the head looks at all visible tokens alike",
+}
+MOST_TOKENS = 64
+MEAN_OF, N_MEANS = "induction", 64
+TOP = 10
+NAMED = 6
+
+
+def fields() -> tuple[Field, ...]:
+    """The heads that are off, how, and how many tokens are written."""
+    return heads("off"), choice("how", list(WAYS), noun="way"), number("tokens", 12, 1, MOST_TOKENS)
+
+
+def switch_off(view: View) -> None:
+    """Heads are chosen, and the prompt goes on with them and without."""
+    state, facts = view.state, view.facts
+    prompt = prompts.choose(view)
+    known = facts.heads()
+    absent = [head for head in state["off"] if head not in known]
+    if absent:
+        state.notices.append(f"{facts.name} has no head {absent[0]}: heads that it does not have were left out.")
+        state.set(off=[head for head in state["off"] if head in known])
+    which, way, length = st.columns([3, 2, 1], vertical_alignment="bottom")
+    which.multiselect("Heads to switch off", known, placeholder="L0H0, L3H1 …", **state.bound("off"))
+    way.selectbox("How", list(WAYS), format_func=lambda name: f"{name}: {WAYS[name]}", **state.bound("how"))
+    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.bound("tokens"))
+    off, how = tuple(state["off"]), state["how"]
+    with st.spinner(f"{plain(view.model)} writes …", show_time=True):
+        table, text, before, after = _compared(view.model, facts.weights, prompt, off, how, state["tokens"])
+    _texts(text, before, after, off)
+    if not off:
+        st.info("No head is off yet: choose some, and what they change stands beside this.", icon=":material/toggle_off:")
+    _table(table, off)
+    share("next-tokens", python=_python(view.model, prompt, off, how, state["tokens"]), table=table)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _compared(
+    model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int
+) -> tuple[pd.DataFrame, str, str, str]:
+    """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are off."""
+    from interp.ablation import compare_next
+
+    with holder().using(model) as loaded:
+        before = _continuation(model, weights, prompt, (), how, n_tokens)
+        after = _continuation(model, weights, prompt, off, how, n_tokens)
+        texts = (loaded.to_text(prompt.tokens(loaded)), loaded.to_text(before.tokens), loaded.to_text(after.tokens))
+        return (compare_next(loaded, before, after, TOP), *texts)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _continuation(model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> Continuation:
+    from interp import interventions
+    from interp.ablation import continue_prompt
+    from interp.ablation.ablate_heads import build_variants
+
+    with holder().using(model) as loaded:
+        change: Any = ()
+        if off and how != "mean":  # needs no prompts, which a task could not write in the tokens of every model
+            change = (getattr(interventions, how)(off),)
+        elif off:
+            means = Sweep(task=prompt.task or MEAN_OF, n_prompts=N_MEANS, seed=prompt.seed).question(loaded)
+            (change,) = build_variants(loaded, means, how, "all", [off], prompt.seed)
+        return continue_prompt(loaded, prompt.tokens(loaded), n_tokens=n_tokens, intervene=change)
+
+
+def _texts(prompt: str, before: str, after: str, off: tuple[Head, ...]) -> None:
+    st.caption("The prompt")
+    st.code(prompt, language=None, wrap_lines=True)
+    shown = {"goes on, with all heads": before} | ({f"goes on without {_named(off)}": after} if off else {})
+    for side, (label, text) in zip(st.columns(2), shown.items(), strict=False):
+        with side:
+            st.caption(label)
+            st.code(text, language=None, wrap_lines=True)
+
+
+def _table(table: pd.DataFrame, off: tuple[Head, ...]) -> None:
+    if off:
+        first, then = (table.loc[table[side].idxmax()] for side in ("before", "after"))
+        changes = "stays" if first["token"] == then["token"] else "changes from"
+        st.markdown(
+            f"The most probable next token {changes} {_likely(first, 'before')}"
+            + (f" to {_likely(then, 'after')}." if changes != "stays" else f", now {then['after']:.1%}.")
+        )
+    difference = f"; difference = probability without {_named(off)} − probability with all heads" if off else ""
+    st.caption(f"Probabilities of the next token{difference}.")
+    most = float(table[["before", "after"]].to_numpy().max())
+
+    def bar(label: str) -> Any:
+        return st.column_config.ProgressColumn(label, format="percent", min_value=0, max_value=most)
+
+    columns = {
+        "text": "next token",
+        "token": st.column_config.NumberColumn("id", format="%d"),
+        "before": bar("with all heads"),
+        "after": bar(f"without {_named(off)}"),
+        "difference": st.column_config.NumberColumn("difference", format="percent"),
+    }
+    order = ["text", "before", "after", "difference", "token"] if off else ["text", "before", "token"]
+    shown = table.assign(text=table["text"].map(visible))
+    st.dataframe(
+        shown,
+        column_config=columns,
+        column_order=order,
+        hide_index=True,
+        height=table_height(len(table)),
+        key="next-tokens-table",
+    )
+
+
+def _likely(row: Any, side: str) -> str:
+    return f"**{plain(visible(row['text']))}** ({row[side]:.1%})"
+
+
+def _named(off: tuple[Head, ...]) -> str:
+    return ", ".join(map(str, off)) if len(off) <= NAMED else f"{len(off)} heads"
+
+
+def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> str:
+    made = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
+    if off:
+        task = f"interp.make_task({prompt.task or MEAN_OF!r}, model, n_prompts={N_MEANS}, seed={prompt.seed})"
+        change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(off)], {prompt.seed})"
+        made += (
+            f"off = [Head.parse(label) for label in {' '.join(map(str, off))!r}.split()]\n"
+            f"{change if how == 'mean' else f'change = [interventions.{how}(off)]'}\n"
+            f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
+            f"print(compare_next(model, before, after, k={TOP}))\n"
+        )
+    names = (
+        "from interp import Head, interventions\nfrom interp.ablation import compare_next, continue_prompt\n"
+        "from interp.ablation.ablate_heads import build_variants\n"
+    )
+    return prompts.python_of(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made

@@ -1,0 +1,62 @@
+"""What two circuits of one model share, beside what chance gives.
+
+Chance draws as many edges (or heads) as each circuit has from all that there are; ``p_value`` is how often two such draws share as many
+(hypergeometric). Late heads and large edges are in most circuits: a small p-value says that the two are no random sets, not that they are
+the same mechanism. ``expected_in_layers`` draws as many heads of each layer instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.circuits.circuit import Circuit
+from interp.circuits.head_overlap import overlap
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
+    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_in_layers p_in_layers
+    ablation_first ablation_second`` (chance in layers of heads only; each ablation is what the corrupted edges of that circuit showed).
+
+    Raises ValueError for circuits of two graphs.
+    """
+    import pandas as pd
+    from scipy.stats import hypergeom
+
+    _check(first, second)
+    graph, (n, m), shared = first.graph, (len(first), len(second)), len(first.edges & second.edges)
+    pool = len(graph.edges)
+    chance = {"expected": n * m / pool, "p_value": float(hypergeom.sf(shared - 1, pool, n, m))}
+    heads = overlap(first.heads, second.heads, (graph.n_layers, graph.n_heads))._asdict()
+    sizes = (len(first.heads), len(second.heads))
+    rows = [
+        {"what": "edges", "pool": pool, "n_first": n, "n_second": m, "shared": shared, **chance},
+        {"what": "heads", "pool": graph.n_layers * graph.n_heads, "n_first": sizes[0], "n_second": sizes[1], **heads},
+    ]
+    table = pd.DataFrame(rows).assign(ablation_first=first.ablation, ablation_second=second.ablation)
+    either = table["n_first"] + table["n_second"] - table["shared"]
+    table.insert(5, "jaccard", table["shared"] / either.clip(lower=1))
+    return table
+
+
+def score_agreement(first: Circuit, second: Circuit) -> float:
+    """Spearman correlation of the sizes of the scores of all edges that both circuits have one for; NaN where it is not defined."""
+    from scipy.stats import rankdata
+
+    _check(first, second)
+    both = [edge for edge in first.graph.edges if edge in first.scores and edge in second.scores]
+    sizes = np.abs([[circuit.scores[edge] for edge in both] for circuit in (first, second)])
+    if not both or (np.ptp(sizes, axis=1) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(rankdata(sizes, axis=1))[0, 1])
+
+
+def _check(first: Circuit, second: Circuit) -> None:
+    if first.graph != second.graph:
+        raise ValueError(
+            f"The circuits have graphs of {first.graph} and {second.graph}: edges of two models are not the same, compare circuits of one."
+        )

@@ -1,0 +1,135 @@
+"""How much each head matters through its query, key, value or output: attribution patching with its known corrections, beside the truth.
+
+A node is one of these parts of a head, at some positions; it is shown what the corrupted prompt makes of it, while all before it stays
+clean. ``exact`` computes what follows anew. ``atp`` multiplies the change of the part with the gradient there; where attention is sharp the
+gradient at queries and keys vanishes, and ``atp-qk`` computes the softmax instead of linearising it. Effects that cancel (on two ways
+through the model) leave no gradient; ``atp*`` averages over backward passes, in each of which the gradient through one layer is dropped
+(AtP*, arXiv 2403.00745). Scores are mean sizes: ``mean over pairs of |metric(corrupted) - metric(clean)|``, so that prompts do not cancel.
+No estimate sees past a later softmax that is saturated: confirm the top by ``exact``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.circuits.edge_ablation import check_pairs
+from interp.circuits.edge_scores import check_finite, check_measured
+from interp.heads import Head, HeadScores, TokenScores
+from interp.registry import check_name
+
+if TYPE_CHECKING:
+    from interp.engine.sweep.sweep import Progress
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+NODE_METHODS = {
+    "exact": "every node corrupted by itself",
+    "atp": "gradient estimate, one backward pass",
+    "atp-qk": "the same with the softmax computed for queries and keys",
+    "atp*": "the same, averaged over backward passes without the gradient through one layer",
+}
+"""By what they cost: for L layers ``exact`` about L * heads / 2 passes, ``atp*`` L backward passes, the others one."""
+
+
+def score_nodes(
+    model: Model,
+    task: Task,
+    part: str,
+    *,
+    method: str = "atp-qk",
+    positions: str | tuple[int, ...] = "all",
+    metric: str | None = None,
+    progress: Progress | None = None,
+) -> HeadScores:
+    """Mean size of the effect of corrupting ``part`` (``q``, ``k``, ``v`` or ``z``) of every head at ``positions``, in the metric's unit.
+
+    Keys and values that heads share count for each, as if every head had its own copy. Raises LookupError for unknown parts, methods,
+    positions and metrics; ValueError for a metric without a gradient (estimates) and what ``score_edges`` refuses.
+    """
+    import torch
+
+    from interp.engine.edges.edge_patching import graph_of
+    from interp.engine.edges.residual_decomposition import open_streams
+    from interp.engine.forward.positions import touched
+    from interp.engine.forward.run import record_of
+    from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
+    from interp.engine.gradients.qk_fix import NODES, Change, changed_z, continued, estimates, linear_estimates
+    from interp.engine.sweep.sweep import check_outcome
+    from interp.metrics.outcomes import OUTCOMES
+
+    check_name(method, NODE_METHODS, "method")
+    check_name(part, NODES, "part of a head")
+    outcome, n_layers = OUTCOMES.get(metric or task.metric), graph_of(model).n_layers
+    check_outcome(task, outcome)
+    check_pairs(task)
+    if method != "exact":
+        check_gradient(outcome)
+    found, ends = np.zeros((n_layers, model.facts.n_heads)), np.empty((2, len(task)))
+    dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
+    estimate = linear_estimates if method == "atp" else estimates
+    with model.lock, torch.no_grad():
+        for rows, stream, read in open_streams(model, task, outcome, progress):
+            clean, examples = stream.clean, [task.examples[r] for r in rows]
+            where = touched(positions, examples)[:, -clean.n :].to(model.device)
+            both = read(stream.ends)
+            ends[:, rows] = both.cpu().double().numpy()
+            passes = []
+            if method != "exact":
+                passes = z_gradients(model, examples, answer_value(outcome, examples, model), last=True, without=dropped)[2]
+            for layer in range(n_layers):
+                if method == "exact":
+                    z = changed_z(stream, layer, part, where) - clean.z[layer]
+                    changes = [Change(layer, True, added) for added in stream.written(layer, z).unbind(2)]
+                    sizes = (read(continued(stream, changes)) - both[:1]).abs()
+                else:
+                    slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
+                    sizes = estimate(stream, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
+                found[layer] += sizes.sum(1).cpu().double().numpy() / len(task)
+    check_measured(model, outcome.name, ends, found)
+    arguments = {**task.provenance, "method": method, "positions": positions, "ablation": "counterfactual"}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
+    return HeadScores(f"size of the effect of {part}", found, outcome.unit, (0.0, None), record)
+
+
+def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: str | None = None) -> TokenScores:
+    """Estimated effect of corrupting ``part`` of one head at each position by itself, example by example, with the softmax computed
+    (``atp-qk``); negative = it helped. Effects of keys at several positions together are not the sum of these.
+
+    Memory grows with the square of the length, for this head alone. Raises as ``score_nodes``.
+    """
+    import torch
+
+    from interp.engine.edges.residual_decomposition import open_streams
+    from interp.engine.forward.run import record_of
+    from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
+    from interp.engine.gradients.qk_fix import NODES, position_estimates
+    from interp.engine.sweep.sweep import check_outcome
+    from interp.metrics.outcomes import OUTCOMES
+
+    check_name(part, NODES, "part of a head")
+    head = model.facts.check_head(Head(*head))
+    model.facts.check_causal("A gradient")
+    outcome = OUTCOMES.get(metric or task.metric)
+    check_outcome(task, outcome)
+    check_gradient(outcome)
+    check_pairs(task)
+    found, ends = np.full((len(task), max(task.by_length())), np.nan), np.empty((2, len(task)))
+    with model.lock, torch.no_grad():
+        for rows, stream, read in open_streams(model, task, outcome):
+            examples, length = [task.examples[r] for r in rows], len(task.examples[rows[0]].clean)
+            gradient = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)[2][0][head.layer]
+            ends[:, rows] = read(stream.ends).cpu().double().numpy()
+            n = stream.clean.n
+            found[rows, :length] = 0.0  # positions before the first that differs
+            some = position_estimates(stream, head.layer, head.head, part, gradient[:, -n:]).cpu().double().numpy()
+            found[rows, length - n : length] = some
+            check_finite(model, outcome.name, some)
+    words = [model.to_words(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
+    tokens = tuple((*row, *[""] * (found.shape[1] - len(row))) for row in words)
+    check_measured(model, outcome.name, ends)
+    arguments = {**task.provenance, "method": "atp-qk", "head": str(head), "ablation": "counterfactual"}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
+    name = f"estimated effect of {part} of {head}"
+    return TokenScores(name, found, tokens, outcome.unit, (None, None), record, reason="padding is no token")

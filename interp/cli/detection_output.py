@@ -1,0 +1,127 @@
+"""What detectors found and what confirmed it, on the terminal and as JSON."""
+
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.confirmation import Confirmation
+    from interp.detectors import Detection, TokenDetection
+    from interp.store import Run
+
+    Found = Detection | TokenDetection | Confirmation
+
+ROLE_RUNS = ("detection", "confirmation")
+AT_LEAST = 5
+"""So many heads are shown after a detection, and all that were found."""
+
+
+def read_found(run: "Run") -> "Found | None":
+    """The detection or confirmation that a run holds; None for other runs."""
+    from interp.store import load_confirmation, load_detection
+
+    load = {"detection": load_detection, "confirmation": load_confirmation}.get(str(run.manifest["details"].get("kind")))
+    return load and load(run.path)
+
+
+def print_found(terminal: Terminal, found: "Found", top: int | None = None) -> None:
+    """The result for a reader; of heads the ``top`` (0: all; by default those found, five at least)."""
+    from interp.confirmation import Confirmation
+    from interp.detectors import Detection
+
+    if isinstance(found, Confirmation):
+        _print_curve(terminal, found)
+    elif isinstance(found, Detection):
+        _print_heads(terminal, found, max(AT_LEAST, len(found.found)) if top is None else top)
+    else:
+        _print_tokens(terminal, found)
+
+
+def table_of(found: "Found") -> "pd.DataFrame":
+    """The table that stands for the result: heads, tokens, or the points of the curve."""
+    from interp.confirmation import Confirmation
+
+    return found.tables["curve"] if isinstance(found, Confirmation) else found.to_dataframe()
+
+
+def found_json(run: "Run", found: "Found") -> dict[str, Any]:
+    """The run as one JSON object: where it is, how it was made, and its rows."""
+    from interp.confirmation import Confirmation
+    from interp.detectors import Detection
+
+    facts = {"path": str(run.path), "status": run.status, "role": found.role, "details": found.details}
+    facts["record"] = found.record.to_json()
+    if isinstance(found, Confirmation):
+        return {**facts, "curve": _rows(table_of(found)), "sets": _rows(found.table)}
+    if isinstance(found, Detection):
+        decided = {"threshold": found.threshold, "rate": found.rate, "literature": found.literature}
+        return {**facts, **decided, "found": [str(head) for head in found.found], "heads": _rows(table_of(found))}
+    return {**facts, **{name: _rows(table) for name, table in found.tables.items()}, "tokens": _rows(table_of(found))}
+
+
+def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
+    size = found.scores.values.size
+    paper = "" if found.literature is None else f", the literature's constant is {found.literature:g}"
+    terminal.line(
+        f"{found.role}: {len(found.found)} of {size} heads have {found.scores.name} above {found.threshold:.3g}, which some head "
+        f"passes in {found.rate:.0%} of models without the role{paper}."
+    )
+    _print_details(terminal, found.details)
+    numbers = ["score", "control", *found.parts]
+    rows = [
+        [str(place), row["label"], *(_number(row[name]) for name in numbers), "found" if row["found"] else ""]
+        for place, row in enumerate(_rows(found.to_dataframe())[: top or None], 1)
+    ]
+    terminal.table(("", "head", *numbers, ""), rows, right=("", *numbers))
+
+
+def _print_tokens(terminal: Terminal, found: "TokenDetection") -> None:
+    chosen = ", ".join(f"{int(marks.sum())} {name}" for name, marks in found.chosen.items())
+    terminal.line(f"{found.role}: of {sum(map(len, found.words)):,} tokens {chosen}.")
+    terminal.line("; ".join(f"{name} heads: {' '.join(map(str, heads)) or 'none'}" for name, heads in found.heads.items()))
+    _print_details(terminal, found.details)
+    if "statistics" in found.tables:
+        table = found.tables["statistics"]
+        cells = [[part if isinstance(part, str) else _number(part) for part in row.values()] for row in _rows(table)]
+        terminal.table([str(name) for name in table.columns], cells)
+
+
+def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
+    from interp.ablation.effect_tables import meaning
+    from interp.confirmation import GROUPS
+
+    curve, details = found.tables["curve"], found.details
+    terminal.line(
+        f"{found.role}: {found.record.metric} with the first k of {' '.join(details['found'])} taken out, mean and 95% interval."
+    )
+    terminal.line(f"effect = metric(ablated) - metric(clean); {meaning(found.record.metric)}")
+    if details["unmatched"]:
+        short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
+        terminal.line(f"Layer-matched heads that stand in the nearest layer, because their own has too few others: {short}.")
+    rows = []
+    for (task, where, k), points in curve.groupby(["task", "positions", "k"], sort=False):
+        by_group = {row["group"]: row for row in points.to_dict("records")}
+        rows.append([str(task), str(where), str(k), *(_point(by_group.get(group)) for group in GROUPS)])
+    order = {where: i for i, where in enumerate(dict.fromkeys((row[0], row[1]) for row in rows))}
+    rows.sort(key=lambda row: (order[row[0], row[1]], int(row[2])))
+    terminal.table(("task", "positions", "k", *(group.replace("_", " ") for group in GROUPS)), rows, right=("k",))
+
+
+def _print_details(terminal: Terminal, details: dict[str, Any]) -> None:
+    plain = [f"{name} {value}" for name, value in details.items() if isinstance(value, int | float | str)]
+    if plain:
+        terminal.line("  " + ", ".join(plain))
+
+
+def _point(row: dict[Any, Any] | None) -> str:
+    return "" if row is None else f"{row['value']:.3g} ({row['ci_low']:.3g} to {row['ci_high']:.3g})"
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or value != value else f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

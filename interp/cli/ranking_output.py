@@ -1,0 +1,121 @@
+"""A table of heads as a ranking, on the terminal and as JSON rows; several metrics as one line each."""
+
+from typing import TYPE_CHECKING, Any
+
+from interp.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.store import Run
+
+
+def sign(table: "pd.DataFrame") -> str:
+    """What an effect is, and what its sign says for the metric of this table."""
+    from interp.ablation.effect_tables import meaning
+
+    return f"effect = metric(ablated) - metric(clean); {meaning(str(table['metric'].iloc[0]))}"
+
+
+def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows ordered by the size of their effect (of their value, where scores were stored), largest first; ties in order of heads,
+    one metric after the other."""
+    order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
+    rows = table.sort_values(_column(table), key=abs, ascending=False, kind="stable")
+    return rows.sort_values("metric", key=lambda metrics: metrics.map(order), kind="stable")
+
+
+def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> None:
+    """The ``top`` rows of the ranking (0: all) on stdout."""
+    shown = ranked(table)
+    rows = (shown.head(top) if top else shown).to_dict("records")
+    if _column(table) == "value":
+        terminal.table(
+            ("", "head", "value", "unit"), [_score_cells(i, row) for i, row in enumerate(rows, 1)], right=("", "value")
+        )
+        return
+    terminal.line(sign(table))
+    columns = ("", "head", "effect", "95% interval", "q", "control", "distinct")
+    terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
+
+
+def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
+    """One line a metric of an observation: mean, lowest number, the ``top`` heads (0: four) with the largest."""
+    rows = []
+    there = set(run.heads()["metric"])
+    for name, about in run.metrics.items():
+        if name not in there:
+            rows.append([about["label"], about["unit"], "", "", f"a table over {about['axis']}, in values.safetensors"])
+            continue
+        scores = run.scores(name)
+        values = scores.values[scores.values == scores.values]
+        mean, low = (_number(values.mean()), _number(values.min())) if values.size else ("", "")
+        heads = ", ".join(f"{head} {_number(scores[head])}" for head in scores.top(top or 4, by="highest"))
+        rows.append([about["label"], about["unit"], mean, low, heads])
+    terminal.table(("metric", "unit", "mean", "lowest", "highest"), rows, right=("mean", "lowest"))
+
+
+def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
+    """Why heads have no number, one line for each metric in the table where some have none."""
+    if not run.metrics:
+        return
+    for metric, values in table.groupby("metric", sort=False)["value"]:
+        if n := sum(value != value for value in values):
+            terminal.line(f"{metric}: {n} of {len(values)} heads have no number: {run.metrics[str(metric)]['reason']}.")
+
+
+def print_agreement(terminal: Terminal, run: "Run") -> None:
+    """``agreement_said`` on stdout; nothing for other runs."""
+    if said := agreement_said(run):
+        terminal.line(said)
+
+
+def agreement_said(run: "Run") -> str:
+    """How well the gradient estimate that chose the heads agrees with what was then measured; empty for other runs."""
+    found = run.manifest["details"].get("agreement")
+    if not found:
+        return ""
+    rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
+    sign_share = "an undefined share" if found["same_sign"] is None else f"{found['same_sign']:.0%}"
+    return (
+        f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
+        f"{found['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
+    )
+
+
+def rows_of(run: "Run", metric: str | None = None) -> "pd.DataFrame":
+    """The ``heads`` table of a run, of one metric alone where it is named. Raises LookupError for a metric that is not there."""
+    table = run.heads()
+    if metric is None:
+        return table
+    chosen = table.loc[table["metric"] == metric]
+    if chosen.empty:
+        raise LookupError(f"{run.path} has no metric {metric!r}. There are: {', '.join(dict.fromkeys(table['metric']))}.")
+    return chosen
+
+
+def as_json(run: "Run", metric: str | None = None) -> dict[str, Any]:
+    """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
+    rows = [{str(key): value for key, value in row.items()} for row in ranked(rows_of(run, metric)).to_dict("records")]
+    facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}
+    return {**facts, "record": run.record.to_json(), "heads": rows}
+
+
+def _column(table: "pd.DataFrame") -> str:
+    return "effect" if "effect" in table else "value"
+
+
+def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
+    interval = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
+    distinct = "yes" if row["distinct"] else "in its layer" if row["distinct_in_layer"] else ""
+    q_value = "< 0.001" if row["q_value"] < 0.001 else f"{row['q_value']:.3f}"
+    return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, f"{row['control']:+.3f}", distinct]
+
+
+def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:
+    return [str(place), row["label"], _number(row["value"]), row["unit"]]
+
+
+def _number(value: float) -> str:
+    """Three significant digits, all of a number of 1,000 or more; nothing for NaN."""
+    return "" if value != value else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

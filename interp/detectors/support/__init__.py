@@ -1,0 +1,1 @@
+"""What several detectors share: prompts, nulls, thresholds, the form of a detection."""

@@ -1,0 +1,278 @@
+"""The attention function that the engine puts into plain Hugging Face models.
+
+A registered function sees every head's query, key and value just before the softmax, after rotary embedding and query/key norms,
+in every architecture that uses the interface. It computes ordinary attention unless a reader is installed for the module, and then
+the reader decides: to look on, or to answer from another run's keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from interp.engine.attention.alibi import switch
+
+NAME = "interp"
+
+TABLE = 1 << 24
+"""Entries of a mask that is made at once."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query may see, made for a block of queries at a time, so that no query x key table of a long text is kept.
+
+    ``rule(batch, head, query, key)`` is transformers' own mask function of absolute positions; the first query stands at position
+    ``first_query``, the first of ``n_keys`` keys at ``first_key``; ``padding`` [batch all_keys] is False where a token is no token.
+    """
+
+    rule: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    n_queries: int
+    n_keys: int
+    first_query: int
+    first_key: int
+    padding: Bool[Tensor, "batch all"] | None
+
+    def block(self, queries: slice, device: torch.device) -> Bool[Tensor, "some 1 some_queries key"]:
+        """The keys that these queries may see, [batch or 1, 1, query, key]."""
+        batch = torch.arange(1 if self.padding is None else len(self.padding), device=device)[:, None, None, None]
+        query = torch.arange(self.n_queries, device=device)[queries][:, None] + self.first_query
+        key = torch.arange(self.n_keys, device=device) + self.first_key
+        seen = self.rule(batch, batch[:1], query[None, None], key[None, None, None])
+        seen = seen.expand(len(batch), 1, len(query), len(key))
+        if self.padding is None:
+            return seen
+        kept = self.padding[:, self.first_key : self.first_key + self.n_keys]
+        return seen & F.pad(kept, (0, self.n_keys - kept.shape[1]))[:, None, None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an attention module.
+
+    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a table
+    ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not ``causal``, all
+    keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query position)`` (ALiBi).
+    """
+
+    q: Float[Tensor, "batch head query d_head"]
+    k: Float[Tensor, "batch kv_head key d_head"]
+    v: Float[Tensor, "batch kv_head key d_value"]
+    mask: Bool[Tensor, "#batch 1 query key"] | Mask | None
+    scale: float
+    softcap: float | None
+    causal: bool = True
+    slopes: Float[Tensor, " head"] | None = None
+
+    @property
+    def first_key(self) -> int:
+        """Absolute position of the first key: not 0 where a cache has dropped earlier ones."""
+        return self.mask.first_key if isinstance(self.mask, Mask) else 0
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.q.shape[1] // self.k.shape[1]
+
+    def visible(self, queries: slice = slice(None)) -> Bool[Tensor, "some 1 some_queries key"]:
+        """Which keys each query may see, [batch or 1, 1, query, key], for all or some queries."""
+        if isinstance(self.mask, Mask):
+            return self.mask.block(queries, self.q.device)
+        if self.mask is not None:
+            return self.mask[:, :, queries]
+        key = torch.arange(self.k.shape[2], device=self.q.device)
+        query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
+        return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
+
+    def last(self, n: int) -> Call:
+        """The same call with its last ``n`` queries alone."""
+        mask, skipped = self.mask, self.q.shape[2] - n
+        if isinstance(mask, Mask):
+            mask = replace(mask, n_queries=n, first_query=mask.first_query + skipped)
+        elif mask is not None:
+            mask = mask[:, :, skipped:]
+        return replace(self, q=self.q[:, :, skipped:], mask=mask)
+
+    def scores(
+        self, heads: slice, queries: slice, keys: slice = slice(None)
+    ) -> Float[Tensor, "batch some_heads some_queries some_keys"]:
+        """Scores before the softmax, not masked, in float32; ``heads`` are all heads of some key/value heads, or one head."""
+        group = self.group_size
+        own = slice(heads.start // group, (heads.stop - 1) // group + 1)
+        q = self.q[:, heads, queries].float() * self.scale
+        k = self.k[:, own, keys].float()
+        stacked = q.reshape(len(q), k.shape[1], -1, q.shape[-1]) @ k.mT
+        scores = soften(stacked.view(*q.shape[:3], -1), self.softcap)
+        if self.slopes is None:
+            return scores
+        place = torch.arange(self.k.shape[2], device=k.device)
+        behind = place[keys] - place[-self.q.shape[2] :][queries, None]
+        return scores.add_(self.slopes[heads, None, None].float() * behind)
+
+    def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
+        """Attention weights of one head in float32, [batch query key], for all or some queries."""
+        scores = self.scores(slice(head, head + 1), queries)[:, 0]
+        return scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf).softmax(-1)
+
+    def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
+        """Values that one query head reads, [batch key d_head]."""
+        return self.v[:, head // self.group_size]
+
+
+class RoadClosed(ValueError):
+    """The model cannot be read or restarted in the middle; the message says why. Sweeps then take the hooked road."""
+
+
+Reader = Callable[[Call], Tensor]
+_READERS: dict[int, Reader] = {}
+
+
+def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
+    """Ordinary attention output, [batch head query d_head]."""
+    if call.softcap is not None or call.slopes is not None:
+        outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
+        return torch.stack(outputs, 1)
+    n_queries, n_keys = call.q.shape[2], call.k.shape[2]
+    if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
+        return _scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
+    # torch's own causal mask begins at the first key, not at that of the first query; a table is made for some queries at a time
+    queries = [slice(i, i + max(1, TABLE // n_keys)) for i in range(0, n_queries, max(1, TABLE // n_keys))]
+    return torch.cat([_scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
+
+
+def _scaled_dot_product(call: Call, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    grouped = call.k.shape[1] != call.q.shape[1]
+    return F.scaled_dot_product_attention(
+        q, call.k, call.v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
+    )
+
+
+def attend_after(
+    call: Call,
+    k_before: Float[Tensor, "prompts kv_head before d_head"],
+    v_before: Float[Tensor, "prompts kv_head before d_head"],
+    visible: Bool[Tensor, "some 1 n all"],
+) -> Float[Tensor, "rows head n d_head"]:
+    """Attention of the last positions of many changed runs that share the keys and values of the first positions.
+
+    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
+    ``v_before`` [n_prompts kv_head before d_head] come from the clean run; unless they are few, they are never copied per variant.
+    ``visible`` is [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
+    """
+    rows, n_heads, n, d_head = call.q.shape
+    n_prompts, n_kv, before = k_before.shape[:3]
+    n_variants, group = rows // n_prompts, n_heads // n_kv
+    if call.softcap is None and before <= call.k.shape[2]:  # copies, and one fused step, cost less than what follows
+        k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
+        seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
+        return _scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
+
+    def by_prompt(x: Tensor) -> Tensor:  # [rows kv ...] -> [prompts kv variants ...]
+        return x.unflatten(0, (n_variants, n_prompts)).movedim(0, 2)
+
+    q = call.q.unflatten(1, (n_kv, group))  # rows kv group n d
+    own = q.flatten(2, 3) @ call.k.mT  # rows kv group*n n
+    shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
+    shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
+    scores = wide(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
+    weights = soften(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
+    seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
+    seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
+    new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
+    return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 where it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def soften(scores: Tensor, softcap: float | None) -> Tensor:
+    """The scores, bounded to (-softcap, softcap) where the architecture does so."""
+    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
+
+
+@contextmanager
+def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
+    """Within the context ``hf`` uses the engine's attention, and each module in ``readers`` asks its reader for the output.
+
+    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
+    inner reader of a module is asked, and an outer context without readers spares the inner ones the switch. Raises RoadClosed where there
+    are readers that the model would never ask.
+    """
+    register()
+    model: Any = hf
+    before = model.config._attn_implementation
+    keys = {id(module): reader for module, reader in readers.items()}
+    outer = {key: _READERS[key] for key in keys if key in _READERS}
+    if before != NAME:
+        switch(model, NAME, readers, _function)
+    try:
+        if readers and model.config._attn_implementation != NAME:
+            raise RoadClosed(
+                f"{type(hf).__name__} computes attention by itself and not through transformers' attention interface, so that it can "
+                f"be neither read nor changed"
+            )
+        _READERS.update(keys)
+        yield
+    finally:
+        for key in keys:
+            _READERS.pop(key, None)
+        _READERS.update(outer)
+        if before != NAME:
+            switch(model, before, readers, None)
+
+
+PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
+"""Tensors that transformers hands on to attention functions, and that change nothing there."""
+
+
+def _function(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, slopes=None, **extra
+):
+    unknown = [name for name, given in extra.items() if isinstance(given, Tensor) and name not in PLACES]
+    if unknown:
+        raise NotImplementedError(
+            f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know."
+        )
+    if isinstance(attention_mask, Tensor) and attention_mask.dtype != torch.bool:
+        visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
+        if attention_mask.masked_fill(~visible, 0).any():
+            raise NotImplementedError(f"{type(module).__name__} adds a bias to scores, which the engine does not know.")
+        attention_mask = visible
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    call = Call(query, key, value, attention_mask, scale, softcap, bool(causal), slopes)
+    return _READERS.get(id(module), attend)(call).transpose(1, 2).contiguous(), None
+
+
+def _mask(
+    batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None, use_vmap=False, **extra
+):
+    """What transformers' models get for a mask: nothing for plain causal and for unmasked attention, else the rule itself."""
+    from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
+
+    rule: Any = causal_mask_function if mask_function is None else mask_function
+    if use_vmap:  # a rule that does not take tensors of positions
+        extra |= {"q_offset": q_offset, "kv_offset": kv_offset, "mask_function": rule, "attention_mask": attention_mask}
+        return sdpa_mask(batch_size, q_length, kv_length, use_vmap=True, **extra)
+    padding = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
+    plain = rule is bidirectional_mask_function or (rule is causal_mask_function and q_offset + q_length == kv_length)
+    if plain and padding is None and not kv_offset:
+        return None
+    return Mask(rule, q_length, kv_length, int(q_offset), int(kv_offset), padding)
+
+
+def register() -> None:
+    """Makes the function known to Hugging Face, with the mask function without which windows and padding would be lost."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _function)
+    AttentionMaskInterface.register(NAME, _mask)

@@ -1,0 +1,387 @@
+"""Numbers read from attention rows while they pass by, at any length: no pattern is stored.
+
+``observe`` makes one forward pass of the plain Hugging Face model, in which the engine's attention makes rows a block of queries at a
+time, hands them to every metric, and forms the output from the same rows. ``observing`` does the same for passes of your own, such
+as generation with a cache, step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.engine.attention.attention_interface import Call, reading
+from interp.engine.attention.attention_rows import BLOCK, Layer, Prompts, Rows, read_rows
+from interp.engine.forward.run import record_of
+from interp.engine.sweep.sweep import quiet_inference
+from interp.heads import Head, HeadScores, TokenScores
+from interp.interventions import Intervention
+from interp.models.facts import reads_images
+from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.tasks.task import Example, Task
+
+BYTES_A_WEIGHT = 24
+"""Scores, weights, what metrics make of them, and the keys in float32."""
+
+
+@dataclass(frozen=True)
+class AttentionMetric:
+    """A named reading of attention rows.
+
+    ``axis`` says what ``function(rows, **parameters)`` returns. ``query``: one number for each row, [batch head query], NaN where a row has
+    none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to [batch head axis]; the
+    value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of ``rows.keys``, other axes (``hop``,
+    ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)`` may turn the finished table
+    [n_layers batch head axis] into another. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is
+    no number; ``needs`` names what there must be beside a pattern: ``tokens`` (ids), ``grid`` (patches), ``values``. ``per_head`` turns
+    [n_layers batch head axis] into [n_layers head]; by default the mean over all rows or columns that have a number.
+    """
+
+    name: str
+    axis: str
+    unit: str
+    bounds: tuple[float | None, float | None]
+    function: Callable[..., Any]
+    paper: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    undefined: str = ""
+    needs: tuple[str, ...] = ()
+    whole: bool = False
+    per_head: Callable[[Tensor], Tensor] | None = None
+    finish: Callable[..., Tensor] | None = None
+
+    def set(self, **parameters: Any) -> AttentionMetric:
+        """The same metric with other parameters. Raises LookupError for a name it does not have."""
+        unknown = [name for name in parameters if name not in self.parameters]
+        if unknown:
+            known = ", ".join(self.parameters) or "none"
+            raise LookupError(f"Metric {self.name!r} has no parameter {unknown[0]!r}. There are: {known}.")
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    @property
+    def label(self) -> str:
+        """Name with its parameters; those that are empty go without saying."""
+        inside = ", ".join(f"{name}={value}" for name, value in self.parameters.items() if value not in ((), None, ""))
+        return f"{self.name}({inside})" if inside else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What was read: ``values[name]`` is [n_layers batch head axis] in float32, NaN where there is no number (``metrics[name].undefined``).
+
+    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``; padding is NaN. ``words`` are the tokens
+    as text.
+    """
+
+    metrics: dict[str, AttentionMetric]
+    values: dict[str, Tensor]
+    prompts: Prompts
+    words: tuple[tuple[str, ...], ...]
+    record: RunRecord
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[self._known(name)]
+
+    def heads(self, name: str) -> HeadScores:
+        """One number for each head: by default the mean over all rows (columns) of all texts that have one."""
+        metric, values = self.metrics[self._known(name)], self.values[name]
+        per_head = metric.per_head(values) if metric.per_head else values.double().nanmean((1, 3))
+        if per_head.dim() != 2:
+            raise ValueError(
+                f"{name} is not a number for each head, but a table over {metric.axis}: read observation[{name!r}]."
+            )
+        return HeadScores(
+            name, per_head.double().cpu().numpy(), metric.unit, metric.bounds, self._record(metric), reason=metric.undefined
+        )
+
+    def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
+        """One number for each token: the mean over ``heads`` (default all) at its row or column; NaN for padding."""
+        metric, values = self.metrics[self._known(name)], self.values[name]
+        if metric.axis not in ("query", "key"):
+            raise ValueError(
+                f"{name} is not a number for each token, but a table over {metric.axis}: read observation[{name!r}]."
+            )
+        chosen = values.transpose(1, 2).flatten(0, 1)
+        if heads is not None:
+            chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
+        scores = chosen.double().nanmean(0).cpu().numpy()
+        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, self._record(metric), reason=metric.undefined)
+
+    def to_dataframe(self) -> Any:
+        """Long table of all metrics that have one number for each head: layer, head, label, metric, value, unit."""
+        import pandas as pd
+
+        frames = [self.heads(n).to_dataframe() for n, m in self.metrics.items() if m.axis in ("query", "key") or m.per_head]
+        return pd.concat(frames, ignore_index=True)
+
+    def _known(self, name: str) -> str:
+        if name not in self.values:
+            raise LookupError(f"{name!r} was not observed. There are: {', '.join(self.values)}.")
+        return name
+
+    def _record(self, metric: AttentionMetric) -> RunRecord:
+        return replace(self.record, metric=metric.label)
+
+
+def observe(
+    model: Model,
+    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
+    metrics: Sequence[AttentionMetric],
+    *,
+    real: Tensor | None = None,
+    intervene: Sequence[Intervention] = (),
+    memory: int | None = None,
+    block: int | None = None,
+) -> Observation:
+    """The metrics of every head on text, token ids or a task's clean prompts, in one forward pass.
+
+    Prompts of different lengths are padded on the right; ``real`` [batch pos] marks the tokens of a batch that is padded already, on
+    either side. For image models ``prompts`` are pixels [batch channel height width]. ``intervene`` changes scores, patterns or z on
+    the way, and the metrics see the changed rows. ``memory`` (bytes above the loaded model) bounds the blocks; ``block`` sets the
+    weights in one directly. Raises ValueError for empty text, text longer than the model's context and attention that the engine
+    cannot see, ResourceRefused when the results alone do not fit ``memory``.
+    """
+    texts, inputs = read_prompts(model, prompts, real)
+    for intervention in intervene:
+        for head in intervention.heads:
+            model.facts.check_head(head)
+    size = block or block_size(model, texts, metrics, memory)
+    with observing(model, metrics, texts, intervene=intervene, block=size) as watch:
+        watch.forward(**inputs)
+    return watch.result()
+
+
+@contextmanager
+def observing(
+    model: Model,
+    metrics: Sequence[AttentionMetric],
+    prompts: Prompts,
+    *,
+    intervene: Sequence[Intervention] = (),
+    block: int = BLOCK,
+) -> Iterator[Watch]:
+    """Within the context every forward pass of ``model.hf`` is read; passes that go on from a cache add their rows to those before.
+
+    ``prompts`` are the whole texts, with all tokens that will be generated (any id) as real ones.
+    """
+    watch = Watch(model, metrics, prompts, intervene, block)
+    with model.lock, quiet_inference(), reading(watch.hf, {module: watch.reader(module) for module in watch.hf.modules()}):
+        yield watch
+
+
+class Tables:
+    """What the metrics have made of the rows read so far."""
+
+    def __init__(self, metrics: Sequence[AttentionMetric], prompts: Prompts, n_layers: int, n_heads: int) -> None:
+        names = [m.name for m in metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is asked for twice.")
+        self.metrics, self.prompts = list(metrics), prompts
+        self.whole = any(m.whole for m in metrics)
+        self._shape = (n_layers, len(prompts.real), n_heads)
+        self._values: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Reads a block."""
+        for metric in self.metrics:
+            found = metric.function(rows, **metric.parameters)
+            if metric.axis == "query":
+                found = found.masked_fill(~rows.real[:, None], torch.nan) if self.prompts.padded else found
+                self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
+                continue
+            where = rows.keys if metric.axis == "key" else slice(None)
+            for tables, part in zip((self._values, self._counts), found, strict=True):
+                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
+
+    def finished(self) -> dict[str, Tensor]:
+        """[n_layers batch head axis] of each metric."""
+        return {metric.name: self._finished(metric) for metric in self.metrics}
+
+    def _finished(self, metric: AttentionMetric) -> Tensor:
+        table = self._values[metric.name]
+        if metric.axis != "query":
+            count = self._counts[metric.name]
+            table = torch.where(count > 0, table / count, torch.nan)
+        if metric.axis == "key":
+            table = table.masked_fill(~self.prompts.real[None, :, None], torch.nan)
+        return metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
+
+    def _table(self, tables: dict[str, Tensor], metric: AttentionMetric, part: Tensor, empty: float) -> Tensor:
+        if metric.name not in tables:
+            width = self.prompts.real.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
+            tables[metric.name] = torch.full((*self._shape, width), empty, device=part.device)
+        return tables[metric.name]
+
+
+class Watch:
+    """The passes of a model as they are read."""
+
+    def __init__(
+        self, model: Model, metrics: Sequence[AttentionMetric], prompts: Prompts, intervene: Sequence[Intervention], block: int
+    ) -> None:
+        if model.hf is None:
+            raise ValueError(f"{model.facts.name} is not a Hugging Face model, and only those hand their attention over.")
+        self.model, self.hf, self.prompts = model, model.hf, prompts
+        self.tables = Tables(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
+        self.intervene, self.block = intervene, block
+        self._layers: dict[int, int] = {}
+        self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
+
+    def forward(self, **inputs: Any) -> Any:
+        """A pass of the model without its head, which no row depends on."""
+        body: Any = getattr(self.hf, "base_model", self.hf)
+        return body(**inputs)
+
+    def reader(self, module: nn.Module) -> Callable[[Call], Tensor]:
+        """What the engine's attention asks in place of ``module``."""
+        return lambda call: self.read(self.layer(module, call))
+
+    def layer(self, module: nn.Module, call: Call) -> Layer:
+        """A call with its place in the model: by the model's layout or, where that is not known, in the order of the calls."""
+        layout = self.model.layout
+        place = layout.attentions.index(module) if layout is not None else len(self._layers)
+        index = self._layers.setdefault(id(module), place)
+        seen = (id(module), call.first_key + call.k.shape[2])
+        if layout is None and seen in self._seen:
+            raise ValueError(f"{self._name()} runs several layers through one attention module: which is which cannot be told.")
+        self._seen.add(seen)
+        if index >= self.model.facts.n_layers:
+            raise ValueError(f"{self._name()} has more attention modules than layers: which is which cannot be told.")
+        return Layer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
+
+    def read(self, layer: Layer) -> Tensor:
+        """The attention output of a layer, [batch head query d_head], after its rows were read."""
+        return read_rows(layer, self.tables.add, self.intervene, block=self.block, whole=self.tables.whole)
+
+    def check_complete(self) -> None:
+        """Raises ValueError when the model did not hand over the attention of every layer."""
+        if len(self._layers) != self.model.facts.n_layers:
+            raise ValueError(
+                f"{self._name()} hands over the attention of {len(self._layers)} of its {self.model.facts.n_layers} layers, so that it "
+                f"cannot be observed: its code does not use transformers' attention interface."
+            )
+
+    def result(self) -> Observation:
+        """What was read so far. Raises ValueError as ``check_complete`` does."""
+        self.check_complete()
+        tables, record = self.tables, record_of(self.model, interventions=tuple(map(str, self.intervene)))
+        words = words_of(self.model, self.prompts)
+        return Observation({m.name: m for m in tables.metrics}, tables.finished(), self.prompts, words, record)
+
+    def _name(self) -> str:
+        return f"{self.model.facts.name} ({self.model.facts.architecture})"
+
+
+def words_of(model: Model, prompts: Prompts) -> tuple[tuple[str, ...], ...]:
+    """The tokens as text, or their ids where there is no tokenizer."""
+    rows = prompts.tokens.tolist()
+    return tuple(tuple(model.to_words(row) if model.tokenizer is not None else map(str, row)) for row in rows)
+
+
+def read_prompts(
+    model: Model,
+    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
+    real: Tensor | None = None,
+) -> tuple[Prompts, dict[str, Tensor]]:
+    """Texts, and what the model is called with. Raises ValueError for empty texts and for more tokens than the model's context."""
+    if isinstance(prompts, Tensor) and prompts.dim() == 4:
+        return _images(model, prompts)
+    if model.hf is not None and reads_images(model.hf):
+        raise ValueError(f"{model.facts.name} reads images, not tokens: give pixels [batch channel height width].")
+    marks: Sequence[dict[str, tuple[int, int]]] = ()
+    if isinstance(prompts, Task):
+        prompts = prompts.examples
+    if isinstance(prompts, str):
+        prompts = [model.to_tokens(prompts)] if prompts.strip() else []
+    rows: list[Any] = prompts.tolist() if isinstance(prompts, Tensor) else list(prompts)
+    if rows and isinstance(rows[0], Example):
+        marks, rows = [e.marks for e in rows], [list(e.clean) for e in rows]
+    if rows and isinstance(rows[0], int):
+        rows = [rows]
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError("There is no text to observe: give at least one token.")
+    longest, limit = max(len(row) for row in rows), model.facts.max_length
+    if limit is not None and longest > limit:
+        raise ValueError(
+            f"The text has {longest} tokens, more than the {limit} of {model.facts.name}'s context: cut it, or take a model with a "
+            f"longer context."
+        )
+    if real is None:
+        real = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
+        rows = [[*row, *[0] * (longest - len(row))] for row in rows]
+    real = real.bool().to(model.device)
+    _check_padding(real, len(rows), longest)
+    texts = Prompts(torch.tensor(rows, device=model.device), real, marks)
+    inputs = {"input_ids": texts.tokens, "use_cache": False} if model.facts.causal else {"input_ids": texts.tokens}
+    if texts.padded:
+        inputs["attention_mask"] = real.long()
+        if _takes(model, "position_ids"):
+            inputs["position_ids"] = texts.positions.clamp(min=0) + _first_position(model)
+    return texts, inputs
+
+
+def _check_padding(real: Tensor, n_rows: int, length: int) -> None:
+    if real.shape != (n_rows, length):
+        raise ValueError(
+            f"real= says which of {n_rows} x {length} tokens are no padding, and has the shape {tuple(real.shape)}."
+        )
+    edges = (real[:, 1:] != real[:, :-1]).sum(1) + real[:, 0] + real[:, -1]  # one run of tokens has two
+    holes = (edges != 2).nonzero().ravel().tolist()
+    if holes:
+        raise ValueError(f"Text {holes[0]} is empty or has padding between its tokens: padding stands before or after a text.")
+
+
+def _images(model: Model, pixels: Tensor) -> tuple[Prompts, dict[str, Tensor]]:
+    config: Any = model.hf.config if model.hf is not None else None
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        raise ValueError(f"{model.facts.name} reads tokens, not images: give text or token ids.")
+    down, right = (patch, patch) if isinstance(patch, int) else patch
+    grid = (pixels.shape[2] // down, pixels.shape[3] // right)
+    if model.facts.max_length is None:
+        raise ValueError(f"{model.facts.name} has no table of positions, which says how many tokens stand before the patches.")
+    before = model.facts.max_length - grid[0] * grid[1]
+    length = before + grid[0] * grid[1]
+    tokens = torch.zeros(len(pixels), length, dtype=torch.long, device=model.device)
+    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, before))
+    return texts, {"pixel_values": pixels.to(model.device, model.dtype)}
+
+
+def _first_position(model: Model) -> int:
+    """Number of a text's first position: RoBERTa does not begin at 0, and has so many positions less than its configuration says."""
+    config: Any = model.hf.config if model.hf is not None else None
+    limit = model.facts.max_length
+    return 0 if model.facts.causal or limit is None else getattr(config, "max_position_embeddings", limit) - limit
+
+
+def _takes(model: Model, name: str) -> bool:
+    import inspect
+
+    body: Any = getattr(model.hf, "base_model", model.hf)
+    return name in inspect.signature(body.forward).parameters
+
+
+def block_size(model: Model, texts: Prompts, metrics: Sequence[AttentionMetric], memory: int | None) -> int:
+    """Weights in a block, so that a pass stays within ``memory`` bytes above the loaded model.
+
+    Raises ResourceRefused, naming estimate and budget, when the results and one row a head do not fit.
+    """
+    facts, (batch, length) = model.facts, texts.real.shape
+    tables = sum(2 if m.axis == "key" else 1 for m in metrics)
+    fixed = (
+        tables * 4 * facts.n_layers * facts.n_heads * batch * length
+        + activation_bytes(facts, batch * length)
+        + workspace_bytes(facts)
+    )
+    least = batch * length * (facts.n_heads if any(m.whole for m in metrics) else facts.group_size)
+    allowed = available_memory(str(model.device)) if memory is None else memory
+    check_budget(fixed + BYTES_A_WEIGHT * least, allowed, f"Observing {length} tokens of {facts.name}")
+    return max(least, min(BLOCK, (allowed - fixed) // BYTES_A_WEIGHT))

@@ -1,0 +1,339 @@
+"""Attention rows, a block of queries at a time: what every reading of attention sees, and where patterns are changed.
+
+No pattern is kept. One block of complete rows of some heads is made, changed where an intervention says so, read by every metric, used for
+the output, and dropped; it is small enough to stay in the processor's cache, so memory grows with the length of the text, not its square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp.engine.attention.attention_interface import Call
+from interp.engine.forward.positions import named
+from interp.heads import Head
+from interp.interventions import Intervention, Place
+from interp.tasks.task import Example
+
+BLOCK = 1 << 19
+"""Weights in a block: 2 MiB in float32, so that a block and its scores stay in a core's cache, and calls of small ones do not count."""
+
+UNSEEN = -1e30
+"""Score of a key that a query may not see: finite, so that weight times score is 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The texts of a run: ``tokens`` [batch pos], ``real`` [batch pos] (False for padding, on either side), ``marks`` of each text as
+    half-open spans of its own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens before the patches)."""
+
+    tokens: Int[Tensor, "batch pos"]
+    real: Bool[Tensor, "batch pos"]
+    marks: Sequence[dict[str, tuple[int, int]]] = ()
+    grid: tuple[int, int, int] | None = None
+    _touched: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """Place of each token in its own text, counted from 0; padding before the text is negative, after it goes on counting."""
+        first = self.real.int().argmax(-1, keepdim=True)
+        return torch.arange(self.real.shape[1], device=self.real.device) - first
+
+    def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
+        """True where ``positions`` (as in an Intervention) names a token, [batch pos]."""
+        if positions not in self._touched:
+            mask = torch.zeros_like(self.real)
+            for row, real in enumerate(self.real):
+                start, length = int(real.int().argmax()), int(real.sum())
+                mask[row, [start + at for at in named(positions, length, self.marks[row] if self.marks else {})]] = True
+            self._touched[positions] = mask
+        return self._touched[positions]
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any text is padded."""
+        return not bool(self.real.all())
+
+
+def texts_of(examples: Sequence[Example], device: torch.device | str = "cpu") -> Prompts:
+    """The clean prompts of examples, padded on the right."""
+    longest = max(len(e.clean) for e in examples)
+    tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
+    ends = torch.tensor([len(e.clean) for e in examples], device=device)
+    return Prompts(tokens, torch.arange(longest, device=device) < ends[:, None], [e.marks for e in examples])
+
+
+@dataclass(eq=False)
+class Layer:
+    """One layer's attention of one run: its ``call``, where its queries and keys stand in the texts, and the output projection."""
+
+    index: int
+    call: Call
+    prompts: Prompts
+    output: Any = None  # the module after attention, where it is known
+
+    @property
+    def first_query(self) -> int:
+        """Column of the first query in the texts: not 0 where earlier tokens come from a cache."""
+        return self.call.first_key + self.call.k.shape[2] - self.call.q.shape[2]
+
+    @cached_property
+    def value_norms(self) -> Float[Tensor, "batch head key"]:
+        """Length of what each head would write from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
+        from interp.engine.sweep.resume_from_layer import output_rows
+
+        call, norms = self.call, []
+        for head in range(call.q.shape[1]):
+            value = call.head_value(head).float()
+            if self.output is not None:
+                value = value @ output_rows(self.output, head, value.shape[-1]).float()
+            norms.append(value.norm(dim=-1))
+        return torch.stack(norms, 1)
+
+
+@dataclass(eq=False)
+class Span:
+    """What the blocks of some queries share, whichever heads they hold: columns ``queries`` and ``keys`` of the texts, and which of
+    these keys each query may see (``seen``; None where it is all of them up to itself)."""
+
+    layer: Layer
+    queries: slice
+    keys: slice
+    seen: Bool[Tensor, "some 1 query key"] | None
+    made: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # by metrics, once for all heads
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.layer.prompts
+
+    @property
+    def causal(self) -> bool:
+        """Whether no query sees a later key."""
+        return self.layer.call.causal
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "batch query"]:
+        """Which queries are tokens, not padding, [batch query]."""
+        return self.prompts.real[:, self.queries]
+
+    @cached_property
+    def query_positions(self) -> Int[Tensor, "batch query"]:
+        """Place of each query in its own text, [batch query]."""
+        return self.prompts.positions[:, self.queries]
+
+    @cached_property
+    def key_positions(self) -> Int[Tensor, "batch key"]:
+        """Place of each key in its own text, [batch key]; negative for padding before it."""
+        return self.prompts.positions[:, self.keys]
+
+    @cached_property
+    def key_columns(self) -> Float[Tensor, " key"]:
+        """Columns of the keys in the texts, [key]."""
+        return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
+
+    @cached_property
+    def back(self) -> Float[Tensor, "query key"]:
+        """How far back each key lies from each query, in tokens, [query key]; negative for later keys."""
+        query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
+        return query[:, None] - self.key_columns
+
+    @cached_property
+    def beside(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after; [key] each."""
+        before, after = self.queries.start - self.key_columns, self.key_columns - (self.queries.stop - 1)
+        return before.clamp(min=0) + after.clamp(min=0), (before > 0).float(), (after > 0).float()
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "some 1 query key"]:
+        """Which keys each query may see, [batch or 1, 1, query, key]."""
+        return (self.back >= 0)[None, None] if self.seen is None else self.seen
+
+    @cached_property
+    def future(self) -> Float[Tensor, "query query"]:
+        """What hides as many last keys from earlier queries, where nothing but causality does, [query query]: 0, or UNSEEN to add."""
+        n = self.queries.stop - self.queries.start
+        return torch.full((n, n), UNSEEN, device=self.layer.call.q.device).triu(1)
+
+    @cached_property
+    def sees_all(self) -> bool:
+        """Whether every query sees every key of the span."""
+        return bool(self.visible.all())
+
+    @cached_property
+    def n_visible(self) -> Int[Tensor, "some query"]:
+        """How many keys each query may see, [batch or 1, query]."""
+        if self.seen is None:
+            return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device)[None] + 1
+        return self.visible.sum(-1)[:, 0]
+
+    @cached_property
+    def n_seeing(self) -> Int[Tensor, "some key"]:
+        """How many of these queries, padding not counted, see each key, [batch or 1, key]."""
+        if self.seen is None and not self.prompts.padded:
+            return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
+        seen = self.visible[:, 0]
+        return (seen & self.real[:, :, None] if self.prompts.padded else seen).sum(1)
+
+    def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
+        """Token ids at some columns of the texts, [batch some]."""
+        return self.prompts.tokens[:, where]
+
+
+@dataclass(eq=False)
+class Rows:
+    """A block of complete attention rows of one layer, of query heads ``heads``.
+
+    ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Every property is made
+    when first asked for and shared by all metrics; those of the ``span`` are shared by all heads, and can be asked of the rows as well.
+    """
+
+    span: Span
+    heads: slice
+    pattern: Float[Tensor, "batch head query key"]
+    _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
+    _log_sum: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.span, name)
+
+    @cached_property
+    def entropy(self) -> Float[Tensor, "batch head query"]:
+        """Shannon entropy of each row in nats, [batch head query]."""
+        if self._shifted is None or self._log_sum is None:
+            return -torch.xlogy(self.pattern, self.pattern).sum(-1)
+        spent, self._shifted = self._shifted, None
+        return (self._log_sum - spent.mul_(self.pattern).sum(-1)).clamp_(min=0)
+
+    @cached_property
+    def distance(self) -> Float[Tensor, "batch head query"]:
+        """Mean |query - key| in tokens, weighted by attention, [batch head query].
+
+        A sum of parts that are all positive, keys before, beside and after the queries of the block: nothing is lost by cancelling where
+        distances are small, and keys far away cost one product.
+        """
+        gap, before, after = self.beside
+        width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
+        near = slice(max(first, 0), min(first + len(self.back), width))
+        steps = torch.arange(len(self.back), device=self.pattern.device)
+        total = (
+            (self.pattern[..., near] * self.back[:, near].abs()).sum(-1) + self.pattern @ gap + steps * (self.pattern @ before)
+        )
+        return total if self.causal else total + steps.flip(0) * (self.pattern @ after)
+
+    def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
+        """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
+        column = values.to(self.pattern)[..., None]
+        return (self.pattern @ (column[:, None] if values.dim() == 2 else column))[..., 0]
+
+
+def read_rows(
+    layer: Layer,
+    read: Callable[[Rows], None] | None,
+    interventions: Sequence[Intervention] = (),
+    rows: Int[Tensor, " batch"] | None = None,
+    *,
+    block: int,
+    whole: bool = False,
+    only: int | None = None,
+) -> Float[Tensor, "batch some_heads query d_value"]:
+    """The attention output of a call, [batch head query d_head]; every block of rows is handed to ``read`` on the way.
+
+    ``block`` is the largest number of weights in a block, ``whole`` keeps all heads in one, ``only`` makes the rows of one head alone
+    (the output has this head). ``interventions`` (sites ``scores``,
+    ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``rows`` [batch] are the example indices they know.
+    """
+    call = layer.call
+    z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if only is None else 1, call.q.shape[2], call.v.shape[-1]))
+    edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
+    index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
+    for queries, keys, seen, groups in blocks(call, block, whole, only):
+        columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
+        span = Span(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), seen)
+        for heads in groups:
+            here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
+            found = _rows(span, heads, queries, keys, here, index)
+            moved = _moved(call, found, keys)
+            for intervention, head in here:
+                if intervention.site == "z":
+                    own = moved[:, head.head - heads.start]
+                    own.copy_(_changed(found, own, intervention, head, index))
+            z[:, heads if only is None else slice(0, 1), queries] = moved
+            if read is not None:
+                read(found)
+    return z
+
+
+def blocks(
+    call: Call, block: int, whole: bool = False, only: int | None = None
+) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
+    """How a call is cut: queries, the keys that these may see, which of them each does (None for plain causal rows), and groups of
+    heads for which the rows are made at once."""
+    batch, n_heads, n_queries, _ = call.q.shape
+    n_keys, least = call.k.shape[2], n_heads if whole else call.group_size
+    heads, least = (range(n_heads), least) if only is None else (range(only, only + 1), 1)
+    step = max(1, min(n_queries, block // (batch * least * n_keys)))
+    for first in range(0, n_queries, step):
+        queries = slice(first, min(first + step, n_queries))
+        seen, keys = None, slice(0, n_keys)
+        if call.mask is None and call.causal:
+            keys = slice(0, n_keys - n_queries + queries.stop)
+        else:
+            seen = call.visible(queries)
+            some = seen.flatten(0, 2).any(0).nonzero()
+            keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
+            seen = seen[..., keys]
+        weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
+        together = max(least, block // weights // least * least)
+        yield queries, keys, seen, [slice(h, min(h + together, heads.stop)) for h in heads[::together]]
+
+
+def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor) -> Rows:
+    scores = span.layer.call.scores(heads, queries, keys)
+    if span.seen is None:  # only the last n keys can lie in the future of one of these queries
+        n = queries.stop - queries.start
+        scores[..., -n:].add_(span.future)
+    elif not span.sees_all:
+        scores.masked_fill_(~span.seen, UNSEEN)
+    found = Rows(span, heads, scores)
+    for intervention, head in edits:
+        if intervention.site == "scores":
+            own = scores[:, head.head - heads.start]
+            own.copy_(_changed(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
+    scores.sub_(scores.amax(-1, keepdim=True))
+    pattern = scores.softmax(-1)  # and not exp: torch's is 30 times slower where it comes to 0, as it does on hidden keys
+    found.pattern, found._shifted, found._log_sum = pattern, scores, -pattern.amax(-1).log()
+    for intervention, head in edits:
+        if intervention.site == "pattern":
+            own = pattern[:, head.head - heads.start]
+            own.copy_(_changed(found, own, intervention, head, index))
+            found._shifted = None
+    if span.prompts.padded:
+        pattern.mul_(found.real[:, None, :, None])
+    return found
+
+
+def _changed(found: Rows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
+    """``old`` [batch query ...] with the intervention where it applies."""
+    place = Place(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
+    new = intervention.apply(old, place)
+    if intervention.positions == "all":
+        return new
+    here = found.prompts.touched(intervention.positions)[:, found.queries]
+    return torch.where(here[..., None], new, old)
+
+
+def _moved(call: Call, found: Rows, keys: slice) -> Tensor:
+    """Output of a block, [batch head query d_head]."""
+    group, heads = call.group_size, found.heads
+    value = call.v[:, heads.start // group : (heads.stop - 1) // group + 1, keys]
+    weights = found.pattern.to(value.dtype)
+    stacked = weights.reshape(len(weights), value.shape[1], -1, weights.shape[-1]) @ value
+    return stacked.view(*weights.shape[:3], -1)

@@ -1,0 +1,263 @@
+"""The residual stream of one batch of clean and corrupted prompts, taken apart into what each part of the model writes.
+
+A *writer* is the embedding, a head or an MLP; what a *reader* (a head's query, key or value, an MLP, the logits) reads is the sum of all
+earlier writers and of biases, before its norm. To corrupt an edge, the reader is shown the writer's output on the corrupted prompt.
+Blocks are the model's own modules: they are called with attention fixed, or left once queries, keys and values are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine.attention.attention_interface import Call, RoadClosed, attend, attend_after, reading
+from interp.engine.forward.z_cache import output_weights
+from interp.engine.sweep.clean_pass import CleanRun, clean_run
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.readout import Readout
+from interp.engine.sweep.resume_from_layer import call_block, fixed_attention
+from interp.engine.sweep.sweep import Progress
+from interp.engine.sweep.work_units import batches, tokens_at_once
+from interp.graph import PARTS
+from interp.models.model import Layout, Model
+from interp.tasks.task import Example, Task
+
+
+class _Made(Exception):
+    """Carries queries, keys and values out of a block whose rest is not needed."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+
+@dataclass(eq=False)
+class Stream:
+    """Clean prompts, all of one length, with the outputs of every writer; of each prompt the last ``n`` positions, from the first at which
+    clean and corrupted differ.
+
+    ``outputs`` and ``corrupted`` [n_writers batch n d_model] are what each writer writes on either prompt, in the order embedding, then
+    layer by layer its heads and (unless the model has none) its MLP. Where ``corrupted`` is something else than a run of other prompts,
+    ``n`` is the whole length. ``biases`` [n_layers d_model] belong to attention and to no head.
+    """
+
+    model: Model
+    clean: CleanRun
+    outputs: Float[Tensor, "n_writers batch n d_model"]
+    corrupted: Float[Tensor, "n_writers batch n d_model"]
+    biases: Float[Tensor, "n_layers d_model"]
+    weights: list[Tensor]
+
+    @property
+    def batch(self) -> int:
+        """How many prompts there are."""
+        return len(self.clean.rows)
+
+    @property
+    def layout(self) -> Layout:
+        assert self.model.layout is not None
+        return self.model.layout
+
+    @property
+    def together(self) -> int:
+        """How many changed runs of the batch are worth one pass."""
+        return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
+
+    @property
+    def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
+        """The residual that predicts the answer with every edge corrupted."""
+        return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
+
+    @property
+    def ends(self) -> Float[Tensor, "2 batch d_model"]:
+        """The residual that predicts the answer on the clean prompts, and with every edge corrupted."""
+        return torch.stack([self.clean.last, self.corrupted_last])
+
+    def before(self, layer: int) -> int:
+        """How many writers come before a layer."""
+        return 1 + layer * ((len(self.outputs) - 1) // self.model.facts.n_layers)
+
+    def read(self, layer: int) -> slice:
+        """The positions at which what a layer writes is read: in the last layer the last one."""
+        return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
+
+    def added(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
+        """What corrupting writers, by number, adds to a reader's input."""
+        return self.corrupted[writers] - self.outputs[writers]
+
+    def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> Call:
+        """Queries, keys and values of a layer whose input is ``x``, whose rows are the batch, repeated."""
+
+        def leave(call: Call) -> Tensor:
+            raise _Made(call)
+
+        assert self.model.hf is not None
+        with reading(self.model.hf, {self.layout.attentions[layer]: leave}):
+            try:
+                call_block(self.layout.blocks[layer], self.clean, layer, x)
+            except _Made as made:
+                return made.call
+        raise RoadClosed(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
+
+    def own_copies(self, made: Call) -> dict[str, Float[Tensor, "rows head n d_head"]]:
+        """Queries, keys and values, with keys and values of its own for every query head."""
+        n_heads, parts = self.model.facts.n_heads, zip(PARTS, (made.q, made.k, made.v), strict=True)
+        return {part: t.repeat_interleave(n_heads // t.shape[1], 1) for part, t in parts}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows some head d_head"]:
+        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``. The
+        queries may be those of some last positions alone."""
+        clean, mask = self.clean, self.clean.mask[layer]
+        mask = None if mask is None else mask[:, :, -q.shape[2] :]
+        call = Call(q, k, v, None if clean.before else mask, like.scale, like.softcap)
+        if not clean.before:
+            return attend(call).transpose(1, 2)
+        assert mask is not None
+        groups = k.shape[1] // clean.k_before[layer].shape[1]  # where every query head has keys of its own
+        before = [t.repeat_interleave(groups, 1) for t in (clean.k_before[layer], clean.v_before[layer])]
+        return attend_after(call, before[0], before[1], mask).transpose(1, 2)
+
+    def written(self, layer: int, z: Float[Tensor, "rows n head d_head"]) -> Float[Tensor, "rows n head d_model"]:
+        """What each head of a layer writes."""
+        return _written(z, self.weights[layer])
+
+    def block(
+        self, layer: int, x: Float[Tensor, "rows n d_model"], attention: Float[Tensor, "rows n d_model"]
+    ) -> Float[Tensor, "rows n d_model"]:
+        """The stream after a block whose input is ``x`` and whose attention writes ``attention``."""
+        return _block(self.model, self.clean, layer, x, attention)
+
+    def expand(self, x: Float[Tensor, "batch n d_model"], times: int) -> Float[Tensor, "rows n d_model"]:
+        """The batch, ``times`` times over."""
+        return x.expand(times, *x.shape).flatten(0, 1)
+
+
+def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | None = None) -> Stream:
+    """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
+
+    Where ``instead`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
+    [n_writers batch n_positions d_model]. Raises RoadClosed where the model's parts are not known, ValueError where what heads and MLPs
+    write does not add up to the residual stream (norms behind attention or MLP), so that it has no edges.
+    """
+    start = min(map(_first_difference, examples)) if instead is None else 0
+    weights = _weights(model)
+    clean, outputs = _taken_apart(model, examples, start, weights)
+    assert model.hf is not None
+    with reading(model.hf, {}):
+        _check_sum(model, clean)
+    if instead is None:
+        corrupted = _taken_apart(model, [e.swapped() for e in examples], start, weights)[1]
+    else:
+        corrupted = instead.to(outputs).expand_as(outputs)
+    assert model.layout is not None
+    own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
+    biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
+    written = outputs[:, :, -1]
+    apart = float((written.sum(0) + biases.sum(0) - clean.last).abs().max())
+    if apart > _rounding(clean.last) * float(written.abs().sum(0).max()):  # NaN is refused where outcomes are read
+        raise ValueError(
+            f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
+            f"{model.facts.architecture}). Ablate or patch heads instead."
+        )
+    return Stream(model, clean, outputs, corrupted, biases, weights)
+
+
+def open_streams(
+    model: Model,
+    task: Task,
+    outcome: Outcome,
+    progress: Progress | None = None,
+    instead: Mapping[int, Tensor] | None = None,
+) -> Iterator[tuple[list[int], Stream, Readout]]:
+    """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the outcome of
+    their last residuals; ``progress`` is told when the next one is asked for. ``instead`` is that of ``open_stream``, by length. To be
+    used, and raises, as ``open_stream``."""
+    parts = batches(task)
+    for done, rows in enumerate(parts):
+        examples = [task.examples[r] for r in rows]
+        stream = open_stream(model, examples, None if instead is None else instead[len(examples[0].clean)])
+        yield rows, stream, Readout(model, examples, outcome, stream.clean.logits)
+        if progress:
+            progress(done + 1, len(parts))
+
+
+def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
+    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as ``open_stream``."""
+    lengths, weights = task.by_length(), _weights(model)
+    total: dict[int, Tensor] = {}
+    for rows in batches(task):
+        examples = [task.examples[r] for r in rows]
+        outputs, n = _taken_apart(model, examples, 0, weights)[1], len(examples[0].clean)
+        part = outputs.sum(1, keepdim=True) / len(lengths[n])
+        total[n] = total[n] + part if n in total else part
+    return total
+
+
+def _first_difference(example: Example) -> int:
+    """The first position at which clean and corrupted differ; the last one where they do not."""
+    pairs = zip(example.clean, example.corrupted, strict=True)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(example.clean) - 1)
+
+
+def _weights(model: Model) -> list[Tensor]:
+    if model.layout is None:
+        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+    return [output_weights(model, layer).to(model.dtype) for layer in range(model.facts.n_layers)]
+
+
+def _taken_apart(
+    model: Model, examples: Sequence[Example], start: int, weights: Sequence[Tensor]
+) -> tuple[CleanRun, Float[Tensor, "n_writers batch n d_model"]]:
+    """The clean run of examples from position ``start`` on, and what every writer wrote in it."""
+    rows, n = range(len(examples)), len(examples[0].clean) - start
+    run = clean_run(model, examples, rows, start).part(list(rows), n)
+    assert model.hf is not None
+    with reading(model.hf, {}):
+        return run, _outputs(model, run, weights)
+
+
+def _written(z: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("bnhd,hdm->bnhm", z, weights)
+
+
+def _block(model: Model, clean: CleanRun, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+    assert model.layout is not None
+    with fixed_attention(model.layout, clean, layer, 0, attention):
+        return call_block(model.layout.blocks[layer], clean, layer, x)
+
+
+def _check_sum(model: Model, clean: CleanRun) -> None:
+    """A block must do the same whether something is added to its input or to what attention writes, up to what parallel blocks leave out of
+    the MLP's input; norms behind attention do not."""
+    x, attention = clean.residual[0], clean.attn_out[0]
+    added = x.flip(-1)  # as large as the stream, so that a norm is off by far more than rounding in any dtype
+    inside = _block(model, clean, 0, x, attention + added)
+    before = (
+        _block(model, clean, 0, x, attention) + added if model.facts.parallel else _block(model, clean, 0, x + added, attention)
+    )
+    apart = float((inside - before).abs().max())
+    if not apart <= _rounding(x) * float(inside.abs().max()):
+        raise ValueError(
+            f"{model.facts.name} has no edges: in a {model.facts.architecture} model what the heads write is changed by a norm before it "
+            f"is added to the residual stream (off by {apart:.2g}), so that it is no sum of parts. Ablate or patch heads instead."
+        )
+
+
+def _rounding(x: Tensor) -> float:
+    """Relative to the size of what is added up; norms may compute in float32 whatever the model's dtype."""
+    return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)
+
+
+def _outputs(model: Model, run: CleanRun, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
+    """What every writer wrote in a run."""
+    parts = [run.residual[0]]
+    for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
+        parts += _written(z, weights[layer]).unbind(-2)
+        if model.facts.d_mlp:
+            last = layer + 1 == len(run.residual)
+            after = _block(model, run, layer, run.residual[layer], out) if last else run.residual[layer + 1]
+            parts.append(after - run.residual[layer] - out)
+    return torch.stack(parts)

@@ -1,0 +1,126 @@
+"""Activations kept for later: by name, in memory or as one safetensors file, with their size known before and after.
+
+``capture`` runs the clean prompts of a task (or given token ids) once. Values are copies: changing one changes nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp.engine.forward.activation_names import hook_name
+from interp.engine.forward.run import run
+from interp.errors import ArtefactInvalid
+from interp.files import clean, publishing
+from interp.models.memory import ITEM_BYTES
+from interp.models.model import Model, ModelFacts
+from interp.records import RunRecord
+from interp.tasks.task import Example, Task
+
+FILE = "activations.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """Activations by TransformerLens name, each [batch pos ...]; ``folder`` is where they are stored, if anywhere."""
+
+    activations: dict[str, Tensor]
+    record: RunRecord
+    folder: Path | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        """An activation by full name or short address. Raises LookupError if it was not captured."""
+        full = hook_name(name)
+        if full not in self.activations:
+            raise LookupError(f"{name!r} was not captured. There are: {', '.join(self.activations)}.")
+        return self.activations[full]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all activations together."""
+        return sum(t.numel() * t.element_size() for t in self.activations.values())
+
+
+def capture(
+    model: Model,
+    prompts: Task | Sequence[Example] | Tensor | Sequence[int] | str,
+    names: Sequence[str],
+    *,
+    store: str | os.PathLike | None = None,
+) -> Capture:
+    """The named activations of one clean pass over equally long prompts.
+
+    ``names`` are TransformerLens names, short addresses (``z.2``) or a site for all layers (``z``). With ``store`` they are written to
+    ``activations.safetensors`` in that folder, their record in its header, and read back memory-mapped. Raises LookupError for
+    unknown names, OSError when the disk refuses.
+    """
+    full = list(dict.fromkeys(hook_name(n) for name in names for n in _layers(name, model.facts)))
+    examples: Any = prompts.examples if isinstance(prompts, Task) else prompts
+    done = run(model, examples, capture=full)
+    found = Capture({name: done.activations[name] for name in full}, done.record)
+    if store is None:
+        return found
+    _write(Path(store), found)
+    return load_capture(store)
+
+
+def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: int) -> int:
+    """Bytes that ``capture`` of these names will hold for ``batch`` prompts of ``length`` tokens.
+
+    Raises LookupError for sites whose size is not known beforehand.
+    """
+    heads, kv, size = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, ITEM_BYTES[facts.dtype]
+    widths = {"q": heads, "rot_q": heads, "z": heads, "k": kv, "rot_k": kv, "v": kv, "result": facts.n_heads * facts.d_model}
+    widths |= {
+        "pattern": facts.n_heads * length,
+        "attn_scores": facts.n_heads * length,
+        "pre": facts.d_mlp,
+        "post": facts.d_mlp,
+    }
+    widths |= dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"), facts.d_model)
+    total = 0
+    for full in dict.fromkeys(hook_name(n) for name in names for n in _layers(name, facts)):
+        site = full.rsplit("hook_", 1)[-1]
+        if site not in widths:
+            raise LookupError(f"The size of {full!r} is not known beforehand. Known sites: {', '.join(sorted(widths))}.")
+        total += batch * length * widths[site] * size
+    return total
+
+
+def load_capture(folder: str | os.PathLike) -> Capture:
+    """A stored capture, memory-mapped. Raises ArtefactInvalid when its file is missing or damaged."""
+    from safetensors import safe_open
+
+    path = Path(folder)
+    try:
+        with safe_open(path / FILE, "pt") as file:
+            record = RunRecord.from_json(json.loads(file.metadata()["record"]))
+            return Capture({name: file.get_tensor(name) for name in file.keys()}, record, path)  # noqa: SIM118 - no mapping
+    except Exception as error:
+        raise ArtefactInvalid(f"{path} holds no readable capture ({error}): capture the activations again.") from error
+
+
+def _layers(name: str, facts: ModelFacts) -> list[str]:
+    return (
+        [name] if "." in name or "hook_" in name or name == "embed" else [f"{name}.{layer}" for layer in range(facts.n_layers)]
+    )
+
+
+def _write(folder: Path, found: Capture) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    clean(folder)
+    record = json.dumps(found.record.to_json(), allow_nan=False)
+    with publishing(folder / FILE, found.nbytes) as temporary:
+        try:
+            save_file({name: t.contiguous() for name, t in found.activations.items()}, temporary, {"record": record})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error

@@ -1,0 +1,106 @@
+"""Text that a model writes, one token after the other, and how open the next token is at each place of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine.forward.run import run
+from interp.interventions import Intervention
+from interp.models.model import Model
+
+ROWS = 256
+"""Tokens whose probabilities over the vocabulary are held at once."""
+
+
+class Written(NamedTuple):
+    """The ids that follow a prompt, and the ``logits`` [d_vocab] of the first of them."""
+
+    tokens: tuple[int, ...]
+    logits: Float[Tensor, " d_vocab"]
+
+
+def generate(
+    model: Model,
+    prompt: Sequence[int],
+    n_tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: bool = False,
+    intervene: Sequence[Intervention] = (),
+) -> Written:
+    """``n_tokens`` tokens that follow the prompt, fewer where the model's context ends or, with ``stop``, before its end-of-text token.
+
+    The most probable ones, or with a ``temperature`` drawn at random by ``seed``. Keys and values of earlier tokens are kept, unless there
+    are interventions: what these change may depend on where the text ends, so that every token costs a whole pass. Raises ValueError
+    for an encoder, an empty prompt, one that fills the context, ``n_tokens`` below 1 and a negative temperature.
+    """
+    room = _room(model, prompt, n_tokens)
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature} is negative: give 0 for the most probable tokens, more for random ones.")
+    ends = _ends(model) if stop else frozenset()
+    rng, tokens, first, cache = torch.Generator().manual_seed(seed), list(prompt), None, None
+    for _ in range(room):
+        if intervene or model.hf is None:
+            logits = run(model, tokens, intervene=intervene).logits[0, -1].double()
+        else:
+            logits, cache = _step(model, tokens if cache is None else tokens[-1:], cache)
+        first = logits if first is None else first
+        token = _choose(logits, temperature, rng)
+        if token in ends:
+            break
+        tokens.append(token)
+    assert first is not None
+    return Written(tuple(tokens[len(prompt) :]), first)
+
+
+def next_token_entropy(model: Model, tokens: Sequence[int], start: int = 0) -> Float[Tensor, " pos"]:
+    """Shannon entropy in nats of the next token, after each token of one text from position ``start`` on, [pos]."""
+    assert model.hf is not None
+    with model.lock, torch.inference_mode():
+        ids = torch.tensor([list(tokens)], device=model.device)
+        logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=len(tokens) - start).logits[0]
+        return torch.cat([torch.special.entr(part.double().softmax(-1)).sum(-1) for part in logits.split(ROWS)]).cpu()
+
+
+def _step(model: Model, new: Sequence[int], cache: Any) -> tuple[Float[Tensor, " d_vocab"], Any]:
+    assert model.hf is not None
+    with model.lock, torch.inference_mode():
+        ids = torch.tensor([list(new)], device=model.device)
+        out = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[0, -1].double(), out.past_key_values
+
+
+def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, rng: torch.Generator) -> int:
+    if not temperature:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits.cpu() / temperature).softmax(-1), 1, generator=rng))
+
+
+def _ends(model: Model) -> frozenset[int]:
+    """Ids after which the model writes nothing more."""
+    settings: Any = getattr(model.hf, "generation_config", None)
+    found = getattr(settings, "eos_token_id", None)
+    if found is None:
+        found = getattr(model.tokenizer, "eos_token_id", None)
+    return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
+
+
+def _room(model: Model, prompt: Sequence[int], n_tokens: int) -> int:
+    facts = model.facts
+    facts.check_causal("A continuation")
+    if not len(prompt):
+        raise ValueError("There is no prompt to go on from: give at least one token.")
+    if n_tokens < 1:
+        raise ValueError(f"n_tokens={n_tokens} is too few: give at least 1.")
+    room = n_tokens if facts.max_length is None else min(n_tokens, facts.max_length - len(prompt))
+    if room < 1:
+        raise ValueError(
+            f"The prompt has {len(prompt)} tokens, and {facts.name} reads at most {facts.max_length}, the next one included: shorten it."
+        )
+    return room

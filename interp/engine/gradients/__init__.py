@@ -1,0 +1,1 @@
+"""Gradient estimates of what a sweep or a patch would measure."""

@@ -1,0 +1,66 @@
+"""The direction in the residual stream that the answers are read from: what a part writes along it, it writes for the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.engine.attention.attention_interface import wide
+from interp.engine.sweep.outcome import Answers, Outcome
+from interp.engine.sweep.readout import Readout
+from interp.models.model import Model
+from interp.tasks.task import Example
+
+
+def answer_direction(
+    model: Model, examples: Sequence[Example], outcome: Outcome, last: Float[Tensor, "batch d_model"]
+) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
+    """Of each example a direction and a constant with ``outcome = last . direction + constant``, the final norm's scale being that of the
+    residual ``last``. The outcome must be a weighted sum of logits.
+
+    Raises ValueError where logits are no such sum (a cap on them, a final norm that is neither a layer norm nor a root mean square).
+    """
+    assert model.layout is not None and outcome.weights is not None
+    last, unembed = wide(last), cast(Any, model.layout.unembed)
+    norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that its rounding hides no cap
+    answers = Answers.of(examples, last.device)
+    ids = torch.cat([answers.answers, answers.distractors], -1)
+    weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
+    read = torch.einsum("bk,bkd->bd", weights, wide(unembed.weight[ids]))
+    offset, gains = _gains(norm, last)
+    direction = _centred(norm, gains * read)
+    constant = (offset * read).sum(-1)
+    if (bias := getattr(unembed, "bias", None)) is not None:
+        constant = constant + (weights * wide(bias[ids])).sum(-1)
+    readout = Readout(model, examples, outcome, torch.empty(0, device=last.device))
+    readout.final_norm = norm
+    terms = (last.abs() * direction.abs()).sum(-1) + constant.abs()
+    if not bool(((last * direction).sum(-1) + constant - readout(last[None])[0]).abs().le(1e-5 * terms + 1e-5).all()):
+        raise ValueError(
+            f"{outcome.name} of {model.facts.name} is no sum of what its parts write: {model.facts.architecture} caps its logits or has "
+            f"a final norm that is not known. Patch or ablate heads instead."
+        )
+    return direction, constant
+
+
+def _gains(
+    norm: nn.Module, at: Float[Tensor, "batch d_model"]
+) -> tuple[Float[Tensor, " d_model"], Float[Tensor, "batch d_model"]]:
+    """What the norm adds, and what it multiplies each coordinate with where its scale is that of ``at``: its weights are read from what it
+    makes of a vector without small coordinates, so that no architecture's way of storing them matters."""
+    offset = norm(at.new_zeros(1, at.shape[-1]))[0]
+    probe = at.new_ones(1, at.shape[-1])
+    probe[:, ::2] = -1
+    weight = (norm(probe) - offset) / _centred(norm, probe)
+    shape = weight * _centred(norm, at)
+    scale = ((norm(at) - offset) * shape).sum(-1, keepdim=True) / shape.square().sum(-1, keepdim=True)
+    return offset, weight * scale
+
+
+def _centred(norm: nn.Module, x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else x

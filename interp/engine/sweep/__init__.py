@@ -1,0 +1,1 @@
+"""Exact sweeps: work units, the clean pass, resumption from the first changed layer, readout."""

@@ -1,0 +1,57 @@
+"""From the last residual to the number that is measured, computing only the logits that the outcome needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine.attention.attention_interface import wide
+from interp.engine.sweep.outcome import Answers, Outcome
+from interp.models.model import Model
+from interp.tasks.task import Example
+
+BLOCK = 1 << 24  # logits held at once
+
+
+class Readout:
+    """The outcome of residuals that predict the answers of one batch of examples."""
+
+    def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
+        assert model.layout is not None and model.hf is not None
+        self.outcome, self.clean_logits = outcome, wide(clean_logits)
+        self.answers = Answers.of(examples, clean_logits.device)
+        self.final_norm, self.unembed = model.layout.final_norm, model.layout.unembed
+        config: Any = model.hf.config
+        self.softcap = getattr(config.get_text_config(), "final_logit_softcapping", None)
+
+    def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
+        """All logits in float32 (float64 where the model is), [batch d_vocab]."""
+        return self._cap(wide(self.unembed(self.final_norm(residual))))
+
+    def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
+        """The outcome of [n_variants batch d_model] residuals, [n_variants batch]."""
+        if self.outcome.weights is not None:
+            return self._weighted(residual)
+        step = max(1, BLOCK // self.clean_logits.numel())
+        return torch.cat([self._full(part) for part in residual.split(step)])
+
+    def _weighted(self, residual: Tensor) -> Tensor:
+        assert self.outcome.weights is not None
+        ids = torch.cat([self.answers.answers, self.answers.distractors], -1)
+        weights = torch.cat(self.outcome.weights(self.answers), -1)
+        columns: Any = self.unembed.weight
+        logits = torch.einsum("vbd,bkd->vbk", wide(self.final_norm(residual)), wide(columns[ids]))
+        bias: Any = getattr(self.unembed, "bias", None)
+        return (self._cap(logits if bias is None else logits + wide(bias[ids])) * weights).sum(-1)
+
+    def _full(self, residual: Tensor) -> Tensor:
+        n = len(residual)
+        logits = self.logits(residual.flatten(0, 1))
+        return self.outcome.function(logits, self.answers.repeat(n), self.clean_logits.repeat(n, 1)).unflatten(0, (n, -1))
+
+    def _cap(self, logits: Tensor) -> Tensor:
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

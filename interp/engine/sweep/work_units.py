@@ -1,0 +1,228 @@
+"""How a sweep is cut into units of work that fit the memory budget, and what they will cost.
+
+A unit is a few prompts, recomputed at equally many last positions, and a few variants. The plan depends on what is asked and on the
+budget alone, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from interp.engine.forward.positions import touched
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.resume_from_layer import Variant, first_layer
+from interp.errors import ResourceRefused
+from interp.heads import Head
+from interp.models.memory import (
+    ITEM_BYTES,
+    activation_bytes,
+    available_memory,
+    check_budget,
+    forward_bytes,
+    human,
+    workspace_bytes,
+)
+from interp.models.model import Model, ModelFacts
+from interp.records import digest
+from interp.tasks.task import Task
+
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
+LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Examples ``rows`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
+    values of the first ``before`` positions."""
+
+    rows: tuple[int, ...]
+    start: int
+    before: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed at the last ``n`` positions of each prompt; ``clean``
+    is the pass, shared with other units, that holds their clean runs."""
+
+    rows: tuple[int, ...]
+    variants: tuple[int, ...]
+    n: int
+    clean: Pass
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The units in order, with the largest memory any of them needs above the loaded model (bytes) and the work in token-layers.
+
+    ``clean_work`` is the work of the clean passes alone: with the time of one of them it gives the time of the sweep.
+    """
+
+    units: tuple[Unit, ...]
+    bytes: int
+    work: int
+    clean_work: int
+
+    @property
+    def n_units(self) -> int:
+        return len(self.units)
+
+
+def plan_sweep(
+    model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str
+) -> Plan:
+    """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
+
+    ``memory`` is the budget in bytes above the loaded model; by default 1.6 times what one plain forward pass of the same prompts
+    takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
+    or a unit does not fit the memory that is available, and ValueError for an encoder.
+    """
+    facts = model.facts
+    facts.check_causal("A sweep")
+    cap = tokens_at_once(model)
+    budget = default_budget(facts, task, _kind(model)) if memory is None else memory
+    tails = _tails(task, variants)
+    least = max(unit_bytes(facts, outcome, _longest(task, rows), n, 1, 1) for n, rows in tails)
+    share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
+    chunks: list[tuple[int, tuple[int, ...], int]] = []
+    for n, rows in tails:
+        n_rows, n_variants = _fit(facts, outcome, _longest(task, rows), n, len(rows), len(variants), cap, budget - share)
+        chunks += [(n, part, n_variants) for part in _split(rows, n_rows)]
+    units: list[Unit] = []
+    peak = work = clean_work = 0
+    for clean, inside in _passes(chunks, task, facts, share, cap):
+        clean_work += sum(len(task.examples[r].clean) for r in clean.rows) * facts.n_layers
+        kept = (
+            kept_bytes(facts, len(clean.rows), _longest(task, clean.rows), clean.start, clean.before) if len(inside) > 1 else 0
+        )
+        for n, rows, n_variants in inside:
+            peak = max(peak, kept + unit_bytes(facts, outcome, _longest(task, rows), n, len(rows), n_variants))
+            examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
+            for part in _split(_by_layer(variants), n_variants):
+                work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(rows) * n
+                units.append(Unit(rows, part, n, clean, digest([identity, list(part), list(rows), examples])))
+    check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
+    return Plan(tuple(units), peak, work + clean_work, clean_work)
+
+
+def tokens_at_once(model: Model) -> int:
+    """Tokens of changed runs that are worth one batch on the model's device."""
+    return TOKENS_AT_ONCE[_kind(model)]
+
+
+def memory_at_once(model: Model) -> int:
+    """Bytes above the loaded model that changed runs may always take on the model's device."""
+    return LEAST_MEMORY[_kind(model)]
+
+
+def _kind(model: Model) -> str:
+    return model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
+
+
+def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:
+    """Bytes a sweep may take where nothing else is said; see ``plan_sweep``."""
+    lengths = task.by_length().items()
+    passes = (forward_bytes(facts, min(len(r), max(1, TOKENS_AT_ONCE[kind] // n)), n, patterns=False) for n, r in lengths)
+    return max(LEAST_MEMORY[kind], int(1.6 * max(passes)))
+
+
+def batches(task: Task) -> list[list[int]]:
+    """Indices of equally long examples, as many together as one plain pass should take."""
+    size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
+    return [rows[i : i + size[n]] for n, rows in task.by_length().items() for i in range(0, len(rows), size[n])]
+
+
+def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
+    """Estimated bytes above the loaded model for a unit: the kept clean run, and on top of it the largest of its passes."""
+    kept = kept_bytes(facts, n_rows, length, length - n, length - n)
+    clean = activation_bytes(facts, n_rows * length) + n_rows * facts.d_vocab * 8
+    running = activation_bytes(facts, n_variants * n_rows * n)
+    scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
+    logits = (
+        0
+        if outcome.weights is not None
+        else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
+    )
+    return workspace_bytes(facts) + kept + max(clean, running + scores, logits)
+
+
+def kept_bytes(facts: ModelFacts, n_rows: int, length: int, start: int, before: int) -> int:
+    """Bytes of a clean run from position ``start`` on, with the keys and values of the first ``before`` positions."""
+    stream = (length - start) * (2 * facts.d_model + facts.n_heads * facts.d_head)
+    return facts.n_layers * n_rows * (stream + 2 * before * facts.n_kv_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
+
+
+def _longest(task: Task, rows: Sequence[int]) -> int:
+    return max(len(task.examples[r].clean) for r in rows)
+
+
+def _passes(
+    chunks: list[tuple[int, tuple[int, ...], int]], task: Task, facts: ModelFacts, share: int, cap: int
+) -> list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]]:
+    """Neighbouring chunks (n, rows, variants at once) together under one clean pass, as long as it fits ``share`` bytes."""
+    found: list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]] = []
+    for chunk in chunks:
+        n, rows, _ = chunk
+        starts = [len(task.examples[r].clean) - n for r in rows]
+        alone = Pass(rows, min(starts), max(starts))
+        if found:
+            last, inside = found[-1]
+            grown = Pass((*last.rows, *rows), min(last.start, alone.start), max(last.before, alone.before))
+            longest = _longest(task, grown.rows)
+            fits = kept_bytes(facts, len(grown.rows), longest, grown.start, grown.before) <= share
+            if fits and len(grown.rows) * longest <= cap:
+                found[-1] = (grown, [*inside, chunk])
+                continue
+        found.append((alone, [chunk]))
+    return found
+
+
+def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
+    """How many last positions must be recomputed, and for which examples: equally long ones together, and with them others
+    of which equally few, but not all, positions are recomputed."""
+    tails: dict[tuple[int, bool], list[int]] = {}
+    for length, rows in task.by_length().items():
+        n = length - _first_touched(task, rows, variants)
+        tails.setdefault((n, n == length), []).extend(rows)
+    return [(n, rows) for (n, _), rows in tails.items()]
+
+
+def _fit(
+    facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int
+) -> tuple[int, int]:
+    """The largest prompts x variants grid within the cap and the budget; prompts are kept together first."""
+    rows = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
+    together = max(1, min(n_variants, cap // (rows * n)))
+    while unit_bytes(facts, outcome, length, n, rows, together) > budget:
+        if together > 1:
+            together -= 1
+        elif rows > 1:
+            rows = (rows + 1) // 2
+        else:
+            needed = unit_bytes(facts, outcome, length, n, 1, 1)
+            raise ResourceRefused(
+                f"One ablated prompt of {length} tokens needs about {human(needed)} above {facts.name} itself, more than the budget of "
+                f"{human(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
+            )
+    return rows, together
+
+
+def _first_touched(task: Task, indices: Sequence[int], variants: Sequence[Variant]) -> int:
+    examples = [task.examples[i] for i in indices]
+    kinds = {intervention.positions for variant in variants for intervention in variant}
+    return min(int(touched(kind, examples).any(0).int().argmax()) for kind in kinds)
+
+
+def _by_layer(variants: Sequence[Variant]) -> list[int]:
+    return sorted(range(len(variants)), key=lambda v: first_layer(variants[v]))
+
+
+def _split(items: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def heads_of(variant: Variant) -> tuple[Head, ...]:
+    """All heads that a variant changes, in order, each once."""
+    return tuple(dict.fromkeys(head for intervention in variant for head in intervention.heads))

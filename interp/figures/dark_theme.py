@@ -1,0 +1,51 @@
+"""Figures on a dark page: the same picture with ink and paper exchanged, and colour scales whose zero is dark."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from interp.figures import style
+from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
+
+PAPER, INK = "#0e1117", "#e8eaee"
+SEQUENTIAL = ["#161b25", "#14283f", "#123a5e", "#15507f", "#1f69a0", "#3785bd", "#62a5d3", "#98c7e6", "#d6ebf8"]
+DIVERGING = [
+    "#ffb3a0",
+    "#f2836b",
+    "#d15848",
+    "#96392f",
+    "#542722",
+    "#1b1f27",
+    "#1c3247",
+    "#25557c",
+    "#3f82b4",
+    "#74afd8",
+    "#b9def5",
+]
+EXCHANGED = {
+    style.PAPER: PAPER,
+    style.INK: INK,
+    style.MUTED: "#a3abb8",
+    style.LINES: "#2b313c",
+    style.EMPTY: "#252b36",
+    style.NEGATIVE: "#e5705f",
+    style.POSITIVE: "#5aa0dc",
+    GREY: "#363d49",
+    PALE_NEGATIVE: "#7a423b",
+    PALE_POSITIVE: "#375a7d",
+    **dict(zip(style.SEQUENTIAL, SEQUENTIAL, strict=True)),
+    **dict(zip(style.DIVERGING, DIVERGING, strict=True)),
+}
+
+
+def darkened(figure: go.Figure) -> go.Figure:
+    """A copy of a figure of this room for a dark page."""
+    return go.Figure(_exchanged(figure.to_dict()))
+
+
+def _exchanged(part):
+    if isinstance(part, dict):
+        return {name: _exchanged(value) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_exchanged(value) for value in part]
+    return EXCHANGED.get(part, part) if isinstance(part, str) else part

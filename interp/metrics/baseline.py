@@ -1,0 +1,23 @@
+"""How well a model does a task as it is, before anything is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.metrics.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+
+def score_task(model: Model, task: Task, metric: str = "accuracy") -> np.ndarray:
+    """The outcome of the clean run on every example, [n_examples] float64; ``metric`` is any outcome (``accuracy``, ``logit_diff`` ...).
+
+    Raises LookupError for an unknown metric, ValueError when it needs distractors that the task does not have.
+    """
+    from interp.engine.sweep.sweep import clean_outcome
+
+    return clean_outcome(model, task, OUTCOMES.get(metric))

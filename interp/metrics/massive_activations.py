@@ -1,0 +1,85 @@
+"""Massive activations: entries of the residual stream that are hundreds in size and a thousand times the median (arXiv 2402.17762).
+
+An entry ``x`` counts when ``|x| > least`` and ``|x| >= ratio * median |x|``, the median over all tokens and dimensions of the layer; the
+authors call these constants (100 and 1000) loose. The stream is the raw one as it leaves each block: where weights are folded or
+centred it has other values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.models.model import Model
+    from interp.tasks.task import Example, Task
+
+
+@dataclass(eq=False)
+class MassiveActivations:
+    """What was read of texts whose tokens are ``real`` [batch pos] (False for padding).
+
+    ``cells`` are the massive entries, (layer, example, pos, dimension, value, |value| / median); ``sizes`` of each layer the median |x|
+    and the largest. A layer's number is that of the block that the stream has just left.
+    """
+
+    real: Bool[Tensor, "batch pos"]
+    least: float = 100.0
+    ratio: float = 1000.0
+    cells: list[tuple[int, int, int, int, float, float]] = field(default_factory=list)
+    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def read(self, layer: int, x: Float[Tensor, "batch pos d_model"]) -> None:
+        """Reads the stream after a layer."""
+        size = x.detach().float().abs().masked_fill(~self.real[..., None], 0)
+        median = size[self.real].median()
+        self.sizes[layer] = float(median), float(size.max())
+        found = (size > self.least) & (size >= self.ratio * median)
+        values, ratios = x[found].tolist(), (size[found] / median).tolist()
+        self.cells += [(layer, *at, *pair) for at, *pair in zip(found.nonzero().tolist(), values, ratios, strict=True)]
+
+    @property
+    def onset(self) -> int | None:
+        """The first layer after which there is one."""
+        return min((layer for layer, *_ in self.cells), default=None)
+
+    def tokens(self, layer: int) -> Bool[Tensor, "batch pos"]:
+        """Which tokens have one after this layer, [batch pos]; none before the first layer (-1)."""
+        marks = torch.zeros_like(self.real)
+        for own, example, pos, *_ in self.cells:
+            marks[example, pos] |= own == layer
+        return marks
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a massive entry: ``layer example pos dimension value ratio``."""
+        import pandas as pd
+
+        kinds = {"layer": "int32", "example": "int32", "pos": "int32", "dimension": "int32", "value": float, "ratio": float}
+        return pd.DataFrame(self.cells, columns=list(kinds)).astype(kinds)
+
+
+def massive_activations(
+    model: Model,
+    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
+    *,
+    least: float = 100.0,
+    ratio: float = 1000.0,
+) -> MassiveActivations:
+    """The massive activations of texts, as ``observe`` takes them, in one forward pass that keeps nothing else.
+
+    Raises ValueError where the blocks of the model are not known.
+    """
+    from interp.engine.attention.attention_observer import observe, read_prompts
+    from interp.engine.forward.residual_reader import reading_residual
+
+    found = MassiveActivations(read_prompts(model, prompts)[0].real, least, ratio)
+    with reading_residual(model, found.read):
+        observe(model, prompts, [])
+    return found

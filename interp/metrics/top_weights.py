@@ -1,0 +1,95 @@
+"""The few largest weights of every row: enough to draw a pattern, and as small as the text is long.
+
+Of each row the 8 largest weights are kept, where they are 0.005 or more: Neuronpedia's choice for HeadVis. What is not kept is not 0,
+only less: read numbers of a head from its rows (``observe_attention``), not from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from interp.engine.attention.attention_rows import BLOCK, Rows
+from interp.engine.attention.qk_cache import AttentionCache
+from interp.models.memory import check_budget
+
+KEYS = 8
+LEAST = 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePattern:
+    """What is kept of one head's attention on one text: the weight from query ``q`` to key ``k`` under cell ``q * len(tokens) + k``.
+
+    ``cells`` are all different. ``peak`` is the largest weight of the pattern from any query but the first to any key but the first,
+    which is where heads park what they do not use; 0 for a text of one token.
+    """
+
+    tokens: tuple[str, ...]
+    cells: Int[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    peak: float
+
+    def tile(
+        self, queries: slice = slice(None), keys: slice = slice(None), *, memory: int | None = None
+    ) -> Float[np.ndarray, "some_queries some_keys"]:
+        """The weights of some queries and keys, [query key], 0 where none was kept.
+
+        Raises IndexError for an empty tile, ResourceRefused when it takes more than ``memory`` (bytes, default what is available).
+        """
+        length = len(self.tokens)
+        places, size = [], []
+        for part in (queries, keys):
+            chosen = np.arange(length)[part]
+            place = np.full(length, -1)
+            place[chosen] = np.arange(len(chosen))
+            places.append(place)
+            size.append(len(chosen))
+        if 0 in size:
+            raise IndexError(f"This tile of a text of {length} tokens is empty.")
+        check_budget(4 * size[0] * size[1], memory, f"A tile of {size[0]} x {size[1]} weights")
+        dense = np.zeros(size, np.float32)
+        query, key = places[0][self.cells // length], places[1][self.cells % length]
+        inside = (query >= 0) & (key >= 0)
+        dense[query[inside], key[inside]] = self.weights[inside]
+        return dense
+
+
+def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK) -> list[list[SparsePattern]]:
+    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order; no whole pattern is made.
+
+    Positions count from the first token of each text, without its padding.
+    """
+    prompts, call = attention.prompts, attention.calls[layer]
+    shape = (*call.q.shape[:3], KEYS)
+    weights, columns = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)
+
+    def read(rows: Rows) -> None:
+        found = rows.pattern.topk(min(KEYS, rows.pattern.shape[-1]), sorted=False)
+        place = (slice(None), rows.heads, rows.queries, slice(found.values.shape[-1]))
+        weights[place], columns[place] = found.values, (found.indices + rows.keys.start).int()
+
+    attention.read(layer, read, block=block)
+    texts = [np.flatnonzero(real) for real in prompts.real.cpu().numpy()]
+    tokens = [words[own[0] : own[-1] + 1] for words, own in zip(attention.words, texts, strict=True)]
+    return [
+        [
+            _sparse(tokens[i], weights[i, head, own].numpy(), columns[i, head, own].numpy() - own[0])
+            for i, own in enumerate(texts)
+        ]
+        for head in range(shape[1])
+    ]
+
+
+def _sparse(
+    tokens: tuple[str, ...], weights: Float[np.ndarray, "query some"], keys: Int[np.ndarray, "query some"]
+) -> SparsePattern:
+    queries = np.arange(len(tokens), dtype=np.int64)[:, None]
+    peak = weights.max(initial=0.0, where=(queries > 0) & (keys > 0))
+    kept = weights >= LEAST
+    cells = (queries * len(tokens) + keys)[kept]
+    order = np.argsort(cells)
+    return SparsePattern(tokens, cells[order], weights[kept][order], float(peak))

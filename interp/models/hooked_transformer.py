@@ -1,0 +1,221 @@
+"""Toy models trained with TransformerLens 2.x: a HookedTransformer's state dict and its configuration.
+
+They are rebuilt as TransformerLens's own small transformer, whose weights carry the same names. A setting that this rebuilt
+transformer would compute differently is refused by name, so that what loads gives the logits of the original.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import ArtefactInvalid, ModelUnavailable
+from interp.models.facts import tokenizer_adds_bos, weights_digest
+from interp.models.folder_check import check_length, read_json
+from interp.models.model import Model, ModelFacts
+
+if TYPE_CHECKING:
+    import torch
+
+SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")
+LARGEST_CONFIG = 2**20  # a tokenizer.json may be larger, and is no configuration
+SUFFIXES = (".pt", ".pth", ".safetensors")
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "solu", "solu_ln")
+NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
+KEPT = (
+    *SIZES, "d_mlp", "d_vocab_out", "attn_only", "normalization_type", "eps", "final_rms", "attention_dir",
+    "attn_scores_soft_cap", "output_logits_soft_cap",
+)  # fmt: skip
+# Settings that only the value given here leaves the rebuilt model equal to the original.
+ONLY = {
+    "positional_embedding_type": ("standard",),
+    "gated_mlp": (False,),
+    "parallel_attn_mlp": (False,),
+    "use_local_attn": (False,),
+    "use_attn_scale": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "use_normalization_before_and_after": (False,),
+    "post_embedding_ln": (False,),
+    "use_qk_norm": (False,),
+    "num_experts": (None,),
+    "n_key_value_heads": (None,),
+    "attention_dir": ("causal", "bidirectional"),
+    "normalization_type": NORMS,
+}
+
+
+def load_toy(
+    source: str | Path,
+    config: str | Path | None = None,
+    *,
+    name: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Model:
+    """The Model of a HookedTransformer saved by TransformerLens 2.x; classifier heads, attention-only and bidirectional too.
+
+    ``source`` is a weights file (.pt or .pth, read without running pickled code, or .safetensors) or a folder with one of them;
+    ``config`` is the JSON of ``model.cfg.to_dict()``, by default the one beside the weights or the ``config`` entry of the .pt file.
+    Raises ModelUnavailable for missing or unreadable files and ValueError for a setting that is not supported.
+    """
+    from interp.models.load import check_place
+
+    check_place(device, dtype)
+    source = Path(source).expanduser()
+    weights = _weights_file(source)
+    values, tensors = _read(weights)
+    if config is not None:
+        values = read_json(Path(config).expanduser())
+    elif values is None:
+        values = _config_beside(weights)
+    check_config(values, weights)
+    tokenizer = _tokenizer(weights.parent)
+    bridge = _build(values, tensors, weights, device, dtype)
+    return Model(_facts(bridge, values, tokenizer, name or str(source)), tokenizer, None, None, bridge)
+
+
+def is_toy_folder(folder: Path) -> bool:
+    """Whether ``folder`` holds the configuration and weights of a TransformerLens 2.x model rather than a Hugging Face one."""
+    return bool(_weights_in(folder)) and bool(_configs_in(folder))
+
+
+def check_config(values: dict[str, Any], where: Path) -> None:
+    """Raises ValueError when a size is missing or a setting is one that the rebuilt model does not compute."""
+    missing = [size for size in SIZES if not isinstance(values.get(size), int)]
+    if missing:
+        raise ValueError(
+            f"The configuration of {where} does not say {', '.join(missing)}: give the JSON of model.cfg.to_dict()."
+        )
+    allowed = {**ONLY, "n_key_value_heads": (None, values["n_heads"])}
+    if not values.get("attn_only"):
+        allowed["act_fn"] = ACTIVATIONS
+    for field, choices in allowed.items():
+        if field in values and values[field] not in choices:
+            given = ", ".join(repr(choice) for choice in choices)
+            raise ValueError(
+                f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models. Supported: {given}."
+            )
+    scale, usual = values.get("attn_scale") or -1.0, values["d_head"] ** 0.5
+    if scale > 0 and abs(scale - usual) > 1e-3 * usual:
+        raise ValueError(
+            f"{where} has attn_scale={scale}, and only the usual square root of d_head, {usual:.4g}, is supported."
+        )
+
+
+def _weights_file(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if not source.is_dir():
+        raise ModelUnavailable(f"There is no file or folder {source}.")
+    found = _weights_in(source)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise ModelUnavailable(
+            f"{source} needs one weights file ({', '.join(SUFFIXES)}) and has: {names}. Name the file itself."
+        )
+    return found[0]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
+
+
+def _configs_in(folder: Path) -> list[Path]:
+    def is_config(file: Path) -> bool:
+        if file.stat().st_size > LARGEST_CONFIG:
+            return False
+        try:
+            values = read_json(file)
+        except ModelUnavailable:
+            return False
+        return "model_type" not in values and {"d_model", "n_ctx"} <= values.keys()
+
+    return sorted(file for file in folder.glob("*.json") if is_config(file))
+
+
+def _config_beside(weights: Path) -> dict[str, Any]:
+    found = _configs_in(weights.parent)
+    own = [file for file in found if file.stem == weights.stem] or found
+    if len(own) != 1:
+        names = ", ".join(file.name for file in own) or "none"
+        raise ModelUnavailable(f"{weights} needs one configuration (JSON with d_model and n_ctx) beside it; there is: {names}.")
+    return read_json(own[0])
+
+
+def _read(weights: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
+    """Configuration (None when the file has none) and tensors of a weights file."""
+    import torch
+
+    if weights.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        check_length(weights)
+        return None, load_file(weights)
+    try:
+        content = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different type for every way a file can be wrong
+        raise ModelUnavailable(
+            f"{weights} could not be read as plain tensors: it is damaged or holds Python objects, which are never loaded. "
+            "Save model.state_dict(), and the configuration as JSON."
+        ) from error
+    config = next((content[key] for key in ("config", "cfg") if isinstance(content.get(key), dict)), None)
+    tensors = next((content[key] for key in ("state_dict", "model", "weights") if isinstance(content.get(key), dict)), content)
+    return config, {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+
+
+def _build(values: dict[str, Any], tensors: dict[str, torch.Tensor], where: Path, device: str, dtype: str) -> Any:
+    import torch
+
+    from interp.models.bridge import prepare_transformer_lens
+
+    for key, tensor in tensors.items():
+        if key.rpartition(".")[2] not in ("IGNORE", "mask") and not torch.isfinite(tensor).all():
+            raise ArtefactInvalid(f"Weight {key} of {where} holds NaN or infinite values: not usable.")
+    prepare_transformer_lens()
+    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+    settings = {field: values[field] for field in KEPT if field in values}
+    settings["act_fn"] = {"gelu_pytorch_tanh": "gelu_new"}.get(name := values.get("act_fn") or "relu", name)
+    settings["d_mlp"] = settings.get("d_mlp") or 4 * values["d_model"]
+    config = TransformerBridgeConfig(**settings, seed=0)
+    bridge: Any = TransformerBridge.boot_native(config, device=device, dtype=getattr(torch, dtype))  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        bridge.load_state_dict(convert_tl_checkpoint(tensors, config), strict=True)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelUnavailable(f"The weights of {where} do not fit its configuration: {reason}") from error
+    return bridge.eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of ``folder``. (AutoTokenizer would read the toy's config.json as one of its own and fail.)"""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+
+
+def _facts(bridge: Any, values: dict[str, Any], tokenizer: Any, name: str) -> ModelFacts:
+    parameters = dict(bridge.state_dict())
+    bos = getattr(tokenizer, "bos_token_id", None)
+    wants_bos = values.get("default_prepend_bos", True) or (tokenizer is not None and tokenizer_adds_bos(tokenizer))
+    return ModelFacts(
+        name=name,
+        architecture="HookedTransformer",
+        **{size: values[size] for size in ("n_layers", "n_heads", "d_model", "d_head", "d_vocab")},
+        n_kv_heads=values["n_heads"],
+        d_mlp=0 if values.get("attn_only") else bridge.cfg.d_mlp,
+        max_length=values["n_ctx"],
+        positions="learned",
+        windows=(None,) * values["n_layers"],
+        parallel=False,
+        causal=values.get("attention_dir", "causal") == "causal",
+        prepend_bos=bos is not None and wants_bos,
+        bos_token_id=bos,
+        n_parameters=sum(p.numel() for p in parameters.values()),
+        dtype=str(next(iter(parameters.values())).dtype).removeprefix("torch."),
+        revision="",
+        weights=weights_digest(parameters.items()),
+    )

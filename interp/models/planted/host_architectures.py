@@ -1,0 +1,144 @@
+"""A blueprint as the weights of a real GPT-2 (learned positions, LayerNorm) or Llama (rotary, RMSNorm, grouped heads).
+
+Both keep their norms: with an epsilon of 2^40 and a weight of 2^20 a norm gives back its input to rounding, whatever its size, apart
+from the mean that LayerNorm takes away; and no coordinate holds a mean, because every hidden direction is orthogonal to the vector
+of ones. All coordinates are hidden by a random rotation but the massive activation, which stays on one axis; a neuron of an MLP
+writes it. Every other MLP weight and every bias is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from numpy.random import Generator
+
+from interp.heads import Head
+from interp.models.planted.blueprint import Blueprint
+from interp.models.planted.head_weights import Columns, Wheel, group_columns
+from interp.models.planted.residual_coordinates import MASSIVE, Space
+from interp.models.planted.vocabulary import BOS, DELIMITER
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM
+
+EPSILON, NORM_WEIGHT = 2.0**40, 2.0**20
+D_MLP = 8
+NEURON = 32.0  # the pre-activation of the neuron: gelu and silu give it back to 1e-13
+STILL = 2.0**60  # factor on a rotary wavelength that leaves an angle of 0 to rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Where the coordinates of a Space lie in the residual stream: ``written`` and ``read`` [size d_model], dual to each other, and
+    the ``axis`` of the massive activation."""
+
+    written: Float[ndarray, "size d_model"]
+    read: Float[ndarray, "size d_model"]
+    axis: int
+
+    @classmethod
+    def random(cls, space: Space, d_model: int, rng: Generator) -> Basis:
+        """Random orthonormal directions, all of them orthogonal to the ones and, but for the massive activation, free of its axis."""
+        axis = int(rng.integers(d_model))
+        drawn = rng.standard_normal((d_model, space.size + 1))
+        drawn[:, 0], drawn[:, 1] = 1, np.eye(d_model)[axis]
+        written = np.linalg.qr(drawn)[0].T[1:].copy()
+        massive = int(np.argmax(space.massive[0]))
+        written[[0, massive]] = written[[massive, 0]]
+        read = written.copy()
+        written[massive] = np.eye(d_model)[axis]
+        read[massive] = (written[massive] - 1 / d_model) * d_model / (d_model - 1)
+        return cls(written, read, axis)
+
+
+def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[GPT2LMHeadModel, int]:
+    """A GPT-2 in double precision, and the axis of its massive activation."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    space, sizes = blueprint.space, blueprint.sizes
+    config = GPT2Config(
+        vocab_size=len(space.vocabulary), n_positions=space.length, n_embd=sizes.d_model, n_layer=sizes.n_layers,
+        n_head=sizes.n_heads, n_inner=D_MLP, layer_norm_epsilon=EPSILON, tie_word_embeddings=False,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=BOS, eos_token_id=None,
+    )  # fmt: skip
+    basis = Basis.random(space, sizes.d_model, rng)
+    weights = {
+        "transformer.wte.weight": (space.token + space.one) @ basis.written,
+        "transformer.wpe.weight": space.position @ basis.written,
+        "lm_head.weight": space.output @ basis.read,
+    }
+    for layer, (q, k, v, o) in enumerate(_layers(blueprint, None, rng)):
+        at = f"transformer.h.{layer}"
+        weights[f"{at}.attn.c_attn.weight"] = basis.read.T @ np.concatenate([*q, *k, *v], axis=1)
+        weights[f"{at}.attn.c_proj.weight"] = np.concatenate(o, axis=1).T @ basis.written
+    if blueprint.neuron is not None:
+        at = f"transformer.h.{blueprint.neuron}.mlp"
+        weights[f"{at}.c_fc.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read).T
+        weights[f"{at}.c_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written)
+    return _filled(GPT2LMHeadModel(config), weights), basis.axis
+
+
+def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
+    """A Llama in double precision, and the axis of its massive activation."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    space, sizes = blueprint.space, blueprint.sizes
+    wheel = Wheel.random(space.length, sizes.d_head, rng)
+    factors = [float(1 / w) if w else STILL for w in wheel.frequencies]
+    config = LlamaConfig(
+        vocab_size=len(space.vocabulary), hidden_size=sizes.d_model, intermediate_size=D_MLP, num_hidden_layers=sizes.n_layers,
+        num_attention_heads=sizes.n_heads, num_key_value_heads=sizes.n_kv_heads, head_dim=sizes.d_head,
+        max_position_embeddings=space.length, rms_norm_eps=EPSILON, tie_word_embeddings=False, bos_token_id=BOS, eos_token_id=None,
+        rope_parameters={
+            "rope_type": "longrope", "rope_theta": 1.0, "factor": 1.0, "attention_factor": 1.0,
+            "original_max_position_embeddings": space.length, "short_factor": factors, "long_factor": factors,
+        },
+    )  # fmt: skip
+    basis = Basis.random(space, sizes.d_model, rng)
+    weights = {
+        "model.embed_tokens.weight": (space.token + space.one) @ basis.written,
+        "lm_head.weight": space.output @ basis.read,
+    }
+    for layer, (q, k, v, o) in enumerate(_layers(blueprint, wheel, rng)):
+        at = f"model.layers.{layer}.self_attn"
+        for name, parts in (("q", q), ("k", k[:: sizes.group_size]), ("v", v[:: sizes.group_size])):
+            weights[f"{at}.{name}_proj.weight"] = np.concatenate(parts, axis=1).T @ basis.read
+        weights[f"{at}.o_proj.weight"] = basis.written.T @ np.concatenate(o, axis=1)
+    if blueprint.neuron is not None:
+        at = f"model.layers.{blueprint.neuron}.mlp"
+        weights[f"{at}.gate_proj.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read)
+        weights[f"{at}.up_proj.weight"] = _neuron(space.token[DELIMITER] @ basis.read)
+        weights[f"{at}.down_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written).T
+    return _filled(LlamaForCausalLM(config), weights), basis.axis
+
+
+def _layers(blueprint: Blueprint, wheel: Wheel | None, rng: Generator) -> Iterator[tuple[tuple[Columns, ...], ...]]:
+    """For each layer the q, k, v and output columns of all its query heads."""
+    sizes = blueprint.sizes
+    for layer in range(sizes.n_layers):
+        found = []
+        for first in range(0, sizes.n_heads, sizes.group_size):
+            group = [blueprint.heads.get(Head(layer, head)) for head in range(first, first + sizes.group_size)]
+            found += group_columns(group, blueprint, wheel, rng)
+        yield tuple(zip(*found, strict=True))
+
+
+def _neuron(vector: Float[ndarray, " d_model"]) -> Float[ndarray, "d_mlp d_model"]:
+    return np.outer(np.eye(D_MLP)[0], vector)
+
+
+def _filled(hf: Any, weights: Mapping[str, ndarray]) -> Any:
+    """The module in double precision with these weights, norms that change nothing, and zeros elsewhere."""
+    import torch
+
+    hf.double()
+    for name, parameter in hf.named_parameters():
+        is_norm = parameter.dim() == 1 and name.endswith("weight")
+        value = weights.get(name, np.full(parameter.shape, NORM_WEIGHT if is_norm else 0.0))
+        parameter.data.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+    return hf

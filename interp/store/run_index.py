@@ -1,0 +1,178 @@
+"""The runs of a folder: what is there, and what may be given away or taken away.
+
+Only folders directly inside count, and a name is looked up among them, never joined to a path: no name leads out of the folder. Links
+are not followed, and nothing is deleted that no run wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.files import TEMPORARY
+from interp.store import manifest as manifests
+from interp.store.run_directory import LOCK, UNITS, open_run
+
+DAMAGED, INTERRUPTED = "damaged", "interrupted"
+PICTURES = (".png", ".svg", ".html")
+WRITTEN = (".json", ".parquet", ".safetensors", *PICTURES, TEMPORARY)
+LARGEST = 256 << 20
+"""Bytes of the largest run that is packed into one file."""
+OLDEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP file gives as time where it knows none
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a history. ``status`` is that of the run, ``interrupted`` where nobody writes it though it is not finished, or
+    ``damaged``; ``error`` is the sentence that says why. ``started`` is in UTC; ``n_layers`` and ``n_heads`` are 0 where unknown."""
+
+    path: Path
+    status: str
+    error: str = ""
+    kind: str = ""
+    task: str = ""
+    model: str = ""
+    started: str = ""
+    seconds: float = 0.0
+    n_layers: int = 0
+    n_heads: int = 0
+    nbytes: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def run_history(root: str | Path) -> list[Entry]:
+    """The run directories in a folder, the last one started first, those that are damaged at the end; empty where there is no folder."""
+    entries = [_entry(folder) for folder in _folders(Path(root))]
+    return sorted(sorted(entries, key=lambda entry: entry.name), key=lambda entry: entry.started, reverse=True)
+
+
+def find_run(root: str | Path, name: str) -> Entry:
+    """The run of this name. Raises LookupError where there is none."""
+    for folder in _folders(Path(root)):
+        if folder.name == name:
+            return _entry(folder)
+    raise LookupError(f"No run is called {name[:80]!r} here.")
+
+
+def delete_run(root: str | Path, name: str) -> None:
+    """Removes a run directory for good.
+
+    Raises LookupError where there is none, ArtefactInvalid while a process writes it or when it holds anything that no run wrote; nothing
+    is removed then.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = find_run(root, name).path
+    stranger = next((path for path in folder.rglob("*") if not _ours(path, folder)), None)
+    if stranger is not None:
+        raise ArtefactInvalid(f"{folder} holds {stranger.relative_to(folder)}, which no run wrote: delete the folder by hand.")
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            for file in sorted(_files(folder), key=lambda file: file.name == manifests.NAME):  # what is left of a run is a run
+                file.unlink()
+            if (folder / UNITS).exists():
+                (folder / UNITS).rmdir()
+    except Timeout:
+        raise ArtefactInvalid(f"{folder} is being written by another process: wait for it to end, or cancel it.") from None
+    (folder / LOCK).unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def pack_run(entry: Entry) -> bytes:
+    """The run directory as a ZIP file; equal runs give equal files. Raises ResourceRefused above 256 MiB."""
+    from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+    if entry.nbytes > LARGEST:
+        raise ResourceRefused(
+            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and one file is made of at most {LARGEST >> 20}: copy {entry.path} instead."
+        )
+    packed = BytesIO()
+    with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
+        for file in sorted(_files(entry.path)):
+            inside = ZipInfo(f"{entry.name}/{file.relative_to(entry.path).as_posix()}", OLDEST)
+            inside.compress_type, inside.external_attr = ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(inside, file.read_bytes())
+    return packed.getvalue()
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Run directories directly in the folder; not hidden ones, and none whose name cannot be written."""
+    for path in root.iterdir() if root.is_dir() else ():
+        named = path.name.isprintable() and not path.name.startswith(".")
+        if named and path.is_dir() and not path.is_symlink() and (path / manifests.NAME).is_file():
+            yield path
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What lies in a run directory and its units, but for the lock and for links."""
+    for path in (*folder.glob("*"), *folder.glob(f"{UNITS}/*")):
+        if path.name != LOCK and path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
+            yield path
+
+
+def _ours(path: Path, folder: Path) -> bool:
+    """Whether a run wrote this."""
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return path == folder / UNITS
+    return path.parent in (folder, folder / UNITS) and (path.name == LOCK or path.suffix in WRITTEN)
+
+
+def _entry(folder: Path) -> Entry:
+    nbytes = sum(file.lstat().st_size for file in _files(folder))
+    try:
+        manifest = open_run(folder).manifest
+        missing = (
+            [name for name in manifest["files"] if not (folder / name).is_file()] if manifest["status"] == "finished" else []
+        )
+        if missing:
+            raise ArtefactInvalid(f"{folder} is damaged: it lacks {missing[0]}.")
+        return Entry(folder, nbytes=nbytes, **_facts(folder, manifest))
+    except ArtefactInvalid as error:
+        return Entry(folder, DAMAGED, _text(error), nbytes=nbytes)
+    except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+        said = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
+        return Entry(folder, DAMAGED, _text(said), nbytes=nbytes)
+
+
+def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    asked, record = manifest["spec"], manifest["record"] or {}
+    status = manifest["status"]
+    n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
+    return {
+        "status": INTERRUPTED if status == "running" and not _written(folder) else status,
+        "error": _text(manifest["error"] or ""),
+        "kind": _text(manifest["details"].get("kind") or asked.get("kind") or ""),
+        "task": _text(record.get("task") or asked.get("task") or asked.get("source") or ""),
+        "model": _text(record.get("model") or asked.get("model") or ""),
+        "started": _text(manifest["started"]),
+        "seconds": float(manifest["seconds"]),
+        "n_layers": n_layers,
+        "n_heads": n_heads,
+    }
+
+
+def _text(value: Any) -> str:
+    """As text that can be written: JSON may hold halves of letters."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _written(folder: Path) -> bool:
+    """Whether a process writes this run now."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,87 @@
+"""What scores of edges, heads and places refuse or say of themselves, and exact edges in half precision."""
+
+import numpy as np
+import pytest
+import torch
+from tests.support.sweep_cases import random_task
+from tests.support.tiny_models import tiny, tiny_hf
+
+from interp.circuits import acdc, outcomes_of_circuits, patch_grid, score_edges, score_nodes, score_positions
+from interp.engine.gradients.qk_fix import continued
+from interp.graph import Graph
+from interp.heads import Head
+from interp.models import wrap_model
+from interp.tasks.task import Example, Task
+
+
+def prompt(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> Example:
+    return Example(clean, corrupted, (5,), (7,))
+
+
+def test_an_edge_that_carries_nothing_has_no_effect_in_half_precision():
+    """The second prompt differs from its twin by a token of the same embedding."""
+    hf = tiny_hf("llama").to(torch.bfloat16)
+    with torch.no_grad():
+        hf.get_input_embeddings().weight[9] = hf.get_input_embeddings().weight[8]
+    task = Task("half", (prompt((3, 4, 6, 7, 5), (3, 5, 6, 7, 5)), prompt((3, 8, 6, 9, 4), (3, 9, 6, 9, 4))), "logit_diff")
+    found = score_edges(wrap_model(hf, name="half"), task, method="exact").values
+    assert np.abs(found[:, 0]).max() > 0.1
+    assert np.abs(found[:, 1]).max() == 0
+
+
+def test_numbers_that_are_none_are_refused():
+    hf = tiny_hf("gpt2")
+    model, task = wrap_model(hf, name="broken"), Task("pairs", (prompt((3, 4, 6), (3, 8, 6)),), "logit_diff")
+    with torch.no_grad():
+        hf.transformer.h[1].mlp.c_proj.weight[3, 4] = torch.inf
+    kept = np.ones((1, len(Graph(3, 5).edges)), bool)
+    for ask in (
+        lambda: score_edges(model, task, method="exact"),
+        lambda: score_edges(model, task, method="eap"),
+        lambda: outcomes_of_circuits(model, task, kept),
+        lambda: acdc(model, task),
+        lambda: patch_grid(model, task),
+        lambda: score_nodes(model, task, "v", method="exact"),
+        lambda: score_positions(model, task, Head(0, 1), "v"),
+    ):
+        with pytest.raises(ValueError, match="broken computes NaN or inf in float32"):
+            ask()
+
+
+def test_heads_and_places_without_a_gap_are_refused():
+    """What one pair gains, the other loses."""
+    pairs = (prompt((3, 4, 6), (3, 8, 6)), prompt((3, 8, 6), (3, 4, 6)))
+    for ask in (score_nodes, lambda *given: score_positions(given[0], given[1], Head(0, 1), given[2])):
+        with pytest.raises(ValueError, match="run have the same logit_diff"):
+            ask(tiny("gpt2"), Task("both", pairs, "logit_diff"), "v")
+
+
+def test_records_of_patches_name_what_is_shown():
+    model, task = tiny("llama"), random_task()
+    for found in (score_nodes(model, task, "v"), score_positions(model, task, Head(1, 3), "v"), patch_grid(model, task)):
+        assert found.record.arguments["ablation"] == "counterfactual"
+    assert patch_grid(model, task, positions=["end", (2, 3)]).record.arguments["positions"] == ["end", "2,3"]
+
+
+def test_one_place_needs_no_list_and_none_is_refused():
+    model, task = tiny("llama"), random_task()
+    one, same = patch_grid(model, task, positions="end"), patch_grid(model, task, positions=["end"])
+    assert one.positions == ("end",)
+    np.testing.assert_array_equal(one.values, same.values)
+    with pytest.raises(ValueError, match="leaves nothing to patch"):
+        patch_grid(model, task, positions=[])
+
+
+def test_places_of_long_prompts_are_patched_in_parts(monkeypatch):
+    model, task, sizes = tiny("gpt2"), random_task(), []
+    whole = patch_grid(model, task, positions=["middle", "end", "all"])
+
+    def counted(stream, changes):
+        sizes.append(len(changes))
+        return continued(stream, changes)
+
+    monkeypatch.setattr("interp.engine.gradients.qk_fix.continued", counted)
+    monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 2 * 3 * 9})
+    parts = patch_grid(model, task, positions=["middle", "end", "all"])
+    np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
+    assert set(sizes) == {1, 2, 3}

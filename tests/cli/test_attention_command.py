@@ -1,0 +1,326 @@
+"""What `interp attention` reads and stores, how `interp show` shows it, and what both refuse."""
+
+import json
+from io import StringIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interp.heads import Head
+from tests.cli.test_cli import assert_refused, interp
+from tests.support.tiny_models import tiny, tiny_hf, tiny_tokenizer
+
+N_LAYERS, N_HEADS, GROUP = 3, 6, 3
+TEXT = "w3 w5 w9 w3 w5 w7 w3"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A local model folder: the tiny llama of the test bed with its tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_hf("llama").save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Two prompts of three and five words, each with a mark."""
+    path = tmp_path / "two.jsonl"
+    rows = [
+        {"clean": "w1 w2 w9", "answer": "w7", "marks": {"subject": "w9"}},
+        {"clean": "w4 w1 w4 w8 w1", "answer": "w7", "marks": {"subject": "w8"}},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def read(folder, tmp_path):
+    """Runs `interp attention` of the tiny model, for entropy unless words name other metrics; its directory is ``out``."""
+
+    def call(*words, out="run"):
+        metrics = [] if "--metrics" in words else ["--metrics", "entropy"]
+        return interp("attention", "--model", folder, *words, *metrics, "--out", tmp_path / out)
+
+    return call
+
+
+def stored(answer, path):
+    from interp.store import open_run
+
+    assert answer.exit_code == 0, answer.stderr
+    return open_run(path)
+
+
+def patterns(text=TEXT):
+    """Whole patterns [layer head query key] of the tiny model, by hooks."""
+    from interp.engine import run
+
+    done = run(tiny("llama"), text, capture=[f"pattern.{layer}" for layer in range(N_LAYERS)])
+    return np.stack([done[f"pattern.{layer}"][0].numpy() for layer in range(N_LAYERS)])
+
+
+# --- what is stored --------------------------------------------------------------------------------------------------
+
+
+def test_stored_numbers_are_those_of_the_whole_pattern(read, tmp_path):
+    run = stored(read("--text", TEXT, "--metrics", "entropy,prev_token_score,windowed_distance:window=3"), tmp_path / "run")
+    pattern = patterns()
+    length = pattern.shape[-1]
+    entropy = -(pattern * np.log(np.where(pattern > 0, pattern, 1))).sum(-1)
+    gap = np.clip(np.arange(length)[:, None] - np.arange(length), 0, 3)
+    expected = {
+        "entropy": entropy.mean(-1),
+        "prev_token_score": pattern[..., np.arange(1, length), np.arange(length - 1)].mean(-1),
+        "windowed_distance": (pattern * gap).sum(-1).mean(-1),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(run.scores(name).values, values, atol=1e-5)
+    np.testing.assert_allclose(run.token_scores("entropy").values[0], entropy.mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(run.arrays()["entropy"][:, 0], entropy, atol=1e-5)
+
+
+def test_a_run_holds_one_row_a_head_and_a_token_and_says_how_it_was_made(read, tmp_path):
+    run = stored(read("--text", TEXT, "--metrics", "entropy,received_attention,windowed_distance:window=4"), tmp_path / "run")
+    heads, tokens = run.heads(), run.table("tokens")
+    assert len(heads) == 3 * N_LAYERS * N_HEADS and (heads["kv_head"] == heads["head"] // GROUP).all()
+    assert len(tokens) == 3 * 8 and tokens.query("metric == 'entropy'")["token"].tolist() == ["<s>", *TEXT.split()]
+    assert run.record.task == "text" and run.record.arguments == {"n_tokens": 8} and "window=4" in run.record.metric
+    assert "window=4" in run.scores("windowed_distance").record.caption() and "8 tokens" in run.scores().record.caption()
+    assert {path.name for path in run.path.glob("*.png")} == {f"heads-{name}.png" for name in run.metrics}
+
+
+def test_a_file_is_one_text_and_is_named_with_its_digest(read, tmp_path):
+    (tmp_path / "essay.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.replace("w9 ", "w9\n\n").encode())
+    from_file = stored(read("--file", tmp_path / "essay.txt", out="file"), tmp_path / "file")
+    from_text = stored(read("--text", TEXT, out="text"), tmp_path / "text")
+    pd.testing.assert_frame_equal(from_file.heads(), from_text.heads())
+    assert from_file.record.task == "essay.txt" and len(from_file.record.arguments["sha256"]) == 64
+
+
+def test_prompts_of_different_lengths_leave_no_padding_in_the_tables(read, prompts, tmp_path):
+    run = stored(read("--prompts", prompts, "--metrics", "entropy,received_attention"), tmp_path / "run")
+    tokens = run.table("tokens").query("metric == 'received_attention'")
+    assert tokens.groupby("example").size().tolist() == [4, 6]
+    assert run.record.arguments["n_prompts"] == 2 and run.record.arguments["n_tokens"] == 10
+    alone = patterns("w1 w2 w9")
+    seen = alone.sum(2) / np.arange(4, 0, -1)
+    np.testing.assert_allclose(run.token_scores("received_attention").values[0, :4], seen.mean((0, 1)), atol=1e-5)
+
+
+def test_the_prompts_of_a_task_are_read_on_the_embedded_model(tmp_path):
+    answer = interp("attention", "--task", "ioi", "-n", "3", "--seed", "5", "--out", tmp_path / "run", "--json")
+    told = json.loads(answer.stdout)
+    assert answer.exit_code == 0, answer.stderr
+    assert told["record"]["task"] == "ioi" and told["record"]["seed"] == 5 and told["record"]["arguments"]["n_prompts"] == 3
+    assert {row["label"] for row in told["heads"]} == {str(Head(layer, head)) for layer in range(4) for head in range(4)}
+
+
+def test_default_metrics_are_on_the_shelf():
+    from interp.cli.commands.attention import DEFAULT_METRICS
+    from interp.metrics import attention_metrics
+
+    assert len(attention_metrics(DEFAULT_METRICS.split(","))) == 6
+
+
+def test_the_default_folder_is_named_after_what_was_read(folder, prompts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert interp("attention", "--model", folder, "--prompts", prompts, "--metrics", "entropy").exit_code == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.startswith("attention-two-tiny-llama-") and len(made.name) == len("attention-two-tiny-llama-") + 8
+
+
+def test_a_finished_run_is_not_read_again(read, tmp_path, monkeypatch):
+    first = read("--text", TEXT, "--json")
+    monkeypatch.setattr("interp.engine.attention.attention_observer.observe", None)  # a call would fail
+    (tmp_path / "run" / "heads-entropy.png").unlink()  # as after a kill between the last table and the pictures
+    again = read("--text", TEXT, "--json")
+    assert again.exit_code == 0 and "nothing was computed" in again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert (tmp_path / "run" / "heads-entropy.png").exists()
+
+
+def test_fresh_moves_the_earlier_run_aside_once_the_new_one_is_read(read, tmp_path):
+    read("--text", TEXT)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert read("--text", "w1 " * 64, "--fresh").exit_code == 2  # too long: the earlier run stays where it is
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    answer = read("--text", "w1 w2", "--fresh")
+    assert answer.exit_code == 0, answer.stderr
+    assert (tmp_path / "run.1" / "run.json").read_bytes() == before
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["record"]["arguments"] == {"n_tokens": 3}
+
+
+@pytest.mark.parametrize("more", [[], ["--fresh"]])
+def test_a_folder_that_holds_something_else_is_kept_and_known_before_reading(read, tmp_path, monkeypatch, more):
+    monkeypatch.setattr(
+        "interp.engine.attention.attention_observer.observe", None
+    )  # a call would fail otherwise than with code 6
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("words")
+    assert read("--text", TEXT, *more).exit_code == 6
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_another_observation_in_the_folder_is_refused_and_kept(read, tmp_path):
+    read("--text", TEXT, "--metrics", "entropy")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert_refused(read("--text", TEXT, "--metrics", "entropy,confidence"), 6, "holds another run .metrics is")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_an_interrupt_stores_nothing(read, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp.engine.attention.attention_observer.observe", stop)
+    assert_refused(read("--text", TEXT), 130, "nothing was stored")
+    assert not (tmp_path / "run").exists()
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def test_show_names_every_metric_with_its_highest_heads(read, tmp_path):
+    run = stored(read("--text", TEXT, "--metrics", "entropy,confidence"), tmp_path / "run")
+    answer = interp("show", tmp_path / "run", "--top", "2")
+    assert answer.exit_code == 0, answer.stderr
+    for name in ("entropy", "confidence"):
+        (line,) = (line for line in answer.stdout.splitlines() if line.strip().startswith(name))
+        first, second, third = run.scores(name).top(3, by="highest")
+        assert f"{first} " in line and f"{second} " in line and f"{third} " not in line
+    assert "text on" in answer.stdout and "ablation" not in answer.stdout
+
+
+def test_show_ranks_the_heads_of_one_metric(read, tmp_path):
+    run = stored(read("--text", TEXT, "--metrics", "entropy,confidence"), tmp_path / "run")
+    order = [str(head) for head in run.scores("confidence").top(18)]
+    table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--metric", "confidence", "--csv").stdout))
+    assert table["label"].tolist() == order and set(table["metric"]) == {"confidence"}
+    told = json.loads(interp("show", tmp_path / "run", "--metric", "confidence", "--json").stdout)
+    assert [row["label"] for row in told["heads"]] == order
+    both = json.loads(interp("show", tmp_path / "run", "--json").stdout)["heads"]
+    assert [row["metric"] for row in both] == ["entropy"] * 18 + ["confidence"] * 18
+    assert_refused(
+        interp("show", tmp_path / "run", "--metric", "noise"), 2, "no metric 'noise'. There are: entropy, confidence"
+    )
+
+
+def test_a_text_of_one_token_has_no_number_and_says_why(read, tmp_path):
+    answer = read("--text", "w3", "--metrics", "entropy,induction_score", "--json")
+    run = stored(answer, tmp_path / "run")
+    assert np.isnan(run.scores("induction_score").values).all()
+    assert {row["value"] for row in json.loads(answer.stdout)["heads"] if row["metric"] == "induction_score"} == {None}
+    said = "induction_score: 18 of 18 heads have no number: the row sees no key after an earlier occurrence of its token."
+    for words in ([], ["--metric", "induction_score"]):
+        shown = interp("show", tmp_path / "run", *words).stdout
+        assert said in shown and "nan" not in shown
+    assert "entropy:" not in interp("show", tmp_path / "run").stdout
+
+
+@pytest.mark.parametrize("drawing", ["heads", "layers", "tokens"])
+def test_show_draws_heads_layers_and_tokens(read, tmp_path, drawing):
+    read("--text", TEXT, "--metrics", "entropy,confidence")
+    file = tmp_path / f"{drawing}.svg"
+    answer = interp("show", tmp_path / "run", "--metric", "confidence", "--draw", drawing, "--figure", file)
+    assert answer.exit_code == 0, answer.stderr
+    drawn = file.read_text()
+    assert "confidence" in drawn and "8 tokens" in drawn and ("w9" in drawn) == (drawing == "tokens")
+
+
+def test_show_draws_the_difference_of_two_runs(read, tmp_path):
+    a, b = read("--text", TEXT, out="a"), read("--text", "w1 w2 w3", out="b")
+    assert (a.exit_code, b.exit_code) == (0, 0)
+    words = ["--metric", "entropy", "--minus", tmp_path / "b", "--figure", tmp_path / "d.json"]
+    assert interp("show", tmp_path / "a", *words).exit_code == 0
+    drawn = json.loads((tmp_path / "d.json").read_text())
+    first, second = (stored(a, tmp_path / name).scores("entropy")[0, 0] for name in "ab")
+    assert drawn["data"][0]["hovertext"][0][0].endswith(f"{first - second:.3g} nats".replace("-", "−"))
+    assert "minus" in drawn["layout"]["annotations"][0]["text"]
+
+
+def test_an_ablation_can_be_drawn_by_layer_but_has_no_tokens(folder, prompts, tmp_path):
+    interp("ablate", "--model", folder, "--prompts", prompts, "--method", "zero", "--out", tmp_path / "run")
+    show = ["show", tmp_path / "run", "--figure", tmp_path / "a.png"]
+    assert interp(*show, "--draw", "layers").exit_code == 0
+    assert_refused(interp(*show, "--draw", "tokens"), 2, "is drawn as heads or layers or ranking, not as tokens")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--draw", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, roles, tokens"),
+        (["--minus", "elsewhere"], "say with --figure where to"),
+        (["--minus", "elsewhere", "--figure", "a.png", "--draw", "tokens"], "A difference is drawn as heads"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(read, tmp_path, words, sentence):
+    read("--text", TEXT, "--metrics", "entropy")
+    assert_refused(interp("show", tmp_path / "run", *words), 2, sentence)
+
+
+def test_metrics_are_listed_with_unit_parameters_and_source():
+    told = json.loads(interp("metrics", "--json").stdout)
+    rows = {row["name"]: row for row in told["attention"]}
+    assert rows["windowed_distance"]["parameters"]["window"] == 10 and rows["windowed_distance"]["unit"] == "tokens"
+    assert all(row["about"] and row["unit"] and row["paper"] for row in rows.values())
+    assert "logit_diff" in [row["name"] for row in told["answers"]]
+    printed = interp("metrics").stdout
+    assert all(name in printed for name in rows)
+
+
+def test_help_names_the_commands():
+    said = interp("--help").stdout
+    assert "attention" in said and "metrics" in said
+
+
+# --- bad input: one sentence, the right code, nothing stored ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 2, "What to read is missing: give one of --text, --file, --task, --prompts. Tasks: colored_objects"),
+        (["--text", "w1", "--task", "ioi"], 2, "--text and --task do not go together"),
+        (["--text", " \n"], 2, "--text is empty"),
+        (["--file", "none.txt"], 2, "There is no file none.txt"),
+        (["--prompts", "none.jsonl"], 2, "There is no file none.jsonl"),
+        (["--task", "ioy"], 2, "No task is called 'ioy'. There are"),
+        (["--text", "w1", "--metrics", "entropi"], 2, "No attention metric is called 'entropi'. There are: attention_distance"),
+        (["--text", "w1", "--metrics", "entropy:window=3"], 2, "'entropy' has no parameter 'window'. There are: none"),
+        (["--text", "w1", "--metrics", "windowed_distance:window=x"], 2, "window=x is not a value like 10"),
+        (["--text", "w1", "--metrics", "entropy,entropy"], 2, "names entropy twice"),
+        (["--text", "w1", "--metrics", " ,"], 2, "names no metric"),
+        (["--text", "w1", "--metrics", "spatial_distance"], 2, "is a metric of image patches"),
+        (["--text", "w1", "--memory", "lots"], 2, "not an amount of memory: write 2GB"),
+        (["--text", "w1", "--memory", "2KB"], 5, "is the budget"),
+        (["--text", "w1 " * 64], 2, "65 tokens, more than the 64 of .*'s context"),
+        (["--task", "ioi", "-n", "0"], 2, "n_prompts=0 is too few"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_a_wrong_argument_gets_one_sentence_and_stores_nothing(read, tmp_path, capfd, words, code, sentence):
+    assert_refused(read(*words), code, sentence)
+    assert capfd.readouterr().err == ""  # nor does a library say anything of its own
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("content", "sentence"), [(b" \n", "is empty"), (b"caf\xe9", "is not UTF-8 text .byte 3")])
+def test_a_file_without_text_is_refused(read, tmp_path, content, sentence):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert_refused(read("--file", tmp_path / "a.txt"), 2, sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mark_that_the_prompts_lack_is_answered_with_those_they_have(read, prompts, tmp_path):
+    words = ["--prompts", prompts, "--metrics", "future_attention:positions="]
+    assert_refused(read(*words[:-1], words[-1] + "needle"), 2, "No position is called 'needle' .* There are: all, end, subject")
+    assert not (tmp_path / "run").exists()
+    assert read(*words[:-1], words[-1] + "subject").exit_code == 0
+
+
+def test_words_that_the_model_does_not_know_are_counted(read):
+    assert "does not know all words: 2 of 4 tokens are unknown" in read("--text", "w1 zebra giraffe").stderr
+    assert "does not know" not in read("--text", "w1 w2", out="known").stderr

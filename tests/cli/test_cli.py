@@ -1,0 +1,406 @@
+"""What the `interp` command answers, and with which exit code."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.models.test_hooked_transformer import BASE, save
+from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+N_LAYERS, N_HEADS = 3, 6
+
+
+def interp(*words):
+    from interp.cli.app import app
+
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A local model folder: the tiny llama of the test bed with its tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_hf("llama").save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Five prompts of four and five words, with a mark and a distractor."""
+    path = tmp_path / "five.jsonl"
+    rows = []
+    for i in range(5):
+        tail = " w4" * (i % 2)
+        pair = {"clean": f"w{i} w2 w3 w{i + 9}{tail}", "corrupted": f"w{i + 1} w2 w3 w5{tail}"}
+        rows.append(pair | {"answer": "w7", "distractor": f"w{i + 20}", "marks": {"subject": f"w{i + 9}"}})
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ablation(folder, prompts, tmp_path):
+    """The words of a small ablation, without --out."""
+    return ["ablate", "--model", folder, "--prompts", prompts, "--method", "zero"]
+
+
+def test_help_names_every_command_and_every_exit_code():
+    answer = interp("--help")
+    assert answer.exit_code == 0
+    for command in ("ablate", "show", "models", "tasks", "doctor", "version"):
+        assert command in answer.stdout
+    assert "3 finished with failed checks" in " ".join(answer.stdout.split())
+    assert "130 interrupted" in " ".join(answer.stdout.split())
+
+
+def test_version_and_tasks_and_models_answer_in_json():
+    assert json.loads(interp("version", "--json").stdout)["packages"]["transformer-lens"]
+    assert "ioi" in [task["name"] for task in json.loads(interp("tasks", "--json").stdout)["tasks"]]
+    assert json.loads(interp("models", "--json").stdout)["default"] == "interp-mini"
+
+
+def test_doctor_tells_an_unsound_model_from_a_sound_one_by_its_exit_code(folder, monkeypatch):
+    from interp.models.selfcheck import CHECKS
+
+    assert interp("doctor", folder).exit_code == 0
+    monkeypatch.setitem(CHECKS, "residual_adds_up", lambda run: (0.5, 1.0, ""))
+    answer = interp("doctor", folder, "--json")
+    assert answer.exit_code == 3, answer.stderr
+    told = json.loads(answer.stdout)
+    assert not told["sound"] and [c["name"] for c in told["checks"] if c["passed"] is False] == ["residual_adds_up"]
+
+
+def test_an_ablation_stores_one_row_a_head_and_show_reads_it(ablation, tmp_path):
+    answer = interp(*ablation, "--out", tmp_path / "run", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert len(told["heads"]) == N_LAYERS * N_HEADS
+    shown = interp("show", tmp_path / "run", "--json")
+    assert json.loads(shown.stdout)["heads"] == told["heads"]
+    sizes = [abs(row["effect"]) for row in told["heads"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_show_prints_the_ranking_with_its_sign_and_its_record(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    answer = interp("show", tmp_path / "run")
+    assert answer.exit_code == 0
+    assert "negative = the head helped" in answer.stdout
+    assert "logit_diff" in answer.stdout
+    assert all(f"L{layer}H{head}" in answer.stdout for layer in range(N_LAYERS) for head in range(N_HEADS))
+
+
+def test_show_as_csv_has_the_same_rows(ablation, tmp_path):
+    from io import StringIO
+
+    import pandas as pd
+
+    told = json.loads(interp(*ablation, "--out", tmp_path / "run", "--json").stdout)
+    table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
+    assert table["label"].tolist() == [row["label"] for row in told["heads"]]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "html"])
+def test_show_draws_a_figure_of_each_kind(ablation, tmp_path, ending):
+    interp(*ablation, "--out", tmp_path / "run")
+    answer = interp("show", tmp_path / "run", "--figure", tmp_path / f"heads.{ending}")
+    assert answer.exit_code == 0, answer.stderr
+    start = (tmp_path / f"heads.{ending}").read_bytes()[:300]
+    assert start.startswith(b"\x89PNG") if ending == "png" else b"<" in start
+
+
+def test_a_run_directory_holds_its_pictures(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    pictures = {"heads.png", "ranking.png"}
+    assert pictures <= {path.name for path in (tmp_path / "run").iterdir()}
+    (tmp_path / "run" / "ranking.png").unlink()  # as after a kill between the last table and the pictures
+    interp(*ablation, "--out", tmp_path / "run")
+    assert pictures <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_finished_run_is_not_computed_again_and_says_so(ablation, tmp_path):
+    first = interp(*ablation, "--out", tmp_path / "run", "--json")
+    written = (tmp_path / "run" / "run.json").stat().st_mtime_ns
+    again = interp(*ablation, "--out", tmp_path / "run", "--json")
+    assert again.exit_code == 0
+    assert "nothing was computed" in again.stderr
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ("200KB", "1MB", "begun with a memory budget of 200,000 bytes and goes on with it: --fresh"),
+        ("200KB", None, ""),
+        ("200KB", "0.2MB", ""),
+        (None, "200KB", "begun with the default memory budget and goes on with it: --fresh"),
+    ],
+)
+def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_path, monkeypatch, first, then, said):
+    from interp.store import Ledger
+
+    def budget(text):
+        return [] if text is None else ["--memory", text]
+
+    def put_and_stop(ledger, key, values):
+        put(ledger, key, values)
+        raise KeyboardInterrupt
+
+    put, units = Ledger.put, []
+    with monkeypatch.context() as patches:
+        patches.setattr(Ledger, "put", put_and_stop)
+        assert interp(*ablation, *budget(first), "--out", tmp_path / "run").exit_code == 130
+    monkeypatch.setattr(Ledger, "put", lambda ledger, key, values: (units.append(key), put(ledger, key, values)))
+    resumed = interp(*ablation, *budget(then), "--out", tmp_path / "run")
+    assert resumed.exit_code == 0, resumed.stderr
+    in_resumed = len(units)
+    interp(*ablation, *budget(first), "--out", tmp_path / "whole")
+    assert len(units) == in_resumed + in_resumed + 1  # the resumed run lacked none but the one that was stored
+    assert said in resumed.stderr and ("begun with" in resumed.stderr) == bool(said)
+    details = [json.loads((tmp_path / name / "run.json").read_text())["details"] for name in ("run", "whole")]
+    assert details[0]["memory"] == details[1]["memory"] == (200_000 if first else None)
+    assert (tmp_path / "run" / "heads.parquet").read_bytes() == (tmp_path / "whole" / "heads.parquet").read_bytes()
+
+
+def test_a_budget_that_would_not_do_does_not_keep_a_run_from_going_on(ablation, tmp_path, monkeypatch):
+    from interp.store import Ledger
+
+    def put_and_stop(ledger, key, values):
+        put(ledger, key, values)
+        raise KeyboardInterrupt
+
+    put, small = Ledger.put, ("--memory", "2KB", "--out", tmp_path / "run")
+    assert_refused(interp(*ablation, *small), 5, "2,?000|1.95 KiB")
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patches:
+        patches.setattr(Ledger, "put", put_and_stop)
+        assert interp(*ablation, "--out", tmp_path / "run").exit_code == 130
+    assert interp(*ablation, *small, "--dry-run").exit_code == 5
+    resumed = interp(*ablation, *small)
+    assert resumed.exit_code == 0 and "goes on with it: --fresh" in resumed.stderr
+    finished = interp(*ablation, *small)
+    assert finished.exit_code == 0 and "nothing was computed" in finished.stderr
+    assert_refused(interp(*ablation, *small, "--fresh"), 5, "1.95 KiB")
+
+
+def test_fresh_moves_the_earlier_run_aside(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    answer = interp(*ablation, "--out", tmp_path / "run", "--fresh")
+    assert answer.exit_code == 0, answer.stderr
+    assert (tmp_path / "run" / "run.json").exists()
+    assert (tmp_path / "run.1" / "run.json").exists()
+
+
+def test_fresh_does_not_move_a_folder_that_is_no_run(ablation, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("words")
+    answer = interp(*ablation, "--out", tmp_path / "thesis", "--fresh")
+    assert answer.exit_code == 6
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "words"
+
+
+def test_another_run_in_the_folder_is_refused_and_kept(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    answer = interp(*ablation, "--seed", "1", "--out", tmp_path / "run")
+    assert answer.exit_code == 6
+    assert "seed is 0, asked for 1" in answer.stderr
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_the_default_folder_is_named_after_what_was_asked(ablation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert interp(*ablation).exit_code == 0
+    (made,) = (tmp_path / "runs").iterdir()
+    assert made.name.startswith("five-tiny-llama-zero-")
+    assert len(made.name) == len("five-tiny-llama-zero-") + 8
+
+
+def test_a_dry_run_says_time_and_bytes_and_stores_nothing(ablation, tmp_path):
+    answer = interp(*ablation, "--out", tmp_path / "run", "--dry-run", "--json")
+    told = json.loads(answer.stdout)
+    assert answer.exit_code == 0
+    assert told["bytes"] > 0
+    assert told["n_units"] >= 2  # prompts of two lengths
+    assert not (tmp_path / "run").exists()
+
+
+def test_chosen_heads_layers_and_pairs_decide_the_rows(ablation, tmp_path):
+    def labels(name, *words):
+        answer = interp(*ablation, *words, "--out", tmp_path / name, "--json")
+        assert answer.exit_code == 0, answer.stderr
+        return sorted(row["label"] for row in json.loads(answer.stdout)["heads"])
+
+    assert labels("heads", "--heads", "L0H1,2.4") == ["L0H1", "L2H4"]
+    assert labels("layers", "--layers", "0,2") == sorted(f"L{layer}H{head}" for layer in (0, 2) for head in range(N_HEADS))
+    assert labels("pairs", "--heads", "L0H1,L2H4", "--pairs") == ["L0H1", "L0H1+L2H4", "L2H4"]
+
+
+def test_attribution_ranks_all_heads_and_adaptive_says_how_far_to_believe_it(ablation, tmp_path):
+    estimated = json.loads(interp(*ablation, "--method", "attribution", "--out", tmp_path / "all", "--json").stdout)
+    assert len(estimated["heads"]) == N_LAYERS * N_HEADS
+    answer = interp(*ablation, "--method", "adaptive", "--ablation", "zero", "--out", tmp_path / "top")
+    assert "estimate" in answer.stdout.lower()
+    shown = json.loads(interp("show", tmp_path / "top", "--json").stdout)
+    assert len(shown["heads"]) == 4  # 0.2 * 18 heads, rounded
+    assert shown["details"]["agreement"]["n"] == 4
+
+
+@pytest.mark.parametrize("method", ["attribution", "adaptive"])
+def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, method):
+    toy = {**BASE, "d_vocab": 97, "d_vocab_out": 97}
+    (tmp_path / "toy").mkdir()
+    tiny_tokenizer().save_pretrained(save(tmp_path / "toy", toy))
+    words = ["ablate", "--model", tmp_path / "toy", "--prompts", prompts, "--method", method, "--out", tmp_path / "run"]
+    answer = interp(*words, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert len(json.loads(answer.stdout)["heads"]) == {"attribution": 15, "adaptive": 3}[method]
+
+
+# --- bad input: one sentence, the right code, nothing stored ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--heads", "L3H0"], 2, "Head L3H0 does not exist: .* has layers 0-2 and heads 0-5"),
+        (["--heads", "fifth"], 2, "'fifth' is not a head: write L5H1"),
+        (["--layers", "1-7"], 2, "Layer 7 does not exist: .* has layers 0-2"),
+        (["--layers", "2-1"], 2, "is not a list of numbers: write 0,2-4"),
+        (["--heads", "L0H1", "--layers", "0"], 2, "give one of them"),
+        (["--metric", "logitdiff"], 2, "No metric is called 'logitdiff'. There are: accuracy, answer_logprob"),
+        (["--method", "remove"], 2, "No method is called 'remove'. There are: zero, mean"),
+        (["--positions", "needle"], 2, "needle"),
+        (["--memory", "lots"], 2, "not an amount of memory: write 2GB"),
+        (["--memory", "2KB"], 5, "budget of"),
+        (["--top-share", "0", "--method", "adaptive"], 2, "top_share is 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_argument_gets_one_sentence_and_stores_nothing(ablation, tmp_path, words, code, sentence):
+    answer = interp(*ablation, *words, "--out", tmp_path / "run")
+    assert_refused(answer, code, sentence)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"clean": "w1 w2", "answer": "w3"', "line 2: This is not JSON"),
+        ('{"clean": "w1 w2"}', "line 2: The key 'answer' is missing"),
+        ('{"clean": "w1 w2", "answer": "w3", "distractor": "w4", "corrupted": "w1"}', "line 2: The clean prompt has 3 tokens"),
+        ('{"clean": "w1 w2", "answer": "w3 w4", "distractor": "w5"}', "line 2: 'w3 w4' is 2 tokens"),
+        ('{"clean": "w1 zebra", "answer": "w3"}', "line 2: .* does not know 'zebra'"),
+    ],
+    ids=["not JSON", "no answer", "lengths differ", "answer of two tokens", "unknown word"],
+)
+def test_a_malformed_prompt_is_named_by_its_line(folder, tmp_path, line, sentence):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"clean": "w1 w2", "answer": "w3", "distractor": "w4"}\n' + line + "\n")
+    assert_refused(interp("ablate", "--model", folder, "--prompts", path, "--out", tmp_path / "run"), 2, sentence)
+
+
+def test_an_empty_or_missing_prompt_file_is_refused(folder, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    assert_refused(interp("ablate", "--model", folder, "--prompts", tmp_path / "empty.jsonl"), 2, "holds no prompts")
+    assert_refused(interp("ablate", "--model", folder, "--prompts", tmp_path / "none.jsonl"), 2, "There is no file")
+
+
+def test_neither_or_both_of_task_and_prompts_is_refused(prompts):
+    assert_refused(interp("ablate"), 2, "Give either --task or --prompts")
+    assert_refused(interp("ablate", "--task", "ioi", "--prompts", prompts), 2, "Give either --task or --prompts")
+
+
+def test_an_unknown_task_is_answered_with_the_list():
+    assert_refused(interp("ablate", "--task", "ioy"), 2, "No task is called 'ioy'. There are: .*induction, ioi")
+
+
+def test_a_model_that_cannot_be_had_is_code_4(tmp_path):
+    assert_refused(interp("ablate", "--task", "ioi", "--model", "someone/some-model", "--offline"), 4, "someone/some-model")
+    assert_refused(interp("doctor", tmp_path / "no-such-folder"), 4, "no-such-folder")
+
+
+def test_a_folder_with_truncated_weights_is_code_4(folder, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert_refused(interp("doctor", broken), 4, "model.safetensors")
+
+
+def test_a_damaged_or_foreign_run_directory_is_code_6(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    (tmp_path / "run" / "heads.parquet").write_bytes(b"PAR1")
+    assert_refused(interp("show", tmp_path / "run"), 6, "is not the file that the run wrote")
+    assert_refused(interp("show", tmp_path), 6, "is not a run directory")
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text()) | {"schema": 99}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    assert_refused(interp("show", tmp_path / "run"), 6, "of version 99")
+
+
+def test_an_error_is_one_json_object_when_json_was_asked():
+    answer = interp("ablate", "--task", "ioy", "--json")
+    assert json.loads(answer.stdout) == {"error": answer.stderr.strip(), "exit_code": 2}
+
+
+def test_a_traceback_is_shown_with_debug_alone():
+    assert "Traceback" not in interp("ablate", "--task", "ioy").stderr
+    assert "Traceback" in interp("ablate", "--task", "ioy", "--debug").stderr
+
+
+def test_an_unknown_option_is_a_usage_error():
+    assert interp("ablate", "--tsk", "ioi").exit_code == 2
+
+
+def assert_refused(answer, code, sentence):
+    import re
+
+    assert answer.exit_code == code, answer.stderr
+    lines = answer.stderr.strip().splitlines()
+    assert len(lines) == 1, answer.stderr
+    assert re.search(sentence, lines[0]), lines[0]
+    assert "Unexpected" not in lines[0]
+
+
+# --- whole processes -------------------------------------------------------------------------------------------------
+
+
+def start(words, cwd):
+    # A process started in the background by a shell may ignore SIGINT, and its children with it.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from interp.cli import main; main()"
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_an_interrupted_ablation_says_how_to_resume_and_resumes_to_the_same_table(folder, tmp_path):
+    rows = [
+        {"clean": " ".join(f"w{(i * j) % 90}" for j in range(1, 4 + i % 12)), "answer": "w7", "distractor": "w8"}
+        for i in range(72)
+    ]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["ablate", "--model", folder, "--prompts", tmp_path / "many.jsonl", "--memory", "1MB"]
+    process = start([*words, "--out", "stopped"], tmp_path)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not list(tmp_path.glob("stopped/units/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert len(said.strip().splitlines()) == 1
+    assert "units are stored in stopped" in said
+    assert "interp ablate --model" in said
+    resumed, whole = interp(*words, "--out", tmp_path / "stopped"), interp(*words, "--out", tmp_path / "whole")
+    assert (resumed.exit_code, whole.exit_code) == (0, 0), resumed.stderr + whole.stderr
+    assert "Resuming" in resumed.stderr
+    assert "Resuming" not in whole.stderr
+    assert (tmp_path / "stopped" / "heads.parquet").read_bytes() == (tmp_path / "whole" / "heads.parquet").read_bytes()

@@ -1,0 +1,263 @@
+"""Rows observed block by block give what the full pattern gives, in every architecture, whatever the blocks, padding or cache."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp import observe_attention
+from interp.engine import Prompts, observing
+from interp.engine.attention.attention_observer import observe
+from interp.errors import ResourceRefused
+from interp.heads import Head
+from interp.interventions import Intervention, scale, uniform, zero
+from interp.metrics.attention import attention_metrics
+from tests.support.full_patterns import FORMULAS as NAMES
+from tests.support.full_patterns import from_pattern, hooked_pattern, same
+from tests.support.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
+
+METRICS = attention_metrics(NAMES)
+WINDOWED = {"mistral", "gemma2"}
+T = 13
+
+
+def seen_by(model, length: int) -> torch.Tensor:
+    """Which keys a causal query of each layer sees, [n_layers 1 1 query key]."""
+    back = torch.arange(length)[:, None] - torch.arange(length)
+    tables = [(back >= 0) & (back < (window or length)) for window in model.facts.windows]
+    return torch.stack(tables)[:, None, None]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_streamed_metrics_equal_those_of_the_full_pattern_at_every_block_size(name):
+    model, tokens = tiny(name), tiny_tokens(2, T)
+    want = from_pattern(hooked_pattern(model, tokens), seen_by(model, T))
+    group = model.facts.group_size
+    for block in [*(2 * group * T * rows for rows in range(1, T + 1)), 1, 1 << 18]:
+        seen = observe(model, tokens, METRICS, block=block)
+        for metric in NAMES:
+            assert same(seen[metric], want[metric])
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_batch_equals_its_members_one_at_a_time(name, side):
+    model = tiny(name)
+    texts = [tiny_tokens(1, n, seed=n)[0] for n in (5, 9, T)]
+    pad = [(T - len(t), 0) if side == "left" else (0, T - len(t)) for t in texts]
+    tokens = torch.stack([torch.nn.functional.pad(t, p) for t, p in zip(texts, pad, strict=True)])
+    real = torch.stack([torch.nn.functional.pad(torch.ones(len(t)), p) for t, p in zip(texts, pad, strict=True)]).bool()
+    together = observe(model, tokens, METRICS, real=real, block=150)
+    for row, text in enumerate(texts):
+        alone = observe(model, text[None], METRICS)
+        for metric in NAMES:
+            assert same(together[metric][:, row][..., real[row]], alone[metric][:, 0])
+            assert torch.isnan(together[metric][:, row][..., ~real[row]]).all()
+
+
+def test_prompts_of_different_lengths_are_padded_on_the_right_by_themselves():
+    model = tiny("qwen3")
+    texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (4, 11)]
+    together = observe(model, texts, METRICS)
+    assert together.prompts.real.sum(1).tolist() == [4, 11]
+    assert same(together["entropy"][:, 0, :, :4], observe(model, texts[0], METRICS)["entropy"][:, 0])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2", "gpt_neox"])
+@pytest.mark.parametrize("steps", [(6, 1, 1, 1, 1, 1, 1, 1), (4, 5, 4)])
+def test_a_pass_in_steps_with_a_cache_equals_one_pass(name, steps):
+    model, tokens = tiny(name), tiny_tokens(2, T)
+    whole = observe(model, tokens, METRICS)
+    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    with observing(model, METRICS, texts, block=200) as watch:
+        cache, first = None, 0
+        for n in steps:
+            cache = watch.forward(input_ids=tokens[:, first : first + n], past_key_values=cache, use_cache=True).past_key_values
+            first += n
+        in_steps = watch.result()
+    assert first == T
+    for metric in NAMES:
+        assert same(in_steps[metric], whole[metric])
+
+
+def test_generation_is_observed_step_by_step():
+    model, tokens = tiny("llama"), tiny_tokens(1, 6)
+    with torch.no_grad():
+        written = model.hf.generate(tokens, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    texts = Prompts(written, torch.ones_like(written, dtype=torch.bool))
+    with observing(model, METRICS, texts) as watch:
+        again = model.hf.generate(tokens, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+        seen = watch.result()
+    assert torch.equal(again, written)
+    whole = observe(model, written[:, :-1], METRICS)  # the last token is written and never read
+    assert same(seen["entropy"][..., :-1], whole["entropy"])
+    assert torch.isnan(seen["entropy"][..., -1]).all()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_observing_does_not_change_what_the_model_computes(name):
+    model, tokens = tiny(name), tiny_tokens(2, T)
+    with torch.no_grad():
+        plain = model.hf(tokens).logits
+    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    with observing(model, METRICS, texts, block=100) as watch:
+        watched = watch.hf(tokens).logits
+    torch.testing.assert_close(watched, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
+    assert model.hf.config._attn_implementation != "interp"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "gemma2"])
+@pytest.mark.parametrize("block", [60, 1 << 18])
+def test_interventions_act_on_the_blocks_as_on_whole_patterns(name, block):
+    from interp.engine import run
+
+    model, tokens = tiny(name), tiny_tokens(2, T)
+    changes = [uniform([Head(0, 1), Head(1, 2)]), uniform([Head(2, 0)], positions=(3, -1)), zero([Head(1, 0)], positions="end")]
+    changes.append(scale([Head(1, 3)], 0.5))
+    pattern = torch.stack([run(model, tokens, capture=[f"pattern.{i}"], intervene=changes)[f"pattern.{i}"] for i in range(3)])
+    seen = observe(model, tokens, METRICS, intervene=changes, block=block)
+    want = from_pattern(pattern, seen_by(model, T))
+    for metric in NAMES:
+        assert same(seen[metric], want[metric])
+    assert seen.record.interventions == tuple(map(str, changes))
+
+
+@pytest.mark.parametrize("block", [70, 1 << 18])
+def test_a_change_of_scores_acts_before_the_softmax(block):
+    """Adding the logarithm of a weight to one key's scores multiplies its attention by that weight before rows are normalised."""
+    model, tokens, head = tiny("llama"), tiny_tokens(2, T), Head(2, 4)
+
+    def favour(scores, place):
+        return scores + (place.keys == 3).to(scores)[:, None] * np.log(5.0)
+
+    change = Intervention("scores", (head,), favour, "favour key 3")
+    old = hooked_pattern(model, tokens)[2, :, 4].double()
+    new = old.clone()
+    new[..., 3] *= 5
+    new /= new.sum(-1, keepdim=True)
+    seen = observe(model, tokens, METRICS, intervene=[change], block=block)
+    assert same(seen["entropy"][2, :, 4], -torch.xlogy(new, new).sum(-1))
+    untouched = observe(model, tokens, METRICS)
+    assert same(seen["entropy"][:2], untouched["entropy"][:2])
+    assert float((seen["entropy"][2, :, 4] - untouched["entropy"][2, :, 4]).abs().max()) > 0.01
+
+
+def test_strength_zero_is_the_identity_bit_for_bit():
+    model, tokens = tiny("gemma2"), tiny_tokens(2, T)
+    changes = [
+        uniform([Head(0, 1)]).at(0.0),
+        Intervention("scores", (Head(1, 1),), lambda x, place: x * 0, "flat", strength=0.0),
+    ]
+    plain, changed = observe(model, tokens, METRICS), observe(model, tokens, METRICS, intervene=changes)
+    assert torch.equal(plain["attention_distance"], changed["attention_distance"])
+    assert torch.equal(plain["received_attention"], changed["received_attention"])
+
+
+@given(rows=st.integers(1, 3), length=st.integers(1, 16), block=st.integers(1, 3000), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_bounds_hold_and_a_batch_equals_its_members(rows, length, block, seed):
+    model, tokens = tiny("llama"), tiny_tokens(rows, length, seed=seed)
+    seen = observe(model, tokens, METRICS, block=block)
+    place = torch.arange(length)
+    assert (seen["entropy"] >= 0).all() and (seen["entropy"] <= torch.log(place + 1.0) + 1e-5).all()
+    assert (seen["attention_distance"] >= 0).all() and (seen["attention_distance"] <= place + 1e-4).all()
+    assert (seen["received_attention"] >= 0).all() and (seen["received_attention"] <= 1 + 1e-5).all()
+    alone = observe(model, tokens[-1:], METRICS)
+    for metric in NAMES:
+        assert same(seen[metric][:, -1:], alone[metric])
+
+
+def test_permuting_heads_permutes_their_numbers():
+    hf = tiny_hf("gpt2")
+    order = torch.tensor([3, 0, 4, 1, 2])
+    tokens = tiny_tokens(2, T)
+    from interp.models import wrap_model
+
+    before = observe(wrap_model(hf, name="before"), tokens, METRICS)
+    attention, d = hf.transformer.h[1].attn, 8
+    columns = torch.cat([40 * part + (order[:, None] * d + torch.arange(d)).ravel() for part in range(3)])
+    with torch.no_grad():
+        attention.c_attn.weight.copy_(attention.c_attn.weight[:, columns].clone())
+        attention.c_attn.bias.copy_(attention.c_attn.bias[columns].clone())
+        attention.c_proj.weight.copy_(attention.c_proj.weight[columns[:40]].clone())
+    after = observe(wrap_model(hf, name="after"), tokens, METRICS)
+    for metric in NAMES:
+        assert same(after[metric][1], before[metric][1][:, order])
+        assert same(after[metric][2], before[metric][2])
+
+
+def test_bfloat16_weights_give_float32_statistics():
+    from interp.models import wrap_model
+
+    model = wrap_model(tiny_hf("llama").to(torch.bfloat16), name="half")
+    tokens = tiny_tokens(2, T)
+    seen = observe(model, tokens, METRICS)
+    assert seen["entropy"].dtype == torch.float32
+    with torch.no_grad():
+        model.hf.set_attn_implementation("eager")
+        pattern = torch.stack(model.hf(tokens, output_attentions=True).attentions).double()
+        model.hf.set_attn_implementation("sdpa")
+    first = -torch.xlogy(pattern[0], pattern[0]).sum(-1)  # later layers see other roundings
+    assert float((seen["entropy"][0] - first).abs().max()) < 0.02
+
+
+def test_scores_of_heads_and_tokens_carry_names_units_and_records():
+    seen = observe_attention(tiny("llama"), "w1 w2 w3 w2 w1", ["entropy", "received_attention"])
+    heads, tokens = seen.heads("entropy"), seen.tokens("received_attention", [Head(1, 2), Head(0, 5)])
+    assert (heads.values.shape, heads.unit, heads.bounds) == ((3, 6), "nats", (0.0, None))
+    np.testing.assert_allclose(heads.values, seen["entropy"].double().mean((1, 3)), rtol=1e-12)
+    assert tokens.tokens == (("<s>", "w1", "w2", "w3", "w2", "w1"),)
+    want = (seen["received_attention"][1, 0, 2] + seen["received_attention"][0, 0, 5]) / 2
+    np.testing.assert_allclose(tokens.values[0], want, rtol=1e-6)
+    assert heads.record.metric == "entropy" and heads.record.model == "tiny-llama"
+    with pytest.raises(LookupError, match=r"'sink' was not observed. There are: entropy, received_attention"):
+        seen.heads("sink")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ("", "There is no text to observe"),
+        ("  \n", "There is no text to observe"),
+        ([], "There is no text to observe"),
+        ([[5, 6], []], "There is no text to observe"),
+        ([4] * 65, "The text has 65 tokens, more than the 64 of tiny-llama's context"),
+    ],
+)
+def test_texts_that_cannot_be_observed_are_refused_in_a_sentence(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        observe(tiny("llama"), prompts, METRICS)
+
+
+def test_padding_between_tokens_is_refused():
+    with pytest.raises(ValueError, match="Text 1 is empty or has padding between its tokens"):
+        observe(tiny("llama"), tiny_tokens(2, 4), METRICS, real=torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]]))
+
+
+def test_a_memory_budget_that_does_not_hold_one_row_is_refused_and_a_small_one_is_kept():
+    model, tokens = tiny("llama"), tiny_tokens(2, T)
+    with pytest.raises(ResourceRefused, match=r"Observing 13 tokens of tiny-llama needs about .* 1 KiB is the budget"):
+        observe(model, tokens, METRICS, memory=1024)
+    small = observe(model, tokens, METRICS, memory=400_000)
+    assert same(small["entropy"], observe(model, tokens, METRICS)["entropy"])
+
+
+def test_attention_with_a_term_that_is_not_known_is_refused_by_name():
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    from interp.models import wrap_model
+
+    config = GptOssConfig(
+        vocab_size=D_VOCAB, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=4, max_position_embeddings=64,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = wrap_model(GptOssForCausalLM(config).eval(), name="sinks")
+    with pytest.raises(NotImplementedError, match="GptOssAttention adds s_aux to attention, which the engine does not know"):
+        observe(model, tiny_tokens(1, 5), METRICS)
+
+
+def test_a_metric_asked_for_twice_is_refused():
+    with pytest.raises(ValueError, match="'entropy' is asked for twice"):
+        observe_attention(tiny("llama"), [5, 6], ["entropy", "entropy"])

@@ -1,0 +1,108 @@
+"""The last rows of a text, with and without a cached beginning, are those of a plain pass; only they are read."""
+
+import pytest
+import torch
+
+from interp.engine import run
+from interp.engine.attention.attention_interface import Call, attend
+from interp.engine.attention.last_query_rows import Beginning, proven_beginning, read_last_rows
+from tests.support.tiny_models import tiny, tiny_tokens
+
+
+def patterns(model, tokens, n, cache=None):
+    """[n_layers batch n_heads n pos] of the rows that are handed over, 0 where no key was, and the logits."""
+    facts, (batch, length) = model.facts, tokens.shape
+    found = torch.full((facts.n_layers, batch, facts.n_heads, n, length), 0.0)
+
+    def read(rows):
+        queries = slice(rows.queries.start - length + n, rows.queries.stop - length + n)
+        assert queries.start >= 0
+        found[rows.layer.index, :, rows.heads, queries, rows.keys] = rows.pattern
+
+    return found, read_last_rows(model, tokens, n, read, cache)
+
+
+def test_the_last_rows_are_those_of_the_full_pattern(model):
+    tokens = tiny_tokens(2, 13)
+    found, logits = patterns(model, tokens, 3)
+    names = [f"pattern.{layer}" for layer in range(model.facts.n_layers)]
+    want = run(model, tokens, capture=names)
+    for layer, name in enumerate(names):
+        torch.testing.assert_close(found[layer], want[name][:, :, -3:], atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(logits, want.logits[:, -3:], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("before", [0, 1, 6, 10])
+def test_a_text_goes_on_from_any_part_of_a_cached_beginning(model, before):
+    beginning, whole = tiny_tokens(1, 17), tiny_tokens(1, 13, seed=1)
+    whole[:, :before] = beginning[:, :before]
+    shared = Beginning.of(model, beginning)
+    plain, logits = patterns(model, whole, 2)
+    for _ in range(2):  # the beginning is still what it was
+        found, continued = patterns(model, whole, 2, shared.first(before))
+        torch.testing.assert_close(found, plain, atol=2e-6, rtol=1e-4)
+        torch.testing.assert_close(continued, logits, atol=2e-4, rtol=1e-4)
+    assert proven_beginning(model, beginning, [(whole, before)], 2) is not None
+
+
+def test_a_cache_grows_by_what_was_run_step_by_step(model):
+    tokens = tiny_tokens(1, 12)
+    cache = Beginning.of(model, tokens).first(5)
+    _, _ = patterns(model, tokens[:, :9], 1, cache)
+    found, logits = patterns(model, tokens, 3, cache)
+    plain, want = patterns(model, tokens, 3)
+    assert cache.get_seq_length() == 12
+    torch.testing.assert_close(found, plain, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(logits, want, atol=2e-4, rtol=1e-4)
+
+
+def test_a_beginning_that_the_whole_does_not_have_is_not_proven(llama):
+    beginning, other = tiny_tokens(1, 9), tiny_tokens(1, 11, seed=3)
+    assert proven_beginning(llama, beginning, [(other, 6)], 2) is None
+
+
+def test_a_model_whose_angles_change_with_the_length_shares_no_beginning():
+    import transformers as T
+
+    from interp.models import wrap_model
+
+    torch.manual_seed(0)
+    scaled = {
+        "rope_type": "longrope", "rope_theta": 100.0, "factor": 4.0, "original_max_position_embeddings": 8,
+        "short_factor": [1.0] * 5, "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0],
+    }  # fmt: skip
+    sizes = {
+        "hidden_size": 60,
+        "intermediate_size": 56,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+    }
+    config = T.LlamaConfig(vocab_size=97, max_position_embeddings=32, rope_parameters=scaled, initializer_range=0.5, **sizes)
+    model = wrap_model(T.LlamaForCausalLM(config).eval(), name="longrope")
+    tokens = tiny_tokens(1, 20)
+    assert proven_beginning(model, tokens[:, :17], [(tokens, 13)]) is not None
+    assert proven_beginning(model, tokens[:, :17], [(tokens[:, :7], 5), (tokens, 13)]) is None
+
+
+def test_a_cached_text_and_rows_of_attention_without_a_cache_have_one_output():
+    """torch's causal flag begins at the first key; queries at the end of longer keys need their own rows."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, n, 8, generator=generator) for heads, n in ((6, 11), (3, 11), (3, 11)))
+    whole = attend(Call(q, k, v, None, 0.3, None))
+    for n in (1, 4, 10):
+        torch.testing.assert_close(attend(Call(q[:, :, -n:], k, v, None, 0.3, None)), whole[:, :, -n:])
+
+
+def test_more_rows_than_are_run_and_longer_texts_than_the_context_are_refused(gpt2):
+    tokens = tiny_tokens(1, 9)
+    with pytest.raises(ValueError, match=r"The last 4 rows of 9 tokens .* 6 of which come from a cache: take 1 to 3"):
+        read_last_rows(gpt2, tokens, 4, None, Beginning.of(gpt2, tokens).first(6))
+    with pytest.raises(ValueError, match="70 tokens, more than the 64"):
+        read_last_rows(gpt2, tiny_tokens(1, 70), 2, None)
+
+
+def test_bloom_goes_on_from_a_cache_too():
+    beginning = tiny_tokens(1, 9)
+    whole = torch.cat([beginning, tiny_tokens(1, 5, seed=4)], 1)
+    assert proven_beginning(tiny("bloom"), beginning, [(whole, 7)], 3) is not None

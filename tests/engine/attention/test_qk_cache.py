@@ -1,0 +1,130 @@
+"""Tiles made from cached queries and keys are the hook's patterns, and a stored cache survives what happens to files."""
+
+import json
+
+import pytest
+import torch
+
+from interp.engine import capture_attention, load_attention
+from interp.engine.attention.attention_observer import observe
+from interp.engine.attention.qk_cache import MANIFEST, attention_bytes
+from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.heads import Head
+from interp.metrics.attention import attention_metrics
+from tests.support.full_patterns import FORMULAS as NAMES
+from tests.support.full_patterns import hooked_pattern, same
+from tests.support.tiny_models import TINY, tiny, tiny_tokens
+
+METRICS = attention_metrics(NAMES)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_any_tile_equals_the_pattern_of_the_hook(name, tmp_path):
+    model, tokens = tiny(name), tiny_tokens(2, 11)
+    pattern = hooked_pattern(model, tokens)
+    kept, stored = capture_attention(model, tokens), capture_attention(model, tokens, values=True, store=tmp_path)
+    for head in model.facts.heads():
+        whole = pattern[head.layer, 1, head.head]
+        torch.testing.assert_close(kept.pattern(head, example=1), whole, rtol=0, atol=3e-6)
+        tile = stored.pattern(head, slice(5, 9), slice(2, 7), example=1)
+        torch.testing.assert_close(tile, whole[5:9, 2:7], rtol=0, atol=3e-6)
+    assert kept.nbytes == attention_bytes(model.facts, 2, 11)
+    assert stored.nbytes == attention_bytes(model.facts, 2, 11, values=True)
+    assert (kept.folder, stored.folder) == (None, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_stored_cache_of_padded_texts_gives_the_metrics_of_the_pass(name, side, tmp_path):
+    model, tokens, real = tiny(name), tiny_tokens(2, 9), torch.ones(2, 9, dtype=torch.bool)
+    real[1, :3] = False
+    real = real if side == "left" else real.flip(1)
+    capture_attention(model, tokens, real=real, store=tmp_path)
+    cached, passed = load_attention(tmp_path).observe(METRICS, block=120), observe(model, tokens, METRICS, real=real)
+    for metric in NAMES:
+        assert same(cached[metric], passed[metric])
+    assert cached.words == passed.words
+    assert cached.record == passed.record
+
+
+def test_twelve_by_twelve_heads_at_512_tokens_take_a_quarter_of_their_patterns():
+    facts = tiny("gpt2").facts
+    from dataclasses import replace
+
+    small = replace(facts, n_layers=12, n_heads=12, n_kv_heads=12, d_head=64)
+    assert attention_bytes(small, 1, 512) * 4 == 12 * 12 * 512 * 512 * 4
+    grouped = replace(small, n_kv_heads=4)
+    assert attention_bytes(grouped, 1, 512) * 6 == 12 * 12 * 512 * 512 * 4
+
+
+def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
+    cache = capture_attention(tiny("llama"), tiny_tokens(2, 7))
+    with pytest.raises(LookupError, match="Head L3H0 does not exist: there are layers 0-2 and heads 0-5"):
+        cache.pattern(Head(3, 0))
+    with pytest.raises(LookupError, match="There is no text 2: the texts are 0-1"):
+        cache.pattern(Head(0, 0), example=2)
+    with pytest.raises(IndexError, match=r"The tile \[7:9, :\] of a text of 7 tokens is empty"):
+        cache.pattern(Head(0, 0), slice(7, 9))
+    with pytest.raises(ResourceRefused, match="7 rows of 7 keys of L0H0 needs about 588 B, and 500 B is the budget"):
+        cache.pattern(Head(0, 0), memory=500)
+
+
+@pytest.mark.parametrize("summed", ["true", "false"])
+def test_what_heads_move_is_not_guessed_from_queries_and_keys(summed):
+    with pytest.raises(ValueError, match="moved_norm needs what heads move, and only queries and keys are read here"):
+        capture_attention(tiny("llama"), tiny_tokens(1, 7)).observe(attention_metrics([f"moved_norm:summed={summed}"]))
+
+
+@pytest.mark.parametrize("damage", ["missing layer", "truncated layer", "no manifest", "other version", "broken manifest"])
+def test_a_damaged_cache_is_refused_and_can_be_made_again(damage, tmp_path):
+    model, tokens = tiny("qwen3"), tiny_tokens(1, 7)
+    capture_attention(model, tokens, store=tmp_path)
+    layer, manifest = tmp_path / "layer-1.safetensors", tmp_path / MANIFEST
+    match damage:
+        case "missing layer":
+            layer.unlink()
+        case "truncated layer":
+            layer.write_bytes(layer.read_bytes()[:-9])
+        case "no manifest":
+            manifest.unlink()
+        case "other version":
+            manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 7}))
+        case "broken manifest":
+            manifest.write_text(manifest.read_text()[:-5])
+    with pytest.raises(ArtefactInvalid, match=r"holds no readable attention cache .* capture the attention again"):
+        load_attention(tmp_path)
+    capture_attention(model, tokens, store=tmp_path)
+    assert load_attention(tmp_path).pattern(Head(1, 1)).shape == (7, 7)
+
+
+def test_a_pass_that_fails_leaves_no_cache_behind_that_looks_whole(tmp_path, monkeypatch):
+    from interp.engine import attention_cache
+
+    model, tokens = tiny("llama"), tiny_tokens(1, 7)
+    capture_attention(model, tokens, store=tmp_path)
+    original = attention_cache._write
+
+    def full(path, tensors):
+        if path.name == "layer-2.safetensors":
+            raise OSError(28, "No space left on device")
+        original(path, tensors)
+
+    monkeypatch.setattr(attention_cache, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        capture_attention(model, tokens, store=tmp_path)
+    with pytest.raises(ArtefactInvalid):
+        load_attention(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma2"])
+def test_norms_are_the_lengths_of_what_each_head_writes_from_each_key(name, tmp_path):
+    model, tokens = tiny(name), tiny_tokens(2, 11)
+    cache = capture_attention(model, tokens, norms=True, store=tmp_path)
+    _, seen = model.bridge.run_with_cache(tokens, names_filter=lambda hook: hook.endswith("attn.hook_v"))
+    for head in model.facts.heads():
+        group = model.facts.kv_head(head)
+        moved = seen[f"blocks.{head.layer}.attn.hook_v"][:, :, group] @ model.bridge.W_O[head.layer, head.head]
+        torch.testing.assert_close(cache.norms[head.layer][:, head.head], moved.norm(dim=-1), rtol=1e-5, atol=1e-6)
+    assert cache.nbytes == attention_bytes(model.facts, 2, 11, norms=True)
+    assert cache.nbytes == attention_bytes(model.facts, 2, 11) + 4 * 2 * 11 * model.facts.n_layers * model.facts.n_heads
+    assert not capture_attention(model, tokens).norms

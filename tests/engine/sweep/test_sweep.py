@@ -1,0 +1,267 @@
+"""The sweep gives the numbers of one hooked forward pass per head, on every architecture, by whichever road it takes."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp import interventions
+from interp.ablation.ablate_heads import ABLATIONS, ablate_heads, build_variants, donors_of
+from interp.engine.sweep import clean_pass as clean_module
+from interp.engine.attention.attention_interface import NAME
+from interp.engine.forward.run import record_of
+from interp.engine.sweep.clean_pass import RoadClosed, clean_run
+from interp.engine.sweep.resume_from_layer import output_rows, restartable
+from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.work_units import plan_sweep, unit_bytes
+from interp.errors import ResourceRefused
+from interp.heads import Head
+from interp.interventions import Intervention
+from interp.metrics.baseline import score_task
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Layout, Model
+from interp.tasks.task import Task
+from tests.support.sweep_cases import random_task, some_heads
+from tests.support.tiny_models import tiny, tiny_hf
+
+TOLERANCE = 1e-5
+
+
+def both_roads(model, task, variants, metric="logit_diff"):
+    outcome, record = OUTCOMES.get(metric), record_of(model)
+    return [sweep(model, task, variants, outcome, record=record, road=road) for road in ("restart", "hooked")]
+
+
+@pytest.mark.parametrize("positions", ["all", "end", "middle"])
+@pytest.mark.parametrize("method", ABLATIONS)
+def test_restarted_sweep_equals_one_hooked_pass_per_head(model, method, positions):
+    task = random_task()
+    variants = build_variants(model, task, method, positions, [(h,) for h in some_heads(model)], 0)
+    fast, plain = both_roads(model, task, variants)
+    assert np.abs(plain.effects).max() > 1e-3
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(fast.baseline, plain.baseline, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("positions", ["all", "end", (3, -2)])
+def test_a_change_of_scores_is_the_same_on_both_roads(model, positions):
+    def favour(scores, place):
+        return scores * 0.5 + (place.keys == 2).to(scores)[:, None]
+
+    variants = [(Intervention("scores", (head,), favour, "favour key 2", positions),) for head in some_heads(model)]
+    fast, plain = both_roads(model, random_task(), variants)
+    assert (fast.road, plain.road) == ("restart", "hooked")
+    assert np.abs(plain.effects).max() > 1e-3
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("metric", OUTCOMES.names())
+def test_every_outcome_is_the_same_on_both_roads(metric):
+    for name in ("gpt2", "gemma2"):
+        model, task = tiny(name), random_task()
+        variants = build_variants(model, task, "zero", "all", [(h,) for h in some_heads(model)], 0)
+        fast, plain = both_roads(model, task, variants, metric)
+        np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+
+
+def test_pairs_across_layers_equal_one_hooked_pass_per_pair(model):
+    task, h = random_task(), model.facts.n_heads - 1
+    pairs = [(Head(0, h), Head(2, 1)), (Head(1, 0), Head(1, h)), (Head(0, 2), Head(1, 3))]
+    for method, positions in (("zero", "all"), ("mean", "middle"), ("patch", "all")):
+        fast, plain = both_roads(model, task, build_variants(model, task, method, positions, pairs, 0))
+        np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+
+
+def test_zero_ablation_equals_zeroed_output_weights_in_plain_hugging_face(model):
+    task, head = random_task(n_short=0), Head(1, 3)
+    result = ablate_heads(model, task, method="zero", heads=[head])
+    hf = model.hf
+    rows = output_rows(model.layout.outputs[1], head.head, model.facts.d_head)
+    saved = rows.clone()
+    tokens = torch.tensor([e.clean for e in task])
+    hf.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            rows.zero_()
+            logits = hf(tokens).logits[:, -1]
+    finally:
+        with torch.no_grad():
+            rows.copy_(saved)
+        hf.set_attn_implementation("sdpa" if model.facts.architecture != "Gemma2ForCausalLM" else "eager")
+    want = [float(row[list(e.answers)].mean() - row[e.distractors[0]]) for row, e in zip(logits, task, strict=True)]
+    np.testing.assert_allclose(result.values[0], want, rtol=0, atol=TOLERANCE)
+    assert np.abs(result.effects).max() > 1e-3
+
+
+def test_bridge_and_restart_start_from_hugging_face_eager_logits(model):
+    task = random_task(n_short=0)
+    tokens = torch.tensor([e.clean for e in task])
+    with torch.no_grad():
+        before = model.hf.config._attn_implementation
+        model.hf.set_attn_implementation("eager")
+        want = model.hf(tokens).logits[:, -1]
+        model.hf.set_attn_implementation(before)
+        clean = clean_run(model, task.examples, range(len(task)))
+        bridged = model.bridge(tokens)[:, -1]
+    torch.testing.assert_close(clean.logits, want, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(bridged, want, rtol=0, atol=TOLERANCE)
+
+
+def test_a_head_without_output_weights_has_no_effect(gpt2):
+    hf = tiny_hf("gpt2")
+    with torch.no_grad():
+        hf.transformer.h[1].attn.c_proj.weight[8:16] = 0
+    from interp.models import wrap_model
+
+    result = ablate_heads(wrap_model(hf, name="one silent head"), random_task(), method="zero", heads=[Head(1, 1), Head(1, 2)])
+    assert np.abs(result.effects[0]).max() <= 1e-6 < 1e-3 < np.abs(result.effects[1]).max()
+
+
+def test_patching_every_head_of_a_layer_from_the_same_prompt_changes_nothing(llama):
+    task = random_task()
+    twin = Task(task.name, tuple(type(e)(e.clean, e.clean, e.answers, e.distractors, e.marks) for e in task), task.metric)
+    variants = build_variants(llama, twin, "patch", "all", [tuple(Head(1, h) for h in range(6))], 0)
+    fast, _ = both_roads(llama, twin, variants)
+    assert np.abs(fast.effects).max() <= TOLERANCE
+
+
+@given(budget=st.integers(150_000, 3_000_000), cap=st.sampled_from([9, 40, 130, 2048]))
+@settings(max_examples=15, deadline=None)
+def test_the_cut_into_units_does_not_change_the_numbers(budget, cap):
+    from interp.engine.sweep import work_units
+
+    model, task = tiny("llama"), random_task()
+    whole = ablate_heads(model, task, method="mean")
+    before = work_units.TOKENS_AT_ONCE["cpu"]
+    work_units.TOKENS_AT_ONCE["cpu"] = cap
+    try:
+        parts = ablate_heads(model, task, method="mean", memory=budget)
+    finally:
+        work_units.TOKENS_AT_ONCE["cpu"] = before
+    np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=TOLERANCE)
+
+
+def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
+    task = random_task(5, 4)
+    variants = build_variants(llama, task, "zero", "all", [(h,) for h in llama.facts.heads()], 0)
+    outcome, budget = OUTCOMES.get("logit_diff"), 200_000
+    plan = plan_sweep(llama, task, variants, outcome, budget, identity="x")
+    assert plan.bytes <= budget and plan.n_units > 4
+    cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.rows]
+    assert sorted(cells) == [(v, r) for v in range(len(variants)) for r in range(len(task))]
+    assert len({unit.key for unit in plan.units}) == plan.n_units
+    assert unit_bytes(llama.facts, outcome, 11, 11, 2, 2) > unit_bytes(llama.facts, outcome, 11, 11, 1, 2)
+
+
+def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
+    with pytest.raises(ResourceRefused, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"):
+        ablate_heads(llama, random_task(), method="zero", memory=100)
+
+
+def test_a_model_without_a_known_layout_takes_the_hooked_road_to_the_same_numbers(gpt2):
+    blind = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, None, gpt2.bridge)
+    task, heads = random_task(), some_heads(gpt2)
+    with pytest.warns(UserWarning, match="parts of a GPT2LMHeadModel model are not known; taking the slower hooked road"):
+        plain = ablate_heads(blind, task, method="mean", heads=heads)
+    fast = ablate_heads(gpt2, task, method="mean", heads=heads)
+    assert (plain.road, fast.road) == ("hooked", "restart")
+    np.testing.assert_allclose(plain.values, fast.values, rtol=0, atol=TOLERANCE)
+
+
+def test_a_wrong_layout_is_found_out_before_any_number_is_made(gpt2):
+    parts = gpt2.layout
+    wrong = Layout(parts.blocks, parts.attentions, parts.outputs, parts.blocks[0].ln_1, parts.unembed)
+    model = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, wrong, gpt2.bridge)
+    with pytest.warns(UserWarning, match="a restarted run differs from the model"):
+        result = ablate_heads(model, random_task(), method="zero", heads=[Head(0, 1)])
+    np.testing.assert_allclose(
+        result.values, ablate_heads(gpt2, random_task(), method="zero", heads=[Head(0, 1)]).values, rtol=0, atol=TOLERANCE
+    )
+    with pytest.raises(RoadClosed):
+        variants = build_variants(model, random_task(), "zero", "all", [(Head(0, 1),)], 0)
+        sweep(model, random_task(), variants, OUTCOMES.get("logit_diff"), record=record_of(model), road="restart")
+
+
+def test_a_pattern_changed_above_the_first_layer_is_not_restarted(llama):
+    low, high = interventions.zero([Head(0, 1)]), interventions.uniform([Head(2, 1)])
+    assert not restartable((low, high)) and restartable((high,)) and restartable((low, interventions.zero([Head(2, 1)])))
+    result = sweep(llama, random_task(), [(low, high)], OUTCOMES.get("logit_diff"), record=record_of(llama))
+    assert result.road == "hooked" and np.abs(result.effects).max() > 1e-3
+
+
+def test_blocks_of_queries_do_not_change_a_changed_pattern(monkeypatch, llama):
+    task = random_task()
+    whole = ablate_heads(llama, task, method="uniform")
+    monkeypatch.setattr(clean_module, "BLOCK", 40)
+    np.testing.assert_allclose(ablate_heads(llama, task, method="uniform").values, whole.values, rtol=0, atol=TOLERANCE)
+
+
+def test_nothing_is_left_behind_when_a_default_fails(gpt2):
+    def broken(x, place):
+        raise RuntimeError("no")
+
+    bad = interventions.Intervention("z", (Head(1, 1), Head(2, 0)), broken, "broken")
+    before = gpt2.hf.config._attn_implementation
+    with pytest.raises(RuntimeError, match="no"):
+        sweep(gpt2, random_task(), [(bad,)], OUTCOMES.get("logit_diff"), record=record_of(gpt2))
+    assert gpt2.hf.config._attn_implementation == before != NAME
+    modules = [*gpt2.layout.blocks, *gpt2.layout.attentions, *gpt2.layout.outputs]
+    assert not any(m._forward_pre_hooks or m._forward_hooks or "forward" in m.__dict__ for m in modules)
+
+
+def test_results_that_are_not_finite_are_errors(gpt2):
+    infinite = interventions.Intervention("z", (Head(1, 1),), lambda x, place: x.new_full((), torch.inf), "infinite")
+    with pytest.raises(ValueError, match=r"logit_diff of infinite L1H1 @all x1 on example 3 is nan"):
+        sweep(gpt2, random_task(), [(infinite,)], OUTCOMES.get("logit_diff"), record=record_of(gpt2))
+
+
+def test_unknown_names_are_answered_with_the_known_ones(gpt2):
+    task = random_task()
+    with pytest.raises(LookupError, match=r"Head L12H0 does not exist: tiny-gpt2 has layers 0-2 and heads 0-4\."):
+        ablate_heads(gpt2, task, heads=[Head(12, 0)])
+    with pytest.raises(LookupError, match=r"No metric is called 'logit'. There are: accuracy, answer_logprob"):
+        ablate_heads(gpt2, task, metric="logit")
+    with pytest.raises(LookupError, match=r"No method is called 'means'. There are: zero, mean"):
+        ablate_heads(gpt2, task, method="means")
+    with pytest.raises(LookupError, match=r"No position is called 'subject'.*There are: all, end, middle\."):
+        ablate_heads(gpt2, task, positions="subject")
+
+
+def test_donors_are_other_prompts_of_equal_length():
+    task = random_task(4, 3)
+    donors = donors_of(task, seed=3)
+    lengths = np.array([len(e.clean) for e in task])
+    assert (donors != np.arange(7)).all() and sorted(donors) == list(range(7)) and (lengths[donors] == lengths).all()
+    with pytest.raises(ValueError, match="example 4 is the only one with 9 tokens"):
+        donors_of(random_task(4, 1), seed=3)
+
+
+def test_a_metric_that_needs_distractors_refuses_a_task_without(gpt2):
+    task = random_task()
+    bare = Task("bare", tuple(type(e)(e.clean, e.corrupted, e.answers, ()) for e in task), "answer_logprob")
+    with pytest.raises(ValueError, match="example 0 of task 'bare' has none"):
+        ablate_heads(gpt2, bare, metric="logit_diff")
+    assert np.isfinite(ablate_heads(gpt2, bare, heads=[Head(0, 0)]).values).all()
+
+
+def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
+    from interp.models import wrap_model
+
+    hf = tiny_hf("llama")
+    task, heads = random_task(), some_heads(tiny("llama"))
+    exact = ablate_heads(tiny("llama"), task, method="zero", heads=heads).effects
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rough = ablate_heads(wrap_model(hf.to(torch.bfloat16), name="half"), task, method="zero", heads=heads)
+    assert rough.road == "restart"
+    assert np.corrcoef(exact.ravel(), rough.effects.ravel())[0, 1] > 0.95
+
+
+def test_the_score_of_a_task_is_the_baseline_of_its_sweep(model):
+    task = random_task()
+    for metric in ("logit_diff", "accuracy", "prob_mass"):
+        baseline = ablate_heads(model, task, method="zero", metric=metric, heads=[Head(0, 0)]).baseline
+        np.testing.assert_allclose(score_task(model, task, metric), baseline, rtol=0, atol=TOLERANCE)

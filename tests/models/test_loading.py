@@ -1,0 +1,282 @@
+"""Loading from folders: what comes back, and one clear sentence for everything that can be wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.tiny_models import tiny_hf, tiny_tokenizer, tiny_tokens
+
+
+@pytest.fixture
+def load_model():
+    from interp.models import load_model
+
+    return load_model
+
+
+@pytest.fixture
+def unavailable():
+    from interp.errors import ModelUnavailable
+
+    return ModelUnavailable
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A whole folder: tiny llama with its tokenizer."""
+    folder = tmp_path_factory.mktemp("whole")
+    tiny_hf("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of the whole folder, to be broken."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def edit_config(folder, **changes):
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **changes}))
+
+
+def edit_weights(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_folder_loads_with_the_logits_and_the_digest_it_was_saved_with(load_model, saved):
+    from interp.models import wrap_model
+
+    model, original = load_model(str(saved)), tiny_hf("llama")
+    tokens = tiny_tokens()
+    with torch.no_grad():
+        assert torch.equal(model.hf(tokens).logits, original(tokens).logits)
+    assert model.facts.weights == wrap_model(original).facts.weights
+    assert model.facts.name == str(saved)
+    assert model.facts.revision == ""
+    assert model.to_tokens("w1 w2") == [1, 5, 6]
+    assert not model.hf.training
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_the_requested_dtype_is_the_dtype_of_every_weight(load_model, saved, dtype):
+    model = load_model(str(saved), dtype=dtype)
+    assert {str(p.dtype) for p in model.hf.parameters()} == {f"torch.{dtype}"}
+    assert model.facts.dtype == dtype
+
+
+def test_tied_weights_that_are_stored_once_are_not_missing(load_model, tmp_path):
+    tiny_hf("gpt2").save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    model = load_model(str(tmp_path))
+    assert model.layout.unembed.weight is model.hf.transformer.wte.weight
+    assert model.tokenizer is None
+
+
+def test_shards_load_as_one_file_does(load_model, tmp_path, saved):
+    tiny_hf("llama").save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert load_model(str(tmp_path)).facts.weights == load_model(str(saved)).facts.weights
+
+
+def test_a_missing_shard_is_named(load_model, unavailable, tmp_path):
+    tiny_hf("llama").save_pretrained(tmp_path, max_shard_size="100KB")
+    sorted(tmp_path.glob("*.safetensors"))[1].unlink()
+    with pytest.raises(unavailable, match="its index names model-00002-of-"):
+        load_model(str(tmp_path))
+
+
+def test_an_index_without_shards_is_refused(load_model, unavailable, folder):
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(unavailable, match="has no weight_map"):
+        load_model(str(folder))
+
+
+def test_an_unknown_name_is_answered_with_what_there_is(load_model, unavailable):
+    from interp.models import embedded_names
+
+    with pytest.raises(unavailable) as caught:
+        load_model("interp-mimi", offline=True)
+    message = str(caught.value)
+    assert "'interp-mimi'" in message
+    assert "Embedded models: " + (", ".join(embedded_names()) or "none") in message
+    assert "a folder with config.json" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere", " "])
+def test_a_path_to_nothing_is_not_looked_up_on_the_hub(load_model, unavailable, name):
+    with pytest.raises(unavailable, match="There is no folder"):
+        load_model(name)
+
+
+def test_a_file_is_not_a_model(load_model, unavailable, folder):
+    with pytest.raises(unavailable, match=r"is a file: give the folder"):
+        load_model(str(folder / "config.json"))
+
+
+def test_a_folder_without_config_is_not_a_model_folder(load_model, unavailable, folder):
+    (folder / "config.json").unlink()
+    with pytest.raises(unavailable, match=r"is not a model folder: it has no config\.json"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "is not valid JSON"), ("[]", "holds a JSON list")])
+def test_a_broken_config_is_named(load_model, unavailable, folder, text, reason):
+    (folder / "config.json").write_text(text)
+    with pytest.raises(unavailable, match=reason):
+        load_model(str(folder))
+
+
+def test_a_config_of_no_known_type_is_one_sentence(load_model, unavailable, folder):
+    edit_config(folder, model_type="never_heard_of")
+    with pytest.raises(unavailable, match=r"could not be loaded: .*never_heard_of") as caught:
+        load_model(str(folder))
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_config_without_weights_says_which_files_are_looked_for(load_model, unavailable, folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(unavailable, match=r"no weights: none of model\.safetensors"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.01])
+def test_truncated_weights_are_found_by_their_length(load_model, unavailable, folder, keep):
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(unavailable, match=r"model\.safetensors is (damaged|not a safetensors file)"):
+        load_model(str(folder))
+
+
+def test_an_empty_weights_file_is_not_a_model(load_model, unavailable, folder):
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(unavailable, match=r"\(0 bytes\)"):
+        load_model(str(folder))
+
+
+def test_missing_weights_are_named(load_model, unavailable, folder):
+    edit_weights(folder, lambda tensors: tensors.pop("model.layers.1.self_attn.k_proj.weight"))
+    with pytest.raises(unavailable, match=r"lacks weights .*: model\.layers\.1\.self_attn\.k_proj\.weight\."):
+        load_model(str(folder))
+
+
+def test_weights_of_layers_that_the_config_does_not_have_are_refused(load_model, unavailable, folder):
+    edit_config(folder, num_hidden_layers=2)
+    with pytest.raises(unavailable, match=r"does not use: model\.layers\.2\..* and 6 more"):
+        load_model(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(load_model, unavailable, folder):
+    edit_config(folder, intermediate_size=57)
+    with pytest.raises(unavailable, match="another shape than its config"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_a_number_is_named(load_model, folder, value):
+    from interp.errors import ArtefactInvalid
+
+    edit_weights(folder, lambda tensors: tensors["model.norm.weight"].__setitem__(3, value))
+    with pytest.raises(ArtefactInvalid, match=r"model\.norm\.weight of .* holds 1 NaN or infinite values of 60"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["T5", "Bart", "ResNet", "ImageGPT", "Whisper"])
+def test_what_is_neither_causal_nor_an_encoder_is_refused_by_type(load_model, folder, kind):
+    import transformers
+
+    getattr(transformers, f"{kind}Config")().save_pretrained(folder)
+    with pytest.raises(ValueError, match=f"is of type {kind.lower()}: supported are causal"):
+        load_model(str(folder))
+
+
+def test_a_recurrent_model_is_refused_before_its_weights_are_read(load_model, tmp_path):
+    import transformers
+
+    config = transformers.MambaConfig(vocab_size=97, hidden_size=16, num_hidden_layers=2, state_size=4)
+    transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="num_attention_heads=None"):
+        load_model(str(tmp_path))
+
+
+def test_code_beside_a_model_is_never_run(load_model, unavailable, folder):
+    (folder / "evil.py").write_text("raise SystemExit('run')")
+    edit_config(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    with pytest.raises(unavailable):
+        load_model(str(folder))
+
+
+def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
+    with pytest.raises(unavailable, match="'openai-community/gpt2' could not be had from the Hugging Face Hub"):
+        load_model("openai-community/gpt2", offline=True)
+
+
+@pytest.mark.parametrize("resolves", [True, False])
+def test_the_hub_is_asked_only_when_its_name_resolves(load_model, monkeypatch, resolves):
+    from interp.models import load
+
+    def lookup(*_):
+        if not resolves:
+            raise OSError("Name or service not known")
+
+    asked = []
+    monkeypatch.setattr(load.socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(load, "getproxies", dict)
+    monkeypatch.setattr(load, "_load", lambda *arguments: asked.append(arguments[-1]))
+    load_model("openai-community/gpt2", revision="abc")
+    assert asked == [{"revision": "abc", "local_files_only": not resolves}]
+
+
+def test_a_proxy_is_trusted_to_find_the_hub(monkeypatch):
+    from interp.models import load
+
+    monkeypatch.setattr(load, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(load.socket, "getaddrinfo", None)
+    assert load.hub_has_address()
+
+
+def test_a_revision_belongs_to_hub_names(load_model, saved):
+    with pytest.raises(ValueError, match="revision='main' belongs to models of the Hub"):
+        load_model(str(saved), revision="main")
+
+
+@pytest.mark.parametrize(("key", "value"), [("dtype", "float8"), ("device", "cuda:99"), ("device", "tpu")])
+def test_an_unknown_dtype_or_device_is_answered_with_the_known_ones(load_model, saved, key, value):
+    with pytest.raises(ValueError, match=f"{key}='{value}'.*(float32|cpu)"):
+        load_model(str(saved), **{key: value})
+
+
+def test_a_model_that_does_not_fit_is_refused_with_estimate_and_budget(load_model, saved, monkeypatch):
+    from interp.errors import ResourceRefused
+    from interp.models import load
+
+    monkeypatch.setattr(load, "available_memory", lambda device: 100 * 1024)
+    with pytest.raises(ResourceRefused, match=r"needs about 278 KiB, and 100 KiB"):
+        load_model(str(saved))
+
+
+def test_loading_leaves_the_logging_of_transformers_as_it_was(load_model, saved):
+    from transformers.utils import logging
+
+    logging.set_verbosity_info()
+    logging.enable_progress_bar()
+    load_model(str(saved))
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, True)
+    logging.set_verbosity_warning()
+
+
+def test_embedded_models_lie_in_the_package_or_beside_it():
+    from interp.models import embedded_names
+    from interp.models.embedded import embedded_folder
+
+    assert embedded_folder().parts[-2:] == ("data", "models")
+    assert all((embedded_folder() / name / "config.json").is_file() for name in embedded_names())

@@ -1,0 +1,215 @@
+"""What is special about each task's prompts."""
+
+from collections import Counter
+
+import pytest
+
+from tests.support.task_models import task_model
+
+NAMES_OF_MARKS = {"ioi": "s1", "induction": "first", "key_value": "key"}
+
+
+def prompts(name: str, n: int, **options):
+    from interp.tasks import write_prompts
+
+    return write_prompts(name, task_model("word"), n, **options)
+
+
+def split(text: str) -> list[str]:
+    from interp.tasks import words
+
+    return words.split(text)
+
+
+def marked(prompt, name: str) -> str:
+    return prompt.clean[slice(*prompt.marks[name])]
+
+
+def changed(prompt) -> list[tuple[str, str]]:
+    """The words that the corrupted prompt has in place of others."""
+    pairs = zip(split(prompt.clean), split(prompt.corrupted), strict=True)
+    return [(a, b) for a, b in pairs if a != b]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_ioi_names_the_receiver_first_in_exactly_half_of_the_prompts():
+    first = [p.marks["io"] < p.marks["s1"] for p in prompts("ioi", 72)]
+    assert sum(first) == 36
+
+
+def test_ioi_uses_every_sentence_form_equally_often_in_both_orders():
+    from interp.tasks.words import IOI_TEMPLATES
+
+    assert len(IOI_TEMPLATES) == 18
+    made = prompts("ioi", 36)
+    lengths = Counter((len(split(p.clean)), p.marks["io"] < p.marks["s1"]) for p in made)
+    for template in IOI_TEMPLATES:
+        length = len(split(template.format(a="A", b="B", s="B", place="p", object="o")))
+        same = sum(len(split(t.format(a="A", b="B", s="B", place="p", object="o"))) == length for t in IOI_TEMPLATES)
+        assert lengths[length, True] == lengths[length, False] == same
+
+
+def test_ioi_repeats_the_subject_and_not_the_receiver():
+    for p in prompts("ioi", 60):
+        (io,), (s,) = p.answers, p.distractors
+        assert marked(p, "io") == io and marked(p, "s1") == marked(p, "s2") == s
+        assert Counter(split(p.clean))[io] == 1 and Counter(split(p.clean))[s] == 2
+        assert p.marks["s1"] < p.marks["s2"] and p.marks["io"] < p.marks["s2"]
+
+
+def test_ioi_corrupted_has_three_other_names_all_different():
+    for p in prompts("ioi", 60):
+        new = [b for _, b in changed(p)]
+        assert [a for a, _ in changed(p)].count(p.distractors[0]) == 2
+        assert len(set(new)) == 3 and not set(new) & {*p.answers, *p.distractors}
+
+
+def test_ioi_flip_changes_only_the_repeated_name():
+    for p in prompts("ioi", 20, corruption="flip"):
+        assert changed(p) == [(p.distractors[0], p.answers[0])]
+        assert p.corrupted[slice(*p.marks["s2"])] != p.distractors[0]
+
+
+def test_the_mark_after_s1_is_the_next_word():
+    for p in prompts("ioi", 36):
+        following = p.clean[p.marks["s1"][1] :].lstrip()
+        assert p.clean[p.marks["s1_next"][0] :] == following and p.marks["s1_next"][1] == p.marks["s1_next"][0] + 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_induction_asks_for_a_word_that_occurred_exactly_once():
+    for p in prompts("induction", 40):
+        text = split(p.clean)
+        places = [i for i, word in enumerate(text) if word == text[-1]]
+        assert len(places) == 2 and places[0] > 0
+        assert [text[places[0] + 1]] == list(p.answers)
+        assert marked(p, "first") == text[-1] and marked(p, "first_next") == p.answers[0]
+
+
+def test_induction_distances_vary_so_that_no_fixed_offset_answers():
+    distances = Counter()
+    for p in prompts("induction", 60):
+        text = split(p.clean)
+        distances[len(text) - 1 - text.index(text[-1])] += 1
+    assert len(distances) >= 15 and max(distances.values()) <= 12
+
+
+@pytest.mark.parametrize("name", ["induction", "key_value"])
+def test_swapped_keys_make_the_distractor_follow(name):
+    for p in prompts(name, 40):
+        old, new = zip(*changed(p), strict=True)
+        text = [w for w in split(p.corrupted) if w not in ":;"]
+        assert len(old) == 2 and set(old) == set(new)
+        assert [text[text.index(text[-1]) + 1]] == list(p.distractors)
+
+
+def test_key_value_pairs_are_all_different_and_the_first_is_never_asked_for():
+    for p in prompts("key_value", 40, n_pairs=5):
+        *pairs, query = p.clean.split("; ")
+        listed = dict(pair.split(": ") for pair in pairs)
+        assert len(listed) == 5 and len({*listed, *listed.values()}) == 10
+        assert listed[query.rstrip(":")] == p.answers[0] != next(iter(listed.values()))
+        assert (marked(p, "key"), marked(p, "value"), marked(p, "query")) == (query[:-1], p.answers[0], query[:-1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_colored_objects_asks_for_one_colour_and_the_corrupted_prompt_for_the_third():
+    for p in prompts("colored_objects", 40):
+        assert len(changed(p)) == 1 and split(p.clean).count(marked(p, "query")) == 2
+        assert f"a {p.answers[0]} {marked(p, 'query')}" in p.clean
+        assert f"a {p.distractors[0]} {changed(p)[0][1]}" in p.clean
+        assert (marked(p, "color"), marked(p, "distractor")) == (p.answers[0], p.distractors[0])
+        assert split(p.clean).count(marked(p, "solved")) == 2 and p.clean.endswith(marked(p, "question"))
+
+
+def test_greater_than_takes_every_start_year_once_in_96_prompts():
+    made = prompts("greater_than", 96)
+    assert sorted(marked(p, "start") for p in made) == [f"{year:02d}" for year in range(2, 98)]
+    for p in made:
+        start = marked(p, "start")
+        assert changed(p) == [(start, "01")]
+        assert min(p.answers) == f"{int(start) + 1:02d}" and max(p.distractors) == start
+        assert len(p.answers) == 99 - int(start) and len(p.answers) + len(p.distractors) == 100
+
+
+def test_greater_than_leaves_out_years_that_are_one_token():
+    from interp.tasks import write_prompts
+
+    made = [p for p in write_prompts("greater_than", task_model("bpe"), 300) if " 18" in p.clean]
+    single = {str(year) for year in range(60, 70)}
+    assert made and not single & {y for p in made for y in (marked(p, "start"), *p.answers, *p.distractors)}
+    assert all(len(p.answers) + len(p.distractors) == 90 for p in made)
+
+
+@pytest.mark.parametrize("skipped", [0, 2, 3])
+def test_docstring_asks_for_the_parameter_after_the_last_described_one(skipped):
+    for p in prompts("docstring", 20, n_skipped=skipped):
+        head = p.clean.split("(self, ")[1].split(")")[0].split(", ")
+        described = [line.split()[1].rstrip(":") for line in p.clean.split("\n") if line.startswith(":param ")]
+        asked = head[skipped + 2]
+        assert described == head[skipped : skipped + 2] and list(p.answers) == [asked]
+        assert set(p.distractors) == set(head) - {asked} and p.clean.endswith("\n:param")
+        assert marked(p, "before_answer") == marked(p, "described") == described[1] and marked(p, "answer") == asked
+        assert not {*p.answers, *p.distractors} & set(split(p.corrupted))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def fillers_before(prompt) -> int:
+    sentences = prompt.clean[: prompt.marks["needle"][0]].split(".")
+    return sum(bool(s.strip()) and "word" not in split(s) for s in sentences)
+
+
+def test_needle_depths_come_equally_often():
+    assert Counter(map(fillers_before, prompts("needle", 27, n_filler=8))) == dict.fromkeys(range(9), 3)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(0, 0), (0.25, 3), (0.5, 6), (1, 12)])
+def test_needle_depth_is_the_share_of_filler_before_it(depth, expected):
+    assert {fillers_before(p) for p in prompts("needle", 6, n_filler=12, depth=depth)} == {expected}
+
+
+def test_needle_asks_for_one_of_several_secrets_and_swaps_two_names():
+    for p in prompts("needle", 30, n_competing=3):
+        asked = marked(p, "query")
+        assert split(p.clean).count("word") == 5 and split(p.clean).count(asked) == 2
+        assert asked == marked(p, "needle_name") and asked in marked(p, "question")
+        assert marked(p, "needle_value") == p.answers[0] in marked(p, "needle") and marked(p, "distractor") == p.distractors[0]
+        assert split(p.clean).count(p.answers[0]) == 1
+        old, new = zip(*changed(p), strict=True)
+        assert len(old) == 2 and set(old) == set(new) and asked in old
+
+
+def test_facts_are_true_and_the_corrupted_country_has_another_answer():
+    from interp.tasks.words import COUNTRIES
+
+    for p in prompts("facts", 80):
+        ((old, new),) = changed(p)
+        assert old == marked(p, "subject") and p.answers[0] in COUNTRIES[old] and p.distractors[0] in COUNTRIES[new]
+        assert p.distractors[0] not in COUNTRIES[old]
+
+
+def test_held_out_facts_are_84_and_the_others_420():
+    held, seen, all_facts = (
+        {p.clean for p in prompts("facts", n, held_out=h)} for n, h in ((84, True), (420, False), (504, None))
+    )
+    assert not held & seen and held | seen == all_facts
+
+
+def test_a_plan_names_people_in_an_order_of_its_own_and_corruption_swaps_its_first_two():
+    for p in prompts("plan", 30, n_people=5, n_steps=4):
+        (first,), (second,) = p.answers, p.distractors
+        assert (marked(p, "planned"), marked(p, "planned_next")) == (first, second)
+        assert changed(p) == [(first, second), (second, first)]
+        plan, response = marked(p, "plan"), marked(p, "response")
+        assert response == f"{plan} Step first:" and p.clean.endswith(response) and plan.count(",") == 3
+        told = [word for word in split(p.clean[: p.marks["plan"][0]]) if word[0].isupper() and word != "Question"]
+        assert len(told) == len(set(told)) == 5 and {first, second} < set(told)
+    assert {p.clean.index(p.answers[0]) < p.clean.index(p.distractors[0]) for p in prompts("plan", 20)} == {True, False}
