@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import interp
 from interp.detectors import Detection, detect, induction_family
 from interp.heads import Head
-from interp.models import Planted, plant
+from interp.models import PlantedModel, plant
 from interp.tasks import Example, Task
 
 NOISE, SHARPNESS = (0.0, 0.02, 0.05, 0.1, 0.3, 1.0), (30.0, 8.0, 4.0, 3.0)
@@ -32,7 +32,7 @@ LOOKS = {
 }
 
 
-def planted_heads(planted: Planted, roles: tuple[str, ...]) -> set[Head]:
+def planted_heads(planted: PlantedModel, roles: tuple[str, ...]) -> set[Head]:
     return {head for head, role in planted.roles.items() if role in roles}
 
 
@@ -48,7 +48,7 @@ def shares(found: Detection, heads: set[Head]) -> dict[str, float]:
     }
 
 
-def swept(planted: Planted, seed: int) -> dict[str, float]:
+def swept(planted: PlantedModel, seed: int) -> dict[str, float]:
     """How many of the heads that repeats need have the largest effects when every head is zeroed."""
     examples = tuple(Example(*prompt) for prompt in planted.prompts("repeats", 4, seed))
     effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), method="zero").effects.mean(1)

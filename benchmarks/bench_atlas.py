@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from measure import once, save
 
-from interp.engine.attention.attention_interface import Call
-from interp.engine.attention.attention_rows import Prompts
+from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import atlas
 from interp.metrics import thumbnails
@@ -30,8 +30,8 @@ def random_cache(n_layers: int, n_heads: int, spread: float) -> AttentionCache:
     calls = []
     for _ in range(n_layers):
         q, k = (torch.randn(1, n_heads, TOKENS, D_HEAD, generator=made) for _ in range(2))
-        calls.append(Call(q, k, k[..., :0], None, spread / D_HEAD**0.5, None))
-    prompts = Prompts(torch.zeros(1, TOKENS, dtype=torch.long), torch.ones(1, TOKENS, dtype=torch.bool))
+        calls.append(AttentionInputs(q, k, k[..., :0], None, spread / D_HEAD**0.5, None))
+    prompts = TokenBatch(torch.zeros(1, TOKENS, dtype=torch.long), torch.ones(1, TOKENS, dtype=torch.bool))
     return AttentionCache(tuple(calls), prompts, (("",) * TOKENS,), RunRecord("random"))
 
 

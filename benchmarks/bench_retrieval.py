@@ -37,7 +37,7 @@ def llama_like(length: int) -> Model:
 def decode(model: Model, trial: Trial, steps: int, plain_prefill: bool) -> tuple[np.ndarray, bool]:
     """The paper's score of every head on one prompt, and whether the whole answer was written."""
     hf, past = model.hf, None
-    tokens, looked = list(trial.tokens), []
+    tokens, argmax_positions = list(trial.tokens), []
     if plain_prefill:
         hf.set_attn_implementation("sdpa")
         past = hf(torch.tensor([tokens[:-1]]), use_cache=True, logits_to_keep=1).past_key_values
@@ -46,10 +46,10 @@ def decode(model: Model, trial: Trial, steps: int, plain_prefill: bool) -> tuple
         given = tokens if past is None else tokens[-1:]
         out = hf(torch.tensor([given]), past_key_values=past, use_cache=True, output_attentions=True)
         past = out.past_key_values
-        looked.append(np.stack([layer[0, :, -1].argmax(-1).numpy() for layer in out.attentions]))
+        argmax_positions.append(np.stack([layer[0, :, -1].argmax(-1).numpy() for layer in out.attentions]))
         tokens.append(int(out.logits[0, -1].argmax()))
     written = np.array(tokens[len(trial.tokens) :])
-    rows = np.stack(looked, -1)
+    rows = np.stack(argmax_positions, -1)
     hits = copied(np.array(tokens), trial.span, rows, written)
     return share_copied(hits, rows, trial.span), tuple(written[: len(trial.answer)].tolist()) == trial.answer
 

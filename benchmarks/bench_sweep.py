@@ -55,7 +55,7 @@ def hooked_loop(model, task, position: str) -> np.ndarray:
 def whole_sweep(model, task, position: str, memory: int | None = None) -> np.ndarray:
     """The same numbers by the sweep."""
     variants = [(interventions.zero([head], position),) for head in model.facts.heads()]
-    return sweep(model, task, variants, LOGIT_DIFF, record=record_of(model), memory=memory, road="restart").values
+    return sweep(model, task, variants, LOGIT_DIFF, record=record_of(model), memory=memory, backend="resumed").values
 
 
 def compare(name: str, model, task, position: str, repeats: int) -> dict:

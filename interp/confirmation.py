@@ -27,26 +27,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from interp.ablation.ablate_heads import ABLATIONS, build_variants
-from interp.detectors.support.null_threshold import digests
+from interp.detectors.support.null_threshold import prompt_digests
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.registry import check_name
-from interp.statistics import Interval, expanded_levels, mean_interval, prompt_weights
+from interp.statistics import Interval, bootstrap_weights, expanded_levels, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.detectors.support.detection import Detection
-    from interp.engine.sweep.sweep import Ledger, Progress
+    from interp.engine.sweep.sweep import Progress, UnitLedger
     from interp.models.model import Model
     from interp.records import RunRecord
     from interp.tasks.task import Example, Task
 
 GROUPS = ("found", "random", "layer_matched", "bottom")
 DOSES = (1, 2, 5, 10, 20, 50, 100)
-METHODS = tuple(name for name in ABLATIONS if name != "patch")
+CONFIRM_ABLATIONS = tuple(name for name in ABLATIONS if name != "patch")
 LEAST_DRAWS = 5
-SOURCES = ("needle", "value")
+ANSWER_MARKS = ("needle", "value")
 """Marks of the place where the answer stands, by which results are told apart by depth."""
 
 
@@ -64,7 +64,7 @@ class Confirmation:
     """The dose curve of a role.
 
     ``table`` has one row a set of heads: ``task positions group k draw heads``, the mean outcome ``value`` over ``n`` prompts with
-    ``ci_low ci_high``, and ``effect`` with ``effect_low effect_high``; the clean run is ``found`` with k = 0. ``tables["curve"]`` has
+    ``ci_low ci_high``, and ``effect`` with ``effect_ci_low effect_ci_high``; the clean run is ``found`` with k = 0. ``tables["curve"]`` has
     one row a point, the mean over its ``draws`` (of which ``sets`` differ), with the same numbers. ``tables["prompts"]`` has one row
     a set and prompt: ``example depth value baseline``, where ``depth`` is the share of the prompt that stands before the answer.
     """
@@ -112,7 +112,7 @@ def confirm(
     specificity: Sequence[Task] = (),
     seed: int = 0,
     memory: int | None = None,
-    ledger: Ledger | None = None,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> Confirmation:
     """The task with the top k heads of a detection ablated together, for every k, beside random, layer-matched and bottom heads.
@@ -170,10 +170,10 @@ def check_confirmation(
     metric: str,
 ) -> list[int]:
     """The numbers of heads that ``confirm`` takes out, ascending; raises for every argument that is wrong, and runs nothing."""
-    from interp.engine.forward.positions import named
+    from interp.engine.forward.positions import resolve_positions
     from interp.engine.sweep.sweep import check_outcome
 
-    check_name(method, METHODS, "way to take found heads out")
+    check_name(method, CONFIRM_ABLATIONS, "way to take found heads out")
     if draws < LEAST_DRAWS:
         raise ValueError(f"draws={draws} is too few: random heads differ among themselves, give at least {LEAST_DRAWS}.")
     made, facts = detection.record, model.facts
@@ -184,14 +184,14 @@ def check_confirmation(
         )
     for task in tasks:
         check_outcome(task, OUTCOMES.get(metric))
-        shared = len(detection.prompts & digests(example.clean for example in task))
+        shared = len(detection.prompts & prompt_digests(example.clean for example in task))
         if shared:
             raise ValueError(
                 f"{shared} of the {len(task)} prompts of task {task.name!r} are among those that the heads were found on: make the "
                 f"task with another seed."
             )
         for where, example in product(positions, task):
-            named(where, len(example.clean), example.marks)
+            resolve_positions(where, len(example.clean), example.marks)
     return _doses(detection, ks)
 
 
@@ -284,7 +284,7 @@ def _tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, where: str,
     import pandas as pd
 
     n, effects = values.shape[1], values - values[0]
-    weights = prompt_weights(n, seed)
+    weights = bootstrap_weights(n, seed)
     place = {"task": task.name, "positions": where}
     named = pd.DataFrame([{**place, "group": s.group, "k": s.k, "draw": s.draw, "heads": _said(s.heads)} for s in sets])
     numbers = _numbers(mean_interval(values, weights), mean_interval(effects, weights), n)
@@ -316,13 +316,13 @@ def _over_draws(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
 
 def _numbers(value: Interval, effect: Interval, n: int) -> dict[str, Any]:
     columns = {"value": value.mean, "ci_low": value.low, "ci_high": value.high}
-    columns |= {"effect": effect.mean, "effect_low": effect.low, "effect_high": effect.high}
+    columns |= {"effect": effect.mean, "effect_ci_low": effect.low, "effect_ci_high": effect.high}
     return {**{name: part if len(part) > 1 else float(part[0]) for name, part in columns.items()}, "n": n}
 
 
 def _depth(example: Example) -> float:
     """The share of the prompt that stands before its answer; NaN where no mark says where that is."""
-    start = next((example.marks[name][0] for name in SOURCES if name in example.marks), np.nan)
+    start = next((example.marks[name][0] for name in ANSWER_MARKS if name in example.marks), np.nan)
     return start / len(example.clean)
 
 

@@ -5,7 +5,7 @@ class ModelUnavailable(OSError):
     """The model or its data cannot be had: no such folder, no network, missing or truncated weights. Exit code 4."""
 
 
-class ResourceRefused(MemoryError):
+class MemoryBudgetExceeded(MemoryError):
     """The work would not fit the stated budget; the message names estimate and budget. Exit code 5."""
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
-def publish(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Writes ``content`` to ``path`` atomically; the errors are those of ``publishing``."""
     with publishing(path, len(content)) as temporary:
         _write(temporary, content)
@@ -26,21 +26,21 @@ def publishing(path: Path, size: int) -> Iterator[Path]:
 
     Raises OSError with one sentence when the disk is full or refuses; the file that was there before is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(_sentence(path, size, error)) from error
+        raise OSError(_error_message(path, size, error)) from error
     finally:
         _remove(temporary)
 
 
 def clean(folder: Path) -> None:
     """Removes the temporary files that killed writers left; only for a folder's one writer."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         _remove(leftover)
 
 
@@ -75,7 +75,7 @@ def _remove(path: Path) -> None:
         pass
 
 
-def _sentence(path: Path, size: int, error: OSError) -> str:
+def _error_message(path: Path, size: int, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"The disk is full: {size:,} bytes for {path} could not be written"
         return f"{what}. What was stored stays readable; free some space and run the same command again."

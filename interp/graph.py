@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from interp.heads import Head
 
-PARTS = ("q", "k", "v")
+QKV = ("q", "k", "v")
 
 
 class Node(NamedTuple):
@@ -96,7 +96,7 @@ class Graph:
     def readers(self) -> tuple[tuple[Node, str], ...]:
         """Nodes with the part that reads, in the order in which they read."""
         inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
-        parts = [(node, part) for node in inside for part in (PARTS if node.kind == "head" else ("",))]
+        parts = [(node, part) for node in inside for part in (QKV if node.kind == "head" else ("",))]
         return (*parts, (Node("logits"), ""))
 
     @cached_property

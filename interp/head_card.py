@@ -36,7 +36,7 @@ ATTENDED = "pos token weight".split()
 
 
 @dataclass(frozen=True, eq=False)
-class RoleCard:
+class HeadCard:
     """What is known about a head.
 
     ``table`` has one row a number: ``kind`` (``role``, ``part`` of a role's detection, ``metric`` of attention, ``effect`` of taking the
@@ -72,26 +72,26 @@ class RoleCard:
         return "".join(parts + [t.to_html(index=False, na_rep="", float_format="{:.3f}".format) for t in tables if len(t)])
 
 
-def role_card(
+def head_card(
     model: Model,
     head: Head | str,
     detections: Sequence[Detection] | None = None,
     *,
     tables: Sequence[pd.DataFrame] = (),
     prompts: Any = None,
-) -> RoleCard:
-    """The card of one head (``L5H1``); arguments and errors as in ``role_cards``, and LookupError for a head that is not there."""
+) -> HeadCard:
+    """The card of one head (``L5H1``); arguments and errors as in ``head_cards``, and LookupError for a head that is not there."""
     chosen = model.facts.check_head(Head.parse(head) if isinstance(head, str) else head)
-    return role_cards(model, detections, tables=tables, prompts=prompts)[chosen]
+    return head_cards(model, detections, tables=tables, prompts=prompts)[chosen]
 
 
-def role_cards(
+def head_cards(
     model: Model,
     detections: Sequence[Detection] | None = None,
     *,
     tables: Sequence[pd.DataFrame] = (),
     prompts: Any = None,
-) -> dict[Head, RoleCard]:
+) -> dict[Head, HeadCard]:
     """The cards of all heads, which cost no more than one.
 
     Without ``detections`` the quick detectors run with their own settings. ``tables`` are the ``heads`` tables of stored runs of this model
@@ -119,7 +119,7 @@ def role_cards(
         for head in heads:
             sharing = tuple(other for other in heads if other != head)
             table, tokens = known.get(head, nothing[0]), attended.get(head, nothing[1])
-            cards[head] = RoleCard(head, group, sharing, facts.name, table, tokens)
+            cards[head] = HeadCard(head, group, sharing, facts.name, table, tokens)
     return dict(sorted(cards.items()))
 
 

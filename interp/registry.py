@@ -18,18 +18,18 @@ def check_name(name: str, known: Collection[str], noun: str) -> None:
         raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
 
 
-class Shelf:
+class Registry:
     """The entries of one package folder; unknown names are answered with the list of known ones."""
 
-    def __init__(self, package: str, noun: str, besides: tuple[str, ...] = ()) -> None:
-        self.package, self.noun, self._besides = package, noun, besides
+    def __init__(self, package: str, noun: str, exclude: tuple[str, ...] = ()) -> None:
+        self.package, self.noun, self._exclude = package, noun, exclude
 
     def names(self) -> list[str]:
-        """Names of all entries, sorted; files in ``besides`` and private files are not entries."""
+        """Names of all entries, sorted; files in ``exclude`` and private files are not entries."""
         spec = find_spec(self.package)
         assert spec is not None and spec.submodule_search_locations, self.package
         files = Path(next(iter(spec.submodule_search_locations))).glob("*.py")
-        return sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._besides)
+        return sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._exclude)
 
     def get(self, name: str) -> Any:
         """The entry called ``name``. Raises LookupError with the known names for any other."""

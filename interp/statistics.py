@@ -20,10 +20,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-RESAMPLES = 2000
-EXACT_UP_TO = 12
-LEAST_FLIPS, MOST_FLIPS = 10_000, 100_000
-CELLS = 1 << 22  # numbers held at once: 32 MiB of float64
+N_RESAMPLES = 2000
+MAX_EXACT_PROMPTS = 12
+MIN_FLIPS, MAX_FLIPS = 10_000, 100_000
+MAX_CELLS = 1 << 22  # numbers held at once: 32 MiB of float64
 TIE = 1e-9  # sums that differ by less, relative to the sum of magnitudes, are the same number in another order
 
 
@@ -35,7 +35,7 @@ class Interval:
     low: np.ndarray
     high: np.ndarray
 
-    def beyond(self, other: Interval) -> np.ndarray:
+    def exceeds(self, other: Interval) -> np.ndarray:
         """Whether every number of this interval is farther from 0 than every number of the other, [n_heads]; False where either is NaN.
 
         Then the two share no number. The reverse would not do: a head without any effect is clear of the others where they have one.
@@ -45,7 +45,7 @@ class Interval:
         return nearest > farthest
 
 
-def prompt_weights(n_examples: int, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+def bootstrap_weights(n_examples: int, seed: int, resamples: int = N_RESAMPLES) -> np.ndarray:
     """Weights of a bootstrap over prompts, [resamples n_examples]; each row sums to 1. Raises ValueError for fewer than 2 prompts."""
     if n_examples < 2:
         raise ValueError(f"An interval over prompts needs at least 2 prompts, got {n_examples}: use more prompts.")
@@ -56,7 +56,7 @@ def prompt_weights(n_examples: int, seed: int, resamples: int = RESAMPLES) -> np
 
 
 def mean_interval(effects: np.ndarray, weights: np.ndarray) -> Interval:
-    """Mean over prompts of each row and its 95% bootstrap interval; ``weights`` from ``prompt_weights``."""
+    """Mean over prompts of each row and its 95% bootstrap interval; ``weights`` from ``bootstrap_weights``."""
     low, high = np.empty(len(effects)), np.empty(len(effects))
     levels = expanded_levels(effects.shape[1])
     for rows in _blocks(len(effects), len(weights)):
@@ -73,16 +73,16 @@ def expanded_levels(n_examples: int, coverage: float = 0.95) -> tuple[float, flo
     return wide, 1 - wide
 
 
-def sign_flip_p(effects: np.ndarray, seed: int = 0, flips: int | None = None) -> np.ndarray:
+def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = None) -> np.ndarray:
     """Two-sided p-value of each row's mean, [n_heads], in (0, 1]: how often random signs give a mean as far from 0.
 
     ``flips`` (only used above 12 prompts) is by default 10,000, or more where one head among many could not reach q = 0.05 with
     that, up to 100,000.
     """
     n_heads, n_examples = effects.shape
-    if n_examples <= EXACT_UP_TO:
+    if n_examples <= MAX_EXACT_PROMPTS:
         return _count_as_far(effects, [_all_signs(n_examples)]) / 2 ** (n_examples - 1)
-    flips = flips or int(np.clip(20 * n_heads, LEAST_FLIPS, MOST_FLIPS))
+    flips = flips or int(np.clip(20 * n_heads, MIN_FLIPS, MAX_FLIPS))
     rng = np.random.default_rng([seed, 2])
     sizes = [len(range(*part.indices(flips))) for part in _blocks(flips, max(n_heads, n_examples))]
     signs = (2.0 * rng.integers(0, 2, size=(size, n_examples)) - 1 for size in sizes)
@@ -141,5 +141,5 @@ def _count_as_far(effects: np.ndarray, signs: Iterator[np.ndarray] | list[np.nda
 
 def _blocks(n: int, width: int) -> list[slice]:
     """Slices that cover ``n`` rows of ``width`` numbers, a bounded number of cells each."""
-    step = max(1, CELLS // max(1, width))
+    step = max(1, MAX_CELLS // max(1, width))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]

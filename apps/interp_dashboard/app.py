@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.errors import ArtefactInvalid, ModelUnavailable, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
 from interp_dashboard.model_cache import holder
 from interp_dashboard.page import PLACES, Page, View, pages
 from interp_dashboard.settings import settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ICON = Path(__file__).parent / "icon.png"
 LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
-SENTENCES = (ValueError, LookupError, ArtefactInvalid, ModelUnavailable, ResourceRefused)
+SENTENCES = (ValueError, LookupError, ArtefactInvalid, ModelUnavailable, MemoryBudgetExceeded)
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ class Reading:
         return float(self._moved(head).max())
 
     def _moved(self, head: Head) -> np.ndarray:
-        return self.cache.norms[head.layer][0, head.head].numpy()
+        return self.cache.value_norms[head.layer][0, head.head].numpy()
 
     def _label(self, head: Head) -> str:
         roles = [(self.badge(badge, head), badge.label) for badge in badges() if badge.strong is not None]
@@ -155,7 +155,7 @@ class Readings:
     def get(self, name: str, prompt: Prompt) -> Reading:
         """The reading of a prompt by the model called ``name``, made now if it is not kept.
 
-        Raises ModelUnavailable, ValueError for a prompt that cannot be read, and ResourceRefused for one that does not fit.
+        Raises ModelUnavailable, ValueError for a prompt that cannot be read, and MemoryBudgetExceeded for one that does not fit.
         """
         key = (name, prompt)
         with self._lock:
@@ -183,7 +183,7 @@ def read(name: str, prompt: Prompt) -> Reading:
 
     with holder().using(name) as model:
         tokens = prompt.tokens(model)
-        cache = capture_attention(model, tokens, norms=True)
+        cache = capture_attention(model, tokens, value_norms=True)
         facts = model.facts
     del model  # what follows may take long, and another session may load another model meanwhile
     return Reading(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))

@@ -40,7 +40,7 @@ class Search:
     def start(self, query: Mapping[str, str]) -> jobs.Job:
         """The job, at work; ``query`` is the address of the page that asks for it.
 
-        Raises ValueError when another works on it, ResourceRefused when it would not fit the memory.
+        Raises ValueError when another works on it, MemoryBudgetExceeded when it would not fit the memory.
         """
         from interp.models.memory import available_memory, check_budget
 

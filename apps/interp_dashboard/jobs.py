@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import interp
-from interp.ablation.ablate_heads import ESTIMATES
+from interp.ablation.ablate_heads import ESTIMATORS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
 from interp.errors import ArtefactInvalid
-from interp.files import publish
+from interp.files import write_atomically
 
 if TYPE_CHECKING:
-    from interp.ablation.ablate_heads import AblationPlan
+    from interp.ablation.ablate_heads import CostEstimate
     from interp.models.model import Model
     from interp.store import Run
     from interp.tasks.task import Task
@@ -86,7 +86,7 @@ class Sweep:
         given: dict[str, Any] = {"model": model, "task": self.task, "prompts": self.prompts}
         given |= {"method": self.method, "positions": self.positions, "metric": self.metric, "seed": self.seed}
         given |= {"n-prompts": self.n_prompts} if self.task else {}
-        given |= {"ablation": self.ablation} if self.method in ESTIMATES else {}
+        given |= {"ablation": self.ablation} if self.method in ESTIMATORS else {}
         given |= {"top-share": self.top_share} if self.method == "adaptive" else {}
         given |= {"device": None if device == DEFAULT_DEVICE else device, "dtype": None if dtype == DEFAULT_DTYPE else dtype}
         options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
@@ -105,12 +105,12 @@ class Planned:
     words: tuple[str, ...]
     spec: dict[str, Any]
     folder: Path
-    cost: AblationPlan
+    cost: CostEstimate
     bytes: int
     total: int | None
 
     def check_memory(self) -> None:
-        """Raises ResourceRefused when its process would not fit beside all that is loaded now."""
+        """Raises MemoryBudgetExceeded when its process would not fit beside all that is loaded now."""
         from interp.models.memory import available_memory, check_budget
 
         check_budget(self.bytes, available_memory(self.spec["device"]), f"A second {self.spec['model']} with this sweep")
@@ -184,15 +184,15 @@ class JobStatus:
 def plan(model: Model, sweep: Sweep, root: Path, *, offline: bool = False) -> Planned:
     """The sweep as it would be started in a folder of ``root``; nothing is started or stored.
 
-    Raises LookupError and ValueError for what cannot be measured, and ResourceRefused for what would not fit the memory.
+    Raises LookupError and ValueError for what cannot be measured, and MemoryBudgetExceeded for what would not fit the memory.
     """
-    from interp.ablation.ablate_heads import plan_ablation
+    from interp.ablation.ablate_heads import estimate_cost
     from interp.cli.commands.ablate import folder_name, spec_of
     from interp.models.memory import ITEM_BYTES
 
     question = sweep.question(model)
     options = sweep.options(question)
-    cost = plan_ablation(model, question, **options)
+    cost = estimate_cost(model, question, **options)
     facts = model.facts
     spec = spec_of(model, question, options)
     words = tuple(sweep.words(facts.name, str(model.device), facts.dtype, offline))
@@ -205,7 +205,7 @@ def start(planned: Planned) -> Job:
     """The job, at work; one that was interrupted in this folder goes on.
 
     Raises ValueError when the run is finished or another job works on it, ArtefactInvalid when its folder holds something else, and
-    ResourceRefused when it would not fit the memory beside all that is loaded now.
+    MemoryBudgetExceeded when it would not fit the memory beside all that is loaded now.
     """
     if planned.run() is not None:
         raise ValueError(f"{planned.folder.name} is measured already: open it.")
@@ -284,13 +284,13 @@ def keep_prompts(root: Path, name: str, content: bytes) -> Path:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60].strip("_") or "prompts"
     path = root.resolve() / PROMPTS / sha256(content).hexdigest()[:12] / f"{stem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, content)
+    write_atomically(path, content)
     return path
 
 
-def _total(model: Model, question: Task, options: dict[str, Any], cost: AblationPlan) -> int | None:
+def _total(model: Model, question: Task, options: dict[str, Any], cost: CostEstimate) -> int | None:
     """Units that the sweep will store. Their number depends on how many heads are measured, not on which."""
-    from interp.ablation.ablate_heads import plan_ablation
+    from interp.ablation.ablate_heads import estimate_cost
 
     if options["method"] == "attribution":
         return None
@@ -298,7 +298,7 @@ def _total(model: Model, question: Task, options: dict[str, Any], cost: Ablation
         return cost.n_units
     heads = model.facts.heads()
     chosen = heads[: max(1, round(options["top_share"] * len(heads)))]
-    return plan_ablation(model, question, **{**options, "method": options["ablation"], "heads": chosen}).n_units
+    return estimate_cost(model, question, **{**options, "method": options["ablation"], "heads": chosen}).n_units
 
 
 def _spawn(job: Job) -> Job:
@@ -334,7 +334,7 @@ def _spawn(job: Job) -> Job:
 
 def _write(job: Job) -> None:
     about = {name: value for name, value in asdict(job).items() if name != "folder"}
-    publish(job.home / JOB, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(job.home / JOB, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
 
 
 @contextmanager

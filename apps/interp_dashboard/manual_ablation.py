@@ -66,13 +66,13 @@ def _compared(
     model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int
 ) -> tuple[pd.DataFrame, str, str, str]:
     """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are off."""
-    from interp.ablation import compare_next
+    from interp.ablation import compare_next_tokens
 
     with holder().using(model) as loaded:
         before = _continuation(model, weights, prompt, (), how, n_tokens)
         after = _continuation(model, weights, prompt, off, how, n_tokens)
-        texts = (loaded.to_text(prompt.tokens(loaded)), loaded.to_text(before.tokens), loaded.to_text(after.tokens))
-        return (compare_next(loaded, before, after, TOP), *texts)
+        texts = (loaded.to_string(prompt.tokens(loaded)), loaded.to_string(before.tokens), loaded.to_string(after.tokens))
+        return (compare_next_tokens(loaded, before, after, TOP), *texts)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -152,10 +152,10 @@ def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_token
             f"off = [Head.parse(label) for label in {' '.join(map(str, off))!r}.split()]\n"
             f"{change if how == 'mean' else f'change = [interventions.{how}(off)]'}\n"
             f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
-            f"print(compare_next(model, before, after, k={TOP}))\n"
+            f"print(compare_next_tokens(model, before, after, k={TOP}))\n"
         )
     names = (
-        "from interp import Head, interventions\nfrom interp.ablation import compare_next, continue_prompt\n"
+        "from interp import Head, interventions\nfrom interp.ablation import compare_next_tokens, continue_prompt\n"
         "from interp.ablation.ablate_heads import build_variants\n"
     )
     return prompts.python_of(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made

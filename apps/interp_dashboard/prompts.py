@@ -71,7 +71,7 @@ def own_texts(model: str, weights: str, file: str) -> list[str]:
 
     with holder().using(model) as loaded:
         skip = int(loaded.facts.prepend_bos)
-        return [loaded.to_text(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
+        return [loaded.to_string(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
 
 
 def choose(view: View, after: str = "") -> Prompt:

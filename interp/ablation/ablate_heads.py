@@ -20,7 +20,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.engine.sweep.outcome import Outcome
     from interp.engine.sweep.resume_from_layer import Variant
-    from interp.engine.sweep.sweep import Ledger, Progress, SweepResult
+    from interp.engine.sweep.sweep import Progress, SweepResult, UnitLedger
     from interp.models.model import Model
     from interp.records import RunRecord
     from interp.tasks.task import Task
@@ -32,15 +32,15 @@ ABLATIONS = {
     "patch": "the head writes what it wrote for the corrupted prompt",
     "uniform": "the head looks at all visible tokens alike",
 }
-ESTIMATES = {
+ESTIMATORS = {
     "attribution": "gradient estimate of the ablation in one backward pass",
     "adaptive": "gradient estimate for all heads, exact ablation for the top share",
 }
-METHODS = {**ABLATIONS, **ESTIMATES}
+METHODS = {**ABLATIONS, **ESTIMATORS}
 
 
 @dataclass(frozen=True)
-class AblationPlan:
+class CostEstimate:
     """What a sweep will cost: units of work, bytes above the loaded model, and seconds (measured on one clean pass)."""
 
     n_units: int
@@ -61,7 +61,7 @@ def ablate_heads(
     memory: int | None = None,
     top_share: float = 0.2,
     ablation: str = "mean",
-    ledger: Ledger | None = None,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
     """The outcome of the task with each head (or each pair of heads) taken out, for every example.
@@ -72,7 +72,7 @@ def ablate_heads(
     model; the units in a ``ledger`` are those of one budget, so a run goes on with the one it was begun with (``Writer.details``).
     Raises LookupError for unknown names and heads, ValueError for what cannot be done.
     """
-    from interp.engine.gradients.attribution_patching import attribute, ranked
+    from interp.engine.gradients.attribution_patching import attribute, rank_variants
     from interp.engine.sweep.sweep import sweep
 
     outcome, kind, groups, record = _prepare(model, task, method, positions, metric, heads, pairs, seed, ablation, top_share)
@@ -82,14 +82,14 @@ def ablate_heads(
         return attribute(model, task, variants, outcome, record=record, progress=progress)
     if method == "adaptive":
         estimate = attribute(model, task, variants, outcome, record=record)
-        chosen = set(ranked(estimate)[: max(1, round(top_share * len(groups)))])
+        chosen = set(rank_variants(estimate)[: max(1, round(top_share * len(groups)))])
         chosen |= {(head,) for group in chosen for head in group}  # a pair is read beside its heads
         variants = [v for v, group in zip(variants, groups, strict=True) if group in chosen]
     result = sweep(model, task, variants, outcome, record=record, memory=memory, ledger=ledger, progress=progress)
     return replace(result, estimate=estimate)
 
 
-def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
+def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
     """Cost of ``ablate_heads`` with the same arguments, and its errors: one clean pass over one prompt is timed, nothing else is run."""
     from inspect import signature
     from time import perf_counter
@@ -104,7 +104,7 @@ def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
     memory, _, _ = (options.pop(name) for name in ("memory", "ledger", "progress"))
     outcome, kind, groups, _ = _prepare(model, task, **options)
     if kind == "resample":
-        donors_of(task, options["seed"])
+        resample_source_ids(task, options["seed"])
     kind = "zero" if kind != "uniform" else kind  # same cost, nothing to collect first
     variants = build_variants(model, task, kind, options["positions"], groups, 0)
     plan = plan_sweep(model, task, variants, outcome, memory, identity="plan")
@@ -117,23 +117,23 @@ def plan_ablation(model: Model, task: Task, **arguments: Any) -> AblationPlan:
         once = perf_counter() - began
     per_work = once / (tokens.shape[1] * model.facts.n_layers)
     share = {"attribution": 3 * plan.clean_work, "adaptive": 3 * plan.clean_work + options["top_share"] * plan.work}
-    return AblationPlan(plan.n_units, plan.bytes, per_work * share.get(options["method"], plan.work))
+    return CostEstimate(plan.n_units, plan.bytes, per_work * share.get(options["method"], plan.work))
 
 
 def build_variants(
     model: Model, task: Task, kind: str, positions: str, groups: Sequence[tuple[Head, ...]], seed: int
 ) -> list[Variant]:
     """One variant for each group of heads, all of them ablated in the same way."""
-    make = _maker(model, task, kind, positions, seed)
+    make = _intervention_factory(model, task, kind, positions, seed)
     return [(make(group),) for group in groups]
 
 
-def donors_of(task: Task, seed: int) -> np.ndarray:
+def resample_source_ids(task: Task, seed: int) -> np.ndarray:
     """For each example another one of equal length that gives it its activations: a random cycle within each length.
 
     Raises ValueError when an example is the only one of its length.
     """
-    donors = np.arange(len(task))
+    source_ids = np.arange(len(task))
     rng = np.random.default_rng(seed)
     for length, indices in task.by_length().items():
         if len(indices) == 1:
@@ -142,24 +142,24 @@ def donors_of(task: Task, seed: int) -> np.ndarray:
                 f"{length} tokens: add prompts or use mean."
             )
         order = rng.permutation(indices)
-        donors[order] = np.roll(order, 1)
-    return donors
+        source_ids[order] = np.roll(order, 1)
+    return source_ids
 
 
-def _maker(model: Model, task: Task, kind: str, positions: str, seed: int):
+def _intervention_factory(model: Model, task: Task, kind: str, positions: str, seed: int):
     import torch
 
-    from interp.engine.forward.z_cache import z_bank
+    from interp.engine.forward.z_cache import cache_z
 
     if kind in ("zero", "uniform"):
         return lambda heads: getattr(interventions, kind)(heads, positions)
     if kind == "mean":
-        means = z_bank(model, task).mean(positions, task.examples)
+        means = cache_z(model, task).mean(positions, task.examples)
         return lambda heads: interventions.mean(heads, means, positions)
     if kind == "resample":
-        donors, bank = torch.from_numpy(donors_of(task, seed)), z_bank(model, task)
-        return lambda heads: interventions.resample(heads, bank, donors, positions)
-    bank = z_bank(model, task, "corrupted")
+        source_ids, bank = torch.from_numpy(resample_source_ids(task, seed)), cache_z(model, task)
+        return lambda heads: interventions.resample(heads, bank, source_ids, positions)
+    bank = cache_z(model, task, "corrupted")
     return lambda heads: interventions.patch(heads, bank, positions)
 
 
@@ -183,14 +183,14 @@ def _prepare(
         raise ValueError(f"top_share is {top_share:g}; it is a share of the heads, above 0 and at most 1.")
     outcome = OUTCOMES.get(metric or task.metric)
     chosen = [model.facts.check_head(Head(*h)) for h in heads] if heads else model.facts.heads()
-    kind = ablation if method in ESTIMATES else method
+    kind = ablation if method in ESTIMATORS else method
     if kind == "patch" and not task.has_corrupted:
         raise ValueError(f"Task {task.name!r} has no corrupted prompts, which patch needs: add them or use mean or resample.")
     groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
     if pairs:
         groups += list(combinations(chosen, 2))
     arguments = {**task.provenance, "method": method, "positions": positions}
-    if method in ESTIMATES:
+    if method in ESTIMATORS:
         arguments["ablation"] = ablation
     if method == "adaptive":
         arguments["top_share"] = top_share

@@ -40,7 +40,7 @@ def continue_prompt(
     return Continuation(written.tokens, written.logits.softmax(-1).cpu().numpy())
 
 
-def compare_next(model: Model, before: Continuation, after: Continuation, k: int = 10) -> pd.DataFrame:
+def compare_next_tokens(model: Model, before: Continuation, after: Continuation, k: int = 10) -> pd.DataFrame:
     """The ``k`` next tokens that rank highest before or after a change (half of them or more from the top of each), the most probable
     before it first.
 
@@ -52,5 +52,5 @@ def compare_next(model: Model, before: Continuation, after: Continuation, k: int
     ranks = [np.argsort(np.argsort(-side, kind="stable")) for side in (old, new)]
     top = np.argsort(np.minimum(*ranks), kind="stable")[:k]
     top = top[np.argsort(-old[top], kind="stable")]
-    texts = model.to_words(top.tolist()) if model.tokenizer is not None else [str(token) for token in top]
+    texts = model.to_str_tokens(top.tolist()) if model.tokenizer is not None else [str(token) for token in top]
     return pd.DataFrame({"token": top, "text": texts, "before": old[top], "after": new[top], "difference": (new - old)[top]})

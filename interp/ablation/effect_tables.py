@@ -1,8 +1,8 @@
 """How much each head matters: the tables of a sweep, with the statistics that every effect carries.
 
 ``effect = metric(changed) - metric(clean)``, averaged over prompts; negative = the head helped, where larger outcomes are better
-(``meaning`` says it for each metric). A head is ``distinct`` when its whole interval is farther from 0 than that of the mean
-effect of all other heads and its q-value is at most 0.05; ``distinct_in_layer`` asks the same against the other heads of its
+(``sign_meaning`` says it for each metric). A head is ``exceeds_control`` when its whole interval is farther from 0 than that of the mean
+effect of all other heads and its q-value is at most 0.05; ``exceeds_layer_control`` asks the same against the other heads of its
 layer, which tells a special head from a special layer. In a layer with two strong heads among few, each hides the other there: read both.
 With many heads that mean is known closely and a small effect can be distinct from it: read the effect, too.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.heads import Head, HeadScores
-from interp.statistics import benjamini_hochberg, mean_interval, prompt_weights, random_head_control, sign_flip_p
+from interp.statistics import benjamini_hochberg, bootstrap_weights, mean_interval, random_head_control, sign_flip_p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
     from interp.records import RunRecord
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 SMALLER_IS_BETTER = ("loss",)
-UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "share_same_sign": "share of prompts", "n": "prompts"}
-IDENTITY = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numbers that name a row and measure nothing
+UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts", "n": "prompts"}
+ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numbers that name a row and measure nothing
 NO_HEAD = -1  # layer2 and head2 of a single head in a table that also holds pairs
 
 
@@ -35,9 +35,9 @@ def head_table(result: SweepResult, facts: ModelFacts, seed: int = 0) -> pd.Data
     """One row per head (or pair) of a sweep, in the sweep's order.
 
     Columns: ``layer head kv_head label``; ``effect`` (mean over ``n`` prompts, in ``unit``) with its 95% interval ``ci_low ci_high``,
-    ``p_value``, ``q_value`` and ``share_same_sign`` (of prompts whose effect has the sign of the mean); ``baseline`` and ``value``
+    ``p_value``, ``q_value`` and ``sign_consistency`` (of prompts whose effect has the sign of the mean); ``baseline`` and ``value``
     (mean outcome before and after); ``control`` and ``layer_control`` with their intervals (mean effect of the other heads; NaN where
-    there are none); ``distinct`` and ``distinct_in_layer``; and how it was made. Pairs add ``layer2 head2`` and ``interaction``
+    there are none); ``exceeds_control`` and ``exceeds_layer_control``; and how it was made. Pairs add ``layer2 head2`` and ``interaction``
     (effect of both - effect of one - effect of the other; negative = each covers for the other) with its interval. Heads and pairs
     are corrected and compared among themselves. ``seed`` is that of the statistics.
 
@@ -48,7 +48,7 @@ def head_table(result: SweepResult, facts: ModelFacts, seed: int = 0) -> pd.Data
     check_effects(result)
     pairs = np.array([len(v) == 2 for v in result.variants])
     effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))  # sums depend on the layout in memory
-    weights = prompt_weights(effects.shape[1], seed)
+    weights = bootstrap_weights(effects.shape[1], seed)
     measured: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
         layers = [tuple(head.layer for head in result.variants[i]) for i in family]
@@ -57,7 +57,7 @@ def head_table(result: SweepResult, facts: ModelFacts, seed: int = 0) -> pd.Data
     measured |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": values.mean(1)}
     if pairs.any():
         measured |= _interactions(result.variants, effects, weights)
-    return pd.DataFrame({**_names(result.variants, facts), **measured, **_origin(result)})
+    return pd.DataFrame({**_head_columns(result.variants, facts), **measured, **_provenance_columns(result)})
 
 
 def example_table(result: SweepResult, facts: ModelFacts) -> pd.DataFrame:
@@ -65,9 +65,11 @@ def example_table(result: SweepResult, facts: ModelFacts) -> pd.DataFrame:
     import pandas as pd
 
     variants, n = len(result.variants), result.values.shape[1]
-    names = {name: np.repeat(np.asarray(column), n) for name, column in _names(result.variants, facts).items()}
+    names = {name: np.repeat(np.asarray(column), n) for name, column in _head_columns(result.variants, facts).items()}
     numbers = {"value": result.values.ravel(), "baseline": np.tile(result.baseline, variants), "effect": result.effects.ravel()}
-    return pd.DataFrame({**names, "example": np.tile(np.arange(n, dtype="int32"), variants), **numbers, **_origin(result)})
+    return pd.DataFrame(
+        {**names, "example": np.tile(np.arange(n, dtype="int32"), variants), **numbers, **_provenance_columns(result)}
+    )
 
 
 def head_scores(
@@ -84,7 +86,7 @@ def head_scores(
     no numbers.
     """
     numbers = (str(name) for name in table.select_dtypes("number").columns)
-    known = [name for name in numbers if name not in IDENTITY]
+    known = [name for name in numbers if name not in ID_COLUMNS]
     if column not in known:
         raise LookupError(f"The table has no column of numbers called {column!r}. There are: {', '.join(known)}.")
     rows = table.query("layer2 == @NO_HEAD") if "layer2" in table else table
@@ -151,7 +153,7 @@ def check_effects(result: SweepResult) -> None:
         )
 
 
-def meaning(metric: str) -> str:
+def sign_meaning(metric: str) -> str:
     """What the sign of an effect on this metric says, for the reader of a table or figure."""
     if metric == "kl":
         return "larger = the head mattered more"
@@ -166,7 +168,7 @@ def label(variant: Sequence[Head]) -> str:
 def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """The statistics of one family of rows: all single heads, or all pairs."""
     interval = mean_interval(effects, weights)
-    p_values = sign_flip_p(effects, seed)
+    p_values = sign_flip_p_value(effects, seed)
     columns = {
         "effect": interval.mean,
         "n": np.full(len(effects), effects.shape[1], dtype="int32"),
@@ -174,13 +176,13 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
         "ci_high": interval.high,
         "p_value": p_values,
         "q_value": benjamini_hochberg(p_values),
-        "share_same_sign": (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1),
+        "sign_consistency": (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1),
     }
     everyone: list[Hashable] = ["all"] * len(effects)
-    for prefix, flag, groups in (("control", "distinct", everyone), ("layer_control", "distinct_in_layer", layers)):
+    for prefix, flag, groups in (("control", "exceeds_control", everyone), ("layer_control", "exceeds_layer_control", layers)):
         control = random_head_control(effects, groups, weights, seed)
         columns |= {prefix: control.mean, f"{prefix}_low": control.low, f"{prefix}_high": control.high}
-        columns[flag] = interval.beyond(control) & (columns["q_value"] <= LEVEL)
+        columns[flag] = interval.exceeds(control) & (columns["q_value"] <= SIGNIFICANCE_LEVEL)
     return columns
 
 
@@ -199,13 +201,13 @@ def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, wei
     at = np.array([i for i, _ in pairs])
     first, second = (np.array([row[(variant[side],)] for _, variant in pairs]) for side in (0, 1))
     interval = mean_interval(effects[at] - effects[first] - effects[second], weights)
-    columns = {name: np.full(len(effects), np.nan) for name in ("interaction", "interaction_low", "interaction_high")}
+    columns = {name: np.full(len(effects), np.nan) for name in ("interaction", "interaction_ci_low", "interaction_ci_high")}
     for column, values in zip(columns.values(), (interval.mean, interval.low, interval.high), strict=True):
         column[at] = values
     return columns
 
 
-def _names(variants: Sequence[tuple[Head, ...]], facts: ModelFacts) -> dict[str, Any]:
+def _head_columns(variants: Sequence[tuple[Head, ...]], facts: ModelFacts) -> dict[str, Any]:
     """The columns that say which heads a row is about."""
     sizes = {len(variant) for variant in variants}
     if not sizes <= {1, 2}:
@@ -222,7 +224,7 @@ def _names(variants: Sequence[tuple[Head, ...]], facts: ModelFacts) -> dict[str,
     return {**columns, "label": [label(variant) for variant in variants]}
 
 
-def _origin(result: SweepResult) -> dict[str, Any]:
+def _provenance_columns(result: SweepResult) -> dict[str, Any]:
     """How the numbers were made, the same in every row."""
     record = result.record
     made = {"metric": result.metric, "unit": result.unit, "method": result.method, "positions": result.positions}

@@ -28,16 +28,16 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
     for an unknown metric; ValueError for one without a gradient, for another than ``loss`` of texts, and for a text of one token.
     arXiv 1905.10650 (there with ``normalise_layers``).
     """
-    from interp.engine.forward.run import record_of
-    from interp.engine.gradients.attribution_patching import gate_slopes
     from interp.engine.attention.as_task import as_task
+    from interp.engine.forward.run import record_of
+    from interp.engine.gradients.attribution_patching import head_gate_gradients
     from interp.tasks.task import Task
 
     outcome = OUTCOMES.get(metric)
     if not isinstance(prompts, Task) and metric != "loss":
         raise ValueError(f"Metric {metric!r} is of a task's answers, and texts have none: use loss, or give a task.")
     task = as_task(model, prompts)
-    slopes = gate_slopes(model, task, outcome if task is prompts else None)
+    slopes = head_gate_gradients(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():
         raise ValueError(f"The gradients of {model.facts.name} in {model.facts.dtype} are not finite: load it in float32.")
     arguments = task.provenance

@@ -16,7 +16,7 @@ from interp.ablation.ablate_heads import ABLATIONS, build_variants
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
 from interp.registry import check_name
-from interp.statistics import Interval, expanded_levels, mean_interval, prompt_weights
+from interp.statistics import Interval, bootstrap_weights, expanded_levels, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-LEAST_ORDERS = 5
+MIN_RANDOM_ORDERS = 5
 
 
 def pruning_curve(
@@ -58,9 +58,9 @@ def pruning_curve(
 
     check_name(method, ABLATIONS, "ablation")
     heads = _in_order(model, order)
-    if n_random < LEAST_ORDERS or not 1 <= steps <= len(heads):
+    if n_random < MIN_RANDOM_ORDERS or not 1 <= steps <= len(heads):
         raise ValueError(
-            f"A pruning curve of {len(heads)} heads takes 1 to {len(heads)} steps and at least {LEAST_ORDERS} random orders to compare "
+            f"A pruning curve of {len(heads)} heads takes 1 to {len(heads)} steps and at least {MIN_RANDOM_ORDERS} random orders to compare "
             f"with, not steps={steps} and n_random={n_random}."
         )
     rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def pruning_curve(
     variants = build_variants(model, task, method, positions, different, seed)
     result = sweep(model, task, variants, outcome, record=record, **options)
     values = dict(zip(different, result.values, strict=True)) | {(): result.baseline}
-    weights, tables = prompt_weights(len(task), seed), []
+    weights, tables = bootstrap_weights(len(task), seed), []
     for curve, orders in curves.items():
         measured = np.array([[values[tuple(sorted(one[:n]))] for one in orders] for n in counts])
         interval = _interval(measured, weights, seed)

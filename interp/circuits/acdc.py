@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from interp.ablation.effect_tables import SMALLER_IS_BETTER
 from interp.circuits.circuit import LOGITS
 from interp.circuits.edge_ablation import check_pairs
-from interp.circuits.edge_scores import EdgeScores, check_measured
+from interp.circuits.edge_scores import EdgeScores, check_finite_and_gap
 
 if TYPE_CHECKING:
     from interp.engine.sweep.outcome import Outcome
@@ -42,9 +42,9 @@ def acdc(
 ) -> EdgeScores:
     """The edges that ACDC keeps, each with what the trial that kept it changed, per example; all removed edges have 0.
 
-    ``scores.circuit(scores.n_alive)`` is the circuit. ``threshold`` is in the metric's unit. Raises LookupError for an unknown metric,
+    ``scores.circuit(scores.n_nonzero)`` is the circuit. ``threshold`` is in the metric's unit. Raises LookupError for an unknown metric,
     ValueError for a threshold that is not positive and for what ``score_edges`` refuses. A threshold that leaves nothing is an answer
-    here (``n_alive`` is 0).
+    here (``n_nonzero`` is 0).
     """
     import torch
 
@@ -64,7 +64,7 @@ def acdc(
     with model.lock, torch.inference_mode(), own_modules(model):
         trials = _trials(model, task, outcome)
         clean, corrupted = trials(np.array([[False], [True]]).repeat(len(gone), 1))
-        check_measured(model, outcome.name, np.stack([clean, corrupted]))
+        check_finite_and_gap(model, outcome.name, np.stack([clean, corrupted]))
         threshold = SHARE * float(abs(corrupted.mean() - clean.mean())) if threshold is None else threshold
         now = clean
         for reader, numbered in groupby(reversed([*enumerate(graph.edges)]), key=lambda pair: pair[1].reader):
@@ -111,15 +111,15 @@ def _trials(
     """What gives the outcome of every example with sets of edges corrupted; streams are opened once for all trials."""
     import torch
 
-    from interp.engine.edges.edge_patching import edge_sets, graph_of
-    from interp.engine.edges.residual_decomposition import open_streams
+    from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
+    from interp.engine.edges.residual_decomposition import decompose_task
 
-    opened, graph = [*open_streams(model, task, outcome)], graph_of(model)
+    opened, graph = [*decompose_task(model, task, outcome)], graph_of(model)
 
     def trials(gone: np.ndarray) -> np.ndarray:
         values = np.empty((len(gone), len(task)))
-        for rows, stream, read in opened:
-            values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(gone))).cpu().double().numpy()
+        for rows, decomposition, read in opened:
+            values[:, rows] = read(patch_edge_sets(decomposition, graph, torch.from_numpy(gone))).cpu().double().numpy()
         return values
 
     return trials

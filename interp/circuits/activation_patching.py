@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.circuits.edge_ablation import check_pairs
-from interp.circuits.edge_scores import check_measured
+from interp.circuits.edge_scores import check_finite_and_gap
 from interp.records import RunRecord
 from interp.registry import check_name
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from interp.engine.edges.residual_decomposition import Stream
+    from interp.engine.edges.residual_decomposition import ResidualDecomposition
     from interp.engine.sweep.sweep import Progress
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-SITES = {
+PATCH_SITES = {
     "resid": "the residual stream that enters a layer",
     "attn": "what attention of a layer writes",
     "mlp": "what the MLP of a layer writes",
@@ -63,10 +63,10 @@ class PatchGrid:
         """One row a cell: ``site layer position effect low high share_of_gap n metric unit``, with a 95% interval over examples."""
         import pandas as pd
 
-        from interp.statistics import mean_interval, prompt_weights
+        from interp.statistics import bootstrap_weights, mean_interval
 
         n_layers, n_positions, n = self.values.shape
-        interval = mean_interval(self.values.reshape(-1, n), prompt_weights(n, seed))
+        interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
         layers, places = np.indices((n_layers, n_positions)).reshape(2, -1)
         table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in places]})
         table["effect"], table["low"], table["high"] = interval.mean, interval.low, interval.high
@@ -93,14 +93,14 @@ def patch_grid(
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import open_streams
-    from interp.engine.forward.positions import touched
+    from interp.engine.edges.residual_decomposition import decompose_task
+    from interp.engine.forward.positions import position_mask
     from interp.engine.forward.run import record_of
-    from interp.engine.gradients.qk_fix import Change, continued
+    from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    check_name(site, SITES, "site")
+    check_name(site, PATCH_SITES, "site")
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     if site == "mlp" and not graph.has_mlps:
         raise ValueError(f"{model.facts.name} has no MLPs to patch: take resid or attn.")
@@ -110,26 +110,30 @@ def patch_grid(
     if not places:
         raise ValueError("positions=[] leaves nothing to patch: name marks, end or token indices.")
 
-    def added(stream: Stream, layer: int) -> Tensor:
-        first = stream.before(layer)
+    def added(decomposition: ResidualDecomposition, layer: int) -> Tensor:
+        first = decomposition.before(layer)
         writers = {"resid": range(first), "attn": range(first, first + graph.n_heads), "mlp": [first + graph.n_heads]}[site]
-        return stream.added([*writers]).sum(0)
+        return decomposition.added([*writers]).sum(0)
 
     values, ends = np.zeros((graph.n_layers, len(places), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode():
-        for rows, stream, read in open_streams(model, task, outcome, progress):
-            masks = [touched(p, stream.clean.examples)[:, -stream.clean.n :].to(model.device) for p in places]
+        for rows, decomposition, read in decompose_task(model, task, outcome, progress):
+            masks = [
+                position_mask(p, decomposition.clean.examples)[:, -decomposition.clean.n :].to(model.device) for p in places
+            ]
             live = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
-            both = read(stream.ends)
+            both = read(decomposition.ends)
             ends[:, rows] = both.cpu().double().numpy()
             for layer in range(graph.n_layers if live else 0):
-                plus = added(stream, layer)
-                for first in range(0, len(live), stream.together):
-                    some = live[first : first + stream.together]
-                    changes = [Change(layer + (site == "mlp"), site == "attn", plus * masks[i][:, :, None]) for i in some]
-                    found = read(continued(stream, changes)) - both[:1]
+                plus = added(decomposition, layer)
+                for first in range(0, len(live), decomposition.runs_per_batch):
+                    some = live[first : first + decomposition.runs_per_batch]
+                    changes = [
+                        ResidualChange(layer + (site == "mlp"), site == "attn", plus * masks[i][:, :, None]) for i in some
+                    ]
+                    found = read(resume_changes(decomposition, changes)) - both[:1]
                     values[layer][np.ix_(some, rows)] = found.cpu().double().numpy()
-    check_measured(model, outcome.name, ends, values)
+    check_finite_and_gap(model, outcome.name, ends, values)
     names = tuple(p if isinstance(p, str) else ",".join(map(str, p)) for p in places)
     arguments = {**task.provenance, "site": site, "positions": [*names], "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 
-def sweep_again(
+def backup_heads(
     model: Model,
     task: Task,
     without: Sequence[Head],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtefactInvalid
-from interp.files import publish
+from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
 
@@ -110,7 +110,7 @@ class Circuit:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes the circuit to a JSON file, atomically; ``load_circuit`` reads it back."""
-        publish(Path(path), json.dumps(self.to_json(), allow_nan=False, indent=1).encode())
+        write_atomically(Path(path), json.dumps(self.to_json(), allow_nan=False, indent=1).encode())
         return Path(path)
 
     def _ordered(self, edges: Collection[Edge]) -> list[Edge]:

@@ -2,7 +2,7 @@
 
 Chance draws as many edges (or heads) as each circuit has from all that there are; ``p_value`` is how often two such draws share as many
 (hypergeometric). Late heads and large edges are in most circuits: a small p-value says that the two are no random sets, not that they are
-the same mechanism. ``expected_in_layers`` draws as many heads of each layer instead.
+the same mechanism. ``expected_within_layers`` draws as many heads of each layer instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
-    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_in_layers p_in_layers
+    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_within_layers p_value_within_layers
     ablation_first ablation_second`` (chance in layers of heads only; each ablation is what the corrupted edges of that circuit showed).
 
     Raises ValueError for circuits of two graphs.

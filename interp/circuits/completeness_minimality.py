@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp.circuits.circuit import Circuit, check_graph
-from interp.circuits.faithfulness import outcomes_of_circuits, share_of
+from interp.circuits.faithfulness import circuit_outcomes, share_of
 from interp.graph import Edge, Graph, Node
 from interp.records import RunRecord, digest
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-Part = Node | Edge
+Component = Node | Edge
 LEVEL = 0.01
 """The paper's criterion of minimality: a part is needed that changes the outcome by a hundredth of it; here of the gap."""
 
@@ -62,7 +62,7 @@ class Minimality:
     gap: float
     record: RunRecord
 
-    def needless(self, level: float = LEVEL) -> list[str]:
+    def unnecessary(self, level: float = LEVEL) -> list[str]:
         """Parts of the circuit whose effect is smaller than ``level``, by size."""
         members = self.table.query("kind == 'member'")
         return members["part"][members["effect"].abs() < level].tolist()
@@ -74,7 +74,7 @@ def completeness(
     circuit: Circuit,
     *,
     parts: str = "nodes",
-    groups: Mapping[str, Collection[Part]] | None = None,
+    groups: Mapping[str, Collection[Component]] | None = None,
     draws: int = 20,
     runs: int = 5,
     steps: int = 5,
@@ -88,11 +88,11 @@ def completeness(
     circuit's ``parts``, and of sets found by ``runs`` greedy runs of at most ``steps`` steps with so many random ``candidates``.
 
     Raises LookupError for groups of unknown parts, ValueError for a circuit of another model's graph or without parts, and what
-    ``outcomes_of_circuits`` raises.
+    ``circuit_outcomes`` raises.
     """
     import pandas as pd
 
-    from interp.statistics import prompt_weights
+    from interp.statistics import bootstrap_weights
 
     check_graph(model, circuit.graph, "This is a circuit")
     if min(draws, runs, steps) < 0 or candidates < 1:
@@ -100,24 +100,27 @@ def completeness(
             f"draws={draws}, runs={runs}, steps={steps} and candidates={candidates}: take at least 0, and at least 1 candidate."
         )
     graph, pool, rng = circuit.graph, _parts(circuit, parts), np.random.default_rng(seed)
-    [kept], weights = _masks(graph, [circuit.edges]), prompt_weights(len(task), seed)
+    [kept], weights = _masks(graph, [circuit.edges]), bootstrap_weights(len(task), seed)
     chances = rng.random((draws, len(pool))) < 0.5
-    chosen: list[tuple[str, str, list[Part]]] = [("none", "", []), *(("group", n, [*g]) for n, g in (groups or {}).items())]
+    chosen: list[tuple[str, str, list[Component]]] = [
+        ("none", "", []),
+        *(("group", n, [*g]) for n, g in (groups or {}).items()),
+    ]
     chosen += [("random", str(i), [p for p, there in zip(pool, row, strict=True) if there]) for i, row in enumerate(chances)]
 
-    def measure(sets: Sequence[Collection[Part]], *more: Bool[np.ndarray, " n_edges"]) -> tuple[np.ndarray, np.ndarray]:
+    def measure(sets: Sequence[Collection[Component]], *more: Bool[np.ndarray, " n_edges"]) -> tuple[np.ndarray, np.ndarray]:
         """The outcome of circuit and of model without each set, [n_sets n_examples]."""
         gone = np.stack([*_masks(graph, sets), *more])
-        found = outcomes_of_circuits(model, task, np.concatenate([kept & ~gone, ~gone]), metric, ablation=ablation, seed=seed)
+        found = circuit_outcomes(model, task, np.concatenate([kept & ~gone, ~gone]), metric, ablation=ablation, seed=seed)
         return found[: len(gone)], found[len(gone) :]
 
     alone, whole = measure([removed for *_, removed in chosen], np.ones_like(kept))
     gap = whole[0] - alone[-1]
     rows = [(*said, a, w) for said, a, w in zip(chosen, alone, whole, strict=False)]
-    taken: list[list[Part]] = [[] for _ in range(runs)]
+    taken: list[list[Component]] = [[] for _ in range(runs)]
     n_steps = min(steps, len(pool)) if runs else 0
     for step in range(n_steps):
-        tried: list[tuple[int, list[Part]]] = []
+        tried: list[tuple[int, list[Component]]] = []
         for run, gone in enumerate(taken):
             left = [part for part in pool if part not in gone]
             tried += [(run, [*gone, left[i]]) for i in rng.permutation(len(left))[:candidates]]
@@ -148,7 +151,7 @@ def minimality(
     circuit: Circuit,
     *,
     parts: str = "edges",
-    without: Collection[Part] = (),
+    without: Collection[Component] = (),
     draws: int = 20,
     metric: str | None = None,
     ablation: str = "counterfactual",
@@ -162,10 +165,10 @@ def minimality(
     """
     import pandas as pd
 
-    from interp.statistics import prompt_weights
+    from interp.statistics import bootstrap_weights
 
     check_graph(model, circuit.graph, "This is a circuit")
-    graph, rng, weights = circuit.graph, np.random.default_rng(seed), prompt_weights(len(task), seed)
+    graph, rng, weights = circuit.graph, np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     known = _parts(circuit, parts)
     edges, gone, *own = _masks(graph, [circuit.edges, without, *([part] for part in known)])
     base = edges & ~gone
@@ -187,7 +190,7 @@ def minimality(
         drawn[rng.permutation(strangers)[:n]] = True
         controls.append(drawn)
     kept = np.stack([np.ones_like(base), np.zeros_like(base), base, *members, *(base | drawn for drawn in controls)])
-    found = outcomes_of_circuits(model, task, kept, metric, progress, ablation=ablation, seed=seed)
+    found = circuit_outcomes(model, task, kept, metric, progress, ablation=ablation, seed=seed)
     everything, nothing, whole = found[:3]
     gap = everything - nothing
     effects = [*(found[3 : 3 + len(pool)] - whole), *(whole - found[3 + len(pool) :])]
@@ -199,20 +202,20 @@ def minimality(
     return Minimality(table, float(gap.mean()), _record(model, task, circuit, metric, ablation, seed, said))
 
 
-def _parts(circuit: Circuit, parts: str) -> list[Part]:
+def _parts(circuit: Circuit, parts: str) -> list[Component]:
     """The circuit's edges, or its heads and MLPs, in order."""
     if parts not in ("nodes", "edges"):
         raise ValueError(f"parts={parts!r}: a circuit's parts are 'nodes' or 'edges'.")
     edges = [edge for edge in circuit.graph.edges if edge in circuit.edges]
-    found: list[Part] = [*edges] if parts == "edges" else [node for node in circuit.nodes if node.kind in ("head", "mlp")]
+    found: list[Component] = [*edges] if parts == "edges" else [node for node in circuit.nodes if node.kind in ("head", "mlp")]
     if not found:
         raise ValueError(f"The circuit has {len(edges)} edges and no {parts} that could be taken out: take a larger circuit.")
     return found
 
 
-def _masks(graph: Graph, sets: Sequence[Collection[Part]]) -> Bool[np.ndarray, "n_sets n_edges"]:
+def _masks(graph: Graph, sets: Sequence[Collection[Component]]) -> Bool[np.ndarray, "n_sets n_edges"]:
     """The edges that are among the parts of each set or leave one of them. Raises LookupError for what the graph does not have."""
-    places: dict[Part, list[int]] = {edge: [i] for i, edge in enumerate(graph.edges)}
+    places: dict[Component, list[int]] = {edge: [i] for i, edge in enumerate(graph.edges)}
     for i, edge in enumerate(graph.edges):
         places.setdefault(edge.writer, []).append(i)
     masks = np.zeros((len(sets), len(graph.edges)), dtype=bool)

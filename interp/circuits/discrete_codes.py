@@ -139,9 +139,9 @@ def _written(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examp
     """The mean of what every head writes to the residual stream, for clean and corrupted prompts."""
     import torch
 
-    from interp.engine.forward.z_cache import output_weights, z_bank
+    from interp.engine.forward.z_cache import cache_z, output_weights
 
-    z = torch.stack([z_bank(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
+    z = torch.stack([cache_z(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
     weights = [output_weights(model, layer).detach().to(z).cpu() for layer in range(model.facts.n_layers)]
     return torch.stack([torch.einsum("nshd,hdm->nshm", z[:, :, layer], w) for layer, w in enumerate(weights)], 2)
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from interp.ablation.ablate_heads import donors_of
-from interp.circuits.methods import CORRUPTIONS
+from interp.ablation.ablate_heads import resample_source_ids
+from interp.circuits.methods import EDGE_ABLATIONS
 from interp.registry import check_name
 
 if TYPE_CHECKING:
-    from interp.engine.edges.residual_decomposition import Stream
+    from interp.engine.edges.residual_decomposition import ResidualDecomposition
     from interp.engine.sweep.outcome import Outcome
     from interp.engine.sweep.readout import Readout
     from interp.engine.sweep.sweep import Progress
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 
-def streams_of(
+def decompositions_with_ablation(
     model: Model, task: Task, outcome: Outcome, ablation: str, seed: int = 0, progress: Progress | None = None
-) -> Iterator[tuple[list[int], Stream, Readout]]:
-    """``open_streams`` of a task whose edges are corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``.
+) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
+    """``decompose_task`` of a task whose edges are corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``.
 
-    Raises what ``check_corruption`` raises.
+    Raises what ``check_edge_ablation`` raises.
     """
     import torch
 
-    from interp.engine.edges.residual_decomposition import mean_outputs, open_streams
+    from interp.engine.edges.residual_decomposition import decompose_task, mean_outputs
 
-    check_corruption(task, ablation)
+    check_edge_ablation(task, ablation)
     if ablation == "zero":
-        return open_streams(model, task, outcome, progress, dict.fromkeys(task.by_length(), torch.zeros(())))
+        return decompose_task(model, task, outcome, progress, dict.fromkeys(task.by_length(), torch.zeros(())))
     if ablation == "mean":
-        return open_streams(model, task, outcome, progress, mean_outputs(model, task))
-    return open_streams(model, task if ablation == "counterfactual" else resampled(task, seed), outcome, progress)
+        return decompose_task(model, task, outcome, progress, mean_outputs(model, task))
+    return decompose_task(model, task if ablation == "counterfactual" else resampled(task, seed), outcome, progress)
 
 
 def resampled(task: Task, seed: int) -> Task:
     """The same task with another clean prompt of equal length in place of each corrupted one, never the prompt itself."""
-    donors = donors_of(task, seed)
-    examples = (replace(e, corrupted=task.examples[donor].clean) for e, donor in zip(task, donors, strict=True))
+    source_ids = resample_source_ids(task, seed)
+    examples = (replace(e, corrupted=task.examples[donor].clean) for e, donor in zip(task, source_ids, strict=True))
     return replace(task, examples=tuple(examples))
 
 
-def check_corruption(task: Task, ablation: str) -> None:
+def check_edge_ablation(task: Task, ablation: str) -> None:
     """Raises LookupError for an unknown ablation; ValueError for ``counterfactual`` where no prompt differs from its corrupted twin, and
     for ``resample`` and ``mean`` where a prompt is the only one of its length."""
-    check_name(ablation, CORRUPTIONS, "ablation of edges")
+    check_name(ablation, EDGE_ABLATIONS, "ablation of edges")
     if ablation == "counterfactual":
         check_pairs(task, ", or take the ablation zero, mean or resample")
     for length, rows in task.by_length().items():

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.edge_ablation import streams_of
+from interp.circuits.edge_ablation import decompositions_with_ablation
 from interp.circuits.methods import METHODS
 from interp.graph import Edge, Graph
 from interp.records import RunRecord
@@ -64,14 +64,14 @@ class EdgeScores:
         return FLOOR * float(np.abs(self.values.mean(1)).max())
 
     @property
-    def n_alive(self) -> int:
+    def n_nonzero(self) -> int:
         """How many edges have a score above the floor."""
         return int((self.effects != 0).sum())
 
     def top(self, k: int) -> list[Edge]:
         """The ``k`` edges with the largest effects, by size; those below the floor are never returned."""
         effects = np.abs(self.effects)
-        order = np.argsort(-effects, kind="stable")[: max(0, min(k, self.n_alive))]
+        order = np.argsort(-effects, kind="stable")[: max(0, min(k, self.n_nonzero))]
         return [self.graph.edges[i] for i in order]
 
     def circuit(self, k: int) -> Circuit:
@@ -82,7 +82,7 @@ class EdgeScores:
         if not found.edges:
             raise ValueError(
                 f"The top {k} edges leave nothing: none of them lies on a way from the embedding to the logits "
-                f"({self.n_alive} of {len(self.graph.edges)} edges have an effect above the floor). Take more edges."
+                f"({self.n_nonzero} of {len(self.graph.edges)} edges have an effect above the floor). Take more edges."
             )
         return found
 
@@ -121,7 +121,7 @@ def score_edges(
 
     from interp.engine.edges.edge_attribution import edge_gradients
     from interp.engine.edges.edge_ig_outputs import edge_changes
-    from interp.engine.edges.edge_patching import graph_of, single_edges
+    from interp.engine.edges.edge_patching import graph_of, patch_single_edges
     from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import check_gradient
     from interp.engine.sweep.sweep import check_outcome, own_modules
@@ -137,26 +137,26 @@ def score_edges(
     values = np.empty((len(graph.edges), len(task)))
     ends = np.empty((2, len(task)))
     with model.lock, torch.no_grad(), own_modules(model) if method == "exact" else nullcontext():  # which have no gradients
-        for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
-            both = read(stream.ends)
+        for rows, decomposition, read in decompositions_with_ablation(model, task, outcome, ablation, seed, progress):
+            both = read(decomposition.ends)
             clean = both[:1]
             if method == "exact":
-                found = single_edges(stream, graph.edges, read) - clean
+                found = patch_single_edges(decomposition, graph.edges, read) - clean
             elif method == "eap-ig-outputs":
-                found = edge_changes(stream, graph, read, steps)
+                found = edge_changes(decomposition, graph, read, steps)
             else:
-                found = edge_gradients(stream, graph, read, _moved(method, graph, steps))
+                found = edge_gradients(decomposition, graph, read, _interpolation_points(method, graph, steps))
             values[:, rows] = found.cpu().double().numpy()
             ends[:, rows] = both.cpu().double().numpy()
     arguments: dict[str, Any] = {**task.provenance, "method": method}
     arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
     label = f"corrupted edge ({ablation})"
     record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
-    check_measured(model, outcome.name, ends, values)
+    check_finite_and_gap(model, outcome.name, ends, values)
     return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
 
 
-def _moved(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs n_writers"]:
+def _interpolation_points(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs n_writers"]:
     """How far each writer is moved in each run whose gradient counts."""
     from interp.engine.edges.edge_attribution import moved_in_turn
 
@@ -166,7 +166,7 @@ def _moved(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs
     return moved_in_turn(graph, chosen, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
 
 
-def check_measured(model: Model, metric: str, ends: Float[np.ndarray, "2 n"], *values: np.ndarray) -> None:
+def check_finite_and_gap(model: Model, metric: str, ends: Float[np.ndarray, "2 n"], *values: np.ndarray) -> None:
     """Raises ValueError where something measured is no number, and where both ``ends``, clean and corrupted, are the same."""
     check_finite(model, metric, ends, *values)
     check_gap(ends[0], ends[1], metric)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from interp.engine.attention.attention_rows import Rows
+    from interp.engine.attention.attention_rows import AttentionRows
     from interp.models.model import Model
     from interp.tasks.task import Task
 
@@ -31,7 +31,7 @@ RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class Writings:
+class ResidualContributions:
     """``parts`` [n_writers n_examples d_model]: what every writer of ``writers`` wrote at END; ``last`` is the stream after all of them.
 
     ``logits(residual) -> [n_examples d_vocab]`` are those of a residual at END, minus their mean.
@@ -55,12 +55,12 @@ class Writings:
             return (torch.stack(read) - self.logits(self.last).gather(1, ids)[:, 0]).cpu().double().numpy()
 
 
-def read_writings(model: Model, task: Task) -> Writings:
+def residual_contributions(model: Model, task: Task) -> ResidualContributions:
     """What every writer of the model's graph wrote at END of the clean prompts. Raises ValueError where it has none (``score_edges``)."""
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import open_stream
+    from interp.engine.edges.residual_decomposition import decompose_residual
     from interp.engine.sweep.readout import Readout
     from interp.engine.sweep.work_units import batches
     from interp.metrics.outcomes import OUTCOMES
@@ -68,18 +68,18 @@ def read_writings(model: Model, task: Task) -> Writings:
     graph, order, parts, last = graph_of(model), [], [], []
     with model.lock, torch.no_grad():
         for rows in batches(task):
-            stream = open_stream(model, [task.examples[r] for r in rows])
+            decomposition = decompose_residual(model, [task.examples[r] for r in rows])
             order += rows
-            parts.append(stream.outputs[:, :, -1])
-            last.append(stream.clean.last)
-            read = Readout(model, stream.clean.examples, OUTCOMES.get("answer_logprob"), stream.clean.logits)
+            parts.append(decomposition.outputs[:, :, -1])
+            last.append(decomposition.clean.last)
+            read = Readout(model, decomposition.clean.examples, OUTCOMES.get("answer_logprob"), decomposition.clean.logits)
     back = torch.tensor(order).argsort()
 
     def logits(residual: Tensor) -> Tensor:
         found = read.logits(residual)
         return found - found.mean(-1, keepdim=True)
 
-    return Writings(graph.writers, torch.cat(parts, 1)[:, back], torch.cat(last)[back], logits)
+    return ResidualContributions(graph.writers, torch.cat(parts, 1)[:, back], torch.cat(last)[back], logits)
 
 
 def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFrame:
@@ -95,7 +95,7 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
     if mark not in task.marks:
         raise LookupError(f"No mark is called {mark!r} in all prompts of {task.name!r}. There are: {', '.join(task.marks)}.")
     attention = _attention_to(model, task, mark).reshape(-1, len(task))
-    written = read_writings(model, task)
+    written = residual_contributions(model, task)
     subject, answer = (written.effects(np.array(tokens)) for tokens in (subjects(task, mark), [e.answers[0] for e in task]))
     rows = []
     for node, on_subject, on_answer in zip(written.writers, subject, answer, strict=True):
@@ -135,19 +135,19 @@ def _weight_on(
     model: Model, tokens: Int[Tensor, "batch pos"], marked: Float[Tensor, "batch pos"]
 ) -> Float[Tensor, "n_layers n_heads batch"]:
     """Weight of END on marked tokens, read while the rows of END pass by."""
-    from interp.engine.attention.last_query_rows import read_last_rows
+    from interp.engine.attention.last_query_rows import read_last_queries
 
     table = marked.new_zeros(model.facts.n_layers, model.facts.n_heads, len(tokens))
 
-    def read(block: Rows) -> None:
+    def read(block: AttentionRows) -> None:
         table[block.layer.index, block.heads] = (block.pattern[:, :, -1] * marked[:, None, block.keys]).sum(-1).T
 
-    read_last_rows(model, tokens, 1, read)
+    read_last_queries(model, tokens, 1, read)
     return table
 
 
 @dataclass(frozen=True, eq=False)
-class Decomposition:
+class RidgeDecomposition:
     """``output = sum of coefficients * parts + intercept`` at every prompt, by ridge regression over all coordinates together.
 
     ``coefficients`` [n_parts] (above 0 amplify, below erase) have 95% intervals ``low high`` by bootstrap over topics. ``r2`` is the share
@@ -176,7 +176,7 @@ def decompose(
     resamples: int = 500,
     shuffles: int = 99,
     seed: int = 0,
-) -> Decomposition:
+) -> RidgeDecomposition:
     """``output`` as a weighted sum of ``parts`` and a constant; the ridge is the one of ``RIDGES`` that predicts left-out topics best.
 
     Raises ValueError for fewer than 5 topics and for an output that is the same everywhere.
@@ -210,7 +210,7 @@ def decompose(
     others = [held_out(parts[:, rng.permutation(len(output))], ridge) for _ in range(shuffles)]
     centred = parts - parts.mean(1, keepdims=True)
     lost = np.square(output - np.tensordot(alpha, parts, 1) - intercept).sum()
-    return Decomposition(
+    return RidgeDecomposition(
         alpha, low, high, intercept, float(1 - lost / spread), best, (1 + sum(o >= best for o in others)) / (1 + shuffles), ridge,
         float(np.linalg.cond(np.einsum("pnd,qnd->pq", centred, centred))),
     )  # fmt: skip
@@ -234,7 +234,7 @@ def _fit(
 
 def decompose_mlp(
     model: Model, task: Task, layer: int, heads: Sequence[Head], mark: str = "subject", *, seed: int = 0
-) -> Decomposition:
+) -> RidgeDecomposition:
     """What the MLP of a layer writes at END, as a sum of what ``heads`` of this and earlier layers wrote; a topic is a subject.
 
     Raises ValueError for heads that come after the MLP or are read beside it, and what ``decompose`` refuses; LookupError for a model
@@ -246,7 +246,7 @@ def decompose_mlp(
     graph, mlp = graph_of(model), Node("mlp", layer)
     for head in heads:
         graph.check(Edge(Node.of(Head(*head)), mlp))
-    written = read_writings(model, task)
+    written = residual_contributions(model, task)
     parts = np.stack([written[Node.of(Head(*head))].cpu().double().numpy() for head in heads])
     return decompose(parts, written[mlp].cpu().double().numpy(), subjects(task, mark), seed=seed)
 
@@ -259,10 +259,10 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from interp.statistics import mean_interval, prompt_weights
+    from interp.statistics import bootstrap_weights, mean_interval
 
-    weights = prompt_weights(len(task), seed)
-    written, top = read_writings(model, task), model.facts.n_layers - 1
+    weights = bootstrap_weights(len(task), seed)
+    written, top = residual_contributions(model, task), model.facts.n_layers - 1
     here = [i for i, node in enumerate(written.writers) if node.layer == top]
     effects = written.effects(np.array([e.answers[0] for e in task]))[here]
     effects = np.concatenate([effects, effects.sum(0, keepdims=True)])
@@ -293,9 +293,9 @@ def damping(
     from interp.engine.sweep.sweep import sweep
     from interp.interventions import scale
     from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import mean_interval, prompt_weights
+    from interp.statistics import bootstrap_weights, mean_interval
 
-    weights = prompt_weights(len(task), 0)
+    weights = bootstrap_weights(len(task), 0)
     heads = heads or [head for head in model.facts.heads() if head.layer == model.facts.n_layers - 1]
     variants = [(scale(heads, gamma, "end"),) for gamma in gammas]
 

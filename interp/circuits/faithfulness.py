@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import check_graph
-from interp.circuits.edge_ablation import streams_of
-from interp.circuits.edge_scores import EdgeScores, check_measured
+from interp.circuits.edge_ablation import decompositions_with_ablation
+from interp.circuits.edge_scores import EdgeScores, check_finite_and_gap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
     from interp.tasks.task import Task
 
-SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """MIB's shares of all edges."""
 
 
@@ -72,7 +72,7 @@ class FaithfulnessCurve:
         return int(enough.min()) if len(enough) else None
 
 
-def outcomes_of_circuits(
+def circuit_outcomes(
     model: Model,
     task: Task,
     kept: Bool[np.ndarray, "n_circuits n_edges"],
@@ -89,7 +89,7 @@ def outcomes_of_circuits(
     """
     import torch
 
-    from interp.engine.edges.edge_patching import edge_sets, graph_of
+    from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
     from interp.engine.sweep.sweep import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
 
@@ -102,10 +102,10 @@ def outcomes_of_circuits(
         )
     values, ends = np.empty((len(kept), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode(), own_modules(model):
-        for rows, stream, read in streams_of(model, task, outcome, ablation, seed, progress):
-            values[:, rows] = read(edge_sets(stream, graph, torch.from_numpy(~kept))).cpu().double().numpy()
-            ends[:, rows] = read(stream.ends).cpu().double().numpy()
-    check_measured(model, outcome.name, ends, values)
+        for rows, decomposition, read in decompositions_with_ablation(model, task, outcome, ablation, seed, progress):
+            values[:, rows] = read(patch_edge_sets(decomposition, graph, torch.from_numpy(~kept))).cpu().double().numpy()
+            ends[:, rows] = read(decomposition.ends).cpu().double().numpy()
+    check_finite_and_gap(model, outcome.name, ends, values)
     return values
 
 
@@ -114,7 +114,7 @@ def faithfulness_curve(
     task: Task,
     scores: EdgeScores,
     *,
-    shares: Sequence[float] = SIZES,
+    shares: Sequence[float] = MIB_EDGE_SHARES,
     draws: int = 5,
     ablation: str | None = None,
     seed: int = 0,
@@ -123,17 +123,17 @@ def faithfulness_curve(
     """Faithfulness of the top edges by |score| at every share of all edges, and of random circuits of the same sizes.
 
     Use other prompts than those of the scores. ``ablation`` is by default that of the scores. Raises ValueError for shares beyond 0 to 1,
-    for scores of another model's graph, and what ``outcomes_of_circuits`` raises.
+    for scores of another model's graph, and what ``circuit_outcomes`` raises.
     """
     import pandas as pd
 
-    from interp.statistics import prompt_weights
+    from interp.statistics import bootstrap_weights
 
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: take numbers above 0 and up to 1.")
     check_graph(model, scores.graph, "These scores are")
     ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
-    n_edges, rng, weights = len(scores.graph.edges), np.random.default_rng(seed), prompt_weights(len(task), seed)
+    n_edges, rng, weights = len(scores.graph.edges), np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     ranked = np.argsort(-np.abs(scores.effects), kind="stable")
     orders = [("found", 0, ranked), *(("random", draw, rng.permutation(n_edges)) for draw in range(draws))]
     sizes = [max(1, int(share * n_edges)) for share in shares]
@@ -144,7 +144,7 @@ def faithfulness_curve(
     for row, (*_, chosen) in zip(kept, circuits, strict=False):
         row[chosen] = True
     kept[-1] = True  # the row before it keeps nothing
-    values = outcomes_of_circuits(model, task, kept, scores.record.metric, progress, ablation=ablation, seed=seed)
+    values = circuit_outcomes(model, task, kept, scores.record.metric, progress, ablation=ablation, seed=seed)
     nothing, everything = values[-2:]
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):

@@ -40,8 +40,8 @@ class Overlap(NamedTuple):
     shared: int
     expected: float
     p_value: float
-    expected_in_layers: float
-    p_in_layers: float
+    expected_within_layers: float
+    p_value_within_layers: float
 
 
 def overlap(first: Collection[Head], second: Collection[Head], shape: tuple[int, int]) -> Overlap:
@@ -125,23 +125,23 @@ def repair(
 
     from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
-    from interp.interventions import look_at
+    from interp.interventions import attend_to
     from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import mean_interval, prompt_weights
+    from interp.statistics import bootstrap_weights, mean_interval
 
-    rng, weights = np.random.default_rng(seed), prompt_weights(len(task), seed)
+    rng, weights = np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     chosen = [model.facts.check_head(Head(*head)) for head in heads]
-    targets = _marked(task, wrong)
-    others = [_others(model, chosen, rng) for _ in range(draws)]
-    looks = [("repair", 0, chosen, targets), ("right", 0, chosen, _marked(task, right))]
-    looks += [("random_positions", draw, chosen, _elsewhere(task, targets, rng)) for draw in range(draws)]
+    targets = _mark_mask(task, wrong)
+    others = [_layer_matched_heads(model, chosen, rng) for _ in range(draws)]
+    looks = [("repair", 0, chosen, targets), ("right", 0, chosen, _mark_mask(task, right))]
+    looks += [("random_positions", draw, chosen, _random_positions(task, targets, rng)) for draw in range(draws)]
     looks += [("random_heads", draw, drawn, targets) for draw, drawn in enumerate(others)]
     names = [("clean", 0, []), *([("damaged", 0, [])] if damage else []), *(look[:3] for look in looks)]
     variants = [damage] if damage else []
-    variants += [(*damage, look_at(who, torch.from_numpy(where))) for _, _, who, where in looks]
+    variants += [(*damage, attend_to(who, torch.from_numpy(where))) for _, _, who, where in looks]
     arguments = {**task.provenance, "wrong": list(wrong), "right": list(right), "oracle": True}
     arguments |= {"heads": list(map(str, chosen)), "damage": list(map(str, damage))}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=("look at",), metric=task.metric, seed=seed)
+    record = record_of(model, task=task.name, arguments=arguments, interventions=("attend to",), metric=task.metric, seed=seed)
     outcomes = [OUTCOMES.get(name) for name in ("accuracy", task.metric)]
     found = [sweep(model, task, variants, outcome, record=record) for outcome in outcomes]
     correct, metric = (np.stack([result.baseline, *result.values]) for result in found)
@@ -155,7 +155,7 @@ def repair(
     return Repair(table, outcomes[1].unit, record)
 
 
-def _marked(task: Task, marks: Sequence[str]) -> Bool[np.ndarray, "n_examples pos"]:
+def _mark_mask(task: Task, marks: Sequence[str]) -> Bool[np.ndarray, "n_examples pos"]:
     """True at the first token of every mark. Raises LookupError for a mark that some example lacks."""
     where = np.zeros((len(task), max(len(e.clean) for e in task)), dtype=bool)
     for name in marks:
@@ -167,7 +167,7 @@ def _marked(task: Task, marks: Sequence[str]) -> Bool[np.ndarray, "n_examples po
     return where
 
 
-def _elsewhere(
+def _random_positions(
     task: Task, targets: Bool[np.ndarray, "n_examples pos"], rng: np.random.Generator
 ) -> Bool[np.ndarray, "n_examples pos"]:
     """As many positions of each prompt, END left out, none of them a target."""
@@ -177,7 +177,7 @@ def _elsewhere(
     return where
 
 
-def _others(model: Model, chosen: Sequence[Head], rng: np.random.Generator) -> list[Head]:
+def _layer_matched_heads(model: Model, chosen: Sequence[Head], rng: np.random.Generator) -> list[Head]:
     """As many heads of each layer that are not chosen, or all there are."""
     drawn: list[Head] = []
     for layer in sorted({head.layer for head in chosen}):

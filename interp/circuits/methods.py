@@ -9,7 +9,7 @@ METHODS = {
     "eap-ig-outputs": "exact change of what the reader writes, times the mean gradient there on the reader's own way",
 }
 
-CORRUPTIONS = {
+EDGE_ABLATIONS = {
     "counterfactual": "what the writer wrote on the corrupted prompt",
     "resample": "what it wrote on another clean prompt of equal length",
     "mean": "its mean over the clean prompts of equal length, position by position",

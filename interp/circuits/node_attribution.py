@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.circuits.edge_ablation import check_pairs
-from interp.circuits.edge_scores import check_finite, check_measured
+from interp.circuits.edge_scores import check_finite, check_finite_and_gap
 from interp.heads import Head, HeadScores, TokenScores
 from interp.registry import check_name
 
@@ -51,16 +51,23 @@ def score_nodes(
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import open_streams
-    from interp.engine.forward.positions import touched
+    from interp.engine.edges.residual_decomposition import decompose_task
+    from interp.engine.forward.positions import position_mask
     from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
-    from interp.engine.gradients.qk_fix import NODES, Change, changed_z, continued, estimates, linear_estimates
+    from interp.engine.gradients.qk_fix import (
+        NODE_KINDS,
+        ResidualChange,
+        atp_estimates,
+        corrupted_z,
+        qk_fix_estimates,
+        resume_changes,
+    )
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     check_name(method, NODE_METHODS, "method")
-    check_name(part, NODES, "part of a head")
+    check_name(part, NODE_KINDS, "part of a head")
     outcome, n_layers = OUTCOMES.get(metric or task.metric), graph_of(model).n_layers
     check_outcome(task, outcome)
     check_pairs(task)
@@ -68,26 +75,28 @@ def score_nodes(
         check_gradient(outcome)
     found, ends = np.zeros((n_layers, model.facts.n_heads)), np.empty((2, len(task)))
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
-    estimate = linear_estimates if method == "atp" else estimates
+    estimate = atp_estimates if method == "atp" else qk_fix_estimates
     with model.lock, torch.no_grad():
-        for rows, stream, read in open_streams(model, task, outcome, progress):
-            clean, examples = stream.clean, [task.examples[r] for r in rows]
-            where = touched(positions, examples)[:, -clean.n :].to(model.device)
-            both = read(stream.ends)
+        for rows, decomposition, read in decompose_task(model, task, outcome, progress):
+            clean, examples = decomposition.clean, [task.examples[r] for r in rows]
+            where = position_mask(positions, examples)[:, -clean.n :].to(model.device)
+            both = read(decomposition.ends)
             ends[:, rows] = both.cpu().double().numpy()
             passes = []
             if method != "exact":
-                passes = z_gradients(model, examples, answer_value(outcome, examples, model), last=True, without=dropped)[2]
+                passes = z_gradients(
+                    model, examples, answer_value(outcome, examples, model), last=True, dropped_layers=dropped
+                )[2]
             for layer in range(n_layers):
                 if method == "exact":
-                    z = changed_z(stream, layer, part, where) - clean.z[layer]
-                    changes = [Change(layer, True, added) for added in stream.written(layer, z).unbind(2)]
-                    sizes = (read(continued(stream, changes)) - both[:1]).abs()
+                    z = corrupted_z(decomposition, layer, part, where) - clean.z[layer]
+                    changes = [ResidualChange(layer, True, added) for added in decomposition.written(layer, z).unbind(2)]
+                    sizes = (read(resume_changes(decomposition, changes)) - both[:1]).abs()
                 else:
                     slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
-                    sizes = estimate(stream, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
+                    sizes = estimate(decomposition, layer, part, where, slopes).abs().sum(0) / max(1, len(dropped) - 1)
                 found[layer] += sizes.sum(1).cpu().double().numpy() / len(task)
-    check_measured(model, outcome.name, ends, found)
+    check_finite_and_gap(model, outcome.name, ends, found)
     arguments = {**task.provenance, "method": method, "positions": positions, "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     return HeadScores(f"size of the effect of {part}", found, outcome.unit, (0.0, None), record)
@@ -101,14 +110,14 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     """
     import torch
 
-    from interp.engine.edges.residual_decomposition import open_streams
+    from interp.engine.edges.residual_decomposition import decompose_task
     from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
-    from interp.engine.gradients.qk_fix import NODES, position_estimates
+    from interp.engine.gradients.qk_fix import NODE_KINDS, position_estimates
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
-    check_name(part, NODES, "part of a head")
+    check_name(part, NODE_KINDS, "part of a head")
     head = model.facts.check_head(Head(*head))
     model.facts.check_causal("A gradient")
     outcome = OUTCOMES.get(metric or task.metric)
@@ -117,18 +126,18 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     check_pairs(task)
     found, ends = np.full((len(task), max(task.by_length())), np.nan), np.empty((2, len(task)))
     with model.lock, torch.no_grad():
-        for rows, stream, read in open_streams(model, task, outcome):
+        for rows, decomposition, read in decompose_task(model, task, outcome):
             examples, length = [task.examples[r] for r in rows], len(task.examples[rows[0]].clean)
             gradient = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)[2][0][head.layer]
-            ends[:, rows] = read(stream.ends).cpu().double().numpy()
-            n = stream.clean.n
+            ends[:, rows] = read(decomposition.ends).cpu().double().numpy()
+            n = decomposition.clean.n
             found[rows, :length] = 0.0  # positions before the first that differs
-            some = position_estimates(stream, head.layer, head.head, part, gradient[:, -n:]).cpu().double().numpy()
+            some = position_estimates(decomposition, head.layer, head.head, part, gradient[:, -n:]).cpu().double().numpy()
             found[rows, length - n : length] = some
             check_finite(model, outcome.name, some)
-    words = [model.to_words(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
+    words = [model.to_str_tokens(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (found.shape[1] - len(row))) for row in words)
-    check_measured(model, outcome.name, ends)
+    check_finite_and_gap(model, outcome.name, ends)
     arguments = {**task.provenance, "method": "atp-qk", "head": str(head), "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     name = f"estimated effect of {part} of {head}"

@@ -19,25 +19,25 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.edge_ablation import check_pairs
 from interp.circuits.edge_scores import FLOOR, check_gap
-from interp.graph import PARTS, Node
+from interp.graph import QKV, Node
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.engine.edges.residual_decomposition import Stream
+    from interp.engine.edges.residual_decomposition import ResidualDecomposition
     from interp.engine.sweep.sweep import Progress
     from interp.models.model import Model
     from interp.tasks.task import Task
 
 Receiver = tuple[Head, str]
-LOGITS = "logits"
+LOGITS_RECEIVER = "logits"
 
 
-def path_effects(
+def path_patch(
     model: Model,
     task: Task,
-    receivers: Sequence[Receiver] | str = LOGITS,
+    receivers: Sequence[Receiver] | str = LOGITS_RECEIVER,
     *,
     positions: str | tuple[int, ...] = "end",
     freeze_mlps: bool = False,
@@ -54,8 +54,8 @@ def path_effects(
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import open_streams
-    from interp.engine.forward.positions import touched
+    from interp.engine.edges.residual_decomposition import decompose_task
+    from interp.engine.forward.positions import position_mask
     from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
@@ -64,26 +64,30 @@ def path_effects(
     check_outcome(task, outcome)
     check_pairs(task)
     chosen = _check(model, receivers)
-    top = graph.n_layers if receivers == LOGITS else max(head.layer for head, _ in chosen)
+    top = graph.n_layers if receivers == LOGITS_RECEIVER else max(head.layer for head, _ in chosen)
     senders = [head for head in model.facts.heads() if head.layer < top]
     if not senders:
         raise ValueError(f"No head comes before {', '.join(str(head) for head, _ in chosen)}: take receivers of a later layer.")
     values, ends = np.empty((len(senders), len(task))), np.empty((2, len(task)))
     with model.lock, torch.inference_mode():
-        for rows, stream, read in open_streams(model, task, outcome, progress):
-            batch, n = stream.clean.positions.shape
-            where = touched(positions, stream.clean.examples)[:, -n:].to(model.device)
-            step = stream.together
+        for rows, decomposition, read in decompose_task(model, task, outcome, progress):
+            batch, n = decomposition.clean.positions.shape
+            where = position_mask(positions, decomposition.clean.examples)[:, -n:].to(model.device)
+            step = decomposition.runs_per_batch
             for first in range(0, len(senders), step):
                 some = senders[first : first + step]
-                arrived = _arriving(stream, some, where, {head.layer for head, _ in chosen}, freeze_mlps)
-                last = arrived[top][:, -1] if receivers == LOGITS else _behind(stream, chosen, arrived, where, len(some))
+                arrived = _patched_residuals(decomposition, some, where, {head.layer for head, _ in chosen}, freeze_mlps)
+                last = (
+                    arrived[top][:, -1]
+                    if receivers == LOGITS_RECEIVER
+                    else _downstream_residual(decomposition, chosen, arrived, where, len(some))
+                )
                 values[first : first + step, rows] = read(last.unflatten(0, (len(some), batch))).cpu().double().numpy()
-            ends[:, rows] = read(stream.ends).cpu().double().numpy()
+            ends[:, rows] = read(decomposition.ends).cpu().double().numpy()
     check_gap(ends[0], ends[1], outcome.name)
     arguments = {**task.provenance, "positions": positions}
     arguments |= {
-        "receivers": [f"{head}.{part}" for head, part in chosen] or LOGITS,
+        "receivers": [f"{head}.{part}" for head, part in chosen] or LOGITS_RECEIVER,
         "mlps": "kept" if freeze_mlps else "recomputed",
     }
     arguments |= {"gap": float(ends[1].mean() - ends[0].mean()), "ablation": "counterfactual"}
@@ -94,7 +98,7 @@ def path_effects(
     return HeadScores("effect of the path", effects, outcome.unit, (None, None), record, reason)
 
 
-def path_stages(
+def path_patch_stages(
     model: Model,
     task: Task,
     stages: Sequence[tuple[str, str | tuple[int, ...]]],
@@ -107,27 +111,31 @@ def path_stages(
     those that reach that part of the ``k`` heads of largest effect in the stage before. Heads without an effect and those of
     the first layer are no receivers; where none is left, the list ends.
     """
-    found = [path_effects(model, task, freeze_mlps=freeze_mlps, metric=metric)]
+    found = [path_patch(model, task, freeze_mlps=freeze_mlps, metric=metric)]
     for part, positions in stages:
         least = FLOOR * np.nanmax(np.abs(found[-1].values))
         receivers = [(head, part) for head in found[-1].top(k) if abs(found[-1][head]) > least and head.layer]
         if not receivers:
             break
-        found.append(path_effects(model, task, receivers, positions=positions, freeze_mlps=freeze_mlps, metric=metric))
+        found.append(path_patch(model, task, receivers, positions=positions, freeze_mlps=freeze_mlps, metric=metric))
     return found
 
 
 def _check(model: Model, receivers: Sequence[Receiver] | str) -> list[Receiver]:
-    if receivers == LOGITS:
+    if receivers == LOGITS_RECEIVER:
         return []
     chosen = [] if isinstance(receivers, str) else [(model.facts.check_head(Head(*head)), part) for head, part in receivers]
-    if not chosen or any(part not in PARTS for _, part in chosen):
-        raise ValueError(f"receivers={receivers!r}: give 'logits', or pairs of a head and one of {', '.join(PARTS)}.")
+    if not chosen or any(part not in QKV for _, part in chosen):
+        raise ValueError(f"receivers={receivers!r}: give 'logits', or pairs of a head and one of {', '.join(QKV)}.")
     return chosen
 
 
-def _arriving(
-    stream: Stream, senders: Sequence[Head], where: Bool[Tensor, "batch n"], layers: set[int], freeze_mlps: bool
+def _patched_residuals(
+    decomposition: ResidualDecomposition,
+    senders: Sequence[Head],
+    where: Bool[Tensor, "batch n"],
+    layers: set[int],
+    freeze_mlps: bool,
 ) -> dict[int, Float[Tensor, "rows n d_model"]]:
     """The stream that enters each of ``layers`` (and, at ``n_layers``, leaves the last block where no layer is asked for) in the run in
     which one sender is changed and all other heads are not; rows are senders, then prompts."""
@@ -135,28 +143,30 @@ def _arriving(
 
     from interp.engine.edges.edge_patching import graph_of
 
-    clean, graph = stream.clean, graph_of(stream.model)
-    added = (stream.added([graph.number[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
-    own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(stream.batch)[:, None, None]
+    clean, graph = decomposition.clean, graph_of(decomposition.model)
+    added = (decomposition.added([graph.number[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
+    own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
+        :, None, None
+    ]
     stop = max(layers, default=graph.n_layers)
     first = min(head.layer for head in senders)
-    x, arrived = stream.expand(clean.residual[first], len(senders)), {}
+    x, arrived = decomposition.expand(clean.residual[first], len(senders)), {}
     for layer in range(first, stop):
         if layer in layers:
             arrived[layer] = x
-        attention = stream.expand(clean.attn_out[layer], len(senders))
+        attention = decomposition.expand(clean.attn_out[layer], len(senders))
         if not freeze_mlps:
-            x = stream.block(layer, x, attention + added * (own == layer))
+            x = decomposition.block(layer, x, attention + added * (own == layer))
             continue
         after = (
             clean.residual[layer + 1] if layer + 1 < graph.n_layers else clean.last[:, None].expand_as(clean.residual[layer])
         )
-        x = stream.expand(after, len(senders)) + added * (own <= layer)
+        x = decomposition.expand(after, len(senders)) + added * (own <= layer)
     return {**arrived, stop: x}
 
 
-def _behind(
-    stream: Stream,
+def _downstream_residual(
+    decomposition: ResidualDecomposition,
     receivers: Sequence[Receiver],
     arrived: dict[int, Float[Tensor, "rows n d_model"]],
     where: Bool[Tensor, "batch n"],
@@ -166,15 +176,15 @@ def _behind(
     import torch
 
     begin = min(arrived)
-    x, here = stream.expand(stream.clean.residual[begin], times), where.repeat(times, 1)[:, None, :, None]
-    for layer in range(begin, len(stream.layout.blocks)):
-        made = stream.qkv(layer, x)
-        parts = stream.own_copies(made)
+    x, here = decomposition.expand(decomposition.clean.residual[begin], times), where.repeat(times, 1)[:, None, :, None]
+    for layer in range(begin, len(decomposition.layout.blocks)):
+        made = decomposition.qkv(layer, x)
+        parts = decomposition.per_query_head(made)
         if layer in arrived:
-            new = stream.own_copies(stream.qkv(layer, arrived[layer]))
-            for part in PARTS:
+            new = decomposition.per_query_head(decomposition.qkv(layer, arrived[layer]))
+            for part in QKV:
                 heads = [head.head for head, of in receivers if (head.layer, of) == (layer, part)]
                 parts[part][:, heads] = torch.where(here, new[part][:, heads], parts[part][:, heads])
-        z = stream.attend(layer, *(parts[p] for p in PARTS), like=made)
-        x = stream.block(layer, x, stream.written(layer, z).sum(-2) + stream.biases[layer])
+        z = decomposition.attend(layer, *(parts[p] for p in QKV), like=made)
+        x = decomposition.block(layer, x, decomposition.written(layer, z).sum(-2) + decomposition.biases[layer])
     return x[:, -1]

@@ -26,13 +26,13 @@ LEAST = 100
 @dataclass(frozen=True, eq=False)
 class Stability:
     """``table``: one row an edge that some resample chose, most frequent first: ``edge frequency chosen effect ablation``; ``chosen`` says
-    whether all prompts together choose it. ``jaccard`` is the mean of pairs of resamples, ``with_all`` that of a resample and the
+    whether all prompts together choose it. ``jaccard`` is the mean of pairs of resamples, ``jaccard_with_full`` that of a resample and the
     circuit of all prompts; both from 0 to 1. ``record`` is that of the scores."""
 
     table: pd.DataFrame
     k: int
     jaccard: float
-    with_all: float
+    jaccard_with_full: float
     record: RunRecord
 
     @property
@@ -49,7 +49,7 @@ def stability(scores: EdgeScores, k: int, *, resamples: int = LEAST, seed: int =
     """
     import pandas as pd
 
-    from interp.statistics import prompt_weights
+    from interp.statistics import bootstrap_weights
 
     if resamples < LEAST:
         raise ValueError(f"resamples={resamples} are too few to say how often an edge is chosen: take at least {LEAST}.")
@@ -59,7 +59,7 @@ def stability(scores: EdgeScores, k: int, *, resamples: int = LEAST, seed: int =
         raise ValueError(
             "acdc decides edge by edge, on all prompts at once: search again on other prompts to see how stable it is."
         )
-    weights = prompt_weights(scores.values.shape[1], seed, resamples)
+    weights = bootstrap_weights(scores.values.shape[1], seed, resamples)
     sizes = np.abs(np.concatenate([scores.values.mean(1)[None], weights @ scores.values.T]))
     chosen = np.zeros(sizes.shape)
     np.put_along_axis(chosen, np.argsort(-sizes, axis=1, kind="stable")[:, :k], 1, axis=1)

@@ -4,9 +4,9 @@ import os
 
 import typer
 
-from interp.registry import Shelf
+from interp.registry import Registry
 
-COMMANDS = Shelf("interp.cli.commands", "command")
+COMMANDS = Registry("interp.cli.commands", "command")
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with failed checks, 4 model or data unavailable, "

@@ -22,15 +22,15 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
         f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_all']:,} edges of {record.model}, {said['n_heads']} heads; "
         f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
     )
-    if said["n_edges"] < min(said["asked"], said["n_alive"]):
+    if said["n_edges"] < min(said["asked"], said["n_nonzero"]):
         terminal.line(f"Of the {said['asked']} largest the others lie on no way from the embedding to the logits.")
     terminal.line(_faithful(curve, said["asked"], record.arguments.get("ablation", COUNTERFACTUAL)))
     if "n_found_on" in said:
         again = f", {said['n_shared']} of which are among the first" if said["n_shared"] else ""
         terminal.line(f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others{again}.")
-    if said["n_alive"] < said["asked"]:
+    if said["n_nonzero"] < said["asked"]:
         hint = "; where attention is saturated gradients vanish, and --method exact sees more" * (said["method"] != EXACT)
-        terminal.line(f"Only {said['n_alive']} edges have an effect above rounding ({said['floor']:.2g}){hint}.")
+        terminal.line(f"Only {said['n_nonzero']} edges have an effect above rounding ({said['floor']:.2g}){hint}.")
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
     rows = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
     cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(rows), 1)]

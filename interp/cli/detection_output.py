@@ -93,14 +93,14 @@ def _print_tokens(terminal: Terminal, found: "TokenDetection") -> None:
 
 
 def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
-    from interp.ablation.effect_tables import meaning
+    from interp.ablation.effect_tables import sign_meaning
     from interp.confirmation import GROUPS
 
     curve, details = found.tables["curve"], found.details
     terminal.line(
         f"{found.role}: {found.record.metric} with the first k of {' '.join(details['found'])} taken out, mean and 95% interval."
     )
-    terminal.line(f"effect = metric(ablated) - metric(clean); {meaning(found.record.metric)}")
+    terminal.line(f"effect = metric(ablated) - metric(clean); {sign_meaning(found.record.metric)}")
     if details["unmatched"]:
         short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
         terminal.line(f"Layer-matched heads that stand in the nearest layer, because their own has too few others: {short}.")

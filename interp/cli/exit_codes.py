@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from interp.errors import ArtefactInvalid, ModelUnavailable, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
 
 DONE, FAILED, USAGE, FAILED_CHECKS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
@@ -35,7 +35,7 @@ def _code(error: BaseException) -> int:
         return UNAVAILABLE
     if isinstance(error, ArtefactInvalid):
         return INVALID
-    if isinstance(error, ResourceRefused) or _out_of_memory(error):
+    if isinstance(error, MemoryBudgetExceeded) or _out_of_memory(error):
         return REFUSED
     return USAGE if isinstance(error, UsageError) or type(error) is LookupError else FAILED
 
@@ -46,7 +46,7 @@ def _sentence(error: BaseException) -> str:
         return said or "Interrupted; nothing was stored."
     if isinstance(error, FileNotFoundError | IsADirectoryError) and error.filename is not None:
         return f"{error.filename} cannot be read: {error.strerror}."
-    if isinstance(error, ResourceRefused):
+    if isinstance(error, MemoryBudgetExceeded):
         return said
     if _out_of_memory(error):
         why = f"Memory ran out ({said or type(error).__name__})"

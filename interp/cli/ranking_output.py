@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def sign(table: "pd.DataFrame") -> str:
     """What an effect is, and what its sign says for the metric of this table."""
-    from interp.ablation.effect_tables import meaning
+    from interp.ablation.effect_tables import sign_meaning
 
-    return f"effect = metric(ablated) - metric(clean); {meaning(str(table['metric'].iloc[0]))}"
+    return f"effect = metric(ablated) - metric(clean); {sign_meaning(str(table['metric'].iloc[0]))}"
 
 
 def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -35,7 +35,7 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         )
         return
     terminal.line(sign(table))
-    columns = ("", "head", "effect", "95% interval", "q", "control", "distinct")
+    columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
 
@@ -107,7 +107,7 @@ def _column(table: "pd.DataFrame") -> str:
 
 def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
     interval = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
-    distinct = "yes" if row["distinct"] else "in its layer" if row["distinct_in_layer"] else ""
+    distinct = "yes" if row["exceeds_control"] else "in its layer" if row["exceeds_layer_control"] else ""
     q_value = "< 0.001" if row["q_value"] < 0.001 else f"{row['q_value']:.3f}"
     return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, f"{row['control']:+.3f}", distinct]
 

@@ -8,13 +8,13 @@ whether it matters for a task is asked by ``confirm``.
 from typing import TYPE_CHECKING, Any
 
 from interp._lazy import exports
-from interp.registry import Shelf
+from interp.registry import Registry
 
 if TYPE_CHECKING:
     from interp.detectors.support.detection import Detection, TokenDetection
     from interp.models.model import Model
 
-DETECTORS = Shelf("interp.detectors", "detector")
+DETECTORS = Registry("interp.detectors", "detector")
 
 _HOMES = {
     "DETECTORS": __name__,

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import digests, threshold_of
+from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.sink_null import draw_keys, importance_of_other_keys
 from interp.detectors.support.sink_texts import TEXTS, cut, knows_sentences, sink_texts
 from interp.engine.attention.attention_observer import Observation, observe
@@ -31,7 +31,7 @@ from interp.engine.forward.residual_reader import reading_residual
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
-from interp.metrics.attention.column_sinks import RULES, flagged
+from interp.metrics.attention.column_sinks import RULES, sink_flags
 from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.attention.received_attention import received_attention
 from interp.metrics.attention.sink_share import sink_share
@@ -57,7 +57,7 @@ def attention_sink(
     alpha: float = 5.0,
     absolute: float = 0.1,
     min_rows: int = 8,
-    n_shuffles: int = 99,
+    n_null_draws: int = 99,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -78,7 +78,7 @@ def attention_sink(
     model.facts.check_causal("An attention sink at the first token")
     kind, tokens = _texts(model, text, n_prompts, length, bos, prompts, min_rows, seed)
     size, others = tokens.shape[1], [name for name in TEXTS[1:] if name != kind]
-    drawn = draw_keys(tokens.shape, model.facts.d_head, n_shuffles, np.random.default_rng([seed, 4]))
+    drawn = draw_keys(tokens.shape, model.facts.d_head, n_null_draws, np.random.default_rng([seed, 4]))
     importance = first_token_sink.set(epsilon=epsilon)
     massive = MassiveActivations(torch.ones(tokens.shape, dtype=torch.bool, device=model.device))
     share = sink_share.set(from_row=min(16, size // 2))
@@ -94,7 +94,7 @@ def attention_sink(
         progress(len(others) + 1, len(others) + 1)
 
     shuffled = seen["importance_of_other_keys"].double().mean(1).permute(2, 0, 1).cpu().numpy()
-    limits = [threshold_of(some, rate / 2) for some in np.split(shuffled, 2)]
+    limits = [null_threshold(some, rate / 2) for some in np.split(shuffled, 2)]
     threshold, chance = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
     arguments = {"text": kind, "length": size, "n_prompts": len(tokens), "bos": bos, "epsilon": epsilon}
     record = record_of(model, task="attention_sink", arguments=arguments, metric="alpha_0", seed=seed)
@@ -104,11 +104,11 @@ def attention_sink(
 
     weight = seen["received_attention"]
     judged = {"alpha": alpha, "threshold": absolute, "min_rows": min_rows}
-    sinks = {rule: flagged(weight, seen.prompts, rule=rule, keep_first=True, **judged) == 1 for rule in RULES}
+    sinks = {rule: sink_flags(weight, seen.prompts, rule=rule, keep_first=True, **judged) == 1 for rule in RULES}
     later = weight[..., 1 : size - min_rows + 1].double().amax(-1).mean(1).cpu().numpy()
     parts = {name: scores(f"alpha_0 of {name} tokens", _alpha(inputs[name])) for name in others}
     parts |= {"sink_share": seen.heads("sink_share"), "hidden": scores("largest later column", later)}
-    every = flagged(weight, seen.prompts, rule="ratio", keep_first=False, **judged)
+    every = sink_flags(weight, seen.prompts, rule="ratio", keep_first=False, **judged)
     return Detection(
         "attention_sink",
         scores("alpha_0", _alpha(seen)),
@@ -131,9 +131,9 @@ def attention_sink(
             "min_rows": min_rows,
             "alpha": alpha,
             "absolute": absolute,
-            "n_shuffles": n_shuffles,
+            "n_null_draws": n_null_draws,
         },
-        digests(tokens.tolist()),
+        prompt_digests(tokens.tolist()),
     )
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import threshold_of
+from interp.detectors.support.null_threshold import null_threshold
 from interp.engine.forward.run import record_of
 from interp.engine.forward.z_cache import output_weights
 from interp.engine.sweep.sweep import Progress
@@ -30,22 +30,22 @@ NOTHING = 1e-6
 
 
 def copy_ov(
-    model: Model, *, n_rotations: int = 19, rate: float = 0.05, seed: int = 0, progress: Progress | None = None
+    model: Model, *, n_null_draws: int = 19, rate: float = 0.05, seed: int = 0, progress: Progress | None = None
 ) -> Detection:
     """Heads by ``sum Re(eigenvalue) / sum |eigenvalue|`` of their full OV circuit, -1 to 1; those that copy are near 1, those that write
     against what they read near -1 and never found. No paper gives a threshold; the score is Elhage et al.'s of 2021, as recalled.
 
     In 5% (``rate``) of untrained models at least one head lies above the threshold. A head that writes nothing that the unembedding
-    reads has no number. ``n_rotations`` are made of every head, each at the cost of its eigenvalues; 19 are the fewest for 5%. Raises
+    reads has no number. ``n_null_draws`` are made of every head, each at the cost of its eigenvalues; 19 are the fewest for 5%. Raises
     ValueError for an encoder, for fewer rotations than the rate needs, and when no head has a number.
     """
     model.facts.check_causal("The copying score")
     with torch.inference_mode():
-        found = _scores(model, n_rotations, seed, progress)
+        found = _scores(model, n_null_draws, seed, progress)
     if np.isnan(found[0]).all():
         raise ValueError(f"No head of {model.facts.name} writes anything that the unembedding reads: none of them can copy.")
-    threshold, true_rate, chance = threshold_of(found[1:], rate)
-    sizes = {"n_rotations": n_rotations}
+    threshold, true_rate, chance = null_threshold(found[1:], rate)
+    sizes = {"n_null_draws": n_null_draws}
     record = record_of(model, arguments=sizes, metric="ov_copying", seed=seed)
     scores, control = (
         HeadScores(name, values, "share", (-1.0, 1.0), record, reason="it writes nothing that the unembedding reads")
@@ -55,19 +55,19 @@ def copy_ov(
 
 
 def _scores(
-    model: Model, n_rotations: int, seed: int, progress: Progress | None
+    model: Model, n_null_draws: int, seed: int, progress: Progress | None
 ) -> Float[np.ndarray, "n_scores n_layers n_heads"]:
     """Scores of the heads as they are, and then of each rotation."""
     facts, bridge = model.facts, model.bridge
     w_e, w_u = bridge.W_E.float(), bridge.W_U.float()
     through = ((w_u - w_u.mean(1, keepdim=True)) @ w_e).double()
     draw = torch.Generator().manual_seed(seed)
-    found = np.empty((1 + n_rotations, facts.n_layers, facts.n_heads))
+    found = np.empty((1 + n_null_draws, facts.n_layers, facts.n_heads))
     for layer in range(facts.n_layers):
         w_v = bridge.blocks[layer].attn.W_V.double().repeat_interleave(facts.group_size, 0)
         parts = w_v, through, output_weights(model, layer).double()
         found[0, layer] = copying(*parts).cpu()
-        for at in range(n_rotations):
+        for at in range(n_null_draws):
             turns = rotations(facts.n_heads, facts.d_head, draw).to(through.device)
             found[1 + at, layer] = copying(*parts, turns).cpu()
         if progress:

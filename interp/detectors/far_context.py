@@ -16,8 +16,8 @@ import numpy as np
 
 from interp import interventions
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import digests
-from interp.detectors.support.passage_pairs import Asked, asked, threshold_by_trading
+from interp.detectors.support.null_threshold import prompt_digests
+from interp.detectors.support.passage_pairs import PassagePrompts, asked, passage_swap_threshold
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import sweep
 from interp.heads import HeadScores
@@ -36,11 +36,11 @@ def streaming(
     n_prompts: int = 96,
     n_sink: int = 4,
     n_recent: int | None = None,
-    by_group: bool = False,
+    by_kv_group: bool = False,
     least: float = 0.01,
     gold: str = "needle",
     question: str = "question",
-    n_shuffles: int = 99,
+    n_null_draws: int = 99,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -49,7 +49,7 @@ def streaming(
 
     Score: KL(full || cut) in nats of the next-token distribution, when one head sees the first ``n_sink`` tokens and the last ``n_recent``
     (default: half of the shortest prompt) alone, at every position; mean over prompts whose question asks for a passage that is wholly
-    outside, while the competing one is inside. ``control`` is the same where the near passage is asked for. With ``by_group`` all
+    outside, while the competing one is inside. ``control`` is the same where the near passage is asked for. With ``by_kv_group`` all
     query heads of a key/value head are cut together, as in DuoAttention, and each has the KL of its group. Prompts without one
     passage on either side are left out; ``details`` counts them.
 
@@ -68,10 +68,10 @@ def streaming(
             f"inside the last {window}, with a corrupted twin that asks for that one: change n_recent, or take longer prompts."
         )
     both = replace(found.task, examples=tuple(side for sides in zip(*pairs, strict=True) for side in sides))
-    heads, size = model.facts.heads(), model.facts.group_size if by_group else 1
+    heads, size = model.facts.heads(), model.facts.group_size if by_kv_group else 1
     groups = [heads[i : i + size] for i in range(0, len(heads), size)]
     variants = [(interventions.streaming(group, n_sink, window),) for group in groups]
-    options = {"n_sink": n_sink, "n_recent": window, "by_group": by_group, "least": least, "gold": gold}
+    options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "least": least, "gold": gold}
     record = record_of(
         model,
         task=both.name,
@@ -82,7 +82,7 @@ def streaming(
     )
     kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, progress=progress).values
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
-    threshold, real_rate = threshold_by_trading(far, near, n_shuffles, rate, seed)
+    threshold, real_rate = passage_swap_threshold(far, near, n_null_draws, rate, seed)
     return Detection(
         "streaming",
         HeadScores("streaming", far.mean(0), "nats", (0.0, None), record),
@@ -90,11 +90,11 @@ def streaming(
         max(threshold, least),
         real_rate,
         details={"n_examples": len(pairs), "left_out": len(found.task) - len(pairs), "n_recent": window},
-        prompts=digests(e.clean for e in both),
+        prompts=prompt_digests(e.clean for e in both),
     )
 
 
-def _far_and_near(found: Asked, n_sink: int, window: int) -> Iterator[tuple[Example, Example]]:
+def _far_and_near(found: PassagePrompts, n_sink: int, window: int) -> Iterator[tuple[Example, Example]]:
     """For each prompt that can be used, the side that asks for the far passage and the one that asks for the near passage."""
     for example, gold, competing in zip(found.task, found.gold, found.competing, strict=True):
         start = len(example.clean) - window

@@ -21,7 +21,7 @@ def induction(
     n_prompts: int = 4,
     period: int | None = None,
     effects: bool = False,
-    n_strangers: int = 19,
+    n_null_draws: int = 19,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -33,10 +33,10 @@ def induction(
     last word, in nats (mean over prompts; negative = the head helped).
 
     In 5% (``rate``) of untrained models at least one head lies above the threshold, which is what heads reach with the queries of
-    ``n_strangers`` strangers (``_stripes.py``); 19 are the fewest for 5%. Raises ValueError for an encoder, where the words do not fit
+    ``n_null_draws`` strangers (``_stripes.py``); 19 are the fewest for 5%. Raises ValueError for an encoder, where the words do not fit
     the context, the vocabulary or any window, and for too few strangers.
     """
-    found = detections(model, ["induction"], n_prompts, period, n_strangers, rate, seed, progress)["induction"]
+    found = detections(model, ["induction"], n_prompts, period, n_null_draws, rate, seed, progress)["induction"]
     return replace(found, parts={"effect": zeroed(model, n_prompts, period, seed, progress)}) if effects else found
 
 

@@ -23,15 +23,15 @@ import torch
 
 from interp.detectors.support.coupling_statistics import Curves, coupling
 from interp.detectors.support.detection import TokenDetection
-from interp.detectors.support.null_threshold import digests
-from interp.detectors.support.responses import RESPONSE, Question, answered, check_responses, texts_of
+from interp.detectors.support.null_threshold import prompt_digests
+from interp.detectors.support.responses import RESPONSE, ResponseOptions, check_responses, texts_of, with_response
 from interp.engine.attention.attention_observer import Observation
 from interp.engine.forward.generation import next_token_entropy
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention
-from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductions, peaks, preplan_and_anchors
+from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductory_tokens, peaks, preplan_and_anchors
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks import Example, Task
@@ -65,7 +65,7 @@ def preplan_anchor(
     waad_quantile: float = 0.5,
     delta_quantile: float = 0.6,
     shift: int = 0,
-    n_shuffles: int = 1000,
+    n_null_draws: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TokenDetection:
@@ -89,9 +89,9 @@ def preplan_anchor(
     than 5 / length.
 
     *Tables.* ``statistics``: entropy at WAAD peaks; FAI peaks of receiver heads that are FAI peaks of the global group; WAAD peaks with a
-    FAI peak there or right after. Each beside ``n_shuffles`` random places and circular shifts, and random heads. Receivers are the heads
+    FAI peak there or right after. Each beside ``n_null_draws`` random places and circular shifts, and random heads. Receivers are the heads
     whose FAI has the highest kurtosis over tokens (in arXiv 2506.19143 over sentences), up to 20, no more than the global group.
-    ``groups``: each head's distance, its group with and without sinks, and whether it is a receiver. ``introductions``: dominated anchors
+    ``groups``: each head's distance, its group with and without sinks, and whether it is a receiver. ``introductory_tokens``: dominated anchors
     with their introductory tokens.
 
     *False positives*: every model has as many chosen tokens. Of untrained models 1 to 6 % have a p-value of 0.05 or less against random
@@ -105,10 +105,10 @@ def preplan_anchor(
         name: value for name, value in locals().items() if name not in ("model", "prompts", "response_start", "progress")
     }
     _check(model, options)
-    question = Question(task, n_prompts, prompt, response, n_tokens, temperature, seed)
+    question = ResponseOptions(task, n_prompts, prompt, response, n_tokens, temperature, seed)
     name, asked = texts_of(model, question, prompts, response_start)
     advance = _counter(progress, 2 * len(asked) + 2)
-    examples = [advance(answered(model, text, question, row)) for row, text in enumerate(asked)]
+    examples = [advance(with_response(model, text, question, row)) for row, text in enumerate(asked)]
     check_responses(examples, low)
     seen = advance(_observed(model, examples, window, low, high))
     entropy = _padded([advance(next_token_entropy(model, e.clean, e.marks[RESPONSE][0]).numpy()) for e in examples], examples)
@@ -131,12 +131,12 @@ def preplan_anchor(
         other, used = used, other
     receivers, kurtosis = _receivers(seen, used, chosen_layers)
 
-    waad, delta, entropy = (_moved(values, shift, examples) for values in (used.waad.values, used.delta.values, entropy))
-    preplan = _moved(np.where(used.preplan, 1.0, 0.0), shift, examples) == 1
+    waad, delta, entropy = (_shift_rows(values, shift, examples) for values in (used.waad.values, used.delta.values, entropy))
+    preplan = _shift_rows(np.where(used.preplan, 1.0, 0.0), shift, examples) == 1
     curves = _curves(seen, examples, waad, used.fai.values, entropy, receivers, chosen_layers, shift)
     where = [places for places, _ in curves]
     sizes = len(used.local_heads), len(used.global_heads)
-    table = advance(coupling([c for _, c in curves], sizes, prominence=prominence, n_shuffles=n_shuffles, seed=seed))
+    table = advance(coupling([c for _, c in curves], sizes, prominence=prominence, n_null_draws=n_null_draws, seed=seed))
     intro = _introductions(waad, delta, used.anchor, k, waad_quantile, delta_quantile)
     chosen = {
         "preplan": preplan,
@@ -156,7 +156,7 @@ def preplan_anchor(
         {"statistics": table, "groups": _head_table(used, other, receivers, kurtosis), "introductions": intro},
         _details(seen, examples, used, other, receivers, chosen)
         | {"n_written": sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, asked, strict=True))},
-        digests(e.clean for e in examples),
+        prompt_digests(e.clean for e in examples),
     )
 
 
@@ -168,7 +168,7 @@ def _check(model: Model, options: dict[str, Any]) -> None:
     for name, known in (("layers", LAYERS), ("exclude", EXCLUDE)):
         if options[name] not in known:
             raise ValueError(f"{name}={options[name]!r} is not known. There are: {', '.join(known)}.")
-    for name, least in (("low", 0), ("shift", 0), ("n_shuffles", 1)):
+    for name, least in (("low", 0), ("shift", 0), ("n_null_draws", 1)):
         if options[name] < least:
             raise ValueError(f"{name}={options[name]} is too few: give at least {least}.")
 
@@ -261,7 +261,7 @@ def _padded(rows: Sequence[np.ndarray], examples: Sequence[Example]) -> np.ndarr
     return table
 
 
-def _moved(values: np.ndarray, shift: int, examples: Sequence[Example]) -> np.ndarray:
+def _shift_rows(values: np.ndarray, shift: int, examples: Sequence[Example]) -> np.ndarray:
     """Numbers of rows given to the token ``shift`` places later, within the response."""
     parts = [row[slice(*e.marks[RESPONSE])] for row, e in zip(values, examples, strict=True)]
     return _padded([np.concatenate([np.full(shift, np.nan), part])[: len(part)] for part in parts], examples)
@@ -274,7 +274,7 @@ def _introductions(
     rows = [
         (row, at, before, waad[row, at], delta[row, before])
         for row in range(len(waad))
-        for at, before in introductions(waad[row], delta[row], anchor[row], k, waad_quantile, delta_quantile).items()
+        for at, before in introductory_tokens(waad[row], delta[row], anchor[row], k, waad_quantile, delta_quantile).items()
     ]
     kinds = {"example": "int32", "anchor": "int32", "introductory": "int32", "waad": "float64", "delta": "float64"}
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
@@ -286,9 +286,10 @@ def _introductions(
 def _scores(
     seen: Observation, used: PreplanAnchors, examples: Sequence[Example], record: RunRecord, **rows: np.ndarray
 ) -> dict[str, TokenScores]:
-    real = seen.prompts.real.cpu().numpy()
+    token_mask = seen.prompts.token_mask.cpu().numpy()
     words = tuple(
-        tuple(word if kept else "" for word, kept in zip(*text, strict=True)) for text in zip(seen.words, real, strict=True)
+        tuple(word if kept else "" for word, kept in zip(*text, strict=True))
+        for text in zip(seen.words, token_mask, strict=True)
     )
     late = "not a token of the response, or of its end"
 

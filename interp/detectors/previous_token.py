@@ -15,7 +15,7 @@ def previous_token(
     *,
     n_prompts: int = 4,
     period: int | None = None,
-    n_strangers: int = 19,
+    n_null_draws: int = 19,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -25,7 +25,7 @@ def previous_token(
     ``period`` is n: by default 50, or as many as fit. ``literature`` is 0.4, a habit of demonstrations, not a paper's constant.
 
     In 5% (``rate``) of untrained models at least one head lies above the threshold, which is what heads reach with the queries of
-    ``n_strangers`` strangers (``_stripes.py``); 19 are the fewest for 5%. Raises ValueError for an encoder, where the words do not fit
+    ``n_null_draws`` strangers (``_stripes.py``); 19 are the fewest for 5%. Raises ValueError for an encoder, where the words do not fit
     the context, the vocabulary or any window, and for too few strangers.
     """
-    return detections(model, ["previous_token"], n_prompts, period, n_strangers, rate, seed, progress)["previous_token"]
+    return detections(model, ["previous_token"], n_prompts, period, n_null_draws, rate, seed, progress)["previous_token"]

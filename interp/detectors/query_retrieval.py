@@ -18,8 +18,8 @@ from torch import Tensor
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.passage_pairs import Scores, asked, detection
-from interp.engine.attention.attention_rows import Rows
-from interp.engine.attention.last_query_rows import read_last_rows
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.sweep.work_units import batches
 from interp.tasks.task import Example, Span, Task
 from interp.tasks.tokenise import continuations
@@ -39,7 +39,7 @@ def query_retrieval(
     null: str = "N/A",
     calibrate: bool = True,
     mask_outliers: bool = True,
-    n_shuffles: int = 99,
+    n_null_draws: int = 99,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -61,7 +61,7 @@ def query_retrieval(
     found = asked(model, "query_retrieval", task, n_prompts, gold, question, seed)
     total = len(found.task) * (1 + calibrate)
     plain = scores = question_attention(model, found.task, found.question, lambda done: progress and progress(done, total))
-    said = (continuations(model, "The", [null])[0] or model.fragment(null)) if calibrate else []
+    said = (continuations(model, "The", [null])[0] or model.to_tokens_without_special(null)) if calibrate else []
     if calibrate:
         examples, questions = zip(*map(_emptied, found.task, found.question, [said] * len(found.task)), strict=True)
         empty = replace(found.task, examples=examples)
@@ -79,7 +79,7 @@ def query_retrieval(
         parts={"plain": (_sums(plain, found.gold, False), "weight", (0.0, 1.0))},
         options={"gold": gold, "question": question, "null": null, "calibrate": calibrate, "mask_outliers": mask_outliers},
         details={"null_tokens": list(said), "heads_in_the_paper": "the 16 highest below 10B parameters, 32 at 70B"},
-        n_shuffles=n_shuffles,
+        n_null_draws=n_null_draws,
         rate=rate,
         seed=seed,
     )
@@ -112,11 +112,11 @@ def _mean_rows(model: Model, tokens: Tensor, spans: Sequence[Span]) -> Float[Ten
         share[row, start:end] = 1 / (end - start)
     table = torch.zeros(model.facts.n_layers, len(tokens), model.facts.n_heads, tokens.shape[1], device=tokens.device)
 
-    def read(block: Rows) -> None:
+    def read(block: AttentionRows) -> None:
         part = torch.einsum("bq,bhqk->bhk", share[:, block.queries], block.pattern)
         table[block.layer.index, :, block.heads, block.keys] += part
 
-    read_last_rows(model, tokens, tokens.shape[1] - min(start for start, _ in spans), read)
+    read_last_queries(model, tokens, tokens.shape[1] - min(start for start, _ in spans), read)
     return table
 
 

@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.needles import Trial, given_trials, hide_needles
-from interp.detectors.support.null_threshold import digests, threshold_of
-from interp.engine.attention.attention_rows import Rows
-from interp.engine.attention.last_query_rows import proven_beginning, read_last_rows
+from interp.detectors.support.needles import Trial, hide_needles, trials_from_prompts
+from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.last_query_rows import read_last_queries, verified_shared_prefix
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores
@@ -36,7 +36,7 @@ from interp.tasks.task import Example, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-LITERATURE = 0.1
+LITERATURE_THRESHOLD = 0.1
 
 
 def retrieval(
@@ -52,7 +52,7 @@ def retrieval(
     longest: int = 0,
     min_recall: float | None = 0.5,
     max_steps: int = 50,
-    n_shuffles: int = 99,
+    n_null_draws: int = 99,
     rate: float = 0.05,
     prompts: Task | Sequence[Example] | None = None,
     mark: str = "needle",
@@ -86,7 +86,7 @@ def retrieval(
             model, needles, haystack, (shortest, longest, n_lengths), n_depths, n_needles, seed
         )
     else:
-        trials, beginning, kind = given_trials(model, [*prompts], mark), (), "prompts"
+        trials, beginning, kind = trials_from_prompts(model, [*prompts], mark), (), "prompts"
     start = _beginning(model, trials, beginning)
     seen = []
     for trial in trials:
@@ -110,7 +110,7 @@ def retrieval(
         return HeadScores(name, values, unit, (0.0, most), record)
 
     scores = np.stack([answer.score for answer in kept])
-    threshold, real_rate, control = threshold_of(_shuffled(kept, n_shuffles, seed), rate)
+    threshold, real_rate, control = null_threshold(_shuffled(kept, n_null_draws, seed), rate)
     hit = (scores > 0).mean(0)
     found = numbers("retrieval_score", "share of the answer", scores.mean(0))
     heads = [Head(*map(int, place)) for place in np.argwhere(hit > 0)]
@@ -120,7 +120,7 @@ def retrieval(
         numbers("retrieval_score", "share of the answer", control),
         threshold,
         real_rate,
-        LITERATURE,
+        LITERATURE_THRESHOLD,
         parts={
             "score_code": numbers("score_code", "share of the answer", np.mean([a.score_code for a in kept], axis=0), None),
             "frequency": numbers("frequency", "share of prompts", hit),
@@ -136,48 +136,48 @@ def retrieval(
             "dynamic": [str(head) for head in heads if hit[head] < 1 and found[head] > threshold],
             "note": "copying given the answer" if mode == "teacher" else "copying while the model writes",
         },
-        prompts=digests(seen[i].trial.tokens for i in accepted),
+        prompts=prompt_digests(seen[i].trial.tokens for i in accepted),
     )
 
 
 def copied(
     tokens: Int[np.ndarray, " pos"],
     span: tuple[int, int],
-    looked: Int[np.ndarray, "*heads step"],
+    argmax_positions: Int[np.ndarray, "*heads step"],
     written: Int[np.ndarray, " step"],
 ) -> Bool[np.ndarray, "*heads step"]:
-    """Whether a step copied: ``looked`` is the position with the largest weight, and must lie in ``span`` of ``tokens`` and hold the token
+    """Whether a step copied: ``argmax_positions`` is the position with the largest weight, and must lie in ``span`` of ``tokens`` and hold the token
     that was ``written``."""
-    return (looked >= span[0]) & (looked < span[1]) & (tokens[looked] == written)
+    return (argmax_positions >= span[0]) & (argmax_positions < span[1]) & (tokens[argmax_positions] == written)
 
 
 def share_copied(
-    hits: Bool[np.ndarray, "*heads step"], looked: Int[np.ndarray, "*heads step"], span: tuple[int, int]
+    hits: Bool[np.ndarray, "*heads step"], argmax_positions: Int[np.ndarray, "*heads step"], span: tuple[int, int]
 ) -> np.ndarray:
     """How many positions of ``span`` were hit at least once, divided by its length, [*heads]."""
-    return np.mean([(hits & (looked == at)).any(-1) for at in range(*span)], axis=0)
+    return np.mean([(hits & (argmax_positions == at)).any(-1) for at in range(*span)], axis=0)
 
 
 @dataclass(eq=False)
 class _Answer:
-    """One answered prompt: ``looked`` [n_layers n_heads step] and ``weight`` [n_layers n_heads step] on the span, by step."""
+    """One answered prompt: ``argmax_positions`` [n_layers n_heads step] and ``weight`` [n_layers n_heads step] on the span, by step."""
 
     trial: Trial
-    looked: np.ndarray
+    argmax_positions: np.ndarray
     weight: np.ndarray
     tokens: list[int] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
     response: str = ""
     recall: float = 0.0
 
-    def reader(self, step: int, first: int) -> Callable[[Rows], None]:
+    def reader(self, step: int, first: int) -> Callable[[AttentionRows], None]:
         """What reads rows, the first of which is in column ``first`` of the text and belongs to ``step``."""
         start, end = self.trial.span
 
-        def read(rows: Rows) -> None:
+        def read(rows: AttentionRows) -> None:
             steps = slice(step + rows.queries.start - first, step + rows.queries.stop - first)
             here = (rows.layer.index, rows.heads, steps)
-            self.looked[here] = (rows.keys.start + rows.pattern[0].argmax(-1)).cpu().numpy()
+            self.argmax_positions[here] = (rows.keys.start + rows.pattern[0].argmax(-1)).cpu().numpy()
             own = slice(max(start - rows.keys.start, 0), max(end - rows.keys.start, 0))
             self.weight[here] = rows.pattern[0, :, :, own].sum(-1).cpu().numpy()
 
@@ -185,11 +185,11 @@ class _Answer:
 
     @property
     def hits(self) -> np.ndarray:
-        return copied(np.array(self.tokens), self.trial.span, self.looked, np.array(self.written))
+        return copied(np.array(self.tokens), self.trial.span, self.argmax_positions, np.array(self.written))
 
     @property
     def score(self) -> np.ndarray:
-        return share_copied(self.hits, self.looked, self.trial.span)
+        return share_copied(self.hits, self.argmax_positions, self.trial.span)
 
     @property
     def score_code(self) -> np.ndarray:
@@ -206,7 +206,7 @@ def _beginning(model: Model, trials: Sequence[Trial], tokens: tuple[int, ...]) -
         return None
     ends = min(trials, key=lambda t: (t.length, -t.shared)), max(trials, key=lambda t: (t.length, t.shared))
     proofs = [(_row(model, trial.tokens), trial.shared) for trial in ends]
-    found = proven_beginning(model, _row(model, tokens), proofs)
+    found = verified_shared_prefix(model, _row(model, tokens), proofs)
     return found.first if found else None
 
 
@@ -214,7 +214,7 @@ def _teacher(model: Model, trial: Trial, cache: Any) -> _Answer:
     """The rows of the given answer, in one pass."""
     n, tokens = len(trial.answer), [*trial.tokens, *trial.answer[:-1]]
     answer = _nothing_read(model, trial, n)
-    logits = read_last_rows(model, _row(model, tokens), n, answer.reader(0, len(tokens) - n), cache)
+    logits = read_last_queries(model, _row(model, tokens), n, answer.reader(0, len(tokens) - n), cache)
     predicted = logits[0].argmax(-1).tolist()
     answer.tokens, answer.written = tokens, [*trial.answer]
     answer.response = _text(model, predicted)
@@ -229,14 +229,14 @@ def _greedy(model: Model, trial: Trial, cache: Any, max_steps: int) -> _Answer:
     answer = _nothing_read(model, trial, steps)
     end = getattr(model.tokenizer, "eos_token_id", None)
     for step in range(steps):
-        logits = read_last_rows(model, _row(model, tokens), 1, answer.reader(step, len(tokens) - 1), cache)
+        logits = read_last_queries(model, _row(model, tokens), 1, answer.reader(step, len(tokens) - 1), cache)
         token = int(logits[0, -1].argmax())
         answer.written.append(token)
         tokens.append(token)
         if token == end or "\n" in _text(model, [token]):
             break
     n = len(answer.written)
-    answer.looked, answer.weight, answer.tokens = answer.looked[..., :n], answer.weight[..., :n], tokens
+    answer.argmax_positions, answer.weight, answer.tokens = answer.argmax_positions[..., :n], answer.weight[..., :n], tokens
     answer.response = _text(model, answer.written)
     left = list(answer.written)
     right = [left.remove(token) for token in trial.answer if token in left]
@@ -254,27 +254,27 @@ def _row(model: Model, tokens: Sequence[int]) -> torch.Tensor:
 
 
 def _text(model: Model, tokens: Sequence[int]) -> str:
-    return model.to_text(tokens) if model.tokenizer is not None else " ".join(map(str, tokens))
+    return model.to_string(tokens) if model.tokenizer is not None else " ".join(map(str, tokens))
 
 
-def _shuffled(answers: Sequence[_Answer], n_shuffles: int, seed: int) -> Float[np.ndarray, "n_shuffles n_layers n_heads"]:
+def _shuffled(answers: Sequence[_Answer], n_null_draws: int, seed: int) -> Float[np.ndarray, "n_null_draws n_layers n_heads"]:
     """Mean scores with wrong targets: the larger of those with a wrong word and with a wrong place for every token of the answers."""
-    words, places = _wrong_words(answers, n_shuffles, seed), _wrong_places(answers, n_shuffles, seed)
-    total = np.zeros((2, n_shuffles, *answers[0].looked.shape[:2]))
+    words, places = _wrong_words(answers, n_null_draws, seed), _wrong_places(answers, n_null_draws, seed)
+    total = np.zeros((2, n_null_draws, *answers[0].argmax_positions.shape[:2]))
     for answer, wrong, starts in zip(answers, words, places, strict=True):
-        trial, looked, written = answer.trial, answer.looked, np.array(answer.written)
-        inside = (looked >= trial.context[0]) & (looked < trial.context[1]) & ~answer.hits
-        word = np.where(inside, np.array(answer.tokens)[looked], -1)
+        trial, argmax_positions, written = answer.trial, answer.argmax_positions, np.array(answer.written)
+        inside = (argmax_positions >= trial.context[0]) & (argmax_positions < trial.context[1]) & ~answer.hits
+        word = np.where(inside, np.array(answer.tokens)[argmax_positions], -1)
         for token in set(trial.answer) & set(answer.written):
             steps, share = written == token, trial.answer.count(token) / len(trial.answer)
             total[0] += share * np.stack([(word[..., steps] == other).any(-1) for other in wrong[token]])
         ahead = np.array([trial.answer.index(token) if token in trial.answer else -1 for token in answer.written])
-        place = np.where(inside & (ahead >= 0), looked - ahead, -1)
+        place = np.where(inside & (ahead >= 0), argmax_positions - ahead, -1)
         total[1] += np.stack([(place == start).sum(-1).clip(max=len(trial.answer)) for start in starts]) / len(trial.answer)
     return total.max(0) / len(answers)
 
 
-def _wrong_words(answers: Sequence[_Answer], n_shuffles: int, seed: int) -> list[dict[int, np.ndarray]]:
+def _wrong_words(answers: Sequence[_Answer], n_null_draws: int, seed: int) -> list[dict[int, np.ndarray]]:
     """For each answer and each of its tokens a rival in every shuffle: the same in all prompts of one needle, each of which holds it."""
     rivals: dict[int, frozenset[int]] = {}
     right: dict[int, set[int]] = {}
@@ -283,13 +283,13 @@ def _wrong_words(answers: Sequence[_Answer], n_shuffles: int, seed: int) -> list
         right.setdefault(trial.needle, set()).update(trial.answer)
     rng = np.random.default_rng([seed, 0])
     drawn = {
-        needle: {token: rng.choice(sorted(rivals[needle]), n_shuffles) for token in sorted(tokens)}
+        needle: {token: rng.choice(sorted(rivals[needle]), n_null_draws) for token in sorted(tokens)}
         for needle, tokens in right.items()
     }
     return [drawn[answer.trial.needle] for answer in answers]
 
 
-def _wrong_places(answers: Sequence[_Answer], n_shuffles: int, seed: int) -> list[Int[np.ndarray, " n_shuffles"]]:
+def _wrong_places(answers: Sequence[_Answer], n_null_draws: int, seed: int) -> list[Int[np.ndarray, " n_null_draws"]]:
     """For each answer a wrong place of its first token in every shuffle: for all prompts of one depth as far from the start of the
     context, or from its end."""
     rng = np.random.default_rng([seed, 1])
@@ -298,7 +298,7 @@ def _wrong_places(answers: Sequence[_Answer], n_shuffles: int, seed: int) -> lis
         free = trial.context[1] - trial.context[0] - len(trial.answer)
         room[trial.depth] = min(room.get(trial.depth, free), free)
     drawn = {
-        depth: (rng.integers(0, free + 1, n_shuffles), rng.random(n_shuffles) < 0.5) for depth, free in sorted(room.items())
+        depth: (rng.integers(0, free + 1, n_null_draws), rng.random(n_null_draws) < 0.5) for depth, free in sorted(room.items())
     }
     found = []
     for trial in (answer.trial for answer in answers):

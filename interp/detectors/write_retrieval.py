@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.passage_pairs import asked, detection
-from interp.engine.attention.attention_rows import Rows
-from interp.engine.attention.last_query_rows import read_last_rows
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.forward.residual_reader import reading_residual
 from interp.engine.sweep.resume_from_layer import output_rows
 from interp.engine.sweep.work_units import batches
@@ -38,7 +38,7 @@ def write_retrieval(
     n_prompts: int = 64,
     gold: str = "needle",
     fold_norm: bool = False,
-    n_shuffles: int = 99,
+    n_null_draws: int = 99,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
@@ -62,7 +62,7 @@ def write_retrieval(
             f"Use query_retrieval, which reads attention alone."
         )
     found = asked(model, "write_retrieval", task, n_prompts, gold, "end", seed)
-    table = written(model, found.task, found.gold, found.competing, fold_norm=fold_norm, progress=progress)
+    table = locos_scores(model, found.task, found.gold, found.competing, fold_norm=fold_norm, progress=progress)
     right, wrong, attention, direct = np.moveaxis(table, -1, 0)
     unit = "logits" if fold_norm else "logits before the final norm"
     return detection(
@@ -76,13 +76,13 @@ def write_retrieval(
         parts={"attention_on_needle": (attention, "weight", (None, 1.0)), "direct": (direct, unit, (None, None))},
         options={"gold": gold, "fold_norm": fold_norm},
         details={},
-        n_shuffles=n_shuffles,
+        n_null_draws=n_null_draws,
         rate=rate,
         seed=seed,
     )
 
 
-def written(
+def locos_scores(
     model: Model,
     task: Task,
     gold: Sequence[Span],
@@ -118,7 +118,7 @@ def _read(
     facts = model.facts
     table = torch.zeros(facts.n_layers, len(examples), facts.n_heads, len(COLUMNS), device=model.device)
 
-    def read(rows: Rows) -> None:
+    def read(rows: AttentionRows) -> None:
         call, output = rows.layer.call, rows.layer.output
         first = rows.keys.start - call.first_key
         here = slice(first, first + rows.pattern.shape[-1])
@@ -131,7 +131,7 @@ def _read(
             table[rows.layer.index, :, head] = torch.cat([both, attention, phi[:, :1].sum(-1)], -1)
 
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    read_last_rows(model, tokens, 1, read)
+    read_last_queries(model, tokens, 1, read)
     return table
 
 
@@ -171,7 +171,7 @@ def _before_norm(
     norm, kept = model.layout.final_norm, {}
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
     with reading_residual(model, lambda layer, x: kept.__setitem__(layer, x[:, -1])):
-        read_last_rows(model, tokens, 1, None)
+        read_last_queries(model, tokens, 1, None)
     x = kept[model.facts.n_layers - 1]
     with torch.inference_mode():
         out = norm(x).float()

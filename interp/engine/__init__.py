@@ -4,7 +4,7 @@ from interp._lazy import exports
 
 _HOMES = {
     "run": "interp.engine.forward.run",
-    "Run": "interp.engine.forward.run",
+    "ForwardRun": "interp.engine.forward.run",
     "sweep": "interp.engine.sweep.sweep",
     "SweepResult": "interp.engine.sweep.sweep",
     "Outcome": "interp.engine.sweep.outcome",
@@ -20,8 +20,8 @@ _HOMES = {
     "observing": "interp.engine.attention.attention_observer",
     "Observation": "interp.engine.attention.attention_observer",
     "AttentionMetric": "interp.engine.attention.attention_observer",
-    "Prompts": "interp.engine.attention.attention_rows",
-    "Rows": "interp.engine.attention.attention_rows",
+    "TokenBatch": "interp.engine.attention.attention_rows",
+    "AttentionRows": "interp.engine.attention.attention_rows",
 }
 __all__ = list(_HOMES)
 

@@ -22,7 +22,7 @@ import numpy as np
 from interp.figures import style
 from interp.figures.dark_theme import EXCHANGED
 from interp.figures.head_atlas import Atlas
-from interp.files import publish
+from interp.files import write_atomically
 from interp.heads import Head
 
 ASSETS = Path(__file__).parent / "assets"
@@ -58,7 +58,7 @@ class AttentionView:
         if path.suffix.lower() != ".html":
             raise ValueError(f"{path.name} has no known format: a view is saved as .html.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        publish(path, self.html().encode())
+        write_atomically(path, self.html().encode())
         return path
 
     def _repr_html_(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.ablation.effect_tables import meaning
+from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
 from interp.heads import Head, HeadScores
 
@@ -47,7 +47,7 @@ def head_map(
 ) -> go.Figure:
     """A heat map of one number per head.
 
-    ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``distinct`` heads are
+    ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``exceeds_control`` heads are
     marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound to the largest.
     ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
     a number are grey. ``notes`` stand below the caption.
@@ -76,7 +76,7 @@ def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Ma
         title=title or scores.name,
         caption=scores.record.caption(),
         notes=[
-            *([meaning(scores.record.metric)] if scores.name.startswith("effect") else []),
+            *([sign_meaning(scores.record.metric)] if scores.name.startswith("effect") else []),
             *([f"grey: {scores.reason}"] if absent and scores.reason else []),
         ],
     )
@@ -97,7 +97,7 @@ def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[in
         legend=f"effect ({rows[0].unit})",
         title=title or f"Effect of each head on {rows[0].metric}",
         caption=style.caption_of(rows[0]),
-        notes=[meaning(str(rows[0].metric))],
+        notes=[sign_meaning(str(rows[0].metric))],
     )
 
 

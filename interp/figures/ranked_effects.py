@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from interp.ablation.effect_tables import meaning
+from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def ranked_bars(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -
     """The ``k`` heads (and pairs) of largest effect, the largest at the top, with their 95% intervals.
 
     The grey band is the 95% interval of the mean effect of the other heads. Heads that are not
-    ``distinct`` (beyond it, with q ≤ 0.05) are pale.
+    ``exceeds_control`` (beyond it, with q ≤ 0.05) are pale.
     """
     everything: list[Any] = list(table.itertuples())
     rows = sorted(everything, key=lambda row: -abs(row.effect))[:k]
@@ -30,7 +30,7 @@ def ranked_bars(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -
     figure = style.canvas(WIDTH, BAR * len(rows) + 8, title or f"Heads by effect on {metric}", caption, left=left, right=28)
     _add_control(figure, rows)
     _add_bars(figure, rows)
-    axis = style.safe(f"effect on {metric} in {rows[0].unit} ({meaning(metric)})")
+    axis = style.safe(f"effect on {metric} in {rows[0].unit} ({sign_meaning(metric)})")
     figure.update_xaxes(title_text=axis, range=_reach(rows), showgrid=True, gridcolor=style.LINES)
     labels = [style.safe(row.label) for row in rows]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, range=[len(rows) - 0.4, -0.6])
@@ -41,7 +41,7 @@ def _add_control(figure: go.Figure, rows: list[Any]) -> None:
     """The line at 0, and behind each bar the interval of the mean effect of the other heads."""
     for place, row in enumerate(rows):
         if row.control == row.control:  # NaN: there is no other head
-            band = {"x0": row.control_low, "x1": row.control_high, "y0": place - 0.5, "y1": place + 0.5}
+            band = {"x0": row.control_ci_low, "x1": row.control_ci_high, "y0": place - 0.5, "y1": place + 0.5}
             figure.add_shape(type="rect", **band, fillcolor=GREY, line={"width": 0}, layer="below")
     zero = {"x0": 0, "x1": 0, "y0": -0.5, "y1": len(rows) - 0.5}
     figure.add_shape(type="line", **zero, line={"color": style.MUTED, "width": 1}, layer="below")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from interp.files import publish
+from interp.files import write_atomically
 
 SUFFIXES = (".html", ".json", ".png", ".svg")
 
@@ -20,7 +20,7 @@ def save_figure(figure: go.Figure, path: str | Path) -> Path:
     path = Path(path)
     content = figure_bytes(figure, path.suffix.lower(), path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    publish(path, content)
+    write_atomically(path, content)
     return path
 
 

@@ -228,5 +228,5 @@ def hover_lines(row: Any) -> str:
         f"q = {number(row.q_value)}",
     ]
     if row.control == row.control:  # NaN: there is no other head to compare with
-        lines.append(f"other heads {number(row.control_low)} to {number(row.control_high)}")
+        lines.append(f"other heads {number(row.control_ci_low)} to {number(row.control_ci_high)}")
     return "<br>".join(lines)

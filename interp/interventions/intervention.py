@@ -1,6 +1,6 @@
 """The one form of a change to a run.
 
-Where it applies, the activation becomes ``x + strength * (default(x) - x)``. ``strength=0`` is the identity, bit for bit; values
+Where it applies, the activation becomes ``x + strength * (replacement(x) - x)``. ``strength=0`` is the identity, bit for bit; values
 between 0 and 1 are the straight path that integrated gradients walk.
 """
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 SITES = ("z", "pattern", "scores")
 
 
-class Place(NamedTuple):
+class InterventionContext(NamedTuple):
     """What a default may know about the slice it is given.
 
-    ``rows`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice; at ``pattern`` and ``scores``,
+    ``example_ids`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice; at ``pattern`` and ``scores``,
     where these are the queries, ``visible`` [batch query key] says which keys each may see and ``keys`` [batch key] where these stand.
-    All but ``rows`` may have one row for all.
+    All but ``example_ids`` may have one row for all.
     """
 
     head: Head
-    rows: torch.Tensor
+    example_ids: torch.Tensor
     positions: torch.Tensor
     visible: torch.Tensor | None = None
     keys: torch.Tensor | None = None
@@ -36,12 +36,12 @@ class Place(NamedTuple):
         """Of positions that are marked for every example of a task [n_examples pos], the keys of this slice, [batch key]; what lies
         beyond is not marked."""
         assert self.keys is not None
-        own = marked[self.rows.to(marked.device)].to(self.keys.device)
+        own = marked[self.example_ids.to(marked.device)].to(self.keys.device)
         keys, length = self.keys.expand(len(own), -1), own.shape[1]
         return own.gather(1, keys.clamp(0, length - 1)) & (keys >= 0) & (keys < length)
 
 
-Default = Callable[["torch.Tensor", Place], "torch.Tensor"]
+Default = Callable[["torch.Tensor", InterventionContext], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Intervention:
 
     site: str
     heads: tuple[Head, ...]
-    default: Default
+    replacement: Default
     label: str
     positions: str | tuple[int, ...] = "all"
     strength: float = 1.0
@@ -69,11 +69,11 @@ class Intervention:
         if len(set(self.heads)) != len(self.heads):
             raise ValueError(f"Intervention {self.label!r} names a head twice: {', '.join(map(str, self.heads))}.")
 
-    def apply(self, x: torch.Tensor, place: Place) -> torch.Tensor:
-        """``x + strength * (default(x) - x)``; the tensor itself when ``strength`` is 0, the default itself when it is 1."""
+    def apply(self, x: torch.Tensor, context: InterventionContext) -> torch.Tensor:
+        """``x + strength * (replacement(x) - x)``; the tensor itself when ``strength`` is 0, the default itself when it is 1."""
         if self.strength == 0:
             return x
-        changed = self.default(x, place).to(x.dtype).expand_as(x)
+        changed = self.replacement(x, context).to(x.dtype).expand_as(x)
         return changed if self.strength == 1 else x + self.strength * (changed - x)
 
     def __str__(self) -> str:

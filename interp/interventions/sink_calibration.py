@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.heads import Head
-from interp.interventions.intervention import Intervention, Place
+from interp.interventions.intervention import Intervention, InterventionContext
 
 if TYPE_CHECKING:
     import torch
 
 
-def calibrate(
+def calibrate_sinks(
     heads: Iterable[Head], sinks: torch.Tensor, beta: float = 0.4, positions: str | tuple[int, ...] = "all"
 ) -> Intervention:
     """The head looks less at its ``sinks``, which keep ``beta`` of their weight (arXiv 2406.15765).
@@ -30,12 +30,12 @@ def calibrate(
     if not 0 <= beta <= 1:
         raise ValueError(f"calibrate: beta={beta:g} is no share: sinks keep between 0 and 1 of their weight.")
 
-    def without_sinks(x: torch.Tensor, place: Place) -> torch.Tensor:
+    def without_sinks(x: torch.Tensor, context: InterventionContext) -> torch.Tensor:
         length = sinks.shape[-1]
-        sink = place.where(sinks[place.head.layer, :, place.head.head])[:, None]
+        sink = context.where(sinks[context.head.layer, :, context.head.head])[:, None]
         others = x.masked_fill(sink, 0)
         rest = others.sum(-1, keepdim=True)
-        shared = (place.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)
+        shared = (context.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)
         return (others / rest).where(shared, x)
 
     return Intervention("pattern", tuple(heads), without_sinks, f"calibrate {beta:g}", positions, strength=1 - beta)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.heads import Head
-from interp.interventions.intervention import Intervention, Place
+from interp.interventions.intervention import Intervention, InterventionContext
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +33,12 @@ def streaming(
             f"n_sink={n_sink}, n_recent={n_recent}: a streaming head keeps at least 0 first tokens and 1 recent one."
         )
 
-    def rows(x: torch.Tensor, place: Place) -> torch.Tensor:
-        assert place.visible is not None and place.keys is not None
-        keys = place.keys[:, None]
-        kept = place.visible & ((keys < n_sink) | (place.positions[:, :, None] - keys < n_recent))
+    def rows(x: torch.Tensor, context: InterventionContext) -> torch.Tensor:
+        assert context.visible is not None and context.keys is not None
+        keys = context.keys[:, None]
+        kept = context.visible & ((keys < n_sink) | (context.positions[:, :, None] - keys < n_recent))
         weights = (x + FAINT) * kept
-        cut = (place.visible & ~kept).any(-1, keepdim=True)
+        cut = (context.visible & ~kept).any(-1, keepdim=True)
         return (weights / weights.sum(-1, keepdim=True)).where(cut, x)
 
     return Intervention("pattern", tuple(heads), rows, f"streaming {n_sink}+{n_recent}", positions)

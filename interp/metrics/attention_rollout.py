@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from interp.engine.attention.attention_rows import Rows
+    from interp.engine.attention.attention_rows import AttentionRows
     from interp.engine.attention.qk_cache import AttentionCache
 
-Map = Callable[["Tensor"], "Tensor"]
+RolloutStep = Callable[["Tensor"], "Tensor"]
 """A layer's rows as what they do to weights of queries: [batch n query] -> [batch n key], ``r A``."""
 
 
-def rollout(maps: Sequence[Map], start: Float[Tensor, "batch n key"], residual: float = 0.5) -> Float[Tensor, "batch n key"]:
+def rollout(
+    maps: Sequence[RolloutStep], start: Float[Tensor, "batch n key"], residual: float = 0.5
+) -> Float[Tensor, "batch n key"]:
     """The weights of queries ``start`` above the last layer, taken down through all ``maps`` (lowest layer first), [batch n key].
 
     ``residual`` is the share that stays at its token, 0.5 in the paper. Raises ValueError for another share than 0 to 1, and for rows
@@ -48,22 +50,24 @@ def rollout(maps: Sequence[Map], start: Float[Tensor, "batch n key"], residual: 
     return weights
 
 
-def given_maps(patterns: Sequence[Float[Tensor, "batch head query key"]], heads: Sequence[Head] | None = None) -> list[Map]:
+def pattern_maps(
+    patterns: Sequence[Float[Tensor, "batch head query key"]], heads: Sequence[Head] | None = None
+) -> list[RolloutStep]:
     """Maps of whole patterns, one for each layer, averaged over ``heads`` (default all); layers without any of them move nothing.
 
     Raises LookupError for a head that is not there.
     """
     chosen = _by_layer(heads, [pattern.shape[1] for pattern in patterns])
-    return [partial(_given, pattern, some) for pattern, some in zip(patterns, chosen, strict=True)]
+    return [partial(_apply_pattern, pattern, some) for pattern, some in zip(patterns, chosen, strict=True)]
 
 
-def cached_maps(cache: AttentionCache, heads: Sequence[Head] | None = None) -> list[Map]:
-    """As ``given_maps``, of patterns that are made from cached queries and keys a block of rows at a time and never kept."""
+def cached_maps(cache: AttentionCache, heads: Sequence[Head] | None = None) -> list[RolloutStep]:
+    """As ``pattern_maps``, of patterns that are made from cached queries and keys a block of rows at a time and never kept."""
     chosen = _by_layer(heads, [call.q.shape[1] for call in cache.calls])
     return [partial(_cached, cache, layer, some) for layer, some in enumerate(chosen)]
 
 
-def uniform_maps(cache: AttentionCache) -> list[Map]:
+def uniform_maps(cache: AttentionCache) -> list[RolloutStep]:
     """Maps of a model of the same windows and texts whose heads look at all keys they see alike: what rollout shows of nothing."""
     return [partial(_uniform, cache, layer) for layer in range(len(cache.calls))]
 
@@ -78,15 +82,15 @@ def token_rollout(
     """
     import torch
 
-    real = cache.prompts.real
-    start = torch.zeros(real.shape)
-    for text, own in enumerate(real):
+    token_mask = cache.prompts.token_mask
+    start = torch.zeros(token_mask.shape)
+    for text, own in enumerate(token_mask):
         places = own.nonzero()[:, 0]
         if not -len(places) <= query < len(places):
             raise IndexError(f"Text {text} has {len(places)} tokens, and no token {query}.")
         start[text, places[query]] = 1
     maps = uniform_maps(cache) if uniform else cached_maps(cache, heads)
-    values = rollout(maps, start[:, None], residual)[:, 0].masked_fill(~real, torch.nan)
+    values = rollout(maps, start[:, None], residual)[:, 0].masked_fill(~token_mask, torch.nan)
     made = {"query": query, "residual": residual, "uniform": uniform, "heads": "all" if heads is None else [*map(str, heads)]}
     record = replace(cache.record, arguments={**cache.record.arguments, **made}, metric="rollout")
     name = "rollout of uniform attention" if uniform else "rollout"
@@ -109,7 +113,7 @@ def _by_layer(heads: Sequence[Head] | None, n_heads: list[int]) -> list[list[int
     return [sorted({head.head for head in heads if head.layer == layer}) for layer in range(len(n_heads))]
 
 
-def _given(pattern: Tensor, heads: list[int], weights: Tensor) -> Tensor:
+def _apply_pattern(pattern: Tensor, heads: list[int], weights: Tensor) -> Tensor:
     return weights @ pattern[:, heads].mean(1) if heads else weights
 
 
@@ -121,12 +125,12 @@ def _uniform(cache: AttentionCache, layer: int, weights: Tensor) -> Tensor:
     return _streamed(cache, layer, lambda rows: rows.visible[:, 0] / rows.n_visible[..., None].clamp(min=1), weights)
 
 
-def _streamed(cache: AttentionCache, layer: int, mean: Callable[[Rows], Tensor], weights: Tensor) -> Tensor:
+def _streamed(cache: AttentionCache, layer: int, mean: Callable[[AttentionRows], Tensor], weights: Tensor) -> Tensor:
     """``weights`` [batch n query] times the rows that ``mean`` makes of each block, [batch or 1, query, key]."""
     moved = weights.new_zeros(weights.shape)
 
-    def read(rows: Rows) -> None:
+    def read(rows: AttentionRows) -> None:
         moved[..., rows.keys] += weights[..., rows.queries] @ mean(rows)
 
-    cache.read(layer, read, whole=True)
+    cache.read(layer, read, all_heads=True)
     return moved

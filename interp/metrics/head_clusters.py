@@ -29,7 +29,7 @@ APART = 1e6  # distance of heads that were not compared: more than any mean over
 
 
 @dataclass(frozen=True, eq=False)
-class HeadPairs:
+class HeadPairScores:
     """One number for every two heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN where two were not compared.
 
     ``unit``, ``bounds`` and ``record`` as in ``HeadScores``.
@@ -59,7 +59,7 @@ class HeadPairs:
         return pd.DataFrame(found, columns=columns)
 
 
-def pattern_similarity(observation: Observation) -> HeadPairs:
+def pattern_similarity(observation: Observation) -> HeadPairScores:
     """Similarity of the patterns of every two heads of one layer, in 0..1: ``head_similarity`` of an observation, averaged over its texts.
 
     Heads of different layers are not compared. Raises LookupError when it was not observed.
@@ -69,23 +69,23 @@ def pattern_similarity(observation: Observation) -> HeadPairs:
     for layer, found in enumerate(table):
         values[layer, :, layer] = found
     measure = observation.metrics["head_similarity"]
-    return HeadPairs(measure.label, values, measure.unit, measure.bounds, observation.record)
+    return HeadPairScores(measure.label, values, measure.unit, measure.bounds, observation.record)
 
 
-def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadPairs:
+def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadPairScores:
     """Similarity of what every two heads of the model write (z W_O) at the positions of ``prompts`` (a task or texts, as in ``observe``).
 
     ``cka``: linear centred kernel alignment, with the unbiased estimator of Song et al. 2012, which is 0 in the mean for unrelated
     heads however few the positions are: 1 when the outputs are the same up to rotation, scale and a constant, so that heads that write the
     same to other directions are alike. Needs 4 positions. ``cosine``: the mean over positions of the cosine of the two outputs: 1 for
     the same direction everywhere, -1 where one takes back what the other writes. NaN for a head that never writes (anything else).
-    Raises ValueError for another measure or too few positions, ResourceRefused for more than the memory holds. arXiv 1905.00414 (CKA).
+    Raises ValueError for another measure or too few positions, MemoryBudgetExceeded for more than the memory holds. arXiv 1905.00414 (CKA).
     """
     import torch
 
-    from interp.engine.forward.run import record_of
-    from interp.engine.forward.z_cache import output_weights, z_bank
     from interp.engine.attention.as_task import as_task
+    from interp.engine.forward.run import record_of
+    from interp.engine.forward.z_cache import cache_z, output_weights
 
     if measure not in MEASURES:
         raise ValueError(f"output_similarity has no measure {measure!r}. There are: {', '.join(MEASURES)}.")
@@ -95,7 +95,7 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
         raise ValueError(f"cka needs 4 positions, and the prompts have {n_positions}: give longer texts.")
     what = f"Comparing what {len(facts.heads())} heads write at {n_positions:,} positions"
     check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z, and two copies on the way
-    bank = z_bank(model, task)
+    bank = cache_z(model, task)
     with torch.inference_mode():
         z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
         w_o = [output_weights(model, layer).float().cpu() for layer in range(facts.n_layers)]
@@ -104,23 +104,27 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     record = record_of(
         model, task=task.name, arguments={"n_examples": len(task), "measure": measure}, metric="output_similarity"
     )
-    return HeadPairs(f"output_similarity({measure})", values, "similarity", (-1.0, 1.0), record)
+    return HeadPairScores(f"output_similarity({measure})", values, "similarity", (-1.0, 1.0), record)
 
 
-def cluster_heads(pairs: HeadPairs, at_least: float = 0.5) -> HeadScores:
+def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadScores:
     """The cluster of each head, numbered from 0, larger clusters first: average linkage on 1 - similarity.
 
-    Two clusters are joined as long as the mean similarity between their heads is ``at_least``; heads that were not compared are never
-    joined. Raises ValueError for ``at_least`` outside (-1, 1].
+    Two clusters are joined as long as the mean similarity between their heads is ``min_similarity``; heads that were not compared are never
+    joined. Raises ValueError for ``min_similarity`` outside (-1, 1].
     """
     from scipy.cluster.hierarchy import fcluster, linkage
 
-    if not -1 < at_least <= 1:
-        raise ValueError(f"at_least={at_least:g} is not a similarity that could tell heads apart: take one above -1, up to 1.")
+    if not -1 < min_similarity <= 1:
+        raise ValueError(
+            f"min_similarity={min_similarity:g} is not a similarity that could tell heads apart: take one above -1, up to 1."
+        )
     shape = pairs.values.shape[:2]
     similarity = pairs.values.reshape(int(np.prod(shape)), -1)
     distance = np.where(np.isnan(similarity), APART, np.clip(1 - similarity, 0, None))[np.triu_indices(len(similarity), 1)]
-    joined = np.zeros(1, int) if len(similarity) == 1 else fcluster(linkage(distance, "average"), 1 - at_least, "distance")
+    joined = (
+        np.zeros(1, int) if len(similarity) == 1 else fcluster(linkage(distance, "average"), 1 - min_similarity, "distance")
+    )
     _, first, member, size = np.unique(joined, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(size))
     rank[np.lexsort((first, -size))] = np.arange(len(size))

@@ -24,36 +24,36 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class MassiveActivations:
-    """What was read of texts whose tokens are ``real`` [batch pos] (False for padding).
+    """What was read of texts whose tokens are ``token_mask`` [batch pos] (False for padding).
 
-    ``cells`` are the massive entries, (layer, example, pos, dimension, value, |value| / median); ``sizes`` of each layer the median |x|
+    ``entries`` are the massive entries, (layer, example, pos, dimension, value, |value| / median); ``sizes`` of each layer the median |x|
     and the largest. A layer's number is that of the block that the stream has just left.
     """
 
-    real: Bool[Tensor, "batch pos"]
+    token_mask: Bool[Tensor, "batch pos"]
     least: float = 100.0
     ratio: float = 1000.0
-    cells: list[tuple[int, int, int, int, float, float]] = field(default_factory=list)
+    entries: list[tuple[int, int, int, int, float, float]] = field(default_factory=list)
     sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def read(self, layer: int, x: Float[Tensor, "batch pos d_model"]) -> None:
         """Reads the stream after a layer."""
-        size = x.detach().float().abs().masked_fill(~self.real[..., None], 0)
-        median = size[self.real].median()
+        size = x.detach().float().abs().masked_fill(~self.token_mask[..., None], 0)
+        median = size[self.token_mask].median()
         self.sizes[layer] = float(median), float(size.max())
         found = (size > self.least) & (size >= self.ratio * median)
         values, ratios = x[found].tolist(), (size[found] / median).tolist()
-        self.cells += [(layer, *at, *pair) for at, *pair in zip(found.nonzero().tolist(), values, ratios, strict=True)]
+        self.entries += [(layer, *at, *pair) for at, *pair in zip(found.nonzero().tolist(), values, ratios, strict=True)]
 
     @property
     def onset(self) -> int | None:
         """The first layer after which there is one."""
-        return min((layer for layer, *_ in self.cells), default=None)
+        return min((layer for layer, *_ in self.entries), default=None)
 
     def tokens(self, layer: int) -> Bool[Tensor, "batch pos"]:
         """Which tokens have one after this layer, [batch pos]; none before the first layer (-1)."""
-        marks = torch.zeros_like(self.real)
-        for own, example, pos, *_ in self.cells:
+        marks = torch.zeros_like(self.token_mask)
+        for own, example, pos, *_ in self.entries:
             marks[example, pos] |= own == layer
         return marks
 
@@ -62,7 +62,7 @@ class MassiveActivations:
         import pandas as pd
 
         kinds = {"layer": "int32", "example": "int32", "pos": "int32", "dimension": "int32", "value": float, "ratio": float}
-        return pd.DataFrame(self.cells, columns=list(kinds)).astype(kinds)
+        return pd.DataFrame(self.entries, columns=list(kinds)).astype(kinds)
 
 
 def massive_activations(
@@ -79,7 +79,7 @@ def massive_activations(
     from interp.engine.attention.attention_observer import observe, read_prompts
     from interp.engine.forward.residual_reader import reading_residual
 
-    found = MassiveActivations(read_prompts(model, prompts)[0].real, least, ratio)
+    found = MassiveActivations(read_prompts(model, prompts)[0].token_mask, least, ratio)
     with reading_residual(model, found.read):
         observe(model, prompts, [])
     return found

@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SinkColumns:
-    """``flags`` [n_layers batch n_heads pos] says which positions are sinks of a head in an example; ``weight``, of the same shape, is the
+    """``is_sink`` [n_layers batch n_heads pos] says which positions are sinks of a head in an example; ``weight``, of the same shape, is the
     mean weight of each column, NaN where it is not judged."""
 
-    flags: Bool[Tensor, "n_layers batch n_heads pos"]
+    is_sink: Bool[Tensor, "n_layers batch n_heads pos"]
     weight: Float[Tensor, "n_layers batch n_heads pos"]
 
     @property
     def heads(self) -> list[Head]:
         """The heads with a sink in at least one example."""
-        return [Head(*at) for at in self.flags.any(-1).any(1).nonzero().tolist()]
+        return [Head(*at) for at in self.is_sink.any(-1).any(1).nonzero().tolist()]
 
     def random(self, seed: int = 0) -> SinkColumns:
         """For every head and example with sinks other columns, drawn at random until they have as much weight as its sinks (or there is
         no other): the control of a calibration."""
         generator = torch.Generator().manual_seed(seed)
-        flags = torch.zeros_like(self.flags)
-        for at in self.flags.any(-1).nonzero().tolist():
-            own, weight = self.flags[tuple(at)], self.weight[tuple(at)].cpu()
+        is_sink = torch.zeros_like(self.is_sink)
+        for at in self.is_sink.any(-1).nonzero().tolist():
+            own, weight = self.is_sink[tuple(at)], self.weight[tuple(at)].cpu()
             others = (~own & self.weight[tuple(at)].isfinite()).nonzero()[:, 0]
             order = others[torch.randperm(len(others), generator=generator)]
             before = weight[order].cumsum(0) - weight[order]
-            flags[(*at, order[before < float(weight[own].sum())])] = True
-        return SinkColumns(flags, self.weight)
+            is_sink[(*at, order[before < float(weight[own].sum())])] = True
+        return SinkColumns(is_sink, self.weight)
 
 
 def sink_columns(
@@ -71,8 +71,8 @@ def sink_columns(
 
     limits = {"rule": rule, "alpha": alpha, "threshold": threshold, "min_rows": min_rows, "keep_first": keep_first}
     seen = observe(model, task, [column_sinks.set(**limits), received_attention.set(min_rows=min_rows)], memory=memory)
-    flags, weight = seen["column_sinks"], seen["received_attention"]
-    return SinkColumns(flags == 1, weight.masked_fill(flags.isnan(), torch.nan))
+    is_sink, weight = seen["column_sinks"], seen["received_attention"]
+    return SinkColumns(is_sink == 1, weight.masked_fill(is_sink.isnan(), torch.nan))
 
 
 def calibrate_heads(
@@ -100,7 +100,7 @@ def calibrate_heads(
             f"Lower the limit of sink_columns (alpha, threshold)."
         )
     outcome = OUTCOMES.get(metric)
-    variants = [(interventions.calibrate(group, sinks.flags, beta),) for group in groups]
+    variants = [(interventions.calibrate_sinks(group, sinks.is_sink, beta),) for group in groups]
     arguments = {**task.provenance, "beta": beta}
     record = record_of(model, task=task.name, arguments=arguments, interventions=("calibrate",), metric=outcome.name)
     return sweep(model, task, variants, outcome, record=record, memory=memory, progress=progress)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from interp.engine.attention.attention_rows import BLOCK
 
 if TYPE_CHECKING:
-    from interp.engine.attention.attention_rows import Rows
+    from interp.engine.attention.attention_rows import AttentionRows
     from interp.engine.attention.qk_cache import AttentionCache
     from interp.heads import Head
 
@@ -68,12 +68,12 @@ def _binned(cache: AttentionCache, size: int, example: int) -> tuple[AttentionCa
     if size < 1:
         raise ValueError(f"size={size} is the number of bins along a side of a thumbnail: take 1 or more.")
     alone = cache.one(example)
-    first, length = int(alone.prompts.real[0].int().argmax()), int(alone.prompts.real.sum())
+    first, length = int(alone.prompts.token_mask[0].int().argmax()), int(alone.prompts.token_mask.sum())
     side = min(size, length)
     return alone, [first - (-b * length // side) for b in range(side + 1)]
 
 
-def _pool(thumbs: np.ndarray, edges: list[int], rows: Rows) -> None:
+def _pool(thumbs: np.ndarray, edges: list[int], rows: AttentionRows) -> None:
     """Raises the bins of ``thumbs`` [head side side] to the weights of a block; bin b has the columns from edge b to edge b + 1."""
     (down, queries), (across, keys) = _within(edges, rows.queries), _within(edges, rows.keys)
     if queries and keys:

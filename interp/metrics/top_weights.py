@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from interp.engine.attention.attention_rows import BLOCK, Rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionRows
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.models.memory import check_budget
 
-KEYS = 8
-LEAST = 0.005
+KEYS_PER_ROW = 8
+MIN_WEIGHT = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class SparsePattern:
     ) -> Float[np.ndarray, "some_queries some_keys"]:
         """The weights of some queries and keys, [query key], 0 where none was kept.
 
-        Raises IndexError for an empty tile, ResourceRefused when it takes more than ``memory`` (bytes, default what is available).
+        Raises IndexError for an empty tile, MemoryBudgetExceeded when it takes more than ``memory`` (bytes, default what is available).
         """
         length = len(self.tokens)
         places, size = [], []
@@ -64,16 +64,16 @@ def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK
     Positions count from the first token of each text, without its padding.
     """
     prompts, call = attention.prompts, attention.calls[layer]
-    shape = (*call.q.shape[:3], KEYS)
+    shape = (*call.q.shape[:3], KEYS_PER_ROW)
     weights, columns = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)
 
-    def read(rows: Rows) -> None:
-        found = rows.pattern.topk(min(KEYS, rows.pattern.shape[-1]), sorted=False)
+    def read(rows: AttentionRows) -> None:
+        found = rows.pattern.topk(min(KEYS_PER_ROW, rows.pattern.shape[-1]), sorted=False)
         place = (slice(None), rows.heads, rows.queries, slice(found.values.shape[-1]))
         weights[place], columns[place] = found.values, (found.indices + rows.keys.start).int()
 
     attention.read(layer, read, block=block)
-    texts = [np.flatnonzero(real) for real in prompts.real.cpu().numpy()]
+    texts = [np.flatnonzero(token_mask) for token_mask in prompts.token_mask.cpu().numpy()]
     tokens = [words[own[0] : own[-1] + 1] for words, own in zip(attention.words, texts, strict=True)]
     return [
         [
@@ -89,7 +89,7 @@ def _sparse(
 ) -> SparsePattern:
     queries = np.arange(len(tokens), dtype=np.int64)[:, None]
     peak = weights.max(initial=0.0, where=(queries > 0) & (keys > 0))
-    kept = weights >= LEAST
+    kept = weights >= MIN_WEIGHT
     cells = (queries * len(tokens) + keys)[kept]
     order = np.argsort(cells)
     return SparsePattern(tokens, cells[order], weights[kept][order], float(peak))

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from interp.engine.attention.attention_observer import Observation
 from interp.heads import Head, HeadScores, TokenScores
 
-OBSERVED = ("attention_distance", "windowed_distance", "future_attention")
+REQUIRED_METRICS = ("attention_distance", "windowed_distance", "future_attention")
 """The metrics that must have been observed; the ``positions`` of ``future_attention`` are the response."""
 
 ROUNDING = 1e-6
@@ -54,11 +54,11 @@ def preplan_and_anchors(
     """Both groups, each a ``share`` of the heads (of ``layers``, or of all), the numbers of every token, and the top ``q`` of each response
     as preplan and anchors.
 
-    Tokens whose number is NaN or 0 are never chosen, and do not count for ``q`` when NaN. Raises LookupError when one of ``OBSERVED`` was
+    Tokens whose number is NaN or 0 are never chosen, and do not count for ``q`` when NaN. Raises LookupError when one of ``REQUIRED_METRICS`` was
     not observed, ValueError for shares that cannot be taken.
     """
-    tables = {name: observation[name] for name in OBSERVED}
-    response = observation.prompts.touched(observation.metrics["future_attention"].parameters["positions"]).cpu().numpy()
+    tables = {name: observation[name] for name in REQUIRED_METRICS}
+    response = observation.prompts.position_mask(observation.metrics["future_attention"].parameters["positions"]).cpu().numpy()
     distance = np.where(response[:, None], tables["attention_distance"].double().cpu().numpy(), np.nan)
     if layers is not None:
         distance[[layer for layer in range(len(distance)) if layer not in layers]] = np.nan
@@ -131,7 +131,7 @@ def peaks(series: Float[np.ndarray, "*series pos"], prominence: float | None = N
     return found
 
 
-def introductions(
+def introductory_tokens(
     waad: Float[np.ndarray, " pos"],
     delta: Float[np.ndarray, " pos"],
     anchor: Bool[np.ndarray, " pos"],

@@ -9,11 +9,11 @@ _HOMES = {
     "Layout": "interp.models.model",
     "Model": "interp.models.model",
     "ModelFacts": "interp.models.model",
-    "Planted": "interp.models.planted.planted_model",
+    "PlantedModel": "interp.models.planted.planted_model",
     "doctor": "interp.models.selfcheck",
     "embedded_names": "interp.models.embedded",
     "load_model": "interp.models.load",
-    "load_toy": "interp.models.hooked_transformer",
+    "load_hooked_transformer": "interp.models.hooked_transformer",
     "plant": "interp.models.planted.plant",
     "wrap_model": "interp.models.wrap_model",
 }

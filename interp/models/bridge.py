@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
 
 
-def bridge_of(model: Model) -> Any:
+def build_bridge(model: Model) -> Any:
     """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern kept after a run.
 
     Raises ValueError when TransformerLens does not know the architecture.

@@ -49,7 +49,7 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         d_vocab=_n_labels(hf) if reads_images(hf) else _size(config, name, "vocab_size"),
         max_length=None if positions == "alibi" else _max_length(hf, config),
         positions=positions,
-        windows=_windows(config, n_layers),
+        sliding_windows=_windows(config, n_layers),
         parallel=_parallel(config),
         causal=causal,
         prepend_bos=causal and bos is not None and (tokenizer_adds_bos(tokenizer) or config.model_type not in NO_BOS_FAMILIES),

@@ -22,12 +22,12 @@ LARGEST_CONFIG = 2**20  # a tokenizer.json may be larger, and is no configuratio
 SUFFIXES = (".pt", ".pth", ".safetensors")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "solu", "solu_ln")
 NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
-KEPT = (
+CONFIG_FIELDS = (
     *SIZES, "d_mlp", "d_vocab_out", "attn_only", "normalization_type", "eps", "final_rms", "attention_dir",
     "attn_scores_soft_cap", "output_logits_soft_cap",
 )  # fmt: skip
 # Settings that only the value given here leaves the rebuilt model equal to the original.
-ONLY = {
+SUPPORTED_VALUES = {
     "positional_embedding_type": ("standard",),
     "gated_mlp": (False,),
     "parallel_attn_mlp": (False,),
@@ -44,7 +44,7 @@ ONLY = {
 }
 
 
-def load_toy(
+def load_hooked_transformer(
     source: str | Path,
     config: str | Path | None = None,
     *,
@@ -58,9 +58,9 @@ def load_toy(
     ``config`` is the JSON of ``model.cfg.to_dict()``, by default the one beside the weights or the ``config`` entry of the .pt file.
     Raises ModelUnavailable for missing or unreadable files and ValueError for a setting that is not supported.
     """
-    from interp.models.load import check_place
+    from interp.models.load import check_device_and_dtype
 
-    check_place(device, dtype)
+    check_device_and_dtype(device, dtype)
     source = Path(source).expanduser()
     weights = _weights_file(source)
     values, tensors = _read(weights)
@@ -74,7 +74,7 @@ def load_toy(
     return Model(_facts(bridge, values, tokenizer, name or str(source)), tokenizer, None, None, bridge)
 
 
-def is_toy_folder(folder: Path) -> bool:
+def is_hooked_transformer_folder(folder: Path) -> bool:
     """Whether ``folder`` holds the configuration and weights of a TransformerLens 2.x model rather than a Hugging Face one."""
     return bool(_weights_in(folder)) and bool(_configs_in(folder))
 
@@ -86,7 +86,7 @@ def check_config(values: dict[str, Any], where: Path) -> None:
         raise ValueError(
             f"The configuration of {where} does not say {', '.join(missing)}: give the JSON of model.cfg.to_dict()."
         )
-    allowed = {**ONLY, "n_key_value_heads": (None, values["n_heads"])}
+    allowed = {**SUPPORTED_VALUES, "n_key_value_heads": (None, values["n_heads"])}
     if not values.get("attn_only"):
         allowed["act_fn"] = ACTIVATIONS
     for field, choices in allowed.items():
@@ -175,7 +175,7 @@ def _build(values: dict[str, Any], tensors: dict[str, torch.Tensor], where: Path
     from transformer_lens import TransformerBridge, TransformerBridgeConfig
     from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
-    settings = {field: values[field] for field in KEPT if field in values}
+    settings = {field: values[field] for field in CONFIG_FIELDS if field in values}
     settings["act_fn"] = {"gelu_pytorch_tanh": "gelu_new"}.get(name := values.get("act_fn") or "relu", name)
     settings["d_mlp"] = settings.get("d_mlp") or 4 * values["d_model"]
     config = TransformerBridgeConfig(**settings, seed=0)
@@ -209,7 +209,7 @@ def _facts(bridge: Any, values: dict[str, Any], tokenizer: Any, name: str) -> Mo
         d_mlp=0 if values.get("attn_only") else bridge.cfg.d_mlp,
         max_length=values["n_ctx"],
         positions="learned",
-        windows=(None,) * values["n_layers"],
+        sliding_windows=(None,) * values["n_layers"],
         parallel=False,
         causal=values.get("attention_dir", "causal") == "causal",
         prepend_bos=bos is not None and wants_bos,

@@ -40,10 +40,10 @@ def load_model(
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
     only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it cannot be had, ArtefactInvalid for NaN or
-    infinite weights, ResourceRefused when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
+    infinite weights, MemoryBudgetExceeded when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
     encoder of text or image patches.
     """
-    check_place(device, dtype)
+    check_device_and_dtype(device, dtype)
     if name.startswith(PLANTED):
         if revision is not None:
             raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is made here.")
@@ -54,12 +54,12 @@ def load_model(
     if folder is not None and revision is not None:
         raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is the folder {folder}.")
     if folder is not None:
-        from interp.models.hooked_transformer import is_toy_folder, load_toy
+        from interp.models.hooked_transformer import is_hooked_transformer_folder, load_hooked_transformer
 
-        if is_toy_folder(folder):
-            return load_toy(folder, name=name, device=device, dtype=dtype)
+        if is_hooked_transformer_folder(folder):
+            return load_hooked_transformer(folder, name=name, device=device, dtype=dtype)
         check_folder(folder)
-    local = offline or folder is not None or not hub_has_address()
+    local = offline or folder is not None or not hub_is_resolvable()
     return _load(name, folder, device, dtype, {"revision": revision or "main", "local_files_only": local})
 
 
@@ -80,7 +80,7 @@ def find_folder(name: str) -> Path | None:
     return None
 
 
-def hub_has_address() -> bool:
+def hub_is_resolvable() -> bool:
     """Whether the Hub's host name can be resolved (by a proxy, if there is one): without this, six attempts take half a minute."""
     from huggingface_hub.constants import ENDPOINT
 
@@ -93,7 +93,7 @@ def hub_has_address() -> bool:
     return True
 
 
-def check_place(device: str, dtype: str) -> None:
+def check_device_and_dtype(device: str, dtype: str) -> None:
     """Raises ValueError for a device that this machine does not have, or a dtype that models are not run in."""
     import torch
 
@@ -111,11 +111,11 @@ def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict
     from interp.models.wrap_model import wrap_model
 
     source, options = str(folder or name), {**options, "trust_remote_code": False}
-    with _one_sentence(name, folder), _quiet():
+    with _as_model_unavailable(name, folder), _quiet():
         config = AutoConfig.from_pretrained(source, **options)
     loader = _loader(config, name)
     check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
-    with _one_sentence(name, folder), _quiet():
+    with _as_model_unavailable(name, folder), _quiet():
         loaded: Any = loader.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -168,7 +168,7 @@ def _check_keys(report: dict[str, Any], name: str) -> None:
 
 
 @contextmanager
-def _one_sentence(name: str, folder: Path | None) -> Iterator[None]:
+def _as_model_unavailable(name: str, folder: Path | None) -> Iterator[None]:
     """Turns whatever the loader raises into one ModelUnavailable; the original is chained."""
     try:
         yield

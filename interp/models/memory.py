@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ResourceRefused
+from interp.errors import MemoryBudgetExceeded
 
 if TYPE_CHECKING:
     from interp.models.model import ModelFacts
@@ -67,12 +67,12 @@ def available_memory(device: str = "cpu") -> int:
 
 
 def check_budget(needed: int, budget: int | None = None, what: str = "This run") -> None:
-    """Raises ResourceRefused, naming both, when ``needed`` bytes are more than ``budget`` (default: the available memory)."""
+    """Raises MemoryBudgetExceeded, naming both, when ``needed`` bytes are more than ``budget`` (default: the available memory)."""
     allowed = available_memory() if budget is None else budget
     if needed > allowed:
         source = "are available" if budget is None else "is the budget"
-        raise ResourceRefused(
-            f"{what} needs about {human(needed)}, and {human(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
+        raise MemoryBudgetExceeded(
+            f"{what} needs about {format_bytes(needed)}, and {format_bytes(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
         )
 
 
@@ -96,7 +96,7 @@ def _control_group_memory(root: Path = _CGROUP) -> list[int]:
     return []
 
 
-def human(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes for a reader: ``1.5 GiB``."""
     size, unit = float(max(count, 0)), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):

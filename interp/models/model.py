@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ModelFacts:
     """What is known of a model without running it.
 
-    Sizes are TransformerLens's words. ``windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
+    Sizes are TransformerLens's words. ``sliding_windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
     ``positions`` is rotary, learned, alibi or none. ``parallel`` says that attention and MLP of a block read the same input.
     ``max_length`` is None where nothing bounds it. ``causal`` is False for encoders. For image models ``d_vocab`` is the number of
     labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them. ``weights`` is a digest of all
@@ -36,7 +36,7 @@ class ModelFacts:
     d_vocab: int
     max_length: int | None
     positions: str
-    windows: tuple[int | None, ...]
+    sliding_windows: tuple[int | None, ...]
     parallel: bool
     causal: bool
     prepend_bos: bool
@@ -111,12 +111,12 @@ class Model:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
         import torch
 
-        from interp.models.bridge import bridge_of
+        from interp.models.bridge import build_bridge
 
         with self.lock:  # two threads that ask for it first must get the same one
             if self._bridge is None:
                 with torch.inference_mode(False):  # weights that a bridge copies must be ordinary tensors, whoever asks first
-                    self._bridge = bridge_of(self)
+                    self._bridge = build_bridge(self)
             return self._bridge
 
     @property
@@ -132,18 +132,18 @@ class Model:
         tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
         if self.hf is not None and not self.facts.causal:
             return list(self._need_tokenizer()(text)["input_ids"])
-        ids = self.fragment(text)
+        ids = self.to_tokens_without_special(text)
         return [self.facts.bos_token_id, *ids] if self.facts.prepend_bos and self.facts.bos_token_id is not None else ids
 
-    def fragment(self, text: str) -> list[int]:
+    def to_tokens_without_special(self, text: str) -> list[int]:
         """Token ids of a piece of text: no BOS, no other special token added."""
         return list(self._need_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def to_words(self, ids: Iterable[int]) -> list[str]:
+    def to_str_tokens(self, ids: Iterable[int]) -> list[str]:
         """The text of each token by itself."""
         return [self._need_tokenizer().decode([int(i)]) for i in ids]
 
-    def to_text(self, ids: Sequence[int]) -> str:
+    def to_string(self, ids: Sequence[int]) -> str:
         return self._need_tokenizer().decode([int(i) for i in ids])
 
     def _need_tokenizer(self) -> Any:

@@ -41,11 +41,11 @@ class _NotApplicable(Exception):
 def doctor(model: Model, *, seed: int = 0) -> list[Check]:
     """All checks of ``model``, in a fixed order. A model is sound when no check has ``passed=False``."""
     with model.lock:
-        run = _Run(model, seed)
-        return [_measured(name, check, run) for name, check in CHECKS.items()]
+        run = _CheckContext(model, seed)
+        return [_run_check(name, check, run) for name, check in CHECKS.items()]
 
 
-class _Run:
+class _CheckContext:
     """One forward pass over random tokens [2, 12] or two random images, through the bridge and through Hugging Face, each made on first
     use."""
 
@@ -95,7 +95,7 @@ class _Run:
             yield [_precise({**cache, **without_mlp}[f"blocks.{layer}.{name}"]) for name in names]
 
 
-def _measured(name: str, check: Callable[[_Run], tuple[float, float, str]], run: _Run) -> Check:
+def _run_check(name: str, check: Callable[[_CheckContext], tuple[float, float, str]], run: _CheckContext) -> Check:
     try:
         error, scale, note = check(run)
     except _NotApplicable as reason:
@@ -106,7 +106,7 @@ def _measured(name: str, check: Callable[[_Run], tuple[float, float, str]], run:
     return Check(name, error, tolerance, error <= tolerance, note)
 
 
-def _weights_finite(run: _Run) -> tuple[float, float, str]:
+def _weights_finite(run: _CheckContext) -> tuple[float, float, str]:
     import torch
 
     module = run.model.hf or run.model.bridge
@@ -115,28 +115,28 @@ def _weights_finite(run: _Run) -> tuple[float, float, str]:
     return float(sum(bad.values())), 0.0, f"NaN or infinite values, first in {first}" if first else ""
 
 
-def _logits_equal_hugging_face(run: _Run) -> tuple[float, float, str]:
+def _logits_equal_hugging_face(run: _CheckContext) -> tuple[float, float, str]:
     return _gap(run.bridged[0], run.eager_logits)
 
 
-def _pattern_rows_sum_to_one(run: _Run) -> tuple[float, float, str]:
+def _pattern_rows_sum_to_one(run: _CheckContext) -> tuple[float, float, str]:
     return max(float((pattern.sum(-1) - 1).abs().max()) for [pattern] in run.layers("attn.hook_pattern")), 1.0, ""
 
 
-def _pattern_is_causal(run: _Run) -> tuple[float, float, str]:
+def _pattern_is_causal(run: _CheckContext) -> tuple[float, float, str]:
     import torch
 
     if not run.facts.causal:
         raise _NotApplicable("attention is bidirectional")
     length, worst = run.inputs.shape[1], 0.0
     distance = torch.arange(length)[:, None] - torch.arange(length)
-    for [pattern], window in zip(run.layers("attn.hook_pattern"), run.facts.windows, strict=True):
+    for [pattern], window in zip(run.layers("attn.hook_pattern"), run.facts.sliding_windows, strict=True):
         hidden = (distance < 0) | (distance >= (window or length))
         worst = max(worst, float(pattern[:, :, hidden.to(pattern.device)].abs().max()))
     return worst, 0.0, ""
 
 
-def _pattern_times_v_is_z(run: _Run) -> tuple[float, float, str]:
+def _pattern_times_v_is_z(run: _CheckContext) -> tuple[float, float, str]:
     import torch
 
     gaps = []
@@ -146,14 +146,14 @@ def _pattern_times_v_is_z(run: _Run) -> tuple[float, float, str]:
     return max(gaps)
 
 
-def _residual_adds_up(run: _Run) -> tuple[float, float, str]:
+def _residual_adds_up(run: _CheckContext) -> tuple[float, float, str]:
     if run.model.hf is not None and any("attention.output.LayerNorm" in name for name, _ in run.model.hf.named_parameters()):
         raise _NotApplicable("norms stand after the additions, as in BERT")
     names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     return max(_gap(before + attention + mlp, after) for before, attention, mlp, after in run.layers(*names))
 
 
-def _layout_gives_logits(run: _Run) -> tuple[float, float, str]:
+def _layout_gives_logits(run: _CheckContext) -> tuple[float, float, str]:
     """The last residual through the layout's final norm and unembedding."""
     import torch
 
@@ -169,15 +169,15 @@ def _layout_gives_logits(run: _Run) -> tuple[float, float, str]:
     return _gap(torch.tanh(logits / cap) * cap if cap else logits, run.eager_logits)
 
 
-def _tokenizer_round_trip(run: _Run) -> tuple[float, float, str]:
+def _tokenizer_round_trip(run: _CheckContext) -> tuple[float, float, str]:
     """Tokens of a text, decoded and encoded again: how many differ."""
     text, ids = _sample_text(run)
-    again = run.model.fragment(text)
+    again = run.model.to_tokens_without_special(text)
     wrong = abs(len(again) - len(ids)) + sum(a != b for a, b in zip(again, ids, strict=False))
-    return float(wrong), 0.0, f"{text!r} becomes {run.model.to_text(again)!r}" if wrong else ""
+    return float(wrong), 0.0, f"{text!r} becomes {run.model.to_string(again)!r}" if wrong else ""
 
 
-def _bos_as_stated(run: _Run) -> tuple[float, float, str]:
+def _bos_as_stated(run: _CheckContext) -> tuple[float, float, str]:
     """How many BOS tokens a prompt has, against how many the facts say."""
     if run.model.hf is not None and not run.facts.causal:
         raise _NotApplicable("an encoder's tokenizer puts its own tokens around a text")
@@ -187,7 +187,7 @@ def _bos_as_stated(run: _Run) -> tuple[float, float, str]:
     return float(abs(found - wanted)), 0.0, f"{found} BOS tokens where the model wants {wanted}" if found != wanted else ""
 
 
-CHECKS: dict[str, Callable[[_Run], tuple[float, float, str]]] = {
+CHECKS: dict[str, Callable[[_CheckContext], tuple[float, float, str]]] = {
     "weights_finite": _weights_finite,
     "logits_equal_hugging_face": _logits_equal_hugging_face,
     "pattern_rows_sum_to_one": _pattern_rows_sum_to_one,
@@ -211,12 +211,12 @@ def _gap(found: Any, wanted: Any) -> tuple[float, float, str]:
     return float((_precise(found) - _precise(wanted)).abs().max()), max(1.0, float(wanted.abs().max())), ""
 
 
-def _sample_text(run: _Run) -> tuple[str, list[int]]:
+def _sample_text(run: _CheckContext) -> tuple[str, list[int]]:
     """A text that is stable under decoding, and its tokens: the decoding of a few ordinary tokens, read once."""
     if run.model.tokenizer is None:
         raise _NotApplicable("loaded without a tokenizer")
     special = set(run.model.tokenizer.all_special_ids)
     ordinary = [i for i in range(min(run.facts.d_vocab, len(run.model.tokenizer))) if i not in special]
-    text = run.model.to_text(ordinary[:: max(1, len(ordinary) // 6)][:6])
-    ids = run.model.fragment(text)
-    return run.model.to_text(ids), ids
+    text = run.model.to_string(ordinary[:: max(1, len(ordinary) // 6)][:6])
+    ids = run.model.to_tokens_without_special(text)
+    return run.model.to_string(ids), ids

@@ -21,7 +21,7 @@ def save_sweep(writer: Writer, result: SweepResult, facts: ModelFacts, seed: int
     ``seed`` is that of the statistics. Raises ValueError for effects that cannot be true; the units stay and the run can be resumed.
     """
     shape, heads = [facts.n_layers, facts.n_heads], head_table(result, facts, seed)
-    details: dict[str, Any] = {"kind": "sweep", "shape": shape, "statistics_seed": seed, "road": result.road}
+    details: dict[str, Any] = {"kind": "sweep", "shape": shape, "statistics_seed": seed, "backend": result.backend}
     writer.publish("heads", _signed(heads, writer.run_id))
     writer.publish("examples", _signed(example_table(result, facts), writer.run_id))
     if result.estimate is not None:

@@ -32,7 +32,7 @@ def save_circuit(
         writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
         writer.publish(FAITHFULNESS, curve.table)
         writer.publish_json(FILE, circuit.to_json())
-        said = {**how, "n_edges": len(circuit), "n_all": len(graph.edges), "n_alive": scores.n_alive}
+        said = {**how, "n_edges": len(circuit), "n_all": len(graph.edges), "n_nonzero": scores.n_nonzero}
         said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
         said |= {"asked": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
         said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import ArtefactInvalid
-from interp.files import TEMPORARY, publish
+from interp.files import TEMPORARY_SUFFIX, write_atomically
 from interp.heads import Head, HeadScores
 from interp.records import RunRecord
 from interp.store.manifest import now
@@ -90,7 +90,7 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
 
     path = Path(folder).resolve()
     check_empty(path)
-    lengths = attention.prompts.real.sum(1).tolist()
+    lengths = attention.prompts.token_mask.sum(1).tolist()
     if min(lengths) < 2:
         raise ValueError(f"Text {lengths.index(1)} has one token, and HeadVis describes texts of two or more: leave it out.")
     scores = _six(attention)
@@ -175,11 +175,11 @@ def _fifths(peaks: Sequence[float]) -> list[int]:
 
 
 def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> dict[str, Any]:
-    from interp.metrics.top_weights import KEYS, LEAST
+    from interp.metrics.top_weights import KEYS_PER_ROW, MIN_WEIGHT
 
     (n_texts, longest), names = attention.prompts.tokens.shape, {"model_name": attention.record.model, "dataset_name": dataset}
     texts = {"n_sequences": n_texts, "seq_len": longest, "n_intervals": FIFTHS, "attn_implementation": "interp"}
-    rules = {"sparse_topk_per_row": KEYS, "sparse_threshold": LEAST, "induction_attention_threshold": THRESHOLD}
+    rules = {"sparse_topk_per_row": KEYS_PER_ROW, "sparse_threshold": MIN_WEIGHT, "induction_attention_threshold": THRESHOLD}
     sizes = {"num_hidden_layers": shape[0], "num_attention_heads": shape[1], "created_at": now()}
     return {
         **names,
@@ -210,13 +210,13 @@ def _write(path: Path, value: Any) -> None:
             f"{path.name} would take {len(content):,} bytes, more than the {LARGEST:,} of a file: give fewer texts."
         )
     path.parent.mkdir(exist_ok=True)
-    publish(path, content)
+    write_atomically(path, content)
 
 
 @contextmanager
 def _building(path: Path) -> Iterator[Path]:
     """A hidden folder that becomes ``path`` when the block ends, and is removed when it fails."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:
         yield temporary

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import ArtefactInvalid
-from interp.files import publish
+from interp.files import write_atomically
 from interp.records import digest, package_versions, source_commit
 
 SCHEMA = 1
@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
     """Publishes the manifest; NaN and infinite numbers are refused (ValueError)."""
-    publish(folder / NAME, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(folder / NAME, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
 
 
 def now() -> str:

@@ -58,8 +58,8 @@ def _tokens(found: Observation, names: list[str]) -> pd.DataFrame:
     """One row a token and metric, without the padding."""
     import pandas as pd
 
-    real = found.prompts.real.cpu().numpy().ravel()
-    return pd.concat([found.tokens(name).to_dataframe().loc[real] for name in names], ignore_index=True)
+    token_mask = found.prompts.token_mask.cpu().numpy().ravel()
+    return pd.concat([found.tokens(name).to_dataframe().loc[token_mask] for name in names], ignore_index=True)
 
 
 def _facts(metric: AttentionMetric) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import ArtefactInvalid
-from interp.files import clean, publish, sha256
+from interp.files import clean, sha256, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
@@ -207,7 +207,7 @@ class Writer:
             self._lock.release()
 
     def _publish(self, file: str, content: bytes) -> None:
-        publish(self.path / file, content)
+        write_atomically(self.path / file, content)
         self._manifest["files"][file] = sha256(content)
 
     def _update(self, **fields: Any) -> None:

@@ -12,14 +12,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ArtefactInvalid, ResourceRefused
-from interp.files import TEMPORARY
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
+from interp.files import TEMPORARY_SUFFIX
 from interp.store import manifest as manifests
 from interp.store.run_directory import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"
 PICTURES = (".png", ".svg", ".html")
-WRITTEN = (".json", ".parquet", ".safetensors", *PICTURES, TEMPORARY)
+WRITTEN = (".json", ".parquet", ".safetensors", *PICTURES, TEMPORARY_SUFFIX)
 LARGEST = 256 << 20
 """Bytes of the largest run that is packed into one file."""
 OLDEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP file gives as time where it knows none
@@ -86,11 +86,11 @@ def delete_run(root: str | Path, name: str) -> None:
 
 
 def pack_run(entry: Entry) -> bytes:
-    """The run directory as a ZIP file; equal runs give equal files. Raises ResourceRefused above 256 MiB."""
+    """The run directory as a ZIP file; equal runs give equal files. Raises MemoryBudgetExceeded above 256 MiB."""
     from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
     if entry.nbytes > LARGEST:
-        raise ResourceRefused(
+        raise MemoryBudgetExceeded(
             f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and one file is made of at most {LARGEST >> 20}: copy {entry.path} instead."
         )
     packed = BytesIO()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.files import publish, sha256
+from interp.files import sha256, write_atomically
 from interp.records import digest
 
 
@@ -37,7 +37,7 @@ class Ledger:
         values = np.ascontiguousarray(values)
         facts = {"key": key, "sha256": sha256(values.tobytes()), "seconds": repr(now - self._since)}
         self.folder.mkdir(exist_ok=True)
-        publish(self._path(key), save({"values": values}, metadata=facts))
+        write_atomically(self._path(key), save({"values": values}, metadata=facts))
         self._since = now
 
     def seconds(self) -> float:

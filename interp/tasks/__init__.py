@@ -10,15 +10,25 @@ from itertools import islice
 from typing import Any
 
 from interp.models.model import Model
-from interp.registry import Shelf
-from interp.tasks.definition import TaskSource
+from interp.registry import Registry
+from interp.tasks.definition import TaskDefinition
 from interp.tasks.jsonl import task_from_jsonl
 from interp.tasks.task import Example, Prompt, Task
 from interp.tasks.tokenise import WordFilter, to_example
 
-__all__ = ["TASKS", "Example", "Prompt", "Task", "TaskSource", "make_task", "task_from_jsonl", "task_names", "write_prompts"]
+__all__ = [
+    "TASKS",
+    "Example",
+    "Prompt",
+    "Task",
+    "TaskDefinition",
+    "make_task",
+    "task_from_jsonl",
+    "task_names",
+    "write_prompts",
+]
 
-TASKS = Shelf("interp.tasks", "task", besides=("definition", "jsonl", "marks", "task", "tokenise", "words"))
+TASKS = Registry("interp.tasks", "task", exclude=("definition", "jsonl", "marks", "task", "tokenise", "words"))
 
 
 def task_names() -> list[str]:
@@ -33,18 +43,18 @@ def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **opt
     for an unknown task, and ValueError for an unknown option, too many prompts, or a model whose vocabulary does not fit.
     """
     examples = tuple(to_example(model, prompt) for prompt in write_prompts(name, model, n_prompts, seed, **options))
-    source = TASKS.get(name)
-    return Task(name, examples, source.metric, {"n_prompts": n_prompts, "seed": seed, **source.options, **options})
+    definition = TASKS.get(name)
+    return Task(name, examples, definition.metric, {"n_prompts": n_prompts, "seed": seed, **definition.options, **options})
 
 
 def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> list[Prompt]:
     """The prompts of ``make_task`` as text."""
     if n_prompts < 1:
         raise ValueError(f"n_prompts={n_prompts} is too few: give at least 1.")
-    source: TaskSource = TASKS.get(name)
+    definition: TaskDefinition = TASKS.get(name)
     found: dict[str, Prompt] = {}
     # A task with a small vocabulary repeats itself; repeats would count one observation twice.
-    for prompt in islice(source.prompts(WordFilter(model, name), seed, **options), 20 * n_prompts + 100):
+    for prompt in islice(definition.prompts(WordFilter(model, name), seed, **options), 20 * n_prompts + 100):
         found.setdefault(prompt.clean, prompt)
         if len(found) == n_prompts:
             return list(found.values())

@@ -9,7 +9,7 @@
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import source
+from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
@@ -18,7 +18,7 @@ from interp.tasks.words import COLORED_LISTS, COLORED_QUESTIONS, COLORS, NAMES, 
 MARKS = ("object", "color", "distractor", "solved", "question", "query")
 
 
-@source(metric="logit_diff", marks=MARKS, paper="Merullo et al. 2023, arXiv 2310.08744")
+@task_definition(metric="logit_diff", marks=MARKS, paper="Merullo et al. 2023, arXiv 2310.08744")
 def colored_objects(rng: Random, usable: WordFilter, n_objects: int = 3) -> Iterator[Prompt]:
     """The colour of one of several things, after one solved question about another."""
     if n_objects < 3:

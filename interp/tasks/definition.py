@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TaskSource:
+class TaskDefinition:
     """How to write the prompts of a task; ``marks`` are the marks of every prompt, ``metric`` the outcome that judges it."""
 
     name: str
@@ -50,12 +50,14 @@ class TaskSource:
         return self.function(random.Random(f"{self.name}/{seed}"), usable, **options)
 
 
-def source(metric: str, marks: tuple[str, ...], paper: str) -> Callable[[Callable[..., Iterator[Prompt]]], TaskSource]:
-    """A decorator that makes a prompt-writing function a ``TaskSource``; its docstring's first line says what is asked."""
+def task_definition(
+    metric: str, marks: tuple[str, ...], paper: str
+) -> Callable[[Callable[..., Iterator[Prompt]]], TaskDefinition]:
+    """A decorator that makes a prompt-writing function a ``TaskDefinition``; its docstring's first line says what is asked."""
 
-    def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskSource:
+    def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskDefinition:
         about = (function.__doc__ or "").strip().splitlines()[0]
-        return TaskSource(function.__name__, about, metric, marks, paper, function)
+        return TaskDefinition(function.__name__, about, metric, marks, paper, function)
 
     return decorate
 

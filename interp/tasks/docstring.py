@@ -16,7 +16,7 @@ distractors are the other parameters of the signature.
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import source
+from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
@@ -26,7 +26,7 @@ MARKS = ("answer", "before_answer", "described")
 PAPER = "Heimersheim and Janiak 2023, A circuit for Python docstrings in a 4-layer attention-only transformer"
 
 
-@source(metric="logit_diff", marks=MARKS, paper=PAPER)
+@task_definition(metric="logit_diff", marks=MARKS, paper=PAPER)
 def docstring(rng: Random, usable: WordFilter, n_skipped: int = 0) -> Iterator[Prompt]:
     """The parameter that a docstring describes next."""
     if not 0 <= n_skipped <= 3:

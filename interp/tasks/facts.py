@@ -10,14 +10,14 @@ difference means nothing. Every combination comes once: there are at most 504 pr
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import source
+from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out
 
 
-@source(metric="logit_diff", marks=("subject",), paper="Lv et al. 2024, arXiv 2403.19521")
+@task_definition(metric="logit_diff", marks=("subject",), paper="Lv et al. 2024, arXiv 2403.19521")
 def facts(rng: Random, usable: WordFilter, held_out: bool | None = None) -> Iterator[Prompt]:
     """A country's capital, language or continent."""
     countries = usable(usable(COUNTRIES), 2, after="")  # a country may begin the text, where GPT-2 has other tokens

@@ -10,7 +10,7 @@ in other pieces; such years are neither asked nor counted, and a century with mo
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import shuffled, source
+from interp.tasks.definition import shuffled, task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
@@ -19,7 +19,7 @@ from interp.tasks.words import CENTURIES, GREATER_THAN_TEMPLATE, YEAR_NOUNS
 TWO_DIGITS = [f"{number:02d}" for number in range(100)]
 
 
-@source(metric="prob_diff", marks=("start",), paper="Hanna et al. 2023, arXiv 2305.00586")
+@task_definition(metric="prob_diff", marks=("start",), paper="Hanna et al. 2023, arXiv 2305.00586")
 def greater_than(rng: Random, usable: WordFilter) -> Iterator[Prompt]:
     """Which year a thing can have ended in: any later one of the same century."""
     nouns = usable(YEAR_NOUNS)

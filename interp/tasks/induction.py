@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from itertools import islice
 from random import Random
 
-from interp.tasks.definition import source
+from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import WORDS
 
 
-@source(metric="logit_diff", marks=("first", "first_next"), paper="Olsson et al. 2022, arXiv 2209.11895")
+@task_definition(metric="logit_diff", marks=("first", "first_next"), paper="Olsson et al. 2022, arXiv 2209.11895")
 def induction(rng: Random, usable: WordFilter, n_chunks: int = 4) -> Iterator[Prompt]:
     """The word that followed the last word when it occurred before (random words, repeated but not periodic)."""
     if n_chunks < 2:

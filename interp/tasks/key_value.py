@@ -9,14 +9,14 @@ follow. The first pair is never asked for: GPT-2 has other tokens for a word tha
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import source
+from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import KEY_VALUE_TEMPLATE, WORDS
 
 
-@source(metric="logit_diff", marks=("key", "value", "query"), paper="Liu et al. 2023, arXiv 2307.03172")
+@task_definition(metric="logit_diff", marks=("key", "value", "query"), paper="Liu et al. 2023, arXiv 2307.03172")
 def key_value(rng: Random, usable: WordFilter, n_pairs: int = 8) -> Iterator[Prompt]:
     """The value that was given for a key (random words)."""
     if n_pairs < 3:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interp.tasks.definition import shuffled, source
+from interp.tasks.definition import shuffled, task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
@@ -33,7 +33,7 @@ MARKS = ("needle", "needle_name", "needle_value", "distractor", "question", "que
 PAPER = "Wu et al. 2024, arXiv 2404.15574"
 
 
-@source(metric="logit_diff", marks=MARKS, paper=PAPER)
+@task_definition(metric="logit_diff", marks=MARKS, paper=PAPER)
 def needle(
     rng: Random, usable: WordFilter, n_filler: int = 8, n_competing: int = 2, depth: float | int | None = None
 ) -> Iterator[Prompt]:

@@ -31,7 +31,7 @@ class WordFilter:
         Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives.
         """
         words = list(words)
-        self.model.fragment("")  # says so if there is no tokenizer
+        self.model.to_tokens_without_special("")  # says so if there is no tokenizer
         known = _SINGLE.setdefault(self.model.tokenizer, {})
         new = [word for word in words if (after, word) not in known]
         for word, pieces in zip(new, continuations(self.model, after, new), strict=True):
@@ -57,7 +57,7 @@ def to_example(model: Model, prompt: Prompt) -> Example:
     if len(clean) != len(corrupted):
         raise ValueError(
             f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}: "
-            f"{'|'.join(model.to_words(clean))} and {'|'.join(model.to_words(corrupted))}. Make them equal, position by position."
+            f"{'|'.join(model.to_str_tokens(clean))} and {'|'.join(model.to_str_tokens(corrupted))}. Make them equal, position by position."
         )
     answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
     both = [word for word, i in zip(prompt.answers, answers, strict=True) if i in distractors]
@@ -84,7 +84,7 @@ def check(model: Model, text: str) -> list[int]:
 def unknown_words(model: Model, text: str) -> list[str]:
     """The pieces of the text that the tokenizer replaces by its unknown token, each once."""
     tokenizer = model.tokenizer
-    if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in model.fragment(text):
+    if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in model.to_tokens_without_special(text):
         return []
     pieces = [text[start:end].strip() for i, (start, end) in offsets(model, text) if i == tokenizer.unk_token_id]
     # A tokenizer may use its end-of-text token as the unknown one; written out by the user it is what it says.
@@ -103,7 +103,7 @@ def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:
 
 def continuations(model: Model, prompt: str, words: Sequence[str]) -> list[list[int] | None]:
     """For each word the ids that it adds to the prompt; None where appending it changes the prompt's own tokens."""
-    ids = model.fragment(prompt) if prompt else []
+    ids = model.to_tokens_without_special(prompt) if prompt else []
 
     def added(texts: list[str]) -> list[list[int] | None]:
         longer = model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
@@ -165,5 +165,5 @@ def _not_one_token(model: Model, prompt: str, word: str, pieces: list[int] | Non
             else f"If they are meant to stand apart, write {' ' + word!r}."
         )
         return f"Appending {word!r} changes the last tokens of the prompt '...{tail}'. {hint}"
-    shown = ", ".join(map(repr, model.to_words(pieces)))
+    shown = ", ".join(map(repr, model.to_str_tokens(pieces)))
     return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after '...{tail}'; an answer or distractor must be one: use another word."

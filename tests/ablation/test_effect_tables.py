@@ -13,8 +13,8 @@ from tests.support.sweep_results import FACTS, N_EXAMPLES, N_HEADS, N_LAYERS, pl
 
 def test_planted_heads_are_distinct_and_no_other():
     table = head_table(sweep_result(planted()), FACTS)
-    assert table[table["distinct"]]["label"].tolist() == ["L1H1", "L2H3"]
-    assert table[table["distinct_in_layer"]]["label"].tolist() == ["L1H1", "L2H3"]
+    assert table[table["exceeds_control"]]["label"].tolist() == ["L1H1", "L2H3"]
+    assert table[table["exceeds_layer_control"]]["label"].tolist() == ["L1H1", "L2H3"]
     assert (table["ci_low"] <= table["effect"]).all() and (table["effect"] <= table["ci_high"]).all()
 
 
@@ -33,7 +33,7 @@ def test_columns_of_a_row_by_hand():
     assert row["effect"] == pytest.approx(effects[6].mean())
     assert row["baseline"] == pytest.approx(8)  # mean of 0..16
     assert row["value"] == pytest.approx(8 + effects[6].mean())
-    assert row["n"] == 17 and row["share_same_sign"] == 1
+    assert row["n"] == 17 and row["sign_consistency"] == 1
     assert row["control"] == pytest.approx(np.delete(effects, 6, 0).mean())
     assert row["layer_control"] == pytest.approx(effects[[5, 7, 8, 9]].mean())
     assert (row["metric"], row["unit"], row["method"], row["positions"]) == ("logit_diff", "logits", "zero", "all")
@@ -44,13 +44,13 @@ def test_share_of_prompts_with_the_sign_of_the_mean_by_hand():
     effects = planted()[:2]
     effects[0], effects[1] = [-3.0, *[0.1] * 16], 0.0
     table = head_table(sweep_result(effects), FACTS)
-    assert table["share_same_sign"].tolist() == pytest.approx([1 / 17, 1])  # mean -1.4/17: one prompt; mean 0: all are 0
+    assert table["sign_consistency"].tolist() == pytest.approx([1 / 17, 1])  # mean -1.4/17: one prompt; mean 0: all are 0
 
 
 def test_a_layer_of_strong_heads_is_special_but_its_heads_are_not_within_it():
     table = head_table(sweep_result(planted(strong=range(5), size=-1.0)), FACTS)
-    assert table["distinct"].tolist() == [True] * 5 + [False] * 10
-    assert not table["distinct_in_layer"].any()
+    assert table["exceeds_control"].tolist() == [True] * 5 + [False] * 10
+    assert not table["exceeds_layer_control"].any()
 
 
 def test_head_without_effect_is_not_distinct_among_strong_ones():
@@ -58,21 +58,21 @@ def test_head_without_effect_is_not_distinct_among_strong_ones():
     effects[14] = np.linspace(-0.03, -0.01, N_EXAMPLES)
     table = head_table(sweep_result(effects), FACTS)
     last = table.iloc[14]
-    assert last["ci_low"] > last["control_high"] and last["q_value"] <= 0.05
-    assert not last["distinct"] and not last["distinct_in_layer"]
+    assert last["ci_low"] > last["control_ci_high"] and last["q_value"] <= 0.05
+    assert not last["exceeds_control"] and not last["exceeds_layer_control"]
 
 
 def test_no_head_of_a_null_model_is_reported_beyond_the_stated_rate():
     reports = [head_table(sweep_result(planted(size=0.0, seed=seed)), FACTS, seed) for seed in range(50)]
     wrong = [bool((table["q_value"] <= 0.05).any()) for table in reports]
     assert sum(wrong) <= 7  # at a family-wise rate of 5%, more than 7 of 50 has a probability of 1%
-    assert sum(table["distinct"].any() for table in reports) <= sum(wrong)
+    assert sum(table["exceeds_control"].any() for table in reports) <= sum(wrong)
 
 
 def test_one_head_has_no_control_and_is_not_distinct():
     row = head_table(sweep_result(planted()[6:7]), FACTS).iloc[0]
     assert np.isnan(row["control"]) and np.isnan(row["layer_control"])
-    assert not row["distinct"] and row["p_value"] < 0.001
+    assert not row["exceeds_control"] and row["p_value"] < 0.001
 
 
 def test_interaction_is_the_pair_minus_its_heads():
@@ -84,7 +84,7 @@ def test_interaction_is_the_pair_minus_its_heads():
     assert table["layer2"].tolist() == [-1, -1, -1, 0] and table["head2"].tolist() == [-1, -1, -1, 1]
     last = table.iloc[3]
     assert last["interaction"] == pytest.approx(-5)
-    assert -5.4 < last["interaction_low"] < -5 < last["interaction_high"] < -4.6  # standard error of the mean: 0.15
+    assert -5.4 < last["interaction_ci_low"] < -5 < last["interaction_ci_high"] < -4.6  # standard error of the mean: 0.15
     assert table["interaction"].isna().tolist() == [True, True, True, False]
 
 
@@ -93,7 +93,7 @@ def test_pairs_do_not_change_the_statistics_of_single_heads():
     alone = head_table(sweep_result(effects), FACTS)
     heads = [(Head(*divmod(i, N_HEADS)),) for i in range(len(effects))]
     both = head_table(sweep_result([*effects, effects[0] * 9], [*heads, (Head(0, 0), Head(0, 1))]), FACTS)
-    columns = ["effect", "ci_low", "q_value", "control_low", "layer_control_high", "distinct"]
+    columns = ["effect", "ci_low", "q_value", "control_ci_low", "layer_control_ci_high", "exceeds_control"]
     assert both[columns].iloc[:-1].equals(alone[columns])
 
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from interp.ablation import ablate_heads, gradient_importance, normalise_layers
-from interp.engine.gradients import attribution_patching
+from interp.engine.attention.as_task import as_task
 from interp.engine.forward.run import record_of, run
-from interp.engine.gradients.attribution_patching import gate_slopes
+from interp.engine.gradients import attribution_patching
+from interp.engine.gradients.attribution_patching import head_gate_gradients
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head, HeadScores
 from interp.interventions import scale
 from interp.metrics.outcomes import OUTCOMES
-from interp.models import load_toy, wrap_model
+from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.engine.attention.as_task import as_task
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokens
@@ -80,7 +80,7 @@ def close(found, expected, share=1e-5):
 def test_slopes_of_a_task_equal_those_of_gates_on_each_example_alone(name):
     model, task = tiny(name), random_task()
     expected = slopes_by_gates(model, [lambda gates, e=e: answer_loss(model, gates, e) for e in task])
-    close(gate_slopes(model, task, LOSS), expected)
+    close(head_gate_gradients(model, task, LOSS), expected)
     found = gradient_importance(model, task)
     close(found.values, np.abs(expected).mean(-1))
     assert found.unit == "nats" and found.bounds == (0.0, None) and found.record.metric == "loss"
@@ -103,13 +103,13 @@ def test_slopes_are_difference_quotients_of_the_exact_sweep(exact):
     )
     quotients = (up - down) / (2 * step)
     assert np.abs(quotients).max() > 1e-2
-    found = gate_slopes(exact, task, LOSS)
+    found = head_gate_gradients(exact, task, LOSS)
     close(np.stack([found[h.layer, h.head] for h in heads]), quotients, share=0.01)
 
 
 def test_slopes_of_texts_are_difference_quotients_of_runs_with_a_scaled_head(exact):
     step, tokens = 1e-3, texts()[1]
-    found = gate_slopes(exact, as_task(exact, [tokens]), None)[:, :, 0]
+    found = head_gate_gradients(exact, as_task(exact, [tokens]), None)[:, :, 0]
 
     def loss(head, factor):
         logits = run(exact, tokens, intervene=[scale([head], factor)]).logits[0, :-1]
@@ -131,7 +131,7 @@ def test_slopes_that_cancel_between_examples_still_count(monkeypatch, gpt2):
     """Four examples with slopes +1 -1 +1 -1: each has size 1. Gradients that are never cleared have sizes 1 0 1 0."""
     slopes = np.zeros((3, 5, 4))
     slopes[1, 2] = [1, -1, 1, -1]
-    monkeypatch.setattr(attribution_patching, "gate_slopes", lambda *args: slopes)
+    monkeypatch.setattr(attribution_patching, "head_gate_gradients", lambda *args: slopes)
     assert gradient_importance(gpt2, texts()).values[1, 2] * 4 == 4
     assert np.abs(np.cumsum(slopes[1, 2])).sum() == 2
 
@@ -165,14 +165,14 @@ def test_a_model_without_a_known_layout_gives_the_same_numbers(model, prompts):
 
 def test_a_toy_has_importances_that_are_difference_quotients(tmp_path):
     config = {**BASE, "act_fn": "gelu_new", "d_vocab": 97, "d_vocab_out": 97}
-    toy, task, step = load_toy(save(tmp_path, config), dtype="float64"), random_task(), 1e-3
+    toy, task, step = load_hooked_transformer(save(tmp_path, config), dtype="float64"), random_task(), 1e-3
     heads = toy.facts.heads()[::4]
     with pytest.warns(UserWarning, match="taking the slower hooked road"):
         up, down = (
             sweep(toy, task, [(scale([h], f),) for h in heads], LOSS, record=record_of(toy)).values
             for f in (1 + step, 1 - step)
         )
-    found = gate_slopes(toy, task, LOSS)
+    found = head_gate_gradients(toy, task, LOSS)
     close(np.stack([found[h] for h in heads]), (up - down) / (2 * step), share=0.01)
 
 

@@ -7,8 +7,8 @@ import torch
 from interp import interventions
 from interp.ablation import gradient_importance, pruning_curve
 from interp.ablation.pruning_curve import _in_order, _within_layers
-from interp.engine.sweep import sweep as sweeps
 from interp.engine.forward.run import answer_logits, record_of
+from interp.engine.sweep import sweep as sweeps
 from interp.engine.sweep.outcome import Answers
 from interp.heads import Head, HeadScores
 from interp.metrics import score_task
@@ -98,11 +98,11 @@ def test_all_sets_of_heads_run_as_rows_of_one_batch_for_each_length_and_equal_on
 
     def counting(model, clean, variants):
         rows.append(len(variants))
-        return restart(model, clean, variants)
+        return resume_variants(model, clean, variants)
 
-    restart = sweeps.restart
+    resume_variants = sweeps.resume_variants
     pruning_curve(llama, random_task(), llama.facts.heads(), steps=6)  # the model is proven in a first run
-    monkeypatch.setattr(sweeps, "restart", counting)
+    monkeypatch.setattr(sweeps, "resume_variants", counting)
     pruning_curve(llama, random_task(), llama.facts.heads(), steps=6)
     assert rows == [6 * 6 - 5] * 2  # two lengths; the set of all heads is shared by six orders
 

@@ -183,7 +183,7 @@ def test_hostile_texts_are_text(app):
 
 def test_a_text_of_four_thousand_tokens_is_paged(page, small_server):
     app = App(page, small_server.address)
-    app.open("tokens", **{"preplan_anchor.n_shuffles": "100"}, texts="", prompt=LONG * 20, response=LONG * 310)
+    app.open("tokens", **{"preplan_anchor.n_null_draws": "100"}, texts="", prompt=LONG * 20, response=LONG * 310)
     picture(app, "Where the model looks ahead")
     field = app.page.get_by_label("First token shown")
     field.fill("3200")

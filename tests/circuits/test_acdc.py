@@ -5,33 +5,33 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import edge_of
-from tests.support.tiny_models import tiny
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from interp.circuits import EdgeScores, acdc, outcomes_of_circuits
+from interp.circuits import EdgeScores, acdc, circuit_outcomes
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge
 from interp.models import wrap_model
 from interp.models.model import Model
-from interp.models.planted import Planted, plant
+from interp.models.planted import PlantedModel, plant
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import edge_of
+from tests.support.tiny_models import tiny
 
 
 @cache
-def planted(family: str = "mini_ioi") -> Planted:
+def planted(family: str = "mini_ioi") -> PlantedModel:
     return plant(family, seed=3)
 
 
-def task_of(source: Planted, n: int = 2) -> Task:
+def task_of(source: PlantedModel, n: int = 2) -> Task:
     return Task("ioi", tuple(Example(*p) for p in source.prompts("ioi", n)), "logit_diff")
 
 
 def kept(scores: EdgeScores) -> set[Edge]:
-    return set(scores.top(scores.n_alive))
+    return set(scores.top(scores.n_nonzero))
 
 
-def active(source: Planted) -> set[Edge]:
+def active(source: PlantedModel) -> set[Edge]:
     return {edge_of(*edge) for edge in source.counterfactual("ioi").active_edges}
 
 
@@ -40,7 +40,7 @@ def test_the_active_edges_of_a_planted_circuit_are_kept_and_no_others(options):
     source = planted()
     scores = acdc(source.model, task_of(source), **options)
     assert kept(scores) == active(source) and len(active(source)) == 9
-    assert scores.circuit(scores.n_alive).edges == active(source)
+    assert scores.circuit(scores.n_nonzero).edges == active(source)
 
 
 def test_by_the_logit_difference_heads_against_the_answer_go_as_a_gain():
@@ -75,7 +75,7 @@ def one_by_one(model: Model, task: Task, threshold: float) -> set[Edge]:
     gone = np.zeros(len(graph.edges), dtype=bool)
 
     def harm(gone: np.ndarray) -> float:
-        return float(outcomes_of_circuits(model, task, ~gone[None], "kl").mean())
+        return float(circuit_outcomes(model, task, ~gone[None], "kl").mean())
 
     now = harm(gone)
     for i in reversed(range(len(graph.edges))):
@@ -107,7 +107,7 @@ def example(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> Example:
 
 def test_an_untrained_model_keeps_nothing_at_the_threshold_of_the_planted_one():
     scores = acdc(small("gpt2", 1.0), pairs(), threshold=0.5, absolute=True)
-    assert scores.n_alive == 0
+    assert scores.n_nonzero == 0
     with pytest.raises(ValueError, match="leave nothing"):
         scores.circuit(1)
 

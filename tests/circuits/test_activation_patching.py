@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import examples
 
 from interp.ablation import ablate_heads
 from interp.circuits import patch_grid
@@ -13,6 +12,7 @@ from interp.figures import figure_bytes, patch_map
 from interp.heads import Head
 from interp.models.planted import plant
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import examples
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny
 

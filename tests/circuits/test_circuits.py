@@ -6,39 +6,39 @@ from functools import cache
 
 import numpy as np
 import pytest
-from tests.engine.edges.test_edge_patching import edge_of
-from tests.support.tiny_models import tiny
 
 from interp.circuits import (
     Circuit,
     EdgeScores,
     auroc,
+    circuit_outcomes,
     completeness,
     faithfulness_curve,
     load_circuit,
     minimality,
-    outcomes_of_circuits,
     score_edges,
 )
-from interp.circuits.edge_ablation import CORRUPTIONS
-from interp.circuits.faithfulness import SIZES, FaithfulnessCurve, share_of
+from interp.circuits.edge_ablation import EDGE_ABLATIONS
+from interp.circuits.faithfulness import MIB_EDGE_SHARES, FaithfulnessCurve, share_of
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
-from interp.models.planted import Planted, plant
+from interp.models.planted import PlantedModel, plant
 from interp.records import RunRecord
-from interp.statistics import mean_interval, prompt_weights
+from interp.statistics import bootstrap_weights, mean_interval
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import edge_of
+from tests.support.tiny_models import tiny
 
 METHODS = ("exact", "eap", "eap-ig")
 
 
 @cache
-def planted(sharpness: float, seed: int = 3) -> Planted:
+def planted(sharpness: float, seed: int = 3) -> PlantedModel:
     return plant("mini_ioi", seed=seed, sharpness=sharpness)
 
 
-def task_of(source: Planted, n: int = 6, seed: int = 0) -> Task:
+def task_of(source: PlantedModel, n: int = 6, seed: int = 0) -> Task:
     return Task("ioi", tuple(Example(*p) for p in source.prompts("ioi", n, seed)), "logit_diff")
 
 
@@ -47,7 +47,7 @@ def scored(sharpness: float, method: str, seed: int = 3) -> EdgeScores:
     return score_edges(planted(sharpness, seed).model, task_of(planted(sharpness, seed)), method=method)
 
 
-def true_edges(source: Planted, edges) -> np.ndarray:
+def true_edges(source: PlantedModel, edges) -> np.ndarray:
     known = {edge_of(*edge) for edge in edges}
     return np.array([edge in known for edge in scored(30.0, "exact").graph.edges])
 
@@ -69,7 +69,7 @@ def test_soft_heads_are_scored_alike_by_every_method(method):
 def test_sharp_heads_leave_two_edges_above_the_floor_of_a_gradient():
     scores = scored(30.0, "eap")
     assert {str(edge.reader) for edge in scores.top(100)} == {"logits"}
-    assert scores.n_alive == 2
+    assert scores.n_nonzero == 2
     active = true_edges(planted(30.0), planted(30.0).counterfactual("ioi").active_edges)
     assert auroc(scores.values.mean(1), active) > auroc(scores.effects, active)  # what rounding would have claimed
 
@@ -85,7 +85,7 @@ def test_the_ends_are_the_outcomes_of_both_runs():
 def test_the_planted_circuit_alone_does_everything_and_its_complement_nothing(sharpness, logit_difference):
     source = planted(sharpness)
     kept = true_edges(source, source.structural_edges)
-    alone, complement = outcomes_of_circuits(source.model, task_of(source), np.stack([kept, ~kept])).mean(1)
+    alone, complement = circuit_outcomes(source.model, task_of(source), np.stack([kept, ~kept])).mean(1)
     assert alone == pytest.approx(logit_difference, abs=1e-4)
     assert complement == pytest.approx(0, abs=1e-4)
 
@@ -104,7 +104,7 @@ def test_faithfulness_is_one_with_every_edge_and_that_of_the_planted_circuit_wit
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-@pytest.mark.parametrize("ablation", CORRUPTIONS)
+@pytest.mark.parametrize("ablation", EDGE_ABLATIONS)
 def test_what_is_kept_of_the_largest_edges_does_all_that_they_do(name, ablation):
     """What nothing feeds writes what it is replaced by, or under ``zero`` and ``mean`` something of its own."""
     model, rng = tiny(name), np.random.default_rng(2)
@@ -115,14 +115,14 @@ def test_what_is_kept_of_the_largest_edges_does_all_that_they_do(name, ablation)
     found = scores.circuit(k)
     curve = faithfulness_curve(model, task, scores, shares=((k + 0.5) / len(edges),), draws=0)
     kept = np.array([[edge in found.edges for edge in edges]])
-    alone = outcomes_of_circuits(model, task, kept, ablation=ablation).mean()
+    alone = circuit_outcomes(model, task, kept, ablation=ablation).mean()
     assert alone == pytest.approx(curve.table["outcome"].item(), abs=1e-4)
     unfed = replace(found, about={}).pruned()  # what counterfactual alone allows
     assert len(unfed) < k and (len(unfed) < len(found)) == (ablation in ("zero", "mean"))
 
 
 def test_the_interval_of_a_share_is_that_of_a_mean_where_the_gap_is_the_same_everywhere():
-    part, weights = np.random.default_rng(0).normal(size=(1, 6)), prompt_weights(6, 3)
+    part, weights = np.random.default_rng(0).normal(size=(1, 6)), bootstrap_weights(6, 3)
     interval = mean_interval(part, weights)
     expected = (interval.mean.item() / 4, interval.low.item() / 4, interval.high.item() / 4)
     assert share_of(np.full(6, 4.0), part[0], weights) == pytest.approx(expected)
@@ -138,11 +138,11 @@ def curve_of(shares, values, n_edges=1000) -> FaithfulnessCurve:
 
 
 def test_the_integrals_have_the_weights_of_mib():
-    weights = [curve_of(SIZES, np.eye(len(SIZES))[i]).cpr for i in range(len(SIZES))]
+    weights = [curve_of(MIB_EDGE_SHARES, np.eye(len(MIB_EDGE_SHARES))[i]).cpr for i in range(len(MIB_EDGE_SHARES))]
     np.testing.assert_allclose(weights, [0.0005, 0.002, 0.004, 0.0075, 0.02, 0.04, 0.075, 0.2, 0.4, 0.25], atol=1e-12)
-    assert curve_of(SIZES, np.ones(len(SIZES))).cpr == pytest.approx(0.999)
-    assert curve_of(SIZES, np.ones(len(SIZES))).cmd == 0
-    assert curve_of(SIZES, np.array([*[0] * 9, 1])).cmd == pytest.approx(0.749)
+    assert curve_of(MIB_EDGE_SHARES, np.ones(len(MIB_EDGE_SHARES))).cpr == pytest.approx(0.999)
+    assert curve_of(MIB_EDGE_SHARES, np.ones(len(MIB_EDGE_SHARES))).cmd == 0
+    assert curve_of(MIB_EDGE_SHARES, np.array([*[0] * 9, 1])).cmd == pytest.approx(0.749)
 
 
 def test_the_integrals_do_not_ask_in_which_order_sizes_were_given():
@@ -155,7 +155,7 @@ def test_in_the_log_area_every_doubling_of_the_circuit_counts_the_same():
     shares = [0.01, 0.02, 0.04, 0.08, 0.64]  # three steps of one doubling, and one of three
     weights = [curve_of(shares, np.eye(5)[i]).log_area for i in range(5)]
     np.testing.assert_allclose(weights, np.array([0.5, 1, 1, 2, 1.5]) / 6)
-    assert curve_of(SIZES, np.ones(len(SIZES))).log_area == pytest.approx(1)
+    assert curve_of(MIB_EDGE_SHARES, np.ones(len(MIB_EDGE_SHARES))).log_area == pytest.approx(1)
     assert np.isnan(curve_of([0.3], [0.9]).log_area)
 
 
@@ -267,7 +267,7 @@ def test_one_prompt_is_refused_before_anything_is_computed(monkeypatch):
     model, pair = tiny("gpt2"), example((3, 4, 6), (3, 8, 6))
     scores = score_edges(model, Task("two", (pair, example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
     for home in ("believing", "removing"):
-        monkeypatch.delattr(f"interp.circuits.{home}.outcomes_of_circuits")
+        monkeypatch.delattr(f"interp.circuits.{home}.circuit_outcomes")
     task, circuit = Task("one", (pair,), "logit_diff"), scores.circuit(99)
     for ask in (faithfulness_curve, minimality, completeness):
         with pytest.raises(ValueError, match="needs at least 2 prompts, got 1"):
@@ -285,7 +285,7 @@ def test_other_prompts_without_a_gap_are_refused_in_a_sentence():
         with pytest.raises(ValueError, match=said):
             faithfulness_curve(model, other, scores)
         with pytest.raises(ValueError, match=said):
-            outcomes_of_circuits(model, other, np.ones((1, len(scores.graph.edges)), bool))
+            circuit_outcomes(model, other, np.ones((1, len(scores.graph.edges)), bool))
 
 
 def test_prompts_of_two_lengths_and_models_without_edges_are_refused_in_a_sentence():
@@ -296,4 +296,4 @@ def test_prompts_of_two_lengths_and_models_without_edges_are_refused_in_a_senten
         with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
             score_edges(tiny("gemma2"), pairs, method=method)
     with pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"):
-        outcomes_of_circuits(tiny("gemma2"), pairs, np.ones((1, len(Graph(3, 6).edges)), bool))
+        circuit_outcomes(tiny("gemma2"), pairs, np.ones((1, len(Graph(3, 6).edges)), bool))

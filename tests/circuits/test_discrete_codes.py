@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from tests.support.tiny_models import tiny, tiny_tokens
 
 from interp.circuits import auroc, find_codes
 from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _learn, _written, unique_share
@@ -16,6 +15,7 @@ from interp.heads import Head, HeadScores
 from interp.models import plant
 from interp.records import RunRecord
 from interp.tasks import Example, Task
+from tests.support.tiny_models import tiny, tiny_tokens
 
 N_TRAIN, N_PROMPTS = 10, 40
 

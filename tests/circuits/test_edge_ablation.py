@@ -5,22 +5,22 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tests.support.sweep_cases import random_task
-from tests.engine.edges.test_edge_patching import edge_of
-from tests.support.tiny_models import tiny
 
 from interp import interventions
 from interp.ablation import ablate_heads
-from interp.circuits import Node, outcomes_of_circuits, score_edges
-from interp.circuits.edge_ablation import CORRUPTIONS, check_corruption, resampled, streams_of
+from interp.circuits import Node, circuit_outcomes, score_edges
+from interp.circuits.edge_ablation import EDGE_ABLATIONS, check_edge_ablation, decompositions_with_ablation, resampled
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.forward.run import record_of
-from interp.engine.forward.z_cache import z_bank
+from interp.engine.forward.z_cache import cache_z
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.planted import plant
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import edge_of
+from tests.support.sweep_cases import random_task
+from tests.support.tiny_models import tiny
 
 HEADS = [Head(0, 1), Head(1, 4), Head(2, 2)]
 MODELS = ("gpt2", "llama", "mistral", "gpt_neox")
@@ -35,7 +35,7 @@ def without(model, writers) -> np.ndarray:
 def removed(name: str, ablation: str) -> np.ndarray:
     """The outcome with all edges of a head corrupted, for each of HEADS."""
     kept = without(tiny(name), map(Node.of, HEADS))
-    return outcomes_of_circuits(tiny(name), random_task(), kept, ablation=ablation, seed=3)
+    return circuit_outcomes(tiny(name), random_task(), kept, ablation=ablation, seed=3)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -50,7 +50,7 @@ class Means:
     """The mean z of the prompts of each length, position by position, as a source of ``patch``."""
 
     def __init__(self, model, task):
-        self.bank, self.rows = z_bank(model, task), {r: rows for rows in task.by_length().values() for r in rows}
+        self.bank, self.rows = cache_z(model, task), {r: rows for rows in task.by_length().values() for r in rows}
 
     def z(self, head, rows, positions):
         return torch.stack([self.bank.z(head, torch.tensor(self.rows[r]), positions).mean(0) for r in rows.tolist()])
@@ -71,7 +71,7 @@ def test_an_mlp_with_all_its_edges_corrupted_is_an_mlp_whose_output_is_replaced(
     model, task = tiny("gpt2"), random_task()
     assert model.hf is not None
     for layer in range(2):
-        found = outcomes_of_circuits(model, task, without(model, [Node("mlp", layer)]), ablation=ablation)[0]
+        found = circuit_outcomes(model, task, without(model, [Node("mlp", layer)]), ablation=ablation)[0]
         for rows in task.by_length().values():
             examples = [task.examples[r] for r in rows]
 
@@ -89,10 +89,10 @@ def test_an_mlp_with_all_its_edges_corrupted_is_an_mlp_whose_output_is_replaced(
             np.testing.assert_allclose(found[rows], differences, atol=1e-5)
 
 
-@pytest.mark.parametrize("ablation", CORRUPTIONS)
+@pytest.mark.parametrize("ablation", EDGE_ABLATIONS)
 def test_without_any_edge_the_outcome_is_that_of_the_corrupted_run(ablation):
     model, task = tiny("gpt2"), random_task()
-    nothing, everything = outcomes_of_circuits(
+    nothing, everything = circuit_outcomes(
         model, task, np.array([[False], [True]]).repeat(len(graph_of(model).edges), 1), ablation=ablation, seed=5
     )
     scores = score_edges(model, task, method="eap", ablation=ablation, seed=5)
@@ -143,13 +143,13 @@ def test_what_an_ablation_needs_and_a_task_lacks_is_said_in_a_sentence():
         with pytest.raises(
             ValueError, match=f"Edges cannot be corrupted by '{ablation}': example 3 .* is the only one of 9 tokens"
         ):
-            outcomes_of_circuits(tiny("gpt2"), lonely, without(tiny("gpt2"), [Node("input")]), ablation=ablation)
+            circuit_outcomes(tiny("gpt2"), lonely, without(tiny("gpt2"), [Node("input")]), ablation=ablation)
     same = Task("same", tuple(Example(e.clean, e.clean, e.answers, e.distractors) for e in lonely), "logit_diff")
     with pytest.raises(
         ValueError, match=r"has no corrupted prompts, .*: add them, or take the ablation zero, mean or resample"
     ):
-        check_corruption(same, "counterfactual")
-    check_corruption(same, "zero")
+        check_edge_ablation(same, "counterfactual")
+    check_edge_ablation(same, "zero")
     with pytest.raises(
         LookupError, match=r"No ablation of edges is called 'patch'\. There are: counterfactual, resample, mean, zero"
     ):
@@ -163,7 +163,7 @@ def test_what_is_alike_on_all_prompts_is_corrupted_by_zero_alone():
     task = Task("first", tuple(examples), "logit_diff")
     for ablation, least, most in (("mean", 0, 1e-6), ("zero", 0.1, np.inf)):
         with model.lock, torch.inference_mode():
-            for _, stream, _ in streams_of(model, task, outcome, ablation):
+            for _, stream, _ in decompositions_with_ablation(model, task, outcome, ablation):
                 added = stream.added(range(len(stream.outputs))).abs()
                 assert least <= float(added[:, :, 0].max()) <= most
                 assert float(added[:, :, 1:].max()) > 0.1

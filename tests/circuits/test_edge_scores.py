@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from tests.support.sweep_cases import random_task
-from tests.support.tiny_models import tiny, tiny_hf
 
-from interp.circuits import acdc, outcomes_of_circuits, patch_grid, score_edges, score_nodes, score_positions
+from interp.circuits import acdc, circuit_outcomes, patch_grid, score_edges, score_nodes, score_positions
 from interp.engine.gradients.qk_fix import continued
 from interp.graph import Graph
 from interp.heads import Head
 from interp.models import wrap_model
 from interp.tasks.task import Example, Task
+from tests.support.sweep_cases import random_task
+from tests.support.tiny_models import tiny, tiny_hf
 
 
 def prompt(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> Example:
@@ -38,7 +38,7 @@ def test_numbers_that_are_none_are_refused():
     for ask in (
         lambda: score_edges(model, task, method="exact"),
         lambda: score_edges(model, task, method="eap"),
-        lambda: outcomes_of_circuits(model, task, kept),
+        lambda: circuit_outcomes(model, task, kept),
         lambda: acdc(model, task),
         lambda: patch_grid(model, task),
         lambda: score_nodes(model, task, "v", method="exact"),

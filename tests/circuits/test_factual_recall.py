@@ -7,15 +7,15 @@ from math import exp, log
 import numpy as np
 import pytest
 import torch
-from tests.support.tiny_models import tiny, tiny_tokens
 
-from interp.circuits import damping, decompose, decompose_mlp, read_writings, subject_heads, suppression
+from interp.circuits import damping, decompose, decompose_mlp, residual_contributions, subject_heads, suppression
 from interp.engine import run
 from interp.engine.forward.z_cache import output_weights
 from interp.graph import Node
 from interp.heads import Head
 from interp.models import plant
 from interp.tasks import Example, Task
+from tests.support.tiny_models import tiny, tiny_tokens
 
 N_TOPICS, EACH, WIDTH = 10, 6, 40
 ALPHA = np.array([1.5, -0.7, 0.0])
@@ -110,7 +110,7 @@ def ragged() -> Task:
 
 def test_what_is_written_at_the_end_is_what_hooks_see_and_adds_up():
     model, task = tiny("llama"), ragged()
-    written = read_writings(model, task)
+    written = residual_contributions(model, task)
     torch.testing.assert_close(written.parts.sum(0), written.last, rtol=0, atol=1e-4)
     for i in (0, 3):
         seen = run(model, [task.examples[i]], capture=["z.1", "mlp_out.1", "resid_post.2"])

@@ -6,52 +6,52 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from tests.engine.edges.test_edge_patching import edge_of
 
 from interp.circuits import (
     Circuit,
     Edge,
     EdgeScores,
     Node,
+    circuit_outcomes,
     completeness,
     minimality,
-    outcomes_of_circuits,
     score_edges,
     stability,
 )
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Graph
 from interp.models import plant
-from interp.models.planted import Planted
+from interp.models.planted import PlantedModel
 from interp.records import RunRecord
 from interp.tasks import Example, Task
+from tests.engine.edges.test_edge_patching import edge_of
 
 SMALL = {"n_layers": 5, "n_heads": 4, "length": 21, "n_names": 7}
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])
 
 
-def task_of(source: Planted, n: int = 4) -> Task:
+def task_of(source: PlantedModel, n: int = 4) -> Task:
     return Task("ioi", tuple(Example(*p) for p in source.prompts("ioi", n)), "logit_diff")
 
 
 @cache
-def backup(family: str, n_kv_heads: int | None) -> Planted:
+def backup(family: str, n_kv_heads: int | None) -> PlantedModel:
     return plant(family, seed=2, n_kv_heads=n_kv_heads, **SMALL)
 
 
-def node_of(source: Planted, role: str) -> Node:
+def node_of(source: PlantedModel, role: str) -> Node:
     [head] = source.heads(role)
     return Node.of(head)
 
 
-def circuits_of(source: Planted) -> tuple[Circuit, Circuit]:
+def circuits_of(source: PlantedModel) -> tuple[Circuit, Circuit]:
     """All structural edges; and the same without the backup head."""
     whole = Circuit(graph_of(source.model), frozenset(edge_of(*e) for e in source.structural_edges))
     head = node_of(source, "backup_name_mover")
     return whole, replace(whole, edges=frozenset(e for e in whole.edges if head not in e[:2]))
 
 
-def traced(source: Planted, task: Task, kept: frozenset[Edge]) -> float:
+def traced(source: PlantedModel, task: Task, kept: frozenset[Edge]) -> float:
     """The mean logit difference with all structural edges but the kept ones corrupted, by the exact trace."""
     gone = [e for e in source.structural_edges if edge_of(*e) not in kept]
     other = source.trace([e.corrupted for e in task])
@@ -90,14 +90,14 @@ def test_a_backup_is_needed_once_the_head_it_stands_for_is_gone(n_kv_heads):
     (whole, _), mover, spare = circuits_of(source), node_of(source, "name_mover"), node_of(source, "backup_name_mover")
     alone = minimality(source.model, task_of(source), whole, parts="nodes", draws=2)
     behind = minimality(source.model, task_of(source), whole, parts="nodes", draws=2, without=[mover])
-    assert alone.needless() == [str(mover), str(spare)]
-    assert behind.needless() == []
+    assert alone.unnecessary() == [str(mover), str(spare)]
+    assert behind.unnecessary() == []
     assert behind.table.set_index("part").loc[str(spare), "effect"] == pytest.approx(-0.9933, abs=1e-3)
     assert behind.record.arguments["without"] == [str(mover)]
 
 
 @cache
-def mini(n_kv_heads: int | None) -> tuple[Planted, Circuit]:
+def mini(n_kv_heads: int | None) -> tuple[PlantedModel, Circuit]:
     """The active edges of mini-IOI."""
     source = plant("mini_ioi", seed=3, n_kv_heads=n_kv_heads)
     return source, Circuit(graph_of(source.model), frozenset(edge_of(*e) for e in source.counterfactual("ioi").active_edges))
@@ -108,7 +108,7 @@ def test_every_active_edge_of_a_planted_circuit_is_needed_and_junk_is_not(n_kv_h
     source, circuit = mini(n_kv_heads)
     task, rng = task_of(source, 5), np.random.default_rng(0)
     found = minimality(source.model, task, circuit, draws=12)
-    assert len(circuit) == 9 and found.needless() == []
+    assert len(circuit) == 9 and found.unnecessary() == []
     members = found.table.query("kind == 'member'")
     for row in members.itertuples():
         change = traced(source, task, circuit.edges - {Edge.parse(row.part)}) - traced(source, task, circuit.edges)
@@ -121,7 +121,7 @@ def test_every_active_edge_of_a_planted_circuit_is_needed_and_junk_is_not(n_kv_h
     others = [e for e in circuit.graph.edges if e not in circuit.edges]
     junk = {others[i] for i in rng.choice(len(others), 6, replace=False)} | {edge_of("input", "logits")}
     fuller = minimality(source.model, task, replace(circuit, edges=circuit.edges | junk), draws=3)
-    assert {*fuller.needless()} == {*map(str, junk)}
+    assert {*fuller.unnecessary()} == {*map(str, junk)}
 
 
 def test_parts_that_are_gone_already_are_not_taken_out_again():
@@ -175,7 +175,7 @@ def test_all_structural_edges_are_complete_and_the_active_ones_alone_are_not():
     drawn = [set(row.split()) for row in table.query("kind == 'random'")["removed"]]
     assert all(d <= set(map(str, whole.edges)) for d in drawn) and len(set(map(frozenset, drawn))) == 5
     kept = np.array([str(e) not in drawn[0] for e in whole.graph.edges])
-    assert table["model"].iloc[1] == pytest.approx(outcomes_of_circuits(source.model, task, kept[None]).mean(), abs=1e-4)
+    assert table["model"].iloc[1] == pytest.approx(circuit_outcomes(source.model, task, kept[None]).mean(), abs=1e-4)
     assert set(table["ablation"]) == {"counterfactual"} and found.record.arguments["ablation"] == "counterfactual"
     assert completeness(source.model, task, whole, **asked).table.equals(table)
 
@@ -199,7 +199,7 @@ def made(values: np.ndarray, method: str = "exact") -> EdgeScores:
 
 def test_edges_that_lead_on_every_prompt_are_always_chosen():
     found = stability(made(np.array([[3.0, 4, 5, 6], [2, 1, 2, 1], [0.5, 0.2, 0.1, 0.3]])), 2)
-    assert (found.jaccard, found.with_all, found.stable) == (1, 1, True)
+    assert (found.jaccard, found.jaccard_with_full, found.stable) == (1, 1, True)
     assert found.table["frequency"].tolist() == [1, 1] and found.table["chosen"].all()
 
 
@@ -215,7 +215,7 @@ def test_an_edge_of_one_prompt_is_chosen_when_that_prompt_is_drawn():
     pairs = (first * resamples * (first * resamples - 1) + (1 - first) * resamples * ((1 - first) * resamples - 1)) / (
         resamples * (resamples - 1)
     )
-    assert found.jaccard == pytest.approx(pairs) and found.with_all == pytest.approx(first)
+    assert found.jaccard == pytest.approx(pairs) and found.jaccard_with_full == pytest.approx(first)
 
 
 def test_the_mean_overlap_is_that_of_sets_of_chosen_edges():
@@ -226,7 +226,9 @@ def test_the_mean_overlap_is_that_of_sets_of_chosen_edges():
     chosen = [{*replace(scores, values=scores.values * w * 7).top(3)} for w in weights]
     expected = np.mean([len(a & b) / len(a | b) for a, b in combinations(chosen, 2)])
     assert found.jaccard == pytest.approx(expected)
-    assert found.with_all == pytest.approx(np.mean([len(a & {*scores.top(3)}) / len(a | {*scores.top(3)}) for a in chosen]))
+    assert found.jaccard_with_full == pytest.approx(
+        np.mean([len(a & {*scores.top(3)}) / len(a | {*scores.top(3)}) for a in chosen])
+    )
     assert not found.stable
     assert found.table.set_index("edge")["frequency"].to_dict() == pytest.approx(
         {str(e): np.mean([e in c for c in chosen]) for e in {e for c in chosen for e in c}}
@@ -236,7 +238,7 @@ def test_the_mean_overlap_is_that_of_sets_of_chosen_edges():
 def test_a_planted_circuit_is_the_same_on_resampled_prompts():
     source, circuit = mini(None)
     found = stability(score_edges(source.model, task_of(source, 6), method="exact"), 9)
-    assert found.jaccard == found.with_all == 1
+    assert found.jaccard == found.jaccard_with_full == 1
     assert {*found.table["edge"]} == {*map(str, circuit.edges)}
     assert set(found.table["ablation"]) == {"counterfactual"}
 
@@ -262,7 +264,7 @@ def test_bad_input_is_refused_in_a_sentence():
     ):
         completeness(source.model, task, circuit, draws=-1)
     with pytest.raises(ValueError, match="The circuits have 5 edges to keep or not, and planted:mini_ioi,seed=3 has"):
-        outcomes_of_circuits(source.model, task, np.ones((1, 5), bool))
+        circuit_outcomes(source.model, task, np.ones((1, 5), bool))
     with pytest.raises(ValueError, match="resamples=99 are too few"):
         stability(made(np.ones((2, 3))), 1, resamples=99)
     with pytest.raises(ValueError, match="k=0 is no size of a circuit"):

@@ -5,18 +5,18 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
-from tests.support.tiny_models import tiny
 
 from interp.ablation import ablate_heads
 from interp.circuits import head_overlap, overlap, repair
 from interp.engine import run, sweep
 from interp.engine.forward.run import record_of
 from interp.heads import Head, HeadScores
-from interp.interventions import look_at, zero
+from interp.interventions import attend_to, zero
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import plant
 from interp.records import RunRecord
 from interp.tasks import Example, Task
+from tests.support.tiny_models import tiny
 
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])
 
@@ -44,7 +44,9 @@ def test_chance_is_what_counting_all_sets_of_heads_gives():
     within = [len({*first} & {h for part in drawn for h in part}) for drawn in product(*layers)]
     assert found.shared == 2
     assert (found.expected, found.p_value) == pytest.approx((np.mean(anywhere), np.mean(np.array(anywhere) >= 2)))
-    assert (found.expected_in_layers, found.p_in_layers) == pytest.approx((np.mean(within), np.mean(np.array(within) >= 2)))
+    assert (found.expected_within_layers, found.p_value_within_layers) == pytest.approx(
+        (np.mean(within), np.mean(np.array(within) >= 2))
+    )
     assert found.expected == pytest.approx(3 * 4 / 15)  # a * b / n
 
 
@@ -91,7 +93,7 @@ def test_a_row_that_is_set_looks_at_its_targets_and_other_rows_do_not_change(nam
     examples, heads = examples_of_lengths(9, 9), [Head(1, 3)]
     targets = torch.zeros(2, 9, dtype=torch.bool)
     targets[0, [2, 5]], targets[1, 4] = True, True
-    was, now = (run(tiny(name), examples, capture=["pattern.1"], intervene=i) for i in ([], [look_at(heads, targets)]))
+    was, now = (run(tiny(name), examples, capture=["pattern.1"], intervene=i) for i in ([], [attend_to(heads, targets)]))
     expected = was["pattern.1"].clone()
     expected[:, 3, -1] = targets / targets.sum(-1, keepdim=True)
     torch.testing.assert_close(now["pattern.1"], expected, rtol=0, atol=1e-6)
@@ -104,9 +106,9 @@ def test_set_rows_of_prompts_of_all_lengths_are_the_same_on_both_roads(name):
     task = Task("ragged", tuple(examples_of_lengths(6, 8, 7, 8)), "logit_diff")
     targets = torch.zeros(4, 8, dtype=torch.bool)
     targets[[0, 1, 2, 3], [4, 6, 5, 7]] = True
-    variants = [(look_at([Head(layer, 2)], targets),) for layer in range(3)]
+    variants = [(attend_to([Head(layer, 2)], targets),) for layer in range(3)]
     record, metric = record_of(tiny(name)), OUTCOMES.get("logit_diff")
-    both = [sweep(tiny(name), task, variants, metric, record=record, road=road) for road in ("restart", "hooked")]
+    both = [sweep(tiny(name), task, variants, metric, record=record, backend=backend) for backend in ("resumed", "hooked")]
     np.testing.assert_allclose(both[0].values, both[1].values, atol=2e-4)
     assert np.abs(both[0].effects).min() > 0
 

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import WITH_EDGES, examples
 
-from interp.circuits import direct_logits, direct_logits_from
-from interp.circuits.factual_recall import read_writings
+from interp.circuits import direct_logit_attribution_from, direct_logits
+from interp.circuits.factual_recall import residual_contributions
 from interp.engine.forward.run import plain_logits
 from interp.figures import head_map
 from interp.graph import Node
@@ -16,6 +15,7 @@ from interp.heads import Head
 from interp.models import wrap_model
 from interp.models.planted import plant
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import WITH_EDGES, examples
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny, tiny_hf
 
@@ -48,7 +48,7 @@ def test_the_parts_of_a_model_in_half_precision_add_up_to_what_its_last_residual
     hf = tiny_hf(name).to(dtype)
     exact = wrap_model(hf, name="read in single precision")
     with exact.lock, torch.no_grad():
-        last = read_writings(exact, task).last.float()
+        last = residual_contributions(exact, task).last.float()
         logits = exact.layout.unembed.float()(exact.layout.final_norm.float()(last))
     want = [float(row[list(e.answers)].mean() - row[list(e.distractors)].mean()) for row, e in zip(logits, task, strict=True)]
     np.testing.assert_allclose(found.values.sum(0) + found.biases, want, rtol=0, atol=1e-5 * np.abs(found.values).max())
@@ -96,7 +96,7 @@ def test_planted_heads_write_their_gains_and_those_that_work_through_others_noth
             assert found.heads[head] == pytest.approx(gains.get(head, 0), abs=1e-3), str(head)
         assert found.values[0] == pytest.approx([0] * 6, abs=1e-3)
         for keys, share in (("io", 1), ("s1", 0), ("s2", 0)):  # movers read the name that is not suppressed
-            from_there = direct_logits_from(planted.model, task, keys)
+            from_there = direct_logit_attribution_from(planted.model, task, keys)
             assert {head: from_there[head] for head in gains} == pytest.approx(
                 {h: share * g for h, g in gains.items()}, abs=1e-3
             )
@@ -120,13 +120,13 @@ def test_the_table_holds_every_part_with_its_interval_and_the_map_is_drawn():
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "phi"])
 def test_what_heads_read_at_all_keys_adds_up_to_what_they_write(name):
     model, task = tiny(name), random_task().select([0, 1, 2])
-    parts = [direct_logits_from(model, task, keys) for keys in ("middle", "end", (0, 1, *range(5, 10)))]
+    parts = [direct_logit_attribution_from(model, task, keys) for keys in ("middle", "end", (0, 1, *range(5, 10)))]
     whole = direct_logits(model, task).heads
     scale = np.abs(whole.values).max()
     np.testing.assert_allclose(sum(part.values for part in parts), whole.values, rtol=0, atol=1e-5 * scale)
     assert (np.abs(parts[0].values).max() > 1e-2 * scale) == (name != "mistral")  # whose window ends behind it
     with pytest.raises(LookupError, match="No position is called 'subject'"):
-        direct_logits_from(model, task, "subject")
+        direct_logit_attribution_from(model, task, "subject")
 
 
 def test_what_has_no_direct_logits_is_refused():

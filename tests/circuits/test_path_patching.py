@@ -6,13 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+
+from interp.circuits import path_patch, path_patch_stages, score_edges
+from interp.heads import Head
+from interp.models.planted import PlantedModel, plant
+from interp.tasks.task import Example, Task
 from tests.engine.edges.test_edge_patching import examples
 from tests.support.tiny_models import tiny
-
-from interp.circuits import path_effects, path_stages, score_edges
-from interp.heads import Head
-from interp.models.planted import Planted, plant
-from interp.tasks.task import Example, Task
 
 PROJECTIONS = {"gpt2": ("c_attn",), "llama": ("q_proj", "k_proj", "v_proj")}
 
@@ -105,7 +105,7 @@ CASES = [
 def test_an_effect_is_that_of_two_hooked_runs(name, receivers, positions):
     model, prompts = tiny(name), examples()
     task = Task("random", tuple(prompts), "logit_diff")
-    found = path_effects(model, task, receivers or "logits", positions=positions)
+    found = path_patch(model, task, receivers or "logits", positions=positions)
     at = {"end": [-1], "all": slice(None)}.get(positions) or list(positions)
     top = max((head.layer for head, _ in receivers), default=3)
     senders = [head for head in model.facts.heads() if head.layer < top][::2]
@@ -119,7 +119,7 @@ def test_an_effect_is_that_of_two_hooked_runs(name, receivers, positions):
 def test_with_mlps_kept_a_head_reaches_the_logits_directly_alone():
     model, prompts = tiny("gpt2"), examples()
     task = Task("random", tuple(prompts), "logit_diff")
-    kept, recomputed = (path_effects(model, task, freeze_mlps=frozen).values for frozen in (True, False))
+    kept, recomputed = (path_patch(model, task, freeze_mlps=frozen).values for frozen in (True, False))
     scores = score_edges(model, task, method="exact")
     direct = {edge.writer[1:]: effect for edge, effect in zip(scores.graph.edges, scores.effects, strict=True)
               if edge.reader.kind == "logits" and edge.writer.kind == "head"}  # fmt: skip
@@ -128,11 +128,11 @@ def test_with_mlps_kept_a_head_reaches_the_logits_directly_alone():
 
 
 @cache
-def planted(n_kv_heads: int | None = None) -> Planted:
+def planted(n_kv_heads: int | None = None) -> PlantedModel:
     return plant("mini_ioi", seed=3, n_kv_heads=n_kv_heads)
 
 
-def task_of(source: Planted) -> Task:
+def task_of(source: PlantedModel) -> Task:
     return Task("ioi", tuple(Example(*p) for p in source.prompts("ioi", 4)), "logit_diff")
 
 
@@ -141,7 +141,7 @@ def test_stages_lead_from_the_movers_to_s_inhibition_to_the_duplicate_head(n_kv_
     source = planted(n_kv_heads)
     [mover], [negative] = source.heads("name_mover"), source.heads("negative_name_mover")
     [inhibition], [duplicate] = source.heads("s_inhibition"), source.heads("duplicate_token")
-    logits, queries, keys = path_stages(source.model, task_of(source), [("q", "end"), ("k", "s2")], k=2)
+    logits, queries, keys = path_patch_stages(source.model, task_of(source), [("q", "end"), ("k", "s2")], k=2)
     for found, want in (
         (logits, {mover: -10, negative: 3}),
         (queries, {inhibition: -28 / 3}),
@@ -156,7 +156,7 @@ def test_stages_lead_from_the_movers_to_s_inhibition_to_the_duplicate_head(n_kv_
 
 def test_stages_end_where_no_head_comes_before():
     source = planted()
-    *_, last = found = path_stages(source.model, task_of(source), [("q", "end"), ("k", "s2"), *[("v", "s1")] * 9], k=1)
+    *_, last = found = path_patch_stages(source.model, task_of(source), [("q", "end"), ("k", "s2"), *[("v", "s1")] * 9], k=1)
     assert len(found) < 11
     assert not last.top(1)[0].layer or np.nanmax(np.abs(last.values)) < 1e-4
 
@@ -166,9 +166,9 @@ def test_one_receiver_at_a_time_has_the_effect_of_its_edge():
     truth = source.counterfactual("ioi").edges
     [inhibition] = source.heads("s_inhibition")
     for head in (*source.heads("name_mover"), *source.heads("negative_name_mover")):
-        found = path_effects(source.model, task_of(source), [(head, "q")])
+        found = path_patch(source.model, task_of(source), [(head, "q")])
         assert found[inhibition] == pytest.approx(truth[str(inhibition), f"{head}.q"], abs=1e-4)
-    at_end = path_effects(source.model, task_of(source), [(inhibition, "k")], positions="end")
+    at_end = path_patch(source.model, task_of(source), [(inhibition, "k")], positions="end")
     assert np.nanmax(np.abs(at_end.values)) < 1e-4  # a key is looked at where the name is, not at the end
 
 
@@ -176,14 +176,14 @@ def test_bad_input_is_refused_in_a_sentence():
     source = planted()
     task = task_of(source)
     with pytest.raises(ValueError, match="No head comes before L0H1: take receivers of a later layer"):
-        path_effects(source.model, task, [(Head(0, 1), "q")])
+        path_patch(source.model, task, [(Head(0, 1), "q")])
     with pytest.raises(ValueError, match="pairs of a head and one of q, k, v"):
-        path_effects(source.model, task, [(Head(1, 1), "z")])
+        path_patch(source.model, task, [(Head(1, 1), "z")])
     with pytest.raises(ValueError, match="pairs of a head"):
-        path_effects(source.model, task, [])
+        path_patch(source.model, task, [])
     with pytest.raises(ValueError, match="receivers='end': give 'logits', or pairs of a head"):
-        path_effects(source.model, task, "end")
+        path_patch(source.model, task, "end")
     with pytest.raises(LookupError, match="Head L9H0 does not exist"):
-        path_effects(source.model, task, [(Head(9, 0), "q")])
+        path_patch(source.model, task, [(Head(9, 0), "q")])
     with pytest.raises(LookupError, match="No position is called 'nowhere'"):
-        path_effects(source.model, task, positions="nowhere")
+        path_patch(source.model, task, positions="nowhere")

@@ -13,26 +13,26 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import edge_of
 
 from interp.ablation import ablate_heads
 from interp.circuits import (
     EdgeScores,
     auroc,
+    backup_heads,
+    circuit_outcomes,
     compare_circuits,
     head_overlap,
-    outcomes_of_circuits,
-    path_effects,
-    path_stages,
+    path_patch,
+    path_patch_stages,
     score_edges,
-    sweep_again,
 )
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
 from interp.heads import Head, HeadScores
 from interp.models.planted import Planted, plant
-from interp.models.planted.planted_model import Counterfactual
+from interp.models.planted.planted_model import GroundTruthEffects
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import edge_of
 
 N_SEEDS = 20
 
@@ -91,7 +91,7 @@ class Scored(NamedTuple):
 
     source: Planted
     scores: EdgeScores
-    found: Counterfactual
+    found: GroundTruthEffects
     truth: np.ndarray
     active: np.ndarray
     structural: np.ndarray
@@ -121,7 +121,7 @@ def test_exact_scores_are_the_ground_truth_of_every_edge(case, sharpness, seed):
     n_active, n_above = (case.active, case.above_floor) if sharpness == SHARP else (case.active_if_soft,) * 2
     found = at.scores.values.mean(1)
     assert np.abs(found - at.truth).max() < (1e-4 if seed % 2 else 1e-9)  # of all edges, those of noise heads among them
-    assert (at.structural.sum(), at.active.sum(), at.scores.n_alive) == (case.structural, n_active, n_above)
+    assert (at.structural.sum(), at.active.sum(), at.scores.n_nonzero) == (case.structural, n_active, n_above)
     assert seed % 2 or auroc(found, at.active) == 1.0
     assert auroc(at.scores.effects, at.active) == pytest.approx((n_above + n_active) / (2 * n_active))
     # against what is there and carries nothing a perfect score can do no better: the rest of it ties with all other edges
@@ -181,7 +181,7 @@ def test_all_edges_corrupted_are_the_corrupted_run_and_none_the_clean_one(case, 
     source = planted(case.family, seed, SOFT)
     prompts = source.prompts(case.kind, 3)
     n_edges = len(graph_of(source.model).edges)
-    ends = outcomes_of_circuits(source.model, task_of(case.kind, prompts), np.array([[False], [True]]).repeat(n_edges, 1))
+    ends = circuit_outcomes(source.model, task_of(case.kind, prompts), np.array([[False], [True]]).repeat(n_edges, 1))
     for outcomes, side in zip(ends, ("corrupted", "clean"), strict=True):
         with torch.no_grad():
             last = source.model.hf(torch.tensor([getattr(p, side) for p in prompts])).logits[:, -1]
@@ -214,7 +214,7 @@ SATURATED = [  # edges of eap above the floor; active edges that it puts below a
 @pytest.mark.parametrize(("case", "alive", "lost", "in_top"), SATURATED, ids=[str(row[0]) for row in SATURATED])
 def test_with_sharp_heads_gradients_lose_edges_and_the_floor_shows_it_for_names(case, alive, lost, in_top, seed):
     at = scored(case, SHARP, seed, "eap")
-    assert at.scores.n_alive == alive
+    assert at.scores.n_nonzero == alive
     assert int((np.abs(at.scores.values.mean(1)) < 1e-3 * np.abs(at.truth))[at.active].sum()) == lost
     assert auroc(at.scores.effects, at.active) == pytest.approx((alive + case.active) / (2 * case.active))
     if case.kind == "ioi":
@@ -260,16 +260,16 @@ def test_a_backup_is_missed_by_single_heads_and_found_by_paths_by_a_second_sweep
     assert set().union(*harmful) == hidden and min(map(len, harmful)) == 2
     assert change[frozenset([mover, backup])] == pytest.approx(-10.0247, abs=1e-4)
 
-    again = sweep_again(source.model, task, [mover], method="zero")
+    again = backup_heads(source.model, task, [mover], method="zero")
     assert again[backup] == pytest.approx(-10, abs=1e-4)
     assert {head for head in singles if again[head] < -1} == hidden - {mover}
 
-    logits, queries = path_stages(source.model, task, [("q", "end")], k=3)
+    logits, queries = path_patch_stages(source.model, task, [("q", "end")], k=3)
     assert logits.top(3) == [mover, negative, backup] and queries.top(1) == [inhibition]
     assert [logits[head] for head in (mover, negative, backup)] == pytest.approx([-10, 3, -0.0247], abs=1e-4)
     assert max(abs(logits[head]) for head in singles if head not in (mover, negative, backup)) < 1e-6
     later = [head for head in singles if head.layer > mover.layer]
-    answers = {head: path_effects(source.model, task, [(head, "q")])[mover] for head in later}
+    answers = {head: path_patch(source.model, task, [(head, "q")])[mover] for head in later}
     assert answers == pytest.approx(dict.fromkeys(later, 0) | {backup: 9.9753}, abs=1e-4)  # who makes up for the mover
 
 
@@ -284,7 +284,7 @@ def test_of_two_s_inhibition_heads_noising_misses_each_and_denoising_finds_each(
         task = task_of("ioi", prompts, swapped=swapped)
         effects = dict(zip(edges, score_edges(source.model, task, method="exact").effects, strict=True))
         assert [effects[edge] for edge in pair] == pytest.approx([alone] * 2, abs=1e-4)
-        none, one, other, both = outcomes_of_circuits(source.model, task, kept).mean(1)
+        none, one, other, both = circuit_outcomes(source.model, task, kept).mean(1)
         assert [one - none, other - none, both - none] == pytest.approx([alone, alone, joint], abs=1e-4)
 
 
@@ -293,7 +293,7 @@ def test_two_tasks_share_the_planted_sub_circuit_and_chance_would_rarely_share_a
     repeats, needles = (scored(case, SHARP, seed) for case in CASES[4:])
     source, graph = repeats.source, repeats.scores.graph
     [shared] = source.heads("previous_token")
-    first, second = (at.scores.circuit(at.scores.n_alive) for at in (repeats, needles))
+    first, second = (at.scores.circuit(at.scores.n_nonzero) for at in (repeats, needles))
     both = {edge_of(*edge) for edge in {*repeats.found.active_edges} & {*needles.found.active_edges}}
     assert first.edges & second.edges == both == {edge_of("input", f"{shared}.v")}
     assert {*first.heads} & {*second.heads} == {shared}
@@ -302,7 +302,7 @@ def test_two_tasks_share_the_planted_sub_circuit_and_chance_would_rarely_share_a
     row = {"pool": n, "n_first": 3, "n_second": 3, "shared": 1, "jaccard": 1 / 5, "expected": 9 / n, "p_value": chance}
     assert {name: edges[name] for name in row} == pytest.approx(row) and chance < 0.05
     row = {"pool": 16, "n_first": 2, "n_second": 2, "shared": 1, "jaccard": 1 / 3, "expected": 1 / 4, "p_value": 1 - 91 / 120}
-    row |= {"expected_in_layers": 1 / 4 + 1 / 4, "p_in_layers": 1 - (3 / 4) ** 2}
+    row |= {"expected_within_layers": 1 / 4 + 1 / 4, "p_value_within_layers": 1 - (3 / 4) ** 2}
     assert {name: heads[name] for name in row} == pytest.approx(row)  # two of 16 heads: to share one is no evidence
 
     top = head_overlap(*(importance(source, kind) for kind in ("repeats", "needle")), shares=(1 / 8,)).iloc[0]

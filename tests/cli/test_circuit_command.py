@@ -12,10 +12,10 @@ import pytest
 
 from interp.circuits import (
     Circuit,
+    circuit_outcomes,
     compare_circuits,
     faithfulness_curve,
     load_circuit,
-    outcomes_of_circuits,
     score_agreement,
     score_edges,
 )
@@ -68,10 +68,10 @@ def test_what_is_stored_is_what_was_tested_where_few_edges_have_an_effect(tmp_pa
     monkeypatch.setattr("interp.circuits.edge_scores.FLOOR", 0.1)
     answer = json.loads(interp(*WORDS, "--method", "eap", "--size", 60, "--out", tmp_path / "run", "--json").stdout)
     found, curve = load_found_circuit(tmp_path / "run")
-    n, model = answer["n_alive"], load_model("interp-mini")
+    n, model = answer["n_nonzero"], load_model("interp-mini")
     assert len(found) <= n < 60 and 60 not in curve.table["n_edges"].tolist()
     kept = np.array([[edge in found.edges for edge in found.graph.edges]])
-    alone = outcomes_of_circuits(model, make_task("ioi", model, n_prompts=4, seed=1), kept).mean()
+    alone = circuit_outcomes(model, make_task("ioi", model, n_prompts=4, seed=1), kept).mean()
     assert curve.table.query("kind == 'found' and n_edges == @n")["outcome"].item() == pytest.approx(alone, abs=1e-5)
 
 
@@ -172,7 +172,7 @@ def changed(path, folder, **values):
 
 @pytest.mark.parametrize(("method", "n_hints"), [("eap", 1), ("exact", 0)])
 def test_the_exact_method_is_recommended_only_where_it_was_not_taken(runs, tmp_path, method, n_hints):
-    shown = interp("show", changed(runs[0]["path"], tmp_path / "run", method=method, n_alive=7)).stdout
+    shown = interp("show", changed(runs[0]["path"], tmp_path / "run", method=method, n_nonzero=7)).stdout
     assert "Only 7 edges have an effect above rounding" in shown and shown.count("--method exact") == n_hints
 
 
@@ -317,7 +317,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     )
     assert answer.exit_code == 0, answer.stderr
     said = json.loads(answer.stdout)
-    assert said["record"]["arguments"]["threshold"] == 0.5 and said["asked"] == said["n_alive"] > 0
+    assert said["record"]["arguments"]["threshold"] == 0.5 and said["asked"] == said["n_nonzero"] > 0
     kept = pd.DataFrame(said["edges"]).query("in_circuit")
     assert kept["score"].abs().min() >= 0.5 and "cpr" not in said
 

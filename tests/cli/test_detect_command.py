@@ -10,7 +10,7 @@ import pytest
 
 from interp.confirmation import confirm
 from interp.detectors import DETECTORS, Detection, TokenDetection, detect
-from interp.detectors.support.null_threshold import digests
+from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine.forward.run import record_of
 from interp.errors import ArtefactInvalid
 from interp.heads import Head, HeadScores, TokenScores
@@ -61,7 +61,7 @@ def made_up(
             "empty": pd.DataFrame(columns=["depth", "n"]),
         },
         details={"accepted": 17, "total": n_prompts, "settings": {"nested": [1, 2]}},
-        prompts=digests([(5, 6, 7), (8, 9)]),
+        prompts=prompt_digests([(5, 6, 7), (8, 9)]),
     )
 
 
@@ -78,7 +78,7 @@ def tokens_of(model, *, seed: int = 0) -> TokenDetection:
         {"statistic": ["coupling"], "against": ["shuffles"], "observed": [0.7], "expected": [0.25], "n": [4]}
     )
     heads = {"local": (Head(0, 1), Head(2, 3)), "global": ()}
-    return TokenDetection("tokens_of", scores, chosen, heads, {"statistics": statistics}, {"q": 0.1}, digests([(1, 2)]))
+    return TokenDetection("tokens_of", scores, chosen, heads, {"statistics": statistics}, {"q": 0.1}, prompt_digests([(1, 2)]))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from interp.cli.app import COMMANDS
 from interp.detectors import DETECTORS
 from interp.metrics.attention import ATTENTION_METRICS
 from interp.metrics.outcomes import OUTCOMES
-from interp.registry import Shelf
+from interp.registry import Registry
 from interp.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,7 +180,7 @@ def test_no_file_has_a_name_that_says_nothing(word):
     assert not [named(path) for path in SOURCE.rglob("*") if word in path.stem.lower().split("_")]
 
 
-def entries() -> list[tuple[Shelf, str]]:
+def entries() -> list[tuple[Registry, str]]:
     return [(shelf, name) for shelf in (ATTENTION_METRICS, COMMANDS, DETECTORS, OUTCOMES, TASKS) for name in shelf.names()]
 
 

@@ -5,7 +5,15 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ("interp", "interp.ablation", "interp.circuits", "interp.detectors", "interp.engine", "interp.metrics", "interp.models")
+PACKAGES = (
+    "interp",
+    "interp.ablation",
+    "interp.circuits",
+    "interp.detectors",
+    "interp.engine",
+    "interp.metrics",
+    "interp.models",
+)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -8,29 +8,29 @@ import pytest
 from interp.statistics import (
     Interval,
     benjamini_hochberg,
+    bootstrap_weights,
     expanded_levels,
     mean_interval,
-    prompt_weights,
     random_head_control,
-    sign_flip_p,
+    sign_flip_p_value,
 )
 
 
 def test_bootstrap_weights_are_whole_prompts_that_sum_to_one():
-    weights = prompt_weights(7, seed=0, resamples=50)
+    weights = bootstrap_weights(7, seed=0, resamples=50)
     assert weights.shape == (50, 7)
     np.testing.assert_allclose(weights.sum(1), 1)
     np.testing.assert_allclose(weights * 7, np.round(weights * 7))
 
 
 def test_weighted_mean_is_the_mean_of_the_drawn_prompts():
-    effects, weights = np.array([[3.0, -1.0, 5.0]]), prompt_weights(3, seed=4, resamples=200)
+    effects, weights = np.array([[3.0, -1.0, 5.0]]), bootstrap_weights(3, seed=4, resamples=200)
     drawn = [np.repeat(effects[0], np.round(3 * row).astype(int)).mean() for row in weights]
     np.testing.assert_allclose((effects @ weights.T)[0], drawn)
 
 
 def test_interval_of_a_constant_row_has_no_width():
-    interval = mean_interval(np.full((2, 6), -1.5), prompt_weights(6, seed=0))
+    interval = mean_interval(np.full((2, 6), -1.5), bootstrap_weights(6, seed=0))
     np.testing.assert_allclose([interval.mean, interval.low, interval.high], -1.5)
 
 
@@ -38,7 +38,7 @@ def test_interval_of_a_constant_row_has_no_width():
 def test_interval_covers_the_true_mean_in_about_95_of_100_samples(n_examples, skewed):
     rng, rows = np.random.default_rng(1), 2000
     effects = rng.exponential(2.0, (rows, n_examples)) - 2 if skewed else rng.normal(0, 3, (rows, n_examples))
-    interval = mean_interval(effects, prompt_weights(n_examples, seed=2))
+    interval = mean_interval(effects, bootstrap_weights(n_examples, seed=2))
     coverage = ((interval.low <= 0) & (interval.high >= 0)).mean()
     assert 0.92 <= coverage <= 0.97  # standard error of the coverage: 0.005; the weights are shared by all rows
 
@@ -54,12 +54,12 @@ def test_expanded_levels_give_students_interval_for_normal_data():
 
 def test_interval_refuses_a_single_prompt():
     with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
-        prompt_weights(1, seed=0)
+        bootstrap_weights(1, seed=0)
 
 
 def test_exact_sign_flip_by_hand():
     # signs of (1, 2, 3): sums 6 4 2 0 0 -2 -4 -6. |6|: 2 of 8; for (1, 2, -3) the sum is 0 and all 8 are as far
-    p = sign_flip_p(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, -3.0], [-1.0, 2.0, 3.0]]))
+    p = sign_flip_p_value(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, -3.0], [-1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(p, [2 / 8, 1.0, 4 / 8])
 
 
@@ -67,12 +67,12 @@ def test_exact_sign_flip_equals_enumeration():
     effects = np.random.default_rng(3).normal(0.4, 1, (4, 9))
     signs = np.array(list(product([-1, 1], repeat=9)))
     expected = [(np.abs(signs @ row) >= abs(row.sum()) - 1e-9).mean() for row in effects]
-    np.testing.assert_allclose(sign_flip_p(effects), expected)
+    np.testing.assert_allclose(sign_flip_p_value(effects), expected)
 
 
 def test_sums_that_tie_up_to_rounding_count_as_equal():
     row = np.array([[0.1, 0.2, 0.3, -0.6 + 0.6]])  # 0.1 + 0.2 + 0.3 depends on the order of addition; the last value is 0
-    assert sign_flip_p(row)[0] == 2 / 8
+    assert sign_flip_p_value(row)[0] == 2 / 8
 
 
 def test_random_sign_flip_agrees_with_the_exact_one():
@@ -80,17 +80,17 @@ def test_random_sign_flip_agrees_with_the_exact_one():
 
     effects = np.random.default_rng(5).normal(0.35, 1, (3, 14))
     exact = [permutation_test((row,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue for row in effects]
-    np.testing.assert_allclose(sign_flip_p(effects, seed=1, flips=40_000), exact, atol=0.01)
+    np.testing.assert_allclose(sign_flip_p_value(effects, seed=1, flips=40_000), exact, atol=0.01)
 
 
 def test_a_head_without_any_effect_has_p_one():
-    assert sign_flip_p(np.zeros((1, 6)))[0] == 1
-    assert sign_flip_p(np.zeros((1, 20)))[0] == 1
+    assert sign_flip_p_value(np.zeros((1, 6)))[0] == 1
+    assert sign_flip_p_value(np.zeros((1, 20)))[0] == 1
 
 
 @pytest.mark.parametrize("n_examples", [9, 30])
 def test_p_values_are_uniform_when_nothing_happens(n_examples):
-    p = sign_flip_p(np.random.default_rng(8).normal(0, 1, (3000, n_examples)), seed=9, flips=2000)
+    p = sign_flip_p_value(np.random.default_rng(8).normal(0, 1, (3000, n_examples)), seed=9, flips=2000)
     for level in (0.05, 0.25, 0.5):
         assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 3000))
 
@@ -98,7 +98,7 @@ def test_p_values_are_uniform_when_nothing_happens(n_examples):
 def test_one_strong_head_among_a_thousand_can_be_found():
     effects = np.random.default_rng(0).normal(0, 1, (1024, 24))
     effects[700] -= 6
-    q = benjamini_hochberg(sign_flip_p(effects))
+    q = benjamini_hochberg(sign_flip_p_value(effects))
     assert q[700] <= 0.05
 
 
@@ -119,14 +119,14 @@ def test_benjamini_hochberg_equals_scipy():
 
 def test_control_is_the_mean_of_the_other_heads_of_the_group():
     effects = np.array([[1.0, 3.0], [4.0, 4.0], [6.0, 8.0], [-2.0, 0.0]])  # means 2 4 7 -1
-    weights = prompt_weights(2, seed=0)
+    weights = bootstrap_weights(2, seed=0)
     np.testing.assert_allclose(random_head_control(effects, ["all"] * 4, weights).mean, [10 / 3, 8 / 3, 5 / 3, 13 / 3])
     by_layer = random_head_control(effects, [0, 1, 0, 1], weights).mean
     np.testing.assert_allclose(by_layer, [7, -1, 2, 4])
 
 
 def test_head_alone_in_its_group_has_no_control():
-    control = random_head_control(np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]]), ["a", "b", "b"], prompt_weights(2, seed=0))
+    control = random_head_control(np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]]), ["a", "b", "b"], bootstrap_weights(2, seed=0))
     assert np.isnan([control.mean[0], control.low[0], control.high[0]]).all()
     assert not np.isnan([control.mean[1:], control.low[1:], control.high[1:]]).any()
 
@@ -135,7 +135,7 @@ def test_control_of_a_head_does_not_depend_on_that_head():
     effects = np.random.default_rng(3).normal(0, 1, (9, 11))
     louder = effects.copy()
     louder[4] += 100
-    weights = prompt_weights(11, seed=5)
+    weights = bootstrap_weights(11, seed=5)
     before, after = (random_head_control(e, ["all"] * 9, weights, seed=5) for e in (effects, louder))
     np.testing.assert_allclose([before.low[4], before.high[4]], [after.low[4], after.high[4]])
     assert after.high[3] > before.high[3] + 10
@@ -146,7 +146,7 @@ def test_control_interval_covers_the_mean_of_heads_and_prompts():
     for trial in range(200):
         heads, prompts = rng.normal(0, 1, (40, 1)), rng.normal(0, 0.5, (1, 30))
         effects = heads + prompts + rng.normal(0, 0.5, (40, 30))
-        control = random_head_control(effects, ["all"] * 40, prompt_weights(30, seed=trial, resamples=400), seed=trial)
+        control = random_head_control(effects, ["all"] * 40, bootstrap_weights(30, seed=trial, resamples=400), seed=trial)
         hits += control.low[0] <= 0 <= control.high[0]
     assert hits >= 180  # 95% of 200 is 190, standard error 3
 
@@ -165,23 +165,23 @@ def test_control_interval_covers_the_mean_of_heads_and_prompts():
 )
 def test_interval_is_beyond_the_control_when_all_of_it_is_farther_from_0(interval, control, expected):
     one, other = (Interval(*(np.array([x]) for x in (sum(ends) / 2, *ends))) for ends in (interval, control))
-    assert one.beyond(other).tolist() == [expected]
+    assert one.exceeds(other).tolist() == [expected]
 
 
 def test_statistics_are_the_same_for_the_same_seed_and_differ_for_another():
     effects = np.random.default_rng(0).normal(0.3, 1, (4, 21))
-    np.testing.assert_array_equal(sign_flip_p(effects, seed=1), sign_flip_p(effects, seed=1))
-    assert (sign_flip_p(effects, seed=1) != sign_flip_p(effects, seed=2)).any()
-    np.testing.assert_array_equal(prompt_weights(5, seed=1), prompt_weights(5, seed=1))
-    assert (prompt_weights(5, seed=1) != prompt_weights(5, seed=2)).any()
+    np.testing.assert_array_equal(sign_flip_p_value(effects, seed=1), sign_flip_p_value(effects, seed=1))
+    assert (sign_flip_p_value(effects, seed=1) != sign_flip_p_value(effects, seed=2)).any()
+    np.testing.assert_array_equal(bootstrap_weights(5, seed=1), bootstrap_weights(5, seed=1))
+    assert (bootstrap_weights(5, seed=1) != bootstrap_weights(5, seed=2)).any()
 
 
 def test_work_in_blocks_gives_the_same_numbers(monkeypatch):
     from interp import statistics
 
-    effects, weights = np.random.default_rng(0).normal(0.2, 1, (13, 19)), prompt_weights(19, seed=0)
+    effects, weights = np.random.default_rng(0).normal(0.2, 1, (13, 19)), bootstrap_weights(19, seed=0)
     whole = mean_interval(effects, weights), random_head_control(effects, ["all"] * 13, weights)
-    monkeypatch.setattr(statistics, "CELLS", 3 * len(weights))
+    monkeypatch.setattr(statistics, "MAX_CELLS", 3 * len(weights))
     parts = mean_interval(effects, weights), random_head_control(effects, ["all"] * 13, weights)
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_allclose([a.low, a.high], [b.low, b.high], rtol=1e-12)

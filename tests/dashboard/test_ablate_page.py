@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from interp.errors import ResourceRefused
+from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
@@ -153,8 +153,8 @@ def test_by_hand_says_what_the_changed_model_says():
         assert row["before"] == pytest.approx(float(before[token]), abs=1e-6)
         assert row["after"] == pytest.approx(float(after[token]), abs=1e-6)
     assert {int(before.argmax()), int(after.argmax())} <= set(table.index)
-    assert app.code[0].value == model.to_text(prompt)
-    assert model.to_words([int(before.argmax())])[0].strip() in app.code[1].value
+    assert app.code[0].value == model.to_string(prompt)
+    assert model.to_str_tokens([int(before.argmax())])[0].strip() in app.code[1].value
 
 
 def test_heads_that_are_not_there_are_left_out_with_a_word():
@@ -181,7 +181,7 @@ def test_an_address_that_asks_for_what_is_not_there_starts_nothing(root, query, 
 
 def test_what_does_not_fit_is_refused_with_the_reason(root, monkeypatch):
     def refuse(self):
-        raise ResourceRefused("A second interp-mini needs about 9 GiB, and 1 GiB are available.")
+        raise MemoryBudgetExceeded("A second interp-mini needs about 9 GiB, and 1 GiB are available.")
 
     monkeypatch.setattr(jobs.Planned, "check_memory", refuse)
     app = opened(**QUERY)

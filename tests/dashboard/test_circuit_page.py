@@ -106,7 +106,7 @@ def test_the_edges_of_largest_effect_that_lead_to_the_logits_are_drawn_and_liste
     listed = edges_listed(app)
     assert list(listed["score"].abs()) == sorted(listed["score"].abs(), reverse=True)
     assert dict(zip(listed["edge"], listed["score"], strict=True)) == {str(e): wanted.scores[e] for e in wanted.edges}
-    assert f"{len(wanted)} of the 30 edges" in said(app) and f"{scores().n_alive:,} of 479 edges" in said(app)
+    assert f"{len(wanted)} of the 30 edges" in said(app) and f"{scores().n_nonzero:,} of 479 edges" in said(app)
 
 
 def test_the_threshold_is_live_beyond_the_stored_size_and_stands_in_the_address(stored):

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp_dashboard import jobs
 from interp_dashboard.jobs import Sweep
 
@@ -192,7 +192,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_started(tmp_path, 
     planned = plan(SHORT, tmp_path)
     assert planned.bytes == planned.cost.bytes + 4 * mini().facts.n_parameters
     monkeypatch.setattr(memory, "available_memory", lambda device: planned.bytes - 1)
-    with pytest.raises(ResourceRefused, match="A second interp-mini"):
+    with pytest.raises(MemoryBudgetExceeded, match="A second interp-mini"):
         jobs.start(planned)
     assert jobs.jobs(tmp_path) == []
 

@@ -418,7 +418,7 @@ def test_every_control_of_runs_changes_what_is_shown(root):
         assert not app.exception and address(app)["drawing"] == drawing
         assert f"--draw {drawing} --metric attention_distance" in app.code[0].value
     table = table_with(app, "pos", "token", "value")
-    assert list(table["token"]) == mini().to_words(mini().to_tokens(TEXT))
+    assert list(table["token"]) == mini().to_str_tokens(mini().to_tokens(TEXT))
     again = opened("runs", **address(app))
     assert [shown.to_csv() for shown in tables(again)] == [shown.to_csv() for shown in tables(app)]
 

@@ -178,7 +178,7 @@ def test_statistics_stand_beside_shuffles_shifts_and_random_heads():
 
 
 def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
-    app = opened("tokens", n_texts="2", **{"preplan_anchor.n_shuffles": "50"})
+    app = opened("tokens", n_texts="2", **{"preplan_anchor.n_null_draws": "50"})
     fields = {
         "k": lambda at: app.number_input(key=at).set_value(1),
         "waad_quantile": lambda at: app.number_input(key=at).set_value(0.1),
@@ -224,7 +224,7 @@ def test_other_texts_of_a_task_are_chosen_by_number_and_seed():
         ({**OWN, "preplan_anchor.low": "60"}, "60"),
         ({**OWN, "preplan_anchor.share": "0.9"}, "share=0.9"),
         ({**OWN, "preplan_anchor.prominence": "much"}, "prominence=much"),
-        ({"n_texts": "2", "preplan_anchor.n_shuffles": "0"}, "n_shuffles=0"),
+        ({"n_texts": "2", "preplan_anchor.n_null_draws": "0"}, "n_null_draws=0"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -246,7 +246,7 @@ def test_a_long_text_is_shown_in_part(tmp_path):
     folder = str(save_small(tmp_path / "long", 2, 4, 4096))
     holder().add(folder)
     text = "The cat sat on the mat. " * 120
-    app = opened("tokens", model=folder, texts="", prompt=text, response=text, **{"preplan_anchor.n_shuffles": "20"})
+    app = opened("tokens", model=folder, texts="", prompt=text, response=text, **{"preplan_anchor.n_null_draws": "20"})
     assert not app.error and len(table_with(app, "token", "waad")) > 1200
     assert "512 of" in said(app)
     app.number_input(key="field:first_token").set_value(1100).run()
@@ -318,7 +318,7 @@ def test_the_confirmation_is_offered_and_shown_with_its_controls(stored, tried):
     assert "Confirm" in labels(other)
     app = opened("retrieval", **GRID, **TRIAL)
     assert "Confirm" not in labels(app) and "<b>Taking out retrieval heads</b>" in pictures(app)
-    curve = table_with(app, "group", "k", "effect_low")
+    curve = table_with(app, "group", "k", "effect_ci_low")
     assert set(curve["group"]) == {"found", "random", "layer_matched", "bottom"} and set(curve["k"]) <= {0, *DOSES}
     assert "interp confirm" in " ".join(code.value for code in app.code)
 

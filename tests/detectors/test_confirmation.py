@@ -13,14 +13,14 @@ from interp import interventions
 from interp.ablation import ablate_heads, head_table
 from interp.confirmation import _over_draws, confirm, draw_sets
 from interp.detectors import Detection
-from interp.detectors.support.null_threshold import digests
+from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.engine.forward.run import record_of
-from interp.head_card import role_card, role_cards
+from interp.head_card import head_card, head_cards
 from interp.heads import Head, HeadScores
 from interp.models.planted import plant
 from interp.records import RunRecord
-from interp.statistics import mean_interval, prompt_weights
+from interp.statistics import bootstrap_weights, mean_interval
 from interp.tasks import Example, Task
 from tests.support.sweep_cases import random_task
 
@@ -34,7 +34,7 @@ def detection_of(values, model=None, *, role="retrieval", threshold=0.5, prompts
     record = RunRecord("toy") if model is None else record_of(model, task="needle", metric=role, seed=3)
     scores = HeadScores(f"{role} score", values, "share", (0.0, 1.0), record)
     control = HeadScores("with wrong targets", np.full(values.shape, 0.01), "share", (0.0, 1.0), record)
-    return Detection(role, scores, control, threshold, 0.05, 0.1, prompts=digests(prompts), **fields)
+    return Detection(role, scores, control, threshold, 0.05, 0.1, prompts=prompt_digests(prompts), **fields)
 
 
 def ranked_first(model, heads, seed=0):
@@ -173,15 +173,15 @@ def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, method, wher
     detection = ranked_first(llama, [Head(1, 2), Head(2, 4), Head(0, 1)])
     found = confirm(detection, llama, task, ks=[2, 3], method=method, positions=[where], metric="logit_diff")
     if method == "resample":
-        from interp.ablation.ablate_heads import donors_of
-        from interp.engine.forward.z_cache import z_bank
+        from interp.ablation.ablate_heads import resample_source_ids
+        from interp.engine.forward.z_cache import cache_z
 
-        bank, donors = z_bank(llama, task), torch.from_numpy(donors_of(task, 0))
+        bank, source_ids = cache_z(llama, task), torch.from_numpy(resample_source_ids(task, 0))
     for row in found.table.query("k == 3").drop_duplicates("group").to_dict("records"):
         heads, values = heads_in(row["heads"]), []
         for i, example in enumerate(task):
             if method == "resample":
-                change = [patched(llama, bank, h, int(donors[i]), where) for h in heads]
+                change = [patched(llama, bank, h, int(source_ids[i]), where) for h in heads]
             else:
                 change = [getattr(interventions, method)(heads, where)]
             logits = run(llama, [example], intervene=change).logits[0, -1]
@@ -230,15 +230,15 @@ def test_the_tables_of_a_confirmation_agree_with_each_other(llama):
     row = found.table.query("group == 'bottom' and k == 3 and positions == 'end'").iloc[0]
     mine = prompts.query("group == 'bottom' and k == 3 and positions == 'end'")
     effects = (mine["value"] - mine["baseline"]).to_numpy()[None]
-    interval = mean_interval(effects, prompt_weights(11, 0))
-    assert (row["effect_low"], row["effect_high"]) == pytest.approx((interval.low[0], interval.high[0]))
+    interval = mean_interval(effects, bootstrap_weights(11, 0))
+    assert (row["effect_ci_low"], row["effect_ci_high"]) == pytest.approx((interval.low[0], interval.high[0]))
 
 
 def test_an_interval_over_draws_and_prompts_holds_the_truth_as_often_as_it_says():
     rng, trials, held = np.random.default_rng(0), 300, 0
     for trial in range(trials):
         values = 2.0 + rng.normal(0, 1, (5, 1)) + rng.normal(0, 1, (1, 12)) + rng.normal(0, 0.5, (5, 12))
-        interval = _over_draws(values, prompt_weights(12, trial, 400), trial)
+        interval = _over_draws(values, bootstrap_weights(12, trial, 400), trial)
         held += bool(interval.low[0] <= 2.0 <= interval.high[0])
     assert held / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
@@ -264,7 +264,7 @@ def test_prompts_are_told_apart_by_where_the_answer_stands():
 
 def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
     task, good = random_task(), ranked_first(llama, [Head(1, 2)])
-    used = replace(good, prompts=digests([task.examples[1].clean, task.examples[4].clean, (1, 2)]))
+    used = replace(good, prompts=prompt_digests([task.examples[1].clean, task.examples[4].clean, (1, 2)]))
     with pytest.raises(ValueError, match=r"2 of the 5 prompts of task 'random' are among those"):
         confirm(used, llama, task, metric="logit_diff")
     with pytest.raises(ValueError, match="confirm them in the model they were found in"):
@@ -326,7 +326,7 @@ def test_a_card_gathers_what_is_known_of_a_head():
     parts = {"frequency": HeadScores("frequency", np.arange(20.0).reshape(SHAPE) / 20, "share", (0.0, 1.0), RunRecord("toy"))}
     detection = replace(ranked_first(model, [head]), parts=parts)
     sweep = head_table(ablate_heads(model, tasks["needle"], method="zero", pairs=False), model.facts)
-    cards = role_cards(model, [detection], tables=[sweep], prompts=tasks["needle"])
+    cards = head_cards(model, [detection], tables=[sweep], prompts=tasks["needle"])
     assert list(cards) == model.facts.heads()
     card = cards[head]
     assert card.roles == ["retrieval"] and all(not other.roles for h, other in cards.items() if h != head)
@@ -343,14 +343,14 @@ def test_a_card_gathers_what_is_known_of_a_head():
     assert (effect["value"], effect["low"], effect["high"]) == (measured["effect"], measured["ci_low"], measured["ci_high"])
     assert (effect["name"], effect["source"]) == ("zero ablation on logit_diff", "needle, positions all")
     assert {"attention_distance", "entropy", "self_attention_score"} <= set(card.table.query("kind == 'metric'")["name"])
-    single = role_card(model, str(head), [detection], tables=[sweep], prompts=tasks["needle"])
+    single = head_card(model, str(head), [detection], tables=[sweep], prompts=tasks["needle"])
     pd.testing.assert_frame_equal(single.table, card.table)
 
 
 def test_attended_tokens_are_the_largest_column_means_of_the_first_text():
     planted, tasks = planted_case()
     [head] = planted.heads("retrieval")
-    card = role_card(planted.model, head, [], prompts=tasks["needle"])
+    card = head_card(planted.model, head, [], prompts=tasks["needle"])
     example = tasks["needle"].examples[0]
     pattern = run(planted.model, [example], capture=[f"pattern.{head.layer}"])[f"pattern.{head.layer}"][0, head.head].numpy()
     length = len(example.clean)
@@ -363,10 +363,10 @@ def test_attended_tokens_are_the_largest_column_means_of_the_first_text():
 
 def test_cards_are_shown_with_tokens_escaped_and_say_where_there_is_nothing():
     planted, tasks = planted_case()
-    card = role_card(planted.model, "L0H0", [], prompts=tasks["needle"])
+    card = head_card(planted.model, "L0H0", [], prompts=tasks["needle"])
     assert "<s>" in card.attended["token"].tolist()
     assert "<s>" not in card._repr_html_() and "&lt;s&gt;" in card._repr_html_()
-    bare = role_card(planted.model, "L0H0", [])
+    bare = head_card(planted.model, "L0H0", [])
     assert bare.table.empty and bare.attended.empty and "no role found" in bare._repr_html_()
     with pytest.raises(LookupError, match="L9H0"):
-        role_card(planted.model, "L9H0", [])
+        head_card(planted.model, "L9H0", [])

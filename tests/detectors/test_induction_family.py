@@ -9,7 +9,7 @@ import transformers
 
 from interp.detectors import DETECTORS, detect, induction_family
 from interp.detectors.copy_ov import copying, rotations
-from interp.detectors.support.induction_family import SCORES, repeats
+from interp.detectors.support.induction_family import METRIC_OF_ROLE, repeats
 from interp.engine.forward.z_cache import output_weights
 from interp.metrics.attention import attention_metrics
 from interp.models import plant, wrap_model
@@ -53,8 +53,8 @@ def test_a_perfect_induction_head_has_a_stripe_of_one():
         None, None
     ]  # BOS 1 2 3 4 1 2 3 4, on BOS where there is nothing to copy
     tokens = torch.tensor([[0, 1, 2, 3, 4, 1, 2, 3, 4]])
-    found = given(pattern, *attention_metrics(list(SCORES.values())), tokens=tokens)
-    assert {role: found.heads(name).values.item() for role, name in SCORES.items()} == {
+    found = given(pattern, *attention_metrics(list(METRIC_OF_ROLE.values())), tokens=tokens)
+    assert {role: found.heads(name).values.item() for role, name in METRIC_OF_ROLE.items()} == {
         "induction": 1.0,
         "previous_token": 1 / 8,  # row 1 looks at BOS, which is the token before
         "duplicate_token": 0.0,
@@ -240,19 +240,21 @@ def test_a_head_with_alibi_is_no_previous_token_head_because_of_its_slope():
 
 def test_detectors_of_the_family_agree_with_the_one_pass_of_all_and_say_how_they_were_made():
     planted, told = small("repeats", 9), []
-    together = induction_family(planted.model, n_prompts=2, period=8, seed=5, n_strangers=21)
-    for role in SCORES:
-        alone = detect(planted.model, role, n_prompts=2, period=8, seed=5, n_strangers=21, progress=lambda *at: told.append(at))
+    together = induction_family(planted.model, n_prompts=2, period=8, seed=5, n_null_draws=21)
+    for role in METRIC_OF_ROLE:
+        alone = detect(
+            planted.model, role, n_prompts=2, period=8, seed=5, n_null_draws=21, progress=lambda *at: told.append(at)
+        )
         assert np.array_equal(alone.scores.values, together[role].scores.values)
         assert (alone.threshold, alone.rate, alone.literature) == (together[role].threshold, 1 / 22, 0.4)
-        assert alone.details == {"n_prompts": 2, "period": 8, "n_strangers": 21} == alone.record.arguments
-        assert (alone.record.task, alone.record.metric, alone.record.seed) == ("repeats", SCORES[role], 5)
+        assert alone.details == {"n_prompts": 2, "period": 8, "n_null_draws": 21} == alone.record.arguments
+        assert (alone.record.task, alone.record.metric, alone.record.seed) == ("repeats", METRIC_OF_ROLE[role], 5)
         assert (alone.scores.unit, alone.scores.bounds, len(alone.prompts)) == ("weight", (0.0, 1.0), 2)
         assert alone.control.values.max() < alone.threshold
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * 3
     copies = detect(planted.model, "copy_ov", progress=lambda *at: told.append(at))
     assert told[12:] == [(1, 4), (2, 4), (3, 4), (4, 4)] and copies.literature is None and copies.rate == 0.05
-    assert {*SCORES, "copy_ov"} <= set(DETECTORS.names())
+    assert {*METRIC_OF_ROLE, "copy_ov"} <= set(DETECTORS.names())
 
 
 def test_the_same_seed_finds_the_same_and_another_draws_other_words_and_strangers():
@@ -282,7 +284,7 @@ def short(**sizes):
         ("cannot repeat 32 random words: at least 4 are needed, and 31 fit", lambda: tiny("gpt2"), "induction", {"period": 32}),
         ("cannot repeat 3 random words: at least 4", lambda: tiny("gpt2"), "duplicate_token", {"period": 3}),
         ("n_prompts=0 leaves nothing to read", lambda: tiny("gpt2"), "induction", {"n_prompts": 0}),
-        ("A rate of 0.05 needs 19 draws of chance, and 18 were made", lambda: tiny("gpt2"), "induction", {"n_strangers": 18}),
+        ("A rate of 0.05 needs 19 draws of chance, and 18 were made", lambda: tiny("gpt2"), "induction", {"n_null_draws": 18}),
         ("A rate of 0.01 needs 99 draws of chance, and 19 were made", lambda: tiny("gpt2"), "copy_ov", {"rate": 0.01}),
         ("No row of tiny-mistral sees as far back as the induction score asks", lambda: tiny("mistral"), "induction", {}),
     ],

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from interp.detectors import detect
-from interp.detectors.support.coupling_statistics import MOVES, STATISTICS, Series, expected, here_or_next
+from interp.detectors.support.coupling_statistics import PERMUTATIONS, STATISTICS, PeakSeries, expected, here_or_next
 from interp.engine import generate, next_token_entropy, run
 from interp.heads import Head
 from interp.metrics import observe_attention, preplan_and_anchors, score_task
-from interp.metrics.waad_fai import introductions, peaks
+from interp.metrics.waad_fai import introductory_tokens, peaks
 from interp.models import load_model, plant, wrap_model
 from interp.tasks import Example, Task, make_task
 from tests.support.pattern_cases import given
@@ -106,13 +106,13 @@ def test_introductory_tokens_stand_where_waad_changed_most_before_an_anchor_that
     waad = np.array([NAN, 3, 9, 1, 2, 1, 8, 7, 1, 1])
     delta = np.append(waad[:-1] - waad[1:], NAN)  # NaN -6 8 -1 1 -7 1 6 0 NaN
     anchor = np.isin(np.arange(10), [3, 4, 6, 8, 9])
-    assert introductions(waad, delta, anchor, k=1) == {3: 2, 8: 7}
-    assert introductions(waad, delta, anchor, k=2) == {3: 2, 4: 2, 8: 7, 9: 7}
-    assert introductions(waad, delta, anchor, k=3) == {3: 2, 4: 2, 8: 5, 9: 7}
-    assert introductions(waad, delta, anchor, k=3, delta_quantile=0.95) == {3: 2, 4: 2}
-    assert introductions(waad, delta, anchor, k=3, waad_quantile=1.0) == {3: 2, 4: 2, 6: 5, 8: 5, 9: 7}
+    assert introductory_tokens(waad, delta, anchor, k=1) == {3: 2, 8: 7}
+    assert introductory_tokens(waad, delta, anchor, k=2) == {3: 2, 4: 2, 8: 7, 9: 7}
+    assert introductory_tokens(waad, delta, anchor, k=3) == {3: 2, 4: 2, 8: 5, 9: 7}
+    assert introductory_tokens(waad, delta, anchor, k=3, delta_quantile=0.95) == {3: 2, 4: 2}
+    assert introductory_tokens(waad, delta, anchor, k=3, waad_quantile=1.0) == {3: 2, 4: 2, 6: 5, 8: 5, 9: 7}
     with pytest.raises(ValueError, match="k=0"):
-        introductions(waad, delta, anchor, k=0)
+        introductory_tokens(waad, delta, anchor, k=0)
 
 
 # -- chance -------------------------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_introductory_tokens_stand_where_waad_changed_most_before_an_anchor_that
 
 def _series(rng, n, rates=(0.2, 0.3, 0.25)):
     marks = [rng.random(n) < rate for rate in rates]
-    return Series(*marks, rng.random(n))
+    return PeakSeries(*marks, rng.random(n))
 
 
 def _moved(marks, against):
@@ -131,7 +131,7 @@ def _moved(marks, against):
     return np.stack([np.isin(np.arange(len(marks)), place) for place in places])
 
 
-@pytest.mark.parametrize("against", MOVES)
+@pytest.mark.parametrize("against", PERMUTATIONS)
 @pytest.mark.parametrize("name", STATISTICS)
 def test_the_expectation_is_the_mean_over_every_move(name, against):
     statistic, rng = STATISTICS[name], np.random.default_rng(5)
@@ -144,15 +144,18 @@ def test_the_expectation_is_the_mean_over_every_move(name, against):
         assert expected(statistic, [text], against) == pytest.approx(np.mean(every), abs=1e-12)
 
 
-@pytest.mark.parametrize("against", MOVES)
+@pytest.mark.parametrize("against", PERMUTATIONS)
 def test_draws_keep_the_count_and_come_to_the_expectation(against):
     rng = np.random.default_rng(1)
     texts = [_series(rng, n) for n in (23, 31, 17)]
     for text in texts:
-        drawn = MOVES[against](text.fai, 500, rng)
+        drawn = PERMUTATIONS[against](text.fai, 500, rng)
         assert (drawn.sum(1) == text.fai.sum()).all() and len(np.unique(drawn, axis=0)) > 15
     for statistic in STATISTICS.values():
-        moved = [type(t)(**{**vars(t), statistic.moved: MOVES[against](getattr(t, statistic.moved), 4000, rng)}) for t in texts]
+        moved = [
+            type(t)(**{**vars(t), statistic.moved: PERMUTATIONS[against](getattr(t, statistic.moved), 4000, rng)})
+            for t in texts
+        ]
         values = statistic(moved)
         assert values.mean() == pytest.approx(expected(statistic, texts, against), abs=5 * values.std() / np.sqrt(4000))
 
@@ -161,7 +164,7 @@ def test_of_peaks_that_are_no_neighbours_random_places_expect_fewer_hits_than_th
     """With a share r of peaks, a window of two has one with 2r, but with 1 - (1-r)^2 where they are put at random."""
     n = 1000
     waad, fai = (np.isin(np.arange(n), np.arange(1, n, step)) for step in (7, 5))
-    text = Series(waad, fai, fai, np.ones(n))
+    text = PeakSeries(waad, fai, fai, np.ones(n))
     statistic = STATISTICS["fai_peak_at_or_after_waad_peak"]
     assert expected(statistic, [text], "circular shifts") == pytest.approx(2 * 0.2, abs=1e-3)
     assert expected(statistic, [text], "random places") == pytest.approx(1 - 0.8**2, abs=1e-3)
@@ -169,8 +172,8 @@ def test_of_peaks_that_are_no_neighbours_random_places_expect_fewer_hits_than_th
 
 def test_a_statistic_by_hand():
     waad, fai = (np.isin(np.arange(8), places) for places in ([1, 4, 7], [2, 6, 7]))
-    text = Series(waad, fai, np.isin(np.arange(8), [2, 3]), np.arange(8.0))
-    other = Series(*[np.zeros(5, dtype=bool)] * 3, np.ones(5))  # nothing is marked: it does not count
+    text = PeakSeries(waad, fai, np.isin(np.arange(8), [2, 3]), np.arange(8.0))
+    other = PeakSeries(*[np.zeros(5, dtype=bool)] * 3, np.ones(5))  # nothing is marked: it does not count
     values = {name: float(statistic([text, other])) for name, statistic in STATISTICS.items()}
     assert values == {
         "entropy_at_waad_peaks": 4.0,
@@ -205,7 +208,7 @@ def test_numbers_are_those_of_the_averaged_maps(name):
         high=11,
         exclude="first",
         share=0.2,
-        n_shuffles=19,
+        n_null_draws=19,
     )
     n_layers, n_heads = model.facts.n_layers, model.facts.n_heads
     maps, total, rows = [], np.zeros((n_layers, n_heads)), 0
@@ -243,7 +246,7 @@ def test_numbers_are_those_of_the_averaged_maps(name):
 
 
 def test_what_is_drawn_and_chosen_is_told():
-    found = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_shuffles=37, seed=3)
+    found = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_null_draws=37, seed=3)
     table = found.tables["statistics"]
     assert len(table) == 3 * (3 + 2) and table["p_value"].between(1 / 38, 1).all()
     assert (table["low"] <= table["high"]).all() and (table["n"] > 0).all()
@@ -261,12 +264,12 @@ def test_what_is_drawn_and_chosen_is_told():
     intro = found.tables["introductions"]
     assert found.chosen["dominated"].sum() == len(intro) > 0 and not (found.chosen["dominated"] & ~found.chosen["anchor"]).any()
     assert ((intro["anchor"] - intro["introductory"]).between(1, 3)).all()
-    again = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_shuffles=37, seed=3)
+    again = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_null_draws=37, seed=3)
     assert again.tables["statistics"].equals(table)
 
 
 def test_shifted_numbers_stand_at_the_token_that_their_row_writes():
-    asked = {"prompts": _texts(2, 33), "response_start": [6, 11], "n_shuffles": 9}
+    asked = {"prompts": _texts(2, 33), "response_start": [6, 11], "n_null_draws": 9}
     plain, moved = (detect(tiny("llama"), "preplan_anchor", **asked, shift=shift) for shift in (0, 1))
     for row, start in enumerate(asked["response_start"]):
         for name in ("waad", "delta", "entropy"):
@@ -278,7 +281,9 @@ def test_shifted_numbers_stand_at_the_token_that_their_row_writes():
 
 
 def test_heads_of_the_middle_layers_alone_are_sorted():
-    found = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(2, 33), response_start=[6, 7], layers="middle", n_shuffles=9)
+    found = detect(
+        tiny("gpt2"), "preplan_anchor", prompts=_texts(2, 33), response_start=[6, 7], layers="middle", n_null_draws=9
+    )
     chosen = {head.layer for heads in found.heads.values() for head in heads}
     assert chosen == {1, 2} and len(found.heads["local"]) == 3  # thirds of 3 layers: from 1 to 2
     assert found.tables["groups"]["distance"].isna().sum() == 5
@@ -288,7 +293,7 @@ def test_sinks_that_are_found_are_left_out_of_the_distance():
     """A head on the first token looks farthest of all; without it, it has no distance to speak of."""
     planted = plant("needle", seed=4, n_layers=5, n_heads=4, length=21, n_names=7)
     prompts = [p.clean for p in planted.prompts("needle", 3)]
-    asked = {"prompts": prompts, "response_start": [4, 4, 4], "n_shuffles": 9}
+    asked = {"prompts": prompts, "response_start": [4, 4, 4], "n_null_draws": 9}
     [sink] = planted.heads("first_token_sink")
     plain, first, found = (detect(planted.model, "preplan_anchor", **asked, exclude=how) for how in ("none", "first", "found"))
     assert sink in plain.heads["global"] and sink not in first.heads["global"] and sink not in found.heads["global"]
@@ -313,7 +318,7 @@ def test_the_delimiter_is_an_anchor_and_its_reader_does_not_look_at_the_needle()
                 assert at[needle][retrieval] > 0.999 and at[delimiter][retrieval] < 1e-3
                 assert Head(*divmod(int(at[delimiter].argmax()), 4)) == reader
             found = detect(
-                planted.model, "preplan_anchor", prompts=[e.clean for e in examples], response_start=[9] * 3, n_shuffles=9
+                planted.model, "preplan_anchor", prompts=[e.clean for e in examples], response_start=[9] * 3, n_null_draws=9
             )
             fai = found.scores["fai"].values[:, 9:]
             assert np.nanargmax(fai, 1).tolist() == [1, 1, 1]  # place 10 is the delimiter
@@ -323,10 +328,12 @@ def test_the_delimiter_is_an_anchor_and_its_reader_does_not_look_at_the_needle()
 @pytest.mark.slow
 def test_on_untrained_models_random_heads_are_a_fair_comparison_and_moves_are_not():
     """Bounds are those of a fair test at 50 models: more than 8 of 50 p-values up to 0.05 come once in 600."""
-    small = {name: dict.fromkeys([*MOVES, "random heads"], 0) for name in STATISTICS}
+    small = {name: dict.fromkeys([*PERMUTATIONS, "random heads"], 0) for name in STATISTICS}
     for seed in range(50):
         model = wrap_model(tiny_hf("gpt2", seed=seed), None, name="untrained")
-        found = detect(model, "preplan_anchor", prompts=_texts(6, 60, seed), response_start=[8] * 6, n_shuffles=199, seed=seed)
+        found = detect(
+            model, "preplan_anchor", prompts=_texts(6, 60, seed), response_start=[8] * 6, n_null_draws=199, seed=seed
+        )
         table = found.tables["statistics"]
         for row in table[table["heads"] == "groups"].itertuples():
             small[row.statistic][row.against] += row.p_value <= 0.05
@@ -340,7 +347,7 @@ def test_on_untrained_models_random_heads_are_a_fair_comparison_and_moves_are_no
 
 
 def _steps(model, tokens, plan_start):
-    text = model.to_text([*tokens[plan_start:], *generate(model, tokens, 40, stop=True).tokens])
+    text = model.to_string([*tokens[plan_start:], *generate(model, tokens, 40, stop=True).tokens])
     plan = re.search(r"Plan ?: (.*?) ?\.", text)
     assert plan is not None, text
     return [item.split()[-1] for item in plan[1].split(",")], re.findall(r"Step \w+ ?: (\w+)", text)
@@ -361,7 +368,7 @@ def test_swapping_the_plan_swaps_the_steps():
 
 def test_planned_names_are_anchors_and_rows_that_look_a_word_up_are_peaks():
     task = make_task("plan", mini(), 12, seed=1)
-    found = detect(mini(), "preplan_anchor", prompts=task, n_shuffles=199)
+    found = detect(mini(), "preplan_anchor", prompts=task, n_null_draws=199)
     anchors, looked_up, others = [], [], []
     for row, example in enumerate(task):
         words, (start, stop) = found.words[row], example.marks["plan"]
@@ -378,19 +385,21 @@ def test_planned_names_are_anchors_and_rows_that_look_a_word_up_are_peaks():
 
 def test_the_model_answers_a_prompt_of_its_own():
     prompt = "Tom took the key. Mary took the pen. Lisa took the ring. Question: who took what?"
-    drawn = [detect(mini(), "preplan_anchor", prompt=prompt, temperature=0.7, seed=seed, n_shuffles=9) for seed in (0, 0, 1)]
+    drawn = [detect(mini(), "preplan_anchor", prompt=prompt, temperature=0.7, seed=seed, n_null_draws=9) for seed in (0, 0, 1)]
     assert drawn[0].words == drawn[1].words != drawn[2].words
     start = len(mini().to_tokens(prompt))
     assert drawn[0].words[0][start : start + 2] == ("Plan", ":")
-    response = mini().to_text(mini().to_tokens(prompt + " " + " ".join(drawn[0].words[0][start:]))[start:])
-    given_back = detect(mini(), "preplan_anchor", prompt=prompt, response=response, n_shuffles=9)
+    response = mini().to_string(mini().to_tokens(prompt + " " + " ".join(drawn[0].words[0][start:]))[start:])
+    given_back = detect(mini(), "preplan_anchor", prompt=prompt, response=response, n_null_draws=9)
     np.testing.assert_allclose(given_back.scores["waad"].values, drawn[0].scores["waad"].values, rtol=1e-6)
     assert given_back.details["n_written"] == 0 < drawn[0].details["n_written"]
 
 
 def test_the_default_is_the_plan_task_and_progress_is_told():
     told = []
-    found = detect(mini(), "preplan_anchor", n_prompts=3, n_shuffles=9, progress=lambda done, total: told.append((done, total)))
+    found = detect(
+        mini(), "preplan_anchor", n_prompts=3, n_null_draws=9, progress=lambda done, total: told.append((done, total))
+    )
     assert found.record.task == "plan" and found.details["n_texts"] == 3
     assert told == [(done, 8) for done in range(1, 9)]
 
@@ -406,13 +415,13 @@ def test_the_default_is_the_plan_task_and_progress_is_told():
         ({"response": "w3 w4"}, "response= was given without prompt="),
         ({"layers": "top"}, "layers='top' is not known. There are: all, middle."),
         ({"exclude": "last"}, "exclude='last' is not known. There are: none, first, found."),
-        ({"n_shuffles": 0}, "n_shuffles=0 is too few"),
+        ({"n_null_draws": 0}, "n_null_draws=0 is too few"),
         ({}, "Task 'plan' needs at least"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(gpt2, options, message):
     if message is None:
-        assert detect(gpt2, "preplan_anchor", **options, n_shuffles=9).details["n_response_tokens"] == 6
+        assert detect(gpt2, "preplan_anchor", **options, n_null_draws=9).details["n_response_tokens"] == 6
         return
     with pytest.raises(ValueError, match=re.escape(message)):
         detect(gpt2, "preplan_anchor", **options)

@@ -12,8 +12,8 @@ import interp.detectors.retrieval as module
 from interp.detectors import detect
 from interp.detectors.retrieval import copied, retrieval, share_copied
 from interp.detectors.support.haystack import Haystack, filler, of_text
-from interp.detectors.support.needles import TEXTS, given_trials, hide_needles
-from interp.detectors.support.null_threshold import digests
+from interp.detectors.support.needles import TEXTS, hide_needles, trials_from_prompts
+from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.heads import Head
 from interp.models import load_model, plant, wrap_model
@@ -54,11 +54,11 @@ def planted_prompts(planted, kind, n, seed=0):
 
 def test_both_scores_of_the_golden_vector():
     tokens = np.array([1, 10, 11, 50, 51, 52, 53, 50, 12, 13])
-    written, looked = np.array([50, 51, 52, 53, 50]), np.array([[[3, 4, 2, 6, 7], [3, 4, 5, 3, 3]]])
-    hits = copied(tokens, (3, 8), looked, written)
+    written, argmax_positions = np.array([50, 51, 52, 53, 50]), np.array([[[3, 4, 2, 6, 7], [3, 4, 5, 3, 3]]])
+    hits = copied(tokens, (3, 8), argmax_positions, written)
     assert hits.tolist() == [[[True, True, False, True, True], [True, True, True, False, True]]]
     assert (hits.sum(-1) / 5).tolist() == [[0.8, 0.8]]
-    assert share_copied(hits, looked, (3, 8)).tolist() == [[0.8, 0.6]]  # the second head hits position 3 twice
+    assert share_copied(hits, argmax_positions, (3, 8)).tolist() == [[0.8, 0.6]]  # the second head hits position 3 twice
     assert len({*written[hits[0, 0]].tolist()}) / len({50, 51, 52, 53}) == 0.75
 
 
@@ -76,15 +76,17 @@ def test_scores_are_those_of_full_patterns_read_by_hand(mini):
             rows = kept[f"pattern.{layer}"][0, :, len(trial.tokens) - 1 : -1]
             weights[i, layer] = rows[..., start:end].sum(-1).mean(-1)
             for head in range(4):
-                looked = rows[head].argmax(-1).tolist()
+                argmax_positions = rows[head].argmax(-1).tolist()
                 right = {
-                    at for at, token in zip(looked, trial.answer, strict=True) if start <= at < end and tokens[at] == token
+                    at
+                    for at, token in zip(argmax_positions, trial.answer, strict=True)
+                    if start <= at < end and tokens[at] == token
                 }
                 scores[i, layer, head] = len(right) / len(trial.answer)
     assert found.scores.values == pytest.approx(scores.mean(0), abs=1e-9)
     assert found.parts["frequency"].values == pytest.approx((scores > 0).mean(0))
     assert found.parts["attention"].values == pytest.approx(weights.mean(0), abs=1e-5)
-    assert found.prompts == digests(trial.tokens for trial in grid.trials)
+    assert found.prompts == prompt_digests(trial.tokens for trial in grid.trials)
     table = found.tables["depths"]
     row = table[(table.layer == 1) & (table["head"] == 3) & (table.depth == 50)].iloc[0]
     assert row.n == 6 and row.score == pytest.approx(
@@ -189,14 +191,14 @@ def test_needles_stand_word_for_word_after_a_sentence_in_prompts_of_the_right_le
         assert trial.tokens[start:end] == trial.answer
         assert trial.tokens[: trial.shared] == grid.beginning[: trial.shared]
         if 0 < trial.depth < 100:
-            assert model.to_text(trial.tokens[: trial.shared]).rstrip().endswith(".")
+            assert model.to_string(trial.tokens[: trial.shared]).rstrip().endswith(".")
         if trial.depth == 0:
             assert trial.shared == int(model.facts.prepend_bos)
-        assert model.to_text(trial.tokens).rstrip().endswith(("Answer:", "is", "Answer :"))
+        assert model.to_string(trial.tokens).rstrip().endswith(("Answer:", "is", "Answer :"))
     for length in {t.length for t in grid.trials}:
         shared = [t.shared for t in grid.trials if t.length == length and t.needle % 2 == 0]
         assert shared == sorted(shared) and shared[0] < shared[-1]
-    texts = ["".join(model.to_text(t.answer).split()) for t in grid.trials]
+    texts = ["".join(model.to_string(t.answer).split()) for t in grid.trials]
     if kind == "texts":
         assert set(texts) == {"".join(needle["answer"].split()) for needle in TEXTS[:2]}
     else:
@@ -212,7 +214,7 @@ def test_sentences_end_at_marks_before_white_space_and_nowhere_else():
     model = task_model("bpe")
     text = 'The dog is 3.5 years. "No!" It is... so? Yes.'
     hay = of_text(model, text, 100)
-    cuts = [model.to_text(hay.tokens[:end]) for end in hay.ends]
+    cuts = [model.to_string(hay.tokens[:end]) for end in hay.ends]
     assert cuts == ["", text[:21], text[:36], text[:40], text]
     assert (text[20], text[35], text[39]) == (".", ".", "?")
     assert len(filler(model, 333, Random(0)).tokens) == 333
@@ -234,7 +236,7 @@ def test_own_needles_and_haystack(tmp_path, mini):
 
 def test_answers_of_tasks_are_found_in_their_marked_span(mini):
     task = make_task("needle", mini, 9, seed=2)
-    for trial, example in zip(given_trials(mini, task.examples, "needle"), task, strict=True):
+    for trial, example in zip(trials_from_prompts(mini, task.examples, "needle"), task, strict=True):
         assert trial.tokens[trial.span[0]] == example.answers[0] == trial.answer[0]
         assert trial.span == example.marks["needle_value"]
         assert trial.context == (1, example.marks["question"][0])
@@ -282,7 +284,7 @@ def test_bad_input_is_refused_in_one_sentence(mini, tmp_path):
     with pytest.raises(ValueError, match="n_needles=6 is more than the 5 needles"):
         retrieval(bare_model(task_model("bpe").tokenizer), needles="texts", n_needles=6)
     with pytest.raises(ValueError, match=r"A rate of 0.01 needs 99 draws of chance, and 9 were made"):
-        retrieval(mini, n_shuffles=9, rate=0.01, longest=80, **small)
+        retrieval(mini, n_null_draws=9, rate=0.01, longest=80, **small)
     path = tmp_path / "needles.jsonl"
     for needle, message in (
         ({"needle": "The secret word of Tom is tin.", "answer": "ti", "question": "what is it?"}, "not found in the needle"),

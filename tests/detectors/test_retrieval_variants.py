@@ -10,14 +10,14 @@ import transformers as T
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.query_retrieval import passage_sum
-from interp.detectors.support.passage_pairs import asked, threshold_by_trading
+from interp.detectors.support.passage_pairs import asked, passage_swap_threshold
 from interp.detectors.write_retrieval import COLUMNS, _directions, contrast
 from interp.engine import run
 from interp.engine.forward.run import pattern_is_writable
 from interp.engine.forward.z_cache import output_weights
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
-from interp.interventions import Place
+from interp.interventions import InterventionContext
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
 from interp.tasks import make_task
@@ -83,7 +83,7 @@ def test_a_contrast_counts_other_keys_as_if_they_were_as_many():
 
 
 def test_streaming_keeps_first_and_recent_weights_and_makes_them_sum_to_one():
-    place = Place(
+    context = InterventionContext(
         Head(0, 0),
         torch.tensor([0]),
         torch.tensor([[2, 3]]),
@@ -92,11 +92,11 @@ def test_streaming_keeps_first_and_recent_weights_and_makes_them_sum_to_one():
     )
     x = torch.tensor([[[0.5, 0.25, 0.25, 0.0], [0.1, 0.2, 0.3, 0.4]]])
     cut = interventions.streaming([Head(0, 0)], 1, 1)
-    assert cut.apply(x, place)[0].tolist() == [pytest.approx(row) for row in ([2 / 3, 0, 1 / 3, 0], [0.2, 0, 0, 0.8])]
-    assert cut.at(0.5).apply(x, place)[0, 1].tolist() == pytest.approx([0.15, 0.1, 0.15, 0.6])
+    assert cut.apply(x, context)[0].tolist() == [pytest.approx(row) for row in ([2 / 3, 0, 1 / 3, 0], [0.2, 0, 0, 0.8])]
+    assert cut.at(0.5).apply(x, context)[0, 1].tolist() == pytest.approx([0.15, 0.1, 0.15, 0.6])
     empty = torch.tensor([[[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]]])
-    assert cut.apply(empty, place)[0].tolist() == [pytest.approx(row) for row in ([0.5, 0, 0.5, 0], [0.5, 0, 0, 0.5])]
-    assert torch.equal(interventions.streaming([Head(0, 0)], 1, 3).apply(x, place), x)
+    assert cut.apply(empty, context)[0].tolist() == [pytest.approx(row) for row in ([0.5, 0, 0.5, 0], [0.5, 0, 0, 0.5])]
+    assert torch.equal(interventions.streaming([Head(0, 0)], 1, 3).apply(x, context), x)
     with pytest.raises(ValueError, match="n_sink=4, n_recent=0: a streaming head keeps at least"):
         interventions.streaming([Head(0, 0)], 4, 0)
 
@@ -107,11 +107,11 @@ def test_trading_finds_weak_heads_beside_strong_ones_and_none_where_both_passage
     right = rng.normal(size=(40, 3, 5))
     right[:, 1, 2] += 50
     right[:, 2, 4] += 3
-    threshold, rate = threshold_by_trading(right, wrong, 99, 0.05, 1)
+    threshold, rate = passage_swap_threshold(right, wrong, 99, 0.05, 1)
     assert np.argwhere(right.mean(0) > threshold).tolist() == [[1, 2], [2, 4]] and rate == 0.05
-    same, _ = threshold_by_trading(right, right, 99, 0.05, 1)
+    same, _ = passage_swap_threshold(right, right, 99, 0.05, 1)
     assert same == right.mean(0).max()
-    everywhere, _ = threshold_by_trading(wrong + 9, wrong, 99, 0.05, 1)
+    everywhere, _ = passage_swap_threshold(wrong + 9, wrong, 99, 0.05, 1)
     assert (wrong.mean(0) + 9 > everywhere).all()
 
 
@@ -120,7 +120,7 @@ def test_trading_finds_weak_heads_beside_strong_ones_and_none_where_both_passage
 
 def test_query_retrieval_is_the_patterns_formula(model):
     task = passages(5, seed=3)
-    null = model.fragment("N/A")
+    null = model.to_tokens_without_special("N/A")
     assert null == [3, 3, 3]
 
     def outliers_out(x):  # by the words of the definition, token by token
@@ -202,7 +202,7 @@ def test_directions_before_the_norm_give_the_models_own_logits(model):
 
 def test_streaming_is_the_kl_of_one_changed_pass_and_groups_are_cut_together(llama):
     task, window = passages(12, seed=2), 12
-    found = detect(llama, "streaming", task=task, n_recent=window, n_sink=1, by_group=True, least=0.0)
+    found = detect(llama, "streaming", task=task, n_recent=window, n_sink=1, by_kv_group=True, least=0.0)
     alone = detect(llama, "streaming", task=task, n_recent=window, n_sink=1)
     assert found.details["n_examples"] + found.details["left_out"] == 12 and found.details["n_examples"] > 3
     far, near = [], []
@@ -239,8 +239,8 @@ def test_a_streaming_head_writes_what_its_cut_pattern_says(model):
     cut = interventions.streaming([head], 2, 3)
     found = run(model, [example], capture=["v.1", "z.1"], intervene=[cut])
     clean = run(model, [example], capture=["pattern.1"])["pattern.1"][0, head.head].double()
-    place = torch.arange(len(example.clean))
-    kept = clean * ((place < 2) | (place[:, None] - place < 3))
+    context = torch.arange(len(example.clean))
+    kept = clean * ((context < 2) | (context[:, None] - context < 3))
     value = found["v.1"][0]
     value = value[:, head.head * value.shape[1] // model.facts.n_heads].double()
     wanted = kept / kept.sum(-1, keepdim=True) @ value
@@ -379,9 +379,9 @@ def test_the_competing_passage_is_a_sentence_of_the_same_form():
     task = make_task("needle", model, 20, seed=3)
     found = asked(model, "query_retrieval", task, 0, "needle", "question", 0)
     for example, gold, other in zip(task, found.gold, found.competing, strict=True):
-        own, foil = (model.to_words(example.clean[slice(*span)]) for span in (gold, other))
+        own, foil = (model.to_str_tokens(example.clean[slice(*span)]) for span in (gold, other))
         differing = [pair for pair in zip(own, foil, strict=True) if pair[0] != pair[1]]
-        words = tuple(model.to_words([example.answers[0], example.distractors[0]]))
+        words = tuple(model.to_str_tokens([example.answers[0], example.distractors[0]]))
         assert len(differing) == 2 and words in differing
 
 

@@ -15,7 +15,7 @@ from interp.detectors.support.sink_texts import knows_sentences, sink_texts
 from interp.engine import capture, observe, run, sweep
 from interp.engine.forward.run import record_of
 from interp.heads import Head
-from interp.interventions import Place
+from interp.interventions import InterventionContext
 from interp.metrics import SinkColumns, calibrate_heads, improving_heads, massive_activations, sink_columns
 from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.massive_activations import MassiveActivations
@@ -53,14 +53,14 @@ def examples(rows):
 
 def place(n_queries, n_keys, batch=1, first=0, head=0):
     rows, keys = torch.arange(batch), torch.arange(n_keys)[None]
-    return Place(Head(0, head), rows, torch.arange(first, first + n_queries)[None], None, keys)
+    return InterventionContext(Head(0, head), rows, torch.arange(first, first + n_queries)[None], None, keys)
 
 
 def test_the_golden_row_of_act():
     """heads.md 8.3."""
     sinks = torch.tensor([False, False, True, False, False])[None, None, None]
     row = torch.tensor([[[0.30, 0.05, 0.40, 0.05, 0.20]]])
-    found = interventions.calibrate([Head(0, 0)], sinks).apply(row, place(1, 5, first=4))
+    found = interventions.calibrate_sinks([Head(0, 0)], sinks).apply(row, place(1, 5, first=4))
     torch.testing.assert_close(found, torch.tensor([[[0.42, 0.07, 0.16, 0.07, 0.28]]]))
 
 
@@ -70,7 +70,7 @@ def test_calibration_hands_the_weight_of_sinks_to_the_other_keys_in_proportion(b
     sinks = torch.zeros(1, 2, 3, 7, dtype=torch.bool)
     sinks[0, 0, 1, [2, 4]] = sinks[0, 1, 1, 3] = True
     for head in range(3):
-        change = interventions.calibrate([Head(0, head)], sinks, beta)
+        change = interventions.calibrate_sinks([Head(0, head)], sinks, beta)
         found = change.apply(pattern[:, head], place(7, 7, batch=2, head=head))
         assert change.label == f"calibrate {beta:g}"
         torch.testing.assert_close(found.sum(-1), torch.ones(2, 7))
@@ -90,40 +90,42 @@ def test_calibration_hands_the_weight_of_sinks_to_the_other_keys_in_proportion(b
 def test_calibration_with_beta_1_is_the_identity_and_rows_without_anything_to_share_stay():
     pattern = random_pattern(1, 1, unpadded(2, 6))[0, :, 0]
     everything, nothing = (torch.full((1, 2, 1, 6), fill) for fill in (True, False))
-    assert interventions.calibrate([Head(0, 0)], everything, 1.0).apply(pattern, place(6, 6, 2)) is pattern
+    assert interventions.calibrate_sinks([Head(0, 0)], everything, 1.0).apply(pattern, place(6, 6, 2)) is pattern
     for sinks in (everything, nothing):
-        assert interventions.calibrate([Head(0, 0)], sinks, 0.0).apply(pattern, place(6, 6, 2)).equal(pattern)
+        assert interventions.calibrate_sinks([Head(0, 0)], sinks, 0.0).apply(pattern, place(6, 6, 2)).equal(pattern)
 
 
 def test_calibration_leaves_rows_beyond_the_texts_alone_and_takes_keys_by_their_place():
     sinks = torch.tensor([False, True, False])[None, None, None]
     row = torch.tensor([[[0.25, 0.5, 0.125, 0.125]]])
-    change = interventions.calibrate([Head(0, 0)], sinks, 0.0)
+    change = interventions.calibrate_sinks([Head(0, 0)], sinks, 0.0)
     assert change.apply(row, place(1, 4, first=3)).equal(row)  # a generated token that comes from a cache
-    padded = Place(Head(0, 0), torch.arange(1), torch.tensor([[2]]), None, torch.tensor([[-1, 0, 1, 2]]))
+    padded = InterventionContext(Head(0, 0), torch.arange(1), torch.tensor([[2]]), None, torch.tensor([[-1, 0, 1, 2]]))
     row = torch.tensor([[[0.0, 0.5, 0.25, 0.25]]])
     torch.testing.assert_close(change.apply(row, padded), torch.tensor([[[0.0, 2 / 3, 0.0, 1 / 3]]]))
 
 
 def test_sinks_cannot_keep_more_than_everything():
     with pytest.raises(ValueError, match=r"beta=1\.5 is no share: sinks keep between 0 and 1"):
-        interventions.calibrate([Head(0, 0)], torch.zeros(1, 1, 1, 3, dtype=torch.bool), 1.5)
+        interventions.calibrate_sinks([Head(0, 0)], torch.zeros(1, 1, 1, 3, dtype=torch.bool), 1.5)
 
 
 def test_heads_without_sinks_are_bit_identical_when_others_are_calibrated(model):
     rows = tiny_tokens(3, 23).tolist()
     heads, task = model.facts.heads(), Task("texts", examples(rows), "loss")
     sinks = sink_columns(model, task, alpha=2.0, min_rows=4)
-    sinks = SinkColumns(sinks.flags.clone(), sinks.weight)
-    sinks.flags[2] = False
+    sinks = SinkColumns(sinks.is_sink.clone(), sinks.weight)
+    sinks.is_sink[2] = False
     last = [head for head in heads if head.layer == 2]
 
     def z(beta):
-        return run(model, task.examples, capture=["z.2"], intervene=[interventions.calibrate(last, sinks.flags, beta)])["z.2"]
+        return run(model, task.examples, capture=["z.2"], intervene=[interventions.calibrate_sinks(last, sinks.is_sink, beta)])[
+            "z.2"
+        ]
 
     clean = z(1.0)
     assert z(0.4).equal(clean)
-    sinks.flags[2, 0, 3, 1] = True
+    sinks.is_sink[2, 0, 3, 1] = True
     assert z(1.0).equal(clean)
     same = (z(0.4) == clean).all(-1).all(1)
     assert same.tolist() == [[head != 3 or text != 0 for head in range(model.facts.n_heads)] for text in range(3)]
@@ -136,8 +138,8 @@ def test_calibrating_each_head_is_one_hooked_run_each(model):
     assert len(sinks.heads) > 2
     found = calibrate_heads(model, task, sinks, beta=0.25, metric="logit_diff")
     assert found.variants == tuple((head,) for head in sinks.heads) and found.metric == "logit_diff"
-    variants = [(interventions.calibrate(group, sinks.flags, 0.25),) for group in found.variants]
-    hooked = sweep(model, task, variants, OUTCOMES.get("logit_diff"), record=record_of(model), road="hooked")
+    variants = [(interventions.calibrate_sinks(group, sinks.is_sink, 0.25),) for group in found.variants]
+    hooked = sweep(model, task, variants, OUTCOMES.get("logit_diff"), record=record_of(model), backend="hooked")
     np.testing.assert_allclose(found.values, hooked.values, atol=5e-4, rtol=1e-4)
     assert (np.abs(found.effects) > 1e-3).any()
     nothing = calibrate_heads(model, task, sinks, beta=1.0, metric="logit_diff")
@@ -153,12 +155,14 @@ def test_random_columns_carry_as_much_weight_as_the_sinks_and_are_none_of_them(g
     task = Task("texts", examples(tiny_tokens(3, 23).tolist()), "loss")
     sinks = sink_columns(gpt2, task, alpha=2.0, min_rows=4)
     control = sinks.random(5)
-    assert not (control.flags & sinks.flags).any() and not control.flags[..., 0].any()
-    assert control.flags.any(-1).equal(sinks.flags.any(-1))
-    mass = [torch.where(flags, sinks.weight, 0).nansum(-1)[sinks.flags.any(-1)] for flags in (sinks.flags, control.flags)]
-    left = torch.where(~sinks.flags, sinks.weight, 0).nansum(-1)[sinks.flags.any(-1)]
+    assert not (control.is_sink & sinks.is_sink).any() and not control.is_sink[..., 0].any()
+    assert control.is_sink.any(-1).equal(sinks.is_sink.any(-1))
+    mass = [
+        torch.where(is_sink, sinks.weight, 0).nansum(-1)[sinks.is_sink.any(-1)] for is_sink in (sinks.is_sink, control.is_sink)
+    ]
+    left = torch.where(~sinks.is_sink, sinks.weight, 0).nansum(-1)[sinks.is_sink.any(-1)]
     assert (mass[1] >= torch.minimum(mass[0], left) - 1e-6).all()
-    assert not sinks.random(6).flags.equal(control.flags) and sinks.random(5).flags.equal(control.flags)
+    assert not sinks.random(6).is_sink.equal(control.is_sink) and sinks.random(5).is_sink.equal(control.is_sink)
 
 
 def test_without_sinks_there_is_nothing_to_calibrate(gpt2):
@@ -215,10 +219,10 @@ def test_overlap_of_sinks_and_massive_tokens_by_hand():
     """6 judged tokens of 8: massive are 2, sinks 1 and 2 of two heads in layer 1; in layer 0 nothing can be massive yet."""
     found = MassiveActivations(torch.ones(1, 8, dtype=torch.bool), sizes={0: (0.5, 1000.0), 1: (0.25, 2000.0)})
     found.cells = [(0, 0, 2, 3, -1000.0, 2000.0)]
-    flags = torch.zeros(2, 1, 2, 8)
-    flags[..., 6:] = torch.nan
-    flags[:, 0, 0, 1] = flags[:, 0, 1, 2] = 1
-    table = overlap(found, flags)
+    is_sink = torch.zeros(2, 1, 2, 8)
+    is_sink[..., 6:] = torch.nan
+    is_sink[:, 0, 0, 1] = is_sink[:, 0, 1, 2] = 1
+    table = overlap(found, is_sink)
     assert table[["tokens", "massive", "sinks", "both"]].to_numpy().tolist() == [[6, 0, 2, 0], [6, 1, 2, 1]]
     assert np.isnan(table["correlation"][0])
     assert table["correlation"][1] == pytest.approx((6 * 1 - 1 * 2) / np.sqrt(1 * 5 * 2 * 4))
@@ -279,12 +283,12 @@ def test_rotations_are_orthogonal_and_go_everywhere():
 
 def test_the_score_and_its_parts_are_means_of_the_patterns(model):
     rows = tiny_tokens(3, 25).tolist()
-    found = attention_sink(model, prompts=rows, length=23, min_rows=5, n_shuffles=39)
+    found = attention_sink(model, prompts=rows, length=23, min_rows=5, n_null_draws=39)
     pattern = torch.stack(
         [run(model, torch.tensor(rows)[:, :23], capture=[f"pattern.{layer}"])[f"pattern.{layer}"] for layer in range(3)]
     )
     pattern = pattern.double().numpy()
-    seen = [visible_keys(unpadded(3, 23), window=window).numpy() for window in model.facts.windows]
+    seen = [visible_keys(unpadded(3, 23), window=window).numpy() for window in model.facts.sliding_windows]
     np.testing.assert_allclose(found.scores.values, pattern[..., 0].mean((1, 3)), atol=1e-5)
     np.testing.assert_allclose(found.parts["sink_share"].values, pattern[..., 11:, :4].sum(-1).mean((1, 3)), atol=1e-5)
     rows_of_keys = [(pattern * visible).sum(-2) / visible.sum(-2) for pattern, visible in zip(pattern, seen, strict=True)]
@@ -421,7 +425,7 @@ def test_the_embedded_model_rests_on_bos_in_few_heads_and_on_a_later_sign(mini):
     assert found.details["text"] == "task" and found.details["length"] == 64 and found.details["first_tokens"] == ["<bos>"]
     assert found.top(1) == [Head(2, 0)] == found.found[:1]
     assert found.details["onset_layer"] is None and found.tables["massive"].empty
-    [sign] = mini.fragment("#")
+    [sign] = mini.to_tokens_without_special("#")
     rows = np.array([mini.to_tokens(prompt.clean)[:64] for prompt in write_prompts("needle", mini, 12, n_filler=16)])
     rows[:, 20] = sign
     with_sign = attention_sink(mini, prompts=rows.tolist())
@@ -461,7 +465,7 @@ def test_controls_are_measured_beside_the_text(mini):
         ("text='prose' is no kind of text. There are: task, random, repeated", {"text": "prose"}),
         ("needs at least", {"text": "task"}),
         ("n_prompts=0 is too few: give at least 1", {"n_prompts": 0}),
-        ("needs 19 draws|needs 39 draws", {"n_shuffles": 20}),
+        ("needs 19 draws|needs 39 draws", {"n_null_draws": 20}),
     ],
 )
 def test_what_cannot_be_measured_is_answered_in_one_sentence(sentence, options):

@@ -138,7 +138,7 @@ def test_each_bar_stands_before_its_own_control(table):
     bands = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     first = table[table["label"] == "L1H1"].iloc[0]
     assert len(bands) == 3
-    assert (bands[0].x0, bands[0].x1) == (first["control_low"], first["control_high"])
+    assert (bands[0].x0, bands[0].x1) == (first["control_ci_low"], first["control_ci_high"])
     assert (bands[0].y0, bands[0].y1) == (-0.5, 0.5)
 
 

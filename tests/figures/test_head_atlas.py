@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from interp.engine import capture_attention
-from interp.engine.attention.attention_interface import Call, Mask
-from interp.engine.attention.attention_rows import Prompts
+from interp.engine.attention.attention_interface import AttentionInputs, Mask
+from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import Atlas, atlas, style
 from interp.figures.dark_theme import EXCHANGED
@@ -23,16 +23,16 @@ from tests.support.pattern_cases import CASES, NOTHING, random_pattern, visible_
 from tests.support.tiny_models import TINY, tiny, tiny_images, tiny_tokens
 
 
-def cached(pattern, real=None, causal=True, window=None, n_kv_heads=None):
+def cached(pattern, token_mask=None, causal=True, window=None, n_kv_heads=None):
     """A cache whose patterns are these, [n_layers batch head query key]: keys are one-hot, queries are the scores."""
     _, batch, n_heads, length, _ = pattern.shape
-    real = torch.ones(batch, length, dtype=torch.bool) if real is None else real
+    token_mask = torch.ones(batch, length, dtype=torch.bool) if token_mask is None else token_mask
     seen = visible_keys(torch.ones(1, length, dtype=torch.bool), causal, window)[0, 0]
-    plain = bool(real.all()) and window is None
-    hidden = None if plain else Mask(lambda b, h, query, key: seen[query, key], length, length, 0, 0, real)
+    plain = bool(token_mask.all()) and window is None
+    hidden = None if plain else Mask(lambda b, h, query, key: seen[query, key], length, length, 0, 0, token_mask)
     keys = torch.eye(length).expand(batch, n_kv_heads or n_heads, -1, -1)
-    calls = [Call(own.log().clamp(min=NOTHING), keys, keys[..., :0], hidden, 1.0, None, causal) for own in pattern]
-    return AttentionCache(tuple(calls), Prompts(torch.zeros_like(real).long(), real), (), RunRecord("given"))
+    calls = [AttentionInputs(own.log().clamp(min=NOTHING), keys, keys[..., :0], hidden, 1.0, None, causal) for own in pattern]
+    return AttentionCache(tuple(calls), TokenBatch(torch.zeros_like(token_mask).long(), token_mask), (), RunRecord("given"))
 
 
 def by_hand(pattern, side):
@@ -63,10 +63,10 @@ def cell_of(picture, head):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("size", [1, 3, 4, 48])
 def test_a_bin_holds_its_largest_weight(case, size):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(3, 5, real, causal, window, seed=1)
-    cache = cached(pattern, real, causal, window)
-    for example, own in enumerate(real):
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(3, 5, token_mask, causal, window, seed=1)
+    cache = cached(pattern, token_mask, causal, window)
+    for example, own in enumerate(token_mask):
         found = thumbnails(cache, size, example=example)
         side = min(size, int(own.sum()))
         assert found.shape == (3, 5, side, side) and found.dtype == np.float32
@@ -118,10 +118,10 @@ def test_thumbnails_of_a_model_are_those_of_its_patterns(name):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_overview_of_a_head_is_its_thumbnail_and_can_scale_keys(case):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(2, 3, real, causal, window, seed=2)
-    cache = cached(pattern, real, causal, window)
-    own = real[1]
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(2, 3, token_mask, causal, window, seed=2)
+    cache = cached(pattern, token_mask, causal, window)
+    own = token_mask[1]
     scale = np.linspace(3, 1, int(own.sum()), dtype=np.float32)
     np.testing.assert_allclose(overview(cache, Head(1, 2), 3, example=1), thumbnails(cache, 3, example=1)[1, 2], atol=1e-6)
     scaled = overview(cache, Head(1, 2), 3, example=1, scale=scale)

@@ -5,10 +5,10 @@ import torch
 
 from interp import interventions
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.interventions.intervention import SITES
 
-PLACE = Place(
+PLACE = InterventionContext(
     Head(1, 2),
     torch.tensor([0, 2]),
     torch.arange(3)[None],
@@ -28,16 +28,16 @@ def x():
 
 
 def every_constructor():
-    heads, donors = [Head(1, 2)], torch.tensor([2, 0, 1])
+    heads, source_ids = [Head(1, 2)], torch.tensor([2, 0, 1])
     return [
         interventions.zero(heads),
         interventions.mean(heads, torch.full((2, 5, 4), 7.0)),
-        interventions.resample(heads, Bank(), donors),
+        interventions.resample(heads, Bank(), source_ids),
         interventions.patch(heads, Bank()),
         interventions.scale(heads, 0.5),
         interventions.uniform(heads),
         interventions.streaming(heads, 1, 1),
-        interventions.look_at(heads, torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 1]]).bool()),
+        interventions.attend_to(heads, torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 1]]).bool()),
     ]
 
 
@@ -52,7 +52,7 @@ def test_the_equation_holds_for_every_constructor(intervention, x):
 
 
 def test_replacements_are_what_the_names_say(x):
-    zero, mean, resample, patch, scale, uniform, _, look_at = every_constructor()
+    zero, mean, resample, patch, scale, uniform, _, attend_to = every_constructor()
     assert (zero.apply(x, PLACE) == 0).all()
     assert (mean.apply(x, PLACE) == 7).all()
     assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2
@@ -60,8 +60,8 @@ def test_replacements_are_what_the_names_say(x):
     torch.testing.assert_close(scale.apply(x, PLACE), x / 2)
     assert uniform.apply(x[:, :, :3], PLACE)[1].tolist() == [[1, 0, 0], [0.5, 0.5, 0], pytest.approx([1 / 3] * 3)]
     y = x[:, :, :3]
-    assert look_at.apply(y, PLACE)[0].tolist() == [y[0, 0].tolist(), [0, 1, 0], [0, 1, 0]]  # query 0 cannot see key 1
-    assert look_at.apply(y, PLACE)[1].tolist() == [[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]
+    assert attend_to.apply(y, PLACE)[0].tolist() == [y[0, 0].tolist(), [0, 1, 0], [0, 1, 0]]  # query 0 cannot see key 1
+    assert attend_to.apply(y, PLACE)[1].tolist() == [[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]
 
 
 def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
@@ -79,7 +79,7 @@ def test_the_input_is_never_changed_in_place(x):
 
 def test_bad_interventions_are_refused_when_made():
     with pytest.raises(ValueError, match="site 'mlp' is not one of z, pattern, scores"):
-        Intervention("mlp", (Head(0, 0),), lambda x, place: x, "odd")
+        Intervention("mlp", (Head(0, 0),), lambda x, context: x, "odd")
     with pytest.raises(ValueError, match="names no head"):
         interventions.zero([])
     with pytest.raises(ValueError, match="names a head twice: L0H1, L0H1"):

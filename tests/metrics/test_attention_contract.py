@@ -59,7 +59,7 @@ def test_every_metric_streamed_equals_itself_on_the_whole_pattern_at_every_block
         w_o = output_weights(model, layer)[None] if model.layout is not None else None
         with torch.inference_mode():
             one = given(
-                pattern[layer], *metrics, tokens=texts.tokens, causal=model.facts.causal, window=model.facts.windows[layer],
+                pattern[layer], *metrics, tokens=texts.tokens, causal=model.facts.causal, window=model.facts.sliding_windows[layer],
                 grid=texts.grid, n_kv_heads=model.facts.n_kv_heads, values=call.v[None], w_o=w_o,
             )  # fmt: skip
         for metric in metrics:
@@ -91,8 +91,10 @@ def test_every_metric_of_a_padded_batch_is_that_of_its_members(name, side):
     long, short = inputs("mistral")[0], inputs("mistral")[1, :14]
     gap = torch.zeros(T - 14, dtype=torch.long)
     tokens = torch.stack([long, torch.cat([gap, short] if side == "left" else [short, gap])])
-    real = torch.arange(T) >= T - 14 if side == "left" else torch.arange(T) < 14
-    together = observe(model, tokens, [metric], real=torch.stack([torch.ones(T, dtype=torch.bool), real]), block=333)[name]
+    token_mask = torch.arange(T) >= T - 14 if side == "left" else torch.arange(T) < 14
+    together = observe(
+        model, tokens, [metric], token_mask=torch.stack([torch.ones(T, dtype=torch.bool), token_mask]), block=333
+    )[name]
     alone = observe(model, short[None], [metric])[name]
-    kept = together[:, 1][..., real] if together.shape[-1] == T and metric.axis in ("query", "key") else together[:, 1]
+    kept = together[:, 1][..., token_mask] if together.shape[-1] == T and metric.axis in ("query", "key") else together[:, 1]
     assert same(kept[..., : alone.shape[-1]], alone[:, 0])

@@ -11,20 +11,20 @@ BLOCKS = (1, 23, 10**6)
 NAN = float("nan")
 
 
-def own_places(real):
+def own_places(token_mask):
     """Place of each column in its own text, [batch pos]."""
-    return torch.arange(real.shape[1]) - real.int().argmax(-1, keepdim=True)
+    return torch.arange(token_mask.shape[1]) - token_mask.int().argmax(-1, keepdim=True)
 
 
-def gaps(real):
+def gaps(token_mask):
     """|query - key| in tokens, [query key]: the same for every text."""
-    place = torch.arange(real.shape[1]).double()
+    place = torch.arange(token_mask.shape[1]).double()
     return (place[:, None] - place).abs()
 
 
-def by_hand(name, parameters, pattern, real, causal, window):
+def by_hand(name, parameters, pattern, token_mask, causal, window):
     """The row metrics as formulas on the whole pattern, [n_layers batch head query] in float64."""
-    pattern, gap, place, length = pattern.double(), gaps(real), own_places(real), real.sum(-1, keepdim=True)
+    pattern, gap, place, length = pattern.double(), gaps(token_mask), own_places(token_mask), token_mask.sum(-1, keepdim=True)
     if name == "attention_distance":
         kept = ~torch.isin(place, torch.tensor(parameters["exclude"]))
         left = pattern * kept[:, None, None]
@@ -61,13 +61,13 @@ METRICS = (
 def test_rows_in_blocks_have_the_number_of_the_whole_pattern(name, parameters, case, block):
     from interp.metrics.attention import ATTENTION_METRICS
 
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
-    found = given(pattern, ATTENTION_METRICS.get(name).set(**parameters), block=block, real=real, causal=causal, window=window)[
-        name
-    ]
-    expected = by_hand(name, parameters, pattern, real, causal, window)
-    expected = expected.masked_fill(~real[:, None], NAN)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
+    found = given(
+        pattern, ATTENTION_METRICS.get(name).set(**parameters), block=block, token_mask=token_mask, causal=causal, window=window
+    )[name]
+    expected = by_hand(name, parameters, pattern, token_mask, causal, window)
+    expected = expected.masked_fill(~token_mask[:, None], NAN)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5, equal_nan=True)
 
 
@@ -133,7 +133,7 @@ def test_excluding_the_sink_shows_what_is_left():
 
 def test_positions_to_exclude_are_counted_in_each_text_by_itself():
     pattern = random_pattern(2, 3, padded([8, 5], left=True))
-    left = given(pattern, "attention_distance:exclude=0", real=padded([8, 5], left=True))["attention_distance"]
+    left = given(pattern, "attention_distance:exclude=0", token_mask=padded([8, 5], left=True))["attention_distance"]
     alone = given(pattern[:, 1:, :, 3:, 3:], "attention_distance:exclude=0")["attention_distance"]
     torch.testing.assert_close(left[:, 1:, :, 3:], alone, equal_nan=True)
 
@@ -148,13 +148,13 @@ def test_an_excluded_far_sink_does_not_blur_a_near_distance_in_a_long_text():
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", CASES)
 def test_offsets_are_counted_where_a_row_has_a_choice(case, block):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
-    found = given(pattern, "offset_histogram:radius=2", block=block, real=real, causal=causal, window=window)
-    place = own_places(real)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
+    found = given(pattern, "offset_histogram:radius=2", block=block, token_mask=token_mask, causal=causal, window=window)
+    place = own_places(token_mask)
     for text, row_of_text in enumerate(pattern.transpose(0, 1)):
-        rows = [q for q in range(real.shape[1]) if real[text, q] and not (causal and place[text, q] == 0)]
-        best = row_of_text.argmax(-1) - torch.arange(real.shape[1])
+        rows = [q for q in range(token_mask.shape[1]) if token_mask[text, q] and not (causal and place[text, q] == 0)]
+        best = row_of_text.argmax(-1) - torch.arange(token_mask.shape[1])
         for i, offset in enumerate(range(-2, 3)):
             share = (best[..., rows] == offset).double().mean(-1)
             torch.testing.assert_close(found["offset_histogram"][:, text, :, i].double(), share, atol=1e-6, rtol=0)

@@ -21,11 +21,13 @@ def is_cell(name: str, tokens: list[int], query: int, key: int) -> bool:
     return key in (occurrences if name == "duplicate_token_score" else [place + 1 for place in occurrences])
 
 
-def by_hand(name: str, pattern: torch.Tensor, tokens: torch.Tensor, real: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def by_hand(
+    name: str, pattern: torch.Tensor, tokens: torch.Tensor, token_mask: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
     """The score [n_layers batch head query] summed cell by cell over the whole ``pattern``; NaN where a row sees no such cell."""
     scores = torch.full(pattern.shape[:-1], torch.nan, dtype=torch.double)
     for text in range(len(tokens)):
-        columns = real[text].nonzero()[:, 0].tolist()
+        columns = token_mask[text].nonzero()[:, 0].tolist()
         ids = tokens[text, columns].tolist()
         for query in range(len(columns)):
             keys = [columns[k] for k in range(len(columns)) if is_cell(name, ids, query, k)]
@@ -80,18 +82,20 @@ def test_after_the_same_token_twice_running_the_key_to_copy_is_the_token_itself(
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 3), (False, None)])
 def test_scores_are_those_of_the_full_pattern(rows, left, causal, window):
-    real = padded([LENGTH, 4, 1], left)
-    tokens = torch.randint(3, (3, LENGTH), generator=torch.Generator().manual_seed(rows)) * real  # padding is token 0 as well
-    pattern = random_pattern(2, 5, real, causal, window, seed=rows)
-    found = given(pattern, *NAMES, tokens=tokens, real=real, causal=causal, window=window, block=rows * 3 * LENGTH)
+    token_mask = padded([LENGTH, 4, 1], left)
+    tokens = (
+        torch.randint(3, (3, LENGTH), generator=torch.Generator().manual_seed(rows)) * token_mask
+    )  # padding is token 0 as well
+    pattern = random_pattern(2, 5, token_mask, causal, window, seed=rows)
+    found = given(pattern, *NAMES, tokens=tokens, token_mask=token_mask, causal=causal, window=window, block=rows * 3 * LENGTH)
     for name in NAMES:
-        assert_same(found[name], by_hand(name, pattern, tokens, real, visible_keys(real, causal, window)))
+        assert_same(found[name], by_hand(name, pattern, tokens, token_mask, visible_keys(token_mask, causal, window)))
 
 
 def test_an_occurrence_outside_the_window_is_none():
     tokens = torch.tensor([[1, 2, 3, 4, 1, 1]])
-    real = unpadded(1, 6)
-    found = given(random_pattern(1, 1, real, window=3), *NAMES, tokens=tokens, window=3)
+    token_mask = unpadded(1, 6)
+    found = given(random_pattern(1, 1, token_mask, window=3), *NAMES, tokens=tokens, window=3)
     assert found["duplicate_token_score"][0, 0, 0].isfinite().tolist() == [False] * 5 + [True]
     assert found["induction_score"][0, 0, 0].isfinite().tolist() == [False] * 5 + [True]  # key 5, after the 1 at 4
 
@@ -109,9 +113,11 @@ def test_the_first_key_of_a_window_counts_though_the_token_before_it_is_out_of_s
 
 @pytest.mark.parametrize("left", [False, True])
 def test_a_text_padded_with_its_own_first_token_has_no_more_repeats(left):
-    real = padded([6, 3], left)
+    token_mask = padded([6, 3], left)
     tokens = torch.tensor([[1, 2, 3, 1, 2, 3], [1, 1, 1, 1, 2, 3] if left else [1, 2, 3, 1, 1, 1]])
-    found = given(random_pattern(1, 2, real), "duplicate_token_score", "induction_score", tokens=tokens, real=real)
+    found = given(
+        random_pattern(1, 2, token_mask), "duplicate_token_score", "induction_score", tokens=tokens, token_mask=token_mask
+    )
     for name in ("duplicate_token_score", "induction_score"):
         assert found[name][0, 1].isnan().all() and found[name][0, 0, 0].isfinite().sum() == 3
 

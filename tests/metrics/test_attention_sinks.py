@@ -12,9 +12,9 @@ NAN = float("nan")
 HARMONIC = [sum(1 / n for n in range(1, length + 1)) for length in range(1, 129)]
 
 
-def texts(real):
+def texts(token_mask):
     """The columns of each text."""
-    return [row.nonzero()[:, 0] for row in real]
+    return [row.nonzero()[:, 0] for row in token_mask]
 
 
 def close(found, expected, **options):
@@ -26,13 +26,13 @@ def close(found, expected, **options):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("min_rows", [1, 3])
 def test_received_attention_is_the_mean_of_the_rows_that_see_a_column(case, block, min_rows):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
     asked = f"received_attention:min_rows={min_rows}"
-    found = given(pattern, asked, block=block, real=real, causal=causal, window=window)["received_attention"]
-    seen = visible_keys(real, causal, window)
-    for text, columns in enumerate(texts(real)):
-        assert found[:, text][..., ~real[text]].isnan().all()
+    found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window)["received_attention"]
+    seen = visible_keys(token_mask, causal, window)
+    for text, columns in enumerate(texts(token_mask)):
+        assert found[:, text][..., ~token_mask[text]].isnan().all()
         for place, column in enumerate(columns):
             rows = [row for row in columns.tolist() if seen[text, 0, row, column]]
             enough = not causal or len(columns) - place >= min_rows
@@ -66,12 +66,12 @@ def test_a_uniform_head_has_the_harmonic_share_on_its_first_token(length):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("position", [0, 2])
 def test_importance_counts_all_rows_from_the_position_on(case, block, position):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
     asked = f"first_token_sink:position={position}:epsilon=0.2"
-    found = given(pattern, asked, block=block, real=real, causal=causal, window=window)["first_token_sink"]
-    assert found.shape == (4, len(real), 5, 2)
-    for text, columns in enumerate(texts(real)):
+    found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window)["first_token_sink"]
+    assert found.shape == (4, len(token_mask), 5, 2)
+    for text, columns in enumerate(texts(token_mask)):
         rows = columns[position:] if causal else columns
         weight = pattern[:, text][:, :, rows, columns[position]].double().mean(-1)
         close(found[:, text, :, 0], weight)
@@ -88,7 +88,7 @@ def test_the_number_of_a_head_is_the_share_of_texts_whose_sink_passes():
 
 
 def test_a_text_that_ends_before_the_position_has_no_importance():
-    found = given(random_pattern(1, 3, padded([6, 2])), "first_token_sink:position=4", real=padded([6, 2]))
+    found = given(random_pattern(1, 3, padded([6, 2])), "first_token_sink:position=4", token_mask=padded([6, 2]))
     assert found["first_token_sink"][0, 1].isnan().all()
     assert found["first_token_sink"][0, 0].isfinite().all()
 
@@ -96,12 +96,14 @@ def test_a_text_that_ends_before_the_position_has_no_importance():
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", CASES)
 def test_sink_share_is_the_weight_of_the_first_tokens_in_late_rows(case, block):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
-    found = given(pattern, "sink_share:sinks=2:from_row=3", block=block, real=real, causal=causal, window=window)["sink_share"]
-    for text, columns in enumerate(texts(real)):
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
+    found = given(pattern, "sink_share:sinks=2:from_row=3", block=block, token_mask=token_mask, causal=causal, window=window)[
+        "sink_share"
+    ]
+    for text, columns in enumerate(texts(token_mask)):
         close(found[:, text][:, :, columns[3:]], pattern[:, text][:, :, columns[3:]][..., columns[:2]].double().sum(-1))
-        early = torch.ones(real.shape[1], dtype=torch.bool)
+        early = torch.ones(token_mask.shape[1], dtype=torch.bool)
         early[columns[3:]] = False
         assert found[:, text][:, :, early].isnan().all()
 
@@ -125,19 +127,19 @@ PLANTED = {(0, 1): 11, (0, 4): 30, (2, 0): 11, (2, 3): 0}  # (layer, head): colu
 def test_planted_sinks_are_found_and_nothing_else(rule, left, block):
     """Half a weight added to one column of chosen heads of a spread random pattern, which is then normalised."""
     length, shorter = 60, 50
-    real = padded([length, shorter], left)
-    pattern = random_pattern(3, 5, real, peak=0.3)
+    token_mask = padded([length, shorter], left)
+    pattern = random_pattern(3, 5, token_mask, peak=0.3)
     for (layer, head), column in PLANTED.items():
-        for text, columns in enumerate(texts(real)):
+        for text, columns in enumerate(texts(token_mask)):
             pattern[layer, text, head, columns[column:], columns[column]] += 0.5
-    pattern = pattern / pattern.sum(-1, keepdim=True).where(real[:, None, :, None], 1)
-    found = given(pattern, f"column_sinks:rule={rule}", real=real, block=block)
-    for text, columns in enumerate(texts(real)):
+    pattern = pattern / pattern.sum(-1, keepdim=True).where(token_mask[:, None, :, None], 1)
+    found = given(pattern, f"column_sinks:rule={rule}", token_mask=token_mask, block=block)
+    for text, columns in enumerate(texts(token_mask)):
         own = found["column_sinks"][:, text][..., columns]
         assert own[..., 0].isnan().all()
         assert own[..., -7:].isnan().all()
-        flagged = [tuple(cell) for cell in (own == 1).nonzero().tolist()]
-        assert flagged == sorted((*head, column) for head, column in PLANTED.items() if column)
+        sink_flags = [tuple(cell) for cell in (own == 1).nonzero().tolist()]
+        assert sink_flags == sorted((*head, column) for head, column in PLANTED.items() if column)
         assert own[..., 1:-7].isfinite().all()
     heads = found.heads("column_sinks").values
     expected = torch.zeros(3, 5)
@@ -179,10 +181,12 @@ def test_a_text_too_short_to_judge_has_no_number_and_an_unknown_rule_is_refused(
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", CASES)
 def test_over_focus_is_the_share_of_the_columns_with_most_attention(case, block):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
-    found = given(pattern, "over_focus:columns=3", block=block, real=real, causal=causal, window=window)["over_focus"]
-    total = pattern.double().sum(-2).sort(descending=True).values / real.sum(-1)[:, None, None]
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
+    found = given(pattern, "over_focus:columns=3", block=block, token_mask=token_mask, causal=causal, window=window)[
+        "over_focus"
+    ]
+    total = pattern.double().sum(-2).sort(descending=True).values / token_mask.sum(-1)[:, None, None]
     close(found, torch.stack([total[..., :k].sum(-1) for k in (1, 2, 3)], -1))
 
 
@@ -197,10 +201,10 @@ def test_over_focus_of_known_heads():
     assert given(heads_of_the_spec(4), "over_focus")["over_focus"].shape[-1] == 4
 
 
-def rows_alike(pattern, real, causal, window):
+def rows_alike(pattern, token_mask, causal, window):
     """The mean cosine of thresholded rows with the thresholded mean row, row by row, [n_layers batch head 1]."""
-    seen, scores = visible_keys(real, causal, window), torch.full((*pattern.shape[:3], 1), NAN, dtype=torch.double)
-    for text, columns in enumerate(texts(real)):
+    seen, scores = visible_keys(token_mask, causal, window), torch.full((*pattern.shape[:3], 1), NAN, dtype=torch.double)
+    for text, columns in enumerate(texts(token_mask)):
         rows = [row for place, row in enumerate(columns.tolist()) if not causal or 2 * place >= len(columns)]
         for layer, head in ((layer, head) for layer in range(pattern.shape[0]) for head in range(pattern.shape[2])):
             own = pattern[layer, text, head].double()[rows]
@@ -215,12 +219,12 @@ def rows_alike(pattern, real, causal, window):
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", CASES)
 def test_likeness_of_rows_is_the_mean_cosine_with_the_mean_row(case, block):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
     names = ("row_similarity", "attention_diversification")
-    found = given(pattern, *names, block=block, real=real, causal=causal, window=window)
-    close(found["row_similarity"], rows_alike(pattern, real, causal, window))
-    layers = rows_alike(pattern.mean(2, keepdim=True), real, causal, window).expand(-1, -1, 5, -1)
+    found = given(pattern, *names, block=block, token_mask=token_mask, causal=causal, window=window)
+    close(found["row_similarity"], rows_alike(pattern, token_mask, causal, window))
+    layers = rows_alike(pattern.mean(2, keepdim=True), token_mask, causal, window).expand(-1, -1, 5, -1)
     close(found["attention_diversification"], layers)
 
 

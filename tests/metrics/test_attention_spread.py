@@ -27,12 +27,12 @@ def row_by_hand(name: str, weights: list[float], keys: list[int], query: int) ->
     return sum(w for w, k in pairs if abs(query - k) < 2 or (name == "retained_mass" and k < 4))
 
 
-def by_hand(name: str, pattern: torch.Tensor, real: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+def by_hand(name: str, pattern: torch.Tensor, token_mask: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     """The number of every row of the whole ``pattern``, [n_layers batch head query]; NaN for padding."""
     numbers = torch.full(pattern.shape[:-1], torch.nan, dtype=torch.double)
     for layer, text, head, query in np.ndindex(*numbers.shape):
-        if real[text, query]:
-            start = int(real[text].int().argmax())
+        if token_mask[text, query]:
+            start = int(token_mask[text].int().argmax())
             columns = seen[text, 0, query].nonzero()[:, 0].tolist()
             weights = pattern[layer, text, head, query, columns].double().tolist()
             numbers[layer, text, head, query] = row_by_hand(name, weights, [c - start for c in columns], query - start)
@@ -74,11 +74,11 @@ def test_frobenius_norm_of_a_map_is_the_root_of_its_summed_concentration():
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 3), (False, None)])
 def test_numbers_are_those_of_the_full_pattern(rows, left, causal, window):
-    real = padded([LENGTH, 4, 1], left)
-    pattern = random_pattern(2, 5, real, causal, window, seed=rows)
-    found = given(pattern, *NAMES, real=real, causal=causal, window=window, block=rows * 3 * LENGTH)
+    token_mask = padded([LENGTH, 4, 1], left)
+    pattern = random_pattern(2, 5, token_mask, causal, window, seed=rows)
+    found = given(pattern, *NAMES, token_mask=token_mask, causal=causal, window=window, block=rows * 3 * LENGTH)
     for name, values in found.values.items():
-        assert_same(values, by_hand(name, pattern, real, visible_keys(real, causal, window)))
+        assert_same(values, by_hand(name, pattern, token_mask, visible_keys(token_mask, causal, window)))
 
 
 def test_heads_are_ordered_by_how_widely_they_look():
@@ -104,8 +104,8 @@ def test_a_narrow_peak_far_back_has_the_variance_of_a_narrow_peak():
 
 
 def test_variance_of_all_rows_together_is_the_mean_variance_plus_the_variance_of_the_distance():
-    real = unpadded(2, 13)
-    pattern = random_pattern(1, 3, real, seed=4)
+    token_mask = unpadded(2, 13)
+    pattern = random_pattern(1, 3, token_mask, seed=4)
     found = given(pattern, "qk_distance_variance", "attention_distance")
     back = (torch.arange(13)[:, None] - torch.arange(13)).double()
     moments = [(pattern[0].double() * back**power).sum(-1).mean((0, 2)) for power in (1, 2)]
@@ -145,11 +145,11 @@ def test_a_mask_that_keeps_all_retains_all():
 
 @pytest.mark.parametrize(("window", "sinks"), [(3, 2), (1, 0), (8, 8), (20, 4)])
 def test_share_of_kept_keys_counts_the_cells_of_the_mask(window, sinks):
-    from interp.metrics.attention.retained_mass import kept_share
+    from interp.metrics.attention.retained_mass import mask_density
 
     query, key = torch.arange(12)[:, None], torch.arange(12)
     mask = ((query - key < window) | (key < sinks)) & (key <= query)
-    assert kept_share(12, window, sinks) == pytest.approx(mask.sum().item() / 78)  # 78 = 12 * 13 / 2
+    assert mask_density(12, window, sinks) == pytest.approx(mask.sum().item() / 78)  # 78 = 12 * 13 / 2
     uniform = heads_of_the_spec(12)[:, UNIFORM, None]
     rows = given(uniform, f"retained_mass:window={window}:sinks={sinks}")["retained_mass"][0, 0, 0]
     assert_same(rows, mask.sum(-1) / torch.arange(1.0, 13).double())
@@ -183,8 +183,8 @@ def test_numbers_of_a_model_are_those_of_the_patterns_that_a_hook_sees(name):
     with torch.no_grad():
         _, cache = model.bridge.run_with_cache(tokens)
     pattern = torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(3)])
-    real = unpadded(2, 12)
-    want = {name.split(":")[0]: by_hand(name.split(":")[0], pattern, real, visible_keys(real)) for name in NAMES}
+    token_mask = unpadded(2, 12)
+    want = {name.split(":")[0]: by_hand(name.split(":")[0], pattern, token_mask, visible_keys(token_mask)) for name in NAMES}
     for block in (1, 200, 1 << 18):
         found = observe_attention(model, tokens, NAMES, block=block)
         for metric, values in want.items():

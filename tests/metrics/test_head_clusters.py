@@ -9,8 +9,8 @@ from interp.engine.forward.z_cache import output_weights
 from interp.heads import Head
 from interp.metrics import cluster_heads, observe_attention, output_similarity, pattern_similarity
 from interp.metrics.attention import attention_metrics
-from interp.metrics.head_clusters import HeadPairs
-from interp.models import load_toy, wrap_model
+from interp.metrics.head_clusters import HeadPairScores
+from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.records import RunRecord
 from tests.support.pattern_cases import given, heads_of_the_spec, padded, random_pattern, unpadded
@@ -28,12 +28,12 @@ CASES = {
 MEASURES = ("cosine", "jensen_shannon")
 
 
-def similarity_by_hand(pattern, real, causal, measure):
+def similarity_by_hand(pattern, token_mask, causal, measure):
     """Row by row and pair by pair in float64, [n_layers batch head head]."""
     layers, batch, heads = pattern.shape[:3]
     found = np.zeros((layers, batch, heads, heads))
     for layer, text, one, other in np.ndindex(found.shape):
-        places = np.flatnonzero(real[text].numpy())
+        places = np.flatnonzero(token_mask[text].numpy())
         rows = places[1:] if causal else places if len(places) > 1 else []  # the first row of a causal text sees one key
         values = []
         for row in rows:
@@ -47,11 +47,13 @@ def similarity_by_hand(pattern, real, causal, measure):
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("case", CASES)
 def test_pattern_similarity_equals_the_pairs_row_by_row_in_blocks_of_any_size(case, measure):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(3, 5, real, causal, window)
-    expected = similarity_by_hand(pattern, real, causal, measure)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(3, 5, token_mask, causal, window)
+    expected = similarity_by_hand(pattern, token_mask, causal, measure)
     for block in (1, 70, 150, 10**6):
-        seen = given(pattern, f"head_similarity:measure={measure}", block=block, real=real, causal=causal, window=window)
+        seen = given(
+            pattern, f"head_similarity:measure={measure}", block=block, token_mask=token_mask, causal=causal, window=window
+        )
         torch.testing.assert_close(seen["head_similarity"], expected, atol=1e-5, rtol=0)
 
 
@@ -103,10 +105,10 @@ def test_an_unknown_measure_is_answered_with_the_known_ones():
 @pytest.mark.parametrize("block", [1, 90, 10**6])
 @pytest.mark.parametrize("case", CASES)
 def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
-    real, causal, window = CASES[case]
-    pattern, batch, length = random_pattern(2, 6, real, causal, window), *real.shape
+    token_mask, causal, window = CASES[case]
+    pattern, batch, length = random_pattern(2, 6, token_mask, causal, window), *token_mask.shape
     values, w_o = torch.randn(2, batch, 3, length, 4), torch.randn(2, 6, 4, 11)
-    options = {"block": block, "real": real, "causal": causal, "window": window, "n_kv_heads": 3}
+    options = {"block": block, "real": token_mask, "causal": causal, "window": window, "n_kv_heads": 3}
     shared = values.repeat_interleave(2, 2)
     parts = torch.einsum("lbhqk,lbhkd,lhdm->lbhqkm", pattern, shared, w_o)
     alone = torch.einsum("lbhqk,lbhkd->lbhqkd", pattern, shared)
@@ -115,7 +117,7 @@ def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
         known = given(pattern, name, values=values, w_o=w_o, **options)["moved_norm"]
         unknown = given(pattern, name, values=values, **options)["moved_norm"]
         for found, whole in ((known, norm(parts)), (unknown, norm(alone))):
-            expected = whole.masked_fill(~real[:, None], torch.nan)
+            expected = whole.masked_fill(~token_mask[:, None], torch.nan)
             assert ((found - expected).abs() / (1 + expected.abs())).nan_to_num().max() < 1e-5
             assert found.isnan().equal(expected.isnan())
 
@@ -220,7 +222,7 @@ def test_planted_copies_are_found_by_both_measures_and_turned_ones_by_cka_alone(
     assert np.nanmax(rest) < 0.98
     silent = [(cka[Head(2, 0), h], cosine[Head(2, 0), h]) for h in model.facts.heads()]
     assert np.isnan(silent).all()
-    clusters = cluster_heads(cka, at_least=0.98)
+    clusters = cluster_heads(cka, min_similarity=0.98)
     together = [{h for h in model.facts.heads() if clusters[h] == n} for n in range(2)]
     assert together == [set(copies), set(turned)]
     assert len(np.unique(clusters.values)) == 16  # the other 14 heads are alone, the silent one too
@@ -233,7 +235,7 @@ def test_cka_of_unrelated_heads_is_0_in_the_mean_at_few_positions(llama, monkeyp
     draw, found = torch.Generator().manual_seed(0), []
     for _ in range(40):
         z = {0: torch.randn(3, 11, 6, 8, generator=draw)}
-        monkeypatch.setattr(bank, "z_bank", lambda model, task, z=z: bank.ZBank(z))
+        monkeypatch.setattr(bank, "cache_z", lambda model, task, z=z: bank.ZCache(z))
         values = output_similarity(llama, random_task(1, 0), "cka").values
         found.append(values[0, :, 1].mean())  # heads of the lowest layer against those of the next
     assert abs(np.mean(found)) < 4 * np.std(found) / 40**0.5 and np.std(found) < 0.2
@@ -249,7 +251,7 @@ def test_permuting_heads_of_a_model_permutes_their_similarity_and_clusters():
         layer.o_proj.weight.copy_(layer.o_proj.weight.view(60, 6, 8)[:, order].reshape(60, -1))
     before, after = (output_similarity(m, random_task(9, 5)) for m in (plain, moved))
     np.testing.assert_allclose(after.values[1][:, 1], before.values[1][order][:, 1][:, order], atol=1e-4)
-    clusters = [cluster_heads(p, at_least=0.98).values[1] for p in (before, after)]
+    clusters = [cluster_heads(p, min_similarity=0.98).values[1] for p in (before, after)]
     groups = [{frozenset(np.flatnonzero(c == n).tolist()) for n in c} for c in clusters]
     assert groups[1] == {frozenset(order.index(h) for h in group) for group in groups[0]}
     assert {frozenset({0, 2}), frozenset({4, 5})} < groups[0]
@@ -258,7 +260,7 @@ def test_permuting_heads_of_a_model_permutes_their_similarity_and_clusters():
 def pairs_of(table, n_layers=1):
     table = np.asarray(table, float)
     values = table.reshape(n_layers, -1, n_layers, len(table) // n_layers)
-    return HeadPairs("given", values, "similarity", (-1.0, 1.0), RunRecord("m", "", ""))
+    return HeadPairScores("given", values, "similarity", (-1.0, 1.0), RunRecord("m", "", ""))
 
 
 def test_clusters_by_hand():
@@ -266,7 +268,7 @@ def test_clusters_by_hand():
     table = np.eye(6)
     for a, b, value in ((0, 1, 0.9), (0, 2, 0.7), (1, 2, 0.5), (3, 4, 0.8)):
         table[a, b] = table[b, a] = value
-    labels = {at: cluster_heads(pairs_of(table), at_least=at).values[0].tolist() for at in (0.95, 0.85, 0.65, 0.55, 0.0)}
+    labels = {at: cluster_heads(pairs_of(table), min_similarity=at).values[0].tolist() for at in (0.95, 0.85, 0.65, 0.55, 0.0)}
     assert labels == {
         0.95: [0, 1, 2, 3, 4, 5],
         0.85: [0, 0, 1, 2, 3, 4],
@@ -279,9 +281,9 @@ def test_clusters_by_hand():
 def test_heads_that_were_not_compared_are_never_joined():
     table = np.full((4, 4), np.nan)
     table[:2, :2] = table[2:, 2:] = 1
-    assert cluster_heads(pairs_of(table, 2), at_least=-0.99).values.tolist() == [[0, 0], [1, 1]]
-    with pytest.raises(ValueError, match="at_least=-1 is not a similarity"):
-        cluster_heads(pairs_of(table, 2), at_least=-1.0)
+    assert cluster_heads(pairs_of(table, 2), min_similarity=-0.99).values.tolist() == [[0, 0], [1, 1]]
+    with pytest.raises(ValueError, match="min_similarity=-1 is not a similarity"):
+        cluster_heads(pairs_of(table, 2), min_similarity=-1.0)
     assert cluster_heads(pairs_of([[1.0]])).values.tolist() == [[0]]
 
 
@@ -295,7 +297,7 @@ def test_pattern_similarity_of_an_observation_compares_heads_of_one_layer():
     table = pairs.to_dataframe()
     assert len(table) == 12 and table["value"].idxmax() == 8 and set(table["unit"]) == {"similarity"}
     assert table.loc[8, ["label", "label2", "layer", "head2"]].tolist() == ["L1H0", "L1H3", 1, 3]
-    assert cluster_heads(pairs, at_least=0.99).values.tolist() == [[1, 2, 3, 4], [0, 5, 6, 0]]
+    assert cluster_heads(pairs, min_similarity=0.99).values.tolist() == [[1, 2, 3, 4], [0, 5, 6, 0]]
 
 
 def test_what_cannot_be_compared_is_refused(llama):
@@ -308,14 +310,14 @@ def test_what_cannot_be_compared_is_refused(llama):
 
 
 def test_more_than_the_memory_holds_is_refused_before_anything_is_run(llama, monkeypatch):
-    from interp.engine.forward.z_cache import z_bank
-    from interp.errors import ResourceRefused
+    from interp.engine.forward.z_cache import cache_z
+    from interp.errors import MemoryBudgetExceeded
 
     z = 4 * 3 * 6 * 8 * 73  # 3 layers, 6 heads, d_head 8, 5 prompts of 11 tokens and 2 of 9, float32
     task = random_task(5, 2)
-    for enough, work in ((z, lambda: z_bank(llama, task)), (3 * z, lambda: output_similarity(llama, task))):
+    for enough, work in ((z, lambda: cache_z(llama, task)), (3 * z, lambda: output_similarity(llama, task))):
         monkeypatch.setattr("interp.models.memory.available_memory", lambda enough=enough: enough - 1)
-        with pytest.raises(ResourceRefused, match="at 73 positions needs about"):
+        with pytest.raises(MemoryBudgetExceeded, match="at 73 positions needs about"):
             work()
         monkeypatch.setattr("interp.models.memory.available_memory", lambda enough=enough: enough)
         work()
@@ -330,5 +332,5 @@ def test_heads_of_an_encoder_are_compared_by_what_they_write():
 def test_output_weights_of_a_toy_are_those_of_its_file(tmp_path):
     from tests.models.test_hooked_transformer import BASE, save, toy_weights
 
-    toy = load_toy(save(tmp_path, BASE))
+    toy = load_hooked_transformer(save(tmp_path, BASE))
     torch.testing.assert_close(output_weights(toy, 1), toy_weights(BASE)["blocks.1.attn.W_O"])

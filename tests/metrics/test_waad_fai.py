@@ -38,13 +38,15 @@ HORIZONS = ((1, 3), (0, 2), (2, 0), (5, 40))
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("case", CASES)
 def test_future_attention_is_the_mean_over_the_rows_of_the_horizon(case, block, horizon, positions):
-    real, causal, window = CASES[case]
-    (low, high), marks = horizon, response(1, 3, len(real)) if positions == "response" else ()
-    pattern = random_pattern(2, 3, real, causal, window)
+    token_mask, causal, window = CASES[case]
+    (low, high), marks = horizon, response(1, 3, len(token_mask)) if positions == "response" else ()
+    pattern = random_pattern(2, 3, token_mask, causal, window)
     asked = f"future_attention:low={low}:high={high}:positions={positions}"
-    found = given(pattern, asked, block=block, real=real, causal=causal, window=window, marks=marks)["future_attention"]
-    seen = visible_keys(real, causal, window)
-    for text, row in enumerate(real):
+    found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window, marks=marks)[
+        "future_attention"
+    ]
+    seen = visible_keys(token_mask, causal, window)
+    for text, row in enumerate(token_mask):
         columns = row.nonzero()[:, 0].tolist()
         counted = columns[1:3] if positions == "response" else columns
         assert found[:, text][..., ~row].isnan().all()
@@ -98,15 +100,15 @@ def test_group_numbers_equal_those_of_the_averaged_maps(left, block):
     """The paper's way: average the maps of a group, then read WAAD and FAI from the average."""
     from interp.metrics import preplan_and_anchors
 
-    real = padded([23, 17], left)
-    pattern = random_pattern(3, 5, real)
+    token_mask = padded([23, 17], left)
+    pattern = random_pattern(3, 5, token_mask)
     marks = ({"response": (6, 23)}, {"response": (4, 15)})
     names = ("attention_distance", "windowed_distance:window=4", "future_attention:low=2:high=9:positions=response")
-    found = preplan_and_anchors(given(pattern, *names, real=real, marks=marks, block=block), q=0.3)
+    found = preplan_and_anchors(given(pattern, *names, token_mask=token_mask, marks=marks, block=block), q=0.3)
     back = torch.arange(23.0)[:, None] - torch.arange(23.0)
-    counted = torch.zeros_like(real)
+    counted = torch.zeros_like(token_mask)
     for text, mark in enumerate(marks):
-        counted[text, real[text].nonzero()[slice(*mark["response"]), 0]] = True
+        counted[text, token_mask[text].nonzero()[slice(*mark["response"]), 0]] = True
     distance = (pattern * back.clamp(min=0)).sum(-1)
     pooled = torch.cat([distance[:, text][..., counted[text]] for text in (0, 1)], -1).mean(-1)
     np.testing.assert_allclose(found.distance.values, pooled, rtol=1e-5)
@@ -119,7 +121,7 @@ def test_group_numbers_equal_those_of_the_averaged_maps(left, block):
         np.testing.assert_allclose(found.waad.values[text], waad.where(rows, NAN), rtol=1e-5)
         chosen = (back >= 2) & (back <= 9) & rows[:, None]
         fai = (far[text] * chosen).sum(0) / chosen.sum(0)
-        np.testing.assert_allclose(found.fai.values[text], fai.where(real[text], NAN), rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.fai.values[text], fai.where(token_mask[text], NAN), rtol=1e-4, atol=1e-7)
         places = rows.nonzero()[:, 0]
         change = (waad[places[:-1]] - waad[places[1:]]).abs()
         assert found.preplan[text].nonzero()[0].tolist() == sorted(

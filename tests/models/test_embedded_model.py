@@ -102,8 +102,8 @@ def test_one_head_above_the_first_layer_carries_retrieval():
 def test_heads_that_matter_for_ioi_stand_clear_of_the_random_control():
     task = make_task("ioi", mini(), n_prompts=64, seed=0)
     table = head_table(ablate_heads(mini(), task, method="mean"), mini().facts)
-    found = table[table["distinct"]]
-    assert 1 <= len(found) <= 5 and (found["ci_high"] < found["control_low"]).all() and (found["q_value"] <= 0.05).all()
+    found = table[table["exceeds_control"]]
+    assert 1 <= len(found) <= 5 and (found["ci_high"] < found["control_ci_low"]).all() and (found["q_value"] <= 0.05).all()
 
 
 def test_the_embedded_model_passes_its_own_doctor():

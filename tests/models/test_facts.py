@@ -32,9 +32,14 @@ def test_facts_state_the_sizes_of_each_architecture(model):
         ("opt", "learned", (None, None, None), False, True),
     ],
 )
-def test_facts_state_positions_windows_and_bos(name, positions, windows, parallel, prepend_bos):
+def test_facts_state_positions_windows_and_bos(name, positions, sliding_windows, parallel, prepend_bos):
     facts = tiny(name).facts
-    assert (facts.positions, facts.windows, facts.parallel, facts.prepend_bos) == (positions, windows, parallel, prepend_bos)
+    assert (facts.positions, facts.sliding_windows, facts.parallel, facts.prepend_bos) == (
+        positions,
+        sliding_windows,
+        parallel,
+        prepend_bos,
+    )
 
 
 def test_a_neox_model_with_serial_blocks_is_not_parallel():
@@ -171,7 +176,7 @@ def test_a_nan_weight_is_refused_by_name():
 def test_prompts_carry_bos_where_the_facts_say_so():
     assert tiny("llama").to_tokens("w1 w2") == [1, 5, 6]
     assert tiny("gpt_neox").to_tokens("w1 w2") == [5, 6]
-    assert tiny("llama").fragment("w1 w2") == [5, 6]
+    assert tiny("llama").to_tokens_without_special("w1 w2") == [5, 6]
 
 
 def test_a_tokenizer_that_adds_bos_itself_decides():

@@ -132,10 +132,12 @@ def reference_logits(config, weights, tokens):
 
 @pytest.fixture
 def toys():
-    from interp.models import doctor, load_model, load_toy
+    from interp.models import doctor, load_hooked_transformer, load_model
 
     return type(
-        "Toys", (), {"doctor": staticmethod(doctor), "load_model": staticmethod(load_model), "load": staticmethod(load_toy)}
+        "Toys",
+        (),
+        {"doctor": staticmethod(doctor), "load_model": staticmethod(load_model), "load": staticmethod(load_hooked_transformer)},
     )
 
 
@@ -174,7 +176,7 @@ def test_a_toy_folder_is_recognised_by_load_model(toys, tmp_path, file):
     facts = model.facts
     assert (facts.architecture, facts.name, facts.positions) == ("HookedTransformer", str(tmp_path), "learned")
     assert (facts.n_layers, facts.n_heads, facts.n_kv_heads, facts.d_head, facts.d_model, facts.d_mlp) == (3, 5, 5, 6, 20, 28)
-    assert (facts.max_length, facts.d_vocab, facts.windows, facts.causal) == (11, 17, (None, None, None), True)
+    assert (facts.max_length, facts.d_vocab, facts.sliding_windows, facts.causal) == (11, 17, (None, None, None), True)
     assert (model.hf, model.layout, model.tokenizer, facts.prepend_bos) == (None, None, None, False)
     weights = toy_weights(BASE)
     assert facts.n_parameters == sum(t.numel() for key, t in weights.items() if key.split(".")[-1] not in ("mask", "IGNORE"))

@@ -241,7 +241,7 @@ def test_a_proxy_is_trusted_to_find_the_hub(monkeypatch):
 
     monkeypatch.setattr(load, "getproxies", lambda: {"https": "http://proxy:3128"})
     monkeypatch.setattr(load.socket, "getaddrinfo", None)
-    assert load.hub_has_address()
+    assert load.hub_is_resolvable()
 
 
 def test_a_revision_belongs_to_hub_names(load_model, saved):
@@ -256,11 +256,11 @@ def test_an_unknown_dtype_or_device_is_answered_with_the_known_ones(load_model, 
 
 
 def test_a_model_that_does_not_fit_is_refused_with_estimate_and_budget(load_model, saved, monkeypatch):
-    from interp.errors import ResourceRefused
+    from interp.errors import MemoryBudgetExceeded
     from interp.models import load
 
     monkeypatch.setattr(load, "available_memory", lambda device: 100 * 1024)
-    with pytest.raises(ResourceRefused, match=r"needs about 278 KiB, and 100 KiB"):
+    with pytest.raises(MemoryBudgetExceeded, match=r"needs about 278 KiB, and 100 KiB"):
         load_model(str(saved))
 
 

@@ -33,9 +33,9 @@ def test_a_budget_that_is_kept_says_nothing(memory):
 
 
 def test_a_budget_that_is_not_kept_names_estimate_and_budget(memory):
-    from interp.errors import ResourceRefused
+    from interp.errors import MemoryBudgetExceeded
 
-    with pytest.raises(ResourceRefused, match=r"The sweep needs about 3 GiB, and 2 GiB is the budget"):
+    with pytest.raises(MemoryBudgetExceeded, match=r"The sweep needs about 3 GiB, and 2 GiB is the budget"):
         memory.check_budget(3 * 2**30, 2 * 2**30, "The sweep")
 
 
@@ -53,7 +53,7 @@ def test_a_budget_that_is_not_kept_names_estimate_and_budget(memory):
     ],
 )
 def test_numbers_of_bytes_are_written_out(memory, count, text):
-    assert memory.human(count) == text
+    assert memory.format_bytes(count) == text
 
 
 def test_available_memory_is_between_nothing_and_the_machine(memory):

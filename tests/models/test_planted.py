@@ -284,7 +284,7 @@ def test_every_family_is_a_sound_model_on_which_every_road_gives_the_exact_effec
         want = planted.trace([e.clean for e in task]).logits
         assert np.allclose(run(planted.model, list(task)).logits.numpy(), want, atol=2e-5)
         zeroed = ablate_heads(planted.model, task, method="zero")
-        assert len(zeroed.variants) == 20 and (zeroed.road == "restart" or family == "cancelling")
+        assert len(zeroed.variants) == 20 and (zeroed.backend == "resumed" or family == "cancelling")
         for (head,), effect in zip(zeroed.variants, zeroed.effects.mean(1), strict=True):
             assert effect == pytest.approx(exact.ablations.get(head, 0), abs=2e-5), (str(head), planted.roles.get(head))
 

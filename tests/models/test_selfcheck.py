@@ -81,7 +81,7 @@ def test_a_wrong_window_in_the_facts_is_found(doctor, wrap_model):
     from dataclasses import replace
 
     model = wrap_model(tiny_hf("mistral"), tiny_tokenizer())
-    model.facts = replace(model.facts, windows=(3, 4, 4))
+    model.facts = replace(model.facts, sliding_windows=(3, 4, 4))
     assert failed(doctor(model)) == ["pattern_is_causal"]
 
 
@@ -95,7 +95,7 @@ def test_a_wrong_layout_is_found(doctor, wrap_model):
 
 def test_a_bos_policy_that_the_tokens_contradict_is_found(doctor, wrap_model):
     model = wrap_model(tiny_hf("llama"), tiny_tokenizer())
-    model.fragment = lambda text: [1, *tiny("llama").fragment(text)]
+    model.to_tokens_without_special = lambda text: [1, *tiny("llama").to_tokens_without_special(text)]
     assert "bos_as_stated" in failed(doctor(model))
 
 

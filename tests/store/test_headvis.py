@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.engine.attention.attention_interface import Call
-from interp.engine.attention.attention_rows import Prompts
+from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache, capture_attention
-from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.top_weights import SparsePattern, sparse_patterns
 from interp.records import RunRecord
@@ -39,11 +39,14 @@ def texts():
 def cached(name, side="right"):
     """The texts, padded on one side, as a model caches them."""
     longest = max(LENGTHS)
-    tokens, real = torch.zeros(len(LENGTHS), longest, dtype=torch.long), torch.zeros(len(LENGTHS), longest, dtype=torch.bool)
+    tokens, token_mask = (
+        torch.zeros(len(LENGTHS), longest, dtype=torch.long),
+        torch.zeros(len(LENGTHS), longest, dtype=torch.bool),
+    )
     for row, text in enumerate(texts()):
         own = slice(0, len(text)) if side == "right" else slice(longest - len(text), longest)
-        tokens[row, own], real[row, own] = torch.tensor(text), True
-    return capture_attention(tiny(name), tokens, real=real)
+        tokens[row, own], token_mask[row, own] = torch.tensor(text), True
+    return capture_attention(tiny(name), tokens, token_mask=token_mask)
 
 
 def whole(name):
@@ -88,10 +91,10 @@ def kept_of(pattern):
 def golden(length=8):
     """Previous-token, uniform, sink and self head on the tokens a b a b ..., as a cache of one layer."""
     queries = heads_of_the_spec(length).log().clamp(min=NOTHING)
-    call = Call(queries, torch.eye(length).expand(1, 4, -1, -1), torch.ones(1, 4, length, 0), None, 1.0, None)
+    call = AttentionInputs(queries, torch.eye(length).expand(1, 4, -1, -1), torch.ones(1, 4, length, 0), None, 1.0, None)
     words = (("a", "b") * (length // 2),)
     tokens = torch.tensor([[0, 1] * (length // 2)])
-    return AttentionCache((call,), Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool)), words, RunRecord("golden"))
+    return AttentionCache((call,), TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), words, RunRecord("golden"))
 
 
 def on_disk(folder, *parts):
@@ -134,7 +137,7 @@ def test_heads_of_known_patterns_have_their_closed_forms_on_disk(tmp_path):
 
 def test_a_head_without_a_repeated_token_has_no_induction_score(tmp_path):
     cache = golden()
-    alone = replace(cache, prompts=Prompts(torch.arange(8)[None], cache.prompts.real))
+    alone = replace(cache, prompts=TokenBatch(torch.arange(8)[None], cache.prompts.token_mask))
     folder = export_headvis(alone, tmp_path / "tree", "abcdefgh")
     assert [row["induction_score"] for row in on_disk(folder, "scatter_data.json")] == [None] * 4
     assert np.isnan(load_headvis(folder).scores["induction_score"].values).all()
@@ -183,7 +186,7 @@ def test_tiles_that_are_empty_or_too_large_are_refused():
     sparse = SparsePattern(("a",) * 9, np.array([], np.int64), np.array([], np.float32), 0.0)
     with pytest.raises(IndexError, match="This tile of a text of 9 tokens is empty"):
         sparse.tile(slice(9, 12))
-    with pytest.raises(ResourceRefused, match="A tile of 9 x 9 weights needs about 324 B, and 300 B is the budget"):
+    with pytest.raises(MemoryBudgetExceeded, match="A tile of 9 x 9 weights needs about 324 B, and 300 B is the budget"):
         sparse.tile(memory=300)
 
 
@@ -299,12 +302,12 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 @pytest.mark.parametrize("failing", ["L0H0.json", "L0H3.json", "scatter_data.json", "config.json"])
 def test_a_tree_that_could_not_be_written_leaves_nothing_behind(failing, tmp_path, monkeypatch):
-    publish = headvis.publish
+    write_atomically = headvis.write_atomically
 
     def full(path, content):
         if path.name == failing:
             raise OSError(28, "No space left on device")
-        publish(path, content)
+        write_atomically(path, content)
 
     monkeypatch.setattr(headvis, "publish", full)
     with pytest.raises(OSError, match="No space left"):

@@ -253,10 +253,10 @@ def break_disk(patches, call, which, code):
 
 def test_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
     target = tmp_path / "a.json"
-    files.publish(target, b"old")
+    files.write_atomically(target, b"old")
     break_disk(monkeypatch, "write", 0, errno.ENOSPC)
     with pytest.raises(OSError, match="3 bytes"):
-        files.publish(target, b"new")
+        files.write_atomically(target, b"new")
     assert target.read_bytes() == b"old" and names(tmp_path) == ["a.json"]
 
 
@@ -397,7 +397,7 @@ def test_scores_come_back_equal(tmp_path):
 
 def observation(**changes):
     """Three metrics read from 2 texts of 5 and 3 tokens (padded on the right), 3 layers x 5 heads; the numbers are their own places."""
-    from interp.engine import AttentionMetric, Observation, Prompts
+    from interp.engine import AttentionMetric, Observation, TokenBatch
 
     def metric(name, axis, **fields):
         return AttentionMetric(name, axis, "nats", (0.0, None), lambda rows: None, "a paper", undefined="a lone row", **fields)
@@ -408,7 +408,7 @@ def observation(**changes):
     metrics = [metric("entropy", "query", parameters={"base": 2}), metric("received", "key"), metric("hops", "hop")]
     values = {"entropy": rows, "received": rows / 300, "hops": torch.ones(3, 2, 5, 4)} | changes
     words = (("a", "b", "a", "<b>", "\n"), ("c", "d", "e", "", ""))
-    prompts = Prompts(torch.arange(10).reshape(2, 5), real)
+    prompts = TokenBatch(torch.arange(10).reshape(2, 5), real)
     return Observation({m.name: m for m in metrics}, values, prompts, words, RunRecord("toy", task="text"))
 
 

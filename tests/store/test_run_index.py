@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.figures import drawings_of, run_figure
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import delete_run, find_run, open_run, run_index, pack_run, run_history, save_scores, start_run
+from interp.store import delete_run, find_run, open_run, pack_run, run_history, run_index, save_scores, start_run
 
 ESCAPES = [
     "..", ".", "", "/", "//", "/etc", "/etc/passwd", "../..", "../outside", "./inside", "inside/", "inside/.", "inside/..",
@@ -168,7 +168,7 @@ def test_a_packed_run_opens_elsewhere_as_the_same_run(root, tmp_path):
 
 def test_a_run_that_is_too_large_is_not_packed(root, monkeypatch):
     monkeypatch.setattr(run_index, "LARGEST", find_run(root, "inside").nbytes - 1)
-    with pytest.raises(ResourceRefused, match=r"copy .*inside instead"):
+    with pytest.raises(MemoryBudgetExceeded, match=r"copy .*inside instead"):
         pack_run(find_run(root, "inside"))
 
 

@@ -89,8 +89,8 @@ def numbers(value, half):
         "ci_low": value - half,
         "ci_high": value + half,
         "effect": value - 0.95,
-        "effect_low": value - 0.95 - half,
-        "effect_high": value - 0.95 + half,
+        "effect_ci_low": value - 0.95 - half,
+        "effect_ci_high": value - 0.95 + half,
     }
 
 

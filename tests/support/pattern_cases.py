@@ -22,7 +22,7 @@ def given(
     *metrics: str | AttentionMetric,
     block: int = 1 << 18,
     tokens: Tensor | None = None,
-    real: Tensor | None = None,
+    token_mask: Tensor | None = None,
     marks: tuple[dict[str, tuple[int, int]], ...] = (),
     causal: bool = True,
     window: int | None = None,
@@ -33,49 +33,49 @@ def given(
 ) -> Observation:
     """What the metrics read from ``pattern`` [batch head query key], or [n_layers batch head query key], in blocks of ``block`` weights.
 
-    ``real`` [batch pos] is False for padding, whose columns no row sees; ``window`` is the number of keys a causal row sees.
+    ``token_mask`` [batch pos] is False for padding, whose columns no row sees; ``window`` is the number of keys a causal row sees.
     ``values`` [n_layers batch kv_head key d_head] and ``w_o`` [n_layers head d_head d_model] are what heads move; without ``w_o``
     the output projection is not known. Heads share values when ``n_kv_heads`` is smaller than their number (then the heads of a
     group are in one block).
     """
-    from interp.engine.attention.attention_interface import Call
-    from interp.engine.attention.attention_observer import Watch
-    from interp.engine.attention.attention_rows import Prompts
+    from interp.engine.attention.attention_interface import AttentionInputs
+    from interp.engine.attention.attention_observer import AttentionObserver
+    from interp.engine.attention.attention_rows import TokenBatch
     from interp.metrics.attention import attention_metrics
 
     pattern = pattern[None] if pattern.dim() == 4 else pattern
     n_layers, batch, n_heads, length, _ = pattern.shape
     tokens = torch.arange(length).expand(batch, -1) if tokens is None else tokens
-    real = torch.ones(batch, length, dtype=torch.bool) if real is None else real
-    seen = visible_keys(real, causal, window)
-    _check(pattern, seen, real)
-    mask = None if bool(real.all()) and window is None else seen
+    token_mask = torch.ones(batch, length, dtype=torch.bool) if token_mask is None else token_mask
+    seen = visible_keys(token_mask, causal, window)
+    _check(pattern, seen, token_mask)
+    mask = None if bool(token_mask.all()) and window is None else seen
     kv = n_kv_heads or n_heads
     values = torch.ones(n_layers, batch, kv, length, 1) if values is None else values
     chosen = [m for name in metrics for m in (attention_metrics([name]) if isinstance(name, str) else [name])]
     model = _stand_in(n_layers, n_heads, kv, values.shape[-1], w_o)
-    watch = Watch(model, chosen, Prompts(tokens, real, marks, grid), (), block)
+    observer = AttentionObserver(model, chosen, TokenBatch(tokens, token_mask, marks, grid), (), block)
     keys = torch.eye(length).expand(batch, kv, -1, -1)
     for layer, attention in enumerate(model.hf):
         queries = pattern[layer].float().log().clamp(min=NOTHING)
-        watch.reader(attention)(Call(queries, keys, values[layer], mask, 1.0, None, causal))
-    return watch.result()
+        observer.hook(attention)(AttentionInputs(queries, keys, values[layer], mask, 1.0, None, causal))
+    return observer.result()
 
 
-def visible_keys(real: Tensor, causal: bool = True, window: int | None = None) -> Tensor:
-    """Which keys each query sees, [batch 1 query key]; ``real`` [batch pos] as in ``given``."""
-    place = torch.arange(real.shape[1])
+def visible_keys(token_mask: Tensor, causal: bool = True, window: int | None = None) -> Tensor:
+    """Which keys each query sees, [batch 1 query key]; ``token_mask`` [batch pos] as in ``given``."""
+    place = torch.arange(token_mask.shape[1])
     back = place[:, None] - place
     seen = (back >= 0) | (not causal)
     if window is not None:
         seen = seen & (back < window)
-    return (seen & real[:, None])[:, None]
+    return (seen & token_mask[:, None])[:, None]
 
 
 def random_pattern(
     n_layers: int,
     n_heads: int,
-    real: Tensor,
+    token_mask: Tensor,
     causal: bool = True,
     window: int | None = None,
     *,
@@ -83,21 +83,21 @@ def random_pattern(
     seed: int = 0,
 ) -> Tensor:
     """A random pattern, [n_layers batch head query key]; ``peak`` is the standard deviation of its scores. Padded rows are 0."""
-    batch, length = real.shape
+    batch, length = token_mask.shape
     scores = torch.randn(n_layers, batch, n_heads, length, length, generator=torch.Generator().manual_seed(seed)) * peak
-    pattern = scores.masked_fill(~visible_keys(real, causal, window), -torch.inf).softmax(-1)
-    return pattern.masked_fill(~real[:, None, :, None], 0.0)
+    pattern = scores.masked_fill(~visible_keys(token_mask, causal, window), -torch.inf).softmax(-1)
+    return pattern.masked_fill(~token_mask[:, None, :, None], 0.0)
 
 
 def unpadded(batch: int, length: int) -> Tensor:
-    """``real`` of texts of one length."""
+    """``token_mask`` of texts of one length."""
     return torch.ones(batch, length, dtype=torch.bool)
 
 
 def padded(lengths: list[int], left: bool = False) -> Tensor:
-    """``real`` of texts of these lengths, padded to the longest on the right or left."""
-    real = torch.tensor([[i < n for i in range(max(lengths))] for n in lengths])
-    return real.flip(-1) if left else real
+    """``token_mask`` of texts of these lengths, padded to the longest on the right or left."""
+    token_mask = torch.tensor([[i < n for i in range(max(lengths))] for n in lengths])
+    return token_mask.flip(-1) if left else token_mask
 
 
 def heads_of_the_spec(length: int = 8) -> Tensor:
@@ -109,10 +109,10 @@ def heads_of_the_spec(length: int = 8) -> Tensor:
     return torch.stack([previous, uniform, sink, one])[None]
 
 
-def _check(pattern: Tensor, seen: Tensor, real: Tensor) -> None:
-    sums = pattern.sum(-1).transpose(2, 3)[:, real]
+def _check(pattern: Tensor, seen: Tensor, token_mask: Tensor) -> None:
+    sums = pattern.sum(-1).transpose(2, 3)[:, token_mask]
     assert torch.allclose(sums, torch.ones(()), atol=1e-5), "rows of a pattern sum to 1"
-    assert not (pattern * ~seen * real[:, None, :, None]).any(), "a row looks at a key that it does not see"
+    assert not (pattern * ~seen * token_mask[:, None, :, None]).any(), "a row looks at a key that it does not see"
 
 
 def _stand_in(n_layers: int, n_heads: int, n_kv_heads: int, d_head: int, w_o: Tensor | None) -> Any:

@@ -57,15 +57,15 @@ def test_token_ids_spell_the_text_and_begin_with_the_start_token(made):
     model, prompts, task = made
     for prompt, example in zip(prompts, task, strict=True):
         assert example.clean[0] == model.facts.bos_token_id and model.facts.bos_token_id not in example.clean[1:]
-        assert bare(model.to_text(example.clean[1:])) == bare(prompt.clean)
-        assert bare(model.to_text(example.corrupted[1:])) == bare(prompt.corrupted)
+        assert bare(model.to_string(example.clean[1:])) == bare(prompt.clean)
+        assert bare(model.to_string(example.corrupted[1:])) == bare(prompt.corrupted)
 
 
 def test_answers_are_one_token_each_and_never_distractors(made):
     model, prompts, task = made
     for prompt, example in zip(prompts, task, strict=True):
-        assert [w.strip() for w in model.to_words(example.answers)] == list(prompt.answers)
-        assert [w.strip() for w in model.to_words(example.distractors)] == list(prompt.distractors)
+        assert [w.strip() for w in model.to_str_tokens(example.answers)] == list(prompt.answers)
+        assert [w.strip() for w in model.to_str_tokens(example.distractors)] == list(prompt.distractors)
         assert example.answers and example.distractors and not set(example.answers) & set(example.distractors)
 
 
@@ -85,7 +85,7 @@ def test_every_prompt_has_the_declared_marks_and_they_hold_the_marked_text(made)
     for prompt, example in zip(prompts, task, strict=True):
         assert set(example.marks) == set(prompt.marks)
         for name, (start, end) in prompt.marks.items():
-            shown = bare(model.to_text(example.clean[slice(*example.marks[name])]))
+            shown = bare(model.to_string(example.clean[slice(*example.marks[name])]))
             assert (
                 shown.startswith(bare(prompt.clean[start:end])) if end == start + 1 else shown == bare(prompt.clean[start:end])
             )

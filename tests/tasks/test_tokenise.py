@@ -39,7 +39,7 @@ def test_a_leading_space_belongs_to_the_token_in_bpe():
         model, "John gave a ring to Mary, and Mary gave it to", marks={"first": (0, 4), "second": (20, 24), "comma": (24, 25)}
     )
     assert made.answers == (ids["ĠMary"],)
-    assert model.to_words([made.clean[made.marks["second"][0]], made.clean[made.marks["first"][0]]]) == [" Mary", "John"]
+    assert model.to_str_tokens([made.clean[made.marks["second"][0]], made.clean[made.marks["first"][0]]]) == [" Mary", "John"]
     assert made.clean[made.marks["comma"][0]] == ids[","]
 
 
@@ -47,8 +47,8 @@ def test_a_leading_space_belongs_to_the_token_in_bpe():
 def test_digits_follow_digits_without_a_space(name):
     model = task_model(name)
     made = example(model, "The war lasted from the year 1732 to the year 17", "45", marks={"start": (31, 33)})
-    assert model.to_words(made.answers) == ["45"] and model.to_words(made.clean[-1:])[0].strip() == "17"
-    assert model.to_words(made.clean[slice(*made.marks["start"])]) == ["32"]
+    assert model.to_str_tokens(made.answers) == ["45"] and model.to_str_tokens(made.clean[-1:])[0].strip() == "17"
+    assert model.to_str_tokens(made.clean[slice(*made.marks["start"])]) == ["32"]
 
 
 def test_an_answer_may_bring_its_own_space():
@@ -82,7 +82,7 @@ def test_marks_after_a_newline_are_where_they_should_be(name):
     text = 'def read(self, size):\n"""text\n\n:param size: line\n:param'
     made = example(task_model(name), text, "size", marks={"described": (38, 42)})
     assert text[38:42] == "size"
-    assert task_model(name).to_text(made.clean[slice(*made.marks["described"])]).strip() == "size"
+    assert task_model(name).to_string(made.clean[slice(*made.marks["described"])]).strip() == "size"
 
 
 @pytest.mark.parametrize(

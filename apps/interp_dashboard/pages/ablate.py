@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.ablation.ablate_heads import ABLATIONS, ESTIMATES, METHODS
+from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS, METHODS
 from interp.cli.ranking_output import agreement_said
 from interp.heads import Head
 from interp.tasks import task_names
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SWEEP, HAND = "sweep", "by-hand"
 DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
-COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "distinct", "share_same_sign", "n")
+COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "exceeds_control", "sign_consistency", "n")
 SHOWN = 64
 """Tokens of a prompt whose pattern stands on this page: half a megabyte."""
 
@@ -113,10 +113,10 @@ def _form(view: View) -> Sweep | None:
     marks, metric = _asked(view.model, view.facts.weights, source)
     method = state["method"]
     how, *estimated, where, measured = st.columns(
-        3 + (method in ESTIMATES) + (method == "adaptive"), vertical_alignment="bottom"
+        3 + (method in ESTIMATORS) + (method == "adaptive"), vertical_alignment="bottom"
     )
     how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("method"))
-    if method in ESTIMATES:
+    if method in ESTIMATORS:
         estimated[0].selectbox("Estimate of", list(ABLATIONS), help=bullets(ABLATIONS), **state.bound("ablation"))
     if method == "adaptive":
         estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.bound("top"))
@@ -147,12 +147,12 @@ def _planned(model: str, weights: str, sweep: Sweep, root: str) -> Planned:
 
 def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
     """What the sweep will cost, how it ended before, and the button that starts it."""
-    from interp.models.memory import human
+    from interp.models.memory import format_bytes
 
     units = "in one backward pass" if planned.total is None else f"{planned.total:,} units of work"
     st.markdown(
-        f"**{units}**, about **{duration(planned.cost.seconds)}** once the model is loaded, and **{human(planned.bytes)}** of memory: "
-        f"{human(planned.cost.bytes)} for the work and the rest for the process's own copy of the model."
+        f"**{units}**, about **{duration(planned.cost.seconds)}** once the model is loaded, and **{format_bytes(planned.bytes)}** of memory: "
+        f"{format_bytes(planned.cost.bytes)} for the work and the rest for the process's own copy of the model."
     )
     try:
         planned.check_memory()
@@ -175,10 +175,10 @@ def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
 
 
 def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Sweep) -> None:
-    from interp.ablation.effect_tables import meaning
+    from interp.ablation.effect_tables import sign_meaning
 
     metric = str(table["metric"].iloc[0])
-    st.caption(f"effect = metric(ablated) − metric(clean); {meaning(metric)}. Click a head to see it.")
+    st.caption(f"effect = metric(ablated) − metric(clean); {sign_meaning(metric)}. Click a head to see it.")
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             head_from_map(view, figure, "ablation-map", f"effect of every head on {metric}, layers down and heads across")
@@ -262,8 +262,8 @@ def _columns() -> dict[str, Any]:
         "p_value": shown("p"),
         "q_value": shown("q", "p corrected over all heads (Benjamini-Hochberg)"),
         "control": shown("other heads", "mean effect of the other heads"),
-        "distinct": st.column_config.CheckboxColumn(help="beyond the interval of the other heads, with q ≤ 0.05"),
-        "share_same_sign": shown("same sign", "share of the prompts whose effect has the sign of the mean", "percent"),
+        "exceeds_control": st.column_config.CheckboxColumn(help="beyond the interval of the other heads, with q ≤ 0.05"),
+        "sign_consistency": shown("same sign", "share of the prompts whose effect has the sign of the mean", "percent"),
         "n": shown("n", "prompts", "%d"),
     }
 
@@ -286,7 +286,7 @@ def _python(planned: Planned) -> str:
         *(f"{n}={spec[n]!r}" for n, usual in (("device", "cpu"), ("dtype", "float32")) if spec[n] != usual),
     ]
     asked = {"method": sweep.method, "positions": sweep.positions, "metric": spec["metric"], "seed": sweep.seed}
-    asked |= {"ablation": sweep.ablation} if sweep.method in ESTIMATES else {}
+    asked |= {"ablation": sweep.ablation} if sweep.method in ESTIMATORS else {}
     asked |= {"top_share": sweep.top_share} if sweep.method == "adaptive" else {}
     made = f"interp.make_task({sweep.task!r}, model, n_prompts={sweep.n_prompts}, seed={sweep.seed})"
     return (

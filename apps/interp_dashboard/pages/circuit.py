@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.circuits.methods import CORRUPTIONS
+from interp.circuits.methods import EDGE_ABLATIONS
 from interp.cli.circuit_output import COUNTERFACTUAL
 from interp.cli.commands.circuit import METHODS
 from interp.heads import Head
@@ -49,7 +49,7 @@ def fields() -> tuple[Field, ...]:
         number("n", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
-        choice("circuit.ablation", list(CORRUPTIONS), COUNTERFACTUAL, noun="ablation"),
+        choice("circuit.ablation", list(EDGE_ABLATIONS), COUNTERFACTUAL, noun="ablation"),
         outcome_field(),
         number("edges", 30, 1, MOST_EDGES),
         head(),
@@ -100,7 +100,9 @@ def _form(state: State) -> dict[str, Any] | None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
     how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("circuit.method"))
-    corrupted.selectbox("Corrupted edges show", list(CORRUPTIONS), help=bullets(CORRUPTIONS), **state.bound("circuit.ablation"))
+    corrupted.selectbox(
+        "Corrupted edges show", list(EDGE_ABLATIONS), help=bullets(EDGE_ABLATIONS), **state.bound("circuit.ablation")
+    )
     with measured:
         choose_outcome(state, "the task's")
     asked = {"task": state["task"] or None, "prompts": file and str(file), "n_prompts": state["n"], "seed": state["seed"]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.detectors import DETECTORS, Detection
-from interp.head_card import QUICK, role_cards
+from interp.head_card import QUICK, head_cards
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import Prompt
@@ -130,7 +130,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
         st.info("Choose a head to see all its roles.", icon=":material/ads_click:")
         return
     with holder().using(view.model) as loaded:
-        card = role_cards(loaded, known)[chosen]
+        card = head_cards(loaded, known)[chosen]
     shared = f", keys and values shared with {', '.join(map(str, card.sharing))}" if card.sharing else ""
     st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role found'}{shared}")
     rows = card.table[card.table["kind"] == "role"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.confirmation import LEAST_DRAWS, METHODS
+from interp.confirmation import CONFIRM_ABLATIONS, LEAST_DRAWS
 from interp.detectors import DETECTORS, Detection
 from interp.heads import Head
 from interp.tasks import task_names
@@ -54,7 +54,7 @@ def fields() -> tuple[Field, ...]:
         number("trial.n_prompts", 64, 2, prompts.MOST_PROMPTS),
         number("trial.seed", 1, 0, 10**6),
         number("trial.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
-        choice("trial.method", list(METHODS), "mean", noun="method"),
+        choice("trial.method", list(CONFIRM_ABLATIONS), "mean", noun="method"),
     )
 
 
@@ -205,7 +205,7 @@ def _trial(view: View, run: Run) -> Search:
     n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("trial.n_prompts"))
     seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.bound("trial.seed"))
     draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.bound("trial.draws"))
-    method.selectbox("Method", list(METHODS), **state.bound("trial.method"))
+    method.selectbox("Method", list(CONFIRM_ABLATIONS), **state.bound("trial.method"))
     asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "method"))
     return _tried(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 

@@ -57,7 +57,7 @@ COLUMNS = (
     "p_value",
     "q_value",
     "control",
-    "distinct",
+    "exceeds_control",
     "baseline",
     "value",
     "n",

@@ -39,7 +39,7 @@ from interp.cli.terminal import Terminal
 from interp.registry import check_name
 
 if TYPE_CHECKING:
-    from interp.ablation.ablate_heads import AblationPlan
+    from interp.ablation.ablate_heads import CostEstimate
     from interp.models.model import Model
     from interp.store import Run
     from interp.tasks.task import Task
@@ -122,15 +122,15 @@ def _check(
         return read_memory(memory)
 
 
-def _plan(model: "Model", task: "Task", options: dict[str, Any], budget: int | None) -> "AblationPlan":
+def _plan(model: "Model", task: "Task", options: dict[str, Any], budget: int | None) -> "CostEstimate":
     """What the sweep will cost; here everything that is wrong with its arguments comes to light before anything is stored."""
-    from interp.ablation.ablate_heads import plan_ablation
+    from interp.ablation.ablate_heads import estimate_cost
 
     with checking():
-        return plan_ablation(model, task, **options, memory=budget)
+        return estimate_cost(model, task, **options, memory=budget)
 
 
-def _say_cost(terminal: Terminal, plan: "AblationPlan", model: "Model", task: "Task") -> None:
+def _say_cost(terminal: Terminal, plan: "CostEstimate", model: "Model", task: "Task") -> None:
     terminal.line(
         f"{model.facts.name}, {task.name}, {len(task)} prompts: {plan.n_units} units, about {plan.seconds:.1f} s and "
         f"{plan.bytes / 2**20:,.1f} MiB above the loaded model. Nothing was run."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.circuits.methods import CORRUPTIONS
+from interp.circuits.methods import EDGE_ABLATIONS
 from interp.circuits.methods import METHODS as SCORES
 from interp.cli.circuit_output import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
 from interp.cli.command import command
@@ -70,7 +70,7 @@ def circuit(
             help="Smallest effect of an edge, in the metric's unit, instead of --size; of acdc by default 1% of the gap."
         ),
     ] = None,
-    ablation: Annotated[str, typer.Option(help=f"What corrupted edges show: {', '.join(CORRUPTIONS)}.")] = COUNTERFACTUAL,
+    ablation: Annotated[str, typer.Option(help=f"What corrupted edges show: {', '.join(EDGE_ABLATIONS)}.")] = COUNTERFACTUAL,
     steps: Annotated[int, typer.Option(min=1, help="eap-ig: points between the corrupted and the clean embedding.")] = 10,
     metric: Metric = None,
     n_prompts: Annotated[int, typer.Option("--n-prompts", "-n", help="Prompts to find it on, and others to test it on.")] = 32,
@@ -140,7 +140,7 @@ def _check(
 def check_how(method: str, ablation: str) -> None:
     """Raises LookupError for what is not known, UsageError for what does not go together."""
     check_name(method, METHODS, "method")
-    check_name(ablation, CORRUPTIONS, "ablation of edges")
+    check_name(ablation, EDGE_ABLATIONS, "ablation of edges")
     if method == ACDC and ablation != COUNTERFACTUAL:
         raise UsageError(f"acdc corrupts edges by the corrupted prompt, not by {ablation}: leave out --ablation.")
 
@@ -152,9 +152,9 @@ def asked_of(
     edges, prompts without what the ablation or the metric needs, and a metric without a gradient where one is needed."""
     import torch
 
-    from interp.circuits.edge_ablation import check_corruption
+    from interp.circuits.edge_ablation import check_edge_ablation
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import open_stream
+    from interp.engine.edges.residual_decomposition import decompose_residual
     from interp.engine.gradients.attribution_patching import check_gradient
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
@@ -162,9 +162,9 @@ def asked_of(
     measured = metric or tasks[0].metric
     graph_of(model)
     with model.lock, torch.inference_mode():
-        open_stream(model, tasks[0].examples[:1])  # refuses a residual stream that is no sum of parts
+        decompose_residual(model, tasks[0].examples[:1])  # refuses a residual stream that is no sum of parts
     for task in tasks:
-        check_corruption(task, ablation)
+        check_edge_ablation(task, ablation)
         check_outcome(task, OUTCOMES.get(measured))
     if method not in (EXACT, ACDC):
         check_gradient(OUTCOMES.get(measured))
@@ -219,7 +219,7 @@ def _search(
         k = _size(scores, asked)
         found = scores.circuit(k)
         with terminal.progress(f"circuits on {other.name}", bar) as progress:
-            shares = _shares(scores, min(k, scores.n_alive))
+            shares = _shares(scores, min(k, scores.n_nonzero))
             given = {"shares": shares, "draws": asked["draws"], "seed": asked["seed"]}
             curve = faithfulness_curve(model, other, scores, **given, progress=progress)
     terminal.say(f"Scored {len(scores.graph.edges):,} edges and tested circuits in {time.perf_counter() - began:.1f} s.")
@@ -250,7 +250,7 @@ def _size(scores: "EdgeScores", asked: dict[str, Any]) -> int:
     if asked["method"] != ACDC and smallest is None:
         return max(1, int(SHARE * len(scores.graph.edges)))
     sizes = abs(scores.effects)
-    kept = scores.n_alive if asked["method"] == ACDC else int((sizes >= smallest).sum())
+    kept = scores.n_nonzero if asked["method"] == ACDC else int((sizes >= smallest).sum())
     if not kept:
         largest = "" if asked["method"] == ACDC else f" The largest effect is {sizes.max():.3g} {scores.unit}."
         raise ValueError(
@@ -261,11 +261,11 @@ def _size(scores: "EdgeScores", asked: dict[str, Any]) -> int:
 
 def _shares(scores: "EdgeScores", k: int) -> list[float]:
     """The sizes of MIB and the circuit's own, as shares of all edges; acdc does not rank the edges that it removes."""
-    from interp.circuits.faithfulness import SIZES
+    from interp.circuits.faithfulness import MIB_EDGE_SHARES
 
     n_edges = len(scores.graph.edges)
     own = min(1.0, (k + 0.5) / n_edges)
-    return sorted({own, *(s for s in SIZES if int(s * n_edges) != k and (scores.method != ACDC or s < own))})
+    return sorted({own, *(s for s in MIB_EDGE_SHARES if int(s * n_edges) != k and (scores.method != ACDC or s < own))})
 
 
 def _compare(terminal: Terminal, words: list[str]) -> None:

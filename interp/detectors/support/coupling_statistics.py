@@ -36,7 +36,7 @@ class Curves:
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class PeakSeries:
     """One text: peaks of WAAD, of FAI in the global and in the receiver heads, and next-token entropy; each [pos], or [draws pos]."""
 
     waad: Bool[np.ndarray, "... pos"]
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Statistic:
-    """The mean of ``values`` over the tokens of ``marks``, two of the ``Series``; chance moves ``moved``. ``ahead``: a value counts if
+    """The mean of ``values`` over the tokens of ``marks``, two of the ``PeakSeries``; chance moves ``moved``. ``ahead``: a value counts if
     it holds here or at the next token."""
 
     marks: str
@@ -55,12 +55,12 @@ class Statistic:
     moved: str
     ahead: bool = False
 
-    def parts(self, text: Series) -> tuple[np.ndarray, np.ndarray]:
+    def parts(self, text: PeakSeries) -> tuple[np.ndarray, np.ndarray]:
         """What is marked, and the values there."""
         values = getattr(text, self.values)
         return getattr(text, self.marks), here_or_next(values) if self.ahead else values
 
-    def __call__(self, texts: Sequence[Series]) -> np.ndarray:
+    def __call__(self, texts: Sequence[PeakSeries]) -> np.ndarray:
         """The statistic, or one for each draw; NaN where nothing is marked."""
         pairs = [self.parts(text) for text in texts]
         total = sum(((marks * values).sum(-1, dtype=float) for marks, values in pairs), start=np.zeros(()))
@@ -96,7 +96,7 @@ def coupling(
     sizes: tuple[int, int],
     *,
     prominence: float | None = None,
-    n_shuffles: int = 1000,
+    n_null_draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every statistic, of the groups of heads and of all heads alike, beside both moves, and of the groups beside as many random groups
@@ -108,18 +108,19 @@ def coupling(
 
     rng = np.random.default_rng([seed, 2])
     grouped = [
-        Series(peaks(t.waad, prominence), peaks(t.fai, prominence), peaks(t.receiver, prominence), t.entropy) for t in curves
+        PeakSeries(peaks(t.waad, prominence), peaks(t.fai, prominence), peaks(t.receiver, prominence), t.entropy)
+        for t in curves
     ]
     everyone = [
         replace(text, waad=peaks(_mean(t.waad_of_heads), prominence), fai=peaks(_mean(t.fai_of_heads), prominence))
         for text, t in zip(grouped, curves, strict=True)
     ]
-    anyone = _random_groups(grouped, curves, sizes, prominence, n_shuffles, rng)
+    anyone = _random_groups(grouped, curves, sizes, prominence, n_null_draws, rng)
     rows = []
     for heads, texts in (("groups", grouped), ("all", everyone)):
         rates = {f"{name}_peak_rate": _rate([getattr(text, name) for text in texts]) for name in ("waad", "fai")}
         for name in STATISTICS:
-            found = [beside_moves(name, texts, against, n_shuffles, rng) for against in MOVES]
+            found = [beside_moves(name, texts, against, n_null_draws, rng) for against in PERMUTATIONS]
             if heads == "groups":
                 found.append(beside(name, texts, STATISTICS[name](anyone)) | {"against": "random heads"})
             rows += [{"heads": heads, **row, **rates} for row in found]
@@ -127,13 +128,13 @@ def coupling(
 
 
 def _random_groups(
-    texts: Sequence[Series],
+    texts: Sequence[PeakSeries],
     curves: Sequence[Curves],
     sizes: tuple[int, int],
     prominence: float | None,
     n: int,
     rng: np.random.Generator,
-) -> list[Series]:
+) -> list[PeakSeries]:
     """The texts with the peaks of ``n`` pairs of random groups of heads."""
     order = rng.random((n, len(curves[0].waad_of_heads))).argsort(1).argsort(1)
     near, far = order < sizes[0], order >= order.shape[1] - sizes[1]
@@ -171,10 +172,10 @@ def round_in_a_circle(marks: Bool[np.ndarray, " pos"], n: int, rng: np.random.Ge
     return marks[(np.arange(len(marks)) - rng.integers(0, len(marks), (n, 1))) % len(marks)]
 
 
-MOVES: dict[str, Callable[..., np.ndarray]] = {"random places": to_random_places, "circular shifts": round_in_a_circle}
+PERMUTATIONS: dict[str, Callable[..., np.ndarray]] = {"random places": to_random_places, "circular shifts": round_in_a_circle}
 
 
-def expected(statistic: Statistic, texts: Sequence[Series], against: str) -> float:
+def expected(statistic: Statistic, texts: Sequence[PeakSeries], against: str) -> float:
     """The mean of a statistic over all moves, in closed form; NaN where nothing is marked."""
     pairs = [statistic.parts(text) for text in texts]
     count = sum(marks.sum() for marks, _ in pairs)
@@ -198,16 +199,19 @@ def _chance_of_one_in_two(marks: Bool[np.ndarray, " pos"], against: str) -> Floa
     return chance
 
 
-def beside_moves(name: str, texts: Sequence[Series], against: str, n_shuffles: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A statistic beside ``n_shuffles`` draws of one of ``MOVES``."""
+def beside_moves(
+    name: str, texts: Sequence[PeakSeries], against: str, n_null_draws: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """A statistic beside ``n_null_draws`` draws of one of ``PERMUTATIONS``."""
     statistic = STATISTICS[name]
     moved = [
-        replace(text, **{statistic.moved: MOVES[against](getattr(text, statistic.moved), n_shuffles, rng)}) for text in texts
+        replace(text, **{statistic.moved: PERMUTATIONS[against](getattr(text, statistic.moved), n_null_draws, rng)})
+        for text in texts
     ]
     return beside(name, texts, statistic(moved), expected(statistic, texts, against)) | {"against": against}
 
 
-def beside(name: str, texts: Sequence[Series], drawn: Float[np.ndarray, " n"], mean: float | None = None) -> dict[str, Any]:
+def beside(name: str, texts: Sequence[PeakSeries], drawn: Float[np.ndarray, " n"], mean: float | None = None) -> dict[str, Any]:
     """A statistic beside others of its kind, whose mean is ``mean``; 95 % of them lie from ``low`` to ``high``."""
     statistic = STATISTICS[name]
     observed, drawn = float(statistic(texts)), drawn[~np.isnan(drawn)]

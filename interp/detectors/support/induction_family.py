@@ -15,16 +15,20 @@ from random import Random
 import numpy as np
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import digests, threshold_of
-from interp.engine.attention.query_null import observe_strangers
+from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.engine.attention.query_null import observe_query_null
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.metrics.attention import attention_metrics
 from interp.models.model import Model
 
-SCORES = {"induction": "induction_score", "previous_token": "prev_token_score", "duplicate_token": "duplicate_token_score"}
+METRIC_OF_ROLE = {
+    "induction": "induction_score",
+    "previous_token": "prev_token_score",
+    "duplicate_token": "duplicate_token_score",
+}
 SHORTEST, LONGEST = 4, 50
-LITERATURE = 0.4
+LITERATURE_THRESHOLD = 0.4
 """Above this a head is often called by these names; a habit of demonstrations, not the constant of a paper."""
 
 
@@ -33,13 +37,13 @@ def induction_family(
     *,
     n_prompts: int = 4,
     period: int | None = None,
-    n_strangers: int = 19,
+    n_null_draws: int = 19,
     rate: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Detection]:
     """The detections of ``induction``, ``previous_token`` and ``duplicate_token`` from one pass; options and errors as there."""
-    return detections(model, list(SCORES), n_prompts, period, n_strangers, rate, seed, progress)
+    return detections(model, list(METRIC_OF_ROLE), n_prompts, period, n_null_draws, rate, seed, progress)
 
 
 def detections(
@@ -47,16 +51,16 @@ def detections(
     roles: Sequence[str],
     n_prompts: int,
     period: int | None,
-    n_strangers: int,
+    n_null_draws: int,
     rate: float,
     seed: int,
     progress: Progress | None,
 ) -> dict[str, Detection]:
     """The heads of each role, from one pass over ``repeats``."""
     prompts = repeats(model, n_prompts, period, seed)
-    names = [SCORES[role] for role in roles]
-    seen, strange = observe_strangers(model, prompts, attention_metrics(names), n_strangers, seed=seed, progress=progress)
-    sizes = {"n_prompts": n_prompts, "period": len(prompts[0]) // 2, "n_strangers": n_strangers}
+    names = [METRIC_OF_ROLE[role] for role in roles]
+    seen, null_scores = observe_query_null(model, prompts, attention_metrics(names), n_null_draws, seed=seed, progress=progress)
+    sizes = {"n_prompts": n_prompts, "period": len(prompts[0]) // 2, "n_null_draws": n_null_draws}
     found = {}
     for role, name in zip(roles, names, strict=True):
         record = record_of(model, task="repeats", arguments=sizes, metric=name, seed=seed)
@@ -66,10 +70,10 @@ def detections(
                 f"No row of {model.facts.name} sees as far back as the {role} score asks: all its windows are shorter than "
                 f"period={sizes['period']}. Take a smaller one."
             )
-        threshold, true_rate, chance = threshold_of(strange[name].numpy(), rate)
+        threshold, true_rate, chance = null_threshold(null_scores[name].numpy(), rate)
         control = replace(scores, name=f"{name}_of_strangers", values=chance)
         found[role] = Detection(
-            role, scores, control, threshold, true_rate, LITERATURE, details=sizes, prompts=digests(prompts)
+            role, scores, control, threshold, true_rate, LITERATURE_THRESHOLD, details=sizes, prompts=prompt_digests(prompts)
         )
     return found
 

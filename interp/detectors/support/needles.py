@@ -140,7 +140,7 @@ def hide_needles(
     return Grid(trials, (*start, *hay.tokens), kind)
 
 
-def given_trials(model: Model, examples: Sequence[Example], mark: str) -> list[Trial]:
+def trials_from_prompts(model: Model, examples: Sequence[Example], mark: str) -> list[Trial]:
     """Prompts of a task as trials: the first answer of each must be a token of what ``mark`` names.
 
     The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts where the context holds some,
@@ -214,15 +214,15 @@ def _cut(model: Model, name: int, sentence: str, answer: str, question: str) -> 
     unknown = unknown_words(model, sentence + question)
     if unknown:
         raise ValueError(f"{model.facts.name} does not know {', '.join(map(repr, unknown))}: take another needle.")
-    text, before = f"{BEFORE} {sentence}", model.fragment(BEFORE)
-    ids, at = model.fragment(text), text.rfind(answer)
+    text, before = f"{BEFORE} {sentence}", model.to_tokens_without_special(BEFORE)
+    ids, at = model.to_tokens_without_special(text), text.rfind(answer)
     if at > len(BEFORE) and ids[: len(before)] == before:
         first, last = (
             i - len(before) for i in token_spans(model, text, {"answer": (at, at + len(answer))}, len(ids))["answer"]
         )
         ids = ids[len(before) :]
-        if "".join(model.to_text(ids[first:last]).split()) == "".join(answer.split()):
-            return Needle(name, tuple(ids), (first, last), tuple(model.fragment(question)))
+        if "".join(model.to_string(ids[first:last]).split()) == "".join(answer.split()):
+            return Needle(name, tuple(ids), (first, last), tuple(model.to_tokens_without_special(question)))
     raise ValueError(
         f"The answer {answer!r} is not found in the needle {sentence!r} as whole tokens of {model.facts.name}: give a part of the needle "
         f"that begins and ends between words."

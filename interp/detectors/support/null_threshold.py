@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 
-def threshold_of(
+def null_threshold(
     draws: Float[np.ndarray, "n_draws n_layers n_heads"], rate: float = 0.05
 ) -> tuple[float, float, Float[np.ndarray, "n_layers n_heads"]]:
     """The threshold, the rate that it really has, and the mean of each head over the draws.
@@ -33,6 +33,6 @@ def threshold_of(
     return float(best[above]), (above + 1) / (len(best) + 1), np.ma.filled(mean, np.nan)
 
 
-def digests(prompts: Iterable[Sequence[int]]) -> frozenset[str]:
+def prompt_digests(prompts: Iterable[Sequence[int]]) -> frozenset[str]:
     """A digest of each text's token ids."""
     return frozenset(hashlib.sha256(repr([int(t) for t in text]).encode()).hexdigest()[:16] for text in prompts)

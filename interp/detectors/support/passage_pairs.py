@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import digests, threshold_of
-from interp.engine.forward.positions import named
+from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.engine.forward.positions import resolve_positions
 from interp.engine.forward.run import record_of
 from interp.heads import HeadScores
 from interp.tasks import make_task
@@ -34,7 +34,7 @@ Scores = Float[np.ndarray, "n_prompts n_layers n_heads"]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PassagePrompts:
     """A task with the two passages and the question of each example, as half-open spans."""
 
     task: Task
@@ -48,7 +48,7 @@ class Asked:
         return [10.0 * round(10 * start / end) for (start, _), (end, _) in zip(self.gold, self.question, strict=True)]
 
 
-def asked(model: Model, role: str, task: str | Task, n_prompts: int, gold: str, question: str, seed: int) -> Asked:
+def asked(model: Model, role: str, task: str | Task, n_prompts: int, gold: str, question: str, seed: int) -> PassagePrompts:
     """The spans of a task, by name or as an object; ``gold`` is a mark, ``question`` a mark or ``end``.
 
     Raises ValueError for an encoder, and where an example has no two passages before its question.
@@ -61,8 +61,8 @@ def asked(model: Model, role: str, task: str | Task, n_prompts: int, gold: str, 
             f"The detector of {role} needs prompts that mark {mark!r}, and those of task {task.name!r} mark "
             f"{', '.join(task.marks) or 'nothing'}: name one of these, or take another task."
         )
-    rows = [named(question, len(e.clean), e.marks) for e in task]
-    found = Asked(
+    rows = [resolve_positions(question, len(e.clean), e.marks) for e in task]
+    found = PassagePrompts(
         task,
         [e.marks[gold] for e in task],
         [_competing(task, i, gold) for i in range(len(task))],
@@ -99,7 +99,7 @@ def _places(example: Example, tokens: Sequence[int]) -> list[int]:
 def detection(
     model: Model,
     role: str,
-    found: Asked,
+    found: PassagePrompts,
     right: Scores,
     wrong: Scores,
     *,
@@ -108,13 +108,13 @@ def detection(
     parts: Mapping[str, tuple[Scores, str, tuple[float | None, float | None]]],
     options: Mapping[str, Any],
     details: Mapping[str, Any],
-    n_shuffles: int,
+    n_null_draws: int,
     rate: float,
     seed: int,
 ) -> Detection:
     """What was found, from the scores of each prompt with its gold passage and with the competing one; ``parts`` are (scores, unit,
     bounds)."""
-    threshold, real_rate = threshold_by_trading(right, wrong, n_shuffles, rate, seed)
+    threshold, real_rate = passage_swap_threshold(right, wrong, n_null_draws, rate, seed)
     arguments = {**found.task.arguments, "n_examples": len(found.task), "task_digest": found.task.digest(), **options}
     record = record_of(model, task=found.task.name, arguments=arguments, metric=role, seed=seed)
     return Detection(
@@ -126,22 +126,22 @@ def detection(
         parts={name: HeadScores(name, values.mean(0), own, limits, record) for name, (values, own, limits) in parts.items()},
         tables={"depths": by_depth(right, found.depths)},
         details={"n_examples": len(found.task), **details},
-        prompts=digests(e.clean for e in found.task),
+        prompts=prompt_digests(e.clean for e in found.task),
     )
 
 
-def threshold_by_trading(right: Scores, wrong: Scores, n_shuffles: int, rate: float, seed: int) -> tuple[float, float]:
+def passage_swap_threshold(right: Scores, wrong: Scores, n_null_draws: int, rate: float, seed: int) -> tuple[float, float]:
     """The threshold for the mean of ``right``, and its rate, from traded ``right`` and ``wrong``.
 
     A head that plays the role scores in the shuffles too, being right in half of the prompts. So the heads above the threshold are left
     out of the shuffles and it is taken again, until no more are found (step-down, Westfall and Young 1993); this keeps the rate.
     """
-    traded = np.random.default_rng(seed).random((n_shuffles, len(right))) < 0.5
+    traded = np.random.default_rng(seed).random((n_null_draws, len(right))) < 0.5
     scores = right.mean(0)
     shuffled = scores + np.tensordot(traded, wrong - right, 1) / len(right)
     found = np.zeros(scores.shape, bool)
     while True:
-        threshold, real_rate, _ = threshold_of(np.where(found, -np.inf, shuffled), rate)
+        threshold, real_rate, _ = null_threshold(np.where(found, -np.inf, shuffled), rate)
         above = scores > threshold
         if above.all() or (above == found).all():
             return max(threshold, ROUNDING * float(np.abs(scores).max())), real_rate

@@ -16,7 +16,7 @@ RESPONSE = "response"
 
 
 @dataclass(frozen=True)
-class Question:
+class ResponseOptions:
     """Which texts, and how a model goes on with them; the names are those of ``preplan_anchor``."""
 
     task: str
@@ -37,7 +37,7 @@ class Text(NamedTuple):
 
 
 def texts_of(
-    model: Model, question: Question, prompts: Task | Sequence[Sequence[int]] | None, starts: Sequence[int] | None
+    model: Model, question: ResponseOptions, prompts: Task | Sequence[Sequence[int]] | None, starts: Sequence[int] | None
 ) -> tuple[str, list[Text]]:
     """The texts that are asked for, and what they are called.
 
@@ -46,7 +46,7 @@ def texts_of(
     """
     if prompts is None and question.prompt is not None:
         ids = model.to_tokens(question.prompt)
-        given = [] if question.response is None else model.fragment(question.response)
+        given = [] if question.response is None else model.to_tokens_without_special(question.response)
         return "text", [Text((*ids, *given), len(ids), question.response is None)]
     if question.response is not None:
         raise ValueError("response= was given without prompt=, the text that it answers: give both.")
@@ -62,7 +62,7 @@ def texts_of(
     return "tokens", [Text(tuple(ids), place, starts is None) for ids, place in zip(prompts, places, strict=True)]
 
 
-def answered(model: Model, text: Text, question: Question, row: int) -> Example:
+def with_response(model: Model, text: Text, question: ResponseOptions, row: int) -> Example:
     """A text with its response, marked; what is drawn at random is drawn anew for each ``row``."""
     tokens = text.tokens
     if text.goes_on:

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import soften
+from interp.engine.attention.attention_interface import apply_softcap
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows, Span
+from interp.engine.attention.attention_rows import AttentionRows, QueryBlock
 
 Turns = Float[np.ndarray, "n d_head d_head"]
 Mixtures = Float[np.ndarray, "n batch others"]
@@ -37,19 +37,19 @@ def importance_of_other_keys(turns: Turns, mixtures: Mixtures) -> AttentionMetri
     The score of one key changes, by some c: its weight ``a`` becomes a e^c / (a e^c + the weight of the others). Texts are equally long.
     """
 
-    def read(rows: Rows) -> tuple[Tensor, Tensor]:
+    def read(rows: AttentionRows) -> tuple[Tensor, Tensor]:
         call, pattern = rows.layer.call, rows.pattern
         count = pattern.new_full((1, 1, 1), pattern.shape[2])
         if rows.keys.start > 0:  # the first key is beyond a sliding window
             return pattern.new_zeros(*pattern.shape[:2], len(turns) + len(mixtures)), count
         if "other keys" not in rows.made:
-            rows.made["other keys"] = _changes_of_key(rows.span, turns, mixtures)
+            rows.made["other keys"] = _changes_of_key(rows.query_block, turns, mixtures)
         own = torch.arange(rows.heads.start, rows.heads.stop, device=pattern.device) // call.group_size
         start = rows.queries.start - rows.layer.first_query
         queries = call.q[:, rows.heads, start : start + pattern.shape[2]].float() * call.scale
         score = torch.einsum("bhqd,bhd->bhq", queries, call.k[:, own, 0].float())
         change = torch.einsum("bhqd,bhnd->bhnq", queries, rows.made["other keys"][:, own])
-        change = soften(score[:, :, None] + change, call.softcap) - soften(score, call.softcap)[:, :, None]
+        change = apply_softcap(score[:, :, None] + change, call.softcap) - apply_softcap(score, call.softcap)[:, :, None]
         first, others = pattern[..., 0], pattern[..., 1:].sum(-1)
         weight = torch.sigmoid((first.log() - others.log())[:, :, None] + change)
         return weight.where((others > 0)[:, :, None], first[:, :, None]).sum(-1), count
@@ -57,9 +57,9 @@ def importance_of_other_keys(turns: Turns, mixtures: Mixtures) -> AttentionMetri
     return AttentionMetric("importance_of_other_keys", "draw", "weight", (0.0, 1.0), read, "")
 
 
-def _changes_of_key(span: Span, turns: Turns, mixtures: Mixtures) -> Float[Tensor, "batch kv_head draws d_head"]:
+def _changes_of_key(query_block: QueryBlock, turns: Turns, mixtures: Mixtures) -> Float[Tensor, "batch kv_head draws d_head"]:
     """The drawn keys minus the first token's own."""
-    key = span.layer.call.k.float()
+    key = query_block.layer.call.k.float()
     mean = key[:, :, 1:].mean((0, 2))
     apart = key[:, :, 0] - mean
     turned = torch.einsum("nij,bkj->bkni", torch.from_numpy(turns).to(apart), apart)

@@ -78,4 +78,4 @@ def _sentences(model: Model, n_prompts: int, length: int, seed: int) -> list[lis
     from interp.tasks import write_prompts
 
     prompts = write_prompts("needle", model, n_prompts, seed, n_filler=length // SHORTEST_SENTENCE)
-    return [model.fragment(prompt.clean) for prompt in prompts]
+    return [model.to_tokens_without_special(prompt.clean) for prompt in prompts]

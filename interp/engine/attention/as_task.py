@@ -21,5 +21,5 @@ def as_task(model: Model, prompts: Task | str | Sequence[int] | Sequence[Sequenc
     texts, _ = read_prompts(model, prompts)
     if texts.grid is not None:
         raise ValueError("Images have no tokens, and this is measured on texts: read their attention with observe_attention.")
-    rows = [tuple(ids[real].tolist()) for ids, real in zip(texts.tokens, texts.real, strict=True)]
+    rows = [tuple(ids[token_mask].tolist()) for ids, token_mask in zip(texts.tokens, texts.token_mask, strict=True)]
     return Task("texts", tuple(Example(row, row, (0,), ()) for row in rows), "loss")

@@ -54,7 +54,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Call:
+class AttentionInputs:
     """One call of an attention module.
 
     ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a table
@@ -91,7 +91,7 @@ class Call:
         query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
         return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
 
-    def last(self, n: int) -> Call:
+    def last(self, n: int) -> AttentionInputs:
         """The same call with its last ``n`` queries alone."""
         mask, skipped = self.mask, self.q.shape[2] - n
         if isinstance(mask, Mask):
@@ -109,7 +109,7 @@ class Call:
         q = self.q[:, heads, queries].float() * self.scale
         k = self.k[:, own, keys].float()
         stacked = q.reshape(len(q), k.shape[1], -1, q.shape[-1]) @ k.mT
-        scores = soften(stacked.view(*q.shape[:3], -1), self.softcap)
+        scores = apply_softcap(stacked.view(*q.shape[:3], -1), self.softcap)
         if self.slopes is None:
             return scores
         place = torch.arange(self.k.shape[2], device=k.device)
@@ -126,15 +126,15 @@ class Call:
         return self.v[:, head // self.group_size]
 
 
-class RoadClosed(ValueError):
+class FastPathUnavailable(ValueError):
     """The model cannot be read or restarted in the middle; the message says why. Sweeps then take the hooked road."""
 
 
-Reader = Callable[[Call], Tensor]
-_READERS: dict[int, Reader] = {}
+AttentionHook = Callable[[AttentionInputs], Tensor]
+_READERS: dict[int, AttentionHook] = {}
 
 
-def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
+def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
     """Ordinary attention output, [batch head query d_head]."""
     if call.softcap is not None or call.slopes is not None:
         outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
@@ -147,7 +147,7 @@ def attend(call: Call) -> Float[Tensor, "batch head query d_value"]:
     return torch.cat([_scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
 
 
-def _scaled_dot_product(call: Call, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def _scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     grouped = call.k.shape[1] != call.q.shape[1]
     return F.scaled_dot_product_attention(
         q, call.k, call.v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
@@ -155,7 +155,7 @@ def _scaled_dot_product(call: Call, q: Tensor, mask: Tensor | None, causal: bool
 
 
 def attend_after(
-    call: Call,
+    call: AttentionInputs,
     k_before: Float[Tensor, "prompts kv_head before d_head"],
     v_before: Float[Tensor, "prompts kv_head before d_head"],
     visible: Bool[Tensor, "some 1 n all"],
@@ -181,42 +181,44 @@ def attend_after(
     own = q.flatten(2, 3) @ call.k.mT  # rows kv group*n n
     shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
     shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
-    scores = wide(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
-    weights = soften(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
+    scores = upcast(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
+    weights = (
+        apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
+    )
     seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
     seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
     new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
     return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """The tensor in float32, or in float64 where it is."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def soften(scores: Tensor, softcap: float | None) -> Tensor:
+def apply_softcap(scores: Tensor, softcap: float | None) -> Tensor:
     """The scores, bounded to (-softcap, softcap) where the architecture does so."""
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
 @contextmanager
-def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
-    """Within the context ``hf`` uses the engine's attention, and each module in ``readers`` asks its reader for the output.
+def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Iterator[None]:
+    """Within the context ``hf`` uses the engine's attention, and each module in ``hooks`` asks its reader for the output.
 
     A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
-    inner reader of a module is asked, and an outer context without readers spares the inner ones the switch. Raises RoadClosed where there
+    inner reader of a module is asked, and an outer context without readers spares the inner ones the switch. Raises FastPathUnavailable where there
     are readers that the model would never ask.
     """
     register()
     model: Any = hf
     before = model.config._attn_implementation
-    keys = {id(module): reader for module, reader in readers.items()}
+    keys = {id(module): reader for module, reader in hooks.items()}
     outer = {key: _READERS[key] for key in keys if key in _READERS}
     if before != NAME:
-        switch(model, NAME, readers, _function)
+        switch(model, NAME, hooks, _function)
     try:
-        if readers and model.config._attn_implementation != NAME:
-            raise RoadClosed(
+        if hooks and model.config._attn_implementation != NAME:
+            raise FastPathUnavailable(
                 f"{type(hf).__name__} computes attention by itself and not through transformers' attention interface, so that it can "
                 f"be neither read nor changed"
             )
@@ -227,7 +229,7 @@ def reading(hf: nn.Module, readers: dict[nn.Module, Reader]) -> Iterator[None]:
             _READERS.pop(key, None)
         _READERS.update(outer)
         if before != NAME:
-            switch(model, before, readers, None)
+            switch(model, before, hooks, None)
 
 
 PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
@@ -249,7 +251,7 @@ def _function(
         attention_mask = visible
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    call = Call(query, key, value, attention_mask, scale, softcap, bool(causal), slopes)
+    call = AttentionInputs(query, key, value, attention_mask, scale, softcap, bool(causal), slopes)
     return _READERS.get(id(module), attend)(call).transpose(1, 2).contiguous(), None
 
 

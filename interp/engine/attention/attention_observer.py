@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import Call, reading
-from interp.engine.attention.attention_rows import BLOCK, Layer, Prompts, Rows, read_rows
+from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
 from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import quiet_inference
 from interp.heads import Head, HeadScores, TokenScores
@@ -39,7 +39,7 @@ class AttentionMetric:
     none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to [batch head axis]; the
     value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of ``rows.keys``, other axes (``hop``,
     ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)`` may turn the finished table
-    [n_layers batch head axis] into another. ``whole``: all heads of a layer must be in one block. ``undefined`` says when there is
+    [n_layers batch head axis] into another. ``all_heads``: all heads of a layer must be in one block. ``undefined`` says when there is
     no number; ``needs`` names what there must be beside a pattern: ``tokens`` (ids), ``grid`` (patches), ``values``. ``per_head`` turns
     [n_layers batch head axis] into [n_layers head]; by default the mean over all rows or columns that have a number.
     """
@@ -53,7 +53,7 @@ class AttentionMetric:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     undefined: str = ""
     needs: tuple[str, ...] = ()
-    whole: bool = False
+    all_heads: bool = False
     per_head: Callable[[Tensor], Tensor] | None = None
     finish: Callable[..., Tensor] | None = None
 
@@ -82,7 +82,7 @@ class Observation:
 
     metrics: dict[str, AttentionMetric]
     values: dict[str, Tensor]
-    prompts: Prompts
+    prompts: TokenBatch
     words: tuple[tuple[str, ...], ...]
     record: RunRecord
 
@@ -135,73 +135,77 @@ def observe(
     prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
     metrics: Sequence[AttentionMetric],
     *,
-    real: Tensor | None = None,
+    token_mask: Tensor | None = None,
     intervene: Sequence[Intervention] = (),
     memory: int | None = None,
     block: int | None = None,
 ) -> Observation:
     """The metrics of every head on text, token ids or a task's clean prompts, in one forward pass.
 
-    Prompts of different lengths are padded on the right; ``real`` [batch pos] marks the tokens of a batch that is padded already, on
+    Prompts of different lengths are padded on the right; ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on
     either side. For image models ``prompts`` are pixels [batch channel height width]. ``intervene`` changes scores, patterns or z on
     the way, and the metrics see the changed rows. ``memory`` (bytes above the loaded model) bounds the blocks; ``block`` sets the
     weights in one directly. Raises ValueError for empty text, text longer than the model's context and attention that the engine
-    cannot see, ResourceRefused when the results alone do not fit ``memory``.
+    cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
-    texts, inputs = read_prompts(model, prompts, real)
+    texts, inputs = read_prompts(model, prompts, token_mask)
     for intervention in intervene:
         for head in intervention.heads:
             model.facts.check_head(head)
     size = block or block_size(model, texts, metrics, memory)
-    with observing(model, metrics, texts, intervene=intervene, block=size) as watch:
-        watch.forward(**inputs)
-    return watch.result()
+    with observing(model, metrics, texts, intervene=intervene, block=size) as observer:
+        observer.forward(**inputs)
+    return observer.result()
 
 
 @contextmanager
 def observing(
     model: Model,
     metrics: Sequence[AttentionMetric],
-    prompts: Prompts,
+    prompts: TokenBatch,
     *,
     intervene: Sequence[Intervention] = (),
     block: int = BLOCK,
-) -> Iterator[Watch]:
+) -> Iterator[AttentionObserver]:
     """Within the context every forward pass of ``model.hf`` is read; passes that go on from a cache add their rows to those before.
 
     ``prompts`` are the whole texts, with all tokens that will be generated (any id) as real ones.
     """
-    watch = Watch(model, metrics, prompts, intervene, block)
-    with model.lock, quiet_inference(), reading(watch.hf, {module: watch.reader(module) for module in watch.hf.modules()}):
-        yield watch
+    observer = AttentionObserver(model, metrics, prompts, intervene, block)
+    with (
+        model.lock,
+        quiet_inference(),
+        attention_hooks(observer.hf, {module: observer.hook(module) for module in observer.hf.modules()}),
+    ):
+        yield observer
 
 
-class Tables:
+class MetricAccumulator:
     """What the metrics have made of the rows read so far."""
 
-    def __init__(self, metrics: Sequence[AttentionMetric], prompts: Prompts, n_layers: int, n_heads: int) -> None:
+    def __init__(self, metrics: Sequence[AttentionMetric], prompts: TokenBatch, n_layers: int, n_heads: int) -> None:
         names = [m.name for m in metrics]
         if len(set(names)) != len(names):
             raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is asked for twice.")
         self.metrics, self.prompts = list(metrics), prompts
-        self.whole = any(m.whole for m in metrics)
-        self._shape = (n_layers, len(prompts.real), n_heads)
+        self.all_heads = any(m.all_heads for m in metrics)
+        self._shape = (n_layers, len(prompts.token_mask), n_heads)
         self._values: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: AttentionRows) -> None:
         """Reads a block."""
         for metric in self.metrics:
             found = metric.function(rows, **metric.parameters)
             if metric.axis == "query":
-                found = found.masked_fill(~rows.real[:, None], torch.nan) if self.prompts.padded else found
+                found = found.masked_fill(~rows.token_mask[:, None], torch.nan) if self.prompts.padded else found
                 self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
                 continue
             where = rows.keys if metric.axis == "key" else slice(None)
             for tables, part in zip((self._values, self._counts), found, strict=True):
                 self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
 
-    def finished(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:
         """[n_layers batch head axis] of each metric."""
         return {metric.name: self._finished(metric) for metric in self.metrics}
 
@@ -211,26 +215,31 @@ class Tables:
             count = self._counts[metric.name]
             table = torch.where(count > 0, table / count, torch.nan)
         if metric.axis == "key":
-            table = table.masked_fill(~self.prompts.real[None, :, None], torch.nan)
+            table = table.masked_fill(~self.prompts.token_mask[None, :, None], torch.nan)
         return metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
 
     def _table(self, tables: dict[str, Tensor], metric: AttentionMetric, part: Tensor, empty: float) -> Tensor:
         if metric.name not in tables:
-            width = self.prompts.real.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
+            width = self.prompts.token_mask.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
             tables[metric.name] = torch.full((*self._shape, width), empty, device=part.device)
         return tables[metric.name]
 
 
-class Watch:
+class AttentionObserver:
     """The passes of a model as they are read."""
 
     def __init__(
-        self, model: Model, metrics: Sequence[AttentionMetric], prompts: Prompts, intervene: Sequence[Intervention], block: int
+        self,
+        model: Model,
+        metrics: Sequence[AttentionMetric],
+        prompts: TokenBatch,
+        intervene: Sequence[Intervention],
+        block: int,
     ) -> None:
         if model.hf is None:
             raise ValueError(f"{model.facts.name} is not a Hugging Face model, and only those hand their attention over.")
         self.model, self.hf, self.prompts = model, model.hf, prompts
-        self.tables = Tables(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
+        self.tables = MetricAccumulator(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
         self.intervene, self.block = intervene, block
         self._layers: dict[int, int] = {}
         self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
@@ -240,11 +249,11 @@ class Watch:
         body: Any = getattr(self.hf, "base_model", self.hf)
         return body(**inputs)
 
-    def reader(self, module: nn.Module) -> Callable[[Call], Tensor]:
+    def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
         """What the engine's attention asks in place of ``module``."""
         return lambda call: self.read(self.layer(module, call))
 
-    def layer(self, module: nn.Module, call: Call) -> Layer:
+    def layer(self, module: nn.Module, call: AttentionInputs) -> AttentionLayer:
         """A call with its place in the model: by the model's layout or, where that is not known, in the order of the calls."""
         layout = self.model.layout
         place = layout.attentions.index(module) if layout is not None else len(self._layers)
@@ -255,11 +264,11 @@ class Watch:
         self._seen.add(seen)
         if index >= self.model.facts.n_layers:
             raise ValueError(f"{self._name()} has more attention modules than layers: which is which cannot be told.")
-        return Layer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
+        return AttentionLayer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
 
-    def read(self, layer: Layer) -> Tensor:
+    def read(self, layer: AttentionLayer) -> Tensor:
         """The attention output of a layer, [batch head query d_head], after its rows were read."""
-        return read_rows(layer, self.tables.add, self.intervene, block=self.block, whole=self.tables.whole)
+        return read_rows(layer, self.tables.add, self.intervene, block=self.block, all_heads=self.tables.all_heads)
 
     def check_complete(self) -> None:
         """Raises ValueError when the model did not hand over the attention of every layer."""
@@ -274,23 +283,23 @@ class Watch:
         self.check_complete()
         tables, record = self.tables, record_of(self.model, interventions=tuple(map(str, self.intervene)))
         words = words_of(self.model, self.prompts)
-        return Observation({m.name: m for m in tables.metrics}, tables.finished(), self.prompts, words, record)
+        return Observation({m.name: m for m in tables.metrics}, tables.compute(), self.prompts, words, record)
 
     def _name(self) -> str:
         return f"{self.model.facts.name} ({self.model.facts.architecture})"
 
 
-def words_of(model: Model, prompts: Prompts) -> tuple[tuple[str, ...], ...]:
+def words_of(model: Model, prompts: TokenBatch) -> tuple[tuple[str, ...], ...]:
     """The tokens as text, or their ids where there is no tokenizer."""
     rows = prompts.tokens.tolist()
-    return tuple(tuple(model.to_words(row) if model.tokenizer is not None else map(str, row)) for row in rows)
+    return tuple(tuple(model.to_str_tokens(row) if model.tokenizer is not None else map(str, row)) for row in rows)
 
 
 def read_prompts(
     model: Model,
     prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
-    real: Tensor | None = None,
-) -> tuple[Prompts, dict[str, Tensor]]:
+    token_mask: Tensor | None = None,
+) -> tuple[TokenBatch, dict[str, Tensor]]:
     """Texts, and what the model is called with. Raises ValueError for empty texts and for more tokens than the model's context."""
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _images(model, prompts)
@@ -314,32 +323,32 @@ def read_prompts(
             f"The text has {longest} tokens, more than the {limit} of {model.facts.name}'s context: cut it, or take a model with a "
             f"longer context."
         )
-    if real is None:
-        real = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
+    if token_mask is None:
+        token_mask = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
         rows = [[*row, *[0] * (longest - len(row))] for row in rows]
-    real = real.bool().to(model.device)
-    _check_padding(real, len(rows), longest)
-    texts = Prompts(torch.tensor(rows, device=model.device), real, marks)
+    token_mask = token_mask.bool().to(model.device)
+    _check_padding(token_mask, len(rows), longest)
+    texts = TokenBatch(torch.tensor(rows, device=model.device), token_mask, marks)
     inputs = {"input_ids": texts.tokens, "use_cache": False} if model.facts.causal else {"input_ids": texts.tokens}
     if texts.padded:
-        inputs["attention_mask"] = real.long()
+        inputs["attention_mask"] = token_mask.long()
         if _takes(model, "position_ids"):
             inputs["position_ids"] = texts.positions.clamp(min=0) + _first_position(model)
     return texts, inputs
 
 
-def _check_padding(real: Tensor, n_rows: int, length: int) -> None:
-    if real.shape != (n_rows, length):
+def _check_padding(token_mask: Tensor, n_rows: int, length: int) -> None:
+    if token_mask.shape != (n_rows, length):
         raise ValueError(
-            f"real= says which of {n_rows} x {length} tokens are no padding, and has the shape {tuple(real.shape)}."
+            f"real= says which of {n_rows} x {length} tokens are no padding, and has the shape {tuple(token_mask.shape)}."
         )
-    edges = (real[:, 1:] != real[:, :-1]).sum(1) + real[:, 0] + real[:, -1]  # one run of tokens has two
+    edges = (token_mask[:, 1:] != token_mask[:, :-1]).sum(1) + token_mask[:, 0] + token_mask[:, -1]  # one run of tokens has two
     holes = (edges != 2).nonzero().ravel().tolist()
     if holes:
         raise ValueError(f"Text {holes[0]} is empty or has padding between its tokens: padding stands before or after a text.")
 
 
-def _images(model: Model, pixels: Tensor) -> tuple[Prompts, dict[str, Tensor]]:
+def _images(model: Model, pixels: Tensor) -> tuple[TokenBatch, dict[str, Tensor]]:
     config: Any = model.hf.config if model.hf is not None else None
     patch = getattr(config, "patch_size", None)
     if patch is None:
@@ -351,7 +360,7 @@ def _images(model: Model, pixels: Tensor) -> tuple[Prompts, dict[str, Tensor]]:
     before = model.facts.max_length - grid[0] * grid[1]
     length = before + grid[0] * grid[1]
     tokens = torch.zeros(len(pixels), length, dtype=torch.long, device=model.device)
-    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, before))
+    texts = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, before))
     return texts, {"pixel_values": pixels.to(model.device, model.dtype)}
 
 
@@ -369,19 +378,19 @@ def _takes(model: Model, name: str) -> bool:
     return name in inspect.signature(body.forward).parameters
 
 
-def block_size(model: Model, texts: Prompts, metrics: Sequence[AttentionMetric], memory: int | None) -> int:
+def block_size(model: Model, texts: TokenBatch, metrics: Sequence[AttentionMetric], memory: int | None) -> int:
     """Weights in a block, so that a pass stays within ``memory`` bytes above the loaded model.
 
-    Raises ResourceRefused, naming estimate and budget, when the results and one row a head do not fit.
+    Raises MemoryBudgetExceeded, naming estimate and budget, when the results and one row a head do not fit.
     """
-    facts, (batch, length) = model.facts, texts.real.shape
+    facts, (batch, length) = model.facts, texts.token_mask.shape
     tables = sum(2 if m.axis == "key" else 1 for m in metrics)
     fixed = (
         tables * 4 * facts.n_layers * facts.n_heads * batch * length
         + activation_bytes(facts, batch * length)
         + workspace_bytes(facts)
     )
-    least = batch * length * (facts.n_heads if any(m.whole for m in metrics) else facts.group_size)
+    least = batch * length * (facts.n_heads if any(m.all_heads for m in metrics) else facts.group_size)
     allowed = available_memory(str(model.device)) if memory is None else memory
     check_budget(fixed + BYTES_A_WEIGHT * least, allowed, f"Observing {length} tokens of {facts.name}")
     return max(least, min(BLOCK, (allowed - fixed) // BYTES_A_WEIGHT))

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call
-from interp.engine.forward.positions import named
+from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.forward.positions import resolve_positions
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.tasks.task import Example
 
 BLOCK = 1 << 19
@@ -29,53 +29,55 @@ UNSEEN = -1e30
 
 
 @dataclass(frozen=True, eq=False)
-class Prompts:
-    """The texts of a run: ``tokens`` [batch pos], ``real`` [batch pos] (False for padding, on either side), ``marks`` of each text as
+class TokenBatch:
+    """The texts of a run: ``tokens`` [batch pos], ``token_mask`` [batch pos] (False for padding, on either side), ``marks`` of each text as
     half-open spans of its own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens before the patches)."""
 
     tokens: Int[Tensor, "batch pos"]
-    real: Bool[Tensor, "batch pos"]
+    token_mask: Bool[Tensor, "batch pos"]
     marks: Sequence[dict[str, tuple[int, int]]] = ()
     grid: tuple[int, int, int] | None = None
     _touched: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def positions(self) -> Int[Tensor, "batch pos"]:
-        """Place of each token in its own text, counted from 0; padding before the text is negative, after it goes on counting."""
-        first = self.real.int().argmax(-1, keepdim=True)
-        return torch.arange(self.real.shape[1], device=self.real.device) - first
+        """Position of each token in its own text, counted from 0; padding before the text is negative, after it goes on counting."""
+        first = self.token_mask.int().argmax(-1, keepdim=True)
+        return torch.arange(self.token_mask.shape[1], device=self.token_mask.device) - first
 
-    def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
+    def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
         """True where ``positions`` (as in an Intervention) names a token, [batch pos]."""
         if positions not in self._touched:
-            mask = torch.zeros_like(self.real)
-            for row, real in enumerate(self.real):
-                start, length = int(real.int().argmax()), int(real.sum())
-                mask[row, [start + at for at in named(positions, length, self.marks[row] if self.marks else {})]] = True
+            mask = torch.zeros_like(self.token_mask)
+            for row, token_mask in enumerate(self.token_mask):
+                start, length = int(token_mask.int().argmax()), int(token_mask.sum())
+                mask[
+                    row, [start + at for at in resolve_positions(positions, length, self.marks[row] if self.marks else {})]
+                ] = True
             self._touched[positions] = mask
         return self._touched[positions]
 
     @cached_property
     def padded(self) -> bool:
         """Whether any text is padded."""
-        return not bool(self.real.all())
+        return not bool(self.token_mask.all())
 
 
-def texts_of(examples: Sequence[Example], device: torch.device | str = "cpu") -> Prompts:
+def batch_of_examples(examples: Sequence[Example], device: torch.device | str = "cpu") -> TokenBatch:
     """The clean prompts of examples, padded on the right."""
     longest = max(len(e.clean) for e in examples)
     tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
     ends = torch.tensor([len(e.clean) for e in examples], device=device)
-    return Prompts(tokens, torch.arange(longest, device=device) < ends[:, None], [e.marks for e in examples])
+    return TokenBatch(tokens, torch.arange(longest, device=device) < ends[:, None], [e.marks for e in examples])
 
 
 @dataclass(eq=False)
-class Layer:
+class AttentionLayer:
     """One layer's attention of one run: its ``call``, where its queries and keys stand in the texts, and the output projection."""
 
     index: int
-    call: Call
-    prompts: Prompts
+    call: AttentionInputs
+    prompts: TokenBatch
     output: Any = None  # the module after attention, where it is known
 
     @property
@@ -98,18 +100,18 @@ class Layer:
 
 
 @dataclass(eq=False)
-class Span:
+class QueryBlock:
     """What the blocks of some queries share, whichever heads they hold: columns ``queries`` and ``keys`` of the texts, and which of
-    these keys each query may see (``seen``; None where it is all of them up to itself)."""
+    these keys each query may see (``visibility``; None where it is all of them up to itself)."""
 
-    layer: Layer
+    layer: AttentionLayer
     queries: slice
     keys: slice
-    seen: Bool[Tensor, "some 1 query key"] | None
+    visibility: Bool[Tensor, "some 1 query key"] | None
     made: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # by metrics, once for all heads
 
     @property
-    def prompts(self) -> Prompts:
+    def prompts(self) -> TokenBatch:
         return self.layer.prompts
 
     @property
@@ -118,18 +120,18 @@ class Span:
         return self.layer.call.causal
 
     @cached_property
-    def real(self) -> Bool[Tensor, "batch query"]:
+    def token_mask(self) -> Bool[Tensor, "batch query"]:
         """Which queries are tokens, not padding, [batch query]."""
-        return self.prompts.real[:, self.queries]
+        return self.prompts.token_mask[:, self.queries]
 
     @cached_property
     def query_positions(self) -> Int[Tensor, "batch query"]:
-        """Place of each query in its own text, [batch query]."""
+        """Position of each query in its own text, [batch query]."""
         return self.prompts.positions[:, self.queries]
 
     @cached_property
     def key_positions(self) -> Int[Tensor, "batch key"]:
-        """Place of each key in its own text, [batch key]; negative for padding before it."""
+        """Position of each key in its own text, [batch key]; negative for padding before it."""
         return self.prompts.positions[:, self.keys]
 
     @cached_property
@@ -138,7 +140,7 @@ class Span:
         return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
 
     @cached_property
-    def back(self) -> Float[Tensor, "query key"]:
+    def lag(self) -> Float[Tensor, "query key"]:
         """How far back each key lies from each query, in tokens, [query key]; negative for later keys."""
         query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
         return query[:, None] - self.key_columns
@@ -152,7 +154,7 @@ class Span:
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
         """Which keys each query may see, [batch or 1, 1, query, key]."""
-        return (self.back >= 0)[None, None] if self.seen is None else self.seen
+        return (self.lag >= 0)[None, None] if self.visibility is None else self.visibility
 
     @cached_property
     def future(self) -> Float[Tensor, "query query"]:
@@ -168,17 +170,17 @@ class Span:
     @cached_property
     def n_visible(self) -> Int[Tensor, "some query"]:
         """How many keys each query may see, [batch or 1, query]."""
-        if self.seen is None:
+        if self.visibility is None:
             return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device)[None] + 1
         return self.visible.sum(-1)[:, 0]
 
     @cached_property
     def n_seeing(self) -> Int[Tensor, "some key"]:
         """How many of these queries, padding not counted, see each key, [batch or 1, key]."""
-        if self.seen is None and not self.prompts.padded:
+        if self.visibility is None and not self.prompts.padded:
             return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
-        seen = self.visible[:, 0]
-        return (seen & self.real[:, :, None] if self.prompts.padded else seen).sum(1)
+        visibility = self.visible[:, 0]
+        return (visibility & self.token_mask[:, :, None] if self.prompts.padded else visibility).sum(1)
 
     def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
         """Token ids at some columns of the texts, [batch some]."""
@@ -186,14 +188,14 @@ class Span:
 
 
 @dataclass(eq=False)
-class Rows:
+class AttentionRows:
     """A block of complete attention rows of one layer, of query heads ``heads``.
 
     ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Every property is made
-    when first asked for and shared by all metrics; those of the ``span`` are shared by all heads, and can be asked of the rows as well.
+    when first asked for and shared by all metrics; those of the ``query_block`` are shared by all heads, and can be asked of the rows as well.
     """
 
-    span: Span
+    query_block: QueryBlock
     heads: slice
     pattern: Float[Tensor, "batch head query key"]
     _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
@@ -202,7 +204,7 @@ class Rows:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self.span, name)
+        return getattr(self.query_block, name)
 
     @cached_property
     def entropy(self) -> Float[Tensor, "batch head query"]:
@@ -221,116 +223,118 @@ class Rows:
         """
         gap, before, after = self.beside
         width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
-        near = slice(max(first, 0), min(first + len(self.back), width))
-        steps = torch.arange(len(self.back), device=self.pattern.device)
+        near = slice(max(first, 0), min(first + len(self.lag), width))
+        steps = torch.arange(len(self.lag), device=self.pattern.device)
         total = (
-            (self.pattern[..., near] * self.back[:, near].abs()).sum(-1) + self.pattern @ gap + steps * (self.pattern @ before)
+            (self.pattern[..., near] * self.lag[:, near].abs()).sum(-1) + self.pattern @ gap + steps * (self.pattern @ before)
         )
         return total if self.causal else total + steps.flip(0) * (self.pattern @ after)
 
-    def expect(self, values: Tensor) -> Float[Tensor, "batch head query"]:
+    def weighted_mean(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
         column = values.to(self.pattern)[..., None]
         return (self.pattern @ (column[:, None] if values.dim() == 2 else column))[..., 0]
 
 
 def read_rows(
-    layer: Layer,
-    read: Callable[[Rows], None] | None,
+    layer: AttentionLayer,
+    read: Callable[[AttentionRows], None] | None,
     interventions: Sequence[Intervention] = (),
     rows: Int[Tensor, " batch"] | None = None,
     *,
     block: int,
-    whole: bool = False,
-    only: int | None = None,
+    all_heads: bool = False,
+    head_index: int | None = None,
 ) -> Float[Tensor, "batch some_heads query d_value"]:
     """The attention output of a call, [batch head query d_head]; every block of rows is handed to ``read`` on the way.
 
-    ``block`` is the largest number of weights in a block, ``whole`` keeps all heads in one, ``only`` makes the rows of one head alone
+    ``block`` is the largest number of weights in a block, ``all_heads`` keeps all heads in one, ``head_index`` makes the rows of one head alone
     (the output has this head). ``interventions`` (sites ``scores``,
     ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``rows`` [batch] are the example indices they know.
     """
     call = layer.call
-    z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if only is None else 1, call.q.shape[2], call.v.shape[-1]))
+    z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
     edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
     index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
-    for queries, keys, seen, groups in blocks(call, block, whole, only):
+    for queries, keys, visibility, groups in blocks(call, block, all_heads, head_index):
         columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
-        span = Span(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), seen)
+        query_block = QueryBlock(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), visibility)
         for heads in groups:
             here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
-            found = _rows(span, heads, queries, keys, here, index)
-            moved = _moved(call, found, keys)
+            found = _rows(query_block, heads, queries, keys, here, index)
+            moved = _block_output(call, found, keys)
             for intervention, head in here:
                 if intervention.site == "z":
                     own = moved[:, head.head - heads.start]
-                    own.copy_(_changed(found, own, intervention, head, index))
-            z[:, heads if only is None else slice(0, 1), queries] = moved
+                    own.copy_(_apply_intervention(found, own, intervention, head, index))
+            z[:, heads if head_index is None else slice(0, 1), queries] = moved
             if read is not None:
                 read(found)
     return z
 
 
 def blocks(
-    call: Call, block: int, whole: bool = False, only: int | None = None
+    call: AttentionInputs, block: int, all_heads: bool = False, head_index: int | None = None
 ) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
     """How a call is cut: queries, the keys that these may see, which of them each does (None for plain causal rows), and groups of
     heads for which the rows are made at once."""
     batch, n_heads, n_queries, _ = call.q.shape
-    n_keys, least = call.k.shape[2], n_heads if whole else call.group_size
-    heads, least = (range(n_heads), least) if only is None else (range(only, only + 1), 1)
+    n_keys, least = call.k.shape[2], n_heads if all_heads else call.group_size
+    heads, least = (range(n_heads), least) if head_index is None else (range(head_index, head_index + 1), 1)
     step = max(1, min(n_queries, block // (batch * least * n_keys)))
     for first in range(0, n_queries, step):
         queries = slice(first, min(first + step, n_queries))
-        seen, keys = None, slice(0, n_keys)
+        visibility, keys = None, slice(0, n_keys)
         if call.mask is None and call.causal:
             keys = slice(0, n_keys - n_queries + queries.stop)
         else:
-            seen = call.visible(queries)
-            some = seen.flatten(0, 2).any(0).nonzero()
+            visibility = call.visible(queries)
+            some = visibility.flatten(0, 2).any(0).nonzero()
             keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
-            seen = seen[..., keys]
+            visibility = visibility[..., keys]
         weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
         together = max(least, block // weights // least * least)
-        yield queries, keys, seen, [slice(h, min(h + together, heads.stop)) for h in heads[::together]]
+        yield queries, keys, visibility, [slice(h, min(h + together, heads.stop)) for h in heads[::together]]
 
 
-def _rows(span: Span, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor) -> Rows:
-    scores = span.layer.call.scores(heads, queries, keys)
-    if span.seen is None:  # only the last n keys can lie in the future of one of these queries
+def _rows(
+    query_block: QueryBlock, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor
+) -> AttentionRows:
+    scores = query_block.layer.call.scores(heads, queries, keys)
+    if query_block.visibility is None:  # only the last n keys can lie in the future of one of these queries
         n = queries.stop - queries.start
-        scores[..., -n:].add_(span.future)
-    elif not span.sees_all:
-        scores.masked_fill_(~span.seen, UNSEEN)
-    found = Rows(span, heads, scores)
+        scores[..., -n:].add_(query_block.future)
+    elif not query_block.sees_all:
+        scores.masked_fill_(~query_block.visibility, UNSEEN)
+    found = AttentionRows(query_block, heads, scores)
     for intervention, head in edits:
         if intervention.site == "scores":
             own = scores[:, head.head - heads.start]
-            own.copy_(_changed(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
+            own.copy_(_apply_intervention(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
     scores.sub_(scores.amax(-1, keepdim=True))
     pattern = scores.softmax(-1)  # and not exp: torch's is 30 times slower where it comes to 0, as it does on hidden keys
     found.pattern, found._shifted, found._log_sum = pattern, scores, -pattern.amax(-1).log()
     for intervention, head in edits:
         if intervention.site == "pattern":
             own = pattern[:, head.head - heads.start]
-            own.copy_(_changed(found, own, intervention, head, index))
+            own.copy_(_apply_intervention(found, own, intervention, head, index))
             found._shifted = None
-    if span.prompts.padded:
-        pattern.mul_(found.real[:, None, :, None])
+    if query_block.prompts.padded:
+        pattern.mul_(found.token_mask[:, None, :, None])
     return found
 
 
-def _changed(found: Rows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
+def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
     """``old`` [batch query ...] with the intervention where it applies."""
-    place = Place(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
+    place = InterventionContext(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
     new = intervention.apply(old, place)
     if intervention.positions == "all":
         return new
-    here = found.prompts.touched(intervention.positions)[:, found.queries]
+    here = found.prompts.position_mask(intervention.positions)[:, found.queries]
     return torch.where(here[..., None], new, old)
 
 
-def _moved(call: Call, found: Rows, keys: slice) -> Tensor:
+def _block_output(call: AttentionInputs, found: AttentionRows, keys: slice) -> Tensor:
     """Output of a block, [batch head query d_head]."""
     group, heads = call.group_size, found.heads
     value = call.v[:, heads.start // group : (heads.stop - 1) // group + 1, keys]

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call, attend, reading
-from interp.engine.attention.attention_observer import Watch
-from interp.engine.attention.attention_rows import BLOCK, Prompts, Rows, read_rows
+from interp.engine.attention.attention_interface import AttentionInputs, attend, attention_hooks
+from interp.engine.attention.attention_observer import AttentionObserver
+from interp.engine.attention.attention_rows import BLOCK, AttentionRows, TokenBatch, read_rows
 from interp.engine.sweep.sweep import quiet_inference
 from interp.models.model import Model
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 
-def read_last_rows(
+def read_last_queries(
     model: Model,
     tokens: Int[Tensor, "batch pos"],
     n: int,
-    read: Callable[[Rows], None] | None,
+    read: Callable[[AttentionRows], None] | None,
     cache: DynamicCache | None = None,
 ) -> Float[Tensor, "batch n d_vocab"]:
     """Logits at the last ``n`` positions of texts of one length; the attention rows there are handed to ``read``, block by block.
@@ -46,35 +46,35 @@ def read_last_rows(
         )
     if limit is not None and length > limit:
         raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: cut it.")
-    watch = Watch(model, [], Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool)), (), BLOCK)
+    observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), (), BLOCK)
 
-    def answer(module: Any, call: Call) -> Tensor:
-        read_rows(watch.layer(module, call.last(n)), read, block=BLOCK)
+    def answer(module: Any, call: AttentionInputs) -> Tensor:
+        read_rows(observer.layer(module, call.last(n)), read, block=BLOCK)
         return attend(call)
 
-    attentions = watch.hf.modules() if model.layout is None else model.layout.attentions
-    readers = {module: partial(answer, module) for module in (attentions if read is not None else ())}
+    attentions = observer.hf.modules() if model.layout is None else model.layout.attentions
+    hooks = {module: partial(answer, module) for module in (attentions if read is not None else ())}
     inputs: dict[str, Any] = {"input_ids": tokens[:, before:], "use_cache": cache is not None, "logits_to_keep": n}
     if cache is not None:
         inputs["past_key_values"] = cache
-    with model.lock, quiet_inference(), reading(watch.hf, readers):
-        logits = watch.hf(**inputs).logits.float()
+    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks):
+        logits = observer.hf(**inputs).logits.float()
     if read is not None:
-        watch.check_complete()
+        observer.check_complete()
     return logits
 
 
 @dataclass(frozen=True, eq=False)
-class Beginning:
+class SharedPrefix:
     """Keys and values of a text, [1 kv_head pos d_head] in every layer, of which those of any first tokens are a part."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
-    def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> Beginning:
+    def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> SharedPrefix:
         """One pass over the text."""
         cache: Any = _empty_cache()
-        read_last_rows(model, tokens, 1, None, cache)
+        read_last_queries(model, tokens, 1, None, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def first(self, n: int) -> DynamicCache:
@@ -90,9 +90,9 @@ class Beginning:
         return cache
 
 
-def proven_beginning(
+def verified_shared_prefix(
     model: Model, tokens: Int[Tensor, "1 pos"], proofs: Sequence[tuple[Int[Tensor, "1 _"], int]], n: int = 1
-) -> Beginning | None:
+) -> SharedPrefix | None:
     """The beginning of texts that go on differently, if it can be shared: if each text of ``proofs`` gives the same last ``n`` logits when
     so many of its first tokens come from there as in a plain pass; else None.
 
@@ -101,9 +101,9 @@ def proven_beginning(
     """
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
     try:
-        beginning = Beginning.of(model, tokens)
+        beginning = SharedPrefix.of(model, tokens)
         for whole, before in proofs:
-            plain, continued = (read_last_rows(model, whole, n, None, cache) for cache in (None, beginning.first(before)))
+            plain, continued = (read_last_queries(model, whole, n, None, cache) for cache in (None, beginning.first(before)))
             if not float((continued - plain).abs().max()) <= 512 * eps * float(plain.abs().max()):
                 return None
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):

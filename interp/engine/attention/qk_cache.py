@@ -17,12 +17,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call, Mask, reading
-from interp.engine.attention.attention_observer import AttentionMetric, Observation, Tables, Watch, read_prompts, words_of
-from interp.engine.attention.attention_rows import BLOCK, Layer, Prompts, Rows, read_rows
+from interp.engine.attention.attention_interface import AttentionInputs, Mask, attention_hooks
+from interp.engine.attention.attention_observer import (
+    AttentionMetric,
+    AttentionObserver,
+    MetricAccumulator,
+    Observation,
+    read_prompts,
+    words_of,
+)
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
 from interp.engine.sweep.sweep import quiet_inference
 from interp.errors import ArtefactInvalid
-from interp.files import clean, publish, publishing
+from interp.files import clean, publishing, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
 from interp.models.model import Model, ModelFacts
@@ -37,31 +44,31 @@ class AttentionCache:
     """Queries and keys of every layer (``calls``, on the CPU), the texts they belong to, and the record of the pass.
 
     ``calls[l].q`` [batch head query d_head] and ``.k`` [batch kv_head key d_head] are what the scores are made of: after rotary
-    embedding and norms; ``.v`` is empty unless values were asked for. ``norms[l]`` [batch head key], where asked for, is the length of what
+    embedding and norms; ``.v`` is empty unless values were asked for. ``value_norms[l]`` [batch head key], where asked for, is the length of what
     each head would write from each key at weight 1, |v W_O|. ``folder`` is where all this is stored, if anywhere.
     """
 
-    calls: tuple[Call, ...]
-    prompts: Prompts
+    calls: tuple[AttentionInputs, ...]
+    prompts: TokenBatch
     words: tuple[tuple[str, ...], ...]
     record: RunRecord
     folder: Path | None = None
-    norms: tuple[Tensor, ...] = ()
+    value_norms: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of all queries, keys and values, and of the norms."""
         kept = [t for call in self.calls for t in (call.q, call.k, call.v)]
-        return sum(t.numel() * t.element_size() for t in (*kept, *self.norms))
+        return sum(t.numel() * t.element_size() for t in (*kept, *self.value_norms))
 
     def one(self, example: int) -> AttentionCache:
         """The cache of one text alone, with its padding; nothing is copied. Raises LookupError for a text that is not there."""
         if not 0 <= example < len(self.prompts.tokens):
             raise LookupError(f"There is no text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
         own, texts = slice(example, example + 1), self.prompts
-        alone = Prompts(texts.tokens[own], texts.real[own], texts.marks[own], texts.grid)
-        calls, norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.norms)
-        return replace(self, calls=calls, prompts=alone, words=self.words[own], norms=norms)
+        alone = TokenBatch(texts.tokens[own], texts.token_mask[own], texts.marks[own], texts.grid)
+        calls, value_norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.value_norms)
+        return replace(self, calls=calls, prompts=alone, words=self.words[own], value_norms=value_norms)
 
     def pattern(
         self,
@@ -75,7 +82,7 @@ class AttentionCache:
         """A tile of one head's attention weights, [query key] in float32; rows are complete before they are cut.
 
         ``memory`` (bytes, default what is available) bounds the rows that are made. Raises LookupError for a head or an example that
-        is not there, IndexError for an empty tile, ResourceRefused, with the estimate, when the rows are more than ``memory``.
+        is not there, IndexError for an empty tile, MemoryBudgetExceeded, with the estimate, when the rows are more than ``memory``.
         """
         call = self._call(head, example)
         length = call.k.shape[2]
@@ -91,19 +98,19 @@ class AttentionCache:
         moving = [m.name for m in metrics if "values" in m.needs]
         if moving:
             raise ValueError(f"{moving[0]} needs what heads move, and only queries and keys are read here: observe the model.")
-        tables = Tables(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
+        tables = MetricAccumulator(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
         for layer in range(len(self.calls)):
-            self.read(layer, tables.add, block=block, whole=tables.whole)
-        return Observation({m.name: m for m in metrics}, tables.finished(), self.prompts, self.words, self.record)
+            self.read(layer, tables.add, block=block, all_heads=tables.all_heads)
+        return Observation({m.name: m for m in metrics}, tables.compute(), self.prompts, self.words, self.record)
 
-    def read(self, layer: int, read: Callable[[Rows], None], *, block: int = BLOCK, whole: bool = False) -> None:
+    def read(self, layer: int, read: Callable[[AttentionRows], None], *, block: int = BLOCK, all_heads: bool = False) -> None:
         """Hands the rows of one layer to ``read``, block by block."""
         call = self.calls[layer]
-        bare = Call(call.q, call.k, call.v[..., :0], call.mask, call.scale, call.softcap, call.causal, call.slopes)
+        bare = AttentionInputs(call.q, call.k, call.v[..., :0], call.mask, call.scale, call.softcap, call.causal, call.slopes)
         with torch.inference_mode():
-            read_rows(Layer(layer, bare, self.prompts), read, block=block, whole=whole)
+            read_rows(AttentionLayer(layer, bare, self.prompts), read, block=block, all_heads=all_heads)
 
-    def _call(self, head: Head, example: int) -> Call:
+    def _call(self, head: Head, example: int) -> AttentionInputs:
         n_heads = self.calls[0].q.shape[1]
         if not (0 <= head.layer < len(self.calls) and 0 <= head.head < n_heads):
             raise LookupError(
@@ -117,54 +124,59 @@ def capture_attention(
     prompts: Any,
     *,
     values: bool = False,
-    norms: bool = False,
+    value_norms: bool = False,
     store: str | os.PathLike | None = None,
-    real: Tensor | None = None,
+    token_mask: Tensor | None = None,
 ) -> AttentionCache:
-    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``norms`` also the length of
+    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``value_norms`` also the length of
     what is moved from each key.
 
     With ``store`` each layer is written to that folder as it passes by (``layer-L.safetensors``; ``attention.json`` last), and read
     back memory-mapped. Raises ValueError for texts and models that cannot be observed, and where a mask follows a rule that cannot
-    be written down; ResourceRefused when the cache would not fit the memory; OSError when the disk refuses.
+    be written down; MemoryBudgetExceeded when the cache would not fit the memory; OSError when the disk refuses.
     """
-    texts, inputs = read_prompts(model, prompts, real)
+    texts, inputs = read_prompts(model, prompts, token_mask)
     if store is None:
-        needed = attention_bytes(model.facts, *texts.real.shape, values=values, norms=norms)
-        check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.real.shape[1]} tokens")
-    watch = Watch(model, [], texts, (), BLOCK)
+        needed = attention_bytes(model.facts, *texts.token_mask.shape, values=values, value_norms=value_norms)
+        check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.token_mask.shape[1]} tokens")
+    observer = AttentionObserver(model, [], texts, (), BLOCK)
     folder = _prepared(store)
     kept: dict[int, dict[str, Tensor]] = {}
     entries: dict[int, dict[str, Any]] = {}
 
-    def read(module: Any, call: Call) -> Tensor:
-        layer = watch.layer(module, call)
+    def read(module: Any, call: AttentionInputs) -> Tensor:
+        layer = observer.layer(module, call)
         entries[layer.index] = _entry(model, layer.index, call)
-        found = _tensors(call, values) | ({"norms": layer.value_norms} if norms else {})
+        found = _tensors(call, values) | ({"norms": layer.value_norms} if value_norms else {})
         tensors = {name: t.detach().clone().cpu() for name, t in found.items()}
         if folder is None:
             kept[layer.index] = tensors
         else:
             _write(folder / f"layer-{layer.index}.safetensors", tensors)
-        return watch.read(layer)
+        return observer.read(layer)
 
-    readers = {module: (lambda call, module=module: read(module, call)) for module in watch.hf.modules()}
-    with model.lock, quiet_inference(), reading(watch.hf, readers):
-        watch.forward(**inputs)
-    watch.check_complete()
-    words, record = words_of(model, texts), watch.result().record
+    hooks = {module: (lambda call, module=module: read(module, call)) for module in observer.hf.modules()}
+    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks):
+        observer.forward(**inputs)
+    observer.check_complete()
+    words, record = words_of(model, texts), observer.result().record
     if folder is None:
         return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], _on_cpu(texts), words, record)
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
-    manifest |= {"tokens": texts.tokens.tolist(), "real": texts.real.tolist(), "marks": list(texts.marks), "grid": texts.grid}
-    publish(folder / MANIFEST, json.dumps(manifest, allow_nan=False).encode())
+    manifest |= {
+        "tokens": texts.tokens.tolist(),
+        "real": texts.token_mask.tolist(),
+        "marks": list(texts.marks),
+        "grid": texts.grid,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, allow_nan=False).encode())
     return load_attention(folder)
 
 
-def attention_bytes(facts: ModelFacts, batch: int, length: int, *, values: bool = False, norms: bool = False) -> int:
+def attention_bytes(facts: ModelFacts, batch: int, length: int, *, values: bool = False, value_norms: bool = False) -> int:
     """Bytes that ``capture_attention`` will keep for ``batch`` texts of ``length`` tokens."""
     heads = facts.n_heads + (2 if values else 1) * facts.n_kv_heads
-    each = heads * facts.d_head * ITEM_BYTES[facts.dtype] + (4 * facts.n_heads if norms else 0)
+    each = heads * facts.d_head * ITEM_BYTES[facts.dtype] + (4 * facts.n_heads if value_norms else 0)
     return facts.n_layers * batch * length * each
 
 
@@ -179,7 +191,7 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
             raise ValueError(f"version {manifest['version']} where {VERSION} is read")
         marks = tuple({name: (a, b) for name, (a, b) in row.items()} for row in manifest["marks"])
         grid = tuple(manifest["grid"]) if manifest["grid"] else None
-        texts = Prompts(torch.tensor(manifest["tokens"]), torch.tensor(manifest["real"]), marks, grid)
+        texts = TokenBatch(torch.tensor(manifest["tokens"]), torch.tensor(manifest["real"]), marks, grid)
         layers = []
         for index in range(len(manifest["layers"])):
             with safe_open(path / f"layer-{index}.safetensors", "pt") as file:
@@ -193,7 +205,7 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
 def _cache(
     layers: Sequence[dict[str, Tensor]],
     entries: Sequence[dict[str, Any]],
-    texts: Prompts,
+    texts: TokenBatch,
     words: tuple[tuple[str, ...], ...],
     record: RunRecord,
     folder: Path | None = None,
@@ -202,7 +214,7 @@ def _cache(
     return AttentionCache(calls, texts, words, record, folder, tuple(t["norms"] for t in layers if "norms" in t))
 
 
-def _of_text(call: Call, own: slice) -> Call:
+def _of_text(call: AttentionInputs, own: slice) -> AttentionInputs:
     mask = call.mask
     if isinstance(mask, Mask) and mask.padding is not None:
         mask = replace(mask, padding=mask.padding[own])
@@ -219,7 +231,7 @@ def _prepared(store: str | os.PathLike | None) -> Path | None:
     return folder
 
 
-def _tensors(call: Call, values: bool) -> dict[str, Tensor]:
+def _tensors(call: AttentionInputs, values: bool) -> dict[str, Tensor]:
     found = {"q": call.q, "k": call.k, "v": call.v if values else call.v[..., :0]}
     return found if call.slopes is None else {**found, "slopes": call.slopes}
 
@@ -235,27 +247,27 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
             raise OSError(str(error)) from error
 
 
-def _entry(model: Model, layer: int, call: Call) -> dict[str, Any]:
+def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:
     """What of a call is not a tensor, as JSON. The mask is written as a name, if one of the known rules gives the same table."""
     rule = None
     if call.mask is not None:
-        window = model.facts.windows[layer]
+        window = model.facts.sliding_windows[layer]
         known = [*([["window", window]] if window else []), ["causal", None], ["all", None]]
         probes = {0, call.q.shape[2] // 2, call.q.shape[2] - 1, *([min(window, call.q.shape[2] - 1)] if window else [])}
         rule = next((r for r in known if all(_agrees(call, _mask(r, call), probe) for probe in probes)), None)
         if rule is None:
             raise ValueError(
-                f"Layer {layer} of {model.facts.name} hides keys by a rule that cannot be written down: use observe instead."
+                f"AttentionLayer {layer} of {model.facts.name} hides keys by a rule that cannot be written down: use observe instead."
             )
     return {"scale": call.scale, "softcap": call.softcap, "causal": call.causal, "rule": rule}
 
 
-def _agrees(call: Call, mask: Mask, query: int) -> bool:
+def _agrees(call: AttentionInputs, mask: Mask, query: int) -> bool:
     one = slice(query, query + 1)
     return bool((call.visible(one) == mask.block(one, call.q.device)).all())
 
 
-def _mask(rule: Sequence[Any], call: Call, padding: Tensor | None = None) -> Mask:
+def _mask(rule: Sequence[Any], call: AttentionInputs, padding: Tensor | None = None) -> Mask:
     from transformers import masking_utils as known
 
     rules: dict[str, Callable[[], Any]] = {
@@ -268,18 +280,18 @@ def _mask(rule: Sequence[Any], call: Call, padding: Tensor | None = None) -> Mas
     return Mask(rules[rule[0]](), call.q.shape[2], call.k.shape[2], call.k.shape[2] - call.q.shape[2], 0, padding)
 
 
-def _restored(tensors: dict[str, Tensor], entry: dict[str, Any], texts: Prompts) -> Call:
-    call = Call(
+def _restored(tensors: dict[str, Tensor], entry: dict[str, Any], texts: TokenBatch) -> AttentionInputs:
+    call = AttentionInputs(
         tensors["q"], tensors["k"], tensors["v"], None, entry["scale"], entry["softcap"], entry["causal"], tensors.get("slopes")
     )
     if entry["rule"] is None:
         return call
-    mask = _mask(entry["rule"], call, texts.real.cpu() if texts.padded else None)
-    return Call(call.q, call.k, call.v, mask, call.scale, call.softcap, call.causal, call.slopes)
+    mask = _mask(entry["rule"], call, texts.token_mask.cpu() if texts.padded else None)
+    return AttentionInputs(call.q, call.k, call.v, mask, call.scale, call.softcap, call.causal, call.slopes)
 
 
-def _on_cpu(texts: Prompts) -> Prompts:
-    return Prompts(texts.tokens.cpu(), texts.real.cpu(), texts.marks, texts.grid)
+def _on_cpu(texts: TokenBatch) -> TokenBatch:
+    return TokenBatch(texts.tokens.cpu(), texts.token_mask.cpu(), texts.marks, texts.grid)
 
 
 def _text(part: slice) -> str:

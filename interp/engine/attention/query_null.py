@@ -18,53 +18,62 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import Call, reading
-from interp.engine.attention.attention_observer import AttentionMetric, Observation, Tables, Watch, block_size, read_prompts
-from interp.engine.attention.attention_rows import Layer, Prompts, read_rows
+from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
+from interp.engine.attention.attention_observer import (
+    AttentionMetric,
+    AttentionObserver,
+    MetricAccumulator,
+    Observation,
+    block_size,
+    read_prompts,
+)
+from interp.engine.attention.attention_rows import AttentionLayer, TokenBatch, read_rows
 from interp.engine.sweep.sweep import Progress, quiet_inference
 from interp.models.model import Model
 
-Strange = dict[str, Float[Tensor, "n_strangers n_layers n_heads"]]
+QueryNullScores = dict[str, Float[Tensor, "n_null_draws n_layers n_heads"]]
 
 
-def observe_strangers(
+def observe_query_null(
     model: Model,
     prompts: Sequence[Sequence[int]],
     metrics: Sequence[AttentionMetric],
-    n_strangers: int,
+    n_null_draws: int,
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[Observation, Strange]:
-    """What ``observe`` gives for metrics of the axis ``query``, and beside every head what ``n_strangers`` strangers have in its place.
+) -> tuple[Observation, QueryNullScores]:
+    """What ``observe`` gives for metrics of the axis ``query``, and beside every head what ``n_null_draws`` strangers have in its place.
 
-    One pass, in which each attention module is asked ``n_strangers`` more times for queries. Raises ValueError as ``observe`` does.
+    One pass, in which each attention module is asked ``n_null_draws`` more times for queries. Raises ValueError as ``observe`` does.
     """
     texts, inputs = read_prompts(model, prompts)
-    watch = _Watch(model, metrics, texts, block_size(model, texts, metrics, None), n_strangers, seed, progress)
-    readers = {module: watch.reader(module) for module in watch.hf.modules()}
-    with model.lock, quiet_inference(), reading(watch.hf, readers), watch.listening():
-        watch.forward(**inputs)
-    return watch.result(), watch.strange
+    observer = _Watch(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)
+    hooks = {module: observer.hook(module) for module in observer.hf.modules()}
+    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks), observer.listening():
+        observer.forward(**inputs)
+    return observer.result(), observer.null_scores
 
 
-class _Watch(Watch):
+class _Watch(AttentionObserver):
     """A pass in which strangers are read beside the heads, layer by layer."""
 
     def __init__(
         self,
         model: Model,
         metrics: Sequence[AttentionMetric],
-        texts: Prompts,
+        texts: TokenBatch,
         block: int,
-        n_strangers: int,
+        n_null_draws: int,
         seed: int,
         progress: Progress | None,
     ) -> None:
         super().__init__(model, metrics, texts, (), block)
         facts = model.facts
-        self.strange: Strange = {m.name: torch.empty(n_strangers, facts.n_layers, facts.n_heads).double() for m in metrics}
-        self._n, self._random, self._progress = n_strangers, torch.Generator().manual_seed(seed), progress
+        self.null_scores: QueryNullScores = {
+            m.name: torch.empty(n_null_draws, facts.n_layers, facts.n_heads).double() for m in metrics
+        }
+        self._n, self._random, self._progress = n_null_draws, torch.Generator().manual_seed(seed), progress
         self._given: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._asking = False
 
@@ -78,20 +87,22 @@ class _Watch(Watch):
             for hook in hooks:
                 hook.remove()
 
-    def reader(self, module: nn.Module) -> Callable[[Call], Tensor]:
+    def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
         """What attention asks in place of ``module``: its output, once the strangers of the layer have been read."""
 
-        def read(call: Call) -> Tensor:
+        def read(call: AttentionInputs) -> Tensor:
             if self._asking:
                 raise _Queries(call.q)
             layer, given = self.layer(module, call), self._given.pop(module)
             self._given.clear()
             for at in range(self._n):
                 stranger = replace(call, q=self._queries(module, call, *given))
-                tables = Tables(self.tables.metrics, self.prompts, 1, call.q.shape[1])
-                read_rows(Layer(0, stranger, self.prompts), tables.add, block=self.block, whole=self.tables.whole)
-                for name, values in tables.finished().items():
-                    self.strange[name][at, layer.index] = values[0].double().nanmean((0, 2)).cpu()
+                tables = MetricAccumulator(self.tables.metrics, self.prompts, 1, call.q.shape[1])
+                read_rows(
+                    AttentionLayer(0, stranger, self.prompts), tables.add, block=self.block, all_heads=self.tables.all_heads
+                )
+                for name, values in tables.compute().items():
+                    self.null_scores[name][at, layer.index] = values[0].double().nanmean((0, 2)).cpu()
             if self._progress:
                 self._progress(len(self._layers), self.model.facts.n_layers)
             return self.read(layer)
@@ -102,12 +113,12 @@ class _Watch(Watch):
         self._given[module] = args, kwargs
 
     def _queries(
-        self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, module: nn.Module, call: AttentionInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Float[Tensor, "batch head query d_head"]:
         """The queries of one stranger for each head."""
         kwargs = dict(kwargs)
         residual, *rest = args or (kwargs.pop("hidden_states"),)
-        drawn = Disguise.draw(residual.shape[-1], call.q.shape[1], call.k.shape[1], self._random)
+        drawn = QueryNull.draw(residual.shape[-1], call.q.shape[1], call.k.shape[1], self._random)
         self._asking = True
         try:
             module.forward(drawn.residual(residual), *rest, **kwargs)
@@ -119,7 +130,7 @@ class _Watch(Watch):
 
 
 @dataclass(frozen=True, eq=False)
-class Disguise:
+class QueryNull:
     """What makes strangers of the heads of a layer: coordinates of the residual in another ``order`` and with random ``signs`` [d_model],
     queries from ``shift`` heads away and with random ``turns`` [head]."""
 
@@ -129,7 +140,7 @@ class Disguise:
     turns: Float[Tensor, " head"]
 
     @classmethod
-    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> Disguise:
+    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> QueryNull:
         def signs(n: int) -> Tensor:
             return torch.randint(2, (n,), generator=random) * 2.0 - 1
 

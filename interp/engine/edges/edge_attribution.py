@@ -15,73 +15,75 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.edges.residual_decomposition import Stream
-from interp.graph import PARTS, Graph, Node
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.graph import QKV, Graph, Node
 
 Value = Callable[[Float[Tensor, "n_runs batch d_model"]], Float[Tensor, "n_runs batch"]]
 
 
-def moved_in_turn(graph: Graph, groups: Sequence[Sequence[Node]], shares: Sequence[float]) -> Float[Tensor, "n_runs n_writers"]:
-    """Runs in which the writers of one group at a time are moved, by each of ``shares``."""
-    moved = torch.zeros(len(groups), len(shares), len(graph.writers))
+def moved_in_turn(
+    graph: Graph, groups: Sequence[Sequence[Node]], fractions: Sequence[float]
+) -> Float[Tensor, "n_runs n_writers"]:
+    """Runs in which the writers of one group at a time are moved, by each of ``fractions``."""
+    moved = torch.zeros(len(groups), len(fractions), len(graph.writers))
     for i, group in enumerate(groups):
-        moved[i, :, [graph.number[writer] for writer in group]] = torch.tensor(shares)[:, None]
+        moved[i, :, [graph.number[writer] for writer in group]] = torch.tensor(fractions)[:, None]
     return moved.flatten(0, 1)
 
 
 def edge_gradients(
-    stream: Stream, graph: Graph, value: Value, shares: Float[Tensor, "n_runs n_writers"]
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
 ) -> Float[Tensor, "n_edges batch"]:
     """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, to first order.
 
     Gradients are the mean over runs in which each writer adds a share of what it would add if it were corrupted: 0 for all writers is the
     clean run. To be used within the model's lock, on a stream opened under ``no_grad``.
     """
-    total = {reader: torch.zeros_like(stream.outputs[0]) for reader in graph.readers}
-    for part in shares.to(stream.outputs).split(stream.together):
-        for reader, gradient in _at_readers(stream, graph, value, part).items():
-            total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(shares)
+    total = {reader: torch.zeros_like(decomposition.outputs[0]) for reader in graph.readers}
+    for part in fractions.to(decomposition.outputs).split(decomposition.runs_per_batch):
+        for reader, gradient in _at_readers(decomposition, graph, value, part).items():
+            total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
     return torch.stack(
-        [torch.einsum("bnd,bnd->b", stream.added(graph.number[e.writer]), total[e.reader, e.part]) for e in graph.edges]
+        [torch.einsum("bnd,bnd->b", decomposition.added(graph.number[e.writer]), total[e.reader, e.part]) for e in graph.edges]
     )
 
 
 def _at_readers(
-    stream: Stream, graph: Graph, value: Value, shares: Float[Tensor, "n_runs n_writers"]
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
 ) -> dict[tuple[Node, str], Float[Tensor, "rows n d_model"]]:
     """The gradient at the input of every reader of every run, rows being the batch, repeated."""
-    facts = stream.model.facts
+    facts = decomposition.model.facts
     found: dict[tuple[Node, str], Tensor] = {}
 
     def moved(nodes: Sequence[Node]) -> Tensor:
         at = [graph.number[node] for node in nodes]
-        return torch.einsum("rw,wbnd->rbnd", shares[:, at], stream.added(at)).flatten(0, 1)
+        return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.added(at)).flatten(0, 1)
 
     with torch.enable_grad():
-        x = (stream.expand(stream.outputs[0], len(shares)) + moved([Node("input")])).requires_grad_()
+        x = (decomposition.expand(decomposition.outputs[0], len(fractions)) + moved([Node("input")])).requires_grad_()
         streams, attention, parts = [x], [], []
         for layer in range(facts.n_layers):
-            made = stream.qkv(layer, x)
-            own = stream.own_copies(made).values()
-            z = stream.attend(layer, *own, like=made)
+            made = decomposition.qkv(layer, x)
+            own = decomposition.per_query_head(made).values()
+            z = decomposition.attend(layer, *own, like=made)
             heads = [Node("head", layer, head) for head in range(facts.n_heads)]
-            attention.append(stream.written(layer, z).sum(-2) + stream.biases[layer] + moved(heads))
-            x = stream.block(layer, x, attention[-1])
+            attention.append(decomposition.written(layer, z).sum(-2) + decomposition.biases[layer] + moved(heads))
+            x = decomposition.block(layer, x, attention[-1])
             x = x + moved([Node("mlp", layer)]) if facts.d_mlp else x
             streams.append(x)
             parts += own
-        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (len(shares), -1))).sum(), [*streams[1:], *parts])
+        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (len(fractions), -1))).sum(), [*streams[1:], *parts])
         found[Node("logits"), ""] = slopes[facts.n_layers - 1]
         for layer in range(facts.n_layers):
             entering, at = streams[layer].detach().requires_grad_(), facts.n_layers + 3 * layer
-            made = stream.qkv(layer, entering)
-            for part, t, slope in zip(PARTS, (made.q, made.k, made.v), slopes[at : at + 3], strict=True):
+            made = decomposition.qkv(layer, entering)
+            for part, t, slope in zip(QKV, (made.q, made.k, made.v), slopes[at : at + 3], strict=True):
                 for head in range(facts.n_heads):
                     read = t[:, head * t.shape[1] // facts.n_heads]
                     found[Node("head", layer, head), part] = torch.autograd.grad(
                         read, entering, slope[:, head], retain_graph=True
                     )[0]
             if facts.d_mlp:
-                written = stream.block(layer, entering, attention[layer].detach()) - entering
+                written = decomposition.block(layer, entering, attention[layer].detach()) - entering
                 found[Node("mlp", layer), ""] = torch.autograd.grad(written, entering, slopes[layer])[0]
     return found

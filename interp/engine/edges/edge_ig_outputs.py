@@ -17,69 +17,81 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.edges.edge_attribution import Value
-from interp.engine.edges.edge_patching import moved_z
-from interp.engine.edges.residual_decomposition import Stream
-from interp.engine.sweep.resume_from_layer import climb
-from interp.graph import PARTS, Graph, Node
+from interp.engine.edges.edge_patching import z_changes
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.resume_from_layer import resume_from_layer
+from interp.graph import QKV, Graph, Node
 
 
-def edge_changes(stream: Stream, graph: Graph, value: Value, steps: int) -> Float[Tensor, "n_edges batch"]:
+def edge_changes(
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int
+) -> Float[Tensor, "n_edges batch"]:
     """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, with gradients at the midpoints of ``steps`` equal
     steps. To be used within the model's lock, on a stream opened under ``no_grad``."""
     found = []
     for layer in range(graph.n_layers):
-        found.append(_into_heads(stream, graph, value, steps, layer))
+        found.append(_into_heads(decomposition, graph, value, steps, layer))
         if graph.has_mlps:
-            found.append(_into_mlp(stream, graph, value, steps, layer))
-    last = stream.clean.last
-    found.append(value(last + stream.added(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
+            found.append(_into_mlp(decomposition, graph, value, steps, layer))
+    last = decomposition.clean.last
+    found.append(value(last + decomposition.added(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
     return torch.cat(found)
 
 
-def _into_heads(stream: Stream, graph: Graph, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
-    clean, weights, read = stream.clean, stream.weights[layer], stream.read(layer)
-    first = stream.before(layer)
-    ways = stream.added(range(first, first + graph.n_heads))[:, :, read]
+def _into_heads(
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
+) -> Float[Tensor, "edges batch"]:
+    clean, weights, read = decomposition.clean, decomposition.weights[layer], decomposition.read(layer)
+    first = decomposition.before(layer)
+    ways = decomposition.added(range(first, first + graph.n_heads))[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
-        return climb(stream.model, clean, layer, lambda at: rows if at == layer else rows[:0])
+        return resume_from_layer(decomposition.model, clean, layer, lambda at: rows if at == layer else rows[:0])
 
     slopes = []  # at z of each head
-    for way, w_o in zip(*(t.split(max(1, stream.together // steps)) for t in (ways, weights)), strict=True):
-        at_output = _slopes(stream, value, steps, clean.attn_out[layer][:, read], way, continued)
+    for way, w_o in zip(*(t.split(max(1, decomposition.runs_per_batch // steps)) for t in (ways, weights)), strict=True):
+        at_output = _slopes(decomposition, value, steps, clean.attn_out[layer][:, read], way, continued)
         slopes.append(torch.einsum("hsbnm,hdm->hsbnd", at_output, w_o))
     slope, squares = torch.cat(slopes), weights @ weights.mT
-    was = stream.qkv(layer, clean.residual[layer])
-    found = ways.new_empty(graph.n_heads, len(PARTS), first, stream.batch)
-    for writers in torch.arange(first).split(stream.together):
-        for i, change in enumerate(moved_z(stream, layer, writers.tolist(), PARTS, was)):
+    was = decomposition.qkv(layer, clean.residual[layer])
+    found = ways.new_empty(graph.n_heads, len(QKV), first, decomposition.batch)
+    for writers in torch.arange(first).split(decomposition.runs_per_batch):
+        for i, change in enumerate(z_changes(decomposition, layer, writers.tolist(), QKV, was)):
             size = torch.einsum("wbnhd,hde,wbnhe->hwb", change, squares, change).clamp(min=0).sqrt()
             terms = torch.einsum("wbnhd,hsbnd->hwsb", change, slope)
-            found[:, i, writers] = _as_far(terms, size / ways.norm(dim=(2, 3))[:, None])
+            found[:, i, writers] = _mean_over_path(terms, size / ways.norm(dim=(2, 3))[:, None])
     return found.flatten(0, 2)
 
 
-def _into_mlp(stream: Stream, graph: Graph, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
-    clean, read, node = stream.clean, stream.read(layer), Node("mlp", layer)
+def _into_mlp(
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
+) -> Float[Tensor, "edges batch"]:
+    clean, read, node = decomposition.clean, decomposition.read(layer), Node("mlp", layer)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
-    after = stream.block(layer, x, attention)
-    way = stream.added([graph.number[node]])[:, :, read]
+    after = decomposition.block(layer, x, attention)
+    way = decomposition.added([graph.number[node]])[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
-        return climb(stream.model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None)
+        return resume_from_layer(
+            decomposition.model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None
+        )
 
-    slope = _slopes(stream, value, steps, after, way, continued)[0]
+    slope = _slopes(decomposition, value, steps, after, way, continued)[0]
     found = []
-    for writers in torch.tensor([graph.number[w] for w in graph.writers if graph.connected(w, node)]).split(stream.together):
-        plus = stream.added(writers.tolist())[:, :, read]
-        entering, beside = (stream.expand(t, len(writers)) for t in (x, attention))
-        change = stream.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
-        found.append(_as_far(torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3))))
+    for writers in torch.tensor([graph.number[w] for w in graph.writers if graph.connected(w, node)]).split(
+        decomposition.runs_per_batch
+    ):
+        plus = decomposition.added(writers.tolist())[:, :, read]
+        entering, beside = (decomposition.expand(t, len(writers)) for t in (x, attention))
+        change = decomposition.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
+        found.append(
+            _mean_over_path(torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3)))
+        )
     return torch.cat(found)
 
 
 def _slopes(
-    stream: Stream,
+    decomposition: ResidualDecomposition,
     value: Value,
     steps: int,
     start: Float[Tensor, "batch read d_model"],
@@ -87,9 +99,9 @@ def _slopes(
     continued: Callable[[Float[Tensor, "rows read d_model"]], Float[Tensor, "rows d_model"]],
 ) -> Float[Tensor, "readers steps batch read d_model"]:
     """The gradient on the way of each reader, from ``start`` on."""
-    shares = (torch.arange(steps).to(ways) + 0.5) / steps
+    fractions = (torch.arange(steps).to(ways) + 0.5) / steps
     found = []
-    for part in (start + shares[:, None, None, None] * ways[:, None]).flatten(0, 1).split(stream.together):
+    for part in (start + fractions[:, None, None, None] * ways[:, None]).flatten(0, 1).split(decomposition.runs_per_batch):
         with torch.enable_grad():
             rows = part.flatten(0, 1).requires_grad_()
             reached = value(continued(rows).unflatten(0, (len(part), -1)))
@@ -97,7 +109,9 @@ def _slopes(
     return torch.cat(found).unflatten(0, (len(ways), steps))
 
 
-def _as_far(terms: Float[Tensor, "*edges steps batch"], share: Float[Tensor, "*edges batch"]) -> Float[Tensor, "*edges batch"]:
+def _mean_over_path(
+    terms: Float[Tensor, "*edges steps batch"], share: Float[Tensor, "*edges batch"]
+) -> Float[Tensor, "*edges batch"]:
     """The mean over the first ``share`` of the steps; over the first alone where it is less, over all where it is more than 1."""
     steps = terms.shape[-2]
     until = share.nan_to_num(0).clamp(1 / steps, 1)[..., None, :] * steps

@@ -1,9 +1,9 @@
 """Edges of a model's graph, corrupted: one at a time, or any set of them at once.
 
 A corrupted edge shows its reader what the writer wrote on the corrupted prompt; what comes after the reader is computed anew, all else
-stays. One edge changes one head's z, one MLP's output or the last residual, from which the run is continued (``single_edges``): all
+stays. One edge changes one head's z, one MLP's output or the last residual, from which the run is continued (``patch_single_edges``): all
 edges into a layer share one pass for their queries, keys and values. A set of edges needs a run of its own in which every reader
-has its own input (``edge_sets``); a set of one edge gives the same number, by the other road.
+has its own input (``patch_edge_sets``); a set of one edge gives the same number, by the other road.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call
-from interp.engine.edges.residual_decomposition import Stream
-from interp.engine.sweep.resume_from_layer import climb
+from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.resume_from_layer import resume_from_layer
 from interp.engine.sweep.work_units import memory_at_once
-from interp.graph import PARTS, Edge, Graph
+from interp.graph import QKV, Edge, Graph
 from interp.models.model import Model
 
 
@@ -36,26 +36,28 @@ def graph_of(model: Model) -> Graph:
 Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch *read"]]
 
 
-def single_edges(stream: Stream, edges: Sequence[Edge], read: Read = lambda x: x) -> Float[Tensor, "n_edges batch *read"]:
+def patch_single_edges(
+    decomposition: ResidualDecomposition, edges: Sequence[Edge], read: Read = lambda x: x
+) -> Float[Tensor, "n_edges batch *read"]:
     """What ``read`` makes of the residual that predicts the answer when one edge alone is corrupted, for each edge; by default the residual
     itself. Of many edges only what is read is kept."""
-    graph, together = graph_of(stream.model), stream.together
-    places = [_place(graph, edge) for edge in edges]
+    graph, runs_per_batch = graph_of(decomposition.model), decomposition.runs_per_batch
+    places = [_resume_point(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
     first_at_end = bisect_left(order, (graph.n_layers - 1, 1), key=lambda i: places[i][:2])
-    made = cache(lambda layer: stream.qkv(layer, stream.clean.residual[layer]))
-    step = together * len(PARTS) * graph.n_heads  # all edges of so many writers into a layer
+    made = cache(lambda layer: decomposition.qkv(layer, decomposition.clean.residual[layer]))
+    step = runs_per_batch * len(QKV) * graph.n_heads  # all edges of so many writers into a layer
     found: list[Tensor] = []
-    for some, runs in ((order[:first_at_end], together), (order[first_at_end:], step)):
+    for some, runs in ((order[:first_at_end], runs_per_batch), (order[first_at_end:], step)):
         for first in range(0, len(some), step):
             group = [edges[i] for i in some[first : first + step]]
-            moved = _moved_z(stream, graph, group, made)
+            moved = _moved_z(decomposition, graph, group, made)
             parts = (group[at : at + runs] for at in range(0, len(group), runs))
-            found.append(read(torch.cat([_continued(stream, graph, part, moved) for part in parts])))
+            found.append(read(torch.cat([_continued(decomposition, graph, part, moved) for part in parts])))
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 
-def _place(graph: Graph, edge: Edge) -> tuple[int, int, int]:
+def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
     """Where the changed run leaves the clean one: at a block's entrance (after an MLP), or in its attention; then by writer. From the last
     attention on, only the last position matters."""
     reader, writer = edge.reader, graph.number[edge.writer]
@@ -65,7 +67,7 @@ def _place(graph: Graph, edge: Edge) -> tuple[int, int, int]:
 
 
 def _moved_z(
-    stream: Stream, graph: Graph, edges: Sequence[Edge], made: Callable[[int], Call]
+    decomposition: ResidualDecomposition, graph: Graph, edges: Sequence[Edge], made: Callable[[int], AttentionInputs]
 ) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
     """What each edge into a head changes of its z, where that is read: in the last layer at the last position. ``made`` are the clean
     queries, keys and values of a layer."""
@@ -73,66 +75,73 @@ def _moved_z(
     for layer in sorted({edge.reader.layer for edge in edges if edge.part}):
         here = [edge for edge in edges if edge.part and edge.reader.layer == layer]
         writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.part for edge in here})
-        moved = dict(zip(parts, moved_z(stream, layer, writers, parts, made(layer)), strict=True))
+        moved = dict(zip(parts, z_changes(decomposition, layer, writers, parts, made(layer)), strict=True))
         for edge in here:
             found[edge] = moved[edge.part][writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
     return found
 
 
-def moved_z(
-    stream: Stream, layer: int, writers: Sequence[int], parts: Sequence[str], was: Call
+def z_changes(
+    decomposition: ResidualDecomposition, layer: int, writers: Sequence[int], parts: Sequence[str], was: AttentionInputs
 ) -> Iterator[Float[Tensor, "writers batch read n_heads d_head"]]:
     """For each of ``parts``, what corrupting the edges of some writers into it, one at a time, changes of z of every head, where that is
     read; ``was`` are the clean queries, keys and values of the layer."""
-    clean, read = stream.clean, stream.read(layer)
-    now = stream.qkv(layer, (clean.residual[layer] + stream.added(writers)).flatten(0, 1))
+    clean, read = decomposition.clean, decomposition.read(layer)
+    now = decomposition.qkv(layer, (clean.residual[layer] + decomposition.added(writers)).flatten(0, 1))
     old, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
     old = {part: t.repeat(len(writers), 1, 1, 1) for part, t in old.items()}
     for part in parts:
-        z = stream.attend(layer, *({**old, part: new[part]}[p] for p in PARTS), like=now)
+        z = decomposition.attend(layer, *({**old, part: new[part]}[p] for p in QKV), like=now)
         yield z.unflatten(0, (len(writers), -1)) - clean.z[layer][:, read]
 
 
 def _continued(
-    stream: Stream, graph: Graph, edges: Sequence[Edge], moved: dict[Edge, Float[Tensor, "batch read d_head"]]
+    decomposition: ResidualDecomposition,
+    graph: Graph,
+    edges: Sequence[Edge],
+    moved: dict[Edge, Float[Tensor, "batch read d_head"]],
 ) -> Float[Tensor, "n_edges batch d_model"]:
-    """As ``single_edges``, for edges in the order of ``_place``, of which those into heads are in ``moved``."""
-    clean, n_layers = stream.clean, graph.n_layers
-    places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _place(graph, edge)[:2])}
+    """As ``patch_single_edges``, for edges in the order of ``_resume_point``, of which those into heads are in ``moved``."""
+    clean, n_layers = decomposition.clean, graph.n_layers
+    places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
 
     def added(here: Sequence[Edge]) -> Tensor:
-        return stream.added([graph.number[edge.writer] for edge in here])
+        return decomposition.added([graph.number[edge.writer] for edge in here])
 
-    def starting(layer: int) -> Tensor:
-        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, stream.read(layer)]
+    def changed_attention(layer: int) -> Tensor:
+        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, decomposition.read(layer)]
         if not here:
             return written[:0]
         z = torch.stack([moved[edge] for edge in here]).flatten(1, 2)
-        weights = stream.weights[layer][[edge.reader.head for edge in here]]
+        weights = decomposition.weights[layer][[edge.reader.head for edge in here]]
         return torch.baddbmm(written.flatten(0, 1)[None], z, weights).view(-1, *written.shape[1:])
 
-    def joining(layer: int) -> Tensor | None:
+    def changed_residual(layer: int) -> Tensor | None:
         here = places.get((layer, 0))
         if here is None:
             return None
-        read = stream.read(layer - 1)
+        read = decomposition.read(layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
-        before, attention = (stream.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
-        return stream.block(layer - 1, before + plus, attention) - plus
+        before, attention = (decomposition.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
+        return decomposition.block(layer - 1, before + plus, attention) - plus
 
     first = min(layer for layer, _ in places)
     to_logits = clean.last + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
-    climbed = climb(stream.model, clean, min(first, n_layers - 1), starting, joining).unflatten(0, (-1, stream.batch))
+    climbed = resume_from_layer(
+        decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual
+    ).unflatten(0, (-1, decomposition.batch))
     return torch.cat([climbed, to_logits])
 
 
-def edge_sets(stream: Stream, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Float[Tensor, "n_sets batch d_model"]:
+def patch_edge_sets(
+    decomposition: ResidualDecomposition, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]
+) -> Float[Tensor, "n_sets batch d_model"]:
     """The residual that predicts the answer when all edges of a set are corrupted, for each set over ``graph.edges``."""
-    fitting = memory_at_once(stream.model) // stream.outputs.nbytes  # what a set keeps of each writer
-    parts = corrupted.to(stream.outputs.device).split(max(1, min(stream.together, fitting)))
-    return torch.cat([_sets(stream, graph, _masks(graph, part)) for part in parts])
+    fitting = memory_at_once(decomposition.model) // decomposition.outputs.nbytes  # what a set keeps of each writer
+    parts = corrupted.to(decomposition.outputs.device).split(max(1, min(decomposition.runs_per_batch, fitting)))
+    return torch.cat([_sets(decomposition, graph, _masks(graph, part)) for part in parts])
 
 
 def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tensor, "n_sets n_readers n_writers"]:
@@ -145,66 +154,68 @@ def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tens
 
 
 def _sets(
-    stream: Stream, graph: Graph, masks: Bool[Tensor, "n_sets n_readers n_writers"]
+    decomposition: ResidualDecomposition, graph: Graph, masks: Bool[Tensor, "n_sets n_readers n_writers"]
 ) -> Float[Tensor, "n_sets batch d_model"]:
-    """As ``edge_sets``, from the first layer on in which anything is corrupted."""
-    clean, n_sets, n_heads, top = stream.clean, len(masks), graph.n_heads, graph.n_layers - 1
-    n_parts, n_mlps = n_heads * len(PARTS), int(graph.has_mlps)
+    """As ``patch_edge_sets``, from the first layer on in which anything is corrupted."""
+    clean, n_sets, n_heads, top = decomposition.clean, len(masks), graph.n_heads, graph.n_layers - 1
+    n_parts, n_mlps = n_heads * len(QKV), int(graph.has_mlps)
     begin = int(masks.any(-1).any(0).int().argmax()) // (n_parts + n_mlps) if masks.any() else top + 1
     start = clean.residual[begin] if begin <= top else clean.last[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
-    known = stream.before(begin)
+    known = decomposition.before(begin)
     added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # what corrupting each known writer adds to a reader's input
-    added[:, :known] = stream.added(range(known))[:, :, -n:]
+    added[:, :known] = decomposition.added(range(known))[:, :, -n:]
 
     def shown(reader: int) -> Tensor:
         return torch.einsum("sw,swbnd->sbnd", masks[:, reader, :known].to(x), added[:, :known])
 
     for layer in range(begin, top + 1):
         first = layer * (n_parts + n_mlps)
-        own = _own_parts(stream, layer, x, masks[:, first : first + n_parts, :known], added[:, :known], alike=layer == begin)
+        own = _own_parts(
+            decomposition, layer, x, masks[:, first : first + n_parts, :known], added[:, :known], alike=layer == begin
+        )
         if layer == top:
             n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
-        z = stream.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
-        written = stream.written(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
+        z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
+        written = decomposition.written(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
         heads = slice(known, known + n_heads)
-        added[:, heads] = stream.corrupted[heads, :, -n:] - written
+        added[:, heads] = decomposition.corrupted[heads, :, -n:] - written
         known += n_heads
-        attention = written.sum(1) + stream.biases[layer]
+        attention = written.sum(1) + decomposition.biases[layer]
         plus = shown(first + n_parts) if n_mlps else torch.zeros_like(x)
-        after = stream.block(layer, (x + plus).flatten(0, 1), attention.flatten(0, 1)).view_as(x) - plus
+        after = decomposition.block(layer, (x + plus).flatten(0, 1), attention.flatten(0, 1)).view_as(x) - plus
         if n_mlps:
-            added[:, known] = stream.corrupted[known, :, -n:] - (after - x - attention)
+            added[:, known] = decomposition.corrupted[known, :, -n:] - (after - x - attention)
             known += 1
         x = after
     return (x + shown(-1))[:, :, -1]
 
 
 def _own_parts(
-    stream: Stream,
+    decomposition: ResidualDecomposition,
     layer: int,
     x: Float[Tensor, "n_sets batch n d_model"],
     masks: Bool[Tensor, "n_sets heads_parts n_known"],
     added: Float[Tensor, "n_sets n_known batch n d_model"],
     *,
     alike: bool,
-) -> Call:
+) -> AttentionInputs:
     """Queries, keys and values [n_sets*batch head n d_head] of a layer in which each of them has an input of its own. Equal inputs are
     computed once: those of one set or, where the sets are still ``alike``, of all."""
-    n_sets, n_heads = len(masks), masks.shape[1] // len(PARTS)
+    n_sets, n_heads = len(masks), masks.shape[1] // len(QKV)
     owner = torch.zeros(n_sets, dtype=torch.long, device=x.device) if alike else torch.arange(n_sets, device=x.device)
     keys = torch.cat([owner[:, None, None].expand(-1, masks.shape[1], 1), masks.long()], -1)
     rows, which = keys.flatten(0, 1).unique(dim=0, return_inverse=True)
-    which = which.view(n_sets, n_heads, len(PARTS))
+    which = which.view(n_sets, n_heads, len(QKV))
     parts: dict[str, Tensor] = {}
-    for first in range(0, len(rows), stream.together):
-        some = rows[first : first + stream.together]
+    for first in range(0, len(rows), decomposition.runs_per_batch):
+        some = rows[first : first + decomposition.runs_per_batch]
         groups = ((s, some[some[:, 0] == s, 1:].to(x)) for s in some[:, 0].unique().tolist())
         shown = torch.cat([x[s] + torch.einsum("rw,wbnd->rbnd", group, added[s]) for s, group in groups])
-        made = stream.qkv(layer, shown.flatten(0, 1))
-        for i, (part, t) in enumerate(zip(PARTS, (made.q, made.k, made.v), strict=True)):
+        made = decomposition.qkv(layer, shown.flatten(0, 1))
+        for i, (part, t) in enumerate(zip(QKV, (made.q, made.k, made.v), strict=True)):
             at = which[:, :, i] - first
             sets, heads = ((at >= 0) & (at < len(some))).nonzero(as_tuple=True)
-            mine = t.unflatten(0, (-1, stream.batch))[at[sets, heads], :, heads * t.shape[1] // n_heads]
+            mine = t.unflatten(0, (-1, decomposition.batch))[at[sets, heads], :, heads * t.shape[1] // n_heads]
             parts.setdefault(part, t.new_empty(n_sets, n_heads, *mine.shape[1:]))[sets, heads] = mine
     return replace(made, **{part: t.transpose(1, 2).flatten(0, 1) for part, t in parts.items()})

@@ -14,15 +14,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call, RoadClosed, attend, attend_after, reading
+from interp.engine.attention.attention_interface import (
+    AttentionInputs,
+    FastPathUnavailable,
+    attend,
+    attend_after,
+    attention_hooks,
+)
 from interp.engine.forward.z_cache import output_weights
-from interp.engine.sweep.clean_pass import CleanRun, clean_run
+from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import call_block, fixed_attention
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
-from interp.graph import PARTS
+from interp.graph import QKV
 from interp.models.model import Layout, Model
 from interp.tasks.task import Example, Task
 
@@ -30,12 +36,12 @@ from interp.tasks.task import Example, Task
 class _Made(Exception):
     """Carries queries, keys and values out of a block whose rest is not needed."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: AttentionInputs) -> None:
         self.call = call
 
 
 @dataclass(eq=False)
-class Stream:
+class ResidualDecomposition:
     """Clean prompts, all of one length, with the outputs of every writer; of each prompt the last ``n`` positions, from the first at which
     clean and corrupted differ.
 
@@ -45,7 +51,7 @@ class Stream:
     """
 
     model: Model
-    clean: CleanRun
+    clean: CleanPass
     outputs: Float[Tensor, "n_writers batch n d_model"]
     corrupted: Float[Tensor, "n_writers batch n d_model"]
     biases: Float[Tensor, "n_layers d_model"]
@@ -54,7 +60,7 @@ class Stream:
     @property
     def batch(self) -> int:
         """How many prompts there are."""
-        return len(self.clean.rows)
+        return len(self.clean.example_ids)
 
     @property
     def layout(self) -> Layout:
@@ -62,7 +68,7 @@ class Stream:
         return self.model.layout
 
     @property
-    def together(self) -> int:
+    def runs_per_batch(self) -> int:
         """How many changed runs of the batch are worth one pass."""
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
@@ -88,31 +94,33 @@ class Stream:
         """What corrupting writers, by number, adds to a reader's input."""
         return self.corrupted[writers] - self.outputs[writers]
 
-    def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> Call:
+    def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> AttentionInputs:
         """Queries, keys and values of a layer whose input is ``x``, whose rows are the batch, repeated."""
 
-        def leave(call: Call) -> Tensor:
+        def leave(call: AttentionInputs) -> Tensor:
             raise _Made(call)
 
         assert self.model.hf is not None
-        with reading(self.model.hf, {self.layout.attentions[layer]: leave}):
+        with attention_hooks(self.model.hf, {self.layout.attentions[layer]: leave}):
             try:
                 call_block(self.layout.blocks[layer], self.clean, layer, x)
             except _Made as made:
                 return made.call
-        raise RoadClosed(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
+        raise FastPathUnavailable(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
 
-    def own_copies(self, made: Call) -> dict[str, Float[Tensor, "rows head n d_head"]]:
+    def per_query_head(self, made: AttentionInputs) -> dict[str, Float[Tensor, "rows head n d_head"]]:
         """Queries, keys and values, with keys and values of its own for every query head."""
-        n_heads, parts = self.model.facts.n_heads, zip(PARTS, (made.q, made.k, made.v), strict=True)
+        n_heads, parts = self.model.facts.n_heads, zip(QKV, (made.q, made.k, made.v), strict=True)
         return {part: t.repeat_interleave(n_heads // t.shape[1], 1) for part, t in parts}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: Call) -> Float[Tensor, "rows some head d_head"]:
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: AttentionInputs
+    ) -> Float[Tensor, "rows some head d_head"]:
         """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``. The
         queries may be those of some last positions alone."""
         clean, mask = self.clean, self.clean.mask[layer]
         mask = None if mask is None else mask[:, :, -q.shape[2] :]
-        call = Call(q, k, v, None if clean.before else mask, like.scale, like.softcap)
+        call = AttentionInputs(q, k, v, None if clean.before else mask, like.scale, like.softcap)
         if not clean.before:
             return attend(call).transpose(1, 2)
         assert mask is not None
@@ -135,23 +143,25 @@ class Stream:
         return x.expand(times, *x.shape).flatten(0, 1)
 
 
-def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | None = None) -> Stream:
+def decompose_residual(
+    model: Model, examples: Sequence[Example], corrupted_outputs: Tensor | None = None
+) -> ResidualDecomposition:
     """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
 
-    Where ``instead`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
-    [n_writers batch n_positions d_model]. Raises RoadClosed where the model's parts are not known, ValueError where what heads and MLPs
+    Where ``corrupted_outputs`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
+    [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where what heads and MLPs
     write does not add up to the residual stream (norms behind attention or MLP), so that it has no edges.
     """
-    start = min(map(_first_difference, examples)) if instead is None else 0
+    start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
     weights = _weights(model)
-    clean, outputs = _taken_apart(model, examples, start, weights)
+    clean, outputs = _decompose(model, examples, start, weights)
     assert model.hf is not None
-    with reading(model.hf, {}):
+    with attention_hooks(model.hf, {}):
         _check_sum(model, clean)
-    if instead is None:
-        corrupted = _taken_apart(model, [e.swapped() for e in examples], start, weights)[1]
+    if corrupted_outputs is None:
+        corrupted = _decompose(model, [e.swapped() for e in examples], start, weights)[1]
     else:
-        corrupted = instead.to(outputs).expand_as(outputs)
+        corrupted = corrupted_outputs.to(outputs).expand_as(outputs)
     assert model.layout is not None
     own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
     biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
@@ -162,35 +172,37 @@ def open_stream(model: Model, examples: Sequence[Example], instead: Tensor | Non
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
         )
-    return Stream(model, clean, outputs, corrupted, biases, weights)
+    return ResidualDecomposition(model, clean, outputs, corrupted, biases, weights)
 
 
-def open_streams(
+def decompose_task(
     model: Model,
     task: Task,
     outcome: Outcome,
     progress: Progress | None = None,
-    instead: Mapping[int, Tensor] | None = None,
-) -> Iterator[tuple[list[int], Stream, Readout]]:
+    corrupted_outputs: Mapping[int, Tensor] | None = None,
+) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
     """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the outcome of
-    their last residuals; ``progress`` is told when the next one is asked for. ``instead`` is that of ``open_stream``, by length. To be
-    used, and raises, as ``open_stream``."""
+    their last residuals; ``progress`` is told when the next one is asked for. ``corrupted_outputs`` is that of ``decompose_residual``, by length. To be
+    used, and raises, as ``decompose_residual``."""
     parts = batches(task)
-    for done, rows in enumerate(parts):
-        examples = [task.examples[r] for r in rows]
-        stream = open_stream(model, examples, None if instead is None else instead[len(examples[0].clean)])
-        yield rows, stream, Readout(model, examples, outcome, stream.clean.logits)
+    for done, example_ids in enumerate(parts):
+        examples = [task.examples[r] for r in example_ids]
+        decomposition = decompose_residual(
+            model, examples, None if corrupted_outputs is None else corrupted_outputs[len(examples[0].clean)]
+        )
+        yield example_ids, decomposition, Readout(model, examples, outcome, decomposition.clean.logits)
         if progress:
             progress(done + 1, len(parts))
 
 
 def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
-    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as ``open_stream``."""
+    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
-    for rows in batches(task):
-        examples = [task.examples[r] for r in rows]
-        outputs, n = _taken_apart(model, examples, 0, weights)[1], len(examples[0].clean)
+    for example_ids in batches(task):
+        examples = [task.examples[r] for r in example_ids]
+        outputs, n = _decompose(model, examples, 0, weights)[1], len(examples[0].clean)
         part = outputs.sum(1, keepdim=True) / len(lengths[n])
         total[n] = total[n] + part if n in total else part
     return total
@@ -204,18 +216,18 @@ def _first_difference(example: Example) -> int:
 
 def _weights(model: Model) -> list[Tensor]:
     if model.layout is None:
-        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     return [output_weights(model, layer).to(model.dtype) for layer in range(model.facts.n_layers)]
 
 
-def _taken_apart(
+def _decompose(
     model: Model, examples: Sequence[Example], start: int, weights: Sequence[Tensor]
-) -> tuple[CleanRun, Float[Tensor, "n_writers batch n d_model"]]:
+) -> tuple[CleanPass, Float[Tensor, "n_writers batch n d_model"]]:
     """The clean run of examples from position ``start`` on, and what every writer wrote in it."""
-    rows, n = range(len(examples)), len(examples[0].clean) - start
-    run = clean_run(model, examples, rows, start).part(list(rows), n)
+    example_ids, n = range(len(examples)), len(examples[0].clean) - start
+    run = clean_pass(model, examples, example_ids, start).part(list(example_ids), n)
     assert model.hf is not None
-    with reading(model.hf, {}):
+    with attention_hooks(model.hf, {}):
         return run, _outputs(model, run, weights)
 
 
@@ -223,13 +235,13 @@ def _written(z: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bnhd,hdm->bnhm", z, weights)
 
 
-def _block(model: Model, clean: CleanRun, layer: int, x: Tensor, attention: Tensor) -> Tensor:
+def _block(model: Model, clean: CleanPass, layer: int, x: Tensor, attention: Tensor) -> Tensor:
     assert model.layout is not None
     with fixed_attention(model.layout, clean, layer, 0, attention):
         return call_block(model.layout.blocks[layer], clean, layer, x)
 
 
-def _check_sum(model: Model, clean: CleanRun) -> None:
+def _check_sum(model: Model, clean: CleanPass) -> None:
     """A block must do the same whether something is added to its input or to what attention writes, up to what parallel blocks leave out of
     the MLP's input; norms behind attention do not."""
     x, attention = clean.residual[0], clean.attn_out[0]
@@ -251,7 +263,7 @@ def _rounding(x: Tensor) -> float:
     return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)
 
 
-def _outputs(model: Model, run: CleanRun, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
+def _outputs(model: Model, run: CleanPass, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
     """What every writer wrote in a run."""
     parts = [run.residual[0]]
     for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):

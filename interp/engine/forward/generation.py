@@ -17,7 +17,7 @@ ROWS = 256
 """Tokens whose probabilities over the vocabulary are held at once."""
 
 
-class Written(NamedTuple):
+class GeneratedTokens(NamedTuple):
     """The ids that follow a prompt, and the ``logits`` [d_vocab] of the first of them."""
 
     tokens: tuple[int, ...]
@@ -33,7 +33,7 @@ def generate(
     seed: int = 0,
     stop: bool = False,
     intervene: Sequence[Intervention] = (),
-) -> Written:
+) -> GeneratedTokens:
     """``n_tokens`` tokens that follow the prompt, fewer where the model's context ends or, with ``stop``, before its end-of-text token.
 
     The most probable ones, or with a ``temperature`` drawn at random by ``seed``. Keys and values of earlier tokens are kept, unless there
@@ -56,7 +56,7 @@ def generate(
             break
         tokens.append(token)
     assert first is not None
-    return Written(tuple(tokens[len(prompt) :]), first)
+    return GeneratedTokens(tuple(tokens[len(prompt) :]), first)
 
 
 def next_token_entropy(model: Model, tokens: Sequence[int], start: int = 0) -> Float[Tensor, " pos"]:

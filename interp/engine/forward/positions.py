@@ -11,16 +11,16 @@ from torch import Tensor
 from interp.tasks.task import Example
 
 
-def touched(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
+def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
     """True where the intervention applies, [batch pos]; all examples have the same number of tokens."""
     length = len(examples[0].clean)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
     for row, example in enumerate(examples):
-        mask[row, named(positions, length, example.marks)] = True
+        mask[row, resolve_positions(positions, length, example.marks)] = True
     return mask
 
 
-def named(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
+def resolve_positions(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
     """The places in a prompt of ``length`` tokens that ``positions`` means: ``all``, ``end`` (the position that predicts the answer), the
     name of a mark, or token indices (negative ones count from the end).
 

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import Reader, reading
-from interp.engine.attention.attention_rows import BLOCK, Layer, read_rows, texts_of
+from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, batch_of_examples, read_rows
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.positions import touched
+from interp.engine.forward.positions import position_mask
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Example
@@ -28,7 +28,7 @@ Hook = tuple[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class ForwardRun:
     """One pass: ``tokens`` [batch pos], ``logits`` [batch pos d_vocab], and the activations that were asked for by name."""
 
     tokens: Int[Tensor, "batch pos"]
@@ -50,7 +50,7 @@ def run(
     *,
     capture: Sequence[str] = (),
     intervene: Sequence[Intervention] = (),
-) -> Run:
+) -> ForwardRun:
     """One forward pass of text, token ids [pos] or [batch pos], or equally long examples (their clean prompts).
 
     ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); they are returned as the
@@ -63,8 +63,8 @@ def run(
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
     names = [hook_name(name) for name in capture]
     kept: dict[str, Tensor] = {}
-    rows = torch.arange(len(examples), device=model.device)
-    with model.lock, torch.inference_mode(), changing(model, intervene, examples, rows) as hooks:
+    example_ids = torch.arange(len(examples), device=model.device)
+    with model.lock, torch.inference_mode(), intervention_hooks(model, intervene, examples, example_ids) as hooks:
         unknown = [name for name in names if name not in model.bridge.hook_dict]
         if unknown:
             raise LookupError(
@@ -74,7 +74,7 @@ def run(
     missing = [name for name in names if name not in kept]
     if missing:
         raise LookupError(f"{missing[0]!r} exists but is never computed by a {model.facts.architecture} model.")
-    return Run(tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
+    return ForwardRun(tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
 
 
 def record_of(model: Model, **entries: Any) -> RunRecord:
@@ -85,11 +85,11 @@ def record_of(model: Model, **entries: Any) -> RunRecord:
 
 
 def answer_logits(
-    model: Model, examples: Sequence[Example], rows: Int[Tensor, " batch"], intervene: Sequence[Intervention]
+    model: Model, examples: Sequence[Example], example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    with changing(model, intervene, examples, rows) as hooks:
+    with intervention_hooks(model, intervene, examples, example_ids) as hooks:
         return model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1].float()
 
 
@@ -102,41 +102,41 @@ def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "ba
 
 
 @contextmanager
-def changing(
-    model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], rows: Tensor
+def intervention_hooks(
+    model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], example_ids: Tensor
 ) -> Iterator[list[Hook]]:
-    """TransformerLens hooks that carry out the interventions on a pass over ``examples``; ``rows`` are their indices.
+    """TransformerLens hooks that carry out the interventions on a pass over ``examples``; ``example_ids`` are their indices.
 
     Bridges that call Hugging Face's own attention throw a changed pattern away; there the engine's attention makes the change.
     """
     hooks: list[Hook] = []
-    readers: dict[nn.Module, Reader] = {}
+    readers: dict[nn.Module, AttentionHook] = {}
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
         here = [(i, head) for i in intervene for head in i.heads if head.layer == layer]
-        hooks += [(hook_name(f"z.{layer}"), _z_hook(examples, rows, i, head)) for i, head in here if i.site == "z"]
+        hooks += [(hook_name(f"z.{layer}"), _z_hook(examples, example_ids, i, head)) for i, head in here if i.site == "z"]
         inside = [(i, head) for i, head in here if i.site != "z"]
         if inside and pattern_is_writable(model, layer):
-            visible = visible_keys(model, layer, len(examples[0].clean)).to(rows.device)
+            visible = visible_keys(model, layer, len(examples[0].clean)).to(example_ids.device)
             hooks += [
                 (
                     hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}"),
-                    _pattern_hook(examples, rows, visible, i, head),
+                    _pattern_hook(examples, example_ids, visible, i, head),
                 )
                 for i, head in inside
             ]
         elif inside:
             changes = [i for i in intervene if i.site != "z"]
-            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(examples, rows, changes, layer)
-    with reading(model.bridge.original_model, readers) if readers else nullcontext():
+            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(examples, example_ids, changes, layer)
+    with attention_hooks(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
 
-def _z_hook(examples: Sequence[Example], rows: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
-    here = touched(intervention.positions, examples)[:, :, None].to(rows.device)
+def _z_hook(examples: Sequence[Example], example_ids: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
+    here = position_mask(intervention.positions, examples)[:, :, None].to(example_ids.device)
 
     def edit(z: Tensor, hook: Any) -> Tensor:
         old = z[:, :, head.head]
-        new = intervention.apply(old, Place(head, rows, torch.arange(z.shape[1], device=z.device)[None]))
+        new = intervention.apply(old, InterventionContext(head, example_ids, torch.arange(z.shape[1], device=z.device)[None]))
         z = z.clone()
         z[:, :, head.head] = torch.where(here, new, old)
         return z
@@ -145,14 +145,14 @@ def _z_hook(examples: Sequence[Example], rows: Tensor, intervention: Interventio
 
 
 def _pattern_hook(
-    examples: Sequence[Example], rows: Tensor, visible: Tensor, intervention: Intervention, head: Head
+    examples: Sequence[Example], example_ids: Tensor, visible: Tensor, intervention: Intervention, head: Head
 ) -> Callable[..., Tensor]:
-    here = touched(intervention.positions, examples)[:, :, None].to(rows.device) & visible
+    here = position_mask(intervention.positions, examples)[:, :, None].to(example_ids.device) & visible
 
     def write(table: Tensor, hook: Any) -> Tensor:
         old = table[:, head.head]
         queries, keys = (torch.arange(n, device=old.device)[None] for n in old.shape[1:])
-        place = Place(head, rows, queries, visible, keys)
+        place = InterventionContext(head, example_ids, queries, visible, keys)
         new = torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
         table = table.clone()
         table[:, head.head] = new
@@ -161,9 +161,11 @@ def _pattern_hook(
     return write
 
 
-def _pattern_reader(examples: Sequence[Example], rows: Tensor, changes: Sequence[Intervention], layer: int) -> Reader:
-    texts = texts_of(examples, rows.device)
-    return lambda call: read_rows(Layer(layer, call, texts), None, changes, rows, block=BLOCK)
+def _pattern_reader(
+    examples: Sequence[Example], example_ids: Tensor, changes: Sequence[Intervention], layer: int
+) -> AttentionHook:
+    texts = batch_of_examples(examples, example_ids.device)
+    return lambda call: read_rows(AttentionLayer(layer, call, texts), None, changes, example_ids, block=BLOCK)
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:
@@ -178,7 +180,7 @@ def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query
     everything = torch.ones(length, length, dtype=torch.bool)
     if not model.facts.causal:
         return everything[None]
-    window = model.facts.windows[layer]
+    window = model.facts.sliding_windows[layer]
     seen = everything.tril()
     return (seen if window is None else seen & everything.triu(1 - window))[None]
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.positions import touched
-from interp.engine.sweep.clean_pass import RoadClosed, clean_run
+from interp.engine.forward.positions import position_mask
+from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
 from interp.engine.sweep.resume_from_layer import output_rows
 from interp.engine.sweep.work_units import batches
 from interp.heads import Head
@@ -19,7 +19,7 @@ from interp.models.model import Model
 from interp.tasks.task import Example, Task
 
 
-class ZBank:
+class ZCache:
     """The z of every head on every example: a ``Source`` for interventions.
 
     Examples of different lengths may stand beside each other; a replacement is asked for equally long ones only.
@@ -29,11 +29,11 @@ class ZBank:
         self._z = z  # example -> [n_layers pos head d_head]
 
     def z(
-        self, head: Head, rows: Int[Tensor, " batch"], positions: Int[Tensor, "#batch pos"]
+        self, head: Head, example_ids: Int[Tensor, " batch"], positions: Int[Tensor, "#batch pos"]
     ) -> Float[Tensor, "batch pos d_head"]:
         """z of one head for these examples and the positions of each, [batch pos d_head]."""
-        where = positions.cpu().expand(len(rows), -1)
-        found = [self._z[row][head.layer, at, head.head] for row, at in zip(rows.tolist(), where, strict=True)]
+        where = positions.cpu().expand(len(example_ids), -1)
+        found = [self._z[row][head.layer, at, head.head] for row, at in zip(example_ids.tolist(), where, strict=True)]
         return torch.stack(found).to(positions.device)
 
     def layer(self, layer: int) -> Float[Tensor, "pos head d_head"]:
@@ -44,28 +44,28 @@ class ZBank:
         self, positions: str | tuple[int, ...], examples: Sequence[Example]
     ) -> Float[Tensor, "n_examples n_layers n_heads d_head"]:
         """Mean over the touched positions of every example."""
-        return torch.stack([self._z[i][:, touched(positions, [e])[0]].mean(1) for i, e in enumerate(examples)])
+        return torch.stack([self._z[i][:, position_mask(positions, [e])[0]].mean(1) for i, e in enumerate(examples)])
 
     def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
         total, count = torch.zeros(()), 0
         for row, example in enumerate(examples):
-            kept = self._z[row][:, touched(positions, [example])[0]]
+            kept = self._z[row][:, position_mask(positions, [example])[0]]
             total, count = total + kept.double().sum(1), count + kept.shape[1]
         return (total / count).to(next(iter(self._z.values())).dtype)
 
 
-def z_bank(model: Model, task: Task, side: str = "clean") -> ZBank:
-    """Runs the clean or the corrupted prompts of a task once and keeps z. Raises ResourceRefused when that is more than is available."""
+def cache_z(model: Model, task: Task, side: str = "clean") -> ZCache:
+    """Runs the clean or the corrupted prompts of a task once and keeps z. Raises MemoryBudgetExceeded when that is more than is available."""
     facts, n_tokens = model.facts, sum(len(example.clean) for example in task)
     needed = facts.n_layers * n_tokens * facts.n_heads * facts.d_head * ITEM_BYTES[facts.dtype]
     check_budget(needed, what=f"Keeping z of all heads of {facts.name} at {n_tokens:,} positions")
     kept: dict[int, Tensor] = {}
     examples = [e if side == "clean" else e.swapped() for e in task]
-    for rows in batches(task):
-        z = _all_z(model, [examples[r] for r in rows])
-        kept.update({row: z[:, i] for i, row in enumerate(rows)})
-    return ZBank(kept)
+    for example_ids in batches(task):
+        z = _all_z(model, [examples[r] for r in example_ids])
+        kept.update({row: z[:, i] for i, row in enumerate(example_ids)})
+    return ZCache(kept)
 
 
 def output_weights(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
@@ -80,8 +80,8 @@ def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
     """z of one batch of equally long prompts, [n_layers batch pos head d_head]."""
     with model.lock, torch.inference_mode():
         try:
-            return torch.stack(clean_run(model, examples, range(len(examples))).z).cpu()
-        except RoadClosed:
+            return torch.stack(clean_pass(model, examples, range(len(examples))).z).cpu()
+        except FastPathUnavailable:
             names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
             tokens = torch.tensor([e.clean for e in examples], device=model.device)
             cache = model.bridge.run_with_cache(tokens, names_filter=names)[1]

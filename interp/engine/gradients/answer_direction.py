@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import wide
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.readout import Readout
 from interp.models.model import Model
@@ -26,17 +26,17 @@ def answer_direction(
     Raises ValueError where logits are no such sum (a cap on them, a final norm that is neither a layer norm nor a root mean square).
     """
     assert model.layout is not None and outcome.weights is not None
-    last, unembed = wide(last), cast(Any, model.layout.unembed)
+    last, unembed = upcast(last), cast(Any, model.layout.unembed)
     norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that its rounding hides no cap
     answers = Answers.of(examples, last.device)
     ids = torch.cat([answers.answers, answers.distractors], -1)
     weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
-    read = torch.einsum("bk,bkd->bd", weights, wide(unembed.weight[ids]))
+    read = torch.einsum("bk,bkd->bd", weights, upcast(unembed.weight[ids]))
     offset, gains = _gains(norm, last)
     direction = _centred(norm, gains * read)
     constant = (offset * read).sum(-1)
     if (bias := getattr(unembed, "bias", None)) is not None:
-        constant = constant + (weights * wide(bias[ids])).sum(-1)
+        constant = constant + (weights * upcast(bias[ids])).sum(-1)
     readout = Readout(model, examples, outcome, torch.empty(0, device=last.device))
     readout.final_norm = norm
     terms = (last.abs() * direction.abs()).sum(-1) + constant.abs()

@@ -1,6 +1,6 @@
 """The gradient estimate of every variant's effect from one backward pass.
 
-``effect ~ sum over changed heads and positions of (new z - z) . d outcome / d z``: the first-order term of what the exact sweep
+``effect ~ sum over ablated_z heads and positions of (new z - z) . d outcome / d z``: the first-order term of what the exact sweep
 measures (attribution patching). It is blind where the outcome saturates; ``ablate_heads(method="adaptive")`` says how far to believe it.
 A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in memory.
 """
@@ -18,16 +18,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from interp.engine.attention.attention_interface import wide
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import visible_keys
-from interp.engine.sweep.clean_pass import CleanRun, RoadClosed, clean_run
+from interp.engine.sweep.clean_pass import CleanPass, FastPathUnavailable, clean_pass
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.resume_from_layer import Variant
 from interp.engine.sweep.sweep import Progress, SweepResult, check_outcome
 from interp.engine.sweep.work_units import batches, heads_of
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
@@ -59,18 +59,20 @@ def attribute(
     estimates = np.full((len(variants), len(task)), np.nan)
     changes = list(dict.fromkeys(i for v in variants for i in v))
     parts = batches(task)
-    for done, rows in enumerate(parts):
-        examples = [task.examples[r] for r in rows]
+    for done, example_ids in enumerate(parts):
+        examples = [task.examples[r] for r in example_ids]
         try:
             with model.lock, torch.inference_mode():
-                clean = clean_run(model, examples, rows, 0, changes)
+                clean = clean_pass(model, examples, example_ids, 0, changes)
             value, _, (gradients,) = z_gradients(model, examples, answer_value(outcome, examples, model), last=True)
-        except RoadClosed:
-            clean, value, gradients = _hooked_clean(model, examples, rows, changes, answer_value(outcome, examples, model))
-        baseline[rows] = value.cpu().double().numpy()
+        except FastPathUnavailable:
+            clean, value, gradients = _hooked_clean(
+                model, examples, example_ids, changes, answer_value(outcome, examples, model)
+            )
+        baseline[example_ids] = value.cpu().double().numpy()
         for v, variant in enumerate(variants):
             terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
-            estimates[v, rows] = torch.stack(terms).sum(0).cpu().double().numpy()
+            estimates[v, example_ids] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
     heads = tuple(heads_of(v) for v in variants)
@@ -79,7 +81,7 @@ def attribute(
     return SweepResult(heads, method, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
 
 
-def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
+def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
     """Slope of each example's outcome in the size of each head's output (1 = as it is): sum over positions of z . d outcome / d z.
 
     Without an ``outcome`` it is that of the mean cross-entropy of the tokens of the clean prompts, each from those before it (nats). The
@@ -96,38 +98,38 @@ def gate_slopes(model: Model, task: Task, outcome: Outcome | None) -> Float[np.n
     for batch in batches(task):
         length = len(task.examples[batch[0]].clean)
         together = len(batch) if outcome is not None else max(1, LOGITS // (length * model.facts.d_vocab))
-        for rows in (batch[i : i + together] for i in range(0, len(batch), together)):
-            examples = [task.examples[r] for r in rows]
+        for example_ids in (batch[i : i + together] for i in range(0, len(batch), together)):
+            examples = [task.examples[r] for r in example_ids]
             value = next_token_loss(examples, model) if outcome is None else answer_value(outcome, examples, model)
             try:
                 _, z, (gradients,) = z_gradients(model, examples, value, last=outcome is not None)
-            except RoadClosed:
+            except FastPathUnavailable:
                 _, z, gradients, _ = _hooked_gradients(model, examples, value)
-            found = torch.stack([(wide(x) * wide(g)).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
-            slopes[:, :, rows] = found.permute(0, 2, 1).cpu().double().numpy()
+            found = torch.stack([(upcast(x) * upcast(g)).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])
+            slopes[:, :, example_ids] = found.permute(0, 2, 1).cpu().double().numpy()
     return slopes
 
 
 def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
     """The outcome of the answers, read from the last logits."""
     answers = Answers.of(examples, model.device)
-    return lambda logits: outcome.function(wide(logits[:, -1]), answers, wide(logits[:, -1].detach()))
+    return lambda logits: outcome.function(upcast(logits[:, -1]), answers, upcast(logits[:, -1].detach()))
 
 
 def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
     """Mean cross-entropy of each text's tokens after the first, in nats."""
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    return lambda logits: cross_entropy(wide(logits[:, :-1]).mT, tokens[:, 1:], reduction="none").mean(1)
+    return lambda logits: cross_entropy(upcast(logits[:, :-1]).mT, tokens[:, 1:], reduction="none").mean(1)
 
 
 def z_gradients(
-    model: Model, examples: Sequence[Example], value: Value, *, last: bool, without: Sequence[int | None] = (None,)
+    model: Model, examples: Sequence[Example], value: Value, *, last: bool, dropped_layers: Sequence[int | None] = (None,)
 ) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
     """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every layer, each
-    [batch pos head d_head]. There is one backward pass for each of ``without``: none of its gradient comes through what the block of that
-    layer writes (GradDrop, arXiv 2403.00745). Raises RoadClosed where the model's parts are not known."""
+    [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``: none of its gradient comes through what the block of that
+    layer writes (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
     if model.hf is None or model.layout is None:
-        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     leaves: list[Tensor] = []
     stopped: int | None = None
 
@@ -147,12 +149,12 @@ def z_gradients(
     with model.lock, torch.enable_grad(), ExitStack() as stack:
         for projection in model.layout.outputs:
             stack.callback(projection.register_forward_pre_hook(tap).remove)
-        for layer, block in enumerate(model.layout.blocks if tuple(without) != (None,) else ()):
+        for layer, block in enumerate(model.layout.blocks if tuple(dropped_layers) != (None,) else ()):
             stack.callback(block.register_forward_hook(partial(gate, layer), with_kwargs=True).remove)
         found = value(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=int(last)).logits)
-        for done, layer in enumerate(without, 1):
+        for done, layer in enumerate(dropped_layers, 1):
             stopped = layer
-            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(without))
+            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(dropped_layers))
             passes.append([x.unflatten(-1, (model.facts.n_heads, -1)) for x in slopes])
     return found.detach(), [x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in leaves], passes
 
@@ -180,8 +182,8 @@ def _hooked_gradients(
 
 
 def _hooked_clean(
-    model: Model, examples: Sequence[Example], rows: Sequence[int], changes: Sequence[Intervention], value: Value
-) -> tuple[CleanRun, Tensor, list[Tensor]]:
+    model: Model, examples: Sequence[Example], example_ids: Sequence[int], changes: Sequence[Intervention], value: Value
+) -> tuple[CleanPass, Tensor, list[Tensor]]:
     """As much of the clean run as the estimate needs, the value and its gradients at z. Raises ValueError for changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
@@ -194,12 +196,14 @@ def _hooked_clean(
     found, z, gradients, seen = _hooked_gradients(model, examples, value, sorted(read))
     length = len(examples[0].clean)
     positions = torch.arange(length, device=model.device).expand(len(examples), -1)
-    clean = CleanRun(examples, torch.tensor(rows, device=model.device), positions, z=z)
+    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z)
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
-        place = Place(head, clean.rows, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device))
-        new = intervention.apply(wide(pattern[:, head.head]), place).to(v.dtype)
-        clean.changed[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
+        place = InterventionContext(
+            head, clean.example_ids, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device)
+        )
+        new = intervention.apply(upcast(pattern[:, head.head]), place).to(v.dtype)
+        clean.ablated_z[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
     return clean, found, gradients
 
 
@@ -211,7 +215,7 @@ def check_gradient(outcome: Outcome) -> None:
         )
 
 
-def ranked(result: SweepResult) -> list[tuple[Head, ...]]:
+def rank_variants(result: SweepResult) -> list[tuple[Head, ...]]:
     """Variants by the size of their mean effect, largest first; ties in order."""
     size = np.abs(result.effects.mean(1))
     return [result.variants[i] for i in np.argsort(-size, kind="stable")]

@@ -14,84 +14,84 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import Call, soften, wide
-from interp.engine.edges.residual_decomposition import Stream
-from interp.engine.sweep.resume_from_layer import climb
-from interp.graph import PARTS
+from interp.engine.attention.attention_interface import AttentionInputs, apply_softcap, upcast
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.resume_from_layer import resume_from_layer
+from interp.graph import QKV
 
-NODES = (*PARTS, "z")
+NODE_KINDS = (*QKV, "z")
 
 
-def changed_z(
-    stream: Stream, layer: int, part: str, where: Bool[Tensor, "#batch n"]
+def corrupted_z(
+    decomposition: ResidualDecomposition, layer: int, part: str, where: Bool[Tensor, "#batch n"]
 ) -> Float[Tensor, "batch n n_heads d_head"]:
     """z of a layer's heads when ``part`` of each (``q``, ``k``, ``v`` or ``z``) is at ``where`` what the corrupted prompt makes of it."""
-    own, other, call = _parts(stream, layer)
+    own, other, call = _parts(decomposition, layer)
     if part == "z":
-        z = stream.attend(layer, *(other[p] for p in PARTS), like=call)
-        return torch.where(where[:, :, None, None], z, stream.clean.z[layer])
+        z = decomposition.attend(layer, *(other[p] for p in QKV), like=call)
+        return torch.where(where[:, :, None, None], z, decomposition.clean.z[layer])
     own[part] = torch.where(where[:, None, :, None], other[part], own[part])
-    return stream.attend(layer, *(own[p] for p in PARTS), like=call)
+    return decomposition.attend(layer, *(own[p] for p in QKV), like=call)
 
 
-def estimates(
-    stream: Stream,
+def qk_fix_estimates(
+    decomposition: ResidualDecomposition,
     layer: int,
     part: str,
     where: Bool[Tensor, "#batch n"],
     gradients: Float[Tensor, "passes batch n n_heads d_head"],
 ) -> Float[Tensor, "passes n_heads batch"]:
-    """What the change of ``changed_z`` adds to the outcome, to first order in z, for each of several gradients at z."""
-    change = changed_z(stream, layer, part, where) - stream.clean.z[layer]
-    return torch.einsum("pbnhd,bnhd->phb", wide(gradients), wide(change))
+    """What the change of ``corrupted_z`` adds to the outcome, to first order in z, for each of several gradients at z."""
+    change = corrupted_z(decomposition, layer, part, where) - decomposition.clean.z[layer]
+    return torch.einsum("pbnhd,bnhd->phb", upcast(gradients), upcast(change))
 
 
-def linear_estimates(
-    stream: Stream,
+def atp_estimates(
+    decomposition: ResidualDecomposition,
     layer: int,
     part: str,
     where: Bool[Tensor, "#batch n"],
     gradients: Float[Tensor, "passes batch n n_heads d_head"],
 ) -> Float[Tensor, "passes n_heads batch"]:
-    """As ``estimates``, to first order in the part itself: plain attribution patching, with a linearised softmax."""
+    """As ``qk_fix_estimates``, to first order in the part itself: plain attribution patching, with a linearised softmax."""
     if part == "z":
-        return estimates(stream, layer, part, where, gradients)
-    return torch.stack([(_linear(stream, layer, part, g) * where[:, None]).sum(-1).T for g in gradients])
+        return qk_fix_estimates(decomposition, layer, part, where, gradients)
+    return torch.stack([(_linear(decomposition, layer, part, g) * where[:, None]).sum(-1).T for g in gradients])
 
 
 def position_estimates(
-    stream: Stream, layer: int, head: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
+    decomposition: ResidualDecomposition, layer: int, head: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
-    """What ``estimates`` gives for one head when ``part`` is changed at one position alone, for each position at once."""
+    """What ``qk_fix_estimates`` gives for one head when ``part`` is changed at one position alone, for each position at once."""
     if part == "k":
-        return _key_estimates(stream, layer, head, gradient)
+        return _key_estimates(decomposition, layer, head, gradient)
     if part == "v":
-        return _linear(stream, layer, part, gradient)[:, head]
-    everywhere = torch.ones_like(stream.clean.positions, dtype=torch.bool)
-    change = changed_z(stream, layer, part, everywhere) - stream.clean.z[layer]
-    return (wide(gradient) * wide(change))[:, :, head].sum(-1)
+        return _linear(decomposition, layer, part, gradient)[:, head]
+    everywhere = torch.ones_like(decomposition.clean.positions, dtype=torch.bool)
+    change = corrupted_z(decomposition, layer, part, everywhere) - decomposition.clean.z[layer]
+    return (upcast(gradient) * upcast(change))[:, :, head].sum(-1)
 
 
 def _linear(
-    stream: Stream, layer: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
+    decomposition: ResidualDecomposition, layer: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n_heads n"]:
     """The change of a part at every position times the gradient there."""
-    own, other, call = _parts(stream, layer)
+    own, other, call = _parts(decomposition, layer)
     with torch.enable_grad():
         leaf = own[part].detach().clone().requires_grad_()
-        z = stream.attend(layer, *({**own, part: leaf}[p] for p in PARTS), like=call)
+        z = decomposition.attend(layer, *({**own, part: leaf}[p] for p in QKV), like=call)
         slope = torch.autograd.grad((z * gradient).sum(), leaf)[0]
-    return (wide(slope) * wide(other[part] - own[part])).sum(-1)
+    return (upcast(slope) * upcast(other[part] - own[part])).sum(-1)
 
 
 def _key_estimates(
-    stream: Stream, layer: int, head: int, gradient: Float[Tensor, "batch n n_heads d_head"]
+    decomposition: ResidualDecomposition, layer: int, head: int, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
     """For one key changed at a time, with weights A, gradient G at them and ``E = exp(change of the score) - 1``, the sum over queries of
     ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), which holds where A is 1 but for rounding."""
-    own, other, call = _parts(stream, layer)
-    clean = stream.clean
-    shared = head * clean.k_before[layer].shape[1] // stream.model.facts.n_heads
+    own, other, call = _parts(decomposition, layer)
+    clean = decomposition.clean
+    shared = head * clean.k_before[layer].shape[1] // decomposition.model.facts.n_heads
     keys, new_keys = (torch.cat([clean.k_before[layer][:, shared], side["k"][:, head]], 1) for side in (own, other))
     values = torch.cat([clean.v_before[layer][:, shared], own["v"][:, head]], 1)
     mask = clean.mask[layer]
@@ -101,18 +101,20 @@ def _key_estimates(
         else mask[:, 0]
     )
     scores, new_scores = (
-        soften(wide(own["q"][:, head]) @ wide(k).mT * call.scale, call.softcap).masked_fill(~seen, -torch.inf)
+        apply_softcap(upcast(own["q"][:, head]) @ upcast(k).mT * call.scale, call.softcap).masked_fill(~seen, -torch.inf)
         for k in (keys, new_keys)
     )
-    slopes = wide(gradient[:, :, head]) @ wide(values).mT
-    least, rest = slopes.amin(-1, keepdim=True), _others(scores)
-    beyond = (_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(0)  # no number where there is one key
+    slopes = upcast(gradient[:, :, head]) @ upcast(values).mT
+    least, rest = slopes.amin(-1, keepdim=True), _logsumexp_of_others(scores)
+    beyond = (
+        (_logsumexp_of_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(0)
+    )  # no number where there is one key
     elsewhere = least + beyond
     weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
     return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n :]
 
 
-class Change(NamedTuple):
+class ResidualChange(NamedTuple):
     """``added`` [batch n d_model] to the stream that enters the block of ``layer`` (at ``n_layers``: leaves the last) or, ``inside``, to
     what the attention of this layer writes."""
 
@@ -121,40 +123,44 @@ class Change(NamedTuple):
     added: Tensor
 
 
-def continued(stream: Stream, changes: Sequence[Change]) -> Float[Tensor, "n_changes batch d_model"]:
+def resume_changes(
+    decomposition: ResidualDecomposition, changes: Sequence[ResidualChange]
+) -> Float[Tensor, "n_changes batch d_model"]:
     """The residual that predicts the answer under each change, all that comes after computed anew."""
     order = sorted(range(len(changes)), key=lambda i: changes[i][:2])
     found: list[Tensor] = []
-    for first in range(0, len(order), stream.together):
-        found.append(_climbed(stream, [changes[i] for i in order[first : first + stream.together]]))
+    for first in range(0, len(order), decomposition.runs_per_batch):
+        found.append(_resume(decomposition, [changes[i] for i in order[first : first + decomposition.runs_per_batch]]))
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 
-def _climbed(stream: Stream, changes: Sequence[Change]) -> Tensor:
-    clean, n_layers = stream.clean, stream.model.facts.n_layers
+def _resume(decomposition: ResidualDecomposition, changes: Sequence[ResidualChange]) -> Tensor:
+    clean, n_layers = decomposition.clean, decomposition.model.facts.n_layers
 
     def here(layer: int, inside: bool, base: Tensor) -> list[Tensor]:
         return [base + change.added for change in changes if change[:2] == (layer, inside)]
 
-    def starting(layer: int) -> Tensor:
+    def changed_attention(layer: int) -> Tensor:
         base = clean.attn_out[layer]
         return torch.cat([base[:0], *here(layer, True, base)])
 
-    def joining(layer: int) -> Tensor | None:
+    def changed_residual(layer: int) -> Tensor | None:
         found = here(layer, False, clean.last[:, None] if layer == n_layers else clean.residual[layer])
         return torch.cat(found) if found else None
 
-    return climb(stream.model, clean, changes[0].layer, starting, joining).unflatten(0, (-1, stream.batch))
+    return resume_from_layer(decomposition.model, clean, changes[0].layer, changed_attention, changed_residual).unflatten(
+        0, (-1, decomposition.batch)
+    )
 
 
-def _parts(stream: Stream, layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Call]:
+def _parts(decomposition: ResidualDecomposition, layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor], AttentionInputs]:
     """Queries, keys and values of every query head on the clean and on the corrupted prompts, [batch head n d_head]."""
-    corrupted = stream.corrupted[: stream.before(layer)].sum(0) + stream.biases[:layer].sum(0)
-    calls = [stream.qkv(layer, x) for x in (stream.clean.residual[layer], corrupted)]
-    return stream.own_copies(calls[0]), stream.own_copies(calls[1]), calls[0]
+    corrupted = decomposition.corrupted[: decomposition.before(layer)].sum(0) + decomposition.biases[:layer].sum(0)
+    calls = [decomposition.qkv(layer, x) for x in (decomposition.clean.residual[layer], corrupted)]
+    return decomposition.per_query_head(calls[0]), decomposition.per_query_head(calls[1]), calls[0]
 
 
-def _others(x: Float[Tensor, "batch n key"]) -> Float[Tensor, "batch n key"]:
+def _logsumexp_of_others(x: Float[Tensor, "batch n key"]) -> Float[Tensor, "batch n key"]:
     """The logarithm of the sum over all other keys of what ``x`` is the logarithm of, however far one key leads."""
     before, after = x.logcumsumexp(-1), x.flip(-1).logcumsumexp(-1).flip(-1)
     none = torch.full_like(x[..., :1], -torch.inf)

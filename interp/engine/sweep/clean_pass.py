@@ -12,29 +12,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import Call, Mask, RoadClosed, attend, reading
-from interp.engine.attention.attention_rows import BLOCK, Layer, read_rows, texts_of
-from interp.engine.forward.positions import touched
+from interp.engine.attention.attention_interface import AttentionInputs, FastPathUnavailable, Mask, attend, attention_hooks
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, batch_of_examples, read_rows
+from interp.engine.forward.positions import position_mask
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.tasks.task import Example
 
 
 @dataclass(eq=False)
-class CleanRun:
+class CleanPass:
     """Activations of one batch of prompts at ``positions`` [batch n], by layer.
 
-    ``clean_run`` keeps all positions from one on, of prompts that are padded on the right, which a causal model does not see;
+    ``clean_pass`` keeps all positions from one on, of prompts that are padded on the right, which a causal model does not see;
     ``part`` gives the run of some prompts at the last ``n`` positions of each, and only such a run, or one of equally long prompts,
     is restarted. ``residual`` and ``attn_out`` [batch n d_model] enter and leave a block's attention; ``z`` [batch n head d_head];
     ``k_before`` and ``v_before`` [batch kv_head before d_head] are those of the positions before; ``mask`` says which keys a kept
-    position may see, [batch or 1, 1, n, keys] or None for causal attention; ``changed`` holds z of heads whose pattern is changed;
+    position may see, [batch or 1, 1, n, keys] or None for causal attention; ``ablated_z`` holds z of heads whose pattern is changed;
     ``last`` [batch d_model] is the residual that predicts the answer; ``logits`` [batch d_vocab] the model's own.
     """
 
     examples: Sequence[Example]
-    rows: Int[Tensor, " batch"]
+    example_ids: Int[Tensor, " batch"]
     positions: Int[Tensor, "batch n"]
     residual: list[Tensor] = field(default_factory=list)
     attn_out: list[Tensor] = field(default_factory=list)
@@ -44,7 +44,7 @@ class CleanRun:
     mask: list[Tensor | None] = field(default_factory=list)
     arguments: list[tuple[tuple, dict[str, Any]]] = field(default_factory=list)
     n_returned: list[int] = field(default_factory=list)
-    changed: dict[tuple[Intervention, Head], Tensor] = field(default_factory=dict)
+    ablated_z: dict[tuple[Intervention, Head], Tensor] = field(default_factory=dict)
     masks: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict)
     last: Tensor = field(default_factory=lambda: torch.empty(0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -59,13 +59,13 @@ class CleanRun:
         """Positions before the kept ones, of the prompt that has most."""
         return self.k_before[0].shape[2]
 
-    def part(self, rows: Sequence[int], n: int) -> CleanRun:
+    def part(self, example_ids: Sequence[int], n: int) -> CleanPass:
         """The run of these examples alone, at the last ``n`` positions of each."""
-        if list(rows) == self.rows.tolist() and all(len(e.clean) == n == self.n for e in self.examples):
+        if list(example_ids) == self.example_ids.tolist() and all(len(e.clean) == n == self.n for e in self.examples):
             return self
-        index = torch.tensor([self.rows.tolist().index(row) for row in rows], device=self.rows.device)
+        index = torch.tensor([self.example_ids.tolist().index(row) for row in example_ids], device=self.example_ids.device)
         examples = [self.examples[i] for i in index.tolist()]
-        lengths = torch.tensor([len(e.clean) for e in examples], device=self.rows.device)
+        lengths = torch.tensor([len(e.clean) for e in examples], device=self.example_ids.device)
         positions = lengths[:, None] - n + torch.arange(n, device=lengths.device)
         before = int(lengths.max()) - n
         first = int(self.positions[0, 0])
@@ -80,9 +80,9 @@ class CleanRun:
         def taken(x: Tensor) -> Tensor:  # much faster than an index for each dimension
             return x.flatten(0, 1).index_select(0, flat).unflatten(0, kept.shape)
 
-        return CleanRun(
+        return CleanPass(
             examples,
-            self.rows[index],
+            self.example_ids[index],
             positions,
             residual=[*map(taken, self.residual)],
             attn_out=[*map(taken, self.attn_out)],
@@ -91,11 +91,11 @@ class CleanRun:
             v_before=[v[index, :, :before] for v in self.v_before],
             mask=[masks[id(mask)] for mask in self.mask],
             arguments=[
-                (_at(args, self.n, kept[alike]), {k: _at(v, self.n, kept[alike]) for k, v in kwargs.items()})
+                (_argument_at(args, self.n, kept[alike]), {k: _argument_at(v, self.n, kept[alike]) for k, v in kwargs.items()})
                 for args, kwargs in self.arguments
             ],
             n_returned=self.n_returned,
-            changed={key: taken(z) for key, z in self.changed.items()},
+            ablated_z={key: taken(z) for key, z in self.ablated_z.items()},
             last=self.last[index],
             logits=self.logits[index],
         )
@@ -104,50 +104,50 @@ class CleanRun:
         """What the intervention adds to this head's z in the clean run, [batch n d_head]; 0 at untouched positions."""
         z = self.z[head.layer][:, :, head.head]
         if intervention.site != "z":
-            new = self.changed[intervention, head]
+            new = self.ablated_z[intervention, head]
         else:
-            new = intervention.apply(z, Place(head, self.rows, self.positions))
+            new = intervention.apply(z, InterventionContext(head, self.example_ids, self.positions))
         moved = new - z
-        return moved if intervention.positions == "all" else torch.where(self.touched(intervention.positions), moved, 0)
+        return moved if intervention.positions == "all" else torch.where(self.position_mask(intervention.positions), moved, 0)
 
-    def touched(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
+    def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
         """True at the kept positions that ``positions`` names."""
         if positions not in self.masks:
-            masks = [touched(positions, [example])[:, -self.n :] for example in self.examples]
-            self.masks[positions] = torch.cat(masks)[:, :, None].to(self.rows.device)
+            masks = [position_mask(positions, [example])[:, -self.n :] for example in self.examples]
+            self.masks[positions] = torch.cat(masks)[:, :, None].to(self.example_ids.device)
         return self.masks[positions]
 
 
-def clean_run(
+def clean_pass(
     model: Model,
     examples: Sequence[Example],
-    rows: Sequence[int],
+    example_ids: Sequence[int],
     start: int = 0,
     interventions: Sequence[Intervention] = (),
     *,
     before: int | None = None,
-) -> CleanRun:
+) -> CleanPass:
     """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``before`` (default ``start``) is how
     many first positions keep their keys and values: the largest start of any part that will be taken.
 
     ``interventions`` at pattern and scores are evaluated here, a block of queries at a time, since they read the clean rows. Raises
-    RoadClosed where the model's parts are not known or not called once a layer.
+    FastPathUnavailable where the model's parts are not known or not called once a layer.
     """
     if model.hf is None or model.layout is None:
-        raise RoadClosed(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     layout, device = model.layout, model.device
     longest = max(len(e.clean) for e in examples)
     positions = torch.arange(start, longest, device=device).expand(len(examples), -1)
-    run = CleanRun(examples, torch.tensor(rows, device=device), positions)
+    run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
     ends = torch.tensor([len(e.clean) - 1 for e in examples], device=device)
     distinct, which = ends.unique(return_inverse=True)
-    readers = {
+    hooks = {
         module: partial(_read, run, layer, start if before is None else before, [i for i in interventions if i.site != "z"])
         for layer, module in enumerate(layout.attentions)
     }
     with ExitStack() as stack:
-        stack.enter_context(reading(model.hf, readers))
+        stack.enter_context(attention_hooks(model.hf, hooks))
         for block, attention, output in zip(layout.blocks, layout.attentions, layout.outputs, strict=True):
             stack.callback(block.register_forward_pre_hook(partial(_enter, run), with_kwargs=True).remove)
             stack.callback(output.register_forward_pre_hook(partial(_keep_z, run, model.facts.n_heads)).remove)
@@ -157,40 +157,40 @@ def clean_run(
         run.logits = logits[torch.arange(len(examples), device=device), which]
     counts = {len(run.residual), len(run.z), len(run.attn_out), len(run.mask)}
     if counts != {model.facts.n_layers}:
-        raise RoadClosed(f"{model.facts.architecture}: attention or its output projection is not called once a layer")
+        raise FastPathUnavailable(f"{model.facts.architecture}: attention or its output projection is not called once a layer")
     return run
 
 
-def _enter(run: CleanRun, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+def _enter(run: CleanPass, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     hidden = args[0] if args else kwargs["hidden_states"]
     run.residual.append(_kept(run, hidden))
     at = (hidden.shape[1], run.positions[:1])
-    rest = {name: _at(value, *at) for name, value in kwargs.items() if name != "hidden_states"}
-    run.arguments.append((_at(args[1:], *at), rest))
+    rest = {name: _argument_at(value, *at) for name, value in kwargs.items() if name != "hidden_states"}
+    run.arguments.append((_argument_at(args[1:], *at), rest))
 
 
-def _keep_z(run: CleanRun, n_heads: int, module: nn.Module, args: tuple) -> None:
+def _keep_z(run: CleanPass, n_heads: int, module: nn.Module, args: tuple) -> None:
     run.z.append(_kept(run, args[0]).unflatten(-1, (n_heads, -1)))
 
 
-def _leave(run: CleanRun, module: nn.Module, args: tuple, output: Any) -> None:
+def _leave(run: CleanPass, module: nn.Module, args: tuple, output: Any) -> None:
     out = output[0] if isinstance(output, tuple) else output
     run.attn_out.append(_kept(run, out))
     run.n_returned.append(len(output) if isinstance(output, tuple) else 0)
 
 
-def _kept(run: CleanRun, x: Tensor) -> Tensor:
+def _kept(run: CleanPass, x: Tensor) -> Tensor:
     """The kept positions of an activation [batch length ...]; a copy, so that the others can be freed."""
     return x if x.shape[1] == run.n else x[:, -run.n :].clone()
 
 
-def _finish(run: CleanRun, ends: Tensor, module: nn.Module, args: tuple, output: Any) -> None:
+def _finish(run: CleanPass, ends: Tensor, module: nn.Module, args: tuple, output: Any) -> None:
     run.last = (output[0] if isinstance(output, tuple) else output)[torch.arange(len(ends), device=ends.device), ends]
 
 
-def _read(run: CleanRun, layer: int, before: int, interventions: list[Intervention], call: Call) -> Tensor:
+def _read(run: CleanPass, layer: int, before: int, interventions: list[Intervention], call: AttentionInputs) -> Tensor:
     if call.slopes is not None:
-        raise RoadClosed("a run cannot be restarted under ALiBi")
+        raise FastPathUnavailable("a run cannot be restarted under ALiBi")
     run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])
@@ -198,11 +198,11 @@ def _read(run: CleanRun, layer: int, before: int, interventions: list[Interventi
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
-                texts = texts or texts_of(run.examples, call.q.device)
-                rows = Layer(layer, call.last(run.n), texts)
-                run.changed[intervention, head] = read_rows(rows, None, [intervention], run.rows, block=BLOCK, only=head.head)[
-                    :, 0
-                ]
+                texts = texts or batch_of_examples(run.examples, call.q.device)
+                layer_inputs = AttentionLayer(layer, call.last(run.n), texts)
+                run.ablated_z[intervention, head] = read_rows(
+                    layer_inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head
+                )[:, 0]
     return attend(call)
 
 
@@ -216,11 +216,11 @@ def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) 
     return (seen & exists)[:, None]
 
 
-def _at(value: Any, length: int, positions: Tensor) -> Any:
+def _argument_at(value: Any, length: int, positions: Tensor) -> Any:
     """An argument of a block over ``length`` positions, at ``positions`` [some n] of them; masks are dropped: the engine's attention
     has its own."""
     if isinstance(value, tuple | list):
-        return type(value)(_at(part, length, positions) for part in value)
+        return type(value)(_argument_at(part, length, positions) for part in value)
     if isinstance(value, Mask):
         return None
     if not isinstance(value, Tensor):
@@ -231,6 +231,6 @@ def _at(value: Any, length: int, positions: Tensor) -> Any:
         return value[0, positions]
     if value.dim() == 1 and value.shape[0] == length:
         if len(positions) > 1:
-            raise RoadClosed("a block takes positions that are the same for all prompts")
+            raise FastPathUnavailable("a block takes positions that are the same for all prompts")
         return value[positions[0]]
     return value

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import wide
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -22,7 +22,7 @@ class Readout:
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
         assert model.layout is not None and model.hf is not None
-        self.outcome, self.clean_logits = outcome, wide(clean_logits)
+        self.outcome, self.clean_logits = outcome, upcast(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
         self.final_norm, self.unembed = model.layout.final_norm, model.layout.unembed
         config: Any = model.hf.config
@@ -30,7 +30,7 @@ class Readout:
 
     def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
         """All logits in float32 (float64 where the model is), [batch d_vocab]."""
-        return self._cap(wide(self.unembed(self.final_norm(residual))))
+        return self._cap(upcast(self.unembed(self.final_norm(residual))))
 
     def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
         """The outcome of [n_variants batch d_model] residuals, [n_variants batch]."""
@@ -44,9 +44,9 @@ class Readout:
         ids = torch.cat([self.answers.answers, self.answers.distractors], -1)
         weights = torch.cat(self.outcome.weights(self.answers), -1)
         columns: Any = self.unembed.weight
-        logits = torch.einsum("vbd,bkd->vbk", wide(self.final_norm(residual)), wide(columns[ids]))
+        logits = torch.einsum("vbd,bkd->vbk", upcast(self.final_norm(residual)), upcast(columns[ids]))
         bias: Any = getattr(self.unembed, "bias", None)
-        return (self._cap(logits if bias is None else logits + wide(bias[ids])) * weights).sum(-1)
+        return (self._cap(logits if bias is None else logits + upcast(bias[ids])) * weights).sum(-1)
 
     def _full(self, residual: Tensor) -> Tensor:
         n = len(residual)

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import Call, attend, attend_after, reading
-from interp.engine.sweep.clean_pass import CleanRun
+from interp.engine.attention.attention_interface import AttentionInputs, attend, attend_after, attention_hooks
+from interp.engine.sweep.clean_pass import CleanPass
 from interp.engine.sweep.fused_ops import replacing_forward
 from interp.heads import Head
-from interp.interventions import Intervention, Place
+from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Layout, Model
 
 Variant = tuple[Intervention, ...]
@@ -31,72 +31,80 @@ def first_layer(variant: Variant) -> int:
     return min(head.layer for intervention in variant for head in intervention.heads)
 
 
-def restartable(variant: Variant) -> bool:
+def resumable(variant: Variant) -> bool:
     """Whether a variant can be restarted: patterns may be changed in its first layer only, where the clean rows still hold."""
     first = first_layer(variant)
     return all(i.site == "z" or all(head.layer == first for head in i.heads) for i in variant)
 
 
-def restart(model: Model, clean: CleanRun, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
+def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
     """The residual that predicts the answer under each variant, [n_variants batch d_model]."""
     layout = model.layout
     assert layout is not None
     order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
 
-    def starting(layer: int) -> Tensor:
+    def changed_attention(layer: int) -> Tensor:
         return _changed_attention(layout, clean, layer, [variants[i] for i in order if first_layer(variants[i]) == layer])
 
-    def active(layer: int) -> list[Variant]:
+    def active_variants(layer: int) -> list[Variant]:
         return [variants[i] for i in order if first_layer(variants[i]) < layer]
 
-    result = climb(model, clean, first_layer(variants[order[0]]), starting, active=active)
+    result = resume_from_layer(
+        model, clean, first_layer(variants[order[0]]), changed_attention, active_variants=active_variants
+    )
     return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
 
 
-def climb(
+def resume_from_layer(
     model: Model,
-    clean: CleanRun,
+    clean: CleanPass,
     first: int,
-    starting: Callable[[int], Float[Tensor, "rows n d_model"]],
-    joining: Callable[[int], Float[Tensor, "rows n d_model"] | None] = lambda layer: None,
-    active: Callable[[int], Sequence[Variant]] = lambda layer: (),
+    changed_attention: Callable[[int], Float[Tensor, "rows n d_model"]],
+    changed_residual: Callable[[int], Float[Tensor, "rows n d_model"] | None] = lambda layer: None,
+    active_variants: Callable[[int], Sequence[Variant]] = lambda layer: (),
 ) -> Float[Tensor, "rows d_model"]:
     """The last residual of many changed runs, in the order in which they begin, at layer ``first`` or above.
 
-    ``joining(layer)`` are changed streams that enter a block (or, at ``n_layers``, leave the last one), ``starting(layer)`` changed outputs
+    ``changed_residual(layer)`` are changed streams that enter a block (or, at ``n_layers``, leave the last one), ``changed_attention(layer)`` changed outputs
     of its attention in runs whose stream is the clean one up to there; at each layer the joining rows come first. All rows are the
-    batch, repeated. ``active(layer)`` are the variants of the rows below that change this layer, too.
+    batch, repeated. ``active_variants(layer)`` are the variants of the rows below that change this layer, too.
     """
     layout = model.layout
     assert layout is not None and model.hf is not None
     x = clean.residual[0].new_empty((0, *clean.residual[0].shape[1:]))
     top = len(layout.blocks) - 1
-    with reading(model.hf, {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}):
+    with attention_hooks(
+        model.hf, {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
+    ):
         for layer in range(first, len(layout.blocks)):
-            if (more := joining(layer)) is not None:
+            if (more := changed_residual(layer)) is not None:
                 x = torch.cat([x, more])
             step = _last_block if layer == top else _block
-            x = step(layout, clean, layer, x, active(layer), starting(layer))
-    more = joining(len(layout.blocks))
+            x = step(layout, clean, layer, x, active_variants(layer), changed_attention(layer))
+    more = changed_residual(len(layout.blocks))
     return x[:, -1] if more is None else torch.cat([x[:, -1], more[:, -1]])
 
 
-def _block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
-    entering = clean.residual[layer].expand(len(fixed) // len(clean.rows), *clean.residual[layer].shape).flatten(0, 1)
-    with _editing_z(layout.outputs[layer], clean, layer, active), fixed_attention(layout, clean, layer, len(x), fixed):
+def _block(
+    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
+) -> Tensor:
+    entering = clean.residual[layer].expand(len(fixed) // len(clean.example_ids), *clean.residual[layer].shape).flatten(0, 1)
+    with _editing_z(layout.outputs[layer], clean, layer, active_variants), fixed_attention(layout, clean, layer, len(x), fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x, entering]))
 
 
-def _last_block(layout: Layout, clean: CleanRun, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
+def _last_block(
+    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
+) -> Tensor:
     """As ``_block``, but only the last position's query and what follows attention are computed: nothing else is read from here."""
-    entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.rows), 1, 1)
+    entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
     fixed = fixed[:, -1:]
     if len(x):
         try:
             with _last_query(layout.attentions[layer]):
                 call_block(layout.blocks[layer], clean, layer, x)
         except _Enough as enough:
-            z = _edited(enough.z.transpose(1, 2).flatten(2), clean, layer, active)
+            z = _apply_to_z(enough.z.transpose(1, 2).flatten(2), clean, layer, active_variants)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
     with fixed_attention(layout, clean, layer, 0, fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
@@ -116,12 +124,12 @@ def _last_query(attention: nn.Module) -> Iterator[None]:
         yield
 
 
-def _changed_attention(layout: Layout, clean: CleanRun, layer: int, new: list[Variant]) -> Tensor:
+def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[Variant]) -> Tensor:
     """Attention output of the variants that start here, [len(new)*batch n d_model]."""
     was = clean.attn_out[layer]
     out = was.new_empty(len(new), len(was) * clean.n, was.shape[-1])
     for changed, variant in zip(out, new, strict=True):
-        edits = [*_at(variant, layer)]
+        edits = [*_changes_in_layer(variant, layer)]
         z = torch.cat([clean.change(i, head) for i, head in edits], -1)
         w_o = torch.cat([output_rows(layout.outputs[layer], head.head, clean.z[layer].shape[-1]) for _, head in edits])
         torch.addmm(was.flatten(0, 1), z.flatten(0, 1), w_o, out=changed)
@@ -135,14 +143,14 @@ def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, 
     return weight[:, part].T if isinstance(projection, nn.Linear) else weight[part]
 
 
-def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]:
+def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:
     """Attention of the rows that run a block; in the last block of the last query alone, after which the block is left."""
     n = 1 if last else clean.n
     mask = clean.mask[layer]
     mask = None if mask is None else mask[:, :, -n:]
 
-    def read(call: Call) -> Tensor:
-        call = Call(call.q[:, :, -n:], call.k, call.v, None if clean.before else mask, call.scale, call.softcap)
+    def read(call: AttentionInputs) -> Tensor:
+        call = AttentionInputs(call.q[:, :, -n:], call.k, call.v, None if clean.before else mask, call.scale, call.softcap)
         if clean.before:
             assert mask is not None
             z = attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
@@ -155,9 +163,9 @@ def _reader(clean: CleanRun, layer: int, last: bool) -> Callable[[Call], Tensor]
     return read
 
 
-def call_block(block: nn.Module, clean: CleanRun, layer: int, x: Tensor) -> Tensor:
+def call_block(block: nn.Module, clean: CleanPass, layer: int, x: Tensor) -> Tensor:
     """The stream after a block that is entered by ``x`` [rows n d_model], rows being the batch, repeated."""
-    args, kwargs = _repeated(clean.arguments[layer], len(clean.rows), len(x))
+    args, kwargs = _repeated(clean.arguments[layer], len(clean.example_ids), len(x))
     output = block(x, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
@@ -181,7 +189,7 @@ def _first_rows(value: Any, n: int, n_rows: int) -> Any:
 
 
 @contextmanager
-def fixed_attention(layout: Layout, clean: CleanRun, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
+def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
     """The attention module runs the first ``n_running`` rows; the others get ``fixed``."""
     module = layout.attentions[layer]
     inner = module.forward
@@ -208,31 +216,33 @@ class _Enough(Exception):
 
 
 @contextmanager
-def _editing_z(projection: nn.Module, clean: CleanRun, layer: int, active: Sequence[Variant]) -> Iterator[None]:
-    """Applies ``_edited`` to what enters the output projection."""
-    handle = projection.register_forward_pre_hook(lambda module, args: (_edited(args[0], clean, layer, active), *args[1:]))
+def _editing_z(projection: nn.Module, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Iterator[None]:
+    """Applies ``_apply_to_z`` to what enters the output projection."""
+    handle = projection.register_forward_pre_hook(
+        lambda module, args: (_apply_to_z(args[0], clean, layer, active_variants), *args[1:])
+    )
     try:
         yield
     finally:
         handle.remove()
 
 
-def _edited(z: Tensor, clean: CleanRun, layer: int, active: Sequence[Variant]) -> Tensor:
+def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
     """The merged z [rows n heads*d_head] of active variants, with what those still change in this layer (pairs of heads).
 
     The positions of ``z`` are the last ``n`` of the prompt.
     """
-    edits = [(v, i, head) for v, variant in enumerate(active) for i, head in _at(variant, layer)]
+    edits = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in _changes_in_layer(variant, layer)]
     z = z.clone() if edits else z
     n, d_head = z.shape[1], clean.z[layer].shape[-1]
     for v, intervention, head in edits:
-        rows = slice(v * len(clean.rows), (v + 1) * len(clean.rows))
+        rows = slice(v * len(clean.example_ids), (v + 1) * len(clean.example_ids))
         part = slice(head.head * d_head, (head.head + 1) * d_head)
-        here = clean.touched(intervention.positions)[:, -n:]
-        new = intervention.apply(z[rows, :, part], Place(head, clean.rows, clean.positions[:, -n:]))
+        here = clean.position_mask(intervention.positions)[:, -n:]
+        new = intervention.apply(z[rows, :, part], InterventionContext(head, clean.example_ids, clean.positions[:, -n:]))
         z[rows, :, part] = torch.where(here, new, z[rows, :, part])
     return z
 
 
-def _at(variant: Variant, layer: int) -> Iterator[tuple[Intervention, Head]]:
+def _changes_in_layer(variant: Variant, layer: int) -> Iterator[tuple[Intervention, Head]]:
     return ((i, head) for i in variant for head in i.heads if head.layer == layer)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.engine.forward.positions import touched
+from interp.engine.forward.positions import position_mask
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.resume_from_layer import Variant, first_layer
-from interp.errors import ResourceRefused
+from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.models.memory import (
     ITEM_BYTES,
     activation_bytes,
     available_memory,
     check_budget,
+    format_bytes,
     forward_bytes,
-    human,
     workspace_bytes,
 )
 from interp.models.model import Model, ModelFacts
@@ -32,35 +32,35 @@ LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Examples ``rows`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
+class CleanPassPlan:
+    """Examples ``example_ids`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
     values of the first ``before`` positions."""
 
-    rows: tuple[int, ...]
+    example_ids: tuple[int, ...]
     start: int
     before: int
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Variants ``variants`` (indices) on examples ``rows`` (indices), recomputed at the last ``n`` positions of each prompt; ``clean``
+class WorkUnit:
+    """Variants ``variants`` (indices) on examples ``example_ids`` (indices), recomputed at the last ``n`` positions of each prompt; ``clean``
     is the pass, shared with other units, that holds their clean runs."""
 
-    rows: tuple[int, ...]
+    example_ids: tuple[int, ...]
     variants: tuple[int, ...]
     n: int
-    clean: Pass
+    clean: CleanPassPlan
     key: str
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkPlan:
     """The units in order, with the largest memory any of them needs above the loaded model (bytes) and the work in token-layers.
 
     ``clean_work`` is the work of the clean passes alone: with the time of one of them it gives the time of the sweep.
     """
 
-    units: tuple[Unit, ...]
+    units: tuple[WorkUnit, ...]
     bytes: int
     work: int
     clean_work: int
@@ -72,11 +72,11 @@ class Plan:
 
 def plan_sweep(
     model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str
-) -> Plan:
+) -> WorkPlan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
     ``memory`` is the budget in bytes above the loaded model; by default 1.6 times what one plain forward pass of the same prompts
-    takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises ResourceRefused when one variant of one prompt does not fit it,
+    takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises MemoryBudgetExceeded when one variant of one prompt does not fit it,
     or a unit does not fit the memory that is available, and ValueError for an encoder.
     """
     facts = model.facts
@@ -84,27 +84,31 @@ def plan_sweep(
     cap = tokens_at_once(model)
     budget = default_budget(facts, task, _kind(model)) if memory is None else memory
     tails = _tails(task, variants)
-    least = max(unit_bytes(facts, outcome, _longest(task, rows), n, 1, 1) for n, rows in tails)
+    least = max(unit_bytes(facts, outcome, _longest(task, example_ids), n, 1, 1) for n, example_ids in tails)
     share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
     chunks: list[tuple[int, tuple[int, ...], int]] = []
-    for n, rows in tails:
-        n_rows, n_variants = _fit(facts, outcome, _longest(task, rows), n, len(rows), len(variants), cap, budget - share)
-        chunks += [(n, part, n_variants) for part in _split(rows, n_rows)]
-    units: list[Unit] = []
+    for n, example_ids in tails:
+        n_rows, n_variants = _fit(
+            facts, outcome, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share
+        )
+        chunks += [(n, part, n_variants) for part in _split(example_ids, n_rows)]
+    units: list[WorkUnit] = []
     peak = work = clean_work = 0
     for clean, inside in _passes(chunks, task, facts, share, cap):
-        clean_work += sum(len(task.examples[r].clean) for r in clean.rows) * facts.n_layers
+        clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         kept = (
-            kept_bytes(facts, len(clean.rows), _longest(task, clean.rows), clean.start, clean.before) if len(inside) > 1 else 0
+            kept_bytes(facts, len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.before)
+            if len(inside) > 1
+            else 0
         )
-        for n, rows, n_variants in inside:
-            peak = max(peak, kept + unit_bytes(facts, outcome, _longest(task, rows), n, len(rows), n_variants))
-            examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in rows]
+        for n, example_ids, n_variants in inside:
+            peak = max(peak, kept + unit_bytes(facts, outcome, _longest(task, example_ids), n, len(example_ids), n_variants))
+            examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in example_ids]
             for part in _split(_by_layer(variants), n_variants):
-                work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(rows) * n
-                units.append(Unit(rows, part, n, clean, digest([identity, list(part), list(rows), examples])))
+                work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
+                units.append(WorkUnit(example_ids, part, n, clean, digest([identity, list(part), list(example_ids), examples])))
     check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
-    return Plan(tuple(units), peak, work + clean_work, clean_work)
+    return WorkPlan(tuple(units), peak, work + clean_work, clean_work)
 
 
 def tokens_at_once(model: Model) -> int:
@@ -131,7 +135,9 @@ def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:
 def batches(task: Task) -> list[list[int]]:
     """Indices of equally long examples, as many together as one plain pass should take."""
     size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
-    return [rows[i : i + size[n]] for n, rows in task.by_length().items() for i in range(0, len(rows), size[n])]
+    return [
+        example_ids[i : i + size[n]] for n, example_ids in task.by_length().items() for i in range(0, len(example_ids), size[n])
+    ]
 
 
 def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
@@ -154,25 +160,27 @@ def kept_bytes(facts: ModelFacts, n_rows: int, length: int, start: int, before: 
     return facts.n_layers * n_rows * (stream + 2 * before * facts.n_kv_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
-def _longest(task: Task, rows: Sequence[int]) -> int:
-    return max(len(task.examples[r].clean) for r in rows)
+def _longest(task: Task, example_ids: Sequence[int]) -> int:
+    return max(len(task.examples[r].clean) for r in example_ids)
 
 
 def _passes(
     chunks: list[tuple[int, tuple[int, ...], int]], task: Task, facts: ModelFacts, share: int, cap: int
-) -> list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]]:
+) -> list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]]:
     """Neighbouring chunks (n, rows, variants at once) together under one clean pass, as long as it fits ``share`` bytes."""
-    found: list[tuple[Pass, list[tuple[int, tuple[int, ...], int]]]] = []
+    found: list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]] = []
     for chunk in chunks:
-        n, rows, _ = chunk
-        starts = [len(task.examples[r].clean) - n for r in rows]
-        alone = Pass(rows, min(starts), max(starts))
+        n, example_ids, _ = chunk
+        starts = [len(task.examples[r].clean) - n for r in example_ids]
+        alone = CleanPassPlan(example_ids, min(starts), max(starts))
         if found:
             last, inside = found[-1]
-            grown = Pass((*last.rows, *rows), min(last.start, alone.start), max(last.before, alone.before))
-            longest = _longest(task, grown.rows)
-            fits = kept_bytes(facts, len(grown.rows), longest, grown.start, grown.before) <= share
-            if fits and len(grown.rows) * longest <= cap:
+            grown = CleanPassPlan(
+                (*last.example_ids, *example_ids), min(last.start, alone.start), max(last.before, alone.before)
+            )
+            longest = _longest(task, grown.example_ids)
+            fits = kept_bytes(facts, len(grown.example_ids), longest, grown.start, grown.before) <= share
+            if fits and len(grown.example_ids) * longest <= cap:
                 found[-1] = (grown, [*inside, chunk])
                 continue
         found.append((alone, [chunk]))
@@ -183,36 +191,36 @@ def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]
     """How many last positions must be recomputed, and for which examples: equally long ones together, and with them others
     of which equally few, but not all, positions are recomputed."""
     tails: dict[tuple[int, bool], list[int]] = {}
-    for length, rows in task.by_length().items():
-        n = length - _first_touched(task, rows, variants)
-        tails.setdefault((n, n == length), []).extend(rows)
-    return [(n, rows) for (n, _), rows in tails.items()]
+    for length, example_ids in task.by_length().items():
+        n = length - _first_touched(task, example_ids, variants)
+        tails.setdefault((n, n == length), []).extend(example_ids)
+    return [(n, example_ids) for (n, _), example_ids in tails.items()]
 
 
 def _fit(
     facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int
 ) -> tuple[int, int]:
     """The largest prompts x variants grid within the cap and the budget; prompts are kept together first."""
-    rows = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
-    together = max(1, min(n_variants, cap // (rows * n)))
-    while unit_bytes(facts, outcome, length, n, rows, together) > budget:
-        if together > 1:
-            together -= 1
-        elif rows > 1:
-            rows = (rows + 1) // 2
+    example_ids = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
+    variants_per_batch = max(1, min(n_variants, cap // (example_ids * n)))
+    while unit_bytes(facts, outcome, length, n, example_ids, variants_per_batch) > budget:
+        if variants_per_batch > 1:
+            variants_per_batch -= 1
+        elif example_ids > 1:
+            example_ids = (example_ids + 1) // 2
         else:
             needed = unit_bytes(facts, outcome, length, n, 1, 1)
-            raise ResourceRefused(
-                f"One ablated prompt of {length} tokens needs about {human(needed)} above {facts.name} itself, more than the budget of "
-                f"{human(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
+            raise MemoryBudgetExceeded(
+                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} above {facts.name} itself, more than the budget of "
+                f"{format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
-    return rows, together
+    return example_ids, variants_per_batch
 
 
 def _first_touched(task: Task, indices: Sequence[int], variants: Sequence[Variant]) -> int:
     examples = [task.examples[i] for i in indices]
     kinds = {intervention.positions for variant in variants for intervention in variant}
-    return min(int(touched(kind, examples).any(0).int().argmax()) for kind in kinds)
+    return min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
 
 
 def _by_layer(variants: Sequence[Variant]) -> list[int]:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.registry import Shelf
+from interp.registry import Registry
 
 if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import AttentionMetric, Observation
     from interp.models.model import Model
 
-ATTENTION_METRICS = Shelf("interp.metrics.attention", "attention metric")
+ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric")
 
 
 def observe_attention(
@@ -18,7 +18,7 @@ def observe_attention(
     """The metrics, by name (``entropy``, ``waad:window=20``) or as objects, of every head on ``prompts``; see ``interp.engine.observe``."""
     from interp.engine.attention.attention_observer import observe
 
-    return observe(model, prompts, [*map(_known, metrics)], **options)
+    return observe(model, prompts, [*map(_resolve_metric, metrics)], **options)
 
 
 def attention_metrics(names: Sequence[str]) -> "list[AttentionMetric]":
@@ -26,23 +26,23 @@ def attention_metrics(names: Sequence[str]) -> "list[AttentionMetric]":
 
     Raises LookupError for unknown names and parameters, ValueError for a value of another kind than the default.
     """
-    return [_asked(name) for name in names]
+    return [_parse_metric(name) for name in names]
 
 
-def _known(metric: "str | AttentionMetric") -> "AttentionMetric":
-    return _asked(metric) if isinstance(metric, str) else metric
+def _resolve_metric(metric: "str | AttentionMetric") -> "AttentionMetric":
+    return _parse_metric(metric) if isinstance(metric, str) else metric
 
 
-def _asked(text: str) -> "AttentionMetric":
+def _parse_metric(text: str) -> "AttentionMetric":
     name, *settings = text.split(":")
     metric = ATTENTION_METRICS.get(name)
     for setting in settings:
         key, _, value = setting.partition("=")
-        metric = metric.set(**{key: _read(metric.name, key, value, metric.parameters.get(key))})
+        metric = metric.set(**{key: _parse_value(metric.name, key, value, metric.parameters.get(key))})
     return metric
 
 
-def _read(metric: str, key: str, value: str, default: Any) -> Any:
+def _parse_value(metric: str, key: str, value: str, default: Any) -> Any:
     kind: Any = type(default)
     try:
         if kind is tuple:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def between_patches(rows: Rows, metric: str) -> tuple[Tensor, Tensor]:
+def patch_attention(rows: AttentionRows, metric: str) -> tuple[Tensor, Tensor]:
     """Weights of patches on patches, [batch head query patch], NaN in rows of other tokens and in rows that look at no patch; and how
     many rows and columns lie between them, [2 query patch].
 

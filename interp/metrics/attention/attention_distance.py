@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _distance(rows: Rows, exclude: tuple[int, ...]) -> Tensor:
+def _distance(rows: AttentionRows, exclude: tuple[int, ...]) -> Tensor:
     if not exclude:
         return rows.distance
     kept = ~torch.isin(rows.key_positions, torch.tensor(exclude, device=rows.pattern.device))
-    mass = rows.expect(kept)
-    far = (rows.pattern * (kept[:, None] * rows.back.abs())[:, None]).sum(-1)
+    mass = rows.weighted_mean(kept)
+    far = (rows.pattern * (kept[:, None] * rows.lag.abs())[:, None]).sum(-1)
     return torch.where(mass > 1e-6, far / mass, torch.nan)
 
 

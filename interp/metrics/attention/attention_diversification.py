@@ -7,11 +7,11 @@ which rows are compared.
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.metrics.attention.row_similarity import alike, mean_cosine
 
 
-def _of_layer(rows: Rows) -> tuple[Tensor, Tensor]:
+def _of_layer(rows: AttentionRows) -> tuple[Tensor, Tensor]:
     return alike(rows, rows.pattern.mean(1, keepdim=True))
 
 
@@ -23,6 +23,6 @@ attention_diversification = AttentionMetric(
     function=_of_layer,
     paper="Robustifying Token Attention (ICCV 2023)",
     undefined="a text of one token has no second half",
-    whole=True,
+    all_heads=True,
     finish=mean_cosine,
 )

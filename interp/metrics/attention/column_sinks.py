@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Prompts, Rows
-from interp.metrics.attention.received_attention import received
+from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
+from interp.metrics.attention.received_attention import column_sums
 
 RULES = ("ratio", "abs")
 
 
-def _received(rows: Rows, min_rows: int, **limit: object) -> tuple[Tensor, Tensor]:
-    return received(rows, min_rows)
+def _received(rows: AttentionRows, min_rows: int, **limit: object) -> tuple[Tensor, Tensor]:
+    return column_sums(rows, min_rows)
 
 
-def flagged(
-    weight: Tensor, prompts: Prompts, rule: str, alpha: float, threshold: float, min_rows: int, keep_first: bool
+def sink_flags(
+    weight: Tensor, prompts: TokenBatch, rule: str, alpha: float, threshold: float, min_rows: int, keep_first: bool
 ) -> Tensor:
     """1 where ``weight`` [... batch head key], as ``received_attention`` gives it, passes the limit, else 0; NaN where not judged."""
     if rule not in RULES:
         raise ValueError(f"column_sinks:rule={rule} is not a rule. There are: {', '.join(RULES)}.")
-    length = prompts.real.sum(-1)[:, None, None]
+    length = prompts.token_mask.sum(-1)[:, None, None]
     limit = alpha / length if rule == "ratio" else threshold
     flags = torch.where(weight.isnan(), weight, (weight > limit).float())
     return flags.masked_fill((prompts.positions == 0)[:, None], torch.nan) if keep_first else flags
@@ -46,5 +46,5 @@ column_sinks = AttentionMetric(
     parameters={"rule": "ratio", "alpha": 5.0, "threshold": 0.1, "min_rows": 8, "keep_first": True},
     undefined="the first token is not judged, nor one that fewer than min_rows rows see",
     per_head=_share_of_texts,
-    finish=flagged,
+    finish=sink_flags,
 )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _concentration(rows: Rows) -> Tensor:
+def _concentration(rows: AttentionRows) -> Tensor:
     return torch.linalg.vector_norm(rows.pattern, dim=-1).square()
 
 

@@ -6,10 +6,10 @@ The paper averages over all tokens but the end of the sentence.
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _confidence(rows: Rows) -> Tensor:
+def _confidence(rows: AttentionRows) -> Tensor:
     return rows.pattern.amax(-1)
 
 

@@ -6,11 +6,11 @@ Only rows that see such a key have a number, so that a text with few repeats giv
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.metrics.attention._repeats import mass_after_repeats
 
 
-def _duplicate(rows: Rows) -> Tensor:
+def _duplicate(rows: AttentionRows) -> Tensor:
     return mass_after_repeats(rows, 0, rows.pattern)
 
 

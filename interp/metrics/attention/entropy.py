@@ -1,10 +1,10 @@
 """How spread a row is: the Shannon entropy of its weights in nats, 0 for one key, ln(t+1) for row t of a uniform causal head."""
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _entropy(rows: Rows):
+def _entropy(rows: AttentionRows):
     return rows.entropy
 
 

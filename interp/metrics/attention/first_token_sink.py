@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Prompts, Rows
+from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
 
 
-def _importance(rows: Rows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:
+def _importance(rows: AttentionRows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:
     wanted = rows.key_positions == position
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum((2, 3))
-    counted = rows.real & (rows.query_positions >= position) if rows.causal else rows.real
+    counted = rows.token_mask & (rows.query_positions >= position) if rows.causal else rows.token_mask
     return weight[..., None], counted.sum(-1).float()[:, None, None]
 
 
-def _passes(importance: Tensor, prompts: Prompts, position: int, epsilon: float) -> Tensor:
+def _passes(importance: Tensor, prompts: TokenBatch, position: int, epsilon: float) -> Tensor:
     return torch.cat([importance, torch.where(importance.isnan(), importance, (importance > epsilon).float())], -1)
 
 

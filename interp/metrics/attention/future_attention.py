@@ -10,28 +10,30 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _future(rows: Rows, low: int, high: int, positions: str) -> tuple[Tensor, Tensor]:
+def _future(rows: AttentionRows, low: int, high: int, positions: str) -> tuple[Tensor, Tensor]:
     if low < 0 or 0 < high < low:
         raise ValueError(
             f"future_attention looks from low={low} to high={high} tokens ahead: take 0 <= low <= high, or high=0."
         )
-    counted = rows.prompts.touched(positions)[:, rows.queries]
+    counted = rows.prompts.position_mask(positions)[:, rows.queries]
     first, last = rows.queries.start - rows.keys.start, rows.queries.stop - 1 - rows.keys.start
     # Keys before ``start`` are in the horizon of all these rows or, with ``high``, of none; keys from ``stop`` on are in that of none.
     start = max(first - high if high else first - low + 1, 0)
     edge = slice(start, max(last - low + 1, start))
-    back = rows.back[:, edge]
-    within = (back >= low) & (back <= high if high else True) & counted[:, :, None]
+    lag = rows.lag[:, edge]
+    within = (lag >= low) & (lag <= high if high else True) & counted[:, :, None]
     sums, counts = torch.zeros_like(rows.pattern[:, :, 0]), torch.zeros_like(rows.pattern[:, :1, 0])
     sums[..., edge] = (rows.pattern[..., edge] * within[:, None]).sum(2)
     counts[..., edge] = (within & rows.visible[:, 0, :, edge]).sum(1)[:, None]
     if not high:
         once = counted[:, None].float()
         sums[..., :start] = (once[:, None] @ rows.pattern[..., :start])[:, :, 0]
-        counts[..., :start] = once.sum(-1, keepdim=True) if rows.seen is None else once @ rows.seen[:, 0, :, :start].float()
+        counts[..., :start] = (
+            once.sum(-1, keepdim=True) if rows.visibility is None else once @ rows.visibility[:, 0, :, :start].float()
+        )
     return sums, counts
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _similarity(rows: Rows, measure: str) -> tuple[Tensor, Tensor]:
+def _similarity(rows: AttentionRows, measure: str) -> tuple[Tensor, Tensor]:
     if measure not in MEASURES:
         raise ValueError(f"head_similarity has no measure={measure!r}. There are: {', '.join(MEASURES)}.")
-    counted = (rows.n_visible > 1) & rows.real
+    counted = (rows.n_visible > 1) & rows.token_mask
     return MEASURES[measure](rows.pattern, counted.float()), counted.sum(-1)[:, None, None].float()
 
 
@@ -61,6 +61,6 @@ head_similarity = AttentionMetric(
     paper="arXiv 1906.04341 §6 (Jensen-Shannon between heads)",
     parameters={"measure": "cosine"},
     undefined="a text of one token, or a layer of one head, has nothing to compare",
-    whole=True,
+    all_heads=True,
     per_head=_mean_over_others,
 )

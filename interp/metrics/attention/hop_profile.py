@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
-from interp.metrics.attention._patches import between_patches
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._patches import patch_attention
 
 
-def _hops(rows: Rows, density: bool) -> tuple[Tensor, Tensor]:
-    weights, apart = between_patches(rows, "hop_profile")
+def _hops(rows: AttentionRows, density: bool) -> tuple[Tensor, Tensor]:
+    weights, apart = patch_attention(rows, "hop_profile")
     hops = apart.amax(0)
     known = ~weights.isnan().any(-1, keepdim=True)
     rings = weights.new_zeros(len(hops), max(rows.prompts.grid[:2]))

@@ -8,11 +8,11 @@ perfect induction head scores 1; the mean of the whole (n-1)-th diagonal, also i
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.metrics.attention._repeats import mass_after_repeats
 
 
-def _induction(rows: Rows, threshold: float) -> Tensor:
+def _induction(rows: AttentionRows, threshold: float) -> Tensor:
     pattern = rows.pattern if threshold <= 0 else rows.pattern * (rows.pattern >= threshold).float()
     return mass_after_repeats(rows, 1, pattern)
 

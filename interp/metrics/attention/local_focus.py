@@ -7,14 +7,14 @@ are differences of this number at neighbouring windows: ``self_attention_score``
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
-from interp.metrics.attention._near import mass_within
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._near import mass_in_window
 
 
-def _local(rows: Rows, window: int) -> Tensor:
+def _local(rows: AttentionRows, window: int) -> Tensor:
     if window < 1:
         raise ValueError(f"local_focus:window={window} looks at no token: take 1 or more.")
-    return mass_within(rows, window)
+    return mass_in_window(rows, window)
 
 
 local_focus = AttentionMetric(

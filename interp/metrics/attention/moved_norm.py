@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.sweep.resume_from_layer import output_rows
 
 
-def _moved(rows: Rows, summed: bool) -> Tensor:
+def _moved(rows: AttentionRows, summed: bool) -> Tensor:
     layer = rows.layer
     here = slice(rows.keys.start - layer.call.first_key, rows.keys.stop - layer.call.first_key)
     if not summed:
-        return rows.expect(layer.value_norms[:, rows.heads, here])
+        return rows.weighted_mean(layer.value_norms[:, rows.heads, here])
     lengths = []
     for i, head in enumerate(range(rows.heads.start, rows.heads.stop)):
         z = rows.pattern[:, i] @ layer.call.head_value(head)[:, here].float()

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _normalised(rows: Rows) -> Tensor:
+def _normalised(rows: AttentionRows) -> Tensor:
     farthest = rows.query_positions
     if not rows.causal:
-        farthest = farthest.maximum(rows.prompts.real.sum(-1, keepdim=True) - 1 - farthest)
+        farthest = farthest.maximum(rows.prompts.token_mask.sum(-1, keepdim=True) - 1 - farthest)
     return torch.where(farthest[:, None] > 0, rows.distance / farthest[:, None], torch.nan)
 
 

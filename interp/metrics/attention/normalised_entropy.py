@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _normalised(rows: Rows) -> Tensor:
+def _normalised(rows: AttentionRows) -> Tensor:
     keys = rows.n_visible[:, None]
     return torch.where(keys > 1, rows.entropy / keys.log(), torch.nan)
 

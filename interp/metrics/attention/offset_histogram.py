@@ -1,6 +1,6 @@
 """Where a head's rows have their largest weight, seen from the row: the share at each offset from -``radius`` (earlier) to +``radius``.
 
-The number of a head is its largest share; the paper calls a head positional when 90% of its rows agree on the offset -1 or +1. Rows
+The number of a head is its largest share; the paper calls a head positional when 90% of its rows agree on the offset -1 or +1. AttentionRows
 that see a single key have no choice and are not counted. Of equal weights the earliest key is taken.
 """
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _shares(rows: Rows, radius: int) -> tuple[Tensor, Tensor]:
-    counted = rows.real & (rows.n_visible > 1)
-    offset = -rows.back[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.back), device=rows.pattern.device)
+def _shares(rows: AttentionRows, radius: int) -> tuple[Tensor, Tensor]:
+    counted = rows.token_mask & (rows.n_visible > 1)
+    offset = -rows.lag[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.lag), device=rows.pattern.device)
     found = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
     return (found & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
 

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Prompts, Rows
+from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
 
 
-def _shares(rows: Rows, columns: int) -> tuple[Tensor, Tensor]:
-    after = rows.prompts.real.shape[1] - rows.keys.stop
-    return F.pad(rows.pattern.sum(2), (rows.keys.start, after)), rows.real.sum(-1).float()[:, None, None]
+def _shares(rows: AttentionRows, columns: int) -> tuple[Tensor, Tensor]:
+    after = rows.prompts.token_mask.shape[1] - rows.keys.stop
+    return F.pad(rows.pattern.sum(2), (rows.keys.start, after)), rows.token_mask.sum(-1).float()[:, None, None]
 
 
-def _top(shares: Tensor, prompts: Prompts, columns: int) -> Tensor:
+def _top(shares: Tensor, prompts: TokenBatch, columns: int) -> Tensor:
     return shares.topk(min(columns, shares.shape[-1])).values.cumsum(-1)
 
 

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
-from interp.metrics.attention._near import weight_back
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._near import weight_at_offset
 
 
-def _previous(rows: Rows) -> Tensor:
-    return weight_back(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)
+def _previous(rows: AttentionRows) -> Tensor:
+    return weight_at_offset(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)
 
 
 prev_token_score = AttentionMetric(

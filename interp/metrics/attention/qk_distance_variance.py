@@ -7,11 +7,11 @@ of a head: by the law of total variance it is the mean of this one plus the vari
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _variance(rows: Rows) -> Tensor:
-    distance = rows.back if rows.causal else rows.back.abs()
+def _variance(rows: AttentionRows) -> Tensor:
+    distance = rows.lag if rows.causal else rows.lag.abs()
     # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has a variance of 1 and squares of 1e9.
     return (distance - rows.distance[..., None]).square_().mul_(rows.pattern).sum(-1)
 

@@ -10,34 +10,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Prompts, Rows
+from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
 
 
-def alike(rows: Rows, pattern: Tensor) -> tuple[Tensor, Tensor]:
+def alike(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
     """What ``mean_cosine`` needs of rows ``pattern`` [batch head query key]: side by side the sum of the rows at length 1, with which
     the cosine is linear, and the sum of the rows themselves, [batch head 2*pos]; and the number of rows, [batch 1 1]."""
-    counted = rows.real
+    counted = rows.token_mask
     if rows.causal:
-        counted = counted & (2 * rows.query_positions >= rows.prompts.real.sum(-1, keepdim=True))
+        counted = counted & (2 * rows.query_positions >= rows.prompts.token_mask.sum(-1, keepdim=True))
     once = counted[:, None, None].float()  # [batch 1 1 query]
     large = F.threshold(
         pattern * rows.n_visible[:, None, :, None], 2, 0
     )  # in uniform shares: the scale of a row does not matter
     length = large.norm(dim=-1)[:, :, None]
     sums = torch.cat([torch.where(length > 0, once / length, 0) @ large, once @ pattern], 2)
-    sums = F.pad(sums, (rows.keys.start, rows.prompts.real.shape[1] - rows.keys.stop))
+    sums = F.pad(sums, (rows.keys.start, rows.prompts.token_mask.shape[1] - rows.keys.stop))
     return sums.flatten(2), counted.sum(-1).float()[:, None, None]
 
 
-def mean_cosine(means: Tensor, prompts: Prompts) -> Tensor:
+def mean_cosine(means: Tensor, prompts: TokenBatch) -> Tensor:
     """The mean cosine with the mean row, [n_layers batch head 1], from the means of what ``alike`` sums."""
     units, mean_row = means.chunk(2, -1)
-    mean_row = mean_row * (mean_row > 2 / prompts.real.sum(-1)[:, None, None])
+    mean_row = mean_row * (mean_row > 2 / prompts.token_mask.sum(-1)[:, None, None])
     length = mean_row.norm(dim=-1, keepdim=True)
     return (units * mean_row).sum(-1, keepdim=True) / length.where(length > 0, 1)
 
 
-def _of_heads(rows: Rows) -> tuple[Tensor, Tensor]:
+def _of_heads(rows: AttentionRows) -> tuple[Tensor, Tensor]:
     return alike(rows, rows.pattern)
 
 

@@ -3,12 +3,12 @@
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
-from interp.metrics.attention._near import weight_back
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._near import weight_at_offset
 
 
-def _self(rows: Rows) -> Tensor:
-    return weight_back(rows, 0)
+def _self(rows: AttentionRows) -> Tensor:
+    return weight_at_offset(rows, 0)
 
 
 self_attention_score = AttentionMetric(

@@ -1,6 +1,6 @@
 """How much a head parks on the first tokens: the weight of the first ``sinks`` positions, in rows from ``from_row`` on.
 
-Rows near the beginning have little else to look at. A uniform head has sinks/(t+1) in row t. The number of a row beyond a sliding
+AttentionRows near the beginning have little else to look at. A uniform head has sinks/(t+1) in row t. The number of a row beyond a sliding
 window is 0: it cannot look there.
 """
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _share(rows: Rows, sinks: int, from_row: int) -> Tensor:
+def _share(rows: AttentionRows, sinks: int, from_row: int) -> Tensor:
     wanted = (rows.key_positions >= 0) & (rows.key_positions < sinks)
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum(-1)

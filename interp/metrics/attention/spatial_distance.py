@@ -7,12 +7,12 @@ normalised again, which common code leaves out. A uniform head has the mean dist
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
-from interp.metrics.attention._patches import between_patches
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._patches import patch_attention
 
 
-def _spatial(rows: Rows) -> Tensor:
-    weights, apart = between_patches(rows, "spatial_distance")
+def _spatial(rows: AttentionRows) -> Tensor:
+    weights, apart = patch_attention(rows, "spatial_distance")
     return (weights * apart.float().norm(dim=0)).sum(-1)
 
 

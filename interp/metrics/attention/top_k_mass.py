@@ -6,10 +6,10 @@ The most that any choice of ``k`` keys for each query can retain: the oracle for
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _top(rows: Rows, k: int) -> Tensor:
+def _top(rows: AttentionRows, k: int) -> Tensor:
     if k < 1:
         raise ValueError(f"top_k_mass:k={k} keeps no weight: take 1 or more.")
     return rows.pattern.topk(min(k, rows.pattern.shape[-1]), sorted=False).values.sum(-1)

@@ -7,15 +7,15 @@ next. The number belongs to the row of the token itself, which prepares the next
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import Rows
+from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _windowed(rows: Rows, window: int) -> Tensor:
+def _windowed(rows: AttentionRows, window: int) -> Tensor:
     if window < 1:
         raise ValueError(f"windowed_distance:window={window} looks at no token: take 1 or more.")
     first, last = (at - rows.keys.start for at in (rows.queries.start, rows.queries.stop))
     near = slice(max(first - window + 1, 0), last if rows.causal else last + window - 1)
-    short = (window - rows.back[:, near].abs()).clamp(min=0)  # what keys inside the window are closer than it
+    short = (window - rows.lag[:, near].abs()).clamp(min=0)  # what keys inside the window are closer than it
     return window * rows.pattern.sum(-1) - (rows.pattern[..., near] * short).sum(-1)
 
 

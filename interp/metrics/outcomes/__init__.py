@@ -1,5 +1,5 @@
 """Outcomes: numbers read from the logits that predict the answer; one file each."""
 
-from interp.registry import Shelf
+from interp.registry import Registry
 
-OUTCOMES = Shelf("interp.metrics.outcomes", "metric")
+OUTCOMES = Registry("interp.metrics.outcomes", "metric")

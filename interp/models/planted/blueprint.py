@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from interp.heads import Head
-from interp.models.planted.residual_coordinates import Space
+from interp.models.planted.residual_coordinates import ResidualCoordinates
 from interp.models.planted.roles import Recipe
 
 
@@ -41,7 +41,7 @@ class Blueprint:
     """A model to be built; ``neuron`` is the layer whose MLP writes the massive activation, if one is wanted."""
 
     heads: Mapping[Head, Recipe]
-    space: Space
+    space: ResidualCoordinates
     sharpness: float
     sizes: Sizes
     noise: Noise

@@ -18,10 +18,10 @@ from numpy import ndarray
 
 from interp.heads import Head
 from interp.models.planted.blueprint import Blueprint
-from interp.models.planted.residual_coordinates import Space
+from interp.models.planted.residual_coordinates import ResidualCoordinates
 from interp.models.planted.roles import Recipe
 
-Edge = tuple[str, str]
+PlantedEdge = tuple[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ def trace(
     tokens: Int[ndarray, "batch pos"],
     *,
     without: Collection[Head] = (),
-    edges: Collection[Edge] = (),
+    edges: Collection[PlantedEdge] = (),
     corrupted: Trace | None = None,
 ) -> Trace:
     """The pass over ``tokens`` in which the heads ``without`` write nothing and every edge of ``edges`` carries what its writer wrote
@@ -66,11 +66,11 @@ def trace(
     return Trace(written, patterns, seen("logits") @ space.output.T)
 
 
-def structural_edges(blueprint: Blueprint) -> list[Edge]:
+def structural_edges(blueprint: Blueprint) -> list[PlantedEdge]:
     """Every edge by which something that is read can reach the logits, readers in the order of the layers."""
     heads, space = blueprint.heads, blueprint.space
     writes = {"input": np.concatenate([space.token, space.position, space.one])}
-    edges: list[Edge] = []
+    edges: list[PlantedEdge] = []
     for head in sorted(heads):
         for part, reads in zip("qkv", _readings(heads[head], space), strict=True):
             edges += [(w, f"{head}.{part}") for w, what in writes.items() if _earlier(w, head) and _meet(what, reads)]
@@ -82,7 +82,7 @@ def structural_edges(blueprint: Blueprint) -> list[Edge]:
     return [(writer, reader) for writer, reader in edges if reader.split(".")[0] in leading]
 
 
-def _readings(recipe: Recipe, space: Space) -> tuple[ndarray, ndarray, ndarray]:
+def _readings(recipe: Recipe, space: ResidualCoordinates) -> tuple[ndarray, ndarray, ndarray]:
     place = space.position if recipe.offsets else space.position[:0]
     return np.concatenate([recipe.queries, place]), np.concatenate([recipe.keys, place]), recipe.reads
 

@@ -1,7 +1,7 @@
 """Planted heads and heads of noise as the q, k, v and output columns of one key/value head, over the coordinates of the space.
 
 A score term is one column of q and k, a value term one of v and of the output. Query heads that share a key share its columns: each
-looks along the ones that its own terms name. Scores of the offset i - j need positions: without a ``Wheel`` every place of the
+looks along the ones that its own terms name. Scores of the offset i - j need positions: without a ``RotaryOffsets`` every place of the
 residual stream's ``position`` is a column; with one they are the discrete Fourier series of their own function of i - j, made by
 rotary pairs of frequency 2 pi k / length, while all other columns stand still. In the end each head is turned by a random
 rotation that no score and no value can see.
@@ -18,7 +18,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from interp.models.planted.blueprint import Blueprint
-from interp.models.planted.residual_coordinates import Space
+from interp.models.planted.residual_coordinates import ResidualCoordinates
 from interp.models.planted.roles import Recipe
 
 Columns = Float[ndarray, "size d_head"]
@@ -26,22 +26,22 @@ INPUT_LENGTH = 3**0.5  # of what the embedding writes: token, position and one
 
 
 @dataclass(frozen=True, eq=False)
-class Wheel:
-    """Rotary ``frequencies`` of a head that tells all offsets 0..length-1 apart: 2 pi k / length for pair ``turning[k-1]``, else 0.
+class RotaryOffsets:
+    """Rotary ``frequencies`` of a head that tells all offsets 0..length-1 apart: 2 pi k / length for pair ``rotating_pairs[k-1]``, else 0.
 
     The columns of pair p are p and p + d_head/2, as in Hugging Face's Llama.
     """
 
     length: int
     frequencies: Float[ndarray, " pairs"]
-    turning: Int[ndarray, " k"]
+    rotating_pairs: Int[ndarray, " k"]
 
     @classmethod
-    def random(cls, length: int, d_head: int, rng: Generator) -> Wheel:
-        turning = rng.permutation(d_head // 2)[: length // 2]
+    def random(cls, length: int, d_head: int, rng: Generator) -> RotaryOffsets:
+        rotating_pairs = rng.permutation(d_head // 2)[: length // 2]
         frequencies = np.zeros(d_head // 2)
-        frequencies[turning] = 2 * np.pi * np.arange(1, len(turning) + 1) / length
-        return cls(length, frequencies, turning)
+        frequencies[rotating_pairs] = 2 * np.pi * np.arange(1, len(rotating_pairs) + 1) / length
+        return cls(length, frequencies, rotating_pairs)
 
     @property
     def still(self) -> Int[ndarray, " still"]:
@@ -52,18 +52,18 @@ class Wheel:
     @property
     def rotating(self) -> tuple[Int[ndarray, " k"], Int[ndarray, " k"]]:
         """First and second column of every pair that rotates."""
-        return self.turning, self.turning + len(self.frequencies)
+        return self.rotating_pairs, self.rotating_pairs + len(self.frequencies)
 
     def series(self, offsets: Mapping[int, float]) -> tuple[float, Float[ndarray, "2 k"]]:
         """The constant, and the query values in ``rotating``, that score ``offsets`` with keys of (1, 0) in every pair."""
-        share = np.where(np.isclose(self.frequencies[self.turning], np.pi), 1, 2) / self.length
-        angles = np.outer(list(offsets), self.frequencies[self.turning])
+        share = np.where(np.isclose(self.frequencies[self.rotating_pairs], np.pi), 1, 2) / self.length
+        angles = np.outer(list(offsets), self.frequencies[self.rotating_pairs])
         sizes = np.array(list(offsets.values()))
         return float(sizes.sum()) / self.length, share * np.stack([sizes @ np.cos(angles), -sizes @ np.sin(angles)])
 
 
 def group_columns(
-    group: Sequence[Recipe | None], blueprint: Blueprint, wheel: Wheel | None, rng: Generator
+    group: Sequence[Recipe | None], blueprint: Blueprint, wheel: RotaryOffsets | None, rng: Generator
 ) -> list[tuple[Columns, Columns, Columns, Columns]]:
     """q, k, v and output columns of the query heads of one key/value head; None is a head of noise.
 
@@ -78,14 +78,14 @@ def group_columns(
 
     k, v = np.zeros((space.size, d_head)), np.zeros((space.size, d_head))
     if None in group:
-        k, v = _unseeing(blueprint, rng) / INPUT_LENGTH, _unseeing(blueprint, rng) / np.sqrt(d_head)
+        k, v = _noise_inputs(blueprint, rng) / INPUT_LENGTH, _noise_inputs(blueprint, rng) / np.sqrt(d_head)
     k[:, still[: len(keys)]], v[:, : len(reads)] = keys.T, reads.T
     if wheel is not None and any(recipe.offsets for recipe in planted):
         for columns, value in zip(wheel.rotating, (1.0, 0.0), strict=True):
             k[:, columns] = value * space.one.T
 
     def of_noise() -> tuple[Columns, Columns]:
-        return noise.scores / INPUT_LENGTH * _unseeing(blueprint, rng), noise.writes * _unheard(blueprint, rng)
+        return noise.scores / INPUT_LENGTH * _noise_inputs(blueprint, rng), noise.writes * _noise_outputs(blueprint, rng)
 
     def of_role(at: int, recipe: Recipe) -> tuple[Columns, Columns]:
         q, o = np.zeros((space.size, d_head)), np.zeros((space.size, d_head))
@@ -102,7 +102,7 @@ def group_columns(
     return [(q @ turn_scores, k @ turn_scores, v @ turn_values, o @ turn_values) for q, o in heads]
 
 
-def _score_terms(recipe: Recipe, space: Space, wheel: Wheel | None) -> tuple[ndarray, ndarray]:
+def _score_terms(recipe: Recipe, space: ResidualCoordinates, wheel: RotaryOffsets | None) -> tuple[ndarray, ndarray]:
     """Queries and keys of a recipe, with its offsets as far as columns that stand still say them."""
     if not recipe.offsets:
         return recipe.queries, recipe.keys
@@ -127,26 +127,26 @@ def _shared(parts: Sequence[ndarray], free: ndarray, blueprint: Blueprint) -> tu
     return different, [np.array([place[row.tobytes()] for row in part], dtype=int) for part in parts]
 
 
-def _unseeing(blueprint: Blueprint, rng: Generator) -> Columns:
+def _noise_inputs(blueprint: Blueprint, rng: Generator) -> Columns:
     """Random columns that see neither the massive activation nor logits, next to which their scores would depend on nothing else."""
     space = blueprint.space
     seen = 1 - space.massive[0] - space.output.sum(0)
     return rng.standard_normal((space.size, blueprint.sizes.d_head)) * seen[:, None]
 
 
-def _unheard(blueprint: Blueprint, rng: Generator) -> Columns:
+def _noise_outputs(blueprint: Blueprint, rng: Generator) -> Columns:
     """Random output columns of length 1 in the mean: in ``noise`` alone, or everywhere but on the massive activation."""
     space = blueprint.space
     where = 1 - space.massive[0] if blueprint.noise.everywhere else space.noise.sum(0)
     return rng.standard_normal((space.size, blueprint.sizes.d_head)) * where[:, None] / np.sqrt(where.sum())
 
 
-def _gauge(still: ndarray, wheel: Wheel | None, d_head: int, rng: Generator) -> Float[ndarray, "d_head d_head"]:
+def _gauge(still: ndarray, wheel: RotaryOffsets | None, d_head: int, rng: Generator) -> Float[ndarray, "d_head d_head"]:
     """A random rotation of the columns that stand ``still``, and of each rotary pair by itself."""
     turn = np.zeros((d_head, d_head))
     turn[np.ix_(still, still)] = _orthogonal(len(still), rng)
     if wheel is not None:
-        angle = rng.uniform(0, 2 * np.pi, len(wheel.turning))
+        angle = rng.uniform(0, 2 * np.pi, len(wheel.rotating_pairs))
         first, second = wheel.rotating
         turn[first, first] = turn[second, second] = np.cos(angle)
         turn[first, second], turn[second, first] = np.sin(angle), -np.sin(angle)

@@ -19,8 +19,8 @@ from numpy.random import Generator
 
 from interp.heads import Head
 from interp.models.planted.blueprint import Blueprint
-from interp.models.planted.head_weights import Columns, Wheel, group_columns
-from interp.models.planted.residual_coordinates import MASSIVE, Space
+from interp.models.planted.head_weights import Columns, RotaryOffsets, group_columns
+from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.vocabulary import BOS, DELIMITER
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ STILL = 2.0**60  # factor on a rotary wavelength that leaves an angle of 0 to ro
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Where the coordinates of a Space lie in the residual stream: ``written`` and ``read`` [size d_model], dual to each other, and
+    """Where the coordinates of a ResidualCoordinates lie in the residual stream: ``written`` and ``read`` [size d_model], dual to each other, and
     the ``axis`` of the massive activation."""
 
     written: Float[ndarray, "size d_model"]
@@ -42,7 +42,7 @@ class Basis:
     axis: int
 
     @classmethod
-    def random(cls, space: Space, d_model: int, rng: Generator) -> Basis:
+    def random(cls, space: ResidualCoordinates, d_model: int, rng: Generator) -> Basis:
         """Random orthonormal directions, all of them orthogonal to the ones and, but for the massive activation, free of its axis."""
         axis = int(rng.integers(d_model))
         drawn = rng.standard_normal((d_model, space.size + 1))
@@ -80,7 +80,7 @@ def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[GPT2LMHeadModel, int]:
         at = f"transformer.h.{blueprint.neuron}.mlp"
         weights[f"{at}.c_fc.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read).T
         weights[f"{at}.c_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written)
-    return _filled(GPT2LMHeadModel(config), weights), basis.axis
+    return _with_weights(GPT2LMHeadModel(config), weights), basis.axis
 
 
 def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
@@ -88,7 +88,7 @@ def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     space, sizes = blueprint.space, blueprint.sizes
-    wheel = Wheel.random(space.length, sizes.d_head, rng)
+    wheel = RotaryOffsets.random(space.length, sizes.d_head, rng)
     factors = [float(1 / w) if w else STILL for w in wheel.frequencies]
     config = LlamaConfig(
         vocab_size=len(space.vocabulary), hidden_size=sizes.d_model, intermediate_size=D_MLP, num_hidden_layers=sizes.n_layers,
@@ -114,10 +114,10 @@ def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
         weights[f"{at}.gate_proj.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read)
         weights[f"{at}.up_proj.weight"] = _neuron(space.token[DELIMITER] @ basis.read)
         weights[f"{at}.down_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written).T
-    return _filled(LlamaForCausalLM(config), weights), basis.axis
+    return _with_weights(LlamaForCausalLM(config), weights), basis.axis
 
 
-def _layers(blueprint: Blueprint, wheel: Wheel | None, rng: Generator) -> Iterator[tuple[tuple[Columns, ...], ...]]:
+def _layers(blueprint: Blueprint, wheel: RotaryOffsets | None, rng: Generator) -> Iterator[tuple[tuple[Columns, ...], ...]]:
     """For each layer the q, k, v and output columns of all its query heads."""
     sizes = blueprint.sizes
     for layer in range(sizes.n_layers):
@@ -132,7 +132,7 @@ def _neuron(vector: Float[ndarray, " d_model"]) -> Float[ndarray, "d_mlp d_model
     return np.outer(np.eye(D_MLP)[0], vector)
 
 
-def _filled(hf: Any, weights: Mapping[str, ndarray]) -> Any:
+def _with_weights(hf: Any, weights: Mapping[str, ndarray]) -> Any:
     """The module in double precision with these weights, norms that change nothing, and zeros elsewhere."""
     import torch
 

@@ -12,7 +12,7 @@ from interp.models.planted.roles import ROLES
 from interp.registry import check_name
 
 
-def random_places(names: Sequence[str], n_layers: int, n_heads: int, rng: np.random.Generator) -> dict[Head, str]:
+def random_placement(names: Sequence[str], n_layers: int, n_heads: int, rng: np.random.Generator) -> dict[Head, str]:
     """A random head for each role: every level has a layer of its own, levels rising."""
     roles = [(known(name, ROLES, "role").level, name) for name in names]
     levels = sorted({level for level, _ in roles if level is not None} | ({0} if "hidden_sink" in names else set()))
@@ -31,7 +31,7 @@ def random_places(names: Sequence[str], n_layers: int, n_heads: int, rng: np.ran
     return dict(sorted(found.items()))
 
 
-def check_places(places: Mapping[Head, str], n_layers: int, n_heads: int) -> None:
+def check_placement(places: Mapping[Head, str], n_layers: int, n_heads: int) -> None:
     """Raises ValueError for a head that does not exist, or a role that stands before what it reads."""
     for head, name in places.items():
         role = known(name, ROLES, "role")
@@ -46,7 +46,7 @@ def check_places(places: Mapping[Head, str], n_layers: int, n_heads: int) -> Non
             raise ValueError(f"{name!r} at {head} reads {reads}, and there is none in an earlier layer: plant it there.")
 
 
-def neuron_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | None:
+def random_massive_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | None:
     """A random layer before all hidden sinks."""
     sinks = [head.layer for head, role in places.items() if role == "hidden_sink"]
     return int(rng.integers(min(sinks))) if sinks else None

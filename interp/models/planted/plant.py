@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from interp.heads import Head
-from interp.models.load import PLANTED, check_place
+from interp.models.load import PLANTED, check_device_and_dtype
 from interp.models.planted.blueprint import Blueprint, Noise, Sizes
 from interp.models.planted.host_architectures import gpt2, llama
-from interp.models.planted.placement import check_places, known, neuron_layer, random_places
-from interp.models.planted.planted_model import Massive, Planted
-from interp.models.planted.residual_coordinates import MASSIVE, Space
+from interp.models.planted.placement import check_placement, known, random_massive_layer, random_placement
+from interp.models.planted.planted_model import PlantedMassiveActivation, PlantedModel
+from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
 
@@ -41,7 +41,7 @@ def plant(
     noise_everywhere: bool = False,
     dtype: str = "float32",
     device: str = "cpu",
-) -> Planted:
+) -> PlantedModel:
     """A transformer with ``roles`` planted among heads of random noise; the same arguments give the same weights.
 
     ``roles`` is a family (``mini_ioi``), role names for random places, or a role for each head. The host is GPT-2, or with
@@ -55,29 +55,29 @@ def plant(
 
     from interp.models.wrap_model import wrap_model
 
-    check_place(device, dtype)
+    check_device_and_dtype(device, dtype)
     family = roles if isinstance(roles, str) else "custom"
     if isinstance(roles, str):
         roles = known(roles, FAMILIES, "family of roles")
     vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     sizes = _sizes(vocabulary, length, n_layers, n_heads, n_kv_heads, d_head)
     _check_strengths(sharpness, gain, noise_scores, noise_writes)
-    places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else random_places(roles, n_layers, n_heads, rng)
-    check_places(places, n_layers, n_heads)
-    space = Space(vocabulary, length, sizes.d_model - _smallest(vocabulary, length, 0), gain, seed)
+    places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else random_placement(roles, n_layers, n_heads, rng)
+    check_placement(places, n_layers, n_heads)
+    space = ResidualCoordinates(vocabulary, length, sizes.d_model - _smallest(vocabulary, length, 0), gain, seed)
     recipes = {head: ROLES[role].recipe(space) for head, role in places.items()}
     noise = Noise(noise_scores, noise_writes, noise_everywhere)
-    blueprint = Blueprint(recipes, space, sharpness, sizes, noise, neuron_layer(places, rng))
+    blueprint = Blueprint(recipes, space, sharpness, sizes, noise, random_massive_layer(places, rng))
     with torch.random.fork_rng(devices=[]):  # a Hugging Face module draws weights when it is made
         built: tuple[Any, int] = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
     hf, axis = built
     name = ",".join([PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _defaults()[key])])
     model = wrap_model(hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=name)
-    massive = None if blueprint.neuron is None else Massive(blueprint.neuron, DELIMITER, axis, MASSIVE)
-    return Planted(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
+    massive = None if blueprint.neuron is None else PlantedMassiveActivation(blueprint.neuron, DELIMITER, axis, MASSIVE)
+    return PlantedModel(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
 
 
-def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> Planted:
+def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> PlantedModel:
     """What ``planted:FAMILY`` or ``planted:FAMILY,seed=3,sharpness=6`` names, with options of ``plant``.
 
     Raises LookupError for unknown families and options, ValueError for a value of another kind.
@@ -105,7 +105,7 @@ def _read(option: str, value: str) -> Any:
 
 def _smallest(vocabulary: Vocabulary, length: int, n_noise: int = SMALLEST_NOISE) -> int:
     """Width of the residual stream for all coordinates and the vector of ones."""
-    return Space.size_without_noise(vocabulary, length) + n_noise + 1
+    return ResidualCoordinates.size_without_noise(vocabulary, length) + n_noise + 1
 
 
 def _sizes(

@@ -14,7 +14,7 @@ import numpy as np
 from interp.heads import Head
 from interp.models.model import Model
 from interp.models.planted.blueprint import Blueprint
-from interp.models.planted.ground_truth import Edge, Trace, structural_edges, trace
+from interp.models.planted.ground_truth import PlantedEdge, Trace, structural_edges, trace
 from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
 from interp.models.planted.vocabulary import Vocabulary
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Counterfactual:
+class GroundTruthEffects:
     """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
 
     ``clean`` and ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone
@@ -32,16 +32,16 @@ class Counterfactual:
     prompts: tuple[PlantedPrompt, ...]
     clean: float
     corrupted: float
-    edges: dict[Edge, float]
+    edges: dict[PlantedEdge, float]
     ablations: dict[Head, float]
 
     @property
-    def active_edges(self) -> list[Edge]:
+    def active_edges(self) -> list[PlantedEdge]:
         """Edges whose effect is larger than 1e-6 logits."""
         return [edge for edge, effect in self.edges.items() if abs(effect) > TOLERANCE]
 
 
-class Massive(NamedTuple):
+class PlantedMassiveActivation(NamedTuple):
     """A massive activation: the MLP of ``layer`` writes ``value`` on one ``dimension`` of the residual stream of every ``token`` of this
     id, where it stays."""
 
@@ -52,14 +52,14 @@ class Massive(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Planted:
+class PlantedModel:
     """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was made with, and its massive
     activation, if it has one."""
 
     model: Model
     roles: dict[Head, str]
     settings: dict[str, Any]
-    massive: Massive | None
+    massive: PlantedMassiveActivation | None
     _blueprint: Blueprint
 
     @property
@@ -76,7 +76,7 @@ class Planted:
         return found
 
     @cached_property
-    def structural_edges(self) -> list[Edge]:
+    def structural_edges(self) -> list[PlantedEdge]:
         """Edges (writer, reader) by which something that is read can reach the logits; see ``ground_truth.py``."""
         return structural_edges(self._blueprint)
 
@@ -94,7 +94,7 @@ class Planted:
             raise LookupError(f"No prompts are called {kind!r}. There are: {', '.join(PROMPTS)}.")
         return list(islice(PROMPTS[kind](Random(seed), self.vocabulary, self._blueprint.space.length), n_prompts))
 
-    def counterfactual(self, kind: str, n_prompts: int = 8, seed: int = 0) -> Counterfactual:
+    def counterfactual(self, kind: str, n_prompts: int = 8, seed: int = 0) -> GroundTruthEffects:
         """The exact effects on ``n_prompts`` prompts of one kind."""
         prompts = self.prompts(kind, n_prompts, seed)
         clean = [p.clean for p in prompts]
@@ -102,7 +102,7 @@ class Planted:
         before = _logit_diff(self.trace(clean), prompts)
         edges = {e: _logit_diff(self.trace(clean, edges=[e], corrupted=other), prompts) - before for e in self.structural_edges}
         ablations = {head: _logit_diff(self.trace(clean, without=[head]), prompts) - before for head in self.roles}
-        return Counterfactual(tuple(prompts), before, _logit_diff(other, prompts), edges, ablations)
+        return GroundTruthEffects(tuple(prompts), before, _logit_diff(other, prompts), edges, ablations)
 
     def manifest(self) -> dict[str, Any]:
         """All of it as JSON: settings, roles, edges, and the counterfactual of every task on 8 prompts."""

@@ -16,7 +16,7 @@ MASSIVE = 1024.0
 
 
 @dataclass(frozen=True)
-class Space:
+class ResidualCoordinates:
     """Unit vectors [n size], in blocks: one for each token in ``token previous suppressed anchored output``, one for each place
     in ``position``, one each in ``one duplicate massive``, and ``noise`` for what nobody reads.
 

@@ -1,4 +1,4 @@
-"""What each role looks at and writes, as a recipe over the coordinates of ``Space``.
+"""What each role looks at and writes, as a recipe over the coordinates of ``ResidualCoordinates``.
 
 Where nothing matches, most roles look at BOS, whose value is 0 for them: with half the score of a match it beats everything else
 and loses to every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write, and stand in later layers; those
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from interp.models.planted.residual_coordinates import MASSIVE, Space
+from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
 Vectors = Float[ndarray, "_ size"]
@@ -39,7 +39,7 @@ class Role:
 
     says: str
     level: int | None
-    recipe: Callable[[Space], Recipe]
+    recipe: Callable[[ResidualCoordinates], Recipe]
     needs: tuple[str, ...] = ()
 
 
@@ -50,30 +50,30 @@ def _recipe(
     return Recipe(queries, keys, reads, writes, offsets or {})
 
 
-def _else_bos(space: Space) -> tuple[Vectors, Vectors]:
+def _else_bos(space: ResidualCoordinates) -> tuple[Vectors, Vectors]:
     return space.one / 2, space.token[[BOS]]
 
 
-def _words(space: Space) -> slice:
+def _words(space: ResidualCoordinates) -> slice:
     """All tokens but BOS."""
     return slice(BOS + 1, None)
 
 
-def _names(space: Space) -> slice:
+def _names(space: ResidualCoordinates) -> slice:
     return slice(space.vocabulary.names.start, space.vocabulary.names.stop)
 
 
-def _inert(space: Space, leaving_out: tuple[int, ...] = (BOS,)) -> tuple[Vectors, Vectors]:
-    kept = [t for t in range(len(space.vocabulary)) if t not in leaving_out]
+def _inert(space: ResidualCoordinates, exclude: tuple[int, ...] = (BOS,)) -> tuple[Vectors, Vectors]:
+    kept = [t for t in range(len(space.vocabulary)) if t not in exclude]
     return space.token[kept], space.inert[kept]
 
 
-def _previous_token(space: Space) -> Recipe:
+def _previous_token(space: ResidualCoordinates) -> Recipe:
     return _recipe([], space.token, space.previous, {1: 1.0})
 
 
-def _induction(gain: float) -> Callable[[Space], Recipe]:
-    def recipe(space: Space) -> Recipe:
+def _induction(gain: float) -> Callable[[ResidualCoordinates], Recipe]:
+    def recipe(space: ResidualCoordinates) -> Recipe:
         words = _words(space)
         scores = [(space.token[words], space.previous[words]), _else_bos(space)]
         return _recipe(scores, space.token[words], gain * space.gain * space.output[words])
@@ -81,25 +81,25 @@ def _induction(gain: float) -> Callable[[Space], Recipe]:
     return recipe
 
 
-def _decoy_induction(space: Space) -> Recipe:
+def _decoy_induction(space: ResidualCoordinates) -> Recipe:
     words = _words(space)
     return _recipe([(space.token[words], space.previous[words]), _else_bos(space)], *_inert(space))
 
 
-def _duplicate_token(space: Space) -> Recipe:
+def _duplicate_token(space: ResidualCoordinates) -> Recipe:
     words = _words(space)
     says = np.repeat(space.duplicate, len(space.vocabulary) - 1, axis=0)
     return _recipe([(space.token[words], space.token[words]), _else_bos(space)], space.token[words], says, {0: -1.0})
 
 
-def _s_inhibition(space: Space) -> Recipe:
+def _s_inhibition(space: ResidualCoordinates) -> Recipe:
     names = _names(space)
     scores = [(space.token[[END]], space.duplicate), _else_bos(space)]
     return _recipe(scores, space.token[names], space.suppressed[names])
 
 
-def _name_mover(gain: float, backs_up: bool = False) -> Callable[[Space], Recipe]:
-    def recipe(space: Space) -> Recipe:
+def _name_mover(gain: float, backs_up: bool = False) -> Callable[[ResidualCoordinates], Recipe]:
+    def recipe(space: ResidualCoordinates) -> Recipe:
         names = _names(space)
         scores = [
             (space.token[[END]], space.token[names].sum(0, keepdims=True)),
@@ -113,37 +113,37 @@ def _name_mover(gain: float, backs_up: bool = False) -> Callable[[Space], Recipe
     return recipe
 
 
-def _first_token_sink(space: Space) -> Recipe:
+def _first_token_sink(space: ResidualCoordinates) -> Recipe:
     return _recipe([(space.one, space.token[[BOS]])], *_inert(space))
 
 
-def _hidden_sink(space: Space) -> Recipe:
+def _hidden_sink(space: ResidualCoordinates) -> Recipe:
     return _recipe([(space.one, space.massive / MASSIVE), _else_bos(space)], *_inert(space, (BOS, DELIMITER)))
 
 
-def _retrieval(space: Space) -> Recipe:
+def _retrieval(space: ResidualCoordinates) -> Recipe:
     names = _names(space)
     scores = [(space.token[[QUERY]], space.previous[[MARK]]), _else_bos(space)]
     return _recipe(scores, space.token[names], space.gain * space.output[names])
 
 
-def _anchor_writer(space: Space) -> Recipe:
+def _anchor_writer(space: ResidualCoordinates) -> Recipe:
     names = _names(space)
     scores = [(space.token[[DELIMITER]], space.previous[[MARK]]), _else_bos(space)]
     return _recipe(scores, space.token[names], space.anchored[names])
 
 
-def _anchor_reader(space: Space) -> Recipe:
+def _anchor_reader(space: ResidualCoordinates) -> Recipe:
     names = _names(space)
     scores = [(space.token[[QUERY]], space.token[[DELIMITER]]), _else_bos(space)]
     return _recipe(scores, space.anchored[names], space.gain * space.output[names])
 
 
-def _uniform(space: Space) -> Recipe:
+def _uniform(space: ResidualCoordinates) -> Recipe:
     return _recipe([], *_inert(space))
 
 
-def _local(space: Space) -> Recipe:
+def _local(space: ResidualCoordinates) -> Recipe:
     return _recipe([], *_inert(space), dict.fromkeys(range(LOCAL_WIDTH), 1.0))
 
 

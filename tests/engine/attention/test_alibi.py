@@ -7,10 +7,10 @@ import transformers as T
 from interp import interventions, observe_attention
 from interp.engine.attention import alibi
 from interp.engine.attention.alibi import alibi_slopes
-from interp.engine.attention.attention_interface import attend, reading
+from interp.engine.attention.attention_interface import attend, attention_hooks
 from interp.engine.attention.attention_observer import observing, read_prompts
 from interp.engine.forward.run import run
-from interp.engine.sweep.clean_pass import RoadClosed, clean_run
+from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
@@ -44,32 +44,32 @@ def test_streamed_metrics_are_those_of_the_full_pattern(block):
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_on_either_side_leaves_a_text_as_it_is_alone(left):
     tokens = tiny_tokens(3, 11)
-    real = torch.tensor([[i < n for i in range(11)] for n in (11, 6, 2)])
-    real = real.flip(-1) if left else real
-    found = observe_attention(tiny("bloom"), tokens, FORMULAS, real=real, block=90)
+    token_mask = torch.tensor([[i < n for i in range(11)] for n in (11, 6, 2)])
+    token_mask = token_mask.flip(-1) if left else token_mask
+    found = observe_attention(tiny("bloom"), tokens, FORMULAS, token_mask=token_mask, block=90)
     for row in range(3):
-        wanted = from_pattern(eager_pattern(tiny_hf("bloom"), input_ids=tokens[row : row + 1, real[row]]), causal=True)
+        wanted = from_pattern(eager_pattern(tiny_hf("bloom"), input_ids=tokens[row : row + 1, token_mask[row]]), causal=True)
         for metric in FORMULAS:
-            assert same(found[metric][:, row : row + 1, :, real[row]], wanted[metric]), metric
+            assert same(found[metric][:, row : row + 1, :, token_mask[row]], wanted[metric]), metric
 
 
 @pytest.mark.parametrize("padding", [None, "left", "right"])
 def test_observing_changes_neither_logits_nor_model(padding):
     model, tokens = tiny("bloom"), tiny_tokens(2, 9)
-    real = torch.ones(2, 9, dtype=torch.bool)
+    token_mask = torch.ones(2, 9, dtype=torch.bool)
     if padding:
-        real[1, :4] = False
-        real = real if padding == "left" else real.flip(-1)
-    texts, _ = read_prompts(model, tokens, real)
-    inputs = {"input_ids": tokens, "attention_mask": real.long()} if padding else {"input_ids": tokens}
+        token_mask[1, :4] = False
+        token_mask = token_mask if padding == "left" else token_mask.flip(-1)
+    texts, _ = read_prompts(model, tokens, token_mask)
+    inputs = {"input_ids": tokens, "attention_mask": token_mask.long()} if padding else {"input_ids": tokens}
     with torch.no_grad():
         plain = model.hf(**inputs, output_hidden_states=True)
         with observing(model, attention_metrics(FORMULAS), texts, block=50):
             observed = model.hf(**inputs, output_hidden_states=True)
         assert torch.equal(model.hf(**inputs).logits, plain.logits)
     for one, other in zip(observed.hidden_states, plain.hidden_states, strict=True):
-        assert same(one[real], other[real])
-    assert same(observed.logits[real], plain.logits[real])
+        assert same(one[token_mask], other[token_mask])
+    assert same(observed.logits[token_mask], plain.logits[token_mask])
 
 
 def test_a_context_without_readers_leaves_bloom_alone_and_one_with_readers_restores_it():
@@ -79,9 +79,9 @@ def test_a_context_without_readers_leaves_bloom_alone_and_one_with_readers_resto
     tokens = tiny_tokens(2, 7)
     with torch.no_grad():
         plain = hf(tokens).logits
-        with reading(hf, {}):
+        with attention_hooks(hf, {}):
             assert torch.equal(hf(tokens).logits, plain)
-            with reading(hf, read):
+            with attention_hooks(hf, read):
                 assert same(hf(tokens).logits, plain)
             assert torch.equal(hf(tokens).logits, plain)
     assert len(calls) == 3
@@ -102,23 +102,23 @@ def test_without_slopes_the_numbers_are_others(monkeypatch):
 @pytest.mark.parametrize("padded", [False, True])
 def test_passes_that_go_on_from_a_cache_are_one_pass(cuts, padded):
     model, tokens = tiny("bloom"), tiny_tokens(2, 8)
-    real = torch.ones(2, 8, dtype=torch.bool)
-    real[1, :3] = not padded
-    texts, _ = read_prompts(model, tokens, real)
-    whole = observe_attention(model, tokens, FORMULAS, real=real)
+    token_mask = torch.ones(2, 8, dtype=torch.bool)
+    token_mask[1, :3] = not padded
+    texts, _ = read_prompts(model, tokens, token_mask)
+    whole = observe_attention(model, tokens, FORMULAS, token_mask=token_mask)
     cache, logits, first = T.DynamicCache(config=model.hf.config), [], 0
-    with observing(model, attention_metrics(FORMULAS), texts, block=30) as watch:
+    with observing(model, attention_metrics(FORMULAS), texts, block=30) as observer:
         for last in cuts:
-            mask = {"attention_mask": real[:, :last].long()} if padded else {}
+            mask = {"attention_mask": token_mask[:, :last].long()} if padded else {}
             out = model.hf(tokens[:, first:last], past_key_values=cache, use_cache=True, **mask)
             logits.append(out.logits)
             first = last
     for metric in FORMULAS:
-        found, wanted = watch.result()[metric], whole[metric]
+        found, wanted = observer.result()[metric], whole[metric]
         assert same(found.nan_to_num(-1), wanted.nan_to_num(-1)), metric
     with torch.no_grad():
-        plain = model.hf(tokens, attention_mask=real.long()).logits
-    assert same(torch.cat(logits, 1)[real], plain[real])
+        plain = model.hf(tokens, attention_mask=token_mask.long()).logits
+    assert same(torch.cat(logits, 1)[token_mask], plain[token_mask])
 
 
 def test_a_changed_pattern_acts_on_the_same_rows():
@@ -133,8 +133,8 @@ def test_a_changed_pattern_acts_on_the_same_rows():
 def test_a_run_is_never_restarted_where_the_restart_would_lose_the_slopes(length):
     ids = tuple(range(10, 10 + length))
     example = Example(ids, ids, (5,), (6,))
-    with pytest.raises(RoadClosed, match="ALiBi"), torch.inference_mode():
-        clean_run(tiny("bloom"), [example], [0])
+    with pytest.raises(FastPathUnavailable, match="ALiBi"), torch.inference_mode():
+        clean_pass(tiny("bloom"), [example], [0])
 
 
 def test_a_sweep_takes_the_hooked_road_and_gives_what_a_zeroed_output_gives():
@@ -151,7 +151,7 @@ def test_a_sweep_takes_the_hooked_road_and_gives_what_a_zeroed_output_gives():
         logits = hf(tokens).logits[:, -1]
     wanted = logits[:, 5] - logits[:, 6]
     torch.testing.assert_close(torch.tensor(result.values[0]).float(), wanted, atol=1e-4, rtol=1e-5)
-    assert result.road == "hooked"
+    assert result.backend == "hooked"
 
 
 SIZES = {"vocab_size": D_VOCAB, "hidden_size": 40, "num_hidden_layers": 3, "num_attention_heads": 5}

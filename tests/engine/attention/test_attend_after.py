@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.engine.attention.attention_interface import Call, attend_after
+from interp.engine.attention.attention_interface import AttentionInputs, attend_after
 
 N_PROMPTS, N_VARIANTS, N_HEADS, N_KV, D_HEAD, LENGTH = 3, 4, 6, 2, 5, 11
 
@@ -20,7 +20,7 @@ def test_shared_beginnings_give_what_whole_rows_give(before, hidden, softcap):
     visible = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()[-n:].repeat(N_PROMPTS if hidden else 1, 1, 1, 1)
     if hidden:
         visible[1, ..., 0] = False
-    found = attend_after(Call(q, k, v, None, 0.4, softcap), k_before, v_before, visible)
+    found = attend_after(AttentionInputs(q, k, v, None, 0.4, softcap), k_before, v_before, visible)
     keys, values = (
         torch.cat([old.repeat(N_VARIANTS, 1, 1, 1), new], 2).repeat_interleave(N_HEADS // N_KV, 1)
         for old, new in ((k_before, k), (v_before, v))

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import observe_attention
-from interp.engine import Prompts, observing
+from interp.engine import TokenBatch, observing
 from interp.engine.attention.attention_observer import observe
-from interp.errors import ResourceRefused
+from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
@@ -25,7 +25,7 @@ T = 13
 def seen_by(model, length: int) -> torch.Tensor:
     """Which keys a causal query of each layer sees, [n_layers 1 1 query key]."""
     back = torch.arange(length)[:, None] - torch.arange(length)
-    tables = [(back >= 0) & (back < (window or length)) for window in model.facts.windows]
+    tables = [(back >= 0) & (back < (window or length)) for window in model.facts.sliding_windows]
     return torch.stack(tables)[:, None, None]
 
 
@@ -47,20 +47,20 @@ def test_a_padded_batch_equals_its_members_one_at_a_time(name, side):
     texts = [tiny_tokens(1, n, seed=n)[0] for n in (5, 9, T)]
     pad = [(T - len(t), 0) if side == "left" else (0, T - len(t)) for t in texts]
     tokens = torch.stack([torch.nn.functional.pad(t, p) for t, p in zip(texts, pad, strict=True)])
-    real = torch.stack([torch.nn.functional.pad(torch.ones(len(t)), p) for t, p in zip(texts, pad, strict=True)]).bool()
-    together = observe(model, tokens, METRICS, real=real, block=150)
+    token_mask = torch.stack([torch.nn.functional.pad(torch.ones(len(t)), p) for t, p in zip(texts, pad, strict=True)]).bool()
+    together = observe(model, tokens, METRICS, token_mask=token_mask, block=150)
     for row, text in enumerate(texts):
         alone = observe(model, text[None], METRICS)
         for metric in NAMES:
-            assert same(together[metric][:, row][..., real[row]], alone[metric][:, 0])
-            assert torch.isnan(together[metric][:, row][..., ~real[row]]).all()
+            assert same(together[metric][:, row][..., token_mask[row]], alone[metric][:, 0])
+            assert torch.isnan(together[metric][:, row][..., ~token_mask[row]]).all()
 
 
 def test_prompts_of_different_lengths_are_padded_on_the_right_by_themselves():
     model = tiny("qwen3")
     texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (4, 11)]
     together = observe(model, texts, METRICS)
-    assert together.prompts.real.sum(1).tolist() == [4, 11]
+    assert together.prompts.token_mask.sum(1).tolist() == [4, 11]
     assert same(together["entropy"][:, 0, :, :4], observe(model, texts[0], METRICS)["entropy"][:, 0])
 
 
@@ -69,13 +69,15 @@ def test_prompts_of_different_lengths_are_padded_on_the_right_by_themselves():
 def test_a_pass_in_steps_with_a_cache_equals_one_pass(name, steps):
     model, tokens = tiny(name), tiny_tokens(2, T)
     whole = observe(model, tokens, METRICS)
-    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    with observing(model, METRICS, texts, block=200) as watch:
+    texts = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    with observing(model, METRICS, texts, block=200) as observer:
         cache, first = None, 0
         for n in steps:
-            cache = watch.forward(input_ids=tokens[:, first : first + n], past_key_values=cache, use_cache=True).past_key_values
+            cache = observer.forward(
+                input_ids=tokens[:, first : first + n], past_key_values=cache, use_cache=True
+            ).past_key_values
             first += n
-        in_steps = watch.result()
+        in_steps = observer.result()
     assert first == T
     for metric in NAMES:
         assert same(in_steps[metric], whole[metric])
@@ -85,10 +87,10 @@ def test_generation_is_observed_step_by_step():
     model, tokens = tiny("llama"), tiny_tokens(1, 6)
     with torch.no_grad():
         written = model.hf.generate(tokens, max_new_tokens=5, min_new_tokens=5, do_sample=False)
-    texts = Prompts(written, torch.ones_like(written, dtype=torch.bool))
-    with observing(model, METRICS, texts) as watch:
+    texts = TokenBatch(written, torch.ones_like(written, dtype=torch.bool))
+    with observing(model, METRICS, texts) as observer:
         again = model.hf.generate(tokens, max_new_tokens=5, min_new_tokens=5, do_sample=False)
-        seen = watch.result()
+        seen = observer.result()
     assert torch.equal(again, written)
     whole = observe(model, written[:, :-1], METRICS)  # the last token is written and never read
     assert same(seen["entropy"][..., :-1], whole["entropy"])
@@ -100,9 +102,9 @@ def test_observing_does_not_change_what_the_model_computes(name):
     model, tokens = tiny(name), tiny_tokens(2, T)
     with torch.no_grad():
         plain = model.hf(tokens).logits
-    texts = Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    with observing(model, METRICS, texts, block=100) as watch:
-        watched = watch.hf(tokens).logits
+    texts = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    with observing(model, METRICS, texts, block=100) as observer:
+        watched = observer.hf(tokens).logits
     torch.testing.assert_close(watched, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
     assert model.hf.config._attn_implementation != "interp"
 
@@ -232,12 +234,12 @@ def test_texts_that_cannot_be_observed_are_refused_in_a_sentence(prompts, messag
 
 def test_padding_between_tokens_is_refused():
     with pytest.raises(ValueError, match="Text 1 is empty or has padding between its tokens"):
-        observe(tiny("llama"), tiny_tokens(2, 4), METRICS, real=torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]]))
+        observe(tiny("llama"), tiny_tokens(2, 4), METRICS, token_mask=torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]]))
 
 
 def test_a_memory_budget_that_does_not_hold_one_row_is_refused_and_a_small_one_is_kept():
     model, tokens = tiny("llama"), tiny_tokens(2, T)
-    with pytest.raises(ResourceRefused, match=r"Observing 13 tokens of tiny-llama needs about .* 1 KiB is the budget"):
+    with pytest.raises(MemoryBudgetExceeded, match=r"Observing 13 tokens of tiny-llama needs about .* 1 KiB is the budget"):
         observe(model, tokens, METRICS, memory=1024)
     small = observe(model, tokens, METRICS, memory=400_000)
     assert same(small["entropy"], observe(model, tokens, METRICS)["entropy"])

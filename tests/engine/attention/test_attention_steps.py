@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from interp.engine import Prompts, observing
+from interp.engine import TokenBatch, observing
 from interp.engine.attention.attention_observer import observe
 from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
 from tests.support.full_patterns import same
@@ -19,10 +19,10 @@ def test_every_metric_is_the_same_in_steps_with_a_cache(name):
     model, tokens = tiny(name), tiny_tokens(2, sum(STEPS)) % 5 + 4  # five words, so that tokens come again
     metrics = attention_metrics([name + AT_THIS_LENGTH.get(name, "") for name in OF_TEXTS])
     whole, cache = observe(model, tokens, metrics), None
-    with observing(model, metrics, Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool)), block=300) as watch:
+    with observing(model, metrics, TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), block=300) as observer:
         for step in tokens.split(STEPS, dim=1):
-            cache = watch.forward(input_ids=step, past_key_values=cache, use_cache=True).past_key_values
-        steps = watch.result()
+            cache = observer.forward(input_ids=step, past_key_values=cache, use_cache=True).past_key_values
+        steps = observer.result()
     for metric in metrics:
         assert same(steps[metric.name], whole[metric.name]), metric.name
 

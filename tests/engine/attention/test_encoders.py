@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from interp import observe_attention
 from interp.cli.app import app
-from interp.engine.attention.attention_interface import reading
+from interp.engine.attention.attention_interface import attention_hooks
 from interp.engine.attention.attention_observer import observing, read_prompts
 from interp.engine.gradients.attribution_patching import attribute
 from interp.engine.sweep.sweep import clean_outcome, sweep
@@ -56,7 +56,7 @@ def test_facts_of_an_encoder_state_its_sizes(name, d_vocab, max_length):
     facts = tiny(name).facts
     assert (facts.n_layers, facts.n_heads, facts.d_head, facts.d_mlp, facts.d_model) == (3, 5, 8, 56, 40)
     assert (facts.d_vocab, facts.max_length, facts.positions) == (d_vocab, max_length, "learned")
-    assert (facts.causal, facts.prepend_bos, facts.windows) == (False, False, (None,) * 3)
+    assert (facts.causal, facts.prepend_bos, facts.sliding_windows) == (False, False, (None,) * 3)
     assert tiny(name).layout is None
 
 
@@ -75,7 +75,7 @@ def test_a_bert_that_is_a_decoder_is_causal():
 def test_an_encoder_gets_its_tokenizers_own_tokens_around_a_text():
     model = tiny("bert")
     assert model.to_tokens("w1 w2") == [1, 5, 6, 2]
-    assert model.fragment("w1 w2") == [5, 6]
+    assert model.to_tokens_without_special("w1 w2") == [5, 6]
     assert observe_attention(model, "w1 w2", ["entropy"]).words == (("<s>", "w1", "w2", "</s>"),)
 
 
@@ -118,15 +118,15 @@ def test_the_same_holds_for_other_encoders(name):
 def test_padding_on_either_side_leaves_a_text_as_it_is_alone(name, left):
     make = tiny_hf if name == "bert" else random_module
     tokens = tiny_tokens(3, 7)
-    real = torch.tensor([[i < n for i in range(7)] for n in (7, 4, 2)])
-    real = real.flip(-1) if left else real
-    found = observe_attention(wrap_model(make(name)), tokens, FORMULAS, real=real, block=60)
+    token_mask = torch.tensor([[i < n for i in range(7)] for n in (7, 4, 2)])
+    token_mask = token_mask.flip(-1) if left else token_mask
+    found = observe_attention(wrap_model(make(name)), tokens, FORMULAS, token_mask=token_mask, block=60)
     for row in range(3):
-        alone = tokens[row : row + 1, real[row]]
+        alone = tokens[row : row + 1, token_mask[row]]
         wanted = from_pattern(eager_pattern(make(name), input_ids=alone), causal=False)
         for metric in FORMULAS:
-            assert same(found[metric][:, row : row + 1, :, real[row]], wanted[metric]), metric
-            assert found[metric][:, row, :, ~real[row]].isnan().all()
+            assert same(found[metric][:, row : row + 1, :, token_mask[row]], wanted[metric]), metric
+            assert found[metric][:, row, :, ~token_mask[row]].isnan().all()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -182,7 +182,7 @@ def test_a_bias_inside_the_mask_is_refused_and_not_taken_for_a_mask():
     config = T.BeitConfig(**{**IMAGE, "image_size": 8}, use_relative_position_bias=True)
     hf = T.BeitForImageClassification(config).eval()
     pixels = torch.randn(1, 2, 8, 8)
-    with torch.no_grad(), reading(hf, {}):
+    with torch.no_grad(), attention_hooks(hf, {}):
         for name, parameter in hf.named_parameters():
             if "relative_position_bias_table" in name:
                 parameter.fill_(0.5)

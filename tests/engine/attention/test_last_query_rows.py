@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from interp.engine import run
-from interp.engine.attention.attention_interface import Call, attend
-from interp.engine.attention.last_query_rows import Beginning, proven_beginning, read_last_rows
+from interp.engine.attention.attention_interface import AttentionInputs, attend
+from interp.engine.attention.last_query_rows import SharedPrefix, read_last_queries, verified_shared_prefix
 from tests.support.tiny_models import tiny, tiny_tokens
 
 
@@ -19,7 +19,7 @@ def patterns(model, tokens, n, cache=None):
         assert queries.start >= 0
         found[rows.layer.index, :, rows.heads, queries, rows.keys] = rows.pattern
 
-    return found, read_last_rows(model, tokens, n, read, cache)
+    return found, read_last_queries(model, tokens, n, read, cache)
 
 
 def test_the_last_rows_are_those_of_the_full_pattern(model):
@@ -36,18 +36,18 @@ def test_the_last_rows_are_those_of_the_full_pattern(model):
 def test_a_text_goes_on_from_any_part_of_a_cached_beginning(model, before):
     beginning, whole = tiny_tokens(1, 17), tiny_tokens(1, 13, seed=1)
     whole[:, :before] = beginning[:, :before]
-    shared = Beginning.of(model, beginning)
+    shared = SharedPrefix.of(model, beginning)
     plain, logits = patterns(model, whole, 2)
     for _ in range(2):  # the beginning is still what it was
         found, continued = patterns(model, whole, 2, shared.first(before))
         torch.testing.assert_close(found, plain, atol=2e-6, rtol=1e-4)
         torch.testing.assert_close(continued, logits, atol=2e-4, rtol=1e-4)
-    assert proven_beginning(model, beginning, [(whole, before)], 2) is not None
+    assert verified_shared_prefix(model, beginning, [(whole, before)], 2) is not None
 
 
 def test_a_cache_grows_by_what_was_run_step_by_step(model):
     tokens = tiny_tokens(1, 12)
-    cache = Beginning.of(model, tokens).first(5)
+    cache = SharedPrefix.of(model, tokens).first(5)
     _, _ = patterns(model, tokens[:, :9], 1, cache)
     found, logits = patterns(model, tokens, 3, cache)
     plain, want = patterns(model, tokens, 3)
@@ -58,7 +58,7 @@ def test_a_cache_grows_by_what_was_run_step_by_step(model):
 
 def test_a_beginning_that_the_whole_does_not_have_is_not_proven(llama):
     beginning, other = tiny_tokens(1, 9), tiny_tokens(1, 11, seed=3)
-    assert proven_beginning(llama, beginning, [(other, 6)], 2) is None
+    assert verified_shared_prefix(llama, beginning, [(other, 6)], 2) is None
 
 
 def test_a_model_whose_angles_change_with_the_length_shares_no_beginning():
@@ -81,28 +81,28 @@ def test_a_model_whose_angles_change_with_the_length_shares_no_beginning():
     config = T.LlamaConfig(vocab_size=97, max_position_embeddings=32, rope_parameters=scaled, initializer_range=0.5, **sizes)
     model = wrap_model(T.LlamaForCausalLM(config).eval(), name="longrope")
     tokens = tiny_tokens(1, 20)
-    assert proven_beginning(model, tokens[:, :17], [(tokens, 13)]) is not None
-    assert proven_beginning(model, tokens[:, :17], [(tokens[:, :7], 5), (tokens, 13)]) is None
+    assert verified_shared_prefix(model, tokens[:, :17], [(tokens, 13)]) is not None
+    assert verified_shared_prefix(model, tokens[:, :17], [(tokens[:, :7], 5), (tokens, 13)]) is None
 
 
 def test_a_cached_text_and_rows_of_attention_without_a_cache_have_one_output():
     """torch's causal flag begins at the first key; queries at the end of longer keys need their own rows."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, heads, n, 8, generator=generator) for heads, n in ((6, 11), (3, 11), (3, 11)))
-    whole = attend(Call(q, k, v, None, 0.3, None))
+    whole = attend(AttentionInputs(q, k, v, None, 0.3, None))
     for n in (1, 4, 10):
-        torch.testing.assert_close(attend(Call(q[:, :, -n:], k, v, None, 0.3, None)), whole[:, :, -n:])
+        torch.testing.assert_close(attend(AttentionInputs(q[:, :, -n:], k, v, None, 0.3, None)), whole[:, :, -n:])
 
 
 def test_more_rows_than_are_run_and_longer_texts_than_the_context_are_refused(gpt2):
     tokens = tiny_tokens(1, 9)
     with pytest.raises(ValueError, match=r"The last 4 rows of 9 tokens .* 6 of which come from a cache: take 1 to 3"):
-        read_last_rows(gpt2, tokens, 4, None, Beginning.of(gpt2, tokens).first(6))
+        read_last_queries(gpt2, tokens, 4, None, SharedPrefix.of(gpt2, tokens).first(6))
     with pytest.raises(ValueError, match="70 tokens, more than the 64"):
-        read_last_rows(gpt2, tiny_tokens(1, 70), 2, None)
+        read_last_queries(gpt2, tiny_tokens(1, 70), 2, None)
 
 
 def test_bloom_goes_on_from_a_cache_too():
     beginning = tiny_tokens(1, 9)
     whole = torch.cat([beginning, tiny_tokens(1, 5, seed=4)], 1)
-    assert proven_beginning(tiny("bloom"), beginning, [(whole, 7)], 3) is not None
+    assert verified_shared_prefix(tiny("bloom"), beginning, [(whole, 7)], 3) is not None

@@ -12,7 +12,7 @@ def whole_rows():
 
     def function(rows):
         batch, heads = rows.pattern.shape[:2]
-        length = rows.prompts.real.shape[1]
+        length = rows.prompts.token_mask.shape[1]
         table = torch.zeros(batch, heads, length, length)
         table[:, :, rows.queries, rows.keys] = rows.pattern
         first = float(rows.queries.start == 0)  # counted once, whatever the blocks
@@ -24,9 +24,9 @@ def whole_rows():
 @pytest.mark.parametrize("block", [1, 23, 10**6])
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_hands_over_the_pattern_that_was_written(case, block):
-    real, causal, window = CASES[case]
-    pattern = random_pattern(4, 5, real, causal, window)
-    seen = given(pattern, whole_rows(), block=block, real=real, causal=causal, window=window)
+    token_mask, causal, window = CASES[case]
+    pattern = random_pattern(4, 5, token_mask, causal, window)
+    seen = given(pattern, whole_rows(), block=block, token_mask=token_mask, causal=causal, window=window)
     torch.testing.assert_close(seen["rows"].unflatten(-1, pattern.shape[-2:]), pattern, atol=1e-6, rtol=0)
 
 

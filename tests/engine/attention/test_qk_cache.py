@@ -8,7 +8,7 @@ import torch
 from interp.engine import capture_attention, load_attention
 from interp.engine.attention.attention_observer import observe
 from interp.engine.attention.qk_cache import MANIFEST, attention_bytes
-from interp.errors import ArtefactInvalid, ResourceRefused
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
 from tests.support.full_patterns import FORMULAS as NAMES
@@ -36,11 +36,14 @@ def test_any_tile_equals_the_pattern_of_the_hook(name, tmp_path):
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_stored_cache_of_padded_texts_gives_the_metrics_of_the_pass(name, side, tmp_path):
-    model, tokens, real = tiny(name), tiny_tokens(2, 9), torch.ones(2, 9, dtype=torch.bool)
-    real[1, :3] = False
-    real = real if side == "left" else real.flip(1)
-    capture_attention(model, tokens, real=real, store=tmp_path)
-    cached, passed = load_attention(tmp_path).observe(METRICS, block=120), observe(model, tokens, METRICS, real=real)
+    model, tokens, token_mask = tiny(name), tiny_tokens(2, 9), torch.ones(2, 9, dtype=torch.bool)
+    token_mask[1, :3] = False
+    token_mask = token_mask if side == "left" else token_mask.flip(1)
+    capture_attention(model, tokens, token_mask=token_mask, store=tmp_path)
+    cached, passed = (
+        load_attention(tmp_path).observe(METRICS, block=120),
+        observe(model, tokens, METRICS, token_mask=token_mask),
+    )
     for metric in NAMES:
         assert same(cached[metric], passed[metric])
     assert cached.words == passed.words
@@ -65,7 +68,7 @@ def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
         cache.pattern(Head(0, 0), example=2)
     with pytest.raises(IndexError, match=r"The tile \[7:9, :\] of a text of 7 tokens is empty"):
         cache.pattern(Head(0, 0), slice(7, 9))
-    with pytest.raises(ResourceRefused, match="7 rows of 7 keys of L0H0 needs about 588 B, and 500 B is the budget"):
+    with pytest.raises(MemoryBudgetExceeded, match="7 rows of 7 keys of L0H0 needs about 588 B, and 500 B is the budget"):
         cache.pattern(Head(0, 0), memory=500)
 
 
@@ -119,12 +122,12 @@ def test_a_pass_that_fails_leaves_no_cache_behind_that_looks_whole(tmp_path, mon
 @pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma2"])
 def test_norms_are_the_lengths_of_what_each_head_writes_from_each_key(name, tmp_path):
     model, tokens = tiny(name), tiny_tokens(2, 11)
-    cache = capture_attention(model, tokens, norms=True, store=tmp_path)
+    cache = capture_attention(model, tokens, value_norms=True, store=tmp_path)
     _, seen = model.bridge.run_with_cache(tokens, names_filter=lambda hook: hook.endswith("attn.hook_v"))
     for head in model.facts.heads():
         group = model.facts.kv_head(head)
         moved = seen[f"blocks.{head.layer}.attn.hook_v"][:, :, group] @ model.bridge.W_O[head.layer, head.head]
-        torch.testing.assert_close(cache.norms[head.layer][:, head.head], moved.norm(dim=-1), rtol=1e-5, atol=1e-6)
-    assert cache.nbytes == attention_bytes(model.facts, 2, 11, norms=True)
+        torch.testing.assert_close(cache.value_norms[head.layer][:, head.head], moved.norm(dim=-1), rtol=1e-5, atol=1e-6)
+    assert cache.nbytes == attention_bytes(model.facts, 2, 11, value_norms=True)
     assert cache.nbytes == attention_bytes(model.facts, 2, 11) + 4 * 2 * 11 * model.facts.n_layers * model.facts.n_heads
-    assert not capture_attention(model, tokens).norms
+    assert not capture_attention(model, tokens).value_norms

@@ -5,7 +5,7 @@ import torch
 
 from interp.engine.attention import query_null
 from interp.engine.attention.attention_observer import observe
-from interp.engine.attention.query_null import Disguise, observe_strangers
+from interp.engine.attention.query_null import QueryNull, observe_query_null
 from interp.metrics.attention import attention_metrics
 from interp.models import wrap_model
 from tests.support.tiny_models import tiny, tiny_hf, tiny_tokens
@@ -40,45 +40,45 @@ def disguise_weights(hf, name, layer, drawn):
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_stranger_is_a_head_whose_query_weights_were_exchanged(name, layer):
     tokens, metrics = tiny_tokens(2, 11).tolist(), attention_metrics(NAMES)
-    seen, strange = observe_strangers(tiny(name), tokens, metrics, 1, seed=4)
+    seen, null_scores = observe_query_null(tiny(name), tokens, metrics, 1, seed=4)
     random = torch.Generator().manual_seed(4)
     sizes = (40, 5, 5) if name == "gpt2" else (60, 6, 2)
-    drawn = [Disguise.draw(*sizes, random) for _ in range(3)][layer]
+    drawn = [QueryNull.draw(*sizes, random) for _ in range(3)][layer]
     hf = tiny_hf(name)
     disguise_weights(hf, name, layer, drawn)
     want = observe(wrap_model(hf, None, name="disguised"), tokens, metrics)
     clean = observe(tiny(name), tokens, metrics)
     for metric in NAMES:
-        assert strange[metric].shape == (1, 3, sizes[1])
-        assert strange[metric][0, layer].tolist() == pytest.approx(want.heads(metric).values[layer].tolist(), abs=1e-5)
+        assert null_scores[metric].shape == (1, 3, sizes[1])
+        assert null_scores[metric][0, layer].tolist() == pytest.approx(want.heads(metric).values[layer].tolist(), abs=1e-5)
         assert torch.equal(seen[metric].nan_to_num(), clean[metric].nan_to_num()), "the heads themselves are read as ever"
-        assert abs(strange[metric][0, layer].numpy() - clean.heads(metric).values[layer]).max() > 1e-3
+        assert abs(null_scores[metric][0, layer].numpy() - clean.heads(metric).values[layer]).max() > 1e-3
 
 
 def test_strangers_come_from_another_group_and_are_drawn_by_seed():
     random = torch.Generator().manual_seed(0)
-    drawn = [Disguise.draw(12, 6, 3, random) for _ in range(40)]
+    drawn = [QueryNull.draw(12, 6, 3, random) for _ in range(40)]
     assert {d.shift for d in drawn} == {2, 4}
     assert all(sorted(d.order.tolist()) == list(range(12)) and set(d.signs.tolist()) == {-1, 1} for d in drawn)
-    assert Disguise.draw(12, 6, 1, random).shift % 6 == 0, "where all heads share their keys, none comes from elsewhere"
+    assert QueryNull.draw(12, 6, 1, random).shift % 6 == 0, "where all heads share their keys, none comes from elsewhere"
     tokens, metrics = tiny_tokens(2, 9).tolist(), attention_metrics(NAMES[:1])
-    one, again, other = (observe_strangers(tiny("phi"), tokens, metrics, 2, seed=s)[1][NAMES[0]] for s in (1, 1, 2))
+    one, again, other = (observe_query_null(tiny("phi"), tokens, metrics, 2, seed=s)[1][NAMES[0]] for s in (1, 1, 2))
     assert torch.equal(one, again) and not torch.equal(one, other) and not torch.equal(one[0], one[1])
 
 
 def test_every_architecture_hands_over_its_queries(model):
     told = []
     tokens, metrics = tiny_tokens(3, 10).tolist(), attention_metrics(NAMES)
-    seen, strange = observe_strangers(model, tokens, metrics, 2, progress=lambda *at: told.append(at))
+    seen, null_scores = observe_query_null(model, tokens, metrics, 2, progress=lambda *at: told.append(at))
     assert told == [(1, 3), (2, 3), (3, 3)]
     for name in NAMES:
-        assert ((strange[name] >= 0) & (strange[name] <= 1)).all()
+        assert ((null_scores[name] >= 0) & (null_scores[name] <= 1)).all()
         assert torch.equal(seen[name].nan_to_num(), observe(model, tokens, metrics)[name].nan_to_num())
     assert not model.hf._forward_pre_hooks and not any(m._forward_pre_hooks for m in model.hf.modules())
 
 
 def test_nothing_stays_behind_when_a_pass_fails(gpt2, monkeypatch):
-    monkeypatch.setattr(query_null.Disguise, "queries", lambda self, q: 1 / 0)
+    monkeypatch.setattr(query_null.QueryNull, "queries", lambda self, q: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        observe_strangers(gpt2, tiny_tokens(1, 5).tolist(), attention_metrics(NAMES), 1)
+        observe_query_null(gpt2, tiny_tokens(1, 5).tolist(), attention_metrics(NAMES), 1)
     assert not any(m._forward_pre_hooks for m in gpt2.hf.modules())

@@ -4,17 +4,17 @@ from collections import defaultdict
 
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import N_PROMPTS, edge_of, examples
-from tests.support.tiny_models import tiny
 
 from interp.engine.edges.edge_attribution import edge_gradients, moved_in_turn
-from interp.engine.edges.edge_patching import edge_sets, graph_of, single_edges
-from interp.engine.edges.residual_decomposition import Stream, open_stream
+from interp.engine.edges.edge_patching import graph_of, patch_edge_sets, patch_single_edges
+from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual
 from interp.engine.sweep.readout import Readout
 from interp.graph import Edge, Node
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.planted import plant
 from interp.tasks.task import Example
+from tests.engine.edges.test_edge_patching import N_PROMPTS, edge_of, examples
+from tests.support.tiny_models import tiny
 
 LOGIT_DIFF = OUTCOMES.get("logit_diff")
 
@@ -29,11 +29,11 @@ def estimates(model, prompts: list[Example], steps: int = 0) -> tuple[torch.Tens
     gradient between the corrupted and the clean embedding; [n_edges batch] each."""
     graph = graph_of(model)
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        read = Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
-        exact = read(single_edges(stream, graph.edges)) - read(stream.clean.last[None])
+        decomposition = decompose_residual(model, prompts)
+        read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
+        exact = read(patch_single_edges(decomposition, graph.edges)) - read(decomposition.clean.last[None])
         shares = [(k + 0.5) / steps for k in range(steps)] or [0.0]
-        return exact, edge_gradients(stream, graph, read, moved_in_turn(graph, [[Node("input")]], shares))
+        return exact, edge_gradients(decomposition, graph, read, moved_in_turn(graph, [[Node("input")]], shares))
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def estimates(model, prompts: list[Example], steps: int = 0) -> tuple[torch.Tens
 def test_the_estimate_of_an_edge_is_the_slope_of_its_exact_effect(name):
     model, graph, step = tiny(name), graph_of(tiny(name)), 1e-2
     with model.lock, torch.no_grad():
-        stream = open_stream(model, examples())
-        read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
-        found = edge_gradients(stream, graph, read, at_rest(graph))
-        corrupted, sides = stream.corrupted, []
+        decomposition = decompose_residual(model, examples())
+        read = Readout(model, examples(), LOGIT_DIFF, decomposition.clean.logits)
+        found = edge_gradients(decomposition, graph, read, at_rest(graph))
+        corrupted, sides = decomposition.corrupted, []
         for sign in (1, -1):
-            stream.corrupted = stream.outputs + sign * step * (corrupted - stream.outputs)
-            sides.append(read(single_edges(stream, graph.edges)))
+            decomposition.corrupted = decomposition.outputs + sign * step * (corrupted - decomposition.outputs)
+            sides.append(read(patch_single_edges(decomposition, graph.edges)))
     slope = (sides[0] - sides[1]) / (2 * step)
     assert found.shape == (len(graph.edges), N_PROMPTS)
     assert float((found - slope).abs().max()) <= 5e-3 * float(slope.abs().max())
@@ -62,13 +62,13 @@ def test_in_double_precision_the_slope_agrees_to_six_digits():
     prompts = [Example(*p) for p in planted.prompts("ioi", 4)]
     chosen = [i for i, e in enumerate(graph.edges) if e in {edge_of(*edge) for edge in planted.structural_edges}]
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        read = Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
-        found = edge_gradients(stream, graph, read, at_rest(graph))[chosen]
-        corrupted, sides = stream.corrupted, []
+        decomposition = decompose_residual(model, prompts)
+        read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
+        found = edge_gradients(decomposition, graph, read, at_rest(graph))[chosen]
+        corrupted, sides = decomposition.corrupted, []
         for sign in (1, -1):
-            stream.corrupted = stream.outputs + sign * step * (corrupted - stream.outputs)
-            sides.append(read(single_edges(stream, [graph.edges[i] for i in chosen])))
+            decomposition.corrupted = decomposition.outputs + sign * step * (corrupted - decomposition.outputs)
+            sides.append(read(patch_single_edges(decomposition, [graph.edges[i] for i in chosen])))
     slope = (sides[0] - sides[1]) / (2 * step)
     assert float((found - slope).abs().max()) <= 1e-6 * float(slope.abs().max())
 
@@ -144,12 +144,12 @@ def test_runs_that_share_a_pass_count_as_much_as_runs_alone(name, monkeypatch):
     model, graph = tiny(name), graph_of(tiny(name))
     shares = torch.cat([at_rest(graph), moved_in_turn(graph, groups_of(graph)[:3], [0.2, 0.9])])
     with model.lock, torch.no_grad():
-        stream = open_stream(model, examples())
-        read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
-        alone = torch.stack([edge_gradients(stream, graph, read, row[None]) for row in shares])
-        together = edge_gradients(stream, graph, read, shares)
-        monkeypatch.setattr(Stream, "together", 3)
-        in_parts = edge_gradients(stream, graph, read, shares)
+        decomposition = decompose_residual(model, examples())
+        read = Readout(model, examples(), LOGIT_DIFF, decomposition.clean.logits)
+        alone = torch.stack([edge_gradients(decomposition, graph, read, row[None]) for row in shares])
+        together = edge_gradients(decomposition, graph, read, shares)
+        monkeypatch.setattr(ResidualDecomposition, "together", 3)
+        in_parts = edge_gradients(decomposition, graph, read, shares)
     assert len(alone) == 7
     torch.testing.assert_close(together, alone.mean(0))
     torch.testing.assert_close(in_parts, together)
@@ -161,12 +161,12 @@ def test_gradients_on_the_way_add_up_to_what_moving_a_writer_does(name):
     """All edges out of writers that move together: their sum, each from the runs in which these writers move, is the whole effect."""
     model, graph, steps = tiny(name), graph_of(tiny(name)), 100
     with model.lock, torch.no_grad():
-        stream = open_stream(model, examples())
-        read = Readout(model, examples(), LOGIT_DIFF, stream.clean.logits)
+        decomposition = decompose_residual(model, examples())
+        read = Readout(model, examples(), LOGIT_DIFF, decomposition.clean.logits)
         for group in groups_of(graph):
             moved = moved_in_turn(graph, [group], [(k + 0.5) / steps for k in range(steps)])
             out_of = torch.tensor([edge.writer in group for edge in graph.edges])
-            summed = edge_gradients(stream, graph, read, moved)[out_of].sum(0)
-            changed = read(edge_sets(stream, graph, out_of[None]))[0] - read(stream.clean.last[None])[0]
+            summed = edge_gradients(decomposition, graph, read, moved)[out_of].sum(0)
+            changed = read(patch_edge_sets(decomposition, graph, out_of[None]))[0] - read(decomposition.clean.last[None])[0]
             torch.testing.assert_close(summed, changed, rtol=1e-3, atol=2e-4)
             assert float(changed.abs().max()) > 1e-3

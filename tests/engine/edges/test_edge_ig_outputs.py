@@ -5,50 +5,50 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from tests.engine.edges.test_edge_attribution import LOGIT_DIFF, at_rest
-from tests.engine.edges.test_edge_patching import N_PROMPTS, edge_of, examples
-from tests.support.tiny_models import tiny
 
 from interp.engine.edges.edge_attribution import edge_gradients
 from interp.engine.edges.edge_ig_outputs import edge_changes
-from interp.engine.edges.edge_patching import graph_of, single_edges
-from interp.engine.edges.residual_decomposition import Stream, open_stream
+from interp.engine.edges.edge_patching import graph_of, patch_single_edges
+from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual
 from interp.engine.sweep.readout import Readout
-from interp.graph import PARTS, Edge, Graph, Node
+from interp.graph import QKV, Edge, Graph, Node
 from interp.models.model import Model
 from interp.models.planted import plant
 from interp.tasks.task import Example
+from tests.engine.edges.test_edge_attribution import LOGIT_DIFF, at_rest
+from tests.engine.edges.test_edge_patching import N_PROMPTS, edge_of, examples
+from tests.support.tiny_models import tiny
 
 NAMES = ["gpt2", "llama", "mistral", "phi"]
 
 
 @contextmanager
-def opened(model: Model, prompts: list[Example]) -> Iterator[tuple[Stream, Graph, Readout]]:
+def opened(model: Model, prompts: list[Example]) -> Iterator[tuple[ResidualDecomposition, Graph, Readout]]:
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        yield stream, graph_of(model), Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
+        decomposition = decompose_residual(model, prompts)
+        yield decomposition, graph_of(model), Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
 
 
-def exact(stream: Stream, edges: list[Edge] | tuple[Edge, ...], read: Readout) -> torch.Tensor:
-    return read(single_edges(stream, edges)) - read(stream.clean.last[None])
+def exact(decomposition: ResidualDecomposition, edges: list[Edge] | tuple[Edge, ...], read: Readout) -> torch.Tensor:
+    return read(patch_single_edges(decomposition, edges)) - read(decomposition.clean.last[None])
 
 
-def shown(stream: Stream, graph: Graph, edge: Edge) -> torch.Tensor:
+def shown(decomposition: ResidualDecomposition, graph: Graph, edge: Edge) -> torch.Tensor:
     """What the reader of an edge, a head or an MLP, writes when the edge is corrupted."""
     layer, head = edge.reader.layer, edge.reader.head
-    x, plus = stream.clean.residual[layer], stream.added(graph.number[edge.writer])
+    x, plus = decomposition.clean.residual[layer], decomposition.added(graph.number[edge.writer])
     if edge.reader.kind == "mlp":
-        attention = stream.clean.attn_out[layer]
-        return stream.block(layer, x + plus, attention) - x - plus - attention
-    was, now = stream.qkv(layer, x), stream.qkv(layer, x + plus)
-    mixed = [getattr(now if part == edge.part else was, part) for part in PARTS]
-    return stream.written(layer, stream.attend(layer, *mixed, like=was))[:, :, head]
+        attention = decomposition.clean.attn_out[layer]
+        return decomposition.block(layer, x + plus, attention) - x - plus - attention
+    was, now = decomposition.qkv(layer, x), decomposition.qkv(layer, x + plus)
+    mixed = [getattr(now if part == edge.part else was, part) for part in QKV]
+    return decomposition.written(layer, decomposition.attend(layer, *mixed, like=was))[:, :, head]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_edge_that_moves_its_reader_as_the_path_does_has_its_exact_effect(name):
-    with opened(tiny(name), examples()) as (stream, graph, read):
-        corrupted = stream.corrupted
+    with opened(tiny(name), examples()) as (decomposition, graph, read):
+        corrupted = decomposition.corrupted
         for text in (
             "input->a0.h1<v>",
             "a0.h2->a1.h3<q>",
@@ -59,49 +59,49 @@ def test_an_edge_that_moves_its_reader_as_the_path_does_has_its_exact_effect(nam
             "m1->m2",
         ):
             edge = Edge.parse(text)
-            stream.corrupted = corrupted.clone()
-            stream.corrupted[graph.number[edge.reader]] = shown(stream, graph, edge)
-            effect = exact(stream, [edge], read)[0]
-            found = edge_changes(stream, graph, read, 60)[graph.edges.index(edge)]
+            decomposition.corrupted = corrupted.clone()
+            decomposition.corrupted[graph.number[edge.reader]] = shown(decomposition, graph, edge)
+            effect = exact(decomposition, [edge], read)[0]
+            found = edge_changes(decomposition, graph, read, 60)[graph.edges.index(edge)]
             torch.testing.assert_close(found, effect, rtol=2e-3, atol=1e-5)
             assert float(effect.abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_small_changes_have_the_effect_that_the_gradient_says(name):
-    with opened(tiny(name), examples()) as (stream, graph, read):
-        slope, step = edge_gradients(stream, graph, read, at_rest(graph)), 1e-2
-        difference, sides = stream.corrupted - stream.outputs, []
+    with opened(tiny(name), examples()) as (decomposition, graph, read):
+        slope, step = edge_gradients(decomposition, graph, read, at_rest(graph)), 1e-2
+        difference, sides = decomposition.corrupted - decomposition.outputs, []
         for sign in (1, -1):
-            stream.corrupted = stream.outputs + sign * step * difference
-            sides.append(edge_changes(stream, graph, read, 2))
+            decomposition.corrupted = decomposition.outputs + sign * step * difference
+            sides.append(edge_changes(decomposition, graph, read, 2))
     found = (sides[0] - sides[1]) / (2 * step)
     assert found.shape == (len(graph.edges), N_PROMPTS)
     assert float((found - slope).abs().max()) <= 5e-3 * float(slope.abs().max())
 
 
 def test_edges_into_the_logits_are_exact():
-    with opened(tiny("llama"), examples()) as (stream, graph, read):
+    with opened(tiny("llama"), examples()) as (decomposition, graph, read):
         last = [i for i, edge in enumerate(graph.edges) if edge.reader == Node("logits")]
-        found = edge_changes(stream, graph, read, 1)[last]
-        torch.testing.assert_close(found, exact(stream, [graph.edges[i] for i in last], read))
+        found = edge_changes(decomposition, graph, read, 1)[last]
+        torch.testing.assert_close(found, exact(decomposition, [graph.edges[i] for i in last], read))
 
 
 @pytest.mark.parametrize("name", ["llama", "phi"])
 def test_readers_and_writers_that_share_a_pass_are_told_apart(name, monkeypatch):
-    with opened(tiny(name), examples()) as (stream, graph, read):
-        together = edge_changes(stream, graph, read, 3)
+    with opened(tiny(name), examples()) as (decomposition, graph, read):
+        together = edge_changes(decomposition, graph, read, 3)
         for size in (1, 2, 7):
-            monkeypatch.setattr(Stream, "together", size)
-            torch.testing.assert_close(edge_changes(stream, graph, read, 3), together)
+            monkeypatch.setattr(ResidualDecomposition, "together", size)
+            torch.testing.assert_close(edge_changes(decomposition, graph, read, 3), together)
 
 
 @pytest.mark.parametrize(("sharpness", "n_active", "apart"), [(6.0, 12, 0.02), (30.0, 9, 0.5)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_active_edges_are_found_even_where_gradients_vanish(seed, sharpness, n_active, apart):
     planted = plant("mini_ioi", seed=seed, sharpness=sharpness)
-    with opened(planted.model, [Example(*p) for p in planted.prompts("ioi", 8)]) as (stream, graph, read):
-        effect, found = exact(stream, graph.edges, read).mean(1), edge_changes(stream, graph, read, 10).mean(1)
+    with opened(planted.model, [Example(*p) for p in planted.prompts("ioi", 8)]) as (decomposition, graph, read):
+        effect, found = exact(decomposition, graph.edges, read).mean(1), edge_changes(decomposition, graph, read, 10).mean(1)
     active = {edge_of(*edge) for edge in planted.counterfactual("ioi").active_edges}
     assert len(active) == n_active
     assert {graph.edges[i] for i in found.abs().argsort(descending=True)[:n_active]} == active

@@ -4,10 +4,9 @@ from functools import cache
 
 import pytest
 import torch
-from tests.support.tiny_models import TINY, tiny, tiny_hf
 
-from interp.engine.edges.edge_patching import edge_sets, graph_of, single_edges
-from interp.engine.edges.residual_decomposition import Stream, mean_outputs, open_stream
+from interp.engine.edges.edge_patching import graph_of, patch_edge_sets, patch_single_edges
+from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual, mean_outputs
 from interp.engine.sweep.readout import Readout
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
@@ -15,6 +14,7 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import Model, wrap_model
 from interp.models.planted import plant
 from interp.tasks.task import Example, Task
+from tests.support.tiny_models import TINY, tiny, tiny_hf
 
 WITH_EDGES = [name for name in TINY if name != "gemma2"]
 N_PROMPTS, LENGTH = 3, 9
@@ -38,11 +38,11 @@ def examples() -> list[Example]:
 
 
 @cache
-def streams(name: str) -> tuple[Stream, Stream]:
+def streams(name: str) -> tuple[ResidualDecomposition, ResidualDecomposition]:
     """The stream of a tiny model, and that of the same prompts with clean and corrupted exchanged."""
     model = tiny(name)
     with model.lock, torch.inference_mode():
-        return open_stream(model, examples()), open_stream(model, swapped(examples()))
+        return decompose_residual(model, examples()), decompose_residual(model, swapped(examples()))
 
 
 @pytest.mark.parametrize(
@@ -86,34 +86,34 @@ def test_a_node_that_a_graph_does_not_have_is_named():
 
 @pytest.mark.parametrize("name", WITH_EDGES)
 def test_no_edge_is_the_clean_run_and_all_edges_are_the_corrupted_one(name):
-    stream, other = streams(name)
+    decomposition, other = streams(name)
     graph = graph_of(tiny(name))
     nothing = torch.zeros(1, len(graph.edges), dtype=torch.bool)
     with torch.inference_mode():
-        none, everything = edge_sets(stream, graph, torch.cat([nothing, ~nothing]))
-    scale = float(stream.clean.last.abs().max())
-    assert float((none - stream.clean.last).abs().max()) <= 1e-5 * scale
+        none, everything = patch_edge_sets(decomposition, graph, torch.cat([nothing, ~nothing]))
+    scale = float(decomposition.clean.last.abs().max())
+    assert float((none - decomposition.clean.last).abs().max()) <= 1e-5 * scale
     assert float((everything - other.clean.last).abs().max()) <= 1e-5 * scale
     assert float((everything - none).abs().max()) > 0.01 * scale
 
 
 @pytest.mark.parametrize("name", WITH_EDGES)
 def test_an_edge_alone_is_a_set_of_one_edge(name):
-    stream, _ = streams(name)
+    decomposition, _ = streams(name)
     graph = graph_of(tiny(name))
     some = torch.randperm(len(graph.edges), generator=torch.Generator().manual_seed(1))[:70]
     with torch.inference_mode():
-        alone = single_edges(stream, graph.edges)
-        sets = edge_sets(stream, graph, torch.eye(len(graph.edges), dtype=torch.bool)[some])
-    scale = float(stream.clean.last.abs().max())
+        alone = patch_single_edges(decomposition, graph.edges)
+        sets = patch_edge_sets(decomposition, graph, torch.eye(len(graph.edges), dtype=torch.bool)[some])
+    scale = float(decomposition.clean.last.abs().max())
     assert float((alone[some] - sets).abs().max()) <= 1e-5 * scale
-    assert float((alone - stream.clean.last).abs().max()) > 0.01 * scale
+    assert float((alone - decomposition.clean.last).abs().max()) > 0.01 * scale
 
 
 def test_of_many_edges_only_what_is_read_is_kept(monkeypatch):
-    stream, _ = streams("gpt2")
+    decomposition, _ = streams("gpt2")
     graph, sizes = graph_of(tiny("gpt2")), []
-    readout = Readout(tiny("gpt2"), examples(), OUTCOMES.get("logit_diff"), stream.clean.logits)
+    readout = Readout(tiny("gpt2"), examples(), OUTCOMES.get("logit_diff"), decomposition.clean.logits)
     monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 2 * N_PROMPTS * 5})
 
     def read(residual: torch.Tensor) -> torch.Tensor:
@@ -121,19 +121,22 @@ def test_of_many_edges_only_what_is_read_is_kept(monkeypatch):
         return readout(residual)
 
     with torch.inference_mode():
-        found, want = single_edges(stream, graph.edges, read), readout(single_edges(stream, graph.edges))
+        found, want = (
+            patch_single_edges(decomposition, graph.edges, read),
+            readout(patch_single_edges(decomposition, graph.edges)),
+        )
     torch.testing.assert_close(found, want)
     assert sum(sizes) == len(graph.edges) and max(sizes) <= 2 * 3 * 5  # two writers into a layer
 
 
 def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
-    stream, _ = streams("llama")
+    decomposition, _ = streams("llama")
     graph = graph_of(tiny("llama"))
     with torch.inference_mode():
-        whole = single_edges(stream, graph.edges)
+        whole = patch_single_edges(decomposition, graph.edges)
         monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 130})
-        parts = single_edges(stream, graph.edges)
-        shuffled = single_edges(stream, graph.edges[::-1])
+        parts = patch_single_edges(decomposition, graph.edges)
+        shuffled = patch_single_edges(decomposition, graph.edges[::-1])
     scale = float(whole.abs().max())
     assert float((parts - whole).abs().max()) <= 1e-5 * scale
     assert float((shuffled.flip(0) - whole).abs().max()) <= 1e-5 * scale
@@ -142,7 +145,7 @@ def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
 @pytest.mark.parametrize("name", ["llama", "gpt_neox"])
 def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(name, monkeypatch):
     """Sets of edges into the last readers alone are run from there when they are alone, and from the first layer beside the others."""
-    stream, _ = streams(name)
+    decomposition, _ = streams(name)
     graph = graph_of(tiny(name))
     layer = torch.tensor([edge.reader.layer if edge.part or edge.reader.kind == "mlp" else 3 for edge in graph.edges])
     drawn = torch.rand(6, len(graph.edges), generator=torch.Generator().manual_seed(2)) < 0.4
@@ -150,24 +153,24 @@ def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(n
     sets[4] &= torch.tensor([edge.reader == Node("mlp", 2) for edge in graph.edges])
     assert sets.any(1).tolist() == [True] * 5 + [False]
     with torch.inference_mode():
-        together = edge_sets(stream, graph, sets)
-        alone = torch.cat([edge_sets(stream, graph, one[None]) for one in sets])
+        together = patch_edge_sets(decomposition, graph, sets)
+        alone = torch.cat([patch_edge_sets(decomposition, graph, one[None]) for one in sets])
         monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 130})
-        in_parts = edge_sets(stream, graph, sets)
-        monkeypatch.setattr("interp.engine.sweep.work_units.LEAST_MEMORY", {"cpu": 2 * stream.outputs.nbytes})
-        in_little_memory = edge_sets(stream, graph, sets)
+        in_parts = patch_edge_sets(decomposition, graph, sets)
+        monkeypatch.setattr("interp.engine.sweep.work_units.LEAST_MEMORY", {"cpu": 2 * decomposition.outputs.nbytes})
+        in_little_memory = patch_edge_sets(decomposition, graph, sets)
     scale = float(together.abs().max())
     for other in (alone, in_parts, in_little_memory):
         assert float((other - together).abs().max()) <= 1e-5 * scale
-    assert float((together[:5] - stream.clean.last).abs().amax((1, 2)).min()) > 0.001 * scale
-    assert torch.equal(alone[5], stream.clean.last)
+    assert float((together[:5] - decomposition.clean.last).abs().amax((1, 2)).min()) > 0.001 * scale
+    assert torch.equal(alone[5], decomposition.clean.last)
 
 
 def test_what_writers_write_adds_up_to_the_stream():
-    stream, _ = streams("gpt2")
+    decomposition, _ = streams("gpt2")
     with torch.inference_mode():
-        total = stream.outputs.sum(0) + stream.biases.sum(0)
-    assert float((total[:, -1] - stream.clean.last).abs().max()) <= 1e-5 * float(stream.clean.last.abs().max())
+        total = decomposition.outputs.sum(0) + decomposition.biases.sum(0)
+    assert float((total[:, -1] - decomposition.clean.last).abs().max()) <= 1e-5 * float(decomposition.clean.last.abs().max())
 
 
 def test_what_attention_adds_to_every_head_is_its_own_bias():
@@ -183,10 +186,10 @@ def test_half_precision_hides_no_norm_behind_attention_and_makes_none(dtype):
         model = wrap_model(tiny_hf(name).to(dtype), name=f"half {name}")
         with model.lock, torch.inference_mode():
             if name in WITH_EDGES:
-                assert open_stream(model, examples()).outputs.dtype == dtype
+                assert decompose_residual(model, examples()).outputs.dtype == dtype
             else:
                 with pytest.raises(ValueError, match=f"half {name} has no edges"):
-                    open_stream(model, examples())
+                    decompose_residual(model, examples())
 
 
 def test_a_model_whose_parts_are_not_known_is_refused_before_it_is_read():
@@ -195,7 +198,7 @@ def test_a_model_whose_parts_are_not_known_is_refused_before_it_is_read():
     model = Model(known.facts, None, known.hf, None)
     task = Task("random", tuple(examples()), "logit_diff")
     said = "the parts of a GPT2LMHeadModel model are not known"
-    for ask in (lambda: open_stream(model, examples()), lambda: mean_outputs(model, task)):
+    for ask in (lambda: decompose_residual(model, examples()), lambda: mean_outputs(model, task)):
         with model.lock, torch.inference_mode(), pytest.raises(ValueError, match=said):
             ask()
     assert model._bridge is None
@@ -208,7 +211,7 @@ def test_a_model_with_norms_behind_attention_has_no_edges():
         torch.inference_mode(),
         pytest.raises(ValueError, match="tiny-gemma2 has no edges: in a Gemma2ForCausalLM model"),
     ):
-        open_stream(model, examples())
+        decompose_residual(model, examples())
 
 
 def test_parts_that_do_not_add_up_are_no_edges():
@@ -216,7 +219,7 @@ def test_parts_that_do_not_add_up_are_no_edges():
     assert model.layout is not None
     model.layout.outputs[1].register_forward_hook(lambda module, args, out: out * 1.02)
     with model.lock, torch.inference_mode(), pytest.raises(ValueError, match=r"louder has no edges: .* does not add up"):
-        open_stream(model, examples())
+        decompose_residual(model, examples())
 
 
 @pytest.mark.parametrize("n_kv_heads", [None, 2])
@@ -248,10 +251,10 @@ def effects_of(model, prompts: list[Example], edges=None) -> tuple[dict[Edge, fl
     """Mean effect of each edge on the logit difference; and how far all edges together are from the corrupted run."""
     graph, outcome = graph_of(model), OUTCOMES.get("logit_diff")
     with model.lock, torch.inference_mode():
-        stream, other = open_stream(model, prompts), open_stream(model, swapped(prompts))
-        read = Readout(model, prompts, outcome, stream.clean.logits)
-        baseline, corrupted = read(stream.clean.last[None]), read(other.clean.last[None])
-        everything = read(edge_sets(stream, graph, torch.ones(1, len(graph.edges), dtype=torch.bool)))
+        decomposition, other = decompose_residual(model, prompts), decompose_residual(model, swapped(prompts))
+        read = Readout(model, prompts, outcome, decomposition.clean.logits)
+        baseline, corrupted = read(decomposition.clean.last[None]), read(other.clean.last[None])
+        everything = read(patch_edge_sets(decomposition, graph, torch.ones(1, len(graph.edges), dtype=torch.bool)))
         chosen = graph.edges if edges is None else edges
-        found = (read(single_edges(stream, chosen)) - baseline).mean(1).tolist() if chosen else []
+        found = (read(patch_single_edges(decomposition, chosen)) - baseline).mean(1).tolist() if chosen else []
     return dict(zip(chosen, found, strict=True)), float((everything - corrupted).abs().max())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interp import interventions
-from interp.ablation import compare_next, continue_prompt
+from interp.ablation import compare_next_tokens, continue_prompt
 from interp.heads import Head
 from tests.support.tiny_models import tiny
 
@@ -40,14 +40,14 @@ def test_heads_stay_off_at_every_step(gpt2):
 def test_the_table_holds_the_top_tokens_of_both_sides(gpt2):
     before = continue_prompt(gpt2, PROMPT, n_tokens=1)
     after = continue_prompt(gpt2, PROMPT, n_tokens=1, intervene=[interventions.zero(gpt2.facts.heads())])
-    table = compare_next(gpt2, before, after, k=7)
+    table = compare_next_tokens(gpt2, before, after, k=7)
     assert len(table) == 7 and {before.tokens[0], after.tokens[0]} <= set(table["token"])
     assert table["before"].is_monotonic_decreasing
     for side in (before, after):
         best = sorted(range(gpt2.facts.d_vocab), key=lambda token: -side.probabilities[token])[:3]
         assert set(best) <= set(table["token"])
     np.testing.assert_allclose(table["difference"], table["after"] - table["before"], rtol=0, atol=1e-15)
-    assert table["text"].tolist() == gpt2.to_words(table["token"])
+    assert table["text"].tolist() == gpt2.to_str_tokens(table["token"])
 
 
 def test_a_prompt_that_leaves_no_room_is_refused(gpt2):

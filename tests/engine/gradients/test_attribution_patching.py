@@ -6,12 +6,12 @@ import torch
 
 from interp.ablation.ablate_heads import ablate_heads, build_variants
 from interp.engine.forward.run import record_of
-from interp.engine.gradients.attribution_patching import attribute, gate_slopes, ranked
+from interp.engine.gradients.attribution_patching import attribute, head_gate_gradients, rank_variants
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
-from interp.models import load_toy, wrap_model
+from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.store import save_sweep, start_run
 from tests.models.test_hooked_transformer import BASE, save
@@ -34,7 +34,7 @@ def smooth(request):
 def toy(tmp_path):
     """A TransformerLens 2.x model, whose parts are not known."""
     config = {**BASE, "act_fn": "gelu_new", "d_vocab": 97, "d_vocab_out": 97}
-    return load_toy(save(tmp_path, config), dtype="float64")
+    return load_hooked_transformer(save(tmp_path, config), dtype="float64")
 
 
 @pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
@@ -80,8 +80,8 @@ def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, method):
 def test_adaptive_measures_the_top_share_of_a_toy(toy):
     with pytest.warns(UserWarning, match="taking the slower hooked road"):
         result = ablate_heads(toy, random_task(), method="adaptive", top_share=0.2)
-    assert result.road == "hooked" and result.estimate.road == "gradient"
-    assert list(result.variants) == sorted(ranked(result.estimate)[:3]) and len(result.estimate.variants) == 15
+    assert result.backend == "hooked" and result.estimate.backend == "gradient"
+    assert list(result.variants) == sorted(rank_variants(result.estimate)[:3]) and len(result.estimate.variants) == 15
 
 
 def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):
@@ -89,7 +89,7 @@ def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):
     whole = ablate_heads(llama, task, method="zero")
     estimate = ablate_heads(llama, task, method="attribution", ablation="zero")
     some = ablate_heads(llama, task, method="adaptive", ablation="zero", top_share=0.25)
-    assert len(some.variants) == round(0.25 * 18) and set(some.variants) == set(ranked(estimate)[: len(some.variants)])
+    assert len(some.variants) == round(0.25 * 18) and set(some.variants) == set(rank_variants(estimate)[: len(some.variants)])
     exact = dict(zip(whole.variants, whole.effects, strict=True))
     for variant, effect in zip(some.variants, some.effects, strict=True):
         np.testing.assert_allclose(effect, exact[variant], rtol=0, atol=1e-5)
@@ -139,5 +139,5 @@ def test_changes_of_scores_are_estimated_where_the_parts_are_known_and_refused_e
 @pytest.mark.parametrize("metric", ["logit_diff", None])
 def test_a_model_in_double_precision_has_slopes_in_double_precision(metric):
     model = wrap_model(tiny_hf("gpt2").double(), name="double")
-    slopes = gate_slopes(model, random_task(), OUTCOMES.get(metric) if metric else None)
+    slopes = head_gate_gradients(model, random_task(), OUTCOMES.get(metric) if metric else None)
     assert (slopes != slopes.astype(np.float32)).mean() > 0.9

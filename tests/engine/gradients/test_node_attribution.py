@@ -5,32 +5,32 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tests.engine.edges.test_edge_patching import N_PROMPTS, WITH_EDGES, examples
 
 from interp.ablation import ablate_heads
 from interp.circuits import direct_logits, score_nodes, score_positions
-from interp.engine.edges.edge_patching import edge_sets, graph_of
-from interp.engine.edges.residual_decomposition import open_stream
+from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
+from interp.engine.edges.residual_decomposition import decompose_residual
 from interp.engine.gradients.attribution_patching import answer_value, z_gradients
 from interp.engine.gradients.qk_fix import (
-    NODES,
-    Change,
+    NODE_KINDS,
+    ResidualChange,
     _linear,
     _parts,
-    changed_z,
-    continued,
-    estimates,
-    linear_estimates,
+    atp_estimates,
+    corrupted_z,
     position_estimates,
+    qk_fix_estimates,
+    resume_changes,
 )
 from interp.engine.sweep.readout import Readout
-from interp.graph import PARTS, Node
+from interp.graph import QKV, Node
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.planted import plant
 from interp.models.planted.roles import ROLES, Recipe, Role
 from interp.tasks.task import Example, Task
+from tests.engine.edges.test_edge_patching import N_PROMPTS, WITH_EDGES, examples
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny, tiny_hf
 
@@ -53,14 +53,17 @@ def test_a_corrupted_part_is_all_edges_into_it_corrupted(name):
     model, task = tiny(name), Task("random", tuple(examples()), "logit_diff")
     graph = graph_of(model)
     heads = model.facts.heads()[::4]
-    sets = torch.tensor(
-        [[(e.reader, e.part) == (Node.of(head), part) for e in graph.edges] for head in heads for part in PARTS]
-    )
+    sets = torch.tensor([[(e.reader, e.part) == (Node.of(head), part) for e in graph.edges] for head in heads for part in QKV])
     with model.lock, torch.inference_mode():
-        stream = open_stream(model, task.examples)
-        read = Readout(model, task.examples, LOGIT_DIFF, stream.clean.logits)
-        want = (read(edge_sets(stream, graph, sets)) - read(stream.clean.last[None])).abs().mean(1).view(-1, len(PARTS))
-    for column, part in enumerate(PARTS):
+        decomposition = decompose_residual(model, task.examples)
+        read = Readout(model, task.examples, LOGIT_DIFF, decomposition.clean.logits)
+        want = (
+            (read(patch_edge_sets(decomposition, graph, sets)) - read(decomposition.clean.last[None]))
+            .abs()
+            .mean(1)
+            .view(-1, len(QKV))
+        )
+    for column, part in enumerate(QKV):
         found = score_nodes(model, task, part, method="exact")
         scale = found.values.max()
         assert scale > 1e-2
@@ -85,9 +88,9 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
     model, layer, prompts = double(name), 1, examples()
     step, apart = (1e-4, 1e-4) if name in ("gpt2", "gpt_neox", "phi") else (1e-2, 5e-3)  # root mean squares stay in float32
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        read = Readout(model, prompts, LOGIT_DIFF, stream.clean.logits)
-        n = stream.clean.n
+        decomposition = decompose_residual(model, prompts)
+        read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
+        n = decomposition.clean.n
         where = torch.rand(N_PROMPTS, n, generator=torch.Generator().manual_seed(3)) < 0.7
         passes = z_gradients(model, prompts, answer_value(LOGIT_DIFF, prompts, model), last=True)[2]
         slopes = torch.stack([gradients[layer][:, -n:] for gradients in passes])
@@ -96,45 +99,49 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
             """The slope at 0 of the effect of [batch n head d_head] = change(step) added to z."""
             sides = []
             for sign in (1, -1):
-                added = stream.written(layer, change(sign * step)).unbind(2)
-                sides.append(read(continued(stream, [Change(layer, True, a) for a in added])))
+                added = decomposition.written(layer, change(sign * step)).unbind(2)
+                sides.append(read(resume_changes(decomposition, [ResidualChange(layer, True, a) for a in added])))
             return (sides[0] - sides[1]) / (2 * step)
 
-        clean = stream.clean.z[layer]
-        for part in NODES:
-            new = changed_z(stream, layer, part, where) - clean
+        clean = decomposition.clean.z[layer]
+        for part in NODE_KINDS:
+            new = corrupted_z(decomposition, layer, part, where) - clean
             want = central(lambda s, new=new: s * new)
-            found = estimates(stream, layer, part, where, slopes)[0]
+            found = qk_fix_estimates(decomposition, layer, part, where, slopes)[0]
             assert float((found - want).abs().max()) <= apart * float(want.abs().max())
             if part != "z":
-                along = central(partial(along_the_part, stream, layer, part, where))
-                plain = linear_estimates(stream, layer, part, where, slopes)[0]
+                along = central(partial(along_the_part, decomposition, layer, part, where))
+                plain = atp_estimates(decomposition, layer, part, where, slopes)[0]
                 assert float((plain - along).abs().max()) <= apart * float(along.abs().max())
                 same = float((plain - found).abs().max()) <= 1e-9 * float(found.abs().max())
                 assert same == (part == "v")  # values alone have a linear effect on z
 
 
-def along_the_part(stream, layer, part, where, step):
+def along_the_part(decomposition, layer, part, where, step):
     """What z changes by when the part goes a step of its way."""
-    own, other, call = _parts(stream, layer)
+    own, other, call = _parts(decomposition, layer)
     own[part] = own[part] + step * (other[part] - own[part]) * where[:, None, :, None]
-    return stream.attend(layer, *(own[p] for p in PARTS), like=call) - stream.clean.z[layer]
+    return decomposition.attend(layer, *(own[p] for p in QKV), like=call) - decomposition.clean.z[layer]
 
 
-@pytest.mark.parametrize("part", NODES)
+@pytest.mark.parametrize("part", NODE_KINDS)
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3", "phi"])  # all keys; grouped; a window
 def test_one_position_at_a_time_is_brute_force(name, part):
     model, prompts, layer = double(name), examples(), 1
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        n = stream.clean.n
-        slope = torch.randn(stream.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+        decomposition = decompose_residual(model, prompts)
+        n = decomposition.clean.n
+        slope = torch.randn(decomposition.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
         alone = torch.stack(
-            [estimates(stream, layer, part, torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0] for t in range(n)], -1
+            [
+                qk_fix_estimates(decomposition, layer, part, torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0]
+                for t in range(n)
+            ],
+            -1,
         )
-        assert stream.clean.before and float(alone.abs().max()) > 1e-2
+        assert decomposition.clean.before and float(alone.abs().max()) > 1e-2
         for head in range(model.facts.n_heads):
-            found = position_estimates(stream, layer, head, part, slope)
+            found = position_estimates(decomposition, layer, head, part, slope)
             assert float((found - alone[head]).abs().max()) <= 1e-10
 
 
@@ -142,31 +149,37 @@ def test_a_key_that_leads_by_more_than_numbers_can_hold_still_loses_its_place():
     model, layer = double("gpt2"), 1
     with model.lock, torch.no_grad():
         model.hf.transformer.h[layer].attn.c_attn.weight[:, :40] *= 1e5  # queries
-        stream = open_stream(model, examples())
-        slope = torch.randn(stream.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
-        n = stream.clean.n
+        decomposition = decompose_residual(model, examples())
+        slope = torch.randn(decomposition.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+        n = decomposition.clean.n
         alone = torch.stack(
-            [estimates(stream, layer, "k", torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0] for t in range(n)], -1
+            [
+                qk_fix_estimates(decomposition, layer, "k", torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0]
+                for t in range(n)
+            ],
+            -1,
         )
-        own, _, call = _parts(stream, layer)
+        own, _, call = _parts(decomposition, layer)
         scores = (own["q"] @ own["k"].mT * call.scale)[..., -1, :].sort(-1).values
         assert float((scores[..., -1] - scores[..., -2]).max()) > 1000 and float(alone.abs().max()) > 0.1
         for head in range(5):
-            torch.testing.assert_close(position_estimates(stream, layer, head, "k", slope), alone[head], rtol=0, atol=1e-10)
+            torch.testing.assert_close(
+                position_estimates(decomposition, layer, head, "k", slope), alone[head], rtol=0, atol=1e-10
+            )
 
 
 def test_keys_follow_the_closed_form_and_do_not_add_up():
     model, layer, head = double("llama"), 1, 4
     prompts = [Example((9, *e.clean[5:]), (8, *e.corrupted[5:]), e.answers, e.distractors) for e in examples()]
     with model.lock, torch.no_grad():
-        stream = open_stream(model, prompts)
-        own, other, call = _parts(stream, layer)
-        slope = torch.randn(stream.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(6))
-        found = position_estimates(stream, layer, head, "k", slope)
-        together = estimates(stream, layer, "k", torch.ones_like(stream.clean.positions, dtype=torch.bool), slope[None])[
-            0, head
-        ]
-        linear = _linear(stream, layer, "k", slope)[:, head]
+        decomposition = decompose_residual(model, prompts)
+        own, other, call = _parts(decomposition, layer)
+        slope = torch.randn(decomposition.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(6))
+        found = position_estimates(decomposition, layer, head, "k", slope)
+        together = qk_fix_estimates(
+            decomposition, layer, "k", torch.ones_like(decomposition.clean.positions, dtype=torch.bool), slope[None]
+        )[0, head]
+        linear = _linear(decomposition, layer, "k", slope)[:, head]
     q, k, v, moved = own["q"][:, head], own["k"][:, head], own["v"][:, head], other["k"][:, head]
     n = q.shape[1]
     unseen = ~torch.ones(n, n, dtype=torch.bool).tril()
@@ -175,7 +188,7 @@ def test_keys_follow_the_closed_form_and_do_not_add_up():
     apart = slopes - (weights * slopes).sum(-1, keepdim=True)
     change = (q @ (moved - k).mT * call.scale).masked_fill(unseen, 0)
     moving = weights * change.expm1()
-    assert stream.clean.before == 0 and n == 5
+    assert decomposition.clean.before == 0 and n == 5
     torch.testing.assert_close(found, (moving / (1 + moving) * apart).sum(1), rtol=0, atol=1e-10)
     torch.testing.assert_close(linear, (weights * change * apart).sum(1), rtol=0, atol=1e-10)
     assert float((found.sum(1) - together).abs().max()) > 1e-3
@@ -231,7 +244,7 @@ def test_a_dropped_gradient_is_that_of_a_run_whose_block_is_detached(name):
             return (entering + (output[0] - entering).detach(), *output[1:])
         return entering + (output - entering).detach()
 
-    _, _, passes = z_gradients(model, prompts, value, last=True, without=(0, 1, 2, None))
+    _, _, passes = z_gradients(model, prompts, value, last=True, dropped_layers=(0, 1, 2, None))
     plain = z_gradients(model, prompts, value, last=True)[2][0]
     for layer in range(3):
         handle = model.layout.blocks[layer].register_forward_hook(detach, with_kwargs=True)
@@ -295,14 +308,14 @@ def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
     model, task = tiny("gpt2"), Task("random", tuple(examples()), "logit_diff")
     sizes = []
     with model.lock, torch.no_grad():
-        stream = open_stream(model, task.examples)
-        n = stream.clean.n
+        decomposition = decompose_residual(model, task.examples)
+        n = decomposition.clean.n
         where = torch.ones(1, n, dtype=torch.bool)
         passes = z_gradients(
-            model, task.examples, answer_value(LOGIT_DIFF, task.examples, model), last=True, without=(0, 1, 2)
+            model, task.examples, answer_value(LOGIT_DIFF, task.examples, model), last=True, dropped_layers=(0, 1, 2)
         )[2]
         for gradients in passes:
-            change = changed_z(stream, 1, "q", where) - stream.clean.z[1]
+            change = corrupted_z(decomposition, 1, "q", where) - decomposition.clean.z[1]
             sizes.append((change * gradients[1][:, -n:]).sum((1, 3)).abs().mean(0))
     found = score_nodes(model, task, "q", method="atp*")
     np.testing.assert_allclose(found.values[1], (torch.stack(sizes).sum(0) / 2).numpy(), rtol=1e-4)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.support.tiny_models import tiny_hf
 
 from interp.engine.sweep.fused_ops import SHORTER, fused_modules
+from tests.support.tiny_models import tiny_hf
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral", "qwen3"])

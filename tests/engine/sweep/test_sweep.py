@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import interventions
-from interp.ablation.ablate_heads import ABLATIONS, ablate_heads, build_variants, donors_of
-from interp.engine.sweep import clean_pass as clean_module
+from interp.ablation.ablate_heads import ABLATIONS, ablate_heads, build_variants, resample_source_ids
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.forward.run import record_of
-from interp.engine.sweep.clean_pass import RoadClosed, clean_run
-from interp.engine.sweep.resume_from_layer import output_rows, restartable
+from interp.engine.sweep import clean_pass as clean_module
+from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
+from interp.engine.sweep.resume_from_layer import output_rows, resumable
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.work_units import plan_sweep, unit_bytes
-from interp.errors import ResourceRefused
+from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.baseline import score_task
@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 
 def both_roads(model, task, variants, metric="logit_diff"):
     outcome, record = OUTCOMES.get(metric), record_of(model)
-    return [sweep(model, task, variants, outcome, record=record, road=road) for road in ("restart", "hooked")]
+    return [sweep(model, task, variants, outcome, record=record, backend=backend) for backend in ("resumed", "hooked")]
 
 
 @pytest.mark.parametrize("positions", ["all", "end", "middle"])
@@ -53,7 +53,7 @@ def test_a_change_of_scores_is_the_same_on_both_roads(model, positions):
 
     variants = [(Intervention("scores", (head,), favour, "favour key 2", positions),) for head in some_heads(model)]
     fast, plain = both_roads(model, random_task(), variants)
-    assert (fast.road, plain.road) == ("restart", "hooked")
+    assert (fast.backend, plain.backend) == ("resumed", "hooked")
     assert np.abs(plain.effects).max() > 1e-3
     np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
 
@@ -79,17 +79,17 @@ def test_zero_ablation_equals_zeroed_output_weights_in_plain_hugging_face(model)
     task, head = random_task(n_short=0), Head(1, 3)
     result = ablate_heads(model, task, method="zero", heads=[head])
     hf = model.hf
-    rows = output_rows(model.layout.outputs[1], head.head, model.facts.d_head)
-    saved = rows.clone()
+    example_ids = output_rows(model.layout.outputs[1], head.head, model.facts.d_head)
+    saved = example_ids.clone()
     tokens = torch.tensor([e.clean for e in task])
     hf.set_attn_implementation("eager")
     try:
         with torch.no_grad():
-            rows.zero_()
+            example_ids.zero_()
             logits = hf(tokens).logits[:, -1]
     finally:
         with torch.no_grad():
-            rows.copy_(saved)
+            example_ids.copy_(saved)
         hf.set_attn_implementation("sdpa" if model.facts.architecture != "Gemma2ForCausalLM" else "eager")
     want = [float(row[list(e.answers)].mean() - row[e.distractors[0]]) for row, e in zip(logits, task, strict=True)]
     np.testing.assert_allclose(result.values[0], want, rtol=0, atol=TOLERANCE)
@@ -104,7 +104,7 @@ def test_bridge_and_restart_start_from_hugging_face_eager_logits(model):
         model.hf.set_attn_implementation("eager")
         want = model.hf(tokens).logits[:, -1]
         model.hf.set_attn_implementation(before)
-        clean = clean_run(model, task.examples, range(len(task)))
+        clean = clean_pass(model, task.examples, range(len(task)))
         bridged = model.bridge(tokens)[:, -1]
     torch.testing.assert_close(clean.logits, want, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(bridged, want, rtol=0, atol=TOLERANCE)
@@ -150,14 +150,16 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
     outcome, budget = OUTCOMES.get("logit_diff"), 200_000
     plan = plan_sweep(llama, task, variants, outcome, budget, identity="x")
     assert plan.bytes <= budget and plan.n_units > 4
-    cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.rows]
+    cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.example_ids]
     assert sorted(cells) == [(v, r) for v in range(len(variants)) for r in range(len(task))]
     assert len({unit.key for unit in plan.units}) == plan.n_units
     assert unit_bytes(llama.facts, outcome, 11, 11, 2, 2) > unit_bytes(llama.facts, outcome, 11, 11, 1, 2)
 
 
 def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
-    with pytest.raises(ResourceRefused, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"):
+    with pytest.raises(
+        MemoryBudgetExceeded, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"
+    ):
         ablate_heads(llama, random_task(), method="zero", memory=100)
 
 
@@ -167,7 +169,7 @@ def test_a_model_without_a_known_layout_takes_the_hooked_road_to_the_same_number
     with pytest.warns(UserWarning, match="parts of a GPT2LMHeadModel model are not known; taking the slower hooked road"):
         plain = ablate_heads(blind, task, method="mean", heads=heads)
     fast = ablate_heads(gpt2, task, method="mean", heads=heads)
-    assert (plain.road, fast.road) == ("hooked", "restart")
+    assert (plain.backend, fast.backend) == ("hooked", "resumed")
     np.testing.assert_allclose(plain.values, fast.values, rtol=0, atol=TOLERANCE)
 
 
@@ -180,16 +182,16 @@ def test_a_wrong_layout_is_found_out_before_any_number_is_made(gpt2):
     np.testing.assert_allclose(
         result.values, ablate_heads(gpt2, random_task(), method="zero", heads=[Head(0, 1)]).values, rtol=0, atol=TOLERANCE
     )
-    with pytest.raises(RoadClosed):
+    with pytest.raises(FastPathUnavailable):
         variants = build_variants(model, random_task(), "zero", "all", [(Head(0, 1),)], 0)
-        sweep(model, random_task(), variants, OUTCOMES.get("logit_diff"), record=record_of(model), road="restart")
+        sweep(model, random_task(), variants, OUTCOMES.get("logit_diff"), record=record_of(model), backend="resumed")
 
 
 def test_a_pattern_changed_above_the_first_layer_is_not_restarted(llama):
     low, high = interventions.zero([Head(0, 1)]), interventions.uniform([Head(2, 1)])
-    assert not restartable((low, high)) and restartable((high,)) and restartable((low, interventions.zero([Head(2, 1)])))
+    assert not resumable((low, high)) and resumable((high,)) and resumable((low, interventions.zero([Head(2, 1)])))
     result = sweep(llama, random_task(), [(low, high)], OUTCOMES.get("logit_diff"), record=record_of(llama))
-    assert result.road == "hooked" and np.abs(result.effects).max() > 1e-3
+    assert result.backend == "hooked" and np.abs(result.effects).max() > 1e-3
 
 
 def test_blocks_of_queries_do_not_change_a_changed_pattern(monkeypatch, llama):
@@ -232,11 +234,13 @@ def test_unknown_names_are_answered_with_the_known_ones(gpt2):
 
 def test_donors_are_other_prompts_of_equal_length():
     task = random_task(4, 3)
-    donors = donors_of(task, seed=3)
+    source_ids = resample_source_ids(task, seed=3)
     lengths = np.array([len(e.clean) for e in task])
-    assert (donors != np.arange(7)).all() and sorted(donors) == list(range(7)) and (lengths[donors] == lengths).all()
+    assert (
+        (source_ids != np.arange(7)).all() and sorted(source_ids) == list(range(7)) and (lengths[source_ids] == lengths).all()
+    )
     with pytest.raises(ValueError, match="example 4 is the only one with 9 tokens"):
-        donors_of(random_task(4, 1), seed=3)
+        resample_source_ids(random_task(4, 1), seed=3)
 
 
 def test_a_metric_that_needs_distractors_refuses_a_task_without(gpt2):
@@ -256,7 +260,7 @@ def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rough = ablate_heads(wrap_model(hf.to(torch.bfloat16), name="half"), task, method="zero", heads=heads)
-    assert rough.road == "restart"
+    assert rough.backend == "resumed"
     assert np.corrcoef(exact.ravel(), rough.effects.ravel())[0, 1] > 0.95
 
 
