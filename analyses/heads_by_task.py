@@ -19,7 +19,7 @@ import interp
 from interp.tasks import task_names
 
 
-def losses(model, name: str, n_prompts: int, method: str, seed: int) -> pd.DataFrame:
+def accuracy_effects(model, name: str, n_prompts: int, method: str, seed: int) -> pd.DataFrame:
     """One row per head: its effect on the accuracy of one task, with interval and q-value."""
     task = interp.make_task(name, model, n_prompts=n_prompts, seed=seed)
     result = interp.ablate_heads(model, task, method=method, metric="accuracy", seed=seed)
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="CSV with intervals and q-values")
     options = parser.parse_args()
     model = interp.load_model(options.model)
-    tables = [losses(model, name, options.n_prompts, options.method, options.seed) for name in task_names()]
+    tables = [accuracy_effects(model, name, options.n_prompts, options.method, options.seed) for name in task_names()]
     table = pd.concat(tables, ignore_index=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

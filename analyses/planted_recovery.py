@@ -4,8 +4,8 @@
 
 Heads of noise write everywhere, ``noise`` times the length of what a token writes, so that what one head says is disturbed by all
 others; ``sharpness`` is the score of a match (30: attention is hard, 3: soft). Written are ``recovery.csv``, one row a model and way of
-finding, and ``recovery.png``, the share of planted heads at the top of the ranking. ``by_rank`` is that share, ``by_threshold`` the share
-above the calibrated threshold, ``false`` the number of other heads above it. The sweep zeroes every head: found are the two heads of
+finding, and ``recovery.png``, the share of planted heads at the top of the ranking. ``recall_at_k`` is that share, ``recall_at_threshold`` the share
+above the calibrated threshold, ``false_positives`` the number of other heads above it. The sweep zeroes every head: found are the two heads of
 largest effect, which should be the previous-token and the induction head; a decoy has none.
 """
 
@@ -25,7 +25,7 @@ from interp.models import PlantedModel, plant
 from interp.tasks import Example, Task
 
 NOISE, SHARPNESS = (0.0, 0.02, 0.05, 0.1, 0.3, 1.0), (30.0, 8.0, 4.0, 3.0)
-LOOKS = {
+PLANTED_ROLES = {
     "induction": ("induction", "decoy_induction"),
     "previous_token": ("previous_token",),
     "duplicate_token": ("duplicate_token",),
@@ -40,21 +40,21 @@ def shares(found: Detection, heads: set[Head]) -> dict[str, float]:
     """How much of ``heads`` a detector finds."""
     top, above = set(found.top(len(heads))), set(found.found)
     return {
-        "by_rank": len(top & heads) / len(heads),
-        "by_threshold": len(above & heads) / len(heads),
-        "false": len(above - heads),
+        "recall_at_k": len(top & heads) / len(heads),
+        "recall_at_threshold": len(above & heads) / len(heads),
+        "false_positives": len(above - heads),
         "weakest": min(found.scores[head] for head in heads),
         "threshold": found.threshold,
     }
 
 
-def swept(planted: PlantedModel, seed: int) -> dict[str, float]:
+def ablation_recovery(planted: PlantedModel, seed: int) -> dict[str, float]:
     """How many of the heads that repeats need have the largest effects when every head is zeroed."""
     examples = tuple(Example(*prompt) for prompt in planted.prompts("repeats", 4, seed))
     effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), method="zero").effects.mean(1)
     order = [planted.model.facts.heads()[i] for i in np.argsort(-np.abs(effects))]
     needed = planted_heads(planted, ("previous_token", "induction"))
-    return {"by_rank": len(set(order[: len(needed)]) & needed) / len(needed)}
+    return {"recall_at_k": len(set(order[: len(needed)]) & needed) / len(needed)}
 
 
 def recovery(noise: float, sharpness: float, seed: int) -> pd.DataFrame:
@@ -62,12 +62,15 @@ def recovery(noise: float, sharpness: float, seed: int) -> pd.DataFrame:
     n_kv_heads = 2 if seed % 2 else None
     planted = plant("repeats", seed=seed, n_kv_heads=n_kv_heads, sharpness=sharpness, noise_everywhere=True, noise_writes=noise)
     found: dict[str, dict[str, float]] = {
-        role: shares(detection, planted_heads(planted, LOOKS[role]))
+        role: shares(detection, planted_heads(planted, PLANTED_ROLES[role]))
         for role, detection in induction_family(planted.model, seed=seed).items()
     }
     copying = detect(planted.model, "copy_ov", seed=seed)
     assert isinstance(copying, Detection)
-    found |= {"copy_ov": shares(copying, planted_heads(planted, ("induction",))), "ablation sweep": swept(planted, seed)}
+    found |= {
+        "copy_ov": shares(copying, planted_heads(planted, ("induction",))),
+        "ablation sweep": ablation_recovery(planted, seed),
+    }
     case = {"noise": noise, "sharpness": sharpness, "seed": seed}
     return pd.DataFrame([{**case, "way": way, **numbers} for way, numbers in found.items()])
 
@@ -78,7 +81,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(3 * len(ways), 3), layout="constrained")
     for axes, way in zip(figure.subplots(1, len(ways), sharey=True), ways, strict=True):
         for size, sharpness in zip((11, 8, 5, 2), SHARPNESS, strict=True):
-            curve = table[(table["way"] == way) & (table["sharpness"] == sharpness)].groupby("noise")["by_rank"].mean()
+            curve = table[(table["way"] == way) & (table["sharpness"] == sharpness)].groupby("noise")["recall_at_k"].mean()
             axes.plot([str(noise) for noise in curve.index], curve, marker="o", markersize=size, label=f"{sharpness:g}")
         axes.set(title=way, xlabel="what noise writes", ylim=(-0.05, 1.05))
     figure.axes[0].set_ylabel("planted heads found by rank")
@@ -95,7 +98,9 @@ def main() -> None:
     table = pd.concat([recovery(*case, seed) for case in cases for seed in range(options.n_seeds)], ignore_index=True)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "recovery.csv", index=False)
-    means = table.groupby(["way", "sharpness", "noise"], sort=False)[["by_rank", "by_threshold", "false"]].mean()
+    means = table.groupby(["way", "sharpness", "noise"], sort=False)[
+        ["recall_at_k", "recall_at_threshold", "false_positives"]
+    ].mean()
     print(means.unstack("noise").round(2).to_string())
     draw(table, options.out / "recovery.png")
 

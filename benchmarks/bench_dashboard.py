@@ -202,7 +202,7 @@ def long_text(browser: Any, server: Server) -> list[dict[str, Any]]:
     meter, app = Meter(page), App(page, server.address)
     app.open("", task="", text="the cat sat on the mat")
     settled(app)
-    server.forget_peak()
+    server.reset_peak()
     before, sent, began = server.resident, meter.sent, time.perf_counter()
     other = text_of(4096).replace("cat", "dog")
     app.open("", task="", text=field("text").write(other), window="3000,3256,1000,1256", head="L1H3")

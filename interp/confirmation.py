@@ -93,7 +93,7 @@ class Confirmation:
         """The outcome against k, one line a group; options as in ``interp.figures.ablation_curve``."""
         from importlib import import_module
 
-        return import_module("interp.figures").dose_curve(self, **options)
+        return import_module("interp.figures").ablation_curve(self, **options)
 
     def _repr_html_(self) -> str:
         return self.tables["curve"].to_html(index=False, float_format="{:.3f}".format)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
-from interp_dashboard.model_cache import holder
-from interp_dashboard.page import PLACES, Page, View, pages
+from interp_dashboard.model_cache import model_cache
+from interp_dashboard.page import MENU_KEY, Page, View, pages
 from interp_dashboard.settings import settings
-from interp_dashboard.url import KEPT, State
+from interp_dashboard.url import STATE_KEY, State
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -34,7 +34,7 @@ def main() -> None:
     by_name = _place(
         found[first], first, visibility="hidden"
     )  # Streamlit serves the first page at / alone, and a link may name it
-    st.session_state[PLACES] = places
+    st.session_state[MENU_KEY] = places
     st.navigation([*places.values(), by_name]).run()
 
 
@@ -55,7 +55,7 @@ def show(name: str) -> None:
         st.error(_sentence(error), icon=":material/error:")
     for notice in state.notices:
         notices.warning(_plain(notice), icon=":material/info:")
-    state.publish()
+    state.write_query()
 
 
 def _place(page: Page, address: str, **options: Any) -> StreamlitPage:
@@ -70,7 +70,7 @@ def _warm() -> None:
 
 def _load_first() -> None:
     with suppress(*SENTENCES):  # whoever asks for the model is told
-        holder().facts(settings().model)
+        model_cache().facts(settings().model)
 
 
 def _shown(page: Page):
@@ -83,7 +83,7 @@ def _shown(page: Page):
 
 def _model_menu(state: State) -> None:
     with st.sidebar:
-        st.selectbox("Model", holder().known, **state.bound("model"))
+        st.selectbox("Model", model_cache().known, **state.widget_args("model"))
         with st.popover("Another model", icon=":material/add:", width="stretch"), st.form("another", border=False):
             name = st.text_input("Local folder or Hub name", placeholder="gpt2", key="another-name")
             if st.form_submit_button("Load", on_click=_add) and "another-failed" in st.session_state:
@@ -97,8 +97,8 @@ def _add() -> None:
     if not name:
         return
     try:
-        holder().add(name)
-        st.session_state.setdefault(KEPT, {})["model"] = name
+        model_cache().add(name)
+        st.session_state.setdefault(STATE_KEY, {})["model"] = name
     except SENTENCES as error:
         st.session_state["another-failed"] = _sentence(error)
 

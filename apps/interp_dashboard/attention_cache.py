@@ -17,7 +17,7 @@ import streamlit as st
 
 from interp.heads import Head
 from interp.records import RunRecord, digest
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.role_badges import Badge, badges
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SHARE = 8
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptChoice:
     """A prompt of somebody's own, or one of a task's: the ``example``-th of those with this seed, clean or corrupted."""
 
     text: str = ""
@@ -53,7 +53,7 @@ class Prompt:
 
 
 @dataclass(eq=False)
-class Reading:
+class PromptAttention:
     """One pass of one model over one prompt."""
 
     facts: ModelFacts
@@ -87,7 +87,7 @@ class Reading:
     @cached_property
     def first(self) -> Head:
         """The head shown when none was chosen: the one with the highest number of the last badge that names a role."""
-        best = [self.scores[badge.name].top(1, by="highest") for badge in badges() if badge.strong is not None]
+        best = [self.scores[badge.name].top(1, by="highest") for badge in badges() if badge.threshold is not None]
         return next((found[0] for found in reversed(best) if found), Head(0, 0))
 
     @cached_property
@@ -120,23 +120,23 @@ class Reading:
         """Attention weights of a window (first query, end, first key, end), [query key]; with ``moved`` times |v W_O| of the key."""
         q0, q1, k0, k1 = window
         tile = self.cache.pattern(head, slice(q0, q1), slice(k0, k1)).numpy()
-        return tile * self._moved(head)[k0:k1] if moved else tile
+        return tile * self._value_norms(head)[k0:k1] if moved else tile
 
     def overview(self, head: Head, size: int, *, moved: bool = False) -> np.ndarray:
         """The whole pattern in ``size`` bins a side, each with its largest weight (times |v W_O| with ``moved``)."""
         from interp.metrics import overview
 
-        return overview(self.cache, head, size, scale=self._moved(head) if moved else None)
+        return overview(self.cache, head, size, scale=self._value_norms(head) if moved else None)
 
-    def most_moved(self, head: Head) -> float:
+    def max_value_norm(self, head: Head) -> float:
         """The largest |v W_O| of any key."""
-        return float(self._moved(head).max())
+        return float(self._value_norms(head).max())
 
-    def _moved(self, head: Head) -> np.ndarray:
+    def _value_norms(self, head: Head) -> np.ndarray:
         return self.cache.value_norms[head.layer][0, head.head].numpy()
 
     def _label(self, head: Head) -> str:
-        roles = [(self.badge(badge, head), badge.label) for badge in badges() if badge.strong is not None]
+        roles = [(self.badge(badge, head), badge.label) for badge in badges() if badge.threshold is not None]
         found = sorted(((value, label) for value, label in roles if value is not None and value >= 0.1), reverse=True)
         return " · ".join(f"{label} {value:.2f}" for value, label in found[:3])
 
@@ -145,14 +145,14 @@ class Reading:
         return self.cache.nbytes + sum(v.nbytes for v in self.observed.values.values())
 
 
-class Readings:
+class PromptAttentionCache:
     """The readings of this server."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Any, Reading] = OrderedDict()
+        self._kept: OrderedDict[Any, PromptAttention] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str, prompt: Prompt) -> Reading:
+    def get(self, name: str, prompt: PromptChoice) -> PromptAttention:
         """The reading of a prompt by the model called ``name``, made now if it is not kept.
 
         Raises ModelUnavailable, ValueError for a prompt that cannot be read, and MemoryBudgetExceeded for one that does not fit.
@@ -176,20 +176,20 @@ class Readings:
             self._kept.popitem(last=False)
 
 
-def read(name: str, prompt: Prompt) -> Reading:
+def read(name: str, prompt: PromptChoice) -> PromptAttention:
     """Reads a prompt anew."""
     from interp.engine import capture_attention
     from interp.metrics.attention import attention_metrics
 
-    with holder().using(name) as model:
+    with model_cache().acquire(name) as model:
         tokens = prompt.tokens(model)
         cache = capture_attention(model, tokens, value_norms=True)
         facts = model.facts
     del model  # what follows may take long, and another session may load another model meanwhile
-    return Reading(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))
+    return PromptAttention(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))
 
 
 @st.cache_resource(show_spinner=False)
-def readings() -> Readings:
+def readings() -> PromptAttentionCache:
     """Those of this server."""
-    return Readings()
+    return PromptAttentionCache()

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from interp.cli.options import read_settings, settable
+from interp.cli.options import parse_settings, settable
 from interp.detectors import DETECTORS
 from interp_dashboard.url import Field, State, choice, flag, number, text
 
@@ -21,17 +21,17 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Options:
-    """Those of the detector ``role``, but for those ``besides``; ``choices`` are what a text may be. The field of an option is called
+    """Those of the detector ``role``, but for those ``exclude``; ``choices`` are what a text may be. The field of an option is called
     ``ROLE.OPTION``; one that may be none is a text, empty where it is."""
 
     role: str
-    besides: Sequence[str] = ()
+    exclude: Sequence[str] = ()
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def known(self) -> dict[str, Parameter]:
         found = settable(signature(DETECTORS.get(self.role)).parameters)
-        return {name: about for name, about in found.items() if name not in self.besides}
+        return {name: about for name, about in found.items() if name not in self.exclude}
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(self._field(name, about.default) for name, about in self.known.items())
@@ -65,23 +65,23 @@ class Options:
 
     def _widget(self, state: State, name: str) -> None:
         default, label = self.known[name].default, name.replace("_", " ")
-        bound: Any = state.bound(f"{self.role}.{name}")
+        widget_args: Any = state.widget_args(f"{self.role}.{name}")
         if name in self.choices:
-            st.selectbox(label, list(self.choices[name]), **bound)
+            st.selectbox(label, list(self.choices[name]), **widget_args)
         elif self._may_be_none(name):
-            st.text_input(label, placeholder=NONE, **bound)
+            st.text_input(label, placeholder=NONE, **widget_args)
         elif isinstance(default, bool):
-            st.toggle(label, **bound)
+            st.toggle(label, **widget_args)
         elif isinstance(default, str):
-            st.text_input(label, **bound)
+            st.text_input(label, **widget_args)
         else:
             kind = type(default)
-            st.number_input(label, kind(-MOST), kind(MOST), format="%d" if kind is int else "%g", **bound)
+            st.number_input(label, kind(-MOST), kind(MOST), format="%d" if kind is int else "%g", **widget_args)
 
     def _read(self, name: str, value: Any) -> Any:
         if not self._may_be_none(name):
             return value
-        return read_settings([f"{name}={value.strip() or NONE}"], self.known, self.role)[name]
+        return parse_settings([f"{name}={value.strip() or NONE}"], self.known, self.role)[name]
 
     def _may_be_none(self, name: str) -> bool:
         return "None" in formatannotation(self.known[name].annotation)

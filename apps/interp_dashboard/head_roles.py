@@ -12,14 +12,14 @@ import streamlit as st
 
 from interp.detectors import Detection
 from interp.errors import ArtefactInvalid
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.settings import settings
 
 if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 
-class Roles:
+class RoleCache:
     """Detections made on this server, by weights and role."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Roles:
             if role in known or role in refused:
                 continue
             try:
-                with holder().using(model) as loaded:
+                with model_cache().acquire(model) as loaded:
                     found = detect(loaded, role)
             except ValueError as error:  # a model that this cannot be asked of
                 refused[role] = str(error)
@@ -54,10 +54,10 @@ class Roles:
 
 def _stored(facts: ModelFacts) -> dict[str, Detection]:
     """Detections of heads in the folder of the runs."""
-    from interp.store import open_run, run_history
+    from interp.store import list_runs, open_run
 
     found: dict[str, Detection] = {}
-    for entry in reversed(run_history(settings().root)):
+    for entry in reversed(list_runs(settings().root)):
         if entry.kind == "detection" and entry.status == "finished":
             try:
                 run = open_run(entry.path)
@@ -79,6 +79,6 @@ def _loaded(path: str, digest: str) -> Detection:
 
 
 @st.cache_resource(show_spinner=False)
-def roles() -> Roles:
+def roles() -> RoleCache:
     """Those of this server."""
-    return Roles()
+    return RoleCache()

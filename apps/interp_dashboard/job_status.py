@@ -15,12 +15,12 @@ from interp_dashboard.url import State
 
 if TYPE_CHECKING:
     from interp.store import Run
-    from interp_dashboard.job_plans import Search
+    from interp_dashboard.job_plans import JobPlan
 
 POLL = 1.0
 
 
-def offer(
+def start_button(
     name: str,
     start: Callable[[], object],
     last: JobStatus | None,
@@ -48,16 +48,16 @@ def offer(
         st.error(plain(problem), icon=":material/error:")
 
 
-def finished(state: State, search: Search, *, label: str = "Start", kept: bool = False) -> Run | None:
+def finished(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> Run | None:
     """The finished run; where there is none, how far it is, or the button that starts it."""
     job = jobs.find(settings().root, search.folder.name)
     now = jobs.status(job) if job else None
     if job and now and now.active:
-        watch(job.name)
+        progress_panel(job.name)
         return None
     run = search.run()
     if run is None:
-        offer(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
+        start_button(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
     return run
 
 
@@ -69,7 +69,7 @@ def _try(start: Callable[[], object], name: str) -> None:
 
 
 @st.fragment(run_every=POLL)
-def watch(name: str, about: str = "") -> None:
+def progress_panel(name: str, about: str = "") -> None:
     """How far the job is, drawn again every second without the rest of the page."""
     job = jobs.find(settings().root, name)
     now = jobs.status(job) if job else None

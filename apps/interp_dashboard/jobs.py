@@ -52,7 +52,7 @@ COMMAND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handle
 
 
 @dataclass(frozen=True)
-class Sweep:
+class AblationRequest:
     """What is asked: a task, or a file of prompts instead (JSON Lines), and how its heads are taken out; the words are those of
     ``ablate_heads``."""
 
@@ -69,10 +69,10 @@ class Sweep:
     def question(self, model: Model) -> Task:
         """The prompts in the model's tokens. Raises ValueError, LookupError or FileNotFoundError for what is not there."""
         from interp.cli.exit_codes import UsageError
-        from interp.cli.prompts import question_of
+        from interp.cli.prompts import load_task
 
         try:
-            return question_of(model, self.task, Path(self.prompts) if self.prompts else None, self.n_prompts, self.seed)
+            return load_task(model, self.task, Path(self.prompts) if self.prompts else None, self.n_prompts, self.seed)
         except UsageError as error:
             raise ValueError(str(error)) from None
 
@@ -94,14 +94,14 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Planned:
+class AblationJobPlan:
     """A sweep that can be started: what it is (``spec``, as its run will hold it), where it will be stored, what it costs.
 
     ``cost.bytes`` are those above the loaded model, ``bytes`` those of the whole process. ``total`` are the units that will be stored;
     None where a sweep has none (attribution).
     """
 
-    sweep: Sweep
+    sweep: AblationRequest
     words: tuple[str, ...]
     spec: dict[str, Any]
     folder: Path
@@ -129,7 +129,7 @@ class Job:
 
     folder: Path
     model: str
-    sweep: Sweep | None
+    sweep: AblationRequest | None
     words: tuple[str, ...]
     total: int | None = None
     seconds: float = 0.0
@@ -149,7 +149,7 @@ class Job:
         return self.words[0]
 
     @property
-    def home(self) -> Path:
+    def job_dir(self) -> Path:
         """Where its own files lie."""
         return self.folder.parent / JOBS / self.name
 
@@ -181,7 +181,7 @@ class JobStatus:
         return self.done / self.total if self.total else None
 
 
-def plan(model: Model, sweep: Sweep, root: Path, *, offline: bool = False) -> Planned:
+def plan(model: Model, sweep: AblationRequest, root: Path, *, offline: bool = False) -> AblationJobPlan:
     """The sweep as it would be started in a folder of ``root``; nothing is started or stored.
 
     Raises LookupError and ValueError for what cannot be measured, and MemoryBudgetExceeded for what would not fit the memory.
@@ -198,10 +198,10 @@ def plan(model: Model, sweep: Sweep, root: Path, *, offline: bool = False) -> Pl
     words = tuple(sweep.words(facts.name, str(model.device), facts.dtype, offline))
     needed = facts.n_parameters * ITEM_BYTES[facts.dtype] + cost.bytes
     total = _total(model, question, options, cost)
-    return Planned(sweep, words, spec, root.resolve() / folder_name(spec), cost, needed, total)
+    return AblationJobPlan(sweep, words, spec, root.resolve() / folder_name(spec), cost, needed, total)
 
 
-def start(planned: Planned) -> Job:
+def start(planned: AblationJobPlan) -> Job:
     """The job, at work; one that was interrupted in this folder goes on.
 
     Raises ValueError when the run is finished or another job works on it, ArtefactInvalid when its folder holds something else, and
@@ -242,7 +242,7 @@ def forget(job: Job) -> None:
     """Removes what is known of a job; its run directory stays. Raises ValueError while it is at work."""
     if _alive(job):
         raise ValueError(f"{job.name} is at work: cancel it first.")
-    shutil.rmtree(job.home, ignore_errors=True)
+    shutil.rmtree(job.job_dir, ignore_errors=True)
 
 
 def status(job: Job) -> JobStatus:
@@ -251,7 +251,7 @@ def status(job: Job) -> JobStatus:
     done, total, begun, finished = _progress(job)
     if not alive:
         state, error = _end(job, finished)
-        return JobStatus(state, done, total, max(0.0, _changed(job.home / STDOUT) - job.started), error=error)
+        return JobStatus(state, done, total, max(0.0, _changed(job.job_dir / STDOUT) - job.started), error=error)
     now = time.time()
     if begun is None:
         return JobStatus("loading", done, total, now - job.started)
@@ -262,7 +262,7 @@ def status(job: Job) -> JobStatus:
 
 def jobs(root: Path) -> list[Job]:
     """All jobs whose runs lie in ``root``, the last started first; those without a readable ``job.json`` are left out."""
-    found = [job for home in (root.resolve() / JOBS).glob("*") if (job := find(root, home.name))]
+    found = [job for job_dir in (root.resolve() / JOBS).glob("*") if (job := find(root, job_dir.name))]
     return sorted(found, key=lambda job: -job.started)
 
 
@@ -272,14 +272,14 @@ def find(root: Path, name: str) -> Job | None:
         return None
     try:
         about = json.loads((root.resolve() / JOBS / name / JOB).read_bytes())
-        sweep = None if about["sweep"] is None else Sweep(**about["sweep"])
+        sweep = None if about["sweep"] is None else AblationRequest(**about["sweep"])
         read = {"folder": root.resolve() / name, "sweep": sweep, "words": tuple(about["words"])}
         return Job(**{**about, **read})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def keep_prompts(root: Path, name: str, content: bytes) -> Path:
+def save_uploaded_prompts(root: Path, name: str, content: bytes) -> Path:
     """The file in which prompts that somebody uploaded are kept, named after them and their content."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60].strip("_") or "prompts"
     path = root.resolve() / PROMPTS / sha256(content).hexdigest()[:12] / f"{stem}.jsonl"
@@ -303,10 +303,10 @@ def _total(model: Model, question: Task, options: dict[str, Any], cost: CostEsti
 
 def _spawn(job: Job) -> Job:
     """Starts the process of the job, which inherits the lock."""
-    job.home.mkdir(parents=True, exist_ok=True)
+    job.job_dir.mkdir(parents=True, exist_ok=True)
     # The same interp as this one, wherever it was imported from.
     path = os.pathsep.join([str(Path(interp.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with _locked(job.home / STDOUT) as stdout, (job.home / STDERR).open("wb") as stderr:
+    with _locked(job.job_dir / STDOUT) as stdout, (job.job_dir / STDERR).open("wb") as stderr:
         stdout.truncate(0)
         started = replace(job, before=_count(job), started=time.time(), cancelled=False)
         process = subprocess.Popen(
@@ -334,7 +334,7 @@ def _spawn(job: Job) -> Job:
 
 def _write(job: Job) -> None:
     about = {name: value for name, value in asdict(job).items() if name != "folder"}
-    write_atomically(job.home / JOB, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(job.job_dir / JOB, (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
 
 
 @contextmanager
@@ -360,7 +360,7 @@ def _alive(job: Job) -> bool:
     import fcntl
 
     try:
-        with (job.home / STDOUT).open("rb") as file:
+        with (job.job_dir / STDOUT).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -405,7 +405,7 @@ def _progress(job: Job) -> tuple[int, int | None, float | None, bool]:
 def _bar(job: Job) -> tuple[int, int | None]:
     """Units that are done and their number, as the progress bar on the process's stderr said them last."""
     try:
-        with (job.home / STDERR).open("rb") as file:
+        with (job.job_dir / STDERR).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LAST))
             told = BAR.findall(file.read())
     except OSError:
@@ -424,7 +424,7 @@ def _end(job: Job, finished: bool) -> tuple[str, str]:
     if finished:
         return "finished", ""
     try:
-        told = json.loads((job.home / STDOUT).read_bytes())
+        told = json.loads((job.job_dir / STDOUT).read_bytes())
         if told.get("status") == "finished":
             return "removed", ""
         code, error = told["exit_code"], told["error"]

@@ -8,11 +8,11 @@ import streamlit as st
 
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import share
 from interp_dashboard.formatting import plain, visible
-from interp_dashboard.jobs import Sweep
-from interp_dashboard.model_cache import holder
+from interp_dashboard.jobs import AblationRequest
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import View
 from interp_dashboard.selectors import table_height
 from interp_dashboard.url import Field, choice, heads, number
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
     from interp.ablation import Continuation
 
-WAYS = {
+ABLATIONS_BY_HAND = {
     "zero": "the head writes nothing",
     "mean": "the head writes its mean over the prompts of a task",
     "uniform": "the head looks at all visible tokens alike",
 }
 MOST_TOKENS = 64
-MEAN_OF, N_MEANS = "induction", 64
+MEAN_TASK, MEAN_PROMPTS = "induction", 64
 TOP = 10
 NAMED = 6
 
 
 def fields() -> tuple[Field, ...]:
     """The heads that are off, how, and how many tokens are written."""
-    return heads("off"), choice("how", list(WAYS), noun="way"), number("tokens", 12, 1, MOST_TOKENS)
+    return heads("off"), choice("how", list(ABLATIONS_BY_HAND), noun="way"), number("tokens", 12, 1, MOST_TOKENS)
 
 
-def switch_off(view: View) -> None:
+def manual_ablation_panel(view: View) -> None:
     """Heads are chosen, and the prompt goes on with them and without."""
     state, facts = view.state, view.facts
     prompt = prompts.choose(view)
@@ -48,9 +48,14 @@ def switch_off(view: View) -> None:
         state.notices.append(f"{facts.name} has no head {absent[0]}: heads that it does not have were left out.")
         state.set(off=[head for head in state["off"] if head in known])
     which, way, length = st.columns([3, 2, 1], vertical_alignment="bottom")
-    which.multiselect("Heads to switch off", known, placeholder="L0H0, L3H1 …", **state.bound("off"))
-    way.selectbox("How", list(WAYS), format_func=lambda name: f"{name}: {WAYS[name]}", **state.bound("how"))
-    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.bound("tokens"))
+    which.multiselect("Heads to switch off", known, placeholder="L0H0, L3H1 …", **state.widget_args("off"))
+    way.selectbox(
+        "How",
+        list(ABLATIONS_BY_HAND),
+        format_func=lambda name: f"{name}: {ABLATIONS_BY_HAND[name]}",
+        **state.widget_args("how"),
+    )
+    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.widget_args("tokens"))
     off, how = tuple(state["off"]), state["how"]
     with st.spinner(f"{plain(view.model)} writes …", show_time=True):
         table, text, before, after = _compared(view.model, facts.weights, prompt, off, how, state["tokens"])
@@ -63,12 +68,12 @@ def switch_off(view: View) -> None:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _compared(
-    model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int
+    model: str, weights: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int
 ) -> tuple[pd.DataFrame, str, str, str]:
     """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are off."""
     from interp.ablation import compare_next_tokens
 
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         before = _continuation(model, weights, prompt, (), how, n_tokens)
         after = _continuation(model, weights, prompt, off, how, n_tokens)
         texts = (loaded.to_string(prompt.tokens(loaded)), loaded.to_string(before.tokens), loaded.to_string(after.tokens))
@@ -76,17 +81,19 @@ def _compared(
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _continuation(model: str, weights: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> Continuation:
+def _continuation(
+    model: str, weights: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int
+) -> Continuation:
     from interp import interventions
     from interp.ablation import continue_prompt
     from interp.ablation.ablate_heads import build_variants
 
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         change: Any = ()
         if off and how != "mean":  # needs no prompts, which a task could not write in the tokens of every model
             change = (getattr(interventions, how)(off),)
         elif off:
-            means = Sweep(task=prompt.task or MEAN_OF, n_prompts=N_MEANS, seed=prompt.seed).question(loaded)
+            means = AblationRequest(task=prompt.task or MEAN_TASK, n_prompts=MEAN_PROMPTS, seed=prompt.seed).question(loaded)
             (change,) = build_variants(loaded, means, how, "all", [off], prompt.seed)
         return continue_prompt(loaded, prompt.tokens(loaded), n_tokens=n_tokens, intervene=change)
 
@@ -143,10 +150,10 @@ def _named(off: tuple[Head, ...]) -> str:
     return ", ".join(map(str, off)) if len(off) <= NAMED else f"{len(off)} heads"
 
 
-def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_tokens: int) -> str:
+def _python(model: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int) -> str:
     made = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
     if off:
-        task = f"interp.make_task({prompt.task or MEAN_OF!r}, model, n_prompts={N_MEANS}, seed={prompt.seed})"
+        task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"
         change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(off)], {prompt.seed})"
         made += (
             f"off = [Head.parse(label) for label in {' '.join(map(str, off))!r}.split()]\n"
@@ -158,4 +165,4 @@ def _python(model: str, prompt: Prompt, off: tuple[Head, ...], how: str, n_token
         "from interp import Head, interventions\nfrom interp.ablation import compare_next_tokens, continue_prompt\n"
         "from interp.ablation.ablate_heads import build_variants\n"
     )
-    return prompts.python_of(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made
+    return prompts.python_code(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made

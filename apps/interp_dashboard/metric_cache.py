@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from interp_dashboard.attention_cache import Prompt, Reading
-from interp_dashboard.model_cache import holder
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.role_badges import badges
 
 if TYPE_CHECKING:
     from interp.engine import Observation
     from interp.heads import HeadScores
 
-MOST = 512
+MAX_CACHED_METRICS = 512
 """Metrics of readings that are kept, one number a head each."""
 
 
@@ -42,22 +42,22 @@ def about_metric(name: str) -> str:
     return f"{ATTENTION_METRICS.about(metric.name)} ({metric.unit})"
 
 
-def measure(reading: Reading, prompt: Prompt, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+def measure(reading: PromptAttention, prompt: PromptChoice, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
     """These metrics of a reading of the prompt by the model called ``model``, with a record that says which prompt."""
-    found = _measured().get(reading, model, names)
+    found = _metric_cache().get(reading, model, names)
     size = {"n_tokens": len(reading.tokens)}
     about = {"task": prompt.task or "own text", "arguments": size, "seed": prompt.seed}
     return {name: replace(scores, record=replace(scores.record, **about)) for name, scores in found.items()}
 
 
-class Measured:
+class MetricCache:
     """What this server measured."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], HeadScores] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, reading: Reading, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+    def get(self, reading: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
         """The scores by the names as they were asked for. Raises LookupError for unknown metrics."""
         with self._lock:
             kept = {name: self._kept[reading.digest, name] for name in names if (reading.digest, name) in self._kept}
@@ -66,12 +66,12 @@ class Measured:
             for name in names:
                 self._kept[reading.digest, name] = (kept | new)[name]
                 self._kept.move_to_end((reading.digest, name))
-            while len(self._kept) > MOST:
+            while len(self._kept) > MAX_CACHED_METRICS:
                 self._kept.popitem(last=False)
         return {name: (kept | new)[name] for name in names}
 
 
-def _observed(reading: Reading, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+def _observed(reading: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
     """Metrics read anew: from what is kept of the pass, or in a pass of their own where they need what heads move."""
     from interp.metrics.attention import attention_metrics, observe_attention
 
@@ -83,7 +83,7 @@ def _observed(reading: Reading, model: str, names: Sequence[str]) -> dict[str, H
             continue
         observed: Observation
         if moving:
-            with holder().using(model) as loaded:
+            with model_cache().acquire(model) as loaded:
                 observed = observe_attention(loaded, list(reading.tokens), list(wanted.values()))
         else:
             observed = reading.cache.observe(list(wanted.values()))
@@ -92,5 +92,5 @@ def _observed(reading: Reading, model: str, names: Sequence[str]) -> dict[str, H
 
 
 @st.cache_resource(show_spinner=False)
-def _measured() -> Measured:
-    return Measured()
+def _metric_cache() -> MetricCache:
+    return MetricCache()

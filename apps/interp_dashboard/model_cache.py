@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model, ModelFacts
 
 
-class Holder:
+class ModelCache:
     """Models by name, at most one of them loaded; ``facts`` of all that were."""
 
     def __init__(self) -> None:
@@ -39,19 +39,19 @@ class Holder:
 
     def add(self, name: str) -> None:
         """Loads a model that somebody typed the name of; from now on an address may ask for it. Raises as ``load_model``."""
-        with self.using(name):
+        with self.acquire(name):
             if name not in self._known:
                 self._known.append(name)
 
     def facts(self, name: str) -> ModelFacts:
         """What is known of a model, which is loaded the first time."""
         if name not in self._facts:
-            with self.using(name):
+            with self.acquire(name):
                 pass
         return self._facts[name]
 
     @contextmanager
-    def using(self, name: str) -> Iterator[Model]:
+    def acquire(self, name: str) -> Iterator[Model]:
         """The loaded model, for this thread alone."""
         from interp.models import load_model
 
@@ -75,6 +75,6 @@ class Holder:
 
 
 @st.cache_resource(show_spinner=False)
-def holder() -> Holder:
+def model_cache() -> ModelCache:
     """The holder of this server."""
-    return Holder()
+    return ModelCache()

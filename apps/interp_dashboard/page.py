@@ -17,11 +17,11 @@ import streamlit as st
 
 from interp.models.model import ModelFacts
 from interp_dashboard.formatting import plain
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.settings import settings
-from interp_dashboard.url import KEPT, Field, State, query
+from interp_dashboard.url import STATE_KEY, Field, State, query
 
-PLACES = "places"
+MENU_KEY = "places"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class View:
     def facts(self) -> ModelFacts:
         """What is known of the chosen model, which is loaded when it was not yet."""
         with st.spinner(f"Loading {plain(self.model)} …", show_time=True):
-            return holder().facts(self.model)
+            return model_cache().facts(self.model)
 
     @property
     def dark(self) -> bool:
@@ -76,18 +76,18 @@ def pages() -> dict[str, Page]:
 
 def link(label: str, name: str, values: Mapping[str, Any], *, icon: str | None = None, help: str | None = None) -> None:
     """A link to another page that shows these values of its fields; the model stays chosen. Nothing where a page is shown by itself."""
-    if place := st.session_state.get(PLACES, {}).get(name):
+    if place := st.session_state.get(MENU_KEY, {}).get(name):
         st.page_link(place, label=label, icon=icon, help=help, query_params=_address(name, values))
 
 
 def go(name: str, values: Mapping[str, Any]) -> None:
     """Leaves for another page that shows these values of its fields; the model stays chosen."""
-    if place := st.session_state.get(PLACES, {}).get(name):
+    if place := st.session_state.get(MENU_KEY, {}).get(name):
         st.switch_page(place, query_params=_address(name, values))
 
 
 def _address(name: str, values: Mapping[str, Any]) -> dict[str, str]:
-    model = st.session_state[KEPT].get("model", settings().model)
+    model = st.session_state[STATE_KEY].get("model", settings().model)
     return {"model": model, **query(pages()[name].all_fields(), values)}  # never empty, as addresses from the menu are
 
 
@@ -95,7 +95,7 @@ def model_field() -> Field:
     """The model; an address may name one that this server knows, and loads nothing else."""
 
     def read(text: str) -> str:
-        known = holder().known
+        known = model_cache().known
         if text not in known:
             raise LookupError(
                 f"This address asks for the model {text[:80]!r}, which an address may not load: write its name in the sidebar. Known "

@@ -11,9 +11,9 @@ import streamlit as st
 
 from interp.tasks import task_names
 from interp_dashboard import jobs
-from interp_dashboard.attention_cache import Prompt, Reading, readings
+from interp_dashboard.attention_cache import PromptChoice, PromptAttention, readings
 from interp_dashboard.formatting import plain
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import View
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, flag, number, text
@@ -36,17 +36,17 @@ def fields(after: str = "") -> tuple[Field, ...]:
 
 
 def file_field() -> Field:
-    """The field of ``own_file``."""
+    """The field of ``prompts_file``."""
     return text("file")
 
 
-def own_file(state: State, needed: str = "clean and answer") -> Path | None:
+def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
     """The file of prompts that was uploaded, or that the address names, with the widget that takes it; None while there is none.
     ``needed`` are the keys that every line must have."""
     root = settings().root
     given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
     if given is not None:
-        kept = jobs.keep_prompts(root, given.name, given.getvalue())
+        kept = jobs.save_uploaded_prompts(root, given.name, given.getvalue())
         state.set(file=f"{kept.parent.name}/{kept.stem}")
     named = state["file"]
     path = root / jobs.PROMPTS / f"{named}.jsonl"
@@ -65,42 +65,42 @@ def own_file(state: State, needed: str = "clean and answer") -> Path | None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def own_texts(model: str, weights: str, file: str) -> list[str]:
+def prompt_texts(model: str, weights: str, file: str) -> list[str]:
     """The clean prompts of a file as text, without what the model puts in front."""
     from interp.tasks import task_from_jsonl
 
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         skip = int(loaded.facts.prepend_bos)
         return [loaded.to_string(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
 
 
-def choose(view: View, after: str = "") -> Prompt:
+def choose(view: View, after: str = "") -> PromptChoice:
     """The prompt, with the widgets that choose it."""
     state = view.state
     own = f"task{after}"
     what, where = st.columns([1, 3], vertical_alignment="bottom")
     with what:
-        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.bound(own))
+        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.widget_args(own))
     if not state[own]:
         with where:
-            st.text_area("Text", height=80, placeholder="Any text", **state.bound(f"text{after}"))
-        return Prompt(text=state[f"text{after}"])
+            st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{after}"))
+        return PromptChoice(text=state[f"text{after}"])
     with where:
         example, seed, side = st.columns(3, vertical_alignment="bottom")
-        example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.bound(f"example{after}"))
-        seed.number_input("Seed", 0, 10**6, **state.bound(f"seed{after}"))
-        side.toggle("Corrupted prompt", **state.bound(f"corrupted{after}"))
+        example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{after}"))
+        seed.number_input("Seed", 0, 10**6, **state.widget_args(f"seed{after}"))
+        side.toggle("Corrupted prompt", **state.widget_args(f"corrupted{after}"))
     parts = {name: state[f"{name}{after}"] for name in ("task", "seed", "example", "corrupted")}
-    return Prompt(**parts)
+    return PromptChoice(**parts)
 
 
-def read(view: View, prompt: Prompt, model: str | None = None) -> Reading:
-    """The reading of the prompt by the chosen model. Raises as ``Readings.get``."""
+def read(view: View, prompt: PromptChoice, model: str | None = None) -> PromptAttention:
+    """The reading of the prompt by the chosen model. Raises as ``PromptAttentionCache.get``."""
     with st.spinner(f"{plain(model or view.model)} reads …", show_time=True):
         return readings().get(model or view.model, prompt)
 
 
-def python_of(prompt: Prompt, model: str) -> str:
+def python_code(prompt: PromptChoice, model: str) -> str:
     """Code that loads the model and makes ``tokens``, the prompt's token ids."""
     start = f"import interp\n\nmodel = interp.load_model({model!r})\n"
     if not prompt.task:
@@ -110,7 +110,7 @@ def python_of(prompt: Prompt, model: str) -> str:
     return f"{start}task = {task}\ntokens = list(task.examples[{prompt.example}].{side})\n"
 
 
-def command(prompt: Prompt, model: str, metrics: Sequence[str]) -> str:
+def command(prompt: PromptChoice, model: str, metrics: Sequence[str]) -> str:
     """The command that reads these metrics of the prompt; nothing for a later or corrupted prompt of a task, since the command reads the
     first ones, clean."""
     if prompt.task and (prompt.example or prompt.corrupted):

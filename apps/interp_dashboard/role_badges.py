@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Badge:
-    """``metric`` as ``observe_attention`` takes it; ``strong``: from here on the badge is shown in colour."""
+    """``metric`` as ``observe_attention`` takes it; ``threshold``: from here on the badge is shown in colour."""
 
     label: str
     metric: str
-    strong: float | None = None
+    threshold: float | None = None
     about: str = ""
 
     @property

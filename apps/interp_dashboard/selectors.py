@@ -32,7 +32,7 @@ def outcome_field() -> Field:
 def choose_outcome(state: State, own: str) -> None:
     """The box that chooses it, the field ``outcome``; ``own`` is how the task's is called."""
     names = [OWN_METRIC, *OUTCOMES.names()]
-    st.selectbox("Metric", names, format_func=lambda name: name or own, **state.bound("outcome"))
+    st.selectbox("Metric", names, format_func=lambda name: name or own, **state.widget_args("outcome"))
 
 
 def choose_metric(view: View) -> None:
@@ -42,7 +42,7 @@ def choose_metric(view: View) -> None:
         metric_names(),
         format_func=lambda name: f"{name}: {about_metric(name)}",
         width=560,
-        **view.state.bound("reading"),
+        **view.state.widget_args("reading"),
     )
 
 
@@ -91,6 +91,6 @@ def table_height(n_rows: int) -> int:
 
 
 def _themed(view: View, figure: Figure) -> Figure:
-    from interp.figures import darkened
+    from interp.figures import to_dark_theme
 
-    return darkened(figure) if view.dark else type(figure)(figure)
+    return to_dark_theme(figure) if view.dark else type(figure)(figure)

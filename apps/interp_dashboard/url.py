@@ -17,12 +17,12 @@ import streamlit as st
 
 from interp.heads import Head
 
-KEPT, WRITTEN = "kept", "written"
+STATE_KEY, LAST_QUERY_KEY = "kept", "written"
 PLAIN = 600
 """A text of more characters than this stands compressed in the address."""
 LONGEST = 1 << 20
 """Characters of the longest text that is read from an address."""
-PACKED = "~"
+COMPRESSED = "~"
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def text(name: str, default: str = "") -> Field:
 
 
 def _packed(value: str) -> str:
-    if len(value) <= PLAIN and not value.startswith(PACKED):
+    if len(value) <= PLAIN and not value.startswith(COMPRESSED):
         return value
     raw = zlib.compress(value.encode("utf-8", "surrogatepass"), 9)
-    return PACKED + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    return COMPRESSED + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def _unpacked(value: str) -> str:
-    if not value.startswith(PACKED):
+    if not value.startswith(COMPRESSED):
         return value
     try:
         raw = base64.b64decode(value[1:] + "=" * (-len(value[1:]) % 4), altchars=b"-_", validate=True)
@@ -134,18 +134,18 @@ class State:
     def __init__(self, fields: Iterable[Field]) -> None:
         self.fields = {field.name: field for field in fields}
         self.notices: list[str] = []
-        st.session_state.setdefault(KEPT, {})
+        st.session_state.setdefault(STATE_KEY, {})
         asked = st.query_params.to_dict()
         # Somebody opened an address or followed a link, and it says everything; only those of the menu are empty.
-        if asked and asked != st.session_state.get(WRITTEN):
+        if asked and asked != st.session_state.get(LAST_QUERY_KEY):
             self.follow(asked)
 
     def __getitem__(self, name: str) -> Any:
-        return st.session_state[KEPT].get(name, self.fields[name].default)
+        return st.session_state[STATE_KEY].get(name, self.fields[name].default)
 
     def set(self, **values: Any) -> None:
         """Changes fields; in a callback, so that the page is drawn once."""
-        st.session_state[KEPT].update(values)
+        st.session_state[STATE_KEY].update(values)
 
     def follow(self, asked: Mapping[str, str]) -> None:
         """Takes all values from the parameters of an address; those that are not there are the defaults."""
@@ -153,13 +153,13 @@ class State:
             **{name: self._read(field, asked[name]) if name in asked else field.default for name, field in self.fields.items()}
         )
 
-    def bound(self, name: str) -> dict[str, Any]:
-        """What a Streamlit widget is given so that it shows and changes this field: ``st.toggle("Dark", **state.bound("dark"))``."""
+    def widget_args(self, name: str) -> dict[str, Any]:
+        """What a Streamlit widget is given so that it shows and changes this field: ``st.toggle("Dark", **state.widget_args("dark"))``."""
         key = f"field:{name}"
         st.session_state[key] = self[name]
         return {"key": key, "on_change": _changed, "args": (name, key)}
 
-    def checked(self, name: str, check: Callable[[Any], Any], otherwise: Any) -> Any:
+    def validated(self, name: str, check: Callable[[Any], Any], otherwise: Any) -> Any:
         """The field's value as ``check`` gives it back, or ``otherwise``, with a notice, when that raises ValueError or LookupError."""
         try:
             return check(self[name]) if self[name] is not None else otherwise
@@ -172,12 +172,12 @@ class State:
         values = {name: changes.get(name, self[name]) for name in self.fields}
         return query(self.fields.values(), values)
 
-    def publish(self) -> None:
+    def write_query(self) -> None:
         """Writes the address, unless it says the same already: each writing is a step that the browser's "back" has to take."""
         written, asked = self.query(), st.query_params.to_dict()
         if {name: text for name, text in asked.items() if not self._is_default(name, text)} != written:
             st.query_params.from_dict(written)
-        st.session_state[WRITTEN] = st.query_params.to_dict()
+        st.session_state[LAST_QUERY_KEY] = st.query_params.to_dict()
 
     def _is_default(self, name: str, text: str) -> bool:
         field = self.fields.get(name)
@@ -197,4 +197,4 @@ def query(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _changed(name: str, key: str) -> None:
-    st.session_state[KEPT][name] = st.session_state[key]
+    st.session_state[STATE_KEY][name] = st.session_state[key]

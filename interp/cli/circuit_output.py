@@ -10,24 +10,24 @@ if TYPE_CHECKING:
     from interp.store import Run
 
 COUNTERFACTUAL, EXACT = "counterfactual", "exact"
-SHOWN = 10
+EDGES_SHOWN = 10
 """So many edges are shown after a search."""
 
 
 def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
     """What was found, how far it carries the behaviour, and its ``top`` edges (0: all) by the size of their effect."""
     said, record = run.manifest["details"]["circuit"], run.record
-    edges, curve = edges_of(run), run.table("faithfulness")
+    edges, curve = edges_by_effect(run), run.table("faithfulness")
     terminal.line(
-        f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_all']:,} edges of {record.model}, {said['n_heads']} heads; "
+        f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_graph_edges']:,} edges of {record.model}, {said['n_heads']} heads; "
         f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
     )
     if said["n_edges"] < min(said["asked"], said["n_nonzero"]):
         terminal.line(f"Of the {said['asked']} largest the others lie on no way from the embedding to the logits.")
     terminal.line(_faithful(curve, said["asked"], record.arguments.get("ablation", COUNTERFACTUAL)))
-    if "n_found_on" in said:
-        again = f", {said['n_shared']} of which are among the first" if said["n_shared"] else ""
-        terminal.line(f"Found on {said['n_found_on']} prompts, tested on {said['n_tested_on']} others{again}.")
+    if "n_discovery_prompts" in said:
+        again = f", {said['n_shared_prompts']} of which are among the first" if said["n_shared_prompts"] else ""
+        terminal.line(f"Found on {said['n_discovery_prompts']} prompts, tested on {said['n_test_prompts']} others{again}.")
     if said["n_nonzero"] < said["asked"]:
         hint = "; where attention is saturated gradients vanish, and --method exact sees more" * (said["method"] != EXACT)
         terminal.line(f"Only {said['n_nonzero']} edges have an effect above rounding ({said['floor']:.2g}){hint}.")
@@ -40,10 +40,10 @@ def print_circuit(terminal: Terminal, run: "Run", top: int = 0) -> None:
 def circuit_json(run: "Run") -> dict[str, Any]:
     """The run as one JSON object."""
     facts = {"path": str(run.path), "status": run.status, **run.manifest["details"]["circuit"], "record": run.record.to_json()}
-    return {**facts, "edges": _rows(edges_of(run)), "faithfulness": _rows(run.table("faithfulness"))}
+    return {**facts, "edges": _rows(edges_by_effect(run)), "faithfulness": _rows(run.table("faithfulness"))}
 
 
-def edges_of(run: "Run") -> "pd.DataFrame":
+def edges_by_effect(run: "Run") -> "pd.DataFrame":
     """All edges by the size of their effect, largest first."""
     return run.table("edges").sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 

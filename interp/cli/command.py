@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.exit_codes import verdict
+from interp.cli.exit_codes import exit_code_and_message
 from interp.cli.terminal import Terminal
 
 SHARED = {
@@ -36,7 +36,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
-            code, sentence = verdict(error)
+            code, sentence = exit_code_and_message(error)
             terminal.fail(sentence, code)
         raise typer.Exit(code)
 

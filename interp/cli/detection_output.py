@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from interp.detectors import Detection, TokenDetection
     from interp.store import Run
 
-    Found = Detection | TokenDetection | Confirmation
+    RoleResult = Detection | TokenDetection | Confirmation
 
-ROLE_RUNS = ("detection", "confirmation")
-AT_LEAST = 5
+ROLE_RUN_KINDS = ("detection", "confirmation")
+MIN_HEADS_SHOWN = 5
 """So many heads are shown after a detection, and all that were found."""
 
 
-def read_found(run: "Run") -> "Found | None":
+def load_role_run(run: "Run") -> "RoleResult | None":
     """The detection or confirmation that a run holds; None for other runs."""
     from interp.store import load_confirmation, load_detection
 
@@ -26,7 +26,7 @@ def read_found(run: "Run") -> "Found | None":
     return load and load(run.path)
 
 
-def print_found(terminal: Terminal, found: "Found", top: int | None = None) -> None:
+def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = None) -> None:
     """The result for a reader; of heads the ``top`` (0: all; by default those found, five at least)."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
@@ -34,19 +34,19 @@ def print_found(terminal: Terminal, found: "Found", top: int | None = None) -> N
     if isinstance(found, Confirmation):
         _print_curve(terminal, found)
     elif isinstance(found, Detection):
-        _print_heads(terminal, found, max(AT_LEAST, len(found.found)) if top is None else top)
+        _print_heads(terminal, found, max(MIN_HEADS_SHOWN, len(found.found)) if top is None else top)
     else:
         _print_tokens(terminal, found)
 
 
-def table_of(found: "Found") -> "pd.DataFrame":
+def result_table(found: "RoleResult") -> "pd.DataFrame":
     """The table that stands for the result: heads, tokens, or the points of the curve."""
     from interp.confirmation import Confirmation
 
     return found.tables["curve"] if isinstance(found, Confirmation) else found.to_dataframe()
 
 
-def found_json(run: "Run", found: "Found") -> dict[str, Any]:
+def detection_json(run: "Run", found: "RoleResult") -> dict[str, Any]:
     """The run as one JSON object: where it is, how it was made, and its rows."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
@@ -54,11 +54,11 @@ def found_json(run: "Run", found: "Found") -> dict[str, Any]:
     facts = {"path": str(run.path), "status": run.status, "role": found.role, "details": found.details}
     facts["record"] = found.record.to_json()
     if isinstance(found, Confirmation):
-        return {**facts, "curve": _rows(table_of(found)), "sets": _rows(found.table)}
+        return {**facts, "curve": _rows(result_table(found)), "sets": _rows(found.table)}
     if isinstance(found, Detection):
         decided = {"threshold": found.threshold, "rate": found.rate, "literature": found.literature}
-        return {**facts, **decided, "found": [str(head) for head in found.found], "heads": _rows(table_of(found))}
-    return {**facts, **{name: _rows(table) for name, table in found.tables.items()}, "tokens": _rows(table_of(found))}
+        return {**facts, **decided, "found": [str(head) for head in found.found], "heads": _rows(result_table(found))}
+    return {**facts, **{name: _rows(table) for name, table in found.tables.items()}, "tokens": _rows(result_table(found))}
 
 
 def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ class UsageError(Exception):
     """What was asked cannot be done as it was asked: a wrong value, or options that do not go together. Exit code 2."""
 
 
-def verdict(error: BaseException) -> tuple[int, str]:
+def exit_code_and_message(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for whatever ended a command."""
     return _code(error), _sentence(error)
 
 
 @contextmanager
-def checking() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """Inside, a wrong value or a missing file is the user's argument, not a failure of the work: exit code 2 instead of 1."""
     try:
         yield

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.cli.exit_codes import checking
+from interp.cli.exit_codes import usage_errors
 from interp.heads import Head
 
 if TYPE_CHECKING:
     from interp.models.model import Model, ModelFacts
 
-KINDS = {"bool": lambda text: {"true": True, "false": False}[text.lower()], "int": int, "float": float, "str": str}
-SAID = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+PARSERS = {"bool": lambda text: {"true": True, "false": False}[text.lower()], "int": int, "float": float, "str": str}
+KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = "interp-mini", "cpu", "float32"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -38,7 +38,7 @@ def load(name: str, device: str, dtype: str, offline: bool) -> "Model":
     """The loaded model. Raises ModelUnavailable when it cannot be had, UsageError for a wrong device, dtype or kind of model."""
     from interp.models import load_model
 
-    with checking():
+    with usage_errors():
         return load_model(name, device=device, dtype=dtype, offline=offline)
 
 
@@ -83,10 +83,10 @@ def read_numbers(option: str, text: str) -> list[int]:
 
 def settable(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """The parameters that can be written as text: whole numbers, numbers, yes or no, text."""
-    return {name: p for name, p in parameters.items() if (kinds := _kinds(p)) and kinds <= {*KINDS, "None"}}
+    return {name: p for name, p in parameters.items() if (kinds := _kinds(p)) and kinds <= {*PARSERS, "None"}}
 
 
-def read_settings(given: Sequence[str], parameters: Mapping[str, Parameter], whose: str) -> dict[str, Any]:
+def parse_settings(given: Sequence[str], parameters: Mapping[str, Parameter], whose: str) -> dict[str, Any]:
     """Options written as ``name=value``, each of a kind that its parameter may be. Raises LookupError for a name that is not there,
     ValueError for a value of another kind; ``whose`` says in the sentence what has no such option."""
     known, read = settable(parameters), {}
@@ -110,8 +110,8 @@ def _kinds(parameter: Parameter) -> set[str]:
 def _read(text: str, value: str, kinds: set[str]) -> Any:
     if "None" in kinds and value.lower() == "none":
         return None
-    for name, read in KINDS.items():
+    for name, read in PARSERS.items():
         if name in kinds:
             with suppress(ValueError, KeyError):
                 return read(value)
-    raise ValueError(f"--set {text!r}: the value is {' or '.join(SAID[name] for name in KINDS if name in kinds)}.")
+    raise ValueError(f"--set {text!r}: the value is {' or '.join(KIND_NAMES[name] for name in PARSERS if name in kinds)}.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 
-def check_question(task: str | None, prompts: Path | None) -> None:
+def check_task_options(task: str | None, prompts: Path | None) -> None:
     """Raises where it is not one of both that is given, for an unknown task, and for a file that is not there."""
     from interp.tasks import TASKS
 
@@ -24,7 +24,7 @@ def check_question(task: str | None, prompts: Path | None) -> None:
         raise UsageError(f"There is no file {prompts}.")
 
 
-def question_of(
+def load_task(
     model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int, options: Mapping[str, Any] | None = None
 ) -> "Task":
     """The task with its own ``options``, or the prompts of the file as one. Raises UsageError where there are too few for an interval."""
@@ -42,7 +42,7 @@ def question_of(
     return question
 
 
-def two_questions(
+def discovery_and_test_tasks(
     model: "Model", task: str | None, prompts: Path | None, n_prompts: int, seed: int, *, paired: bool = True
 ) -> "tuple[Task, Task]":
     """What a circuit is found on, and what it is tested on: prompts of a task of this seed and of the next one, or the two halves of a file
@@ -51,8 +51,8 @@ def two_questions(
     Raises UsageError for a file of fewer than four prompts, and where they are to be ``paired`` and one has no corrupted prompt.
     """
     if prompts is None:
-        return question_of(model, task, None, n_prompts, seed), question_of(model, task, None, n_prompts, seed + 1)
-    whole = question_of(model, None, prompts, n_prompts, seed)
+        return load_task(model, task, None, n_prompts, seed), load_task(model, task, None, n_prompts, seed + 1)
+    whole = load_task(model, None, prompts, n_prompts, seed)
     if paired and (bare := sum(example.clean == example.corrupted for example in whole)):
         raise UsageError(
             f"{bare} of the {len(whole)} prompts of {prompts} have no corrupted one that differs, which edges are shown: add "

@@ -55,7 +55,7 @@ def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
     terminal.table(("metric", "unit", "mean", "lowest", "highest"), rows, right=("mean", "lowest"))
 
 
-def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
+def print_undefined(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
     """Why heads have no number, one line for each metric in the table where some have none."""
     if not run.metrics:
         return
@@ -65,12 +65,12 @@ def print_absent(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
 
 
 def print_agreement(terminal: Terminal, run: "Run") -> None:
-    """``agreement_said`` on stdout; nothing for other runs."""
-    if said := agreement_said(run):
+    """``agreement_sentence`` on stdout; nothing for other runs."""
+    if said := agreement_sentence(run):
         terminal.line(said)
 
 
-def agreement_said(run: "Run") -> str:
+def agreement_sentence(run: "Run") -> str:
     """How well the gradient estimate that chose the heads agrees with what was then measured; empty for other runs."""
     found = run.manifest["details"].get("agreement")
     if not found:
@@ -83,7 +83,7 @@ def agreement_said(run: "Run") -> str:
     )
 
 
-def rows_of(run: "Run", metric: str | None = None) -> "pd.DataFrame":
+def head_rows(run: "Run", metric: str | None = None) -> "pd.DataFrame":
     """The ``heads`` table of a run, of one metric alone where it is named. Raises LookupError for a metric that is not there."""
     table = run.heads()
     if metric is None:
@@ -96,7 +96,7 @@ def rows_of(run: "Run", metric: str | None = None) -> "pd.DataFrame":
 
 def as_json(run: "Run", metric: str | None = None) -> dict[str, Any]:
     """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
-    rows = [{str(key): value for key, value in row.items()} for row in ranked(rows_of(run, metric)).to_dict("records")]
+    rows = [{str(key): value for key, value in row.items()} for row in ranked(head_rows(run, metric)).to_dict("records")]
     facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}
     return {**facts, "record": run.record.to_json(), "heads": rows}
 

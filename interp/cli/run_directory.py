@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from interp.store import Run, Writer
+    from interp.store import Run, RunWriter
 
 
-def finished_before(terminal: Terminal, folder: Path, spec: dict[str, Any], fresh: bool) -> "Run | None":
+def find_finished_run(terminal: Terminal, folder: Path, spec: dict[str, Any], fresh: bool) -> "Run | None":
     """The run that ``folder`` holds already, which is said; None where it is still to be made, or is to be made afresh.
 
     Raises ArtefactInvalid when the folder holds something else.
@@ -45,7 +45,7 @@ def move_aside(terminal: Terminal, folder: Path) -> Path | None:
 
 
 @contextmanager
-def filling(terminal: Terminal, folder: Path, spec: dict[str, Any], memory: int | None) -> "Iterator[Writer]":
+def resumable_run(terminal: Terminal, folder: Path, spec: dict[str, Any], memory: int | None) -> "Iterator[RunWriter]":
     """The run directory, to be filled with what it does not hold yet, unless it is finished. Says what it holds, that it keeps the memory
     budget that it was begun with, and when it is interrupted, how to go on."""
     from interp.store import start_run

@@ -32,7 +32,7 @@ class Terminal:
     def emit(self, values: dict[str, Any]) -> None:
         """The result as one JSON object on stdout, NaN as null; nothing without ``--json``."""
         if self.json:
-            sys.stdout.write(json.dumps(plain(values), allow_nan=False, indent=2) + "\n")
+            sys.stdout.write(json.dumps(to_json_value(values), allow_nan=False, indent=2) + "\n")
 
     def line(self, text: str = "") -> None:
         """A line of the result for a reader; nothing with ``--json``."""
@@ -74,12 +74,12 @@ class Terminal:
             yield show
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """The value with JSON types only: NumPy numbers as Python's, NaN as None, tuples as lists."""
     if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
+        return {str(key): to_json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [to_json_value(part) for part in value]
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -26,7 +26,7 @@ DODGE = 0.13  # steps between two groups, so that no interval covers another
 HEADROOM = 0.3  # of the range of the metric, for the names of panels and groups above the curves
 
 
-def dose_curve(confirmation: Confirmation, *, title: str | None = None) -> go.Figure:
+def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> go.Figure:
     """Number of heads taken out together on x, the metric on y: one line a group, one panel for each task and choice of positions.
 
     Lines join the means with their 95% intervals (over prompts, of random groups also over draws); small dots are the single draws; the
@@ -89,7 +89,7 @@ def _add_panel(figure: go.Figure, curve: Any, sets: Any, ks: Sequence[int], star
                 y=[row.value for row in drawn],
                 mode="markers",
                 marker={"size": 4, "color": colour, "opacity": 0.45, "line": {"width": 0}},
-                hovertext=[f"<b>{name}, draw {row.draw}</b><br>{_told(row)}<br>{_listed(row.heads)}" for row in drawn],
+                hovertext=[f"<b>{name}, draw {row.draw}</b><br>{_hover_text(row)}<br>{_listed(row.heads)}" for row in drawn],
                 hoverinfo="text",
             )
         figure.add_scatter(
@@ -105,12 +105,12 @@ def _add_panel(figure: go.Figure, curve: Any, sets: Any, ks: Sequence[int], star
             mode="lines+markers",
             line={"color": colour, "width": 2 if group == "found" else 1},
             marker={"symbol": symbol, "size": 8, "color": colour, "line": {"width": 0}},
-            hovertext=[f"<b>{name}</b><br>{_told(point)}" for point in points],
+            hovertext=[f"<b>{name}</b><br>{_hover_text(point)}" for point in points],
             hoverinfo="text",
         )
 
 
-def _told(row: Any) -> str:
+def _hover_text(row: Any) -> str:
     interval = f"{style.number(row.ci_low)} to {style.number(row.ci_high)}"
     return f"{row.k} taken out: {style.number(row.value)}<br>95% interval {interval} (n = {row.n})<br>effect {style.number(row.effect)}"
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from interp.figures import style
-from interp.figures.dark_theme import EXCHANGED
+from interp.figures.dark_theme import DARK_COLOURS
 from interp.figures.head_atlas import Atlas
 from interp.files import write_atomically
 from interp.heads import Head
 
 ASSETS = Path(__file__).parent / "assets"
-MOST = 4096  # tokens of a view that holds whole patterns
+MAX_TOKENS = 4096  # tokens of a view that holds whole patterns
 LIMIT = 2_000_000  # characters of a notebook's output
 KEYS = 8  # weights kept of each row where all are too many
 TRIED = 1 << 26  # with more weights than this nobody tries whether all of them fit
@@ -36,7 +36,7 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionView:
+class AttentionViewer:
     """A view that a notebook shows by itself. ``read`` makes the weights of a head, [query key], when they are needed.
 
     A notebook gets at most ``limit`` characters; a file gets every weight of every head.
@@ -105,7 +105,7 @@ def attention_view(
     chosen: Head | None = None,
     limit: int = LIMIT,
     **options: Any,
-) -> AttentionView:
+) -> AttentionViewer:
     """The attention of some heads on one text, to explore in a notebook or as a file.
 
     ``patterns`` are weights [n_layers n_heads query key], or a function from a head to its weights [query key], which then needs
@@ -119,12 +119,12 @@ def attention_view(
     first = next(iter(heads), None) if chosen is None else chosen
     if first is None or first not in heads:
         raise ValueError(f"The view has no head {first}: give at least one head, and choose one of those given.")
-    if not 0 < len(tokens) <= MOST:
-        raise ValueError(f"A view holds 1 to {MOST:,} tokens, not {len(tokens):,}: take a part of the text.")
+    if not 0 < len(tokens) <= MAX_TOKENS:
+        raise ValueError(f"A view holds 1 to {MAX_TOKENS:,} tokens, not {len(tokens):,}: take a part of the text.")
     data = view_data(tokens, head=first, **options)
     order = (first, *(head for head in heads if head != first))
     read = patterns if callable(patterns) else patterns.__getitem__
-    return AttentionView(data, order, read, _height(data), limit)
+    return AttentionViewer(data, order, read, _height(data), limit)
 
 
 def view_data(
@@ -134,7 +134,7 @@ def view_data(
     head: Head | None = None,
     window: tuple[int, int, int, int] | None = None,
     atlas: Atlas | None = None,
-    source: str | None = None,
+    atlas_url: str | None = None,
     labels: Mapping[Head, str] | None = None,
     caption: str = "",
     notes: Sequence[str] = (),
@@ -150,12 +150,12 @@ def view_data(
       and one that covers the whole text gives the overview.
     - ``head`` and ``window`` (first query, end, first key, end) are chosen at first, and again when they change; the viewer reports
       the reader's own choice as ``head`` and ``window``, and ``gamma`` likewise.
-    - ``atlas``: the picture of all heads; ``source`` is its address, when it is served from one.
+    - ``atlas``: the picture of all heads; ``atlas_url`` is its address, when it is served from one.
     - ``labels``: a few words on each head, shown beside its name; ``caption`` and ``notes`` stand above the view.
     - ``top``: the weight drawn strongest: 1 unless tiles hold something else than attention; ``causal``: keys after their query are grey.
     - ``text``: whether the running text is shown.
     """
-    palette = [EXCHANGED[colour] for colour in style.SEQUENTIAL] if dark else style.SEQUENTIAL
+    palette = [DARK_COLOURS[colour] for colour in style.SEQUENTIAL] if dark else style.SEQUENTIAL
     data: dict[str, Any] = {
         "palette": palette,
         "dark": dark,
@@ -175,7 +175,7 @@ def view_data(
         data["tiles"] = {_key(one): [*some] for one, some in tiles.items()}
     if atlas is not None:
         data["atlas"] = {
-            "src": source or f"data:image/png;base64,{b64encode(atlas.png).decode()}",
+            "src": atlas_url or f"data:image/png;base64,{b64encode(atlas.png).decode()}",
             **{name: getattr(atlas, name) for name in ("width", "height", "cell", "caption")},
             "lefts": [*atlas.lefts],
             "tops": [*atlas.tops],
@@ -223,7 +223,7 @@ def _page(data: Mapping[str, Any]) -> str:
     script, look = view_assets()
     written = json.dumps(data, allow_nan=False).replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
     start = 'mount(document.getElementById("view"), JSON.parse(document.getElementById("data").textContent), null);'
-    paper = EXCHANGED[style.PAPER] if data["dark"] else style.PAPER
+    paper = DARK_COLOURS[style.PAPER] if data["dark"] else style.PAPER
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>Attention</title><style>body {{ margin: 0; padding: 12px; background: {paper} }}\n{look}</style></head>"

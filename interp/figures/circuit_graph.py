@@ -34,10 +34,10 @@ HEADROOM = 0.75  # rows above the logits, for the legend
 THIN, THICK = 1.0, 6.0  # pixels of a line of no effect and of the largest
 POINTS = 25  # of a line; each of them answers the pointer
 BENDS = (0.0, -0.35, 0.35, -0.7, 0.7, -1.05, 1.05, -1.4, 1.4)  # columns by which a line may leave the straight way
-Place = tuple[float, float]
-Places = dict[Node, Place]
-MOST = 150
-STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, MOST)
+Position = tuple[float, float]
+Positions = dict[Node, Position]
+MAX_EDGES = 150
+STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, MAX_EDGES)
 
 
 def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None = None) -> go.Figure:
@@ -54,11 +54,11 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
         raise ValueError("A circuit without edges has no picture: take more edges, or a lower threshold.")
     ranked = _ranked(circuit)
     whole = len(ranked)
-    if whole > MOST:
-        cut = replace(circuit, edges=frozenset(ranked[:MOST]))
+    if whole > MAX_EDGES:
+        cut = replace(circuit, edges=frozenset(ranked[:MAX_EDGES]))
         circuit = cut.pruned() or cut
         ranked = _ranked(circuit)
-    places, rows, columns = _places(circuit.nodes)
+    places, rows, columns = _node_positions(circuit.nodes)
     slid = threshold and len(ranked) > 1 and any(edge in circuit.scores for edge in ranked)
     figure = style.canvas(
         int(COLUMN * columns),
@@ -85,7 +85,7 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
     return figure
 
 
-def said(node: Node) -> str:
+def node_label(node: Node) -> str:
     """A node as a reader sees it: L5H1, MLP 5, embedding, logits."""
     names = {"input": "embedding", "head": f"L{node.layer}H{node.head}", "mlp": f"MLP {node.layer}", "logits": "logits"}
     return names[node.kind]
@@ -101,21 +101,21 @@ def _caption(circuit: Circuit, whole: int) -> list[str]:
     record, method = circuit.about.get("record"), circuit.about.get("method", "")
     about = RunRecord.from_json(record).caption() if record else circuit.model
     drawn = f"{whole} of {len(circuit.graph.edges):,} edges"
-    if whole > MOST:
-        drawn = f"{f'{len(circuit)} of ' * (len(circuit) < MOST)}the {MOST} largest of {whole} edges"
+    if whole > MAX_EDGES:
+        drawn = f"{f'{len(circuit)} of ' * (len(circuit) < MAX_EDGES)}the {MAX_EDGES} largest of {whole} edges"
     unit = f" in {circuit.unit}" if circuit.unit else ""
     effect = f"effect{unit} = metric(corrupted) − metric(clean), negative: helps"
     return [about, " · ".join(part for part in (method, drawn, effect) if part)]
 
 
-def _places(nodes: Iterable[Node]) -> tuple[Places, list[str], float]:
+def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]:
     """Where each node stands (column, row), what each row is called, and the number of columns. Rows without a node are left out."""
     rows: dict[tuple[str, int], list[Node]] = {}
     for node in nodes:
         rows.setdefault((node.kind, node.layer), []).append(node)
     columns = max(len(row) for row in rows.values()) + any(kind == "mlp" for kind, _ in rows)
     columns = max(float(columns), NARROWEST / COLUMN)
-    places: Places = {}
+    places: Positions = {}
     beside = columns - 1 if any(kind == "mlp" for kind, _ in rows) else columns
     for height, ((kind, _), row) in enumerate(rows.items()):
         for i, node in enumerate(row):
@@ -125,7 +125,7 @@ def _places(nodes: Iterable[Node]) -> tuple[Places, list[str], float]:
     return places, [names.get(kind, kind).format(layer) for kind, layer in rows], columns
 
 
-def _ends(edges: Iterable[Edge], places: Places) -> dict[Edge, tuple[Place, Place]]:
+def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position, Position]]:
     """Where the line of each edge starts and ends: side by side on the writer, in the order of where they go."""
     leaving: dict[Node, list[Edge]] = {}
     arriving: dict[Node, list[Edge]] = {}
@@ -133,10 +133,10 @@ def _ends(edges: Iterable[Edge], places: Places) -> dict[Edge, tuple[Place, Plac
         leaving.setdefault(edge.writer, []).append(edge)
         if not edge.part:
             arriving.setdefault(edge.reader, []).append(edge)
-    start = {edge: at for node, own in leaving.items() for edge, at in _fan(node, own, 1, places)}
-    end = {edge: at for node, own in arriving.items() for edge, at in _fan(node, own, 0, places)}
+    start = {edge: at for node, own in leaving.items() for edge, at in _spread_ends(node, own, 1, places)}
+    end = {edge: at for node, own in arriving.items() for edge, at in _spread_ends(node, own, 0, places)}
     high, low = TALL / ROW, (TALL + BELOW) / ROW
-    found: dict[Edge, tuple[Place, Place]] = {}
+    found: dict[Edge, tuple[Position, Position]] = {}
     for edge in edges:
         x, y = places[edge.reader]
         last = (x + PORTS[edge.part], y - low) if edge.part else (end[edge], y - high)
@@ -144,7 +144,7 @@ def _ends(edges: Iterable[Edge], places: Places) -> dict[Edge, tuple[Place, Plac
     return found
 
 
-def _fan(node: Node, edges: list[Edge], far: int, places: Places) -> list[tuple[Edge, float]]:
+def _spread_ends(node: Node, edges: list[Edge], far: int, places: Positions) -> list[tuple[Edge, float]]:
     """A place on the node for each of its edges, from left to right as their ``far`` ends stand."""
     ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.part], places[edge[far]][1]))
     wide = 2 * FAN * _half(node)
@@ -165,18 +165,18 @@ def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[
         line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": PARTS[edge.part][1]},
         opacity=0.75,
         customdata=[str(edge)] * len(x),
-        hovertext=_told(circuit, edge, score),
+        hovertext=_hover_text(circuit, edge, score),
         hoverinfo="text",
     )
 
 
-def _told(circuit: Circuit, edge: Edge, score: float | None) -> str:
+def _hover_text(circuit: Circuit, edge: Edge, score: float | None) -> str:
     part = f", {PARTS[edge.part][0]}" if edge.part else ""
     effect = "no score" if score is None else f"effect {style.number(score)} {style.safe(circuit.unit)}"
-    return f"<b>{said(edge.writer)} → {said(edge.reader)}{part}</b><br>{effect}"
+    return f"<b>{node_label(edge.writer)} → {node_label(edge.reader)}{part}</b><br>{effect}"
 
 
-def _curve(start: Place, end: Place, boxes: np.ndarray) -> tuple[list[float], list[float]]:
+def _curve(start: Position, end: Position, boxes: np.ndarray) -> tuple[list[float], list[float]]:
     """Upwards from start to end, with the bend that passes behind the fewest of the ``boxes`` (left, right, bottom, top), and the least."""
     (x0, y0), (x1, y1) = start, end
     t = np.linspace(0, 1, POINTS)
@@ -184,23 +184,23 @@ def _curve(start: Place, end: Place, boxes: np.ndarray) -> tuple[list[float], li
     rise = 0.45 * (y1 - y0)
     up = np.array([y0, y0 + rise, y1 - rise, y1]) @ weights
     ways = [np.array([x0, x0 + bend, x1 + bend, x1]) @ weights for bend in BENDS]
-    across = min(ways, key=lambda way: _behind(way, up, boxes))
+    across = min(ways, key=lambda way: _n_crossed_boxes(way, up, boxes))
     return across.round(4).tolist(), up.round(4).tolist()
 
 
-def _boxes(places: Places, columns: float) -> np.ndarray:
+def _boxes(places: Positions, columns: float) -> np.ndarray:
     """What a line should keep off, [n left-right-bottom-top]: the nodes, and all that is beside the picture."""
     high = (TALL - 1) / ROW  # lines begin and end at the edge of a box
     own = [(x - _half(node), x + _half(node), y - high, y + high) for node, (x, y) in places.items()]
     return np.array([*own, (-np.inf, -0.5, -np.inf, np.inf), (columns - 0.5, np.inf, -np.inf, np.inf)])
 
 
-def _behind(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> int:
+def _n_crossed_boxes(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> int:
     left, right, bottom, top = boxes.T[:, :, None]
     return int(((left < x) & (x < right) & (bottom < y) & (y < top)).any(1).sum())
 
 
-def _add_nodes(figure: go.Figure, circuit: Circuit, places: Places) -> None:
+def _add_nodes(figure: go.Figure, circuit: Circuit, places: Positions) -> None:
     """Boxes with their names, the letters of the ports that something is read at, and a marker that answers the pointer."""
     nodes = list(places)
     x, y = [places[node][0] for node in nodes], [places[node][1] for node in nodes]
@@ -220,7 +220,7 @@ def _add_nodes(figure: go.Figure, circuit: Circuit, places: Places) -> None:
         textfont={"size": 10, "color": style.INK},
         hoverinfo="skip",
     )
-    names = {"mode": "text", "text": [said(node) for node in nodes], "textfont": {"size": 11, "color": style.INK}}
+    names = {"mode": "text", "text": [node_label(node) for node in nodes], "textfont": {"size": 11, "color": style.INK}}
     figure.add_scatter(x=x, y=y, **names, hoverinfo="skip")
     figure.add_scatter(
         x=x,
@@ -228,14 +228,14 @@ def _add_nodes(figure: go.Figure, circuit: Circuit, places: Places) -> None:
         mode="markers",
         marker={"symbol": "square", "size": 2 * TALL, "color": style.EMPTY, "opacity": 0},
         customdata=[str(node) for node in nodes],
-        hovertext=[_ends_told(circuit, node) for node in nodes],
+        hovertext=[_node_hover_text(circuit, node) for node in nodes],
         hoverinfo="text",
     )
 
 
-def _ends_told(circuit: Circuit, node: Node) -> str:
+def _node_hover_text(circuit: Circuit, node: Node) -> str:
     read, written = (sum(edge[side] == node for edge in circuit.edges) for side in (1, 0))
-    return f"<b>{said(node)}</b><br>reads by {read} edges, is read by {written}"
+    return f"<b>{node_label(node)}</b><br>reads by {read} edges, is read by {written}"
 
 
 def _add_legend(figure: go.Figure, height: float) -> None:

@@ -22,7 +22,7 @@ DIVERGING = [
     "#74afd8",
     "#b9def5",
 ]
-EXCHANGED = {
+DARK_COLOURS = {
     style.PAPER: PAPER,
     style.INK: INK,
     style.MUTED: "#a3abb8",
@@ -38,7 +38,7 @@ EXCHANGED = {
 }
 
 
-def darkened(figure: go.Figure) -> go.Figure:
+def to_dark_theme(figure: go.Figure) -> go.Figure:
     """A copy of a figure of this room for a dark page."""
     return go.Figure(_exchanged(figure.to_dict()))
 
@@ -48,4 +48,4 @@ def _exchanged(part):
         return {name: _exchanged(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
         return [_exchanged(value) for value in part]
-    return EXCHANGED.get(part, part) if isinstance(part, str) else part
+    return DARK_COLOURS.get(part, part) if isinstance(part, str) else part

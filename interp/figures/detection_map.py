@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from interp.detectors import Detection
 
 
-def score_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> go.Figure:
+def detection_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> go.Figure:
     """Layer x head map of a detector's scores; the contour encloses the heads above the threshold.
 
     Pointing at a head tells its rank, its score with the right and with wrong targets, the threshold, and the detection's other numbers.
@@ -26,7 +26,7 @@ def score_map(detection: Detection, *, title: str | None = None, caption: str | 
     cells: Any = figure.data[0]
     hover: Any = np.array(cells.hovertext, dtype=object)
     for rank, head in enumerate(detection.top(scores.values.size), 1):
-        hover[head] = _told(detection, head, rank)
+        hover[head] = _hover_text(detection, head, rank)
     cells.hovertext = hover
     if found:
         x, y = _contour({*found})
@@ -43,7 +43,7 @@ def _decision(detection: Detection, n_found: int) -> str:
     return f"{enclosed} above {style.number(detection.threshold)} ({chance}){literature}"
 
 
-def _told(detection: Detection, head: Head, rank: int) -> str:
+def _hover_text(detection: Detection, head: Head, rank: int) -> str:
     control, verdict = detection.control[head], "found" if detection.scores[head] > detection.threshold else "not found"
     lines = [
         style.score_lines(detection.scores, head),

@@ -47,7 +47,7 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
         y=draws["faithfulness"].tolist(),
         mode="markers",
         marker={"size": 4, "color": colour, "opacity": 0.45, "line": {"width": 0}},
-        hovertext=[f"<b>{name}, draw {row.draw}</b><br>{_told(row)}" for row in draws.itertuples()],
+        hovertext=[f"<b>{name}, draw {row.draw}</b><br>{_hover_text(row)}" for row in draws.itertuples()],
         hoverinfo="text",
     )
     _add_line(figure, RANDOM, draws.groupby("n_edges")["faithfulness"].mean())
@@ -59,7 +59,7 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
         hoverinfo="skip",
     )
     texts = [
-        f"<b>found</b><br>{_told(row)}<br>95% interval {style.number(row.low)} to {style.number(row.high)}"
+        f"<b>found</b><br>{_hover_text(row)}<br>95% interval {style.number(row.low)} to {style.number(row.high)}"
         for row in found.itertuples()
     ]
     _add_line(figure, FOUND, found.set_index("n_edges")["faithfulness"], texts)
@@ -73,7 +73,7 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     return figure
 
 
-def _told(row: Any) -> str:
+def _hover_text(row: Any) -> str:
     return f"{row.n_edges:,} edges ({row.share:.1%}): faithfulness {style.number(row.faithfulness)}<br>metric {style.number(row.outcome)}"
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from interp.figures import style
-from interp.figures.dark_theme import EXCHANGED
+from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
 
 PIXELS = 1_200_000  # coloured, of all cells together: 32 x 32 causal heads have room for 48 bins, and more heads for fewer
@@ -83,7 +83,7 @@ def atlas(
     _check(thumbs, gamma, n_heads, groups)
     most = (PIXELS * (1 + causal) / (n_layers * n_heads)) ** 0.5
     room = int(min(np.clip(ACROSS // max(n_layers, n_heads), SMALL, LARGE), most))
-    cells = _joined(thumbs, -(-thumbs.shape[-1] // room))
+    cells = _pooled(thumbs, -(-thumbs.shape[-1] // room))
     levels = np.rint((cells if gamma == 1 else cells**gamma) * (LEVELS - 1)).astype(np.uint8)
     if causal:
         future = np.triu(np.ones(levels.shape[-2:], bool), 1)
@@ -125,7 +125,7 @@ def _check(thumbs: np.ndarray, gamma: float, n_heads: int, groups: int) -> None:
         raise ValueError(f"An atlas shows weights of attention, in 0..1, and was given {low:g} to {high:g}.")
 
 
-def _joined(thumbs: np.ndarray, times: int) -> np.ndarray:
+def _pooled(thumbs: np.ndarray, times: int) -> np.ndarray:
     """The largest of each ``times`` x ``times`` bins."""
     if times == 1:
         return thumbs
@@ -164,7 +164,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _palette(dark: bool) -> bytes:
     """Red, green and blue of the levels of weight, of grey, and of the shades from paper to ink."""
     scales = (style.SEQUENTIAL, LEVELS), ([style.EMPTY], 1), ([style.PAPER, style.INK], SHADES)
-    return b"".join(_between([EXCHANGED[c] if dark else c for c in colours], n) for colours, n in scales)
+    return b"".join(_between([DARK_COLOURS[c] if dark else c for c in colours], n) for colours, n in scales)
 
 
 def _between(colours: list[str], n: int) -> bytes:

@@ -12,7 +12,7 @@ from interp.figures.head_map import head_map
 from interp.heads import Head, HeadScores
 
 
-def difference_map(after: HeadScores, before: HeadScores, *, title: str | None = None) -> go.Figure:
+def head_difference_map(after: HeadScores, before: HeadScores, *, title: str | None = None) -> go.Figure:
     """Heat map of ``after - before``, diverging with 0 in the middle; heads without a number in either are grey.
 
     The two may be of different models, such as two checkpoints: heads are compared by their place. Raises ValueError for scores of

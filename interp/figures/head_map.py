@@ -37,7 +37,7 @@ class _Map:
 
 
 def head_map(
-    source: HeadScores | pd.DataFrame,
+    data: HeadScores | pd.DataFrame,
     *,
     marked: Iterable[Head] | None = None,
     shape: Sequence[int] | None = None,
@@ -47,16 +47,16 @@ def head_map(
 ) -> go.Figure:
     """A heat map of one number per head.
 
-    ``source`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``exceeds_control`` heads are
+    ``data`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``exceeds_control`` heads are
     marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound to the largest.
     ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
     a number are grey. ``notes`` stand below the caption.
     """
     chosen = None if marked is None else list(marked)
-    if isinstance(source, HeadScores):
-        what = _of_scores(source, chosen or [], title)
+    if isinstance(data, HeadScores):
+        what = _of_scores(data, chosen or [], title)
     else:
-        what = _of_table(source, chosen, shape, title)
+        what = _of_table(data, chosen, shape, title)
     return _draw(replace(what, caption=caption or what.caption, notes=[*notes, *what.notes]))
 
 

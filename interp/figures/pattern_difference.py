@@ -9,12 +9,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from interp.figures import style
-from interp.figures.pattern_heatmap import pattern_tile
+from interp.figures.pattern_heatmap import pattern_heatmap
 from interp.heads import Head
 from interp.records import RunRecord
 
 
-def difference_tile(
+def pattern_difference(
     after: np.ndarray,
     before: np.ndarray,
     tokens: Sequence[str],
@@ -29,8 +29,8 @@ def difference_tile(
 ) -> go.Figure:
     """``after - before`` [query key], weights of one head on two texts of as many tokens, diverging with 0 in the middle.
 
-    Where the texts differ, the label shows both tokens, that of ``tokens_before`` first. The rest is as in ``pattern_tile``. Raises
-    ValueError for tiles or texts of different sizes, and as ``pattern_tile``.
+    Where the texts differ, the label shows both tokens, that of ``tokens_before`` first. The rest is as in ``pattern_heatmap``. Raises
+    ValueError for tiles or texts of different sizes, and as ``pattern_heatmap``.
     """
     if after.shape != before.shape or len(tokens) != len(tokens_before):
         raise ValueError(
@@ -40,7 +40,7 @@ def difference_tile(
     pairs = zip(map(style.token, tokens_before), map(style.token, tokens), strict=True)
     words = [new if old == new else f"{style.token(old, 8)}│{style.token(new, 7)}" for old, new in pairs]
     place = {"first_query": first_query, "first_key": first_key, "causal": causal}
-    figure = pattern_tile(after, words, head, record, **place, title=title or f"Change of attention of {head}")
+    figure = pattern_heatmap(after, words, head, record, **place, title=title or f"Change of attention of {head}")
     cells: Any = figure.data[0]
     seen = ~np.isnan(np.asarray(cells.z, dtype=float))
     change = np.where(seen, after - before, np.nan)

@@ -12,11 +12,11 @@ from interp.figures import style
 from interp.heads import Head
 from interp.records import RunRecord
 
-MOST = 256  # queries or keys in one picture
+MAX_SIDE = 256  # queries or keys in one picture
 LABELS = 48  # at most so many tokens are written along a side
 
 
-def pattern_tile(
+def pattern_heatmap(
     weights: np.ndarray,
     tokens: Sequence[str],
     head: Head,
@@ -38,8 +38,8 @@ def pattern_tile(
             f"The tile of queries {first_query}-{first_query + n_queries - 1} and keys {first_key}-{first_key + n_keys - 1} is not in the "
             f"text of {len(tokens)} tokens."
         )
-    if not 0 < n_queries <= MOST or not 0 < n_keys <= MOST:
-        raise ValueError(f"A picture holds 1 to {MOST} queries and keys, not {n_queries} x {n_keys}: take a smaller tile.")
+    if not 0 < n_queries <= MAX_SIDE or not 0 < n_keys <= MAX_SIDE:
+        raise ValueError(f"A picture holds 1 to {MAX_SIDE} queries and keys, not {n_queries} x {n_keys}: take a smaller tile.")
     queries, keys = list(range(first_query, first_query + n_queries)), list(range(first_key, first_key + n_keys))
     words = [style.token(token) for token in tokens]
     shown = np.where(np.greater(keys, np.array(queries)[:, None]), np.nan, weights) if causal else weights
@@ -61,7 +61,8 @@ def pattern_tile(
         colorscale=style.scale(style.SEQUENTIAL),
         colorbar=style.colour_bar("weight"),
         hovertext=[
-            [_said(words, query, key, float(shown[i, j])) for j, key in enumerate(keys)] for i, query in enumerate(queries)
+            [_hover_text(words, query, key, float(shown[i, j])) for j, key in enumerate(keys)]
+            for i, query in enumerate(queries)
         ],
         hoverinfo="text",
         xgap=1 if cell > 8 else 0,
@@ -72,7 +73,7 @@ def pattern_tile(
     return figure
 
 
-def _said(words: list[str], query: int, key: int, weight: float) -> str:
+def _hover_text(words: list[str], query: int, key: int, weight: float) -> str:
     pair = f"<b>{style.safe(words[query])}</b> at {query} → <b>{style.safe(words[key])}</b> at {key}"
     return f"{pair}<br>{'cannot be seen' if np.isnan(weight) else f'weight {style.number(weight)}'}"
 

@@ -16,7 +16,7 @@ WIDTH, BAR = 520, 24
 GREY, PALE_NEGATIVE, PALE_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"
 
 
-def ranked_bars(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -> go.Figure:
+def ranked_effects(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -> go.Figure:
     """The ``k`` heads (and pairs) of largest effect, the largest at the top, with their 95% intervals.
 
     The grey band is the 95% interval of the mean effect of the other heads. Heads that are not

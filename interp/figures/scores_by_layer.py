@@ -14,7 +14,7 @@ HEIGHT, LAYER, NARROWEST, WIDEST, FEW = 300, 110, 480, 820, 12
 SPREAD = 0.7  # of the width of a layer that its heads take up
 
 
-def layer_dots(scores: HeadScores, *, named: int = 3, width: int | None = None, title: str | None = None) -> go.Figure:
+def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = None, title: str | None = None) -> go.Figure:
     """Layers on x, the number on y: the heads of a layer side by side in their order, the line is their mean.
 
     ``width`` is that of the plotting area in pixels for up to 12 layers; by default it follows the number of layers, as it does for more.

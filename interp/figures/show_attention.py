@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from interp.figures.attention_viewer import AttentionView, attention_view
+from interp.figures.attention_viewer import AttentionViewer, attention_view
 from interp.figures.head_atlas import atlas
 from interp.heads import Head
 from interp.models.model import Model
 
 
-def show_attention(model: Model, prompt: Any, head: Head | str | None = None, *, dark: bool = False) -> AttentionView:
+def show_attention(model: Model, prompt: Any, head: Head | str | None = None, *, dark: bool = False) -> AttentionViewer:
     """Every head of ``model`` on one prompt (text or token ids), to explore in a notebook or to ``.save("attention.html")``.
 
     ``head`` is shown first, by default L0H0. Raises LookupError for a head that is not there, ValueError for several prompts and for more

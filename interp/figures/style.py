@@ -61,7 +61,7 @@ def canvas(
     """An empty figure whose plotting area has this size in pixels, with a title and caption paragraphs above it."""
     width = plot_width + left + right
     room = max(30, int((width - left - 12) / CHARACTER))
-    lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_joined(text), room)]
+    lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_no_break(text), room)]
     top = TOP + LINE * len(lines)
     heading = {
         "text": f"<b>{safe(title)}</b>",
@@ -109,7 +109,7 @@ def canvas(
     return figure
 
 
-def _joined(caption: str) -> str:
+def _no_break(caption: str) -> str:
     """The caption with spaces that break no line inside short parts such as "8 tokens", and before the dots between parts."""
     parts = caption.split(" · ")
     return "\u00a0· ".join(part.replace(" ", "\u00a0") if len(part) <= SHORT else part for part in parts)

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 from interp.figures import style
 from interp.heads import TokenScores
 
-MOST = 1000  # tokens in one picture
+MAX_TOKENS = 1000  # tokens in one picture
 FEWEST = 4  # lines, so that the colour bar has room
 COLUMNS, LINE = 100, 24  # letters in a line, and pixels of a line
 
 
-def token_strip(
+def token_scores_text(
     scores: TokenScores, *, example: int = 0, span: tuple[int, int] | None = None, title: str | None = None
 ) -> go.Figure:
     """The tokens of one text in order, a cell each (equal tokens have separate cells), coloured by their number.
@@ -25,9 +25,9 @@ def token_strip(
     if not 0 <= example < len(scores.tokens):
         raise LookupError(f"Text {example} does not exist: {scores.name} has the texts 0-{len(scores.tokens) - 1}.")
     length = max((i + 1 for i, word in enumerate(scores.tokens[example]) if word), default=0)  # padding is written as ""
-    start, end = span or (0, min(length, MOST))
-    if not 0 <= start < end <= length or end - start > MOST:
-        raise ValueError(f"{start}:{end} is not a span of 1 to {MOST:,} tokens of a text that has {length:,}.")
+    start, end = span or (0, min(length, MAX_TOKENS))
+    if not 0 <= start < end <= length or end - start > MAX_TOKENS:
+        raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {length:,}.")
     words = [style.token(word, 40) for word in scores.tokens[example][start:end]]
     values = scores.values[example, start:end]
     low, high, colours = style.colour_range(values, scores.bounds)

@@ -12,7 +12,7 @@ from interp.figures import style
 if TYPE_CHECKING:
     from interp.detectors import TokenDetection
 
-MOST = 512  # tokens in one picture
+MAX_TOKENS = 512  # tokens in one picture
 FEWEST = 2  # lines, so that the colour bar has room
 COLUMNS, LINE = 110, 64  # letters in a line, and pixels from one line to the next, in which lie from the top, as shares of it:
 MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
@@ -30,7 +30,7 @@ Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Of each token the left edge and the width of its cell in letters, and its line."""
 
 
-def role_strips(
+def waad_fai_strips(
     detection: TokenDetection, *, example: int = 0, span: tuple[int, int] | None = None, title: str | None = None
 ) -> go.Figure:
     """The tokens of one text in order, with their WAAD and FAI as shades (share of the text's largest) and marks for their roles.
@@ -40,12 +40,12 @@ def role_strips(
     more than 512 tokens.
     """
     words, numbers = _text(detection, example)
-    start, end = span or _usual(numbers["waad"])
-    if not 0 <= start < end <= len(words) or end - start > MOST:
-        raise ValueError(f"{start}:{end} is not a span of 1 to {MOST:,} tokens of a text that has {len(words):,}.")
+    start, end = span or _default_span(numbers["waad"])
+    if not 0 <= start < end <= len(words) or end - start > MAX_TOKENS:
+        raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {len(words):,}.")
     shown = [style.token(word, 40) for word in words[start:end]]
     cells = style.running(shown, COLUMNS)
-    hover = [_told(detection, example, at) for at in range(start, end)]
+    hover = [_hover_text(detection, example, at) for at in range(start, end)]
     n_written = int(cells[-1][-1]) + 1
     n_lines = max(n_written, FEWEST)
     caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
@@ -120,11 +120,11 @@ def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str,
     return words, {name: detection.scores[name].values[example, : len(words)] for name in STRIPS}
 
 
-def _usual(waad: np.ndarray) -> tuple[int, int]:
+def _default_span(waad: np.ndarray) -> tuple[int, int]:
     """The first tokens, from eight before the response on where not all have room."""
     (response,) = np.nonzero(~np.isnan(waad))
-    start = 0 if len(waad) <= MOST or not len(response) else max(0, min(int(response[0]) - 8, len(waad) - MOST))
-    return start, min(start + MOST, len(waad))
+    start = 0 if len(waad) <= MAX_TOKENS or not len(response) else max(0, min(int(response[0]) - 8, len(waad) - MAX_TOKENS))
+    return start, min(start + MAX_TOKENS, len(waad))
 
 
 def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
@@ -144,7 +144,7 @@ def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: 
     return " · ".join(filter(None, parts))
 
 
-def _told(detection: TokenDetection, example: int, at: int) -> str:
+def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
     """What a reader sees when pointing at a token: the token, its numbers and its roles."""
     numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
     roles = ", ".join(name for name, marked in detection.chosen.items() if marked[example, at])

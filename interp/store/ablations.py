@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from interp.ablation.effect_tables import agreement, example_table, head_scores, head_table
-from interp.store.run_directory import Run, Writer
+from interp.store.run_directory import Run, RunWriter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 
-def save_sweep(writer: Writer, result: SweepResult, facts: ModelFacts, seed: int = 0) -> Run:
+def save_ablation(writer: RunWriter, result: SweepResult, facts: ModelFacts, seed: int = 0) -> Run:
     """Publishes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes the run.
 
     Where a gradient estimate chose the variants, it is published as ``estimates``, and the run's details say how well the two agree.

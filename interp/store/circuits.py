@@ -18,7 +18,7 @@ KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 def save_circuit(
     circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, folder: str | Path, spec: dict[str, Any], **details: Any
 ) -> Run:
-    """Writes a circuit to a run directory and returns the run; ``load_found_circuit`` reads it back.
+    """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back.
 
     ``circuit.json`` is the circuit file, the table ``edges`` all scores with what is in the circuit, ``faithfulness`` the curve. ``spec``
     says what was asked, ``details`` (JSON values) are kept beside the numbers. Raises ArtefactInvalid when the folder holds
@@ -32,14 +32,14 @@ def save_circuit(
         writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
         writer.publish(FAITHFULNESS, curve.table)
         writer.publish_json(FILE, circuit.to_json())
-        said = {**how, "n_edges": len(circuit), "n_all": len(graph.edges), "n_nonzero": scores.n_nonzero}
+        said = {**how, "n_edges": len(circuit), "n_graph_edges": len(graph.edges), "n_nonzero": scores.n_nonzero}
         said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
         said |= {"asked": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
         said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
         return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
 
 
-def load_found_circuit(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
+def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
     """The circuit and the curve that ``save_circuit`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
     run = open_run(path)
     record = run.record  # refuses what is not finished

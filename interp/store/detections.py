@@ -13,7 +13,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-from interp.store.run_directory import Run, Writer, open_run, start_run
+from interp.store.run_directory import Run, RunWriter, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def save_detection(
     their own names. ``spec`` says what was asked; by default the run is what its numbers are. Raises ArtefactInvalid when the
     folder holds anything else.
     """
-    scores = _scores_of(found)
+    scores = _named_scores(found)
     if spec is None:
         digests = {name: sha256(part.values.astype("float64").tobytes()) for name, part in scores.items()}
         spec = {"kind": "detection", "role": found.role, "record": found.record.to_json(), "values": digests}
@@ -63,11 +63,11 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
     said = run.manifest["details"]["detection"]
     kept = {"tables": _load_tables(run, said), "details": said["details"], "prompts": frozenset(said["prompts"])}
     if "heads.parquet" in run.manifest["files"]:
-        scores = {name: _restored(run, name, run.scores(name)) for name in run.metrics}
+        scores = {name: _with_record(run, name, run.scores(name)) for name in run.metrics}
         first = {name: scores.pop(name) for name in ("score", "control")}
         decided = {name: said[name] for name in ("threshold", "rate", "literature")}
         return Detection(said["role"], first["score"], first["control"], **decided, parts=scores, **kept)
-    tokens = {name: _restored(run, name, run.token_scores(name)) for name in run.metrics}
+    tokens = {name: _with_record(run, name, run.token_scores(name)) for name in run.metrics}
     heads = {name: tuple(map(Head.parse, labels)) for name, labels in said["heads"].items()}
     marks = run.arrays("chosen")
     return TokenDetection(said["role"], tokens, {name: marks[name] for name in said["chosen"]}, heads, **kept)
@@ -85,7 +85,7 @@ def save_confirmation(found: Confirmation, facts: ModelFacts, folder: str | Path
         return open_run(folder) if writer.finished else publish_confirmation(writer, found, facts)
 
 
-def publish_confirmation(writer: Writer, found: Confirmation, facts: ModelFacts) -> Run:
+def publish_confirmation(writer: RunWriter, found: Confirmation, facts: ModelFacts) -> Run:
     """Writes the tables of a confirmation to a run that was started, and finishes it."""
     writer.publish(SETS, found.table)
     tables = _publish(writer, found.tables)
@@ -111,7 +111,7 @@ def _open(path: str | Path, kind: str) -> Run:
     return run
 
 
-def _scores_of(found: Detection | TokenDetection) -> dict[str, Any]:
+def _named_scores(found: Detection | TokenDetection) -> dict[str, Any]:
     """The scores by the names that they have in tables."""
     return {"score": found.scores, "control": found.control, **found.parts} if isinstance(found, Detection) else found.scores
 
@@ -142,14 +142,14 @@ def _about(scores: HeadScores | TokenScores, record: RunRecord) -> dict[str, Any
     return {**about, "title": scores.name}
 
 
-def _restored(run: Run, name: str, scores: Any) -> Any:
+def _with_record(run: Run, name: str, scores: Any) -> Any:
     about = run.metrics[name]
     record = RunRecord.from_json(about["record"]) if "record" in about else scores.record
     kept = {"example": tuple(about["example"])} if "example" in about else {}
     return replace(scores, name=about["title"], record=record, **kept)
 
 
-def _publish(writer: Writer, tables: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
+def _publish(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Writes the tables that have rows; returns the columns of each, so that an empty one can be made again."""
     for name, table in tables.items():
         if not table.empty:

@@ -53,11 +53,11 @@ DESCRIPTIONS = {
     "induction_score": "Mean weight on the tokens that followed earlier occurrences of the query's token.",
 }
 CONFIG, SCATTER, HEADS = "config.json", "scatter_data.json", "heads"
-PLACES = 4
+DECIMALS = 4
 FIFTHS = 5
-LARGEST = 1 << 23
+MAX_FILE_BYTES = 1 << 23
 """Bytes of the largest file that is written or read: parsed, it may take 25 times as much. Neuronpedia's have 1 or 2 MB."""
-MOST_HEADS = 1 << 20
+MAX_HEADS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +122,8 @@ def load_headvis(folder: str | Path) -> HeadVis:
     """
     path = Path(folder)
     with _reading(path / CONFIG) as config:
-        shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MOST_HEADS)]
-        if shape[0] * shape[1] > MOST_HEADS:
+        shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MAX_HEADS)]
+        if shape[0] * shape[1] > MAX_HEADS:
             raise ValueError(f"no model has {shape[0]:,} layers of {shape[1]:,} heads")
         record = _record(config)
     with _reading(path / SCATTER) as rows:
@@ -200,14 +200,14 @@ def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> di
 
 
 def _rounded(number: float) -> float | None:
-    return None if np.isnan(number) else round(float(number), PLACES)
+    return None if np.isnan(number) else round(float(number), DECIMALS)
 
 
 def _write(path: Path, value: Any) -> None:
     content = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    if len(content) > LARGEST:
+    if len(content) > MAX_FILE_BYTES:
         raise ValueError(
-            f"{path.name} would take {len(content):,} bytes, more than the {LARGEST:,} of a file: give fewer texts."
+            f"{path.name} would take {len(content):,} bytes, more than the {MAX_FILE_BYTES:,} of a file: give fewer texts."
         )
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, content)
@@ -234,8 +234,8 @@ def _building(path: Path) -> Iterator[Path]:
 def _reading(path: Path) -> Iterator[Any]:
     """The JSON value of a file; whatever the block finds wrong with it is damage of this file."""
     _check_there(path)
-    if path.stat().st_size > LARGEST:
-        raise ArtefactInvalid(f"{path} has {path.stat().st_size:,} bytes, more than the {LARGEST:,} that are read.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ArtefactInvalid(f"{path} has {path.stat().st_size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read.")
     try:
         yield json.loads(path.read_bytes(), parse_constant=_refuse)
     except KeyError as error:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 
-def save_observation(found: Observation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None) -> Run:
+def save_observation(
+    observation: Observation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
+) -> Run:
     """Writes an observation to a run directory and returns the run, whose ``scores`` and ``token_scores`` read it back.
 
     ``heads`` has one row a head and metric, ``tokens`` (where a metric has one number a token) one row a token and metric, the mean over
@@ -25,9 +27,9 @@ def save_observation(found: Observation, facts: ModelFacts, folder: str | Path, 
     [n_layers batch head axis]. ``spec`` says what was asked; by default the run is what its values are. Raises ArtefactInvalid when the
     folder holds anything else.
     """
-    metrics = list(found.metrics.values())
-    record = replace(found.record, metric=", ".join(metric.label for metric in metrics))
-    arrays = {name: values.float().cpu().numpy() for name, values in found.values.items()}
+    metrics = list(observation.metrics.values())
+    record = replace(observation.record, metric=", ".join(metric.label for metric in metrics))
+    arrays = {name: values.float().cpu().numpy() for name, values in observation.values.items()}
     if spec is None:
         digests = {name: sha256(values.tobytes()) for name, values in arrays.items()}
         spec = {"kind": "attention", "record": record.to_json(), "values": digests}
@@ -37,29 +39,29 @@ def save_observation(found: Observation, facts: ModelFacts, folder: str | Path, 
         per_head = [m.name for m in metrics if m.axis in ("query", "key", "text") or m.per_head]
         per_token = [m.name for m in metrics if m.axis in ("query", "key")]
         if per_head:
-            writer.publish("heads", _heads(found, per_head, facts))
+            writer.publish("heads", _heads(observation, per_head, facts))
         if per_token:
-            writer.publish("tokens", _tokens(found, per_token))
+            writer.publish("tokens", _tokens(observation, per_token))
         writer.publish_arrays("values", arrays)
         shape = [facts.n_layers, facts.n_heads]
         return writer.finish(record, kind="attention", shape=shape, metrics={m.name: _facts(m) for m in metrics})
 
 
-def _heads(found: Observation, names: list[str], facts: ModelFacts) -> pd.DataFrame:
+def _heads(observation: Observation, names: list[str], facts: ModelFacts) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.concat([found.heads(name).to_dataframe() for name in names], ignore_index=True)
+    table = pd.concat([observation.heads(name).to_dataframe() for name in names], ignore_index=True)
     heads = [Head(*pair) for pair in zip(table["layer"], table["head"], strict=True)]
     table.insert(2, "kv_head", pd.Series([facts.kv_head(head) for head in heads], dtype="int32"))
     return table
 
 
-def _tokens(found: Observation, names: list[str]) -> pd.DataFrame:
+def _tokens(observation: Observation, names: list[str]) -> pd.DataFrame:
     """One row a token and metric, without the padding."""
     import pandas as pd
 
-    token_mask = found.prompts.token_mask.cpu().numpy().ravel()
-    return pd.concat([found.tokens(name).to_dataframe().loc[token_mask] for name in names], ignore_index=True)
+    token_mask = observation.prompts.token_mask.cpu().numpy().ravel()
+    return pd.concat([observation.tokens(name).to_dataframe().loc[token_mask] for name in names], ignore_index=True)
 
 
 def _facts(metric: AttentionMetric) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
 from interp.store.parquet import from_parquet, to_parquet
-from interp.store.unit_ledger import Ledger
+from interp.store.unit_ledger import FileLedger
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,13 +92,13 @@ class Run:
         shape = self.manifest["details"]["shape"]
         if not self.metrics:
             return head_scores(self.heads(), self.record, shape, name or "effect")
-        rows, about, record = self._measured("heads", name)
+        rows, about, record = self._metric_rows("heads", name)
         return head_scores(rows, record, shape, "value", tuple(about["bounds"]), about["reason"])
 
     def token_scores(self, name: str | None = None) -> TokenScores:
         """A metric of an observation (default: the first that has one number a token) as the mean over all heads, [batch pos]; padding is
         NaN. Raises LookupError for a metric that is not there."""
-        rows, about, record = self._measured("tokens", name)
+        rows, about, record = self._metric_rows("tokens", name)
         place = rows["example"].to_numpy(), rows["pos"].to_numpy()
         size = tuple(int(side.max()) + 1 for side in place)
         values, words = np.full(size, np.nan), np.full(size, "", dtype=object)
@@ -106,7 +106,7 @@ class Run:
         facts = {"unit": about["unit"], "bounds": tuple(about["bounds"]), "reason": about["reason"]}
         return TokenScores(about["name"], values, tuple(map(tuple, words.tolist())), record=record, **facts)
 
-    def _measured(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
+    def _metric_rows(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
         """The rows of one metric in a table, what is known of it, and its record."""
         rows = self.table(table)
         there = set(rows["metric"])
@@ -141,7 +141,7 @@ class Run:
             )
 
 
-class Writer:
+class RunWriter:
     """The one process that writes a run directory, between ``with start_run(...) as writer:`` and the end of the block.
 
     ``finished`` says that there is nothing left to do. An exception marks the run as failed; it can still be resumed.
@@ -149,7 +149,7 @@ class Writer:
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
         self.path, self._manifest, self._lock = path, manifest, lock
-        self.ledger = Ledger(path / UNITS, manifest["source"])
+        self.ledger = FileLedger(path / UNITS, manifest["source"])
         self._before, self._start = self.ledger.seconds(), time.monotonic()
 
     @property
@@ -194,7 +194,7 @@ class Writer:
         self.ledger.clear()
         return Run(self.path, dict(self._manifest))
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
@@ -216,7 +216,7 @@ class Writer:
         self._manifest = changed
 
 
-def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> Writer:
+def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWriter:
     """A writer for a new run directory, or for the run of the same spec that was interrupted there (nothing done is lost).
 
     ``details`` say how the work is cut (``memory``), which is no part of what the run is: a run that has units keeps the details it
@@ -231,9 +231,9 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> Writer:
         clean(folder / UNITS)
         if manifest["status"] != "finished":
             fresh = {"status": "running", "error": None, "source": manifests.source(), "files": {}}
-            manifest = {**manifest, **fresh, "details": {**details, **_begun(folder, manifest)}}
+            manifest = {**manifest, **fresh, "details": {**details, **_stored_details(folder, manifest)}}
             manifests.write(folder, manifest)
-        writer = Writer(folder, manifest, lock)
+        writer = RunWriter(folder, manifest, lock)
         if writer.finished:
             writer.ledger.clear()
         return writer
@@ -253,14 +253,14 @@ def finished_run(path: str | Path, spec: dict[str, Any]) -> Run | None:
     return Run(folder, manifest) if manifest["status"] == "finished" else None
 
 
-def begun_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
+def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
     """The details that ``start_run`` would keep, whatever others it is given; empty where nothing is measured yet.
 
     Raises ArtefactInvalid when the folder holds something else.
     """
     folder = Path(path)
     _refuse_file(folder)
-    return _begun(folder, _claim(folder, spec)) if folder.exists() else {}
+    return _stored_details(folder, _claim(folder, spec)) if folder.exists() else {}
 
 
 def open_run(path: str | Path) -> Run:
@@ -275,7 +275,7 @@ def _lock(folder: Path) -> Any:
     _refuse_file(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LOCK).exists():
-        _refuse_strangers(folder)
+        _refuse_foreign_files(folder)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -287,7 +287,7 @@ def _lock(folder: Path) -> Any:
 def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     """The manifest to go on with; refuses folders that belong to something else."""
     if not (folder / manifests.NAME).exists():
-        _refuse_strangers(folder)
+        _refuse_foreign_files(folder)
         return manifests.new(spec)
     manifest = manifests.read(folder)
     if manifest["spec_digest"] != digest(spec):
@@ -298,9 +298,9 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _begun(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _stored_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The details of a run that is finished or has units."""
-    begun = manifest["status"] == "finished" or Ledger(folder / UNITS, manifests.source()).count()
+    begun = manifest["status"] == "finished" or FileLedger(folder / UNITS, manifests.source()).count()
     return manifest["details"] if begun else {}
 
 
@@ -309,7 +309,7 @@ def _refuse_file(folder: Path) -> None:
         raise ArtefactInvalid(f"{folder} is a file: give a folder for the run.")
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _refuse_foreign_files(folder: Path) -> None:
     """Raises ArtefactInvalid for a folder with files that no run wrote."""
     strangers = sorted(
         f.name for f in folder.iterdir() if f.name not in (*OURS, manifests.NAME) and not f.name.endswith(".tmp")

@@ -18,15 +18,15 @@ from interp.store import manifest as manifests
 from interp.store.run_directory import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"
-PICTURES = (".png", ".svg", ".html")
-WRITTEN = (".json", ".parquet", ".safetensors", *PICTURES, TEMPORARY_SUFFIX)
-LARGEST = 256 << 20
+FIGURE_SUFFIXES = (".png", ".svg", ".html")
+RUN_FILE_SUFFIXES = (".json", ".parquet", ".safetensors", *FIGURE_SUFFIXES, TEMPORARY_SUFFIX)
+MAX_ZIP_BYTES = 256 << 20
 """Bytes of the largest run that is packed into one file."""
 OLDEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP file gives as time where it knows none
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunSummary:
     """One line of a history. ``status`` is that of the run, ``interrupted`` where nobody writes it though it is not finished, or
     ``damaged``; ``error`` is the sentence that says why. ``started`` is in UTC; ``n_layers`` and ``n_heads`` are 0 where unknown."""
 
@@ -47,13 +47,13 @@ class Entry:
         return self.path.name
 
 
-def run_history(root: str | Path) -> list[Entry]:
+def list_runs(root: str | Path) -> list[RunSummary]:
     """The run directories in a folder, the last one started first, those that are damaged at the end; empty where there is no folder."""
     entries = [_entry(folder) for folder in _folders(Path(root))]
     return sorted(sorted(entries, key=lambda entry: entry.name), key=lambda entry: entry.started, reverse=True)
 
 
-def find_run(root: str | Path, name: str) -> Entry:
+def find_run(root: str | Path, name: str) -> RunSummary:
     """The run of this name. Raises LookupError where there is none."""
     for folder in _folders(Path(root)):
         if folder.name == name:
@@ -70,7 +70,7 @@ def delete_run(root: str | Path, name: str) -> None:
     from filelock import FileLock, Timeout
 
     folder = find_run(root, name).path
-    stranger = next((path for path in folder.rglob("*") if not _ours(path, folder)), None)
+    stranger = next((path for path in folder.rglob("*") if not _written_by_run(path, folder)), None)
     if stranger is not None:
         raise ArtefactInvalid(f"{folder} holds {stranger.relative_to(folder)}, which no run wrote: delete the folder by hand.")
     try:
@@ -85,13 +85,13 @@ def delete_run(root: str | Path, name: str) -> None:
     folder.rmdir()
 
 
-def pack_run(entry: Entry) -> bytes:
+def zip_run(entry: RunSummary) -> bytes:
     """The run directory as a ZIP file; equal runs give equal files. Raises MemoryBudgetExceeded above 256 MiB."""
     from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-    if entry.nbytes > LARGEST:
+    if entry.nbytes > MAX_ZIP_BYTES:
         raise MemoryBudgetExceeded(
-            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and one file is made of at most {LARGEST >> 20}: copy {entry.path} instead."
+            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and one file is made of at most {MAX_ZIP_BYTES >> 20}: copy {entry.path} instead."
         )
     packed = BytesIO()
     with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
@@ -117,16 +117,16 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _ours(path: Path, folder: Path) -> bool:
+def _written_by_run(path: Path, folder: Path) -> bool:
     """Whether a run wrote this."""
     if path.is_symlink():
         return False
     if path.is_dir():
         return path == folder / UNITS
-    return path.parent in (folder, folder / UNITS) and (path.name == LOCK or path.suffix in WRITTEN)
+    return path.parent in (folder, folder / UNITS) and (path.name == LOCK or path.suffix in RUN_FILE_SUFFIXES)
 
 
-def _entry(folder: Path) -> Entry:
+def _entry(folder: Path) -> RunSummary:
     nbytes = sum(file.lstat().st_size for file in _files(folder))
     try:
         manifest = open_run(folder).manifest
@@ -135,12 +135,12 @@ def _entry(folder: Path) -> Entry:
         )
         if missing:
             raise ArtefactInvalid(f"{folder} is damaged: it lacks {missing[0]}.")
-        return Entry(folder, nbytes=nbytes, **_facts(folder, manifest))
+        return RunSummary(folder, nbytes=nbytes, **_facts(folder, manifest))
     except ArtefactInvalid as error:
-        return Entry(folder, DAMAGED, _text(error), nbytes=nbytes)
+        return RunSummary(folder, DAMAGED, _text(error), nbytes=nbytes)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
         said = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
-        return Entry(folder, DAMAGED, _text(said), nbytes=nbytes)
+        return RunSummary(folder, DAMAGED, _text(said), nbytes=nbytes)
 
 
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     status = manifest["status"]
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
     return {
-        "status": INTERRUPTED if status == "running" and not _written(folder) else status,
+        "status": INTERRUPTED if status == "running" and not _is_being_written(folder) else status,
         "error": _text(manifest["error"] or ""),
         "kind": _text(manifest["details"].get("kind") or asked.get("kind") or ""),
         "task": _text(record.get("task") or asked.get("task") or asked.get("source") or ""),
@@ -165,7 +165,7 @@ def _text(value: Any) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
-def _written(folder: Path) -> bool:
+def _is_being_written(folder: Path) -> bool:
     """Whether a process writes this run now."""
     from filelock import FileLock, Timeout
 

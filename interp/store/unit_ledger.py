@@ -17,7 +17,7 @@ from interp.files import sha256, write_atomically
 from interp.records import digest
 
 
-class Ledger:
+class FileLedger:
     """The units of one run directory. ``get`` and ``put`` are all that a sweep needs to know."""
 
     def __init__(self, folder: Path, source: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Server:
     def runs(self) -> Path:
         return self.folder / "runs"
 
-    def forget_peak(self) -> None:
+    def reset_peak(self) -> None:
         """Begins to measure ``peak`` anew."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
@@ -54,7 +54,7 @@ class Server:
 
     @property
     def peak(self) -> int:
-        """The most bytes of memory since ``forget_peak``."""
+        """The most bytes of memory since ``reset_peak``."""
         return self._memory("VmHWM")
 
     def _memory(self, field: str) -> int:

@@ -50,7 +50,7 @@ def measured(server):
     """Values of the address of a finished sweep on the server."""
     from interp.models import load_model
 
-    sweep = jobs.Sweep(task="induction", method="zero", n_prompts=6, seed=2)
+    sweep = jobs.AblationRequest(task="induction", method="zero", n_prompts=6, seed=2)
     job = jobs.start(jobs.plan(load_model("interp-mini"), sweep, server.runs))
     while jobs.status(job).active:
         time.sleep(0.2)
@@ -102,7 +102,7 @@ def test_the_head_is_seen_on_the_same_prompt_and_switched_off(app, measured):
     app.page.go_back()
     finished(app)
     press(app, "Switch it off by hand")
-    app.wait_for_query(do="by-hand", off="L1H3", example="4", seed="2")
+    app.wait_for_query(do="manual", off="L1H3", example="4", seed="2")
     app.page.get_by_text("goes on without L1H3").wait_for(timeout=PATIENCE)
     app.page.get_by_text("The most probable next token").wait_for(timeout=PATIENCE)
 
@@ -117,7 +117,7 @@ def test_three_layers_of_five_heads_are_swept(page, small_server):
 
 
 def test_hostile_text_is_continued_as_text(app):
-    app.open("ablate", do="by-hand", task="", text=HOSTILE, off="L0H0", tokens="3")
+    app.open("ablate", do="manual", task="", text=HOSTILE, off="L0H0", tokens="3")
     app.page.get_by_text("goes on without L0H0").wait_for(timeout=PATIENCE)
     app.page.get_by_test_id("stCode").first.wait_for(timeout=PATIENCE)
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")

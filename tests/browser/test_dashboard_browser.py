@@ -252,7 +252,7 @@ def test_three_layers_of_five_heads(small):
 def test_a_long_text_is_seen_as_a_whole_and_weight_by_weight(small, small_server):
     small.open("", task="", text=TEXT)
     caption(small)
-    small_server.forget_peak()
+    small_server.reset_peak()
     before = small_server.resident
     small.open("", task="", text=url.text("text").write(long_text()), window="3000,3020,1000,1030", head="L1H3")
     drawn(small, Head(1, 3))
@@ -306,7 +306,7 @@ def test_hostile_text_runs_nothing_and_asks_for_nothing(app):
     for place, query in [
         ("", {"task": "", "text": HOSTILE}),
         ("heads", {"task": "", "text": HOSTILE}),
-        ("ablate", {"do": "by-hand", "task": "", "text": HOSTILE}),
+        ("ablate", {"do": "manual", "task": "", "text": HOSTILE}),
         ("compare", {"task": "", "text": HOSTILE, "task_b": "", "text_b": HOSTILE[::-1], "head": "L0H0"}),
         ("runs", {"run": HOSTILE, "shown": HOSTILE}),
         ("", {"model": HOSTILE, "head": HOSTILE, "task": HOSTILE}),

@@ -12,7 +12,7 @@ import pytest
 from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
 from interp.records import RunRecord
-from interp.store import open_run, run_history, save_observation, save_scores
+from interp.store import list_runs, open_run, save_observation, save_scores
 from interp_dashboard.selectors import ROW
 from tests.browser.app import PATIENCE, App, serving
 
@@ -147,7 +147,7 @@ def test_every_file_of_a_difference_opens(app):
 
 def test_a_run_is_opened_from_the_list_drawn_and_downloaded(app, stored, tmp_path):
     app.open("runs")
-    click_row(app, "runs", [entry.name for entry in run_history(stored)].index("scored"))
+    click_row(app, "runs", [entry.name for entry in list_runs(stored)].index("scored"))
     app.page.get_by_role("heading", name="scored").wait_for(timeout=PATIENCE)
     app.wait_for_query(run="scored")
     app.open("runs", run="read", shown="confidence")

@@ -116,7 +116,7 @@ def test_a_row_chooses_its_head_which_leads_to_attention_and_to_ablate(app, meas
     arrive(app, "Retrieval")
     app.page.get_by_role("link", name="Switch it off by hand").click()
     arrive(app, "Ablate")
-    app.wait_for_query(do="by-hand", off=chosen)
+    app.wait_for_query(do="manual", off=chosen)
     app.page.get_by_text(f"goes on without {chosen}").wait_for(timeout=PATIENCE)
 
 

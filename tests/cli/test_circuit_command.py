@@ -23,7 +23,7 @@ from interp.circuits.edge_scores import METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model
-from interp.store import delete_run, load_found_circuit, open_run, run_history, save_circuit
+from interp.store import delete_run, list_runs, load_circuit_run, open_run, save_circuit
 from interp.tasks import make_task, task_from_jsonl
 from tests.cli.test_cli import assert_refused, interp
 from tests.support.tiny_models import tiny_hf, tiny_tokenizer
@@ -45,10 +45,10 @@ def test_the_scores_are_those_of_the_function_and_the_largest_are_kept(runs):
     answer, _ = runs
     model = load_model("interp-mini")
     scores = score_edges(model, make_task("ioi", model, n_prompts=4, seed=0), method="eap")
-    found, curve = load_found_circuit(answer["path"])
+    found, curve = load_circuit_run(answer["path"])
     assert found.edges == scores.circuit(20).edges
     assert found.scores == pytest.approx(dict(zip(scores.graph.edges, scores.effects, strict=True)), abs=1e-6)
-    assert (answer["n_all"], answer["asked"], answer["n_edges"]) == (479, 20, len(found))
+    assert (answer["n_graph_edges"], answer["asked"], answer["n_edges"]) == (479, 20, len(found))
     assert answer["clean"] == pytest.approx(scores.clean.mean(), abs=1e-5)
     assert curve.record == open_run(answer["path"]).record
     own = curve.table.query("n_edges == 20")
@@ -67,7 +67,7 @@ def test_a_threshold_keeps_the_edges_that_reach_it(runs):
 def test_what_is_stored_is_what_was_tested_where_few_edges_have_an_effect(tmp_path, monkeypatch):
     monkeypatch.setattr("interp.circuits.edge_scores.FLOOR", 0.1)
     answer = json.loads(interp(*WORDS, "--method", "eap", "--size", 60, "--out", tmp_path / "run", "--json").stdout)
-    found, curve = load_found_circuit(tmp_path / "run")
+    found, curve = load_circuit_run(tmp_path / "run")
     n, model = answer["n_nonzero"], load_model("interp-mini")
     assert len(found) <= n < 60 and 60 not in curve.table["n_edges"].tolist()
     kept = np.array([[edge in found.edges for edge in found.graph.edges]])
@@ -101,7 +101,7 @@ def test_two_circuits_are_compared_as_runs_and_as_files(runs):
     answer = json.loads(interp("circuit", "compare", *paths, "--json").stdout)
     files = interp("circuit", "compare", *(f"{path}/circuit.json" for path in paths), "--json")
     assert json.loads(files.stdout)["overlap"] == answer["overlap"]
-    first, second = (load_found_circuit(path)[0] for path in paths)
+    first, second = (load_circuit_run(path)[0] for path in paths)
     edges, heads = answer["overlap"]
     assert edges["shared"] == len(first.edges & second.edges) > edges["expected"]
     assert heads["shared"] == len({*first.heads} & {*second.heads})
@@ -154,7 +154,7 @@ def test_overlap_by_chance_is_that_of_drawing():
 def test_a_run_of_a_circuit_is_listed_and_deleted(runs, tmp_path):
     path = tmp_path / "one"
     copytree(runs[0]["path"], path)
-    [entry] = run_history(tmp_path)
+    [entry] = list_runs(tmp_path)
     assert (entry.kind, entry.task, entry.n_layers, entry.n_heads) == ("circuit", "ioi", 4, 4)
     assert load_circuit(path / "circuit.json").model == "interp-mini"
     delete_run(tmp_path, "one")
@@ -190,12 +190,12 @@ def test_a_circuit_file_that_the_run_did_not_write_is_refused(runs, tmp_path):
     file = path / "circuit.json"
     file.write_text(file.read_text().replace('"in_graph": false', '"in_graph": true', 1))
     with pytest.raises(ArtefactInvalid, match=r"circuit\.json is not the file that the run wrote"):
-        load_found_circuit(path)
+        load_circuit_run(path)
 
 
 def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
     with pytest.raises(ArtefactInvalid, match="is not a run directory"):
-        load_found_circuit(tmp_path)
+        load_circuit_run(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +231,12 @@ def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_
     assert {e.clean for e in whole} == {e.clean for e in (*found, *tested)}
     assert [e.clean for e in found] != [e.clean for e in whole.halves(4)[0]]
     scores = score_edges(model, found, method="exact")
-    circuit, curve = load_found_circuit(tmp_path / "run")
+    circuit, curve = load_circuit_run(tmp_path / "run")
     assert circuit.edges == scores.circuit(60).edges
     assert curve.clean == pytest.approx(faithfulness_curve(model, tested, scores, shares=(1.0,), draws=0).clean, abs=1e-5)
     assert curve.clean != pytest.approx(float(scores.clean.mean()), abs=1e-2)
     told = json.loads(answer.stdout)
-    assert (told["n_found_on"], told["n_tested_on"]) == (5, 4)
+    assert (told["n_discovery_prompts"], told["n_test_prompts"]) == (5, 4)
     assert "Found on 5 prompts, tested on 4 others" in interp("show", tmp_path / "run").stdout
     assert "nothing was computed" in interp(*words, "--size", 60, "--draws", 1, "--seed", 3, "--out", tmp_path / "run").stderr
     assert_refused(interp(*words, "--size", 60, "--draws", 1, "--seed", 4, "--out", tmp_path / "run"), 6, "holds another run")

@@ -145,7 +145,7 @@ def test_a_finished_run_is_not_computed_again_and_says_so(ablation, tmp_path):
     ],
 )
 def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_path, monkeypatch, first, then, said):
-    from interp.store import Ledger
+    from interp.store import FileLedger
 
     def budget(text):
         return [] if text is None else ["--memory", text]
@@ -154,11 +154,11 @@ def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_p
         put(ledger, key, values)
         raise KeyboardInterrupt
 
-    put, units = Ledger.put, []
+    put, units = FileLedger.put, []
     with monkeypatch.context() as patches:
-        patches.setattr(Ledger, "put", put_and_stop)
+        patches.setattr(FileLedger, "put", put_and_stop)
         assert interp(*ablation, *budget(first), "--out", tmp_path / "run").exit_code == 130
-    monkeypatch.setattr(Ledger, "put", lambda ledger, key, values: (units.append(key), put(ledger, key, values)))
+    monkeypatch.setattr(FileLedger, "put", lambda ledger, key, values: (units.append(key), put(ledger, key, values)))
     resumed = interp(*ablation, *budget(then), "--out", tmp_path / "run")
     assert resumed.exit_code == 0, resumed.stderr
     in_resumed = len(units)
@@ -171,17 +171,17 @@ def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_p
 
 
 def test_a_budget_that_would_not_do_does_not_keep_a_run_from_going_on(ablation, tmp_path, monkeypatch):
-    from interp.store import Ledger
+    from interp.store import FileLedger
 
     def put_and_stop(ledger, key, values):
         put(ledger, key, values)
         raise KeyboardInterrupt
 
-    put, small = Ledger.put, ("--memory", "2KB", "--out", tmp_path / "run")
+    put, small = FileLedger.put, ("--memory", "2KB", "--out", tmp_path / "run")
     assert_refused(interp(*ablation, *small), 5, "2,?000|1.95 KiB")
     assert not (tmp_path / "run").exists()
     with monkeypatch.context() as patches:
-        patches.setattr(Ledger, "put", put_and_stop)
+        patches.setattr(FileLedger, "put", put_and_stop)
         assert interp(*ablation, "--out", tmp_path / "run").exit_code == 130
     assert interp(*ablation, *small, "--dry-run").exit_code == 5
     resumed = interp(*ablation, *small)

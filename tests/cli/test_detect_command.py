@@ -17,7 +17,7 @@ from interp.heads import Head, HeadScores, TokenScores
 from interp.models import load_model
 from interp.models.load import PLANTED
 from interp.models.planted.plant import plant_by_name
-from interp.store import load_confirmation, load_detection, open_run, run_history, save_confirmation, save_detection
+from interp.store import list_runs, load_confirmation, load_detection, open_run, save_confirmation, save_detection
 from tests.cli.test_cli import assert_refused, interp
 from tests.detectors.test_confirmation import planted_case, ranked_first
 
@@ -154,7 +154,7 @@ def test_a_detection_of_heads_is_read_back_as_it_was(model, tmp_path):
     assert back.tables["empty"].empty and [*back.tables["empty"].columns] == ["depth", "n"]
     assert back.found == made.found and back.top(7) == made.top(7)
     assert run.scores("score")[made.top(1)[0]] == made.scores[made.top(1)[0]]
-    [entry] = run_history(tmp_path)
+    [entry] = list_runs(tmp_path)
     assert (entry.kind, entry.status, entry.n_layers, entry.n_heads) == ("detection", "finished", *SHAPE)
 
 
@@ -330,17 +330,17 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
 
 
 def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found, prompts, tmp_path, monkeypatch):
-    from interp.store import Ledger
+    from interp.store import FileLedger
 
     words = ["confirm", found, "--prompts", prompts, "--ks", "1", "--metric", "logit_diff"]
-    put = Ledger.put
+    put = FileLedger.put
 
     def put_and_stop(ledger, key, values):
         put(ledger, key, values)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patches:
-        patches.setattr(Ledger, "put", put_and_stop)
+        patches.setattr(FileLedger, "put", put_and_stop)
         stopped = interp(*words, "--out", tmp_path / "run")
     assert stopped.exit_code == 130 and "1 units are stored" in stopped.stderr
     resumed = interp(*words, "--memory", "1GB", "--out", tmp_path / "run")

@@ -13,10 +13,10 @@ from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
-from interp_dashboard.jobs import Sweep
+from interp_dashboard.jobs import AblationRequest
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"
-SHORT = Sweep(task="induction", method="zero", n_prompts=5, seed=3)
+SHORT = AblationRequest(task="induction", method="zero", n_prompts=5, seed=3)
 QUERY = {"method": "zero", "n": "5", "seed": "3"}
 PATIENCE = 120
 
@@ -136,14 +136,14 @@ def test_a_chosen_head_is_told_in_numbers_and_can_be_switched_off(finished, monk
     assert app.subheader[0].value == "L1H3" and f"{row['effect']:+.3g}" in texts(app)
     button(app, "Switch it off by hand").click().run()
     assert app.multiselect(key="field:off").value == [Head(1, 3)]
-    assert "by-hand" in app.query_params["do"] and "L1H3" in app.query_params["off"]
+    assert "manual" in app.query_params["do"] and "L1H3" in app.query_params["off"]
 
 
 def test_by_hand_says_what_the_changed_model_says():
     from interp import interventions, load_model, make_task
     from interp.engine import run
 
-    app = opened(do="by-hand", off="L0H0,L1H3", example="2", tokens="3")
+    app = opened(do="manual", off="L0H0,L1H3", example="2", tokens="3")
     table = app.dataframe[0].value.set_index("token")
     model = load_model("interp-mini")
     prompt = make_task("induction", model, n_prompts=3, seed=0).examples[2].clean
@@ -158,7 +158,7 @@ def test_by_hand_says_what_the_changed_model_says():
 
 
 def test_heads_that_are_not_there_are_left_out_with_a_word():
-    app = opened(do="by-hand", off="L0H0,L9H9")
+    app = opened(do="manual", off="L0H0,L9H9")
     assert "no head L9H9" in app.warning[0].value and app.multiselect(key="field:off").value == [Head(0, 0)]
     assert not app.error
 
@@ -183,14 +183,14 @@ def test_what_does_not_fit_is_refused_with_the_reason(root, monkeypatch):
     def refuse(self):
         raise MemoryBudgetExceeded("A second interp-mini needs about 9 GiB, and 1 GiB are available.")
 
-    monkeypatch.setattr(jobs.Planned, "check_memory", refuse)
+    monkeypatch.setattr(jobs.AblationJobPlan, "check_memory", refuse)
     app = opened(**QUERY)
     assert "9 GiB" in app.error[0].value.replace("\\", "") and button(app, "Start").disabled
 
 
 def test_prompts_of_ones_own_are_planned_and_refused_where_they_cannot_be_patched(root):
     line = '{"clean": "disk country wall disk", "answer": "country", "distractor": "wall"}\n'
-    kept = jobs.keep_prompts(root, "two.jsonl", (line + line.replace("disk", "forest")).encode())
+    kept = jobs.save_uploaded_prompts(root, "two.jsonl", (line + line.replace("disk", "forest")).encode())
     file = f"{kept.parent.name}/{kept.stem}"
     assert "Start" in labels(opened(task="", file=file))
     app = opened(task="", file=file, method="patch")
@@ -208,10 +208,10 @@ def test_copy_as_python_measures_the_same_numbers(finished, monkeypatch):
 
 
 def test_bars_on_a_dark_page_keep_no_colour_of_the_light_one(finished):
-    from interp.figures import darkened, ranked_bars, style
+    from interp.figures import ranked_effects, style, to_dark_theme
     from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
 
-    bars = ranked_bars(finished[1].heads())
+    bars = ranked_effects(finished[1].heads())
     light = {GREY, PALE_NEGATIVE, PALE_POSITIVE, style.NEGATIVE, style.POSITIVE, style.PAPER, style.INK}
     used = {colour for colour in light if colour in bars.to_json()}
-    assert {GREY, PALE_NEGATIVE, style.INK} <= used and not any(colour in darkened(bars).to_json() for colour in light)
+    assert {GREY, PALE_NEGATIVE, style.INK} <= used and not any(colour in to_dark_theme(bars).to_json() for colour in light)

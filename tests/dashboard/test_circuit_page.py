@@ -11,14 +11,14 @@ from interp.circuits import Edge, Node, faithfulness_curve, score_edges
 from interp.figures.style import number
 from interp.heads import Head
 from interp.models import load_model
-from interp.store import load_found_circuit, save_circuit
+from interp.store import load_circuit_run, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
-from interp_dashboard.job_plans import circuit_there, plan_circuit
-from interp_dashboard.model_cache import holder
+from interp_dashboard.job_plans import find_stored_circuit, plan_circuit
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import circuit as page
 from interp_dashboard.settings import settings
-from tests.support.dashboard_apps import blank, visit
+from tests.support.dashboard_apps import new_session, open_address
 from tests.support.tiny_models import tiny_hf, tiny_tokenizer
 
 MODEL = "interp-mini"
@@ -61,7 +61,7 @@ def stored(root):
 
 def opened(name="circuit", **query):
     """The page as it stands after its address was opened."""
-    app = visit(blank(name), **query)
+    app = open_address(new_session(name), **query)
     assert not app.exception, app.exception[0].value
     return app
 
@@ -192,7 +192,7 @@ def test_the_code_loads_and_draws_what_is_shown(stored):
     for code in (code.value for code in app.code if code.language == "python"):
         names = {}
         exec(code, names)
-        assert names["found"].edges == load_found_circuit(stored.path)[0].edges == scores().circuit(47).edges
+        assert names["found"].edges == load_circuit_run(stored.path)[0].edges == scores().circuit(47).edges
 
 
 def test_a_press_starts_a_process_whose_run_the_page_shows(root):
@@ -235,7 +235,7 @@ def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentenc
 
 
 def test_what_was_chosen_on_other_pages_does_no_harm(root):
-    app = blank("circuit")
+    app = new_session("circuit")
     app.session_state["kept"] = {
         "task": "ioi",
         "method": "mean",
@@ -260,12 +260,12 @@ def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
     app = opened(task="")
     assert "One prompt a line" in app.info[0].value and "Start" not in labels(app) and not app.error
     line = {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}
-    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 3).encode())
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 3).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert "give 4 or more" in app.error[0].value and "Start" not in labels(app)
     names = ("Mary", "John", "Tom", "Anna", "Peter")
     rows = [line | {"clean": f"{name} saw Paris in", "corrupted": f"{name} saw Rome in"} for name in names]
-    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows)).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert f"--prompts {file}" in app.code[0].value and "--n-prompts" not in app.code[0].value
     assert "Start" in labels(app) and not app.error
@@ -277,17 +277,17 @@ def test_a_model_whose_residual_stream_is_no_sum_is_refused_before_anything_is_s
     tiny_tokenizer().save_pretrained(folder)
     monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(root), "model": str(folder)}))
     settings.cache_clear()
-    holder.clear()
+    model_cache.clear()
     line = {"clean": "w1 w2 w3", "corrupted": "w4 w2 w3", "answer": "w7", "distractor": "w9"}
-    file = jobs.keep_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 4).encode())
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 4).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert "tiny-gemma2 has no edges" in app.error[0].value.replace("\\", "") and "Start" not in labels(app)
-    holder.clear()
+    model_cache.clear()
 
 
 def test_prompts_of_different_lengths_are_named_by_their_line(root):
     lines = [{"clean": "Paris is in", "corrupted": "Rome in", "answer": "France"}]
-    file = jobs.keep_prompts(root, "mine.jsonl", json.dumps(lines[0]).encode())
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", json.dumps(lines[0]).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert "line 1" in app.error[0].value and "Start" not in labels(app)
 
@@ -306,29 +306,29 @@ def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, 
     facts = mini().facts
     wanted = {"task": "ioi", "n": 4, "seed": 3, "circuit.method": "eap", "circuit.ablation": "counterfactual"}
     for task in ("ioi", "induction"):
-        there = circuit_there(root, facts, "cpu", task)
+        there = find_stored_circuit(root, facts, "cpu", task)
         assert there is not None and there.items() >= wanted.items()
     for other in ({"weights": "others"}, {"dtype": "bfloat16"}, {"name": "another"}):
-        assert circuit_there(root, replace(facts, **other), "cpu", "ioi") is None
-    assert circuit_there(root, facts, "cuda", "ioi") is None
+        assert find_stored_circuit(root, replace(facts, **other), "cpu", "ioi") is None
+    assert find_stored_circuit(root, facts, "cuda", "ioi") is None
     save_circuit(scores().circuit(20), scores(), curve(), root / "from-python", {"kind": "circuit"})
     for missing in ("arguments", "seed", "metric", "ablation"):
         spec = {name: value for name, value in stored.spec.items() if name != missing}
         save_circuit(scores().circuit(20), scores(), curve(), root / f"without-{missing}", spec)
-    assert circuit_there(root, facts, "cpu", "ioi") == there
+    assert find_stored_circuit(root, facts, "cpu", "ioi") == there
     app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
     assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))
 
 
 def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, root):
     stored.path.rename(root / "mine")
-    there = circuit_there(root, mini().facts, "cpu", "ioi")
+    there = find_stored_circuit(root, mini().facts, "cpu", "ioi")
     app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
     assert "Start" not in labels(app) and edges_drawn(app) == set(map(str, scores().circuit(30).edges))
     assert plan_circuit(mini(), root, **ASKED | {"seed": 5}).run() is None
 
 
 def test_the_circuit_file_says_of_how_many_edges_it_is(stored):
-    whole = load_found_circuit(stored.path)[0]
+    whole = load_circuit_run(stored.path)[0]
     assert whole.about["k"] == 47
     assert page._largest(whole, 30)[0].about == {**whole.about, "k": 30}

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from interp.heads import Head
 from interp_dashboard import jobs, url
-from interp_dashboard.model_cache import Holder
+from interp_dashboard.model_cache import ModelCache
 from interp_dashboard.page import pages
 from interp_dashboard.settings import VARIABLE, settings
 
@@ -91,7 +91,7 @@ def test_a_page_opens_at_once_on_the_embedded_model(page):
 @pytest.mark.parametrize("page", pages())
 def test_an_address_loads_no_model_that_the_server_does_not_know(page, monkeypatch):
     loaded = []
-    monkeypatch.setattr(Holder, "add", lambda self, name: loaded.append(name))
+    monkeypatch.setattr(ModelCache, "add", lambda self, name: loaded.append(name))
     app = opened(page, model="/etc/passwd")
     assert not app.exception
     assert not loaded
@@ -121,7 +121,7 @@ ODD = [
         "0,1",
     ),
     *(
-        "by-hand",
+        "manual",
         "prompts",
         "models",
         "runs",
@@ -179,9 +179,9 @@ def written(monkeypatch, tmp_path):
 
     watching = []
     sys.addaudithook(hook)
-    for name in ("start", "resume", "cancel", "_spawn", "keep_prompts"):
+    for name in ("start", "resume", "cancel", "_spawn", "save_uploaded_prompts"):
         monkeypatch.setattr(jobs, name, lambda *asked, name=name: found.append(name))
-    monkeypatch.setattr(Holder, "add", lambda self, name: found.append(f"load {name}"))
+    monkeypatch.setattr(ModelCache, "add", lambda self, name: found.append(f"load {name}"))
     monkeypatch.setenv(VARIABLE, json.dumps({"runs": str(tmp_path / "runs")}))
     monkeypatch.chdir(tmp_path)
     settings.cache_clear()

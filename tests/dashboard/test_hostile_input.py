@@ -21,7 +21,7 @@ import transformers
 from PIL import Image
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from interp.figures import pattern_tile
+from interp.figures import pattern_heatmap
 from interp.heads import Head
 from interp.metrics import observe_attention
 from interp.models import load_model
@@ -30,9 +30,9 @@ from interp.store import save_observation
 from interp_dashboard import export
 from interp_dashboard.pages import attention, compare, heads, runs
 from interp_dashboard.settings import VARIABLE, settings
-from interp_dashboard.url import PACKED
+from interp_dashboard.url import COMPRESSED
 from tests.support.attention_views import HOSTILE
-from tests.support.dashboard_apps import blank, seen, visit
+from tests.support.dashboard_apps import new_session, open_address, seen
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # a box is drawn
 
@@ -120,7 +120,7 @@ def check_files(name, figure, table, code):
         with Image.open(io.BytesIO(export.picture(figure, "png"))) as image:
             image.load()
         assert ElementTree.fromstring(export.picture(figure, "svg")).tag.endswith("svg")
-        harmless = pattern_tile(np.eye(2), ["a", "b"], Head(0, 0), RunRecord("m"))
+        harmless = pattern_heatmap(np.eye(2), ["a", "b"], Head(0, 0), RunRecord("m"))
         assert Tags(export.picture(figure, "html").decode()).found == Tags(export.picture(harmless, "html").decode()).found, (
             name
         )
@@ -147,16 +147,16 @@ def escaped(text):
 PAGES = {
     "attention": [{}, {"head": "L2H4", "moved": "yes", "gamma": "0.5", "window": "3,20,0,9"}],
     "heads": [{"head": "L1H1"}],
-    "ablate": [{"do": "by-hand", "off": "L0H0,L2H4", "how": how} for how in ("zero", "uniform")],
+    "ablate": [{"do": "manual", "off": "L0H0,L2H4", "how": how} for how in ("zero", "uniform")],
     "compare": [{"task_b": "", "text_b": BETWEEN.join(reversed(WORDS)), "head": "L1H2"}],
 }
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_hostile_tokens_stay_text_on_every_page_and_in_its_files(page, server, shared):
-    app = blank(page)
+    app = new_session(page)
     for query in PAGES[page]:
-        visit(app, task="", text=TEXT, **query)
+        open_address(app, task="", text=TEXT, **query)
         check_page(app)
         assert shared
         while shared:
@@ -164,7 +164,7 @@ def test_hostile_tokens_stay_text_on_every_page_and_in_its_files(page, server, s
 
 
 def test_the_viewer_and_the_table_have_every_token_as_it_is(server, shared):
-    app = visit(blank("attention"), task="", text=TEXT)
+    app = open_address(new_session("attention"), task="", text=TEXT)
     tokens = seen(app)["tokens"]
     assert [token for token in tokens if token != "<s>"] == WORDS
     ((_, _, table, code),) = shared
@@ -177,9 +177,9 @@ def test_hostile_tokens_of_a_stored_run_stay_text(server, shared, folder):
     found = observe_attention(model, model.to_tokens(TEXT), ["received_attention", "entropy"])
     server.mkdir()
     save_observation(found, model.facts, server / "hostile")
-    app = blank("runs")
+    app = new_session("runs")
     for drawing in ("heads", "layers", "tokens"):
-        visit(app, run="hostile", drawing=drawing)
+        open_address(app, run="hostile", drawing=drawing)
         check_page(app)
         name, figure, table, code = shared[-1]
         check_files(name, figure, table, code)
@@ -189,14 +189,14 @@ def test_hostile_tokens_of_a_stored_run_stay_text(server, shared, folder):
 @pytest.mark.parametrize("word", ["\ud800", "a\ud83d", "\udfff</script>"])
 def test_half_letters_are_written_as_escapes(word):
     table = pd.DataFrame({"token": pd.Series([word, "=1"], dtype=object), "weight": [0.5, 0.25]})
-    check_files("half", pattern_tile(np.eye(2), [word, "x"], Head(0, 0), RunRecord("m")), table, {})
+    check_files("half", pattern_heatmap(np.eye(2), [word, "x"], Head(0, 0), RunRecord("m")), table, {})
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_half_letters_of_an_address_break_nothing(page, server, shared):
     raw = zlib.compress("a\ud83d \udfff".encode("utf-8", "surrogatepass"))
-    packed = PACKED + base64.urlsafe_b64encode(raw).decode().rstrip("=")
-    app = visit(blank(page), **PAGES[page][0], task="", text=packed)
+    packed = COMPRESSED + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    app = open_address(new_session(page), **PAGES[page][0], task="", text=packed)
     check_page(app)
     for found in shared:
         check_files(*found)

@@ -14,11 +14,11 @@ import pytest
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp_dashboard import jobs
-from interp_dashboard.jobs import Sweep
+from interp_dashboard.jobs import AblationRequest
 
 MODEL = "interp-mini"
-SHORT = Sweep(task="induction", method="zero", n_prompts=7, seed=3)
-LONG = Sweep(task="induction", method="mean", n_prompts=120, seed=1)
+SHORT = AblationRequest(task="induction", method="zero", n_prompts=7, seed=3)
+LONG = AblationRequest(task="induction", method="mean", n_prompts=120, seed=1)
 PATIENCE = 120
 
 
@@ -41,7 +41,7 @@ def wait(job, until, patience=PATIENCE):
         if until(seen[-1]):
             return seen
         time.sleep(0.05)
-    raise AssertionError(f"{job.name} is still {seen[-1]}: {(job.home / jobs.STDERR).read_text()}")
+    raise AssertionError(f"{job.name} is still {seen[-1]}: {(job.job_dir / jobs.STDERR).read_text()}")
 
 
 def ended(status):
@@ -119,8 +119,8 @@ def test_rate_and_time_left_follow_from_units_and_clock(tmp_path, monkeypatch):
     from interp.store import start_run
 
     job = jobs.Job(tmp_path / "run", MODEL, SHORT, (), total=20, seconds=1.0, before=4, started=1000.0)
-    job.home.mkdir(parents=True)
-    with start_run(job.folder, {"kind": "test"}) as writer, jobs._locked(job.home / jobs.STDOUT):
+    job.job_dir.mkdir(parents=True)
+    with start_run(job.folder, {"kind": "test"}) as writer, jobs._locked(job.job_dir / jobs.STDOUT):
         for i in range(10):
             writer.ledger.put(f"unit {i}", np.zeros(2))
         os.utime(job.folder / "run.json", (1030.0, 1030.0))
@@ -142,9 +142,9 @@ def test_a_job_whose_run_was_deleted_has_not_failed_and_can_be_forgotten(finishe
     from shutil import copytree
 
     job = replace(finished[1], folder=tmp_path / finished[1].name)
-    copytree(finished[1].home, job.home)
+    copytree(finished[1].job_dir, job.job_dir)
     assert jobs.find(tmp_path, job.name) == job and jobs.status(job).state == "removed"
-    with jobs._locked(job.home / jobs.STDOUT), pytest.raises(ValueError, match="cancel it first"):
+    with jobs._locked(job.job_dir / jobs.STDOUT), pytest.raises(ValueError, match="cancel it first"):
         jobs.forget(job)
     jobs.forget(job)
     assert jobs.jobs(tmp_path) == [] and jobs.status(finished[1]).state == "finished"
@@ -209,11 +209,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
 @pytest.mark.parametrize(("method", "share"), [("zero", 1.0), ("adaptive", 0.3)])
 def test_the_total_is_the_number_of_units_that_are_stored(tmp_path, method, share):
     from interp.ablation.ablate_heads import ablate_heads
-    from interp.store import Ledger
+    from interp.store import FileLedger
 
     sweep = replace(LONG, method=method, top_share=share)
     question = sweep.question(mini())
-    ledger = Ledger(tmp_path / "units", {})
+    ledger = FileLedger(tmp_path / "units", {})
     options = {name: value for name, value in sweep.options(question).items() if name != "pairs"}
     ablate_heads(mini(), question, **options, ledger=ledger)
     assert plan(sweep, tmp_path).total == ledger.count() > 1
@@ -229,7 +229,7 @@ def test_only_plain_names_are_looked_up(tmp_path):
 
 
 def test_uploaded_prompts_are_kept_under_a_harmless_name(tmp_path):
-    kept = jobs.keep_prompts(tmp_path, "../../my $prompts.jsonl", b"{}")
+    kept = jobs.save_uploaded_prompts(tmp_path, "../../my $prompts.jsonl", b"{}")
     assert kept.name == "my_prompts.jsonl" and kept.is_relative_to(tmp_path.resolve()) and kept.read_bytes() == b"{}"
-    assert jobs.keep_prompts(tmp_path, "my $prompts.jsonl", b"[]").parent != kept.parent
-    assert jobs.keep_prompts(tmp_path, "....", b"{}").name == "prompts.jsonl"
+    assert jobs.save_uploaded_prompts(tmp_path, "my $prompts.jsonl", b"[]").parent != kept.parent
+    assert jobs.save_uploaded_prompts(tmp_path, "....", b"{}").name == "prompts.jsonl"

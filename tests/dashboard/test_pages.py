@@ -19,10 +19,10 @@ from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
 from interp.models import load_model
 from interp.records import RunRecord
-from interp.store import open_run, run_history, save_observation, save_scores, start_run
+from interp.store import list_runs, open_run, save_observation, save_scores, start_run
 from interp_dashboard import jobs, metric_cache, prompts, url
-from interp_dashboard.attention_cache import Prompt, readings
-from interp_dashboard.model_cache import holder
+from interp_dashboard.attention_cache import PromptChoice, readings
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
 from tests.store.test_run_index import ESCAPES
@@ -83,7 +83,7 @@ def llama(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny-llama"
     tiny_hf("llama").save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
-    holder().add(str(path))
+    model_cache().add(str(path))
     return str(path)
 
 
@@ -98,7 +98,7 @@ def checkpoint(tmp_path_factory):
             weights.add_(0.2 * weights.std() * torch.randn_like(weights))
     changed.hf.save_pretrained(path)
     changed.tokenizer.save_pretrained(path)
-    holder().add(str(path))
+    model_cache().add(str(path))
     return str(path)
 
 
@@ -116,8 +116,8 @@ def of_scores(folder, values, name="entropy", model="toy"):
 
 def job_of(folder):
     """The job of a run directory, not at work."""
-    job = jobs.Job(folder, MODEL, jobs.Sweep(task="induction"), ("ablate",), 4, 1.0)
-    job.home.mkdir(parents=True)
+    job = jobs.Job(folder, MODEL, jobs.AblationRequest(task="induction"), ("ablate",), 4, 1.0)
+    job.job_dir.mkdir(parents=True)
     jobs._write(job)
     return job
 
@@ -219,11 +219,11 @@ def test_a_metric_is_measured_once_and_only_so_many_are_kept(monkeypatch):
         asked.append([metric.name for metric in metrics])
         return observe(self, metrics, **options)
 
-    prompt = Prompt(text="the cat sat")
+    prompt = PromptChoice(text="the cat sat")
     reading = readings().get(MODEL, prompt)
     monkeypatch.setattr(AttentionCache, "observe", counted)
-    monkeypatch.setattr(metric_cache, "MOST", 2)
-    store = metric_cache.Measured()
+    monkeypatch.setattr(metric_cache, "MAX_CACHED_METRICS", 2)
+    store = metric_cache.MetricCache()
     for names in (["entropy"], ["entropy", "confidence"], ["confidence"], ["local_focus"], ["entropy"]):
         assert list(store.get(reading, MODEL, names)) == names
     assert asked == [["entropy"], ["confidence"], ["local_focus"], ["entropy"]]
@@ -233,7 +233,7 @@ def test_a_metric_is_measured_once_and_only_so_many_are_kept(monkeypatch):
 
 def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
     names = metric_cache.metric_names()
-    reading, prompt = readings().get(MODEL, Prompt(task="induction")), Prompt(task="induction")
+    reading, prompt = readings().get(MODEL, PromptChoice(task="induction")), PromptChoice(task="induction")
     found = metric_cache.measure(reading, prompt, MODEL, names)
     assert {scores.values.shape for scores in found.values()} == {(mini().facts.n_layers, mini().facts.n_heads)}
     assert all(metric_cache.about_metric(name).endswith(f" ({scores.unit})") for name, scores in found.items())
@@ -306,7 +306,7 @@ def test_patterns_of_texts_of_other_lengths_are_not_compared_but_maps_are():
 
 
 def test_the_exported_difference_of_patterns_is_that_of_the_weights():
-    a, b = (readings().get(MODEL, Prompt(task="induction", corrupted=side)) for side in (False, True))
+    a, b = (readings().get(MODEL, PromptChoice(task="induction", corrupted=side)) for side in (False, True))
     cell = slice(3, 3 + compare.TILE), slice(1, 1 + compare.TILE)
     weights = [side.cache.pattern(Head(1, 2), *cell).numpy() for side in (a, b)]
     place = {"first_query": 3, "first_key": 1}
@@ -461,7 +461,7 @@ def test_a_run_is_deleted_once_its_name_is_typed_and_not_before(root):
     app.text_input(key="typed-gone").set_value("gone").run()
     button().click().run()
     assert not app.exception
-    assert [entry.name for entry in run_history(root)] == ["stays"]
+    assert [entry.name for entry in list_runs(root)] == ["stays"]
     assert "run" not in address(app) and list(tables(app)[0]["run"]) == ["stays"]
     assert jobs.find(root, "gone") is None
 
@@ -478,7 +478,7 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
         if why == "written":
             held.enter_context(start_run(root / "kept", open_run(root / "kept").spec))
         if why == "measured":
-            fcntl.flock(held.enter_context((job_of(root / "kept").home / jobs.STDOUT).open("ab")), fcntl.LOCK_EX)
+            fcntl.flock(held.enter_context((job_of(root / "kept").job_dir / jobs.STDOUT).open("ab")), fcntl.LOCK_EX)
         button.click().run()
     said = app.warning[0].value.replace("\\", "")
     reasons = {"strange": "notes.txt", "written": "by another process", "measured": "cancel it on the page that started it"}
@@ -506,7 +506,7 @@ def test_no_name_in_an_address_leads_out_of_the_folder(root, page, fields, shown
         assert shown in app.warning[0].value.replace("\\", ""), name
         numbers = [value for table in tables(app) for value in table.select_dtypes("float").to_numpy().ravel()]
         assert 0.25 not in np.abs(numbers), name
-    assert sorted(entry.name for entry in run_history(root)) == ["inside", "other"]
+    assert sorted(entry.name for entry in list_runs(root)) == ["inside", "other"]
 
 
 HOSTILE = [
@@ -532,7 +532,7 @@ def test_what_a_run_says_is_shown_as_text(root, said):
 
 @pytest.mark.parametrize("said", HOSTILE)
 def test_a_hostile_prompt_is_compared_like_any_other(said):
-    packed = url.PACKED + base64.urlsafe_b64encode(zlib.compress(said.encode("utf-8", "surrogatepass"))).decode()
+    packed = url.COMPRESSED + base64.urlsafe_b64encode(zlib.compress(said.encode("utf-8", "surrogatepass"))).decode()
     app = opened("compare", task="", text="the cat", task_b="", text_b=packed, head="L0H0")
     assert not app.error and len(table_with(app, "A", "B")) == 16
 

@@ -18,12 +18,12 @@ from interp_dashboard import detector_options, jobs, url
 from interp_dashboard.detector_options import Options
 from interp_dashboard.head_roles import roles
 from interp_dashboard.job_plans import plan_confirmation, plan_detection
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import retrieval, tokens
 from interp_dashboard.role_badges import role_badges
 from interp_dashboard.settings import settings
 from tests.support.attention_views import HOSTILE
-from tests.support.dashboard_apps import blank, save_small, visit
+from tests.support.dashboard_apps import new_session, open_address, save_small
 from tests.support.detection_cases import detection, token_detection
 
 MODEL = "interp-mini"
@@ -47,7 +47,7 @@ def found():
 
 def opened(page, **query):
     """The page as it stands after its address was opened."""
-    app = visit(blank(page), **query)
+    app = open_address(new_session(page), **query)
     assert not app.exception, app.exception[0].value
     return app
 
@@ -128,7 +128,7 @@ class Given(dict):
 
 
 def test_values_are_of_the_kind_that_the_detector_takes():
-    own = Options("retrieval", besides=("haystack", "mark"))
+    own = Options("retrieval", exclude=("haystack", "mark"))
     usual = Given({field.name: field.default for field in own.fields()})
     assert own.values(usual) == {}
     given = Given({**usual, "retrieval.min_recall": " ", "retrieval.n_depths": 3, "retrieval.mode": "greedy"})
@@ -141,13 +141,13 @@ def test_values_are_of_the_kind_that_the_detector_takes():
 def test_values_are_written_as_the_command_line_reads_them():
     from inspect import signature
 
-    from interp.cli.options import read_settings
+    from interp.cli.options import parse_settings
     from interp.detectors import DETECTORS
 
     values = {"calibrate": False, "n_prompts": 7, "rate": 0.1, "null": "a=b c"}
     words = detector_options.words(values)
     assert words[::2] == ["--set"] * 4
-    assert read_settings(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
+    assert parse_settings(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
 
 
 # --- Tokens
@@ -207,13 +207,13 @@ def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
 def test_other_texts_of_a_task_are_chosen_by_number_and_seed():
     app = opened("tokens", n_texts="3")
     first = table_with(app, "token", "waad").to_csv()
-    app.number_input(key="field:text_number").set_value(2).run()
+    app.number_input(key="field:text_index").set_value(2).run()
     other = table_with(app, "token", "waad")
     assert set(other["example"]) == {2} and other.to_csv() != first
     app.number_input(key="field:texts_seed").set_value(5).run()
     assert table_with(app, "token", "waad").to_csv() != other.to_csv()
     app.number_input(key="field:n_texts").set_value(2).run()
-    assert address(app)["text_number"] == "1"
+    assert address(app)["text_index"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_hostile_tokens_are_text():
 
 def test_a_long_text_is_shown_in_part(tmp_path):
     folder = str(save_small(tmp_path / "long", 2, 4, 4096))
-    holder().add(folder)
+    model_cache().add(folder)
     text = "The cat sat on the mat. " * 120
     app = opened("tokens", model=folder, texts="", prompt=text, response=text, **{"preplan_anchor.n_null_draws": "20"})
     assert not app.error and len(table_with(app, "token", "waad")) > 1200
@@ -356,13 +356,13 @@ def test_a_detection_runs_in_its_own_process_and_a_failed_one_says_why(root):
 
 def test_how_far_a_command_is_is_read_from_its_progress_bar(tmp_path):
     job = jobs.Job(tmp_path / "run", MODEL, None, ("detect", "retrieval"), started=1000.0, query={"detector": "retrieval"})
-    job.home.mkdir(parents=True)
+    job.job_dir.mkdir(parents=True)
     jobs._write(job)
     assert jobs.find(tmp_path, "run") == job
-    with jobs._locked(job.home / jobs.STDOUT):
+    with jobs._locked(job.job_dir / jobs.STDOUT):
         assert jobs.status(job).state == "loading"
         bar = "\r retrieval: 0unit [00:00, ?unit/s]\r retrieval:  4%|4   | 1/24 [00:01<00:23]\r retrieval:  25%|2  | 6/24 [00:02<00:06]"
-        (job.home / jobs.STDERR).write_text("x" * 9000 + bar)
+        (job.job_dir / jobs.STDERR).write_text("x" * 9000 + bar)
         now = jobs.status(job)
         assert (now.state, now.done, now.total, now.share) == ("running", 6, 24, 0.25)
         assert now.rate > 0 and now.eta > 0

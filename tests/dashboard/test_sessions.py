@@ -19,12 +19,12 @@ from streamlit.testing.v1 import AppTest
 import interp.models
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.heads import Head
-from interp_dashboard.attention_cache import Prompt, readings
+from interp_dashboard.attention_cache import PromptChoice, readings
 from interp_dashboard.formatting import plain
 from interp_dashboard.metric_cache import measure
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.settings import VARIABLE, settings
-from tests.support.dashboard_apps import MINI, blank, save_small, seen, visit, weights_seen
+from tests.support.dashboard_apps import MINI, new_session, open_address, save_small, seen, viewer_weights
 
 TEXTS = [
     "The dog ran to the old house.",
@@ -131,16 +131,16 @@ class Session:
         )
         head = Head(*data["head"])
         assert self.head in (None, head) or not there, self.history
-        np.testing.assert_allclose(weights_seen(app), weights[head], atol=READ_OFF, err_msg=str(self.history))
+        np.testing.assert_allclose(viewer_weights(app), weights[head], atol=READ_OFF, err_msg=str(self.history))
         assert f"load_model({self.model!r})" in app.code[1].value and repr(self.text) in app.code[1].value
 
 
 def test_two_sessions_do_not_see_each_other(models, loads):
     rng = random.Random(0)
     first, second = models
-    sessions = [Session(blank("attention"), first, TEXTS[0]), Session(blank("attention"), second, TEXTS[1])]
+    sessions = [Session(new_session("attention"), first, TEXTS[0]), Session(new_session("attention"), second, TEXTS[1])]
     for session in sessions:
-        visit(session.app, task="", text=session.text, model=session.model)
+        open_address(session.app, task="", text=session.text, model=session.model)
     for i in range(ACTIONS):
         session = sessions[rng.randrange(2)]
         session.act(rng, models)
@@ -154,20 +154,20 @@ def test_two_sessions_do_not_see_each_other(models, loads):
 
 def test_threads_that_read_at_the_same_time_get_their_own_numbers(models, loads):
     server, measurer, failures = readings(), measure, []
-    holder()  # made once
+    model_cache()  # made once
 
     def work(seed):
         rng = random.Random(seed)
         try:
             for _ in range(ACTIONS // 2):
                 name, text = rng.choice([*models]), rng.choice(TEXTS[1:])
-                reading = server.get(name, Prompt(text=text))
+                reading = server.get(name, PromptChoice(text=text))
                 weights, tokens = patterns(name, text)
                 head = Head(*(rng.randrange(n) for n in models[name]))
                 n = len(tokens)
                 assert reading.tokens == tokens
                 np.testing.assert_allclose(reading.weights(head, (0, n, 0, n)), weights[head], atol=1e-5)
-                entropy = measurer(reading, Prompt(text=text), name, ["entropy"])["entropy"].values[head]
+                entropy = measurer(reading, PromptChoice(text=text), name, ["entropy"])["entropy"].values[head]
                 rows = weights[head].astype(float)
                 expected = -(rows * np.log(np.where(rows > 0, rows, 1))).sum(1).mean()
                 np.testing.assert_allclose(entropy, expected, atol=1e-4)
@@ -198,12 +198,12 @@ def test_a_model_is_let_go_while_its_attention_is_still_read(models, loads, monk
 
     monkeypatch.setattr(AttentionCache, "observe", slow)
     first, second = models
-    holder()
-    thread = threading.Thread(target=readings().get, args=(first, Prompt(text=TEXTS[0])))
+    model_cache()
+    thread = threading.Thread(target=readings().get, args=(first, PromptChoice(text=TEXTS[0])))
     thread.start()
     assert observing.wait(60)
     try:
-        with holder().using(second):
+        with model_cache().acquire(second):
             assert loads == [first, second]
     finally:
         go_on.set()
@@ -211,9 +211,9 @@ def test_a_model_is_let_go_while_its_attention_is_still_read(models, loads, monk
 
 
 def test_a_model_is_gone_when_another_is_asked_for(models, loads):
-    session = blank("attention")
+    session = new_session("attention")
     for name in [*models, *models]:
         text = f"{TEXTS[3]} {'one ' * len(loads)}"  # read anew, by a model that is loaded anew
-        visit(session, task="", text=text, model=name)
+        open_address(session, task="", text=text, model=name)
         assert not session.exception and not session.error
     assert loads == [*models, *models]

@@ -22,7 +22,7 @@ from interp.metrics.massive_activations import MassiveActivations
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
 from interp.tasks import Example, Task, write_prompts
-from tests.support.pattern_cases import given, heads_of_the_spec, random_pattern, unpadded, visible_keys
+from tests.support.pattern_cases import given, golden_heads, random_pattern, unpadded, visible_keys
 from tests.support.tiny_models import CONFIGS, TINY, tiny, tiny_hf, tiny_tokens
 
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])
@@ -270,7 +270,7 @@ def test_the_first_tokens_own_key_gives_its_own_importance(model):
 def test_golden_importance_of_the_first_token():
     """heads.md 8.3."""
     metric = importance_of_other_keys(np.eye(8)[None], drawn(1, 8, 8, n=1)[1])
-    found = given(heads_of_the_spec(), metric)["importance_of_other_keys"][0, 0, :, 0]
+    found = given(golden_heads(), metric)["importance_of_other_keys"][0, 0, :, 0]
     torch.testing.assert_close(found, torch.tensor([0.25, 0.3397, 1.0, 0.125]), atol=5e-5, rtol=0)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interp.figures import atlas, attention_view, style, tile_data, view_assets, view_data
-from interp.figures.dark_theme import EXCHANGED
+from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
 from tests.support.attention_views import HOSTILE, WORDS, patterns
 
@@ -188,7 +188,7 @@ def test_the_data_name_the_place_of_every_head_of_the_atlas():
         x, y = data["lefts"][head], data["tops"][layer]
         assert (x, y, x + data["cell"], y + data["cell"]) == picture.box(Head(layer, head))
     assert b64decode(data["src"].removeprefix("data:image/png;base64,")) == picture.png
-    assert view_data(atlas=picture, source="/media/a.png")["atlas"]["src"] == "/media/a.png"
+    assert view_data(atlas=picture, atlas_url="/media/a.png")["atlas"]["src"] == "/media/a.png"
 
 
 def test_parts_that_are_not_given_are_not_there():
@@ -200,7 +200,7 @@ def test_the_viewer_has_the_papers_and_inks_of_the_figures():
     _, look = view_assets()
     for colour in (style.PAPER, style.INK):
         assert f", {colour})" in look
-    assert view_data(dark=True)["palette"][0] == EXCHANGED[style.SEQUENTIAL[0]]
+    assert view_data(dark=True)["palette"][0] == DARK_COLOURS[style.SEQUENTIAL[0]]
 
 
 @pytest.mark.parametrize(

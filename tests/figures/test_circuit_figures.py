@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from interp.circuits import Circuit, Edge, FaithfulnessCurve, Graph, score_edges
-from interp.figures import circuit_graph, darkened, faithfulness_plot, figure_bytes, save_figure, style
-from interp.figures.circuit_graph import FAN, HALF, MOST, PARTS, PORTS, THICK, THIN, WIDER
+from interp.figures import circuit_graph, faithfulness_plot, figure_bytes, save_figure, style, to_dark_theme
+from interp.figures.circuit_graph import FAN, HALF, MAX_EDGES, PARTS, PORTS, THICK, THIN, WIDER
 from interp.models.planted import plant
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
@@ -182,8 +182,8 @@ def test_of_a_large_circuit_the_largest_edges_are_drawn_and_the_caption_says_so(
     scores = {str(edge): float(i + 1) for i, edge in enumerate(graph.edges[:400])}
     made = circuit(tuple(scores), scores, graph)
     figure = circuit_graph(made)
-    assert set(lines(figure)) == {str(edge) for edge in graph.edges[400 - MOST : 400]}
-    assert f"the {MOST} largest of 400 edges" in caption(figure)
+    assert set(lines(figure)) == {str(edge) for edge in graph.edges[400 - MAX_EDGES : 400]}
+    assert f"the {MAX_EDGES} largest of 400 edges" in caption(figure)
 
 
 def test_of_a_large_circuit_what_the_cut_leaves_without_a_way_is_not_drawn():
@@ -191,10 +191,10 @@ def test_of_a_large_circuit_what_the_cut_leaves_without_a_way_is_not_drawn():
     small = [str(edge) for edge in graph.edges if edge.reader == Edge.parse("input->m3").reader][:40]
     large = [str(edge) for edge in graph.edges if str(edge) not in small][-170:]
     made = circuit((*small, *large), {name: -float(i + 1) for i, name in enumerate((*small, *large))}, graph)
-    cut = replace(made, edges=frozenset(map(Edge.parse, large[-MOST:]))).pruned()
+    cut = replace(made, edges=frozenset(map(Edge.parse, large[-MAX_EDGES:]))).pruned()
     figure = circuit_graph(made)
-    assert 0 < len(cut) < MOST and set(lines(figure)) == set(map(str, cut.edges))
-    assert f"{len(cut)} of the {MOST} largest of 210 edges" in caption(figure)
+    assert 0 < len(cut) < MAX_EDGES and set(lines(figure)) == set(map(str, cut.edges))
+    assert f"{len(cut)} of the {MAX_EDGES} largest of 210 edges" in caption(figure)
     assert f"Circuit of {len(cut)} edges" in figure.layout.title.text
     assert figure.layout.sliders[0].steps[-1].label == str(len(cut))
 
@@ -234,7 +234,7 @@ def test_figures_are_saved_in_every_form_and_shown_dark(make, tmp_path):
     assert ElementTree.fromstring(figure_bytes(figure, ".svg")).tag.endswith("svg")
     assert b"<script src" not in save_figure(figure, tmp_path / "f.html").read_bytes()
     light = {style.PAPER, style.EMPTY, style.MUTED, style.NEGATIVE}
-    assert not light & set(re.findall("#[0-9a-f]{6}", str(darkened(figure).to_dict())))
+    assert not light & set(re.findall("#[0-9a-f]{6}", str(to_dark_theme(figure).to_dict())))
 
 
 def test_dashes_and_dots_are_drawn_in_files():

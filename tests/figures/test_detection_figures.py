@@ -9,19 +9,19 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from interp.figures import (
-    darkened,
-    dose_curve,
-    drawings_of,
+    ablation_curve,
+    available_figures,
+    detection_map,
     figure_bytes,
     needle_grid,
-    role_strips,
     run_figure,
     save_figure,
-    score_map,
     style,
+    to_dark_theme,
+    waad_fai_strips,
 )
 from interp.figures.ablation_curve import GROUPS
-from interp.figures.waad_fai_strips import MOST, ROLES
+from interp.figures.waad_fai_strips import MAX_TOKENS, ROLES
 from interp.heads import Head
 from interp.models import load_model
 from interp.store import load_confirmation, load_detection, save_confirmation, save_detection
@@ -29,10 +29,10 @@ from tests.support.attention_views import HOSTILE
 from tests.support.detection_cases import FOUND, RECORD, cells, confirmation, detection, token_detection
 
 FIGURES = {
-    "score_map": lambda: score_map(detection()),
+    "detection_map": lambda: detection_map(detection()),
     "needle_grid": lambda: needle_grid(cells(), RECORD),
-    "dose_curve": lambda: dose_curve(confirmation()),
-    "role_strips": lambda: role_strips(token_detection()),
+    "ablation_curve": lambda: ablation_curve(confirmation()),
+    "waad_fai_strips": lambda: waad_fai_strips(token_detection()),
 }
 
 
@@ -61,7 +61,7 @@ def encloses(trace, head):
 
 
 def test_the_contour_has_a_side_wherever_a_found_head_has_a_neighbour_that_was_not():
-    contour = score_map(detection()).data[1]
+    contour = detection_map(detection()).data[1]
     assert {head: encloses(contour, head) for head in FOUND} == {Head(1, 3): 3, Head(1, 4): 2, Head(2, 4): 3, Head(0, 0): 4}
     assert len(segments(contour)) == 12
     assert encloses(contour, Head(1, 2)) == 1 and encloses(contour, Head(0, 2)) == 0
@@ -70,16 +70,16 @@ def test_the_contour_has_a_side_wherever_a_found_head_has_a_neighbour_that_was_n
 def test_a_score_on_the_threshold_is_outside():
     found = detection()
     exact = replace(found, threshold=float(found.scores[Head(2, 4)]))
-    assert encloses(score_map(exact).data[1], Head(2, 4)) == 1 and encloses(score_map(exact).data[1], Head(1, 4)) == 3
+    assert encloses(detection_map(exact).data[1], Head(2, 4)) == 1 and encloses(detection_map(exact).data[1], Head(1, 4)) == 3
 
 
 def test_a_map_without_found_heads_has_no_contour_and_says_so():
-    figure = score_map(replace(detection(), threshold=0.95))
+    figure = detection_map(replace(detection(), threshold=0.95))
     assert len(figure.data) == 1 and "no head is above 0.95" in caption(figure)
 
 
 def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
-    words = caption(score_map(detection()))
+    words = caption(detection_map(detection()))
     for part in (
         "toy@01234567",
         "needles",
@@ -89,11 +89,11 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "literature takes 0.1",
     ):
         assert part in words
-    assert "literature" not in caption(score_map(detection(literature=None)))
+    assert "literature" not in caption(detection_map(detection(literature=None)))
 
 
 def test_pointing_at_a_head_tells_rank_control_and_parts_and_nothing_of_one_without_a_score():
-    hover = score_map(detection()).data[0].hovertext
+    hover = detection_map(detection()).data[0].hovertext
     for part in ("L1H4", "found: rank 2, threshold 0.2", "with wrong targets 0.0125", "frequency 0.4"):
         assert part in hover[1][4]
     assert "not found: rank" in hover[0][1]
@@ -102,7 +102,7 @@ def test_pointing_at_a_head_tells_rank_control_and_parts_and_nothing_of_one_with
 
 @pytest.mark.parametrize("shape", [(2, 3), (40, 32)])
 def test_maps_of_other_sizes_are_enclosed_as_well(shape):
-    figure = score_map(detection(found=(Head(1, 2), Head(0, 0)), shape=shape))
+    figure = detection_map(detection(found=(Head(1, 2), Head(0, 0)), shape=shape))
     assert [encloses(figure.data[1], head) for head in (Head(1, 2), Head(0, 0))] == [4, 4]
     assert figure_bytes(figure, ".png").startswith(b"\x89PNG")
 
@@ -143,7 +143,7 @@ def by_group(figure, panel=0, n_panels=2):
 
 
 def test_each_group_is_a_curve_in_each_panel_at_its_own_numbers_of_heads():
-    figure, made = dose_curve(confirmation()), confirmation()
+    figure, made = ablation_curve(confirmation()), confirmation()
     curve = made.tables["curve"]
     for panel, where in enumerate(("all", "end")):
         for group, trace in by_group(figure, panel).items():
@@ -158,7 +158,7 @@ def test_each_group_is_a_curve_in_each_panel_at_its_own_numbers_of_heads():
 
 
 def test_intervals_and_draws_stand_at_their_point():
-    figure = dose_curve(confirmation(ks=(2, 4), draws=7, positions=("end",)))
+    figure = ablation_curve(confirmation(ks=(2, 4), draws=7, positions=("end",)))
     rows = confirmation(ks=(2, 4), draws=7, positions=("end",)).tables["curve"]
     lines = of(figure, "lines")
     assert len(lines) == len(GROUPS)
@@ -172,7 +172,7 @@ def test_intervals_and_draws_stand_at_their_point():
 
 
 def test_all_heads_in_place_are_a_line_across_each_panel_and_tasks_are_named():
-    figure = dose_curve(confirmation(tasks=("needle", "copying")))
+    figure = ablation_curve(confirmation(tasks=("needle", "copying")))
     assert [(shape.y0, shape.y1, shape.line.dash) for shape in figure.layout.shapes] == [(0.95, 0.95, "dash")] * 4
     named = [trace.text[0] for trace in of(figure, "text")][len(GROUPS) :]
     assert named == ["needle, all positions", "needle, end positions", "copying, all positions", "copying, end positions"]
@@ -185,7 +185,7 @@ def test_all_heads_in_place_are_a_line_across_each_panel_and_tasks_are_named():
 
 def test_strips_are_shares_of_the_texts_largest_and_grey_where_there_is_no_number():
     found = token_detection()
-    shaded, grey = (trace for trace in role_strips(found).data if trace.type == "bar")
+    shaded, grey = (trace for trace in waad_fai_strips(found).data if trace.type == "bar")
     for name in ("waad", "fai"):
         values = found.scores[name].values[0]
         assert np.isnan(values).sum() > 0
@@ -197,7 +197,7 @@ def test_strips_are_shares_of_the_texts_largest_and_grey_where_there_is_no_numbe
 
 def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another():
     found = token_detection()
-    figure = role_strips(found)
+    figure = waad_fai_strips(found)
     bars = [trace for trace in figure.data if trace.type == "bar"]
     edges = {round(b, 6): text for trace in bars for b, text in zip(trace.base, trace.hovertext, strict=True)}
     marks = of(figure, "markers")
@@ -212,34 +212,34 @@ def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another(
 
 
 def test_tokens_before_the_response_are_pale():
-    words = of(role_strips(token_detection(response=6)), "text")[0]
+    words = of(waad_fai_strips(token_detection(response=6)), "text")[0]
     assert [colour == style.MUTED for colour in words.textfont.color] == [at < 6 for at in range(23)]
 
 
 def test_a_long_text_begins_with_its_response_and_wraps():
     long = token_detection(tuple(f" word{i}" for i in range(3000)), response=1700)
-    figure = role_strips(long)
+    figure = waad_fai_strips(long)
     text = of(figure, "text")[0]
-    assert len(text.x) == MOST and text.text[0] == " word1692" and max(text.y) > 20
+    assert len(text.x) == MAX_TOKENS and text.text[0] == " word1692" and max(text.y) > 20
     assert "tokens 1,692-2,203 of 3,000" in caption(figure)
-    assert len(of(role_strips(long, span=(10, 12)), "text")[0].x) == 2
+    assert len(of(waad_fai_strips(long, span=(10, 12)), "text")[0].x) == 2
 
 
 @pytest.mark.parametrize("span", [(-1, 4), (5, 5), (0, 24), (0, 600)])
 def test_a_span_outside_the_text_is_refused(span):
     with pytest.raises(ValueError, match="not a span of 1 to 512 tokens of a text that has 23"):
-        role_strips(token_detection(), span=span)
+        waad_fai_strips(token_detection(), span=span)
 
 
 def test_a_text_that_is_not_there_is_refused():
     with pytest.raises(LookupError, match=r"Text 2 does not exist: there are the texts 0-1\."):
-        role_strips(token_detection(n_texts=2), example=2)
+        waad_fai_strips(token_detection(n_texts=2), example=2)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # a box is drawn
 def test_hostile_tokens_are_text_in_every_file():
     words = tuple(word for word in HOSTILE if word)
-    figure = role_strips(token_detection(words, response=1))
+    figure = waad_fai_strips(token_detection(words, response=1))
     shown = [text for trace in of(figure, "text") for text in (*trace.text, *trace.hovertext)]
     assert not [text for text in shown if "<img" in text or "<script" in text]
     page = figure_bytes(figure, ".html").decode()
@@ -259,12 +259,12 @@ def test_every_figure_is_drawn_in_every_format_and_has_a_dark_form(name, tmp_pat
     words = " ".join(ElementTree.fromstring(figure_bytes(figure, ".svg").decode()).itertext())
     assert figure.layout.title.text.removeprefix("<b>").removesuffix("</b>") in words and "toy@01234567" in words
     assert figure_bytes(figure, ".png") == figure_bytes(FIGURES[name](), ".png")
-    dark = darkened(figure).to_json()
+    dark = to_dark_theme(figure).to_json()
     assert not [colour for colour in (style.PAPER, style.INK, style.MUTED, style.NEGATIVE, style.POSITIVE) if colour in dark]
 
 
 def test_marks_of_the_png_have_their_colour(tmp_path):
-    figure = role_strips(token_detection())
+    figure = waad_fai_strips(token_detection())
     pixels = imread(save_figure(figure, tmp_path / "a.png"))[..., :3]
     margin, layout = figure.layout.margin, figure.layout
     width, height = layout.width - margin.l - margin.r, layout.height - margin.t - margin.b
@@ -279,14 +279,14 @@ def test_stored_detections_and_confirmations_are_drawn_as_they_were_found(tmp_pa
     heads = save_detection(detection(found=FOUND[::3], shape=(4, 4)), facts, tmp_path / "heads")
     tokens = save_detection(token_detection(), facts, tmp_path / "tokens")
     dose = save_confirmation(confirmation(), facts, tmp_path / "dose")
-    assert drawings_of(heads) == ["heads", "layers", "grid"]
-    assert drawings_of(tokens) == ["roles", "tokens"]
-    assert drawings_of(dose) == ["dose"]
+    assert available_figures(heads) == ["heads", "layers", "grid"]
+    assert available_figures(tokens) == ["roles", "tokens"]
+    assert available_figures(dose) == ["dose"]
     pairs = [
-        (run_figure(heads, "heads"), score_map(load_detection(heads.path))),
+        (run_figure(heads, "heads"), detection_map(load_detection(heads.path))),
         (run_figure(heads, "grid"), needle_grid(cells(), RECORD)),
-        (run_figure(tokens, "roles"), role_strips(token_detection())),
-        (run_figure(dose, "dose"), dose_curve(load_confirmation(dose.path))),
+        (run_figure(tokens, "roles"), waad_fai_strips(token_detection())),
+        (run_figure(dose, "dose"), ablation_curve(load_confirmation(dose.path))),
     ]
     for drawn, made in pairs:
         assert drawn.to_json() == made.to_json()

@@ -10,15 +10,15 @@ import pytest
 
 from interp.ablation.effect_tables import head_table
 from interp.figures import (
-    difference_map,
-    difference_tile,
+    head_difference_map,
     head_map,
-    layer_dots,
-    pattern_tile,
-    ranked_bars,
+    pattern_difference,
+    pattern_heatmap,
+    ranked_effects,
     save_figure,
+    scores_by_layer,
     style,
-    token_strip,
+    token_scores_text,
 )
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
@@ -117,11 +117,11 @@ def test_pairs_are_bars_but_not_cells(table):
     heads = [(Head(*divmod(i, 5)),) for i in range(15)]
     both = head_table(sweep_result([*effects, effects[0] - 9], [*heads, (Head(0, 0), Head(0, 1))]), FACTS)
     assert np.nanmin(head_map(both).data[0].z) > -3
-    assert ranked_bars(both).layout.yaxis.ticktext[0] == "L0H0+L0H1"
+    assert ranked_effects(both).layout.yaxis.ticktext[0] == "L0H0+L0H1"
 
 
 def test_bars_are_ranked_by_magnitude_with_their_intervals(table):
-    figure = ranked_bars(table, k=4)
+    figure = ranked_effects(table, k=4)
     bars = figure.data[0]
     rows = table.loc[table["effect"].abs().sort_values(ascending=False).index[:4]]
     assert list(figure.layout.yaxis.ticktext) == rows["label"].tolist() and rows["label"].iloc[0] == "L1H1"
@@ -134,7 +134,7 @@ def test_bars_are_ranked_by_magnitude_with_their_intervals(table):
 
 
 def test_each_bar_stands_before_its_own_control(table):
-    figure = ranked_bars(table, k=3)
+    figure = ranked_effects(table, k=3)
     bands = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     first = table[table["label"] == "L1H1"].iloc[0]
     assert len(bands) == 3
@@ -144,12 +144,12 @@ def test_each_bar_stands_before_its_own_control(table):
 
 def test_bars_without_a_control_have_no_band():
     alone = head_table(sweep_result(planted()[6:7]), FACTS)
-    figure = ranked_bars(alone)
+    figure = ranked_effects(alone)
     assert [shape.type for shape in figure.layout.shapes] == ["line"] and "grey" not in caption(figure)
 
 
 def test_sign_of_a_loss_is_explained_the_other_way(table):
-    assert "positive = the head helped" in ranked_bars(table.assign(metric="loss")).layout.xaxis.title.text
+    assert "positive = the head helped" in ranked_effects(table.assign(metric="loss")).layout.xaxis.title.text
     assert "negative" not in caption(head_map(table.assign(metric="kl")))
 
 
@@ -161,7 +161,7 @@ def test_large_model_gets_sparse_ticks_dots_and_no_numbers(tmp_path):
     assert list(figure.layout.xaxis.tickvals)[:3] == [0, 5, 10] and list(figure.layout.yaxis.tickvals)[:3] == [0, 5, 10]
 
 
-@pytest.mark.parametrize("draw", [head_map, ranked_bars])
+@pytest.mark.parametrize("draw", [head_map, ranked_effects])
 def test_png_is_twice_the_size_of_the_figure_and_svg_is_xml_with_text(tmp_path, table, draw):
     from matplotlib.image import imread
 
@@ -250,7 +250,7 @@ def test_captions_name_model_n_tokens_interventions_and_metric():
 
 def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
     values = [[0.1, 0.2, 0.6], [0.4, np.nan, 0.8]]
-    figure = layer_dots(scores(values, reason="no repeats"), named=2)
+    figure = scores_by_layer(scores(values, reason="no repeats"), named=2)
     dots, lines, labels = figure.data
     placed = {(round(x), y) for x, y in zip(dots.x, dots.y, strict=True)}
     assert len(dots.x) == 5 and placed == {(0, 0.1), (0, 0.2), (0, 0.6), (1, 0.4), (1, 0.8)}
@@ -264,7 +264,7 @@ def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
 
 def test_equal_tokens_keep_separate_cells_in_their_order():
     words = ["the", "cat", "the", "the"]
-    figure = token_strip(token_scores([words], [[0.5, 1.0, 2.0, 0.25]]))
+    figure = token_scores_text(token_scores([words], [[0.5, 1.0, 2.0, 0.25]]))
     bars, texts = figure.data
     assert list(texts.text) == words and list(bars.marker.color) == [0.5, 1.0, 2.0, 0.25]
     left = np.array(bars.base)
@@ -275,7 +275,7 @@ def test_equal_tokens_keep_separate_cells_in_their_order():
 
 def test_a_long_text_is_wrapped_into_lines_and_nothing_leaves_the_page():
     words = [f"w{i}" * (1 + i % 5) for i in range(300)]
-    bars = token_strip(token_scores([words], [np.arange(300.0)])).data[0]
+    bars = token_scores_text(token_scores([words], [np.arange(300.0)])).data[0]
     right = np.array(bars.base) + np.array(bars.x)
     assert right.max() <= 100 and len(set(bars.y)) > 5
     assert list(bars.y) == sorted(bars.y) and all(
@@ -286,26 +286,26 @@ def test_a_long_text_is_wrapped_into_lines_and_nothing_leaves_the_page():
 def test_a_strip_shows_a_span_and_says_which(tmp_path):
     rows = [["a", "b"], ["c", "d", "e", "f", "g"]]
     many = token_scores(rows, [[1, 2], [3, 4, 5, 6, 7]])
-    figure = token_strip(many, example=1, span=(1, 4))
+    figure = token_scores_text(many, example=1, span=(1, 4))
     assert list(figure.data[0].marker.color) == [4, 5, 6] and figure.data[0].marker.cmax == 6
     assert "text 1; tokens 1-3 of 5" in caption(figure)
-    assert list(token_strip(many).data[-1].text) == ["a", "b"]  # padding is no token
+    assert list(token_scores_text(many).data[-1].text) == ["a", "b"]  # padding is no token
     with pytest.raises(LookupError, match="Text 2 does not exist: entropy has the texts 0-1"):
-        token_strip(many, example=2)
+        token_scores_text(many, example=2)
     with pytest.raises(ValueError, match="1:3 is not a span of 1 to 1,000 tokens of a text that has 2"):
-        token_strip(many, span=(1, 3))
+        token_scores_text(many, span=(1, 3))
     long = token_scores([["x"] * 1001], [[1.0] * 1001])
-    assert "tokens 0-999 of 1,001" in caption(token_strip(long))
+    assert "tokens 0-999 of 1,001" in caption(token_scores_text(long))
     with pytest.raises(ValueError, match="0:1001 is not"):
-        token_strip(long, span=(0, 1001))
+        token_scores_text(long, span=(0, 1001))
 
 
 def test_tokens_without_a_number_are_grey_with_the_reason(tmp_path):
-    figure = token_strip(token_scores([["a", "b", "c"]], [[np.nan, 1, 2]]))
+    figure = token_scores_text(token_scores([["a", "b", "c"]], [[np.nan, 1, 2]]))
     measured, absent, _ = figure.data
     assert list(measured.marker.color) == [1, 2] and absent.marker.color == style.EMPTY and len(absent.x) == 1
     assert "grey: a lone row" in caption(figure)
-    alone = token_strip(token_scores([["a"]], [[np.nan]]))
+    alone = token_scores_text(token_scores([["a"]], [[np.nan]]))
     assert len(alone.data) == 2 and save_figure(alone, tmp_path / "a.png").exists()
 
 
@@ -313,7 +313,7 @@ def test_pixels_of_a_strip_are_the_colours_of_its_tokens(tmp_path):
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
-    figure = token_strip(token_scores([["aaaa", "bbbb", "cccc"]], [[0, np.nan, 3]]))
+    figure = token_scores_text(token_scores([["aaaa", "bbbb", "cccc"]], [[0, np.nan, 3]]))
     pixels, margin = imread(save_figure(figure, tmp_path / "a.png"))[..., :3], figure.layout.margin
     width = figure.layout.width - margin.l - margin.r
     colours = {}
@@ -327,7 +327,7 @@ def test_pixels_of_a_strip_are_the_colours_of_its_tokens(tmp_path):
 
 def test_tokens_are_text_and_not_markup(tmp_path):
     words = ["<script>alert(1)</script>", "</script>", "a&b", "$x$", "\n", "\x07"]
-    figure = token_strip(token_scores([words], [range(6)]))
+    figure = token_scores_text(token_scores([words], [range(6)]))
     assert list(figure.data[-1].text) == [
         "&lt;script&gt;alert(1)&lt;/script&gt;",
         "&lt;/script&gt;",
@@ -340,19 +340,19 @@ def test_tokens_are_text_and_not_markup(tmp_path):
     assert "<script>alert" not in page and "alert(1)</script>" not in page
     drawn = " ".join(ElementTree.fromstring(save_figure(figure, tmp_path / "a.svg").read_text()).itertext())
     assert "<script>alert(1)</script>" in drawn and "a&b" in drawn and "$x$" in drawn
-    tile = pattern_tile(np.eye(2), words[:2], Head(0, 0), RunRecord("toy"))
+    tile = pattern_heatmap(np.eye(2), words[:2], Head(0, 0), RunRecord("toy"))
     assert list(tile.layout.xaxis.ticktext)[1] == "&lt;/script&gt;" and "&lt;/script&gt;" in tile.data[0].hovertext[1][1]
 
 
 def test_wide_letters_get_wide_cells():
-    narrow, wide = token_strip(token_scores([["ab", "漢字"]], [[1, 2]])).data[0].x
+    narrow, wide = token_scores_text(token_scores([["ab", "漢字"]], [[1, 2]])).data[0].x
     assert wide - narrow == pytest.approx(2)
 
 
 def test_a_tile_has_a_tick_for_every_position_and_grey_after_the_query():
     weights = np.array([[0.9, 0.1, 0, 0], [0.2, 0.3, 0.5, 0]])
     words = ["the", "cat", "the", "the", "dog"]
-    figure = pattern_tile(weights, words, Head(3, 1), RunRecord("toy", task="text"), first_query=2, first_key=1)
+    figure = pattern_heatmap(weights, words, Head(3, 1), RunRecord("toy", task="text"), first_query=2, first_key=1)
     heat = figure.data[0]
     assert list(figure.layout.xaxis.tickvals) == [1, 2, 3, 4] and list(figure.layout.xaxis.ticktext) == [
         "cat",
@@ -368,17 +368,17 @@ def test_a_tile_has_a_tick_for_every_position_and_grey_after_the_query():
     )
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
     assert "L3H1" in caption(figure) and "grey: keys after the query" in caption(figure)
-    assert not np.isnan(pattern_tile(weights, words, Head(3, 1), RunRecord("toy"), causal=False).data[0].z).any()
+    assert not np.isnan(pattern_heatmap(weights, words, Head(3, 1), RunRecord("toy"), causal=False).data[0].z).any()
 
 
 def test_a_large_tile_has_fewer_ticks_and_a_larger_one_is_refused():
     words, record = [f"w{i}" for i in range(300)], RunRecord("toy")
-    ticks = pattern_tile(np.ones((200, 200)), words, Head(0, 0), record).layout.xaxis.tickvals
+    ticks = pattern_heatmap(np.ones((200, 200)), words, Head(0, 0), record).layout.xaxis.tickvals
     assert 20 < len(ticks) <= 50 and len(set(np.diff(ticks))) == 1
     with pytest.raises(ValueError, match="1 to 256 queries and keys, not 257 x 3: take a smaller tile"):
-        pattern_tile(np.ones((257, 3)), words, Head(0, 0), record)
+        pattern_heatmap(np.ones((257, 3)), words, Head(0, 0), record)
     with pytest.raises(ValueError, match="queries 298-302 and keys 0-2 is not in the text of 300 tokens"):
-        pattern_tile(np.ones((5, 3)), words, Head(0, 0), record, first_query=298)
+        pattern_heatmap(np.ones((5, 3)), words, Head(0, 0), record, first_query=298)
 
 
 def test_a_difference_is_after_minus_before_with_0_in_the_middle():
@@ -386,7 +386,7 @@ def test_a_difference_is_after_minus_before_with_0_in_the_middle():
         scores([[0.5, 0.2, np.nan]]),
         scores([[0.125, 0.8, 0.3]], record=RunRecord("toy", task="ioi", metric="induction_score")),
     )
-    figure = difference_map(after, before)
+    figure = head_difference_map(after, before)
     np.testing.assert_allclose(figure.data[0].z, [[0.375, -0.6, np.nan]])
     assert (figure.data[0].zmin, figure.data[0].zmax) == (-0.6000000000000001, 0.6000000000000001)
     assert [colour for _, colour in figure.data[0].colorscale] == style.DIVERGING
@@ -397,7 +397,7 @@ def test_a_difference_is_after_minus_before_with_0_in_the_middle():
 def test_the_difference_of_two_models_names_both_and_shows_both_numbers():
     before = scores([[0.125, 0.5]], record=RunRecord("step-1000", metric="induction_score"))
     after = scores([[0.5, 0.25]], record=RunRecord("step-2000", metric="induction_score"))
-    figure = difference_map(after, before)
+    figure = head_difference_map(after, before)
     assert "step-2000 · induction_score · seed 0 minus step-1000" in caption(figure).replace("\u00a0", " ")
     assert figure.data[0].hovertext[0][1].startswith("<b>L0H1</b><br>0.25 after, 0.5 before<br>")
     assert figure.data[0].hovertext[0][1].endswith("−0.25 attention")
@@ -407,7 +407,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
     before = np.array([[0.75, 0.25, 0.9], [0.5, 0.25, 0.25]])
     after = np.array([[0.5, 0.5, 0.9], [0.125, 0.25, 0.625]])
     words, old = ["a", "b", "<c>", "d"], ["a", "b", "x", "d"]
-    figure = difference_tile(after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1)
+    figure = pattern_difference(after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1)
     tile = figure.data[0]
     np.testing.assert_allclose(tile.z, [[-0.25, 0.25, np.nan], [-0.375, 0.0, 0.375]])
     assert (tile.zmin, tile.zmax) == (-0.375, 0.375)
@@ -415,7 +415,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
     assert list(figure.layout.yaxis.ticktext) == ["x│&lt;c&gt;", "d"]
     assert tile.hovertext[1][2] == "<b>d</b> at 3 → <b>d</b> at 3<br>0.625 after, 0.25 before<br>change 0.375"
     assert tile.hovertext[0][2].endswith("cannot be seen")
-    open_eyed = difference_tile(
+    open_eyed = pattern_difference(
         after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1, causal=False
     )
     assert open_eyed.data[0].z[0][2] == 0.0
@@ -423,12 +423,12 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
 
 def test_patterns_of_different_lengths_have_no_difference():
     with pytest.raises(ValueError, match="these are of 3 and 2 tokens"):
-        difference_tile(np.ones((2, 2)), np.ones((2, 2)), ["a", "b"], ["a", "b", "c"], Head(0, 0), RunRecord("toy"))
+        pattern_difference(np.ones((2, 2)), np.ones((2, 2)), ["a", "b"], ["a", "b", "c"], Head(0, 0), RunRecord("toy"))
 
 
 def test_dots_by_layer_are_as_wide_as_asked_for_few_layers_alone():
     few, many = scores(np.full((12, 2), 0.5)), scores(np.full((13, 2), 0.5))
-    widths = [layer_dots(both, width=300).layout.width for both in (few, many)]
+    widths = [scores_by_layer(both, width=300).layout.width for both in (few, many)]
     assert widths == [300 + 64 + 24, 820 + 64 + 24]
 
 
@@ -446,4 +446,4 @@ def test_dots_by_layer_are_as_wide_as_asked_for_few_layers_alone():
 )
 def test_a_difference_of_unlike_runs_is_refused(other, sentence):
     with pytest.raises(ValueError, match=f"the same number of the same heads, and these have {sentence}"):
-        difference_map(scores([[0.5, 0.25]]), scores(**{"values": [[0.5, 0.25]], **other}))
+        head_difference_map(scores([[0.5, 0.25]]), scores(**{"values": [[0.5, 0.25]], **other}))

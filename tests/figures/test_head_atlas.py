@@ -13,7 +13,7 @@ from interp.engine.attention.attention_interface import AttentionInputs, Mask
 from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import Atlas, atlas, style
-from interp.figures.dark_theme import EXCHANGED
+from interp.figures.dark_theme import DARK_COLOURS
 from interp.figures.head_atlas import LEVELS
 from interp.heads import Head
 from interp.metrics import thumbnails
@@ -52,7 +52,7 @@ def pixels(picture):
 
 
 def colour(name, dark=False):
-    return [*bytes.fromhex((EXCHANGED[name] if dark else name)[1:])]
+    return [*bytes.fromhex((DARK_COLOURS[name] if dark else name)[1:])]
 
 
 def cell_of(picture, head):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.support.pattern_cases import CASES, given, heads_of_the_spec, padded, random_pattern, unpadded
+from tests.support.pattern_cases import CASES, given, golden_heads, padded, random_pattern, unpadded
 
 BLOCKS = (1, 23, 10**6)
 NAN = float("nan")
@@ -74,7 +74,7 @@ def test_rows_in_blocks_have_the_number_of_the_whole_pattern(name, parameters, c
 @pytest.mark.parametrize("block", [1, 30, 10**6])
 def test_golden_distances(block):
     """heads.md 8.2: the mean distance over rows 3 to 7, and WAAD with a window of 2."""
-    found = given(heads_of_the_spec(), "attention_distance", "windowed_distance:window=2", block=block)
+    found = given(golden_heads(), "attention_distance", "windowed_distance:window=2", block=block)
     distance = found["attention_distance"][0, 0, :, 3:].mean(-1)
     torch.testing.assert_close(distance, torch.tensor([1.0, 2.5, 5.0, 0.0]))
     # Row t of the uniform head: 0 on itself, 1 on the token before, 2 on the t-1 others, each with 1/(t+1).
@@ -86,7 +86,7 @@ def test_golden_distances(block):
 
 def test_golden_entropies():
     """heads.md 8.3: ln(t+1) for the uniform head, 0 for the others; normalised 1 and 0 from the second row on."""
-    found = given(heads_of_the_spec(), "entropy", "normalised_entropy")
+    found = given(golden_heads(), "entropy", "normalised_entropy")
     spread = torch.arange(1, 9).log()
     torch.testing.assert_close(found["entropy"][0, 0], torch.stack([0 * spread, spread, 0 * spread, 0 * spread]))
     share = torch.tensor([[0.0], [1.0], [0.0], [0.0]]).expand(-1, 7)
@@ -95,7 +95,7 @@ def test_golden_entropies():
 
 
 def test_uniform_rows_look_half_way_back_whatever_their_place():
-    found = given(heads_of_the_spec(13), "normalised_distance", "confidence")
+    found = given(golden_heads(13), "normalised_distance", "confidence")
     previous, uniform, sink, itself = found["normalised_distance"][0, 0]
     torch.testing.assert_close(uniform[1:], torch.full((12,), 0.5))
     torch.testing.assert_close(previous[1:], 1 / torch.arange(1.0, 13))
@@ -125,8 +125,8 @@ def test_a_single_token_has_numbers_only_where_there_is_something_to_say():
 
 def test_excluding_the_sink_shows_what_is_left():
     """Half of every row on the first token, half on the token before: without the first, the distance is 1."""
-    one = heads_of_the_spec(9)[:, :1]
-    found = given(0.5 * one + 0.5 * heads_of_the_spec(9)[:, 2:3], "attention_distance:exclude=0")
+    one = golden_heads(9)[:, :1]
+    found = given(0.5 * one + 0.5 * golden_heads(9)[:, 2:3], "attention_distance:exclude=0")
     assert found["attention_distance"][0, 0, 0, 2:].tolist() == pytest.approx([1.0] * 7, abs=1e-5)
     assert found["attention_distance"][0, 0, 0, :2].isnan().all()  # rows 0 and 1 look at the first token alone
 
@@ -140,7 +140,7 @@ def test_positions_to_exclude_are_counted_in_each_text_by_itself():
 
 def test_an_excluded_far_sink_does_not_blur_a_near_distance_in_a_long_text():
     n = 3000
-    pattern = 0.99 * heads_of_the_spec(n)[:, 2:3] + 0.01 * heads_of_the_spec(n)[:, :1]
+    pattern = 0.99 * golden_heads(n)[:, 2:3] + 0.01 * golden_heads(n)[:, :1]
     found = given(pattern, "attention_distance:exclude=0", block=2**16)["attention_distance"]
     assert found[0, 0, 0, 2:].sub(1).abs().max() < 2e-5
 
@@ -161,7 +161,7 @@ def test_offsets_are_counted_where_a_row_has_a_choice(case, block):
 
 
 def test_a_positional_head_has_one_offset_and_a_sink_none():
-    found = given(heads_of_the_spec(12), "offset_histogram")
+    found = given(golden_heads(12), "offset_histogram")
     previous, _, sink, itself = found["offset_histogram"][0, 0]
     assert previous.tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert itself.tolist() == [0, 0, 0, 1, 0, 0, 0]
@@ -171,7 +171,7 @@ def test_a_positional_head_has_one_offset_and_a_sink_none():
 
 def test_impossible_windows_are_refused():
     with pytest.raises(ValueError, match="window=0 looks at no token: take 1 or more"):
-        given(heads_of_the_spec(), "windowed_distance:window=0")
+        given(golden_heads(), "windowed_distance:window=0")
 
 
 def test_permuting_heads_permutes_numbers():

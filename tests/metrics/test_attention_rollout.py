@@ -7,10 +7,10 @@ import torch
 from interp.engine import capture_attention
 from interp.heads import Head
 from interp.metrics.attention_rollout import cached_maps, pattern_maps, rollout, token_rollout, uniform_maps
-from tests.support.pattern_cases import heads_of_the_spec, random_pattern, unpadded
+from tests.support.pattern_cases import golden_heads, random_pattern, unpadded
 from tests.support.tiny_models import TINY, tiny, tiny_tokens
 
-PREV, UNIFORM, SINK, SELF = (head[None, None] for head in heads_of_the_spec()[0])
+PREV, UNIFORM, SINK, SELF = (head[None, None] for head in golden_heads()[0])
 
 
 def row(query, length=8):

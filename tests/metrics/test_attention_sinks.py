@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tests.support.pattern_cases import CASES, given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
+from tests.support.pattern_cases import CASES, given, golden_heads, padded, random_pattern, unpadded, visible_keys
 
 BLOCKS = (1, 23, 10**6)
 NAN = float("nan")
@@ -42,7 +42,7 @@ def test_received_attention_is_the_mean_of_the_rows_that_see_a_column(case, bloc
 
 def test_golden_importance_of_every_position():
     """heads.md 8.3."""
-    found = given(heads_of_the_spec(), "received_attention", block=20)["received_attention"][0, 0]
+    found = given(golden_heads(), "received_attention", block=20)["received_attention"][0, 0]
     tail = [1 / 7, 1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2]
     close(found[0], [2 / 8, *tail, 0])  # rows 0 and 1 look at token 0, the last token is looked at by nobody
     close(found[1], [0.3397, 0.2454, 0.2030, 0.1769, 0.1586, 0.1448, 0.1339, 0.125], atol=5e-5)
@@ -53,7 +53,7 @@ def test_golden_importance_of_every_position():
 
 @pytest.mark.parametrize("length", [8, 16, 32, 64, 128])
 def test_a_uniform_head_has_the_harmonic_share_on_its_first_token(length):
-    uniform = heads_of_the_spec(length)[:, 1:2]
+    uniform = golden_heads(length)[:, 1:2]
     found = given(uniform, "first_token_sink", "received_attention", block=300)
     expected = HARMONIC[length - 1] / length
     close(found["first_token_sink"][0, 0, 0], [expected, float(length <= 8)])
@@ -80,7 +80,7 @@ def test_importance_counts_all_rows_from_the_position_on(case, block, position):
 
 def test_the_number_of_a_head_is_the_share_of_texts_whose_sink_passes():
     """Head 0 parks half its weight on token 0 in both texts, head 1 in the second only; the rest looks at itself."""
-    sink, itself = heads_of_the_spec(9)[0, 2], heads_of_the_spec(9)[0, 3]
+    sink, itself = golden_heads(9)[0, 2], golden_heads(9)[0, 3]
     half = 0.5 * sink + 0.5 * itself
     found = given(torch.stack([torch.stack([half, itself]), torch.stack([half, half])]), "first_token_sink")
     assert found.heads("first_token_sink").values.tolist() == [[1.0, 0.5]]
@@ -109,7 +109,7 @@ def test_sink_share_is_the_weight_of_the_first_tokens_in_late_rows(case, block):
 
 
 def test_sink_share_of_a_uniform_head_and_of_a_sink():
-    found = given(heads_of_the_spec(40), "sink_share", block=900)
+    found = given(golden_heads(40), "sink_share", block=900)
     previous, uniform, sink, itself = found["sink_share"][0, 0, :, 16:]
     close(uniform, [4 / (t + 1) for t in range(16, 40)])
     assert (sink == 1).all()
@@ -149,10 +149,10 @@ def test_planted_sinks_are_found_and_nothing_else(rule, left, block):
 
 
 def test_the_first_token_is_judged_when_asked():
-    found = given(heads_of_the_spec(30), "column_sinks:keep_first=false")
+    found = given(golden_heads(30), "column_sinks:keep_first=false")
     assert found["column_sinks"][0, 0, 2].nan_to_num(9).tolist() == [1] + [0] * 22 + [9] * 7
     assert found.heads("column_sinks")[0, 2] == 1.0
-    assert given(heads_of_the_spec(30), "column_sinks").heads("column_sinks")[0, 2] == 0.0
+    assert given(golden_heads(30), "column_sinks").heads("column_sinks")[0, 2] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_first_token_is_judged_when_asked():
 )
 def test_the_two_rules_meet_at_fifty_tokens(length, weight, by_ratio, by_threshold):
     """Every row from 4 on puts one weight on column 4 and the rest on the token before it, row 4 itself too."""
-    pattern = heads_of_the_spec(length)[:, :1].clone()
+    pattern = golden_heads(length)[:, :1].clone()
     pattern[..., 4:, :] *= 1 - weight
     pattern[..., 5, 4] = 0
     pattern[..., 5, 3] = 1 - weight
@@ -172,10 +172,10 @@ def test_the_two_rules_meet_at_fifty_tokens(length, weight, by_ratio, by_thresho
 
 
 def test_a_text_too_short_to_judge_has_no_number_and_an_unknown_rule_is_refused():
-    found = given(heads_of_the_spec(7), "column_sinks")
+    found = given(golden_heads(7), "column_sinks")
     assert all(math.isnan(x) for x in found.heads("column_sinks").values.ravel())
     with pytest.raises(ValueError, match=r"rule=mean is not a rule\. There are: ratio, abs"):
-        given(heads_of_the_spec(), "column_sinks:rule=mean")
+        given(golden_heads(), "column_sinks:rule=mean")
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -191,14 +191,14 @@ def test_over_focus_is_the_share_of_the_columns_with_most_attention(case, block)
 
 
 def test_over_focus_of_known_heads():
-    found = given(heads_of_the_spec(12), "over_focus")
+    found = given(golden_heads(12), "over_focus")
     previous, uniform, sink, itself = found["over_focus"][0, 0]
     close(previous, [(k + 1) / 12 for k in range(1, 11)])  # token 0 is looked at twice
     close(uniform[0], HARMONIC[11] / 12)
     assert (sink == 1).all()
     close(itself, [k / 12 for k in range(1, 11)])
     assert found.heads("over_focus")[0, 3] == pytest.approx(10 / 12)
-    assert given(heads_of_the_spec(4), "over_focus")["over_focus"].shape[-1] == 4
+    assert given(golden_heads(4), "over_focus")["over_focus"].shape[-1] == 4
 
 
 def rows_alike(pattern, token_mask, causal, window):
@@ -229,10 +229,10 @@ def test_likeness_of_rows_is_the_mean_cosine_with_the_mean_row(case, block):
 
 
 def test_rows_are_alike_when_all_look_at_one_token_and_not_when_each_looks_elsewhere():
-    found = given(heads_of_the_spec(10), "row_similarity", "attention_diversification")
+    found = given(golden_heads(10), "row_similarity", "attention_diversification")
     previous, uniform, sink, itself = found.heads("row_similarity").values[0].tolist()
     assert (previous, uniform, sink, itself) == pytest.approx((0, 0, 1, 0))
-    only_sinks = given(heads_of_the_spec(10)[:, 2:3].expand(-1, 3, -1, -1), "attention_diversification")
+    only_sinks = given(golden_heads(10)[:, 2:3].expand(-1, 3, -1, -1), "attention_diversification")
     assert only_sinks.heads("attention_diversification").values.tolist() == [pytest.approx([1.0] * 3)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.pattern_cases import given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
+from tests.support.pattern_cases import given, golden_heads, padded, random_pattern, unpadded, visible_keys
 from tests.support.tiny_models import tiny, tiny_tokens
 
 NAMES = ("qk_distance_variance", "concentration", "top_k_mass:k=3", "local_focus:window=2", "retained_mass:window=2:sinks=4")
@@ -49,7 +49,7 @@ def numbers(pattern: torch.Tensor, *names: str) -> dict[str, torch.Tensor]:
 
 
 def test_closed_forms_of_the_four_golden_heads():
-    found = numbers(heads_of_the_spec(8), *NAMES)
+    found = numbers(golden_heads(8), *NAMES)
     n = torch.arange(1, 9)  # keys that each row sees
     one, none = torch.ones(8), torch.zeros(8)
     far = (n > 2).float()
@@ -65,7 +65,7 @@ def test_closed_forms_of_the_four_golden_heads():
 
 
 def test_frobenius_norm_of_a_map_is_the_root_of_its_summed_concentration():
-    found = numbers(heads_of_the_spec(8), "concentration")["concentration"].sum(-1).sqrt()
+    found = numbers(golden_heads(8), "concentration")["concentration"].sum(-1).sqrt()
     assert found[SELF].item() == pytest.approx(math.sqrt(8))
     assert found[UNIFORM].item() == pytest.approx(math.sqrt(sum(1 / n for n in range(1, 9))))  # root of a harmonic number
 
@@ -150,7 +150,7 @@ def test_share_of_kept_keys_counts_the_cells_of_the_mask(window, sinks):
     query, key = torch.arange(12)[:, None], torch.arange(12)
     mask = ((query - key < window) | (key < sinks)) & (key <= query)
     assert mask_density(12, window, sinks) == pytest.approx(mask.sum().item() / 78)  # 78 = 12 * 13 / 2
-    uniform = heads_of_the_spec(12)[:, UNIFORM, None]
+    uniform = golden_heads(12)[:, UNIFORM, None]
     rows = given(uniform, f"retained_mass:window={window}:sinks={sinks}")["retained_mass"][0, 0, 0]
     assert_same(rows, mask.sum(-1) / torch.arange(1.0, 13).double())
 
@@ -172,7 +172,7 @@ def test_k_largest_weights_with_ties_and_with_fewer_keys_than_k():
 )
 def test_settings_that_keep_nothing_are_refused(metric, sentence):
     with pytest.raises(ValueError, match=sentence):
-        given(heads_of_the_spec(), metric)
+        given(golden_heads(), metric)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2"])

@@ -13,7 +13,7 @@ from interp.metrics.head_clusters import HeadPairScores
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.records import RunRecord
-from tests.support.pattern_cases import given, heads_of_the_spec, padded, random_pattern, unpadded
+from tests.support.pattern_cases import given, golden_heads, padded, random_pattern, unpadded
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_images, tiny_tokens
 
@@ -60,7 +60,7 @@ def test_pattern_similarity_equals_the_pairs_row_by_row_in_blocks_of_any_size(ca
 @pytest.mark.parametrize("measure", MEASURES)
 def test_similarity_of_the_golden_heads_by_hand(measure):
     """Two heads that look at different keys are 0; the uniform head has cosine 1/sqrt(t+1) with a head that looks at one key."""
-    table = given(heads_of_the_spec(5), f"head_similarity:measure={measure}")["head_similarity"][0, 0]
+    table = given(golden_heads(5), f"head_similarity:measure={measure}")["head_similarity"][0, 0]
     assert table[0, 3] == 0 and table[2, 3] == 0  # previous token and self, sink and self
     assert table[0, 2] == pytest.approx(1 / 4)  # previous token and sink agree in row 1 of rows 1-4
     torch.testing.assert_close(table.diagonal(), torch.ones(4))
@@ -99,7 +99,7 @@ def test_similarity_without_anything_to_compare_has_no_number():
 
 def test_an_unknown_measure_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"no measure='hellinger'\. There are: cosine, jensen_shannon"):
-        given(heads_of_the_spec(), "head_similarity:measure=hellinger")
+        given(golden_heads(), "head_similarity:measure=hellinger")
 
 
 @pytest.mark.parametrize("block", [1, 90, 10**6])
@@ -125,7 +125,7 @@ def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
 def test_a_head_that_moves_nothing_from_its_sink_has_norm_0_whatever_its_weights():
     values = torch.ones(1, 1, 4, 6, 2)
     values[:, :, :, 0] = 0
-    norms = given(heads_of_the_spec(6), "moved_norm", values=values)["moved_norm"][0, 0]
+    norms = given(golden_heads(6), "moved_norm", values=values)["moved_norm"][0, 0]
     assert norms[2].eq(0).all()  # the sink head
     torch.testing.assert_close(norms[1], 2**0.5 * torch.arange(6) / torch.arange(1, 7))  # uniform: t of t+1 keys count
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.pattern_cases import CASES, given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
+from tests.support.pattern_cases import CASES, given, golden_heads, padded, random_pattern, unpadded, visible_keys
 
 BLOCKS = (1, 23, 10**6)
 NAN = float("nan")
@@ -18,7 +18,7 @@ def response(start, stop, n_texts=1):
 @pytest.mark.parametrize("block", [1, 30, 10**6])
 def test_golden_future_attention(block):
     """heads.md 8.2: rows 3 to 7 count, 1 to 3 tokens ahead."""
-    found = given(heads_of_the_spec(), OBSERVED[2], marks=response(3, 8), block=block)["future_attention"][0, 0]
+    found = given(golden_heads(), OBSERVED[2], marks=response(3, 8), block=block)["future_attention"][0, 0]
     third = 1 / 3
     table = [
         [0, 0, third, third, third, 0.5, 1, NAN],
@@ -58,9 +58,9 @@ def test_future_attention_is_the_mean_over_the_rows_of_the_horizon(case, block, 
 
 def test_impossible_horizons_and_unknown_marks_are_refused():
     with pytest.raises(ValueError, match="low=5 to high=3"):
-        given(heads_of_the_spec(), "future_attention:low=5:high=3")
+        given(golden_heads(), "future_attention:low=5:high=3")
     with pytest.raises(LookupError, match=r"No position is called 'response' in these prompts\. There are: all, end"):
-        given(heads_of_the_spec(), OBSERVED[2])
+        given(golden_heads(), OBSERVED[2])
 
 
 def test_golden_groups_waad_and_fai():
@@ -68,7 +68,7 @@ def test_golden_groups_waad_and_fai():
     from interp.heads import Head
     from interp.metrics import preplan_and_anchors
 
-    found = preplan_and_anchors(given(heads_of_the_spec(), *OBSERVED, marks=response(3, 8)))
+    found = preplan_and_anchors(given(golden_heads(), *OBSERVED, marks=response(3, 8)))
     assert found.distance.values.tolist() == [pytest.approx([1.0, 2.5, 5.0, 0.0])]
     assert (found.local_heads, found.global_heads) == ((Head(0, 3),), (Head(0, 2),))
     np.testing.assert_allclose(found.waad.values, [[NAN] * 3 + [0.0] * 5], atol=1e-6)
@@ -86,7 +86,7 @@ def test_golden_groups_waad_and_fai():
 def test_groups_of_half_the_heads_are_means_of_their_heads():
     from interp.metrics import preplan_and_anchors
 
-    found = preplan_and_anchors(given(heads_of_the_spec(), *OBSERVED, marks=response(3, 8)), share=0.5, q=0.4)
+    found = preplan_and_anchors(given(golden_heads(), *OBSERVED, marks=response(3, 8)), share=0.5, q=0.4)
     assert [str(h) for h in found.local_heads + found.global_heads] == ["L0H3", "L0H0", "L0H2", "L0H1"]
     np.testing.assert_allclose(found.waad.values[0, 3:], [0.5] * 5)  # previous token 1, self 0
     half = [(1 + 0.25) / 2, 0.225 / 2, 0.205556 / 2, 0.169841 / 2, 0.144841 / 2, 0.133929 / 2, 0.125 / 2, NAN]
@@ -157,7 +157,7 @@ def test_tokens_that_look_back_before_each_chunk_are_where_waad_falls():
 def test_previous_token_heads_have_waad_one_and_no_preplan_token():
     from interp.metrics import preplan_and_anchors
 
-    previous, _, sink, _ = heads_of_the_spec(20)[0]
+    previous, _, sink, _ = golden_heads(20)[0]
     seen = given(torch.stack([previous, previous, sink, sink])[None], *OBSERVED, marks=response(2, 20))
     found = preplan_and_anchors(seen)
     np.testing.assert_allclose(found.waad.values[0, 2:], 1.0, atol=1e-6)
@@ -181,7 +181,7 @@ def test_leaving_the_sink_out_changes_who_is_global():
 def test_texts_that_split_otherwise_lower_the_overlap():
     from interp.metrics import preplan_and_anchors
 
-    previous, uniform, sink, itself = heads_of_the_spec(12)[0]
+    previous, uniform, sink, itself = golden_heads(12)[0]
     pattern = torch.stack([torch.stack([previous, itself, sink, uniform]), torch.stack([previous, itself, uniform, sink])])
     found = preplan_and_anchors(given(pattern, *OBSERVED, marks=response(4, 12, 2)))
     assert found.overlap.tolist() in ([[1.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 1.0]])
@@ -190,9 +190,9 @@ def test_texts_that_split_otherwise_lower_the_overlap():
 def test_what_was_not_observed_and_impossible_shares_are_refused():
     from interp.metrics import preplan_and_anchors
 
-    seen = given(heads_of_the_spec(), *OBSERVED, marks=response(3, 8))
+    seen = given(golden_heads(), *OBSERVED, marks=response(3, 8))
     with pytest.raises(LookupError, match="'windowed_distance' was not observed"):
-        preplan_and_anchors(given(heads_of_the_spec(), "attention_distance", "future_attention"))
+        preplan_and_anchors(given(golden_heads(), "attention_distance", "future_attention"))
     with pytest.raises(ValueError, match=r"share=0\.6: take 0 < share <= 0\.5"):
         preplan_and_anchors(seen, share=0.6)
     with pytest.raises(ValueError, match=r"q=0\.0 is not a share"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.reference_metrics import eager_pattern
 
 from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.attention.attention_rows import TokenBatch
@@ -20,8 +21,7 @@ from interp.metrics.top_weights import SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store import export_headvis, headvis, load_headvis
 from tests.cli.test_cli import assert_refused, interp
-from tests.support.full_patterns import eager_pattern
-from tests.support.pattern_cases import NOTHING, heads_of_the_spec
+from tests.support.pattern_cases import NOTHING, golden_heads
 from tests.support.tiny_models import tiny, tiny_hf, tiny_images, tiny_tokenizer
 
 LENGTHS = (14, 9, 23)
@@ -90,7 +90,7 @@ def kept_of(pattern):
 
 def golden(length=8):
     """Previous-token, uniform, sink and self head on the tokens a b a b ..., as a cache of one layer."""
-    queries = heads_of_the_spec(length).log().clamp(min=NOTHING)
+    queries = golden_heads(length).log().clamp(min=NOTHING)
     call = AttentionInputs(queries, torch.eye(length).expand(1, 4, -1, -1), torch.ones(1, 4, length, 0), None, 1.0, None)
     words = (("a", "b") * (length // 2),)
     tokens = torch.tensor([[0, 1] * (length // 2)])
@@ -317,7 +317,7 @@ def test_a_tree_that_could_not_be_written_leaves_nothing_behind(failing, tmp_pat
 
 def test_more_text_than_fits_a_file_is_refused_on_both_ways(tmp_path, monkeypatch):
     folder = export_headvis(golden(), tmp_path / "tree", "abab")
-    monkeypatch.setattr(headvis, "LARGEST", 300)
+    monkeypatch.setattr(headvis, "MAX_FILE_BYTES", 300)
     with pytest.raises(ArtefactInvalid, match=r"config.json has [\d,]+ bytes, more than the 300 that are read"):
         load_headvis(folder)
     with pytest.raises(ValueError, match=r"L0H1.json would take \d+ bytes, more than the 300 of a file: give fewer texts"):

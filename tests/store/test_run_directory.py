@@ -15,7 +15,7 @@ from interp import files
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import load_scores, open_run, save_observation, save_scores, save_sweep, start_run
+from interp.store import load_scores, open_run, save_ablation, save_observation, save_scores, start_run
 from tests.support.sweep_results import FACTS, N_HEADS, N_LAYERS, planted, sweep_result
 
 SPEC = {"model": "toy", "task": "ioi", "heads": [[0, 1], [2, 3]], "seed": 3}
@@ -38,7 +38,7 @@ def work(folder, effects=None):
                 writer.ledger.put(f"unit {i}", part)
                 computed += 1
             parts.append(part)
-        save_sweep(writer, sweep_result(np.concatenate(parts, axis=1)), FACTS)
+        save_ablation(writer, sweep_result(np.concatenate(parts, axis=1)), FACTS)
     return computed
 
 
@@ -299,25 +299,25 @@ def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path
         raise KeyboardInterrupt
     with start_run(tmp_path, SPEC, memory=200) as writer:
         assert writer.details == {"memory": None}
-        save_sweep(writer, sweep_result(planted()), FACTS)
+        save_ablation(writer, sweep_result(planted()), FACTS)
     details = open_run(tmp_path).manifest["details"]
     assert details["memory"] is None and details["kind"] == "sweep"
 
 
 def test_the_details_that_a_run_would_go_on_with_are_known_without_starting_it(tmp_path):
-    from interp.store.run_directory import begun_details
+    from interp.store.run_directory import stored_details
 
-    assert begun_details(tmp_path / "new", SPEC) == {} and not (tmp_path / "new").exists()
+    assert stored_details(tmp_path / "new", SPEC) == {} and not (tmp_path / "new").exists()
     with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC, memory=100) as writer:
-        assert begun_details(tmp_path, SPEC) == {}
+        assert stored_details(tmp_path, SPEC) == {}
         writer.ledger.put("unit 0", planted()[:, :3])
-        assert begun_details(tmp_path, SPEC) == {"memory": 100}
+        assert stored_details(tmp_path, SPEC) == {"memory": 100}
         raise KeyboardInterrupt
     with start_run(tmp_path, SPEC, memory=200) as writer:
-        save_sweep(writer, sweep_result(planted()), FACTS)
-    assert begun_details(tmp_path, SPEC)["memory"] == 100
+        save_ablation(writer, sweep_result(planted()), FACTS)
+    assert stored_details(tmp_path, SPEC)["memory"] == 100
     with pytest.raises(ArtefactInvalid, match="another run"):
-        begun_details(tmp_path, {**SPEC, "seed": 4})
+        stored_details(tmp_path, {**SPEC, "seed": 4})
 
 
 def test_temporary_files_of_killed_writers_are_removed(tmp_path):
@@ -379,7 +379,7 @@ def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
         clock[0] += 7
         writer.ledger.put("unit 1", planted()[:, 3:6])
         clock[0] += 2
-        save_sweep(writer, sweep_result(planted()), FACTS)
+        save_ablation(writer, sweep_result(planted()), FACTS)
     assert json.loads((tmp_path / "run.json").read_text())["seconds"] == 19
 
 

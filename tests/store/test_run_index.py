@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
-from interp.figures import drawings_of, run_figure
+from interp.figures import available_figures, run_figure
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import delete_run, find_run, open_run, pack_run, run_history, run_index, save_scores, start_run
+from interp.store import delete_run, find_run, list_runs, open_run, run_index, save_scores, start_run, zip_run
 
 ESCAPES = [
     "..", ".", "", "/", "//", "/etc", "/etc/passwd", "../..", "../outside", "./inside", "inside/", "inside/.", "inside/..",
@@ -56,7 +56,7 @@ def test_a_history_says_of_each_run_what_it_is_the_newest_first(root):
     save_scores(scores(3, (2, 7)), root / "newer")
     started(root / "inside", "2026-01-02T03:04:05+00:00")
     started(root / "newer", "2026-05-02T03:04:05+00:00")
-    newer, older = run_history(root)
+    newer, older = list_runs(root)
     assert [newer.name, older.name] == ["newer", "inside"]
     assert (older.status, older.kind, older.task, older.model) == ("finished", "scores", "ioi", "toy")
     assert (newer.n_layers, newer.n_heads, older.n_layers, older.n_heads) == (2, 7, 3, 5)
@@ -65,7 +65,7 @@ def test_a_history_says_of_each_run_what_it_is_the_newest_first(root):
 
 
 def test_a_folder_that_is_not_there_has_no_history(tmp_path):
-    assert run_history(tmp_path / "nothing") == []
+    assert list_runs(tmp_path / "nothing") == []
 
 
 def test_at_least_sixty_names_try_to_escape():
@@ -97,7 +97,7 @@ def test_a_damaged_run_is_listed_with_its_sentence_beside_the_others(root, conte
     if content is None:  # whole, but with details of another kind
         content = json.dumps({**json.loads(file.read_text()), "details": {"shape": 3}})
     file.write_text(content)
-    entries = {entry.name: entry for entry in run_history(root)}
+    entries = {entry.name: entry for entry in list_runs(root)}
     assert entries["inside"].status == "finished"
     assert entries["broken"].status == "damaged"
     assert sentence in entries["broken"].error
@@ -105,7 +105,7 @@ def test_a_damaged_run_is_listed_with_its_sentence_beside_the_others(root, conte
 
 def test_a_run_that_lacks_a_table_is_damaged(root):
     (root / "inside" / "heads.parquet").unlink()
-    (entry,) = run_history(root)
+    (entry,) = list_runs(root)
     assert entry.status == "damaged" and "lacks heads.parquet" in entry.error
 
 
@@ -154,27 +154,27 @@ def test_links_inside_a_run_are_neither_followed_nor_packed(root, target):
     with pytest.raises(ArtefactInvalid, match=f"{target}, which no run wrote"):
         delete_run(root, "inside")
     assert everything(root.parent / "outside") == before
-    names = zipfile.ZipFile(io.BytesIO(pack_run(find_run(root, "inside")))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(zip_run(find_run(root, "inside")))).namelist()
     assert sorted(names) == ["inside/heads.parquet", "inside/run.json"]
 
 
 def test_a_packed_run_opens_elsewhere_as_the_same_run(root, tmp_path):
-    packed = pack_run(find_run(root, "inside"))
-    assert pack_run(find_run(root, "inside")) == packed
+    packed = zip_run(find_run(root, "inside"))
+    assert zip_run(find_run(root, "inside")) == packed
     zipfile.ZipFile(io.BytesIO(packed)).extractall(tmp_path / "elsewhere")
     found = open_run(tmp_path / "elsewhere" / "inside").scores()
     np.testing.assert_array_equal(found.values, scores().values)
 
 
 def test_a_run_that_is_too_large_is_not_packed(root, monkeypatch):
-    monkeypatch.setattr(run_index, "LARGEST", find_run(root, "inside").nbytes - 1)
+    monkeypatch.setattr(run_index, "MAX_ZIP_BYTES", find_run(root, "inside").nbytes - 1)
     with pytest.raises(MemoryBudgetExceeded, match=r"copy .*inside instead"):
-        pack_run(find_run(root, "inside"))
+        zip_run(find_run(root, "inside"))
 
 
 def test_a_run_tells_what_can_be_drawn_of_it(root):
     run = open_run(root / "inside")
-    assert drawings_of(run) == ["heads", "layers"]
+    assert available_figures(run) == ["heads", "layers"]
     np.testing.assert_array_equal(run_figure(run, "heads", "entropy").data[0].z, scores().values)
     with pytest.raises(ValueError, match="only a sweep has"):
         run_figure(run, "ranking")
@@ -185,7 +185,7 @@ def test_a_run_tells_what_can_be_drawn_of_it(root):
 def test_a_name_that_cannot_be_written_is_left_out(root, name):
     save_scores(scores(5), root / "fine")
     (root / "fine").rename(Path(os.fsdecode(os.fsencode(root) + b"/" + name)))
-    assert [entry.name for entry in run_history(root)] == ["inside"]
+    assert [entry.name for entry in list_runs(root)] == ["inside"]
 
 
 def test_halves_of_letters_in_a_manifest_are_written_out(root):
@@ -193,5 +193,5 @@ def test_halves_of_letters_in_a_manifest_are_written_out(root):
     manifest = json.loads(file.read_text())
     manifest["record"] |= {"task": "a\ud800", "model": "\udfff"}
     file.write_text(json.dumps({**manifest, "status": "failed", "error": "\ud83d"}))
-    (entry,) = run_history(root)
+    (entry,) = list_runs(root)
     assert (entry.task, entry.model, entry.error) == ("a\\ud800", "\\udfff", "\\ud83d")

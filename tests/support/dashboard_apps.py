@@ -18,12 +18,12 @@ MINI = ROOT / "data" / "models" / "interp-mini"
 SCRIPT = "from interp_dashboard.app import show; show({!r})"
 
 
-def blank(page: str) -> AppTest:
+def new_session(page: str) -> AppTest:
     """A session of one page that nothing was asked of yet."""
     return AppTest.from_string(SCRIPT.format(page), default_timeout=120)
 
 
-def visit(app: AppTest, **query: str) -> AppTest:
+def open_address(app: AppTest, **query: str) -> AppTest:
     """The session after somebody opened the address with these values."""
     app.query_params.clear()
     for name, value in query.items():
@@ -36,7 +36,7 @@ def seen(app: AppTest) -> dict:
     return json.loads(app.get("bidi_component")[0].proto.json)
 
 
-def weights_seen(app: AppTest) -> np.ndarray:
+def viewer_weights(app: AppTest) -> np.ndarray:
     """The finest tile of the viewer, weights [query key] in steps of 1/255."""
     data = seen(app)
     tile = data["tiles"][",".join(map(str, data["head"]))][-1]

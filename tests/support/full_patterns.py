@@ -28,7 +28,7 @@ def hooked_pattern(model: Model, tokens: Tensor) -> Tensor:
     return torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(model.facts.n_layers)])
 
 
-def from_pattern(pattern: Tensor, seen: Tensor | None = None, *, causal: bool = True) -> dict[str, Tensor]:
+def reference_metrics_of(pattern: Tensor, seen: Tensor | None = None, *, causal: bool = True) -> dict[str, Tensor]:
     """The metrics of ``FORMULAS`` of texts without padding, [n_layers batch head pos] each, in float64. ``seen`` [... query key] says which
     keys a query sees: by default all, or where ``causal`` all up to itself."""
     pattern = pattern.double()

@@ -100,7 +100,7 @@ def padded(lengths: list[int], left: bool = False) -> Tensor:
     return token_mask.flip(-1) if left else token_mask
 
 
-def heads_of_the_spec(length: int = 8) -> Tensor:
+def golden_heads(length: int = 8) -> Tensor:
     """The four golden heads, [1 4 query key]: previous token, uniform, sink on token 0, self."""
     one = torch.eye(length)
     previous = torch.cat([one[:1], one[:-1]])

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS, METHODS
-from interp.cli.ranking_output import agreement_said
+from interp.cli.ranking_output import agreement_sentence
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
-from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import share
 from interp_dashboard.formatting import bullets, duration, plain
-from interp_dashboard.job_plans import circuit_there
-from interp_dashboard.jobs import Job, Planned, Sweep
-from interp_dashboard.model_cache import holder
+from interp_dashboard.job_plans import find_stored_circuit
+from interp_dashboard.jobs import AblationJobPlan, AblationRequest, Job
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
 from interp_dashboard.settings import settings
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SWEEP, HAND = "sweep", "by-hand"
-DOINGS = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
+SWEEP, HAND = "sweep", "manual"
+MODES = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "exceeds_control", "sign_consistency", "n")
 SHOWN = 64
 """Tokens of a prompt whose pattern stands on this page: half a megabyte."""
@@ -39,7 +39,7 @@ SHOWN = 64
 def fields() -> tuple[Field, ...]:
     """What is measured, on which prompts, the head that is looked at, and which heads are off."""
     return (
-        choice("do", list(DOINGS)),
+        choice("do", list(MODES)),
         *prompts.fields(),
         prompts.file_field(),
         number("n", 64, 2, prompts.MOST_PROMPTS),
@@ -55,16 +55,16 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
-    chosen: Any = view.state.bound("do")  # no overload takes the arguments of every widget
-    st.segmented_control("What to do", list(DOINGS), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
+    chosen: Any = view.state.widget_args("do")  # no overload takes the arguments of every widget
+    st.segmented_control("What to do", list(MODES), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
     if view.state["do"] == HAND:
-        manual_ablation.switch_off(view)
+        manual_ablation.manual_ablation_panel(view)
     else:
         _sweep(view)
 
 
 def _doing(name: str) -> str:
-    return DOINGS[name]
+    return MODES[name]
 
 
 def _sweep(view: View) -> None:
@@ -79,35 +79,37 @@ def _sweep(view: View) -> None:
         job_status.others(view.state, {here}, {"ablate"}, _show)
 
 
-def _planned_sweep(view: View, planned: Planned) -> None:
+def _planned_sweep(view: View, planned: AblationJobPlan) -> None:
     run, job = planned.run(), jobs.find(settings().root, planned.folder.name)
     now = jobs.status(job) if job else None
     figure = table = None
     if job and now and now.active:
-        job_status.watch(job.name, "What is measured stays; the sweep can be resumed.")
+        job_status.progress_panel(job.name, "What is measured stays; the sweep can be resumed.")
     elif run is not None:
         table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
         _result(view, table, figure, bars, planned.sweep)
-        st.caption(plain(agreement_said(run)))
+        st.caption(plain(agreement_sentence(run)))
     else:
         _offer(planned, now)
     cli = shlex.join(["interp", *planned.words])
     share(planned.folder.name, cli=cli, python=_python(planned), figure=figure, table=table)
 
 
-def _form(view: View) -> Sweep | None:
+def _form(view: View) -> AblationRequest | None:
     """The sweep that is asked for; None while its prompts are missing."""
     state = view.state
     what, count, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
     options = [*task_names(), prompts.OWN]
-    what.selectbox("Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.bound("task"))
+    what.selectbox(
+        "Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.widget_args("task")
+    )
     if state["task"]:
-        count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("n"))
-        source = Sweep(task=state["task"], n_prompts=state["n"], seed=state["seed"])
+        count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n"))
+        source = AblationRequest(task=state["task"], n_prompts=state["n"], seed=state["seed"])
     else:
-        file = prompts.own_file(state)
-        source = file and Sweep(prompts=str(file), seed=state["seed"])
-    seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.bound("seed"))
+        file = prompts.prompts_file(state)
+        source = file and AblationRequest(prompts=str(file), seed=state["seed"])
+    seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.widget_args("seed"))
     if source is None:
         return None
     marks, metric = _asked(view.model, view.facts.weights, source)
@@ -115,16 +117,16 @@ def _form(view: View) -> Sweep | None:
     how, *estimated, where, measured = st.columns(
         3 + (method in ESTIMATORS) + (method == "adaptive"), vertical_alignment="bottom"
     )
-    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("method"))
+    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.widget_args("method"))
     if method in ESTIMATORS:
-        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=bullets(ABLATIONS), **state.bound("ablation"))
+        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=bullets(ABLATIONS), **state.widget_args("ablation"))
     if method == "adaptive":
-        estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.bound("top"))
+        estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top"))
     places = ["all", "end", *marks]
     if state["positions"] not in places:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
         state.set(positions="all")
-    where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.bound("positions"))
+    where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.widget_args("positions"))
     with measured:
         choose_outcome(state, f"{metric} (the task's)")
     asked = {"method": method, "positions": state["positions"], "metric": state["outcome"] or None}
@@ -132,20 +134,20 @@ def _form(view: View) -> Sweep | None:
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _asked(model: str, weights: str, source: Sweep) -> tuple[list[str], str]:
+def _asked(model: str, weights: str, source: AblationRequest) -> tuple[list[str], str]:
     """Marks and metric of the prompts."""
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         task = source.question(loaded)
     return task.marks, task.metric
 
 
 @st.cache_resource(max_entries=64, show_spinner="Estimating …")
-def _planned(model: str, weights: str, sweep: Sweep, root: str) -> Planned:
-    with holder().using(model) as loaded:
+def _planned(model: str, weights: str, sweep: AblationRequest, root: str) -> AblationJobPlan:
+    with model_cache().acquire(model) as loaded:
         return jobs.plan(loaded, sweep, Path(root), offline=settings().offline)
 
 
-def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
+def _offer(planned: AblationJobPlan, last: jobs.JobStatus | None) -> None:
     """What the sweep will cost, how it ended before, and the button that starts it."""
     from interp.models.memory import format_bytes
 
@@ -160,21 +162,21 @@ def _offer(planned: Planned, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    job_status.offer(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
+    job_status.start_button(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
     """The heads of a finished run, largest effect first, their map and their bars."""
-    from interp.figures import head_map, ranked_bars
+    from interp.figures import head_map, ranked_effects
     from interp.store import open_run
 
     run = open_run(path)
     table = run.heads().sort_values("effect", key=abs, ascending=False, kind="stable").reset_index(drop=True)
-    return table, head_map(table, shape=run.manifest["details"]["shape"]), ranked_bars(table)
+    return table, head_map(table, shape=run.manifest["details"]["shape"]), ranked_effects(table)
 
 
-def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Sweep) -> None:
+def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: AblationRequest) -> None:
     from interp.ablation.effect_tables import sign_meaning
 
     metric = str(table["metric"].iloc[0])
@@ -183,7 +185,7 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Swee
         with st.container(width="content"):
             head_from_map(view, figure, "ablation-map", f"effect of every head on {metric}, layers down and heads across")
         with st.container(width=320):
-            chosen = view.state.checked("head", view.facts.check_head, None)
+            chosen = view.state.validated("head", view.facts.check_head, None)
             prompt = _head(view, table, sweep, chosen)
     if chosen is not None and prompt is not None:
         _tile(view, prompt, chosen)
@@ -192,7 +194,7 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Swee
     head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", _columns())
 
 
-def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) -> Prompt | None:
+def _head(view: View, table: pd.DataFrame, sweep: AblationRequest, chosen: Head | None) -> PromptChoice | None:
     """What the sweep says of one head, and the ways to go on with it; the prompt on which it is looked at."""
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
@@ -201,7 +203,7 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
     st.subheader(str(chosen), anchor=False)
     st.markdown(_said(table, chosen))
     state.set(example=min(state["example"], last), corrupted=False)
-    st.number_input("On prompt", 0, last, **state.bound("example"))
+    st.number_input("On prompt", 0, last, **state.widget_args("example"))
     prompt = _prompt(view, sweep, state["example"])
     shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
     link("See it among all heads", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
@@ -212,15 +214,15 @@ def _head(view: View, table: pd.DataFrame, sweep: Sweep, chosen: Head | None) ->
 
 def _to_circuit(view: View, chosen: Head) -> None:
     """The way to the head's place in a circuit of the model that was found already, or to where one is looked for."""
-    there = circuit_there(settings().root, view.facts, settings().device, view.state["task"])
+    there = find_stored_circuit(settings().root, view.facts, settings().device, view.state["task"])
     label = f"Its place in the circuit of {there['task']}" if there else "Find the circuit that it is in"
     asked = there or {name: view.state[name] for name in ("task", "file", "seed")}
     link(label, "circuit", {**asked, "head": chosen}, icon=":material/account_tree:")
 
 
-def _tile(view: View, prompt: Prompt, chosen: Head) -> None:
+def _tile(view: View, prompt: PromptChoice, chosen: Head) -> None:
     """The head's pattern on one of the prompts."""
-    from interp.figures import pattern_tile
+    from interp.figures import pattern_heatmap
 
     reading = prompts.read(view, prompt)
     first = max(0, len(reading.words) - SHOWN)
@@ -228,7 +230,7 @@ def _tile(view: View, prompt: Prompt, chosen: Head) -> None:
     part = f", its last {SHOWN} tokens" if first else ""
     title = f"Attention of {chosen} on prompt {view.state['example']}{part}"
     record = reading.cache.record
-    figure = pattern_tile(weights, reading.words, chosen, record, first_query=first, first_key=first, title=title)
+    figure = pattern_heatmap(weights, reading.words, chosen, record, first_query=first, first_key=first, title=title)
     show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
 
 
@@ -239,11 +241,11 @@ def _said(table: pd.DataFrame, chosen: Head) -> str:
     return "Only estimated, not measured: it is not among the heads of largest estimated effect."
 
 
-def _prompt(view: View, sweep: Sweep, example: int) -> Prompt:
+def _prompt(view: View, sweep: AblationRequest, example: int) -> PromptChoice:
     if sweep.task:
-        return Prompt(task=sweep.task, seed=sweep.seed, example=example)
+        return PromptChoice(task=sweep.task, seed=sweep.seed, example=example)
     assert sweep.prompts is not None
-    return Prompt(text=prompts.own_texts(view.model, view.facts.weights, sweep.prompts)[example])
+    return PromptChoice(text=prompts.prompt_texts(view.model, view.facts.weights, sweep.prompts)[example])
 
 
 def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:
@@ -275,11 +277,11 @@ def _show(state: State, job: Job) -> None:
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     asked = {"task": sweep.task or prompts.OWN, "file": file, "n": sweep.n_prompts, "seed": sweep.seed}
     made = {"method": sweep.method, "ablation": sweep.ablation, "top": sweep.top_share, "positions": sweep.positions}
-    model = {"model": job.model} if job.model in holder().known else {}
+    model = {"model": job.model} if job.model in model_cache().known else {}
     state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, do=SWEEP)
 
 
-def _python(planned: Planned) -> str:
+def _python(planned: AblationJobPlan) -> str:
     spec, sweep = planned.spec, planned.sweep
     load = [
         repr(spec["model"]),

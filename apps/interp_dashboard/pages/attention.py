@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 from streamlit.components import v2 as components
 
-from interp.figures import pattern_tile, tile_data, view_assets, view_data
+from interp.figures import pattern_heatmap, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.attention_cache import Prompt, Reading
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.export import share
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import roles
@@ -39,14 +39,14 @@ def render(view: View) -> None:
     state = view.state
     prompt = prompts.choose(view)
     reading = prompts.read(view, prompt)
-    chosen = state.checked("head", reading.facts.check_head, reading.first)
+    chosen = state.validated("head", reading.facts.check_head, reading.first)
     window = _window(state["window"], len(reading.words))
 
     with st.container(horizontal=True, vertical_alignment="center"):
         for badge in badges():
             value = reading.badge(badge, chosen)
             if value is not None:
-                strong = badge.strong is not None and value >= badge.strong
+                strong = badge.threshold is not None and value >= badge.threshold
                 st.badge(
                     f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", color="blue" if strong else "gray", help=badge.about
                 )
@@ -57,7 +57,7 @@ def render(view: View) -> None:
         st.toggle(
             "Weigh by what is moved",
             help="Weight times |v W_O|, the length of what the head writes from a key.",
-            **state.bound("moved"),
+            **state.widget_args("moved"),
         )
 
     _roles(reading, chosen)
@@ -78,7 +78,7 @@ def render(view: View) -> None:
     _share(view, prompt, reading, chosen, _exact(window))
 
 
-def _roles(reading: Reading, chosen: Head) -> None:
+def _roles(reading: PromptAttention, chosen: Head) -> None:
     """What detectors found of the head, as far as they were asked."""
     told = role_badges(roles().known(reading.facts), chosen)
     if told:
@@ -114,10 +114,10 @@ def _exact(window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     return q0, min(q1, q0 + EXACT), k0, min(k1, k0 + EXACT)
 
 
-def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
+def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
     """What the viewer draws: the atlas, the chosen head's tile and, of a long text, its overview."""
     state, moved = view.state, view.state["moved"]
-    top = reading.most_moved(chosen) if moved else 1.0
+    top = reading.max_value_norm(chosen) if moved else 1.0
     long = len(reading.words) > EXACT
     tiles = []
     if long:
@@ -141,15 +141,15 @@ def _data(view: View, reading: Reading, chosen: Head, window: tuple[int, int, in
     )
 
 
-def _share(view: View, prompt: Prompt, reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> None:
+def _share(view: View, prompt: PromptChoice, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> None:
     q0, q1, k0, k1 = window
 
     def figure() -> Figure:
         about = {"first_query": q0, "first_key": k0, "causal": reading.facts.causal}
-        return pattern_tile(reading.weights(chosen, window), reading.words, chosen, reading.record, **about)
+        return pattern_heatmap(reading.weights(chosen, window), reading.words, chosen, reading.record, **about)
 
     code = (
-        f"{prompts.python_of(prompt, view.model)}"
+        f"{prompts.python_code(prompt, view.model)}"
         f"from interp.engine import capture_attention\n\n"
         f"cache = capture_attention(model, tokens)\n"
         f"weights = cache.pattern(interp.Head({chosen.layer}, {chosen.head}), slice({q0}, {q1}), slice({k0}, {k1}))  # [query key]\n"
@@ -158,7 +158,7 @@ def _share(view: View, prompt: Prompt, reading: Reading, chosen: Head, window: t
     share(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(reading, chosen, window))
 
 
-def _table(reading: Reading, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
+def _table(reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
     """The window as a long table: query and key positions, their tokens, weight."""
     import numpy as np
     import pandas as pd

@@ -20,9 +20,9 @@ from interp_dashboard import job_status, prompts
 from interp_dashboard.clickable_maps import CHOSEN, CONFIG, INVISIBLE
 from interp_dashboard.export import share
 from interp_dashboard.formatting import bullets, plain
-from interp_dashboard.job_plans import Search, plan_circuit
+from interp_dashboard.job_plans import JobPlan, plan_circuit
 from interp_dashboard.jobs import Job
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import choose_outcome, outcome_field, show_figure, table_height
 from interp_dashboard.settings import settings
@@ -88,20 +88,20 @@ def _form(state: State) -> dict[str, Any] | None:
     what, n, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
     tasks = [*task_names(), prompts.OWN]
     what.selectbox(
-        "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.bound("task")
+        "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.widget_args("task")
     )
     if state["task"]:
-        n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("n"))
+        n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n"))
     about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
     about += "found on one and tried on the other."
-    seed.number_input("Seed", 0, 10**6, help=about, **state.bound("seed"))
-    file = None if state["task"] else prompts.own_file(state, "clean, corrupted and answer")
+    seed.number_input("Seed", 0, 10**6, help=about, **state.widget_args("seed"))
+    file = None if state["task"] else prompts.prompts_file(state, "clean, corrupted and answer")
     if not state["task"] and file is None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
-    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.bound("circuit.method"))
+    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.widget_args("circuit.method"))
     corrupted.selectbox(
-        "Corrupted edges show", list(EDGE_ABLATIONS), help=bullets(EDGE_ABLATIONS), **state.bound("circuit.ablation")
+        "Corrupted edges show", list(EDGE_ABLATIONS), help=bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")
     )
     with measured:
         choose_outcome(state, "the task's")
@@ -111,8 +111,8 @@ def _form(state: State) -> dict[str, Any] | None:
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> Search:
-    with holder().using(model) as loaded:
+def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
+    with model_cache().acquire(model) as loaded:
         return plan_circuit(loaded, Path(root), **dict(asked), offline=settings().offline)
 
 
@@ -120,29 +120,29 @@ def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root:
 def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
     """The circuit of a finished run with the scores of all edges, how faithful it is, and the picture of that."""
     from interp.figures import faithfulness_plot
-    from interp.store import load_found_circuit
+    from interp.store import load_circuit_run
 
-    circuit, curve = load_found_circuit(path)
+    circuit, curve = load_circuit_run(path)
     return circuit, curve, faithfulness_plot(curve)
 
 
 def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
     """The first of the prompts, on which other pages show a head."""
     if asked["prompts"]:
-        return {"task": prompts.OWN, "text": prompts.own_texts(view.model, view.facts.weights, asked["prompts"])[0]}
+        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights, asked["prompts"])[0]}
     return {"task": asked["task"], "seed": asked["seed"]}
 
 
-def _graph(view: View, found: Circuit, run: Run, search: Search, prompt: dict[str, Any]) -> None:
+def _graph(view: View, found: Circuit, run: Run, search: JobPlan, prompt: dict[str, Any]) -> None:
     """The circuit of the largest edges, live, and one head of it."""
     from interp.figures import circuit_graph
 
     state, alive = view.state, sum(score != 0 for score in found.scores.values())
     most = min(MOST_EDGES, alive)
     state.set(edges=min(state["edges"], most))
-    chosen = state.checked("head", view.facts.check_head, None)
+    chosen = state.validated("head", view.facts.check_head, None)
     about = "By the size of their effect; those on no way from the embedding to the logits are left out."
-    st.slider("Edges of largest effect", 1, max(2, most), help=about, width=560, **state.bound("edges"))
+    st.slider("Edges of largest effect", 1, max(2, most), help=about, width=560, **state.widget_args("edges"))
     circuit, least = _largest(found, state["edges"])
     st.caption(
         plain(
@@ -182,9 +182,9 @@ def _edges(circuit: Circuit) -> pd.DataFrame:
 
 def _clickable(view: View, figure: Figure, circuit: Circuit) -> None:
     """The graph in the browser's theme; a click on a head sets the field ``head``, and the chosen one is framed."""
-    from interp.figures import darkened
+    from interp.figures import to_dark_theme
 
-    shown = darkened(figure) if view.dark else type(figure)(figure)
+    shown = to_dark_theme(figure) if view.dark else type(figure)(figure)
     traces: list[Any] = list(shown.data)
     [marks] = [trace for trace in traces if trace.mode == "markers"]
     faint = {"marker": {"opacity": 0}}
@@ -222,7 +222,7 @@ def _only(data: Any) -> str:
 
 def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None:
     """What one head reads and who reads it, and the ways to go on with it."""
-    from interp.figures.circuit_graph import said
+    from interp.figures.circuit_graph import node_label
     from interp.figures.style import number as written
 
     if chosen is None:
@@ -230,9 +230,9 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         return
     st.markdown(f"##### {chosen}")
     own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
-    reads = [f"{said(e.writer)} ({e.part}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
+    reads = [f"{node_label(e.writer)} ({e.part}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
     read_by = [
-        f"{said(e.reader)}{f' ({e.part})' * bool(e.part)} {written(circuit.scores[e])}" for e in edges if e.writer == own
+        f"{node_label(e.reader)}{f' ({e.part})' * bool(e.part)} {written(circuit.scores[e])}" for e in edges if e.writer == own
     ]
     if reads or read_by:
         st.markdown("**Reads**  \n" + "  \n".join(map(plain, reads)))
@@ -241,11 +241,11 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         st.markdown("It is not in the circuit of this size.")
     values = {**prompt, "head": chosen}
     link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "do": "by-hand", "off": [chosen]}, icon=":material/toggle_off:")
+    link("Switch it off by hand", "ablate", {**values, "do": "manual", "off": [chosen]}, icon=":material/toggle_off:")
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _share(circuit: Circuit, run: Run, search: Search, figure: Any, table: pd.DataFrame) -> None:
+def _share(circuit: Circuit, run: Run, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
     cli = shlex.join(["interp", *search.words])
     share("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
@@ -263,8 +263,8 @@ def _share(circuit: Circuit, run: Run, search: Search, figure: Any, table: pd.Da
 def _python(run: Run, draw: str) -> str:
     """Code that loads what the run holds, and draws it."""
     return (
-        f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_found_circuit\n\n"
-        f"found, curve = load_found_circuit({str(run.path)!r})\n{draw}\n"
+        f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_circuit_run\n\n"
+        f"found, curve = load_circuit_run({str(run.path)!r})\n{draw}\n"
     )
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import streamlit as st
 
 from interp.heads import Head, HeadScores
-from interp.store import Run, find_run, open_run, run_history
+from interp.store import Run, find_run, list_runs, open_run
 from interp_dashboard import prompts
-from interp_dashboard.attention_cache import Prompt, Reading
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.export import share
 from interp_dashboard.metric_cache import measure, metric_names
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, model_field
 from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure
 from interp_dashboard.settings import settings
@@ -25,7 +25,7 @@ from interp_dashboard.url import Field, choice, head, number, text
 if TYPE_CHECKING:
     import pandas as pd
 
-WAYS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
+COMPARISONS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
 B = "_b"
 TILE = 48
 """Queries and keys of a difference pattern: each has a label, and the hover texts are less than half a megabyte."""
@@ -36,13 +36,13 @@ class Side:
     """What a prompt is read by, and what came of it."""
 
     model: str
-    prompt: Prompt
-    reading: Reading
+    prompt: PromptChoice
+    reading: PromptAttention
 
 
 def fields() -> tuple[Field, ...]:
     return (
-        choice("versus", list(WAYS), noun="comparison"),
+        choice("versus", list(COMPARISONS), noun="comparison"),
         *prompts.fields(),
         *(replace(f, default=True) if f.name == f"corrupted{B}" else f for f in prompts.fields(B)),
         replace(model_field(), name=f"model{B}"),
@@ -59,11 +59,11 @@ def fields() -> tuple[Field, ...]:
 def render(view: View) -> None:
     st.segmented_control(
         "Compare",
-        list(WAYS),
-        format_func=WAYS.__getitem__,
+        list(COMPARISONS),
+        format_func=COMPARISONS.__getitem__,
         required=True,
         label_visibility="collapsed",
-        **view.state.bound("versus"),
+        **view.state.widget_args("versus"),
     )
     if view.state["versus"] == "runs":
         _runs(view)
@@ -78,7 +78,7 @@ def _readings(view: View) -> None:
     with st.spinner("Measuring every head …", show_time=True):
         before, after = (measure(side.reading, side.prompt, side.model, [metric])[metric] for side in (a, b))
     _show_difference(view, before, after, cli=_cli(a, b, metric), python=_python(a, b, metric))
-    chosen = view.state.checked("head", a.reading.facts.check_head, None)
+    chosen = view.state.validated("head", a.reading.facts.check_head, None)
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to compare that head's pattern.", icon=":material/ads_click:")
     else:
@@ -91,7 +91,9 @@ def _sides(view: View) -> tuple[Side, Side]:
     if state["versus"] == "models":
         prompt = prompts.choose(view)
         left, right = st.columns([1, 3])
-        left.selectbox("Model B", holder().known, help="Model A is the one in the sidebar.", **state.bound(f"model{B}"))
+        left.selectbox(
+            "Model B", model_cache().known, help="Model A is the one in the sidebar.", **state.widget_args(f"model{B}")
+        )
         with right:
             choose_metric(view)
         models, asked = (view.model, state[f"model{B}"]), (prompt, prompt)
@@ -107,7 +109,7 @@ def _sides(view: View) -> tuple[Side, Side]:
     return a, b
 
 
-def _lettered(view: View, letter: str, after: str = "") -> Prompt:
+def _lettered(view: View, letter: str, after: str = "") -> PromptChoice:
     """The choice of a prompt with the letter of its side before it."""
     before, beside = st.columns([1, 30], vertical_alignment="center")
     before.markdown(f"**{letter}**")
@@ -126,9 +128,9 @@ def _check_shapes(a: Side, b: Side) -> None:
 
 def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: str, python: str) -> None:
     """The map and the table of ``after - before``."""
-    from interp.figures import difference_map
+    from interp.figures import head_difference_map
 
-    figure = difference_map(after, before, title=f"{after.name}: B minus A")
+    figure = head_difference_map(after, before, title=f"{after.name}: B minus A")
     table, heads = _table(before, after)
     with st.container(horizontal=True, gap="medium"):
         with st.container(width="content"):
@@ -151,8 +153,8 @@ def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[He
     return pd.DataFrame({"head": list(map(str, heads)), **numbers}), heads
 
 
-def _show_patterns(view: View, a: Reading, b: Reading, chosen: Head) -> None:
-    from interp.figures import difference_tile
+def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: Head) -> None:
+    from interp.figures import pattern_difference
 
     length = len(a.tokens)
     if length != len(b.tokens):
@@ -169,7 +171,7 @@ def _show_patterns(view: View, a: Reading, b: Reading, chosen: Head) -> None:
     other = f" by {a.cache.record.model}" if a.cache.record.model != b.cache.record.model else ""
     record = replace(b.cache.record, task=f"B minus A{other}")
     place: dict[str, Any] = {"first_query": first_query, "first_key": first_key, "causal": causal}
-    tile = difference_tile(after, before, b.words, a.words, chosen, record, **place)
+    tile = pattern_difference(after, before, b.words, a.words, chosen, record, **place)
     show_figure(view, tile, "difference-tile", f"Change of the attention of {chosen}, queries down and keys across")
     share("difference-pattern", figure=tile, table=_tile_table(after, before, b.words, a.words, **place))
 
@@ -183,7 +185,7 @@ def _window(view: View, length: int) -> tuple[int, int]:
         for name, label in (("first_query", "First query"), ("first_key", "First key")):
             if view.state[name] > most:
                 view.state.set(**{name: most})
-            st.number_input(label, 0, most, step=TILE // 2, width=160, **view.state.bound(name))
+            st.number_input(label, 0, most, step=TILE // 2, width=160, **view.state.widget_args(name))
         st.caption(f"{TILE} x {TILE} of {length:,} x {length:,} tokens are shown.")
     return view.state["first_query"], view.state["first_key"]
 
@@ -214,7 +216,7 @@ def _tile_table(
 
 def _runs(view: View) -> None:
     state = view.state
-    kinds = {entry.name: entry.kind for entry in run_history(settings().root) if entry.status == "finished"}
+    kinds = {entry.name: entry.kind for entry in list_runs(settings().root) if entry.status == "finished"}
     if len(kinds) < 2:
         raise ValueError(
             f"Comparing takes two finished runs, and {settings().root} holds {len(kinds)}: make some on the Ablate page."
@@ -222,24 +224,24 @@ def _runs(view: View) -> None:
     left, right = st.columns(2)
     for name in ("run_b", "run_a"):
         if state[name] not in kinds:
-            usual = _usual(kinds, state["run_b"] if name == "run_a" else "")
+            usual = _default_run(kinds, state["run_b"] if name == "run_a" else "")
             if state[name]:
                 state.notices.append(f"No finished run is called {state[name][:80]!r} here. {usual} is shown.")
             state.set(**{name: usual})
-    left.selectbox("Run A", list(kinds), **state.bound("run_a"))
-    right.selectbox("Run B", list(kinds), **state.bound("run_b"))
+    left.selectbox("Run A", list(kinds), **state.widget_args("run_a"))
+    right.selectbox("Run B", list(kinds), **state.widget_args("run_b"))
     a, b = (open_run(find_run(settings().root, state[name]).path) for name in ("run_a", "run_b"))
     both = [name for name in _metrics(b) if name in _metrics(a)]
     if not both:
         raise ValueError(f"These runs share no number: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
     if state["run_metric"] not in both:
         state.set(run_metric=both[0])
-    st.selectbox("Number", both, width=560, **state.bound("run_metric"))
+    st.selectbox("Number", both, width=560, **state.widget_args("run_metric"))
     metric = state["run_metric"] if b.metrics else None
     _show_difference(view, a.scores(metric), b.scores(metric), cli=_runs_cli(a, b, metric), python=_runs_python(a, b, metric))
 
 
-def _usual(kinds: dict[str, str], beside: str) -> str:
+def _default_run(kinds: dict[str, str], beside: str) -> str:
     """The run to show first: the newest, or the newest other one of the kind of ``beside``."""
     others = [name for name in kinds if name != beside]
     return next((name for name in others if kinds[name] == kinds.get(beside)), others[0])
@@ -263,9 +265,9 @@ def _cli(a: Side, b: Side, metric: str) -> str:
 
 def _python(a: Side, b: Side, metric: str) -> str:
     read = f'{{}} = interp.observe_attention(model, tokens, ["{metric}"]).heads("{metric}")\n'
-    first, second = (prompts.python_of(side.prompt, side.model) + read.format(name) for side, name in ((a, "a"), (b, "b")))
+    first, second = (prompts.python_code(side.prompt, side.model) + read.format(name) for side, name in ((a, "a"), (b, "b")))
     second = second.removeprefix("import interp\n\n")
-    return f"{first}\n{second}\nfrom interp.figures import difference_map\n\ndifference_map(b, a)\n"
+    return f"{first}\n{second}\nfrom interp.figures import head_difference_map\n\ndifference_map(b, a)\n"
 
 
 def _runs_cli(a: Run, b: Run, metric: str | None) -> str:
@@ -276,7 +278,7 @@ def _runs_cli(a: Run, b: Run, metric: str | None) -> str:
 
 def _runs_python(a: Run, b: Run, metric: str | None) -> str:
     scores = [f"interp.open_run({str(run.path)!r}).scores({repr(metric) if metric else ''})" for run in (b, a)]
-    return f"import interp\nfrom interp.figures import difference_map\n\ndifference_map({scores[0]}, {scores[1]})\n"
+    return f"import interp\nfrom interp.figures import head_difference_map\n\ndifference_map({scores[0]}, {scores[1]})\n"
 
 
 PAGE = Page(

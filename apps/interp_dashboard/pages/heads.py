@@ -12,12 +12,12 @@ from interp.detectors import DETECTORS, Detection
 from interp.head_card import QUICK, head_cards
 from interp.heads import Head
 from interp_dashboard import prompts
-from interp_dashboard.attention_cache import Prompt
+from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import share
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import roles
 from interp_dashboard.metric_cache import measure, metric_names
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.role_badges import badges
 from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure, table_height
@@ -52,12 +52,12 @@ def render(view: View) -> None:
     metric, wanted = state["reading"], list(dict.fromkeys([state["reading"], *state["columns"], *BY_LAYER]))
 
     reading = prompts.read(view, prompt)
-    chosen = state.checked("head", reading.facts.check_head, None)
+    chosen = state.validated("head", reading.facts.check_head, None)
     with st.spinner("Measuring every head …", show_time=True):
         scores = measure(reading, prompt, view.model, wanted)
     table = _table(scores, [metric, *(name for name in state["columns"] if name != metric)])
 
-    from interp.figures import head_map, layer_dots
+    from interp.figures import head_map, scores_by_layer
 
     map_figure = head_map(scores[metric])
     with st.container(horizontal=True, gap="large"):
@@ -76,10 +76,10 @@ def render(view: View) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         for name in BY_LAYER:
             with st.container(width="content"):
-                show_figure(view, layer_dots(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")
+                show_figure(view, scores_by_layer(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")
     st.markdown("##### All heads")
     st.caption("Click a column to sort, a row to choose its head.")
-    st.multiselect("Columns", metric_names(), placeholder="Other metrics", **state.bound("columns"))
+    st.multiselect("Columns", metric_names(), placeholder="Other metrics", **state.widget_args("columns"))
     every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
     head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
     _roles(view, chosen)
@@ -87,13 +87,13 @@ def render(view: View) -> None:
 
 def _roles(view: View, chosen: Head | None) -> None:
     """The roles of all heads as a map of one of them, and the card of the chosen head."""
-    from interp.figures import score_map
+    from interp.figures import detection_map
 
     st.markdown("##### Roles")
     st.toggle(
         "Look for the roles of every head",
         help=f"The quick detectors run once: {', '.join(QUICK)}.",
-        **view.state.bound("roles"),
+        **view.state.widget_args("roles"),
     )
     if view.state["roles"]:
         with st.spinner("Looking for the roles of every head …", show_time=True):
@@ -109,9 +109,9 @@ def _roles(view: View, chosen: Head | None) -> None:
         return
     if view.state["role"] not in known:
         view.state.set(role=next(iter(known)))
-    st.selectbox("Role", list(known), format_func=_role, width=560, **view.state.bound("role"))
+    st.selectbox("Role", list(known), format_func=_role, width=560, **view.state.widget_args("role"))
     found = known[view.state["role"]]
-    figure = score_map(found)
+    figure = detection_map(found)
     head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold enclosed")
     cli = shlex.join(["interp", "detect", found.role, "--model", view.model])
     start = f"import interp\nfrom interp.detectors import detect\n\nmodel = interp.load_model({view.model!r})\n"
@@ -129,7 +129,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     if chosen is None:
         st.info("Choose a head to see all its roles.", icon=":material/ads_click:")
         return
-    with holder().using(view.model) as loaded:
+    with model_cache().acquire(view.model) as loaded:
         card = head_cards(loaded, known)[chosen]
     shared = f", keys and values shared with {', '.join(map(str, card.sharing))}" if card.sharing else ""
     st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role found'}{shared}")
@@ -177,9 +177,9 @@ def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names
     link("See its pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
 
 
-def _python(model: str, prompt: Prompt, metric: str) -> str:
+def _python(model: str, prompt: PromptChoice, metric: str) -> str:
     read = f'found = interp.observe_attention(model, tokens, ["{metric}"])'
-    return f'{prompts.python_of(prompt, model)}{read}\nfound.heads("{metric}").plot()\n'
+    return f'{prompts.python_code(prompt, model)}{read}\nfound.heads("{metric}").plot()\n'
 
 
 PAGE = Page(

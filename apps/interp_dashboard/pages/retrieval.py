@@ -16,9 +16,9 @@ from interp_dashboard import job_status, prompts
 from interp_dashboard.detector_options import Options
 from interp_dashboard.export import share
 from interp_dashboard.formatting import plain
-from interp_dashboard.job_plans import Search, plan_confirmation, plan_detection
+from interp_dashboard.job_plans import JobPlan, plan_confirmation, plan_detection
 from interp_dashboard.jobs import Job
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.settings import settings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OPTIONS = {
     "retrieval": Options(
         "retrieval",
-        besides=("haystack", "mark"),
+        exclude=("haystack", "mark"),
         choices={"mode": ("teacher", "greedy"), "needles": ("auto", "texts", "secrets", "repeats")},
     ),
     "query_retrieval": Options("query_retrieval"),
@@ -91,7 +91,7 @@ def _page(view: View, here: set[str]) -> None:
 
 def _form(state: State) -> str:
     """The detector and its options."""
-    st.selectbox("Detector", list(OPTIONS), format_func=_said, width=720, **state.bound("detector"))
+    st.selectbox("Detector", list(OPTIONS), format_func=_said, width=720, **state.widget_args("detector"))
     role = state["detector"]
     OPTIONS[role].choose(state)
     return role
@@ -102,26 +102,26 @@ def _said(role: str) -> str:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any], ...], root: str) -> Search:
-    with holder().using(model) as loaded:
+def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
+    with model_cache().acquire(model) as loaded:
         return plan_detection(loaded, role, dict(values), Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
     """The detection of a finished run, and its pictures."""
-    from interp.figures import needle_grid, score_map
+    from interp.figures import detection_map, needle_grid
     from interp.store import load_detection
 
     found = load_detection(path)
     assert isinstance(found, Detection)
-    figures = {"map": score_map(found)}
+    figures = {"map": detection_map(found)}
     if "cells" in found.tables:
         figures["grid"] = needle_grid(found.tables["cells"], found.record)
     return found, figures
 
 
-def _result(view: View, run: Run, found: Detection, figures: dict[str, Any], search: Search) -> None:
+def _result(view: View, run: Run, found: Detection, figures: dict[str, Any], search: JobPlan) -> None:
     """The heads that were found, where the needle was, and one head."""
     told = [
         f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
@@ -129,14 +129,14 @@ def _result(view: View, run: Run, found: Detection, figures: dict[str, Any], sea
     named = ", ".join(map(str, found.found)) or "none"
     st.markdown(f"**{len(found.found)} of {found.scores.values.size} heads found**: {named}.")
     st.caption(plain(" · ".join(told)))
-    chosen = view.state.checked("head", view.facts.check_head, None)
+    chosen = view.state.validated("head", view.facts.check_head, None)
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             head_from_map(view, figures["map"], "role-map", f"{found.scores.name} of every head, layers down and heads across")
         with st.container(width=320):
             _head(found, chosen)
     table = _table(found)
-    cli, python = shlex.join(["interp", *search.words]), _python(run, "load_detection", "score_map(found)")
+    cli, python = shlex.join(["interp", *search.words]), _python(run, "load_detection", "detection_map(found)")
     share(found.role, cli=cli, python=python, figure=figures["map"], table=table)
     if "grid" in figures:
         show_figure(view, figures["grid"], "needle-grid", "recall by length of the text across and depth of the needle down")
@@ -189,11 +189,11 @@ def _head(found: Detection, chosen: Head | None) -> None:
         )
     values = {"task": NEEDLE, "head": chosen}
     link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "do": "by-hand", "off": [chosen]}, icon=":material/toggle_off:")
+    link("Switch it off by hand", "ablate", {**values, "do": "manual", "off": [chosen]}, icon=":material/toggle_off:")
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _trial(view: View, run: Run) -> Search:
+def _trial(view: View, run: Run) -> JobPlan:
     """How the heads are confirmed."""
     state = view.state
     st.caption(
@@ -201,34 +201,34 @@ def _trial(view: View, run: Run) -> Search:
         "lowest scores, on prompts that the heads were not found on."
     )
     on, n, seed, draws, method = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
-    on.selectbox("Task", task_names(), **state.bound("trial.task"))
-    n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.bound("trial.n_prompts"))
-    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.bound("trial.seed"))
-    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.bound("trial.draws"))
-    method.selectbox("Method", list(CONFIRM_ABLATIONS), **state.bound("trial.method"))
+    on.selectbox("Task", task_names(), **state.widget_args("trial.task"))
+    n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("trial.n_prompts"))
+    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("trial.seed"))
+    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("trial.draws"))
+    method.selectbox("Method", list(CONFIRM_ABLATIONS), **state.widget_args("trial.method"))
     asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "method"))
     return _tried(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _tried(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> Search:
+def _tried(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     from interp.store import open_run
 
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         return plan_confirmation(loaded, open_run(path), Path(root), **dict(asked), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
     """The confirmation of a finished run, and its picture."""
-    from interp.figures import dose_curve
+    from interp.figures import ablation_curve
     from interp.store import load_confirmation
 
     tried = load_confirmation(path)
-    return tried, dose_curve(tried)
+    return tried, ablation_curve(tried)
 
 
-def _curve(view: View, run: Run, trial: Search) -> None:
+def _curve(view: View, run: Run, trial: JobPlan) -> None:
     """What becomes of the task without the heads, and without others."""
     tried, figure = _drawn(str(run.path), str(run.manifest["files"]))
     if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
@@ -237,7 +237,7 @@ def _curve(view: View, run: Run, trial: Search) -> None:
         view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
     )
     curve = tried.tables["curve"]
-    cli, python = shlex.join(["interp", *trial.words]), _python(run, "load_confirmation", "dose_curve(found)")
+    cli, python = shlex.join(["interp", *trial.words]), _python(run, "load_confirmation", "ablation_curve(found)")
     share("dose", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from interp.errors import ArtefactInvalid
 from interp.heads import Head
-from interp.store import Entry, Run, delete_run, open_run, pack_run, run_history
+from interp.store import Run, RunSummary, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
 from interp_dashboard.export import share
 from interp_dashboard.formatting import duration, plain
@@ -21,7 +21,7 @@ from interp_dashboard.url import Field, choice, head, text
 if TYPE_CHECKING:
     import pandas as pd
 
-DRAWN = {
+FIGURE_TITLES = {
     "heads": "Map",
     "layers": "By layer",
     "roles": "Roles",
@@ -67,11 +67,11 @@ COLUMNS = (
 
 
 def fields() -> tuple[Field, ...]:
-    return text("run", settings().run), choice("drawing", list(DRAWN), noun="picture"), text("shown"), head()
+    return text("run", settings().run), choice("drawing", list(FIGURE_TITLES), noun="picture"), text("shown"), head()
 
 
 def render(view: View) -> None:
-    entries = run_history(settings().root)
+    entries = list_runs(settings().root)
     if not entries:
         st.info(
             f"No runs yet in {plain(str(settings().root))}: start a sweep on the Ablate page, or in a terminal.",
@@ -80,7 +80,7 @@ def render(view: View) -> None:
         st.code("interp ablate --task induction\ninterp attention --task induction", language="bash")
         return
     _history(view, entries)
-    name = view.state.checked("run", lambda name: _known(name, entries), "")
+    name = view.state.validated("run", lambda name: _known(name, entries), "")
     if not name:
         st.info("Choose a run in the list to open it.", icon=":material/ads_click:")
         return
@@ -97,13 +97,13 @@ def render(view: View) -> None:
     _record(run, entry)
 
 
-def _known(name: str, entries: list[Entry]) -> str:
+def _known(name: str, entries: list[RunSummary]) -> str:
     if name and name not in {entry.name for entry in entries}:
         raise LookupError(f"No run is called {name[:80]!r} here.")
     return name
 
 
-def _history(view: View, entries: list[Entry]) -> None:
+def _history(view: View, entries: list[RunSummary]) -> None:
     """The list, in which a row opens its run."""
     import pandas as pd
 
@@ -156,14 +156,14 @@ def _history(view: View, entries: list[Entry]) -> None:
     )
 
 
-def _actions(view: View, entry: Entry) -> None:
+def _actions(view: View, entry: RunSummary) -> None:
     """What may be done with a run: compare, export, delete."""
     if entry.status == "finished":
         link("Compare", "compare", {"versus": "runs", "run_b": entry.name}, icon=":material/compare:")
     with st.popover("Download all", icon=":material/folder_zip:", type="tertiary"):
         st.caption("The whole directory, which `interp show` opens anywhere.")
         st.download_button(
-            "ZIP", lambda: pack_run(entry), f"{entry.name}.zip", "application/zip", on_click="ignore", width="stretch"
+            "ZIP", lambda: zip_run(entry), f"{entry.name}.zip", "application/zip", on_click="ignore", width="stretch"
         )
     with st.popover("Delete", icon=":material/delete:", type="tertiary"):
         st.caption("It cannot be brought back. Type the name of the run to delete it.")
@@ -198,7 +198,7 @@ def _delete(view: View, name: str) -> None:
     st.toast(f"{plain(name)} is deleted.", icon=":material/delete:")
 
 
-def _unfinished(entry: Entry) -> None:
+def _unfinished(entry: RunSummary) -> None:
     """Why there is nothing to show, and what to do."""
     if entry.status == "running":
         st.info("It is being measured; its progress is on the page that started it.", icon=":material/hourglass:")
@@ -212,10 +212,10 @@ def _unfinished(entry: Entry) -> None:
 
 def _pictures(view: View, run: Run) -> None:
     """A picture of the run and its table."""
-    from interp.figures import drawings_of, run_figure
+    from interp.figures import available_figures, run_figure
 
     state = view.state
-    drawings = drawings_of(run)
+    drawings = available_figures(run)
     if not drawings:
         st.info("This run holds no number for each head or token; its arrays are in the download.", icon=":material/table:")
         return
@@ -223,7 +223,12 @@ def _pictures(view: View, run: Run) -> None:
         state.set(drawing=drawings[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
-            "Picture", drawings, format_func=DRAWN.__getitem__, required=True, width="content", **state.bound("drawing")
+            "Picture",
+            drawings,
+            format_func=FIGURE_TITLES.__getitem__,
+            required=True,
+            width="content",
+            **state.widget_args("drawing"),
         )
         drawing = state["drawing"]
         metric = _metric(view, run, drawing)
@@ -232,7 +237,7 @@ def _pictures(view: View, run: Run) -> None:
     if drawing == "heads":
         head_from_map(view, figure, "run-map", "A number of every head, layers down and heads across")
     else:
-        show_figure(view, figure, f"run-{drawing}", f"{DRAWN[drawing]} of the run")
+        show_figure(view, figure, f"run-{drawing}", f"{FIGURE_TITLES[drawing]} of the run")
     share("run", cli=_cli(run, drawing, metric), python=_python(run, drawing, metric), figure=figure, table=table)
     _table(view, table)
 
@@ -245,7 +250,7 @@ def _metric(view: View, run: Run, drawing: str) -> str | None:
     names = [name for name in run.metrics if name in there]
     if view.state["shown"] not in names:
         view.state.set(shown=names[0])
-    st.selectbox("Metric", names, width=320, **view.state.bound("shown"))
+    st.selectbox("Metric", names, width=320, **view.state.widget_args("shown"))
     return view.state["shown"]
 
 
@@ -281,7 +286,7 @@ def _python(run: Run, drawing: str, metric: str | None) -> str:
     return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
 
 
-def _record(run: Run, entry: Entry) -> None:
+def _record(run: Run, entry: RunSummary) -> None:
     """How the numbers were made."""
     import pandas as pd
 

@@ -15,7 +15,7 @@ from interp_dashboard import detector_options
 from interp_dashboard.detector_options import Options
 from interp_dashboard.export import share
 from interp_dashboard.formatting import plain, visible
-from interp_dashboard.model_cache import holder
+from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import head_from_table, show_figure, table_height
 from interp_dashboard.url import Field, choice, head, number, text
@@ -29,7 +29,7 @@ PROMPT = "The cat sat on the mat because the cat was tired."
 MOST_TEXTS = 64
 OPTIONS = Options(
     ROLE,
-    besides=("task", "n_prompts", "prompt", "response", "seed"),
+    exclude=("task", "n_prompts", "prompt", "response", "seed"),
     choices={"layers": ("all", "middle"), "exclude": ("none", "first", "found")},
 )
 STATISTICS = {
@@ -48,7 +48,7 @@ def fields() -> tuple[Field, ...]:
         number("n_texts", 4, 1, MOST_TEXTS),
         number("texts_seed", 0, 0, 10**6),
         *OPTIONS.fields(),
-        number("text_number", 0, 0, MOST_TEXTS - 1),
+        number("text_index", 0, 0, MOST_TEXTS - 1),
         replace(number("first_token", 0, 0, 10**6), default=None),
         head(),
     )
@@ -63,7 +63,7 @@ def render(view: View) -> None:
     with st.spinner(f"{plain(view.model)} reads the response …", show_time=True):
         found = _found(view.model, view.facts.weights, tuple(values.items()))
     figure, table, example = _strips(view, found)
-    chosen = state.checked("head", view.facts.check_head, None)
+    chosen = state.validated("head", view.facts.check_head, None)
     cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *detector_options.words(values)])
     share("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
     _statistics(found)
@@ -78,16 +78,16 @@ def _texts(view: View) -> dict[str, Any]:
     """The texts, as options of the detector that are not the default."""
     state = view.state
     what, where = st.columns([1, 3], vertical_alignment="bottom")
-    what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.bound("texts"))
+    what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.widget_args("texts"))
     if state["texts"]:
         with where:
             count, seed = st.columns(2)
-            count.number_input("Number of texts", 1, MOST_TEXTS, **state.bound("n_texts"))
-            seed.number_input("Seed", 0, 10**6, **state.bound("texts_seed"))
+            count.number_input("Number of texts", 1, MOST_TEXTS, **state.widget_args("n_texts"))
+            seed.number_input("Seed", 0, 10**6, **state.widget_args("texts_seed"))
         return {"task": state["texts"], "n_prompts": state["n_texts"], "seed": state["texts_seed"]}
     with where:
-        st.text_area("Prompt", height=80, placeholder="Any text", **state.bound("prompt"))
-    st.text_area("Response", height=80, placeholder="Leave it empty, and the model writes it", **state.bound("response"))
+        st.text_area("Prompt", height=80, placeholder="Any text", **state.widget_args("prompt"))
+    st.text_area("Response", height=80, placeholder="Leave it empty, and the model writes it", **state.widget_args("response"))
     if not state["prompt"].strip():
         raise ValueError("There is no prompt: write some text that the response follows.")
     return {"prompt": state["prompt"]} | ({"response": state["response"]} if state["response"].strip() else {})
@@ -97,7 +97,7 @@ def _texts(view: View) -> dict[str, Any]:
 def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> TokenDetection:
     from interp.detectors import detect
 
-    with holder().using(model) as loaded:
+    with model_cache().acquire(model) as loaded:
         found = detect(loaded, ROLE, **dict(values))
     assert isinstance(found, TokenDetection)
     return found
@@ -105,24 +105,24 @@ def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> Tok
 
 def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
     """The picture of one text, its table, and which text it is."""
-    from interp.figures import role_strips
-    from interp.figures.waad_fai_strips import MOST
+    from interp.figures import waad_fai_strips
+    from interp.figures.waad_fai_strips import MAX_TOKENS
 
     state, last = view.state, len(found.words) - 1
-    state.set(text_number=min(state["text_number"], last))
+    state.set(text_index=min(state["text_index"], last))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if last:
-            st.number_input("Text", 0, last, width=160, **state.bound("text_number"))
-        example = state["text_number"]
+            st.number_input("Text", 0, last, width=160, **state.widget_args("text_index"))
+        example = state["text_index"]
         length = max(place + 1 for place, word in enumerate(found.words[example]) if word)  # padding is written as ""
-        if length > MOST:
+        if length > MAX_TOKENS:
             if state["first_token"] is not None and state["first_token"] >= length:
                 state.set(first_token=None)
-            shown: Any = {"value": None, "placeholder": "of the response", "step": MOST // 2, "width": 200}
-            st.number_input("First token shown", 0, length - 1, **shown, **state.bound("first_token"))
-            st.caption(f"{MOST} of {length:,} tokens are shown.")
-    first = state["first_token"] if length > MOST else None
-    figure = role_strips(found, example=example, span=None if first is None else (first, min(first + MOST, length)))
+            shown: Any = {"value": None, "placeholder": "of the response", "step": MAX_TOKENS // 2, "width": 200}
+            st.number_input("First token shown", 0, length - 1, **shown, **state.widget_args("first_token"))
+            st.caption(f"{MAX_TOKENS} of {length:,} tokens are shown.")
+    first = state["first_token"] if length > MAX_TOKENS else None
+    figure = waad_fai_strips(found, example=example, span=None if first is None else (first, min(first + MAX_TOKENS, length)))
     show_figure(
         view, figure, "role-strips", "the text with shades for WAAD and FAI, and marks above the tokens that play a role"
     )
@@ -170,7 +170,7 @@ def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[s
 def _python(model: str, values: dict[str, Any], example: int) -> str:
     given = "".join(f", {name}={value!r}" for name, value in values.items())
     return (
-        f"import interp\nfrom interp.detectors import detect\nfrom interp.figures import role_strips\n\n"
+        f"import interp\nfrom interp.detectors import detect\nfrom interp.figures import waad_fai_strips\n\n"
         f"model = interp.load_model({model!r})\nfound = detect(model, {ROLE!r}{given})\nrole_strips(found, example={example})\n"
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.exit_codes import checking
+from interp.cli.exit_codes import usage_errors
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -31,10 +31,10 @@ from interp.cli.options import (
     read_heads,
     read_memory,
 )
-from interp.cli.prompts import check_question, question_of
+from interp.cli.prompts import check_task_options, load_task
 from interp.cli.ranking_output import as_json, print_agreement, print_ranking
-from interp.cli.run_directory import filling, move_aside
-from interp.cli.run_pictures import save_pictures
+from interp.cli.run_directory import move_aside, resumable_run
+from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.registry import check_name
 
@@ -74,12 +74,12 @@ def ablate(
 
     effect = metric(ablated) - metric(clean); negative = the head helped.
     """
-    from interp.store.run_directory import begun_details
+    from interp.store.run_directory import stored_details
 
     budget = _check(task, prompts, method, ablation, metric, memory)
     loaded = load(model, device, dtype, offline)
-    with checking():
-        question = question_of(loaded, task, prompts, n_prompts, seed)
+    with usage_errors():
+        question = load_task(loaded, task, prompts, n_prompts, seed)
         options: dict[str, Any] = {
             "method": method,
             "positions": positions,
@@ -96,12 +96,12 @@ def ablate(
         return _say_cost(terminal, _plan(loaded, question, options, budget), loaded, question)
     spec = spec_of(loaded, question, options)
     folder = out or Path("runs") / folder_name(spec)
-    begun = {} if fresh else begun_details(folder, spec)
+    begun = {} if fresh else stored_details(folder, spec)
     _plan(loaded, question, options, begun.get("memory", budget))
     if fresh:
         move_aside(terminal, folder)
     run = _measure(terminal, folder, spec, loaded, question, options | {"memory": budget}, progress)
-    save_pictures(run)
+    save_run_figures(run)
     _report(terminal, run)
     return None
 
@@ -113,12 +113,12 @@ def _check(
     from interp.ablation.ablate_heads import ABLATIONS, METHODS
     from interp.metrics.outcomes import OUTCOMES
 
-    check_question(task, prompts)
+    check_task_options(task, prompts)
     if metric is not None:
         check_name(metric, OUTCOMES.names(), "metric")
     check_name(method, METHODS, "method")
     check_name(ablation, ABLATIONS, "ablation")
-    with checking():
+    with usage_errors():
         return read_memory(memory)
 
 
@@ -126,7 +126,7 @@ def _plan(model: "Model", task: "Task", options: dict[str, Any], budget: int | N
     """What the sweep will cost; here everything that is wrong with its arguments comes to light before anything is stored."""
     from interp.ablation.ablate_heads import estimate_cost
 
-    with checking():
+    with usage_errors():
         return estimate_cost(model, task, **options, memory=budget)
 
 
@@ -165,16 +165,16 @@ def _measure(
 ) -> "Run":
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.ablation.ablate_heads import ablate_heads
-    from interp.store import open_run, save_sweep
+    from interp.store import open_run, save_ablation
 
-    with filling(terminal, folder, spec, options["memory"]) as writer:
+    with resumable_run(terminal, folder, spec, options["memory"]) as writer:
         if writer.finished:
             return open_run(folder)
         began = time.perf_counter()
         with terminal.progress(f"{task.name} on {model.facts.name}", bar) as progress:
             given = {**options, **writer.details, "ledger": writer.ledger, "progress": progress}
             result = ablate_heads(model, task, **given)
-        run = save_sweep(writer, result, model.facts, options["seed"])
+        run = save_ablation(writer, result, model.facts, options["seed"])
     seconds = time.perf_counter() - began
     terminal.say(f"Measured {len(run.heads())} ablations on {len(task)} prompts in {seconds:.1f} s.")
     return run

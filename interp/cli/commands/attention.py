@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.exit_codes import UsageError, checking
+from interp.cli.exit_codes import UsageError, usage_errors
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -26,9 +26,9 @@ from interp.cli.options import (
     load,
     read_memory,
 )
-from interp.cli.ranking_output import as_json, print_absent, print_metrics
-from interp.cli.run_directory import finished_before, move_aside
-from interp.cli.run_pictures import save_pictures
+from interp.cli.ranking_output import as_json, print_metrics, print_undefined
+from interp.cli.run_directory import find_finished_run, move_aside
+from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.registry import check_name
 
@@ -41,7 +41,7 @@ DEFAULT_METRICS = "attention_distance,entropy,received_attention,self_attention_
 
 
 @dataclass(frozen=True)
-class Source:
+class TextInput:
     """What is read: a task or the token ids of one text, its name, what it was made with, and a digest of all of it."""
 
     prompts: "Task | list[int]"
@@ -85,11 +85,11 @@ def attention(
     if headvis is not None:
         check_empty(headvis)
     loaded = load(model, device, dtype, offline)
-    with checking():
+    with usage_errors():
         source = _source(loaded, given, n_prompts, seed)
     spec = _spec(loaded, source, chosen, seed)
     folder = out or Path("runs") / f"attention-{Path(source.name).stem}-{Path(loaded.facts.name).name}-{_short(spec)}"
-    run = finished_before(terminal, folder, spec, fresh)
+    run = find_finished_run(terminal, folder, spec, fresh)
     if headvis is not None:
         _export(terminal, loaded, source, headvis)
     if run is None:
@@ -97,9 +97,9 @@ def attention(
         if fresh:
             move_aside(terminal, folder)
         run = save_observation(found, loaded.facts, folder, spec)
-    save_pictures(run)
+    save_run_figures(run)
     print_metrics(terminal, run)
-    print_absent(terminal, run, run.heads())
+    print_undefined(terminal, run, run.heads())
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints and draws it.")
     terminal.emit(as_json(run))
 
@@ -117,7 +117,7 @@ def _check(given: dict[str, Any], metrics: str, memory: str | None) -> tuple[lis
     for name in ("--file", "--prompts"):
         if given[name] is not None and not given[name].is_file():
             raise UsageError(f"There is no file {given[name]}.")
-    with checking():
+    with usage_errors():
         return _metrics(metrics), read_memory(memory)
 
 
@@ -139,20 +139,20 @@ def _metrics(text: str) -> list["AttentionMetric"]:
     return chosen
 
 
-def _source(model: "Model", given: dict[str, Any], n_prompts: int, seed: int) -> Source:
+def _source(model: "Model", given: dict[str, Any], n_prompts: int, seed: int) -> TextInput:
     from interp.records import digest
     from interp.tasks import make_task, task_from_jsonl
 
     if given["--text"] is not None or given["--file"] is not None:
         name, text, arguments = _read_text(given["--text"], given["--file"])
         ids = model.to_tokens(text)
-        return Source(ids, name, {**arguments, "n_tokens": len(ids)}, digest([ids]))
+        return TextInput(ids, name, {**arguments, "n_tokens": len(ids)}, digest([ids]))
     if given["--prompts"] is not None:
         task = task_from_jsonl(given["--prompts"], model)
     else:
         task = make_task(given["--task"], model, n_prompts=n_prompts, seed=seed)
     size = {"n_prompts": len(task), "n_tokens": sum(len(example.clean) for example in task)}
-    return Source(task, task.name, {**task.arguments, **size}, task.digest())
+    return TextInput(task, task.name, {**task.arguments, **size}, task.digest())
 
 
 def _read_text(text: str | None, file: Path | None) -> tuple[str, str, dict[str, Any]]:
@@ -172,13 +172,13 @@ def _read_text(text: str | None, file: Path | None) -> tuple[str, str, dict[str,
     return file.name, text, {"file": file.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _warn_of_unknown_words(terminal: Terminal, model: "Model", source: Source) -> None:
+def _warn_of_unknown_words(terminal: Terminal, model: "Model", source: TextInput) -> None:
     unknown = getattr(model.tokenizer, "unk_token_id", None)
     if isinstance(source.prompts, list) and (n := sum(token == unknown for token in source.prompts)):
         terminal.say(f"Note: {model.facts.name} does not know all words: {n:,} of {len(source.prompts):,} tokens are unknown.")
 
 
-def _spec(model: "Model", source: Source, metrics: list["AttentionMetric"], seed: int) -> dict[str, Any]:
+def _spec(model: "Model", source: TextInput, metrics: list["AttentionMetric"], seed: int) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
     asked = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
@@ -193,12 +193,12 @@ def _short(spec: dict[str, Any]) -> str:
 
 
 def _observe(
-    terminal: Terminal, model: "Model", source: Source, metrics: list["AttentionMetric"], seed: int, memory: int | None
+    terminal: Terminal, model: "Model", source: TextInput, metrics: list["AttentionMetric"], seed: int, memory: int | None
 ) -> "Observation":
     from interp.metrics import observe_attention
 
     began = time.perf_counter()
-    with checking():
+    with usage_errors():
         found = observe_attention(model, source.prompts, metrics, memory=memory)
     seconds, n_tokens = time.perf_counter() - began, source.arguments["n_tokens"]
     _warn_of_unknown_words(terminal, model, source)
@@ -206,11 +206,11 @@ def _observe(
     return replace(found, record=replace(found.record, task=source.name, arguments=source.arguments, seed=seed))
 
 
-def _export(terminal: Terminal, model: "Model", source: Source, folder: Path) -> None:
+def _export(terminal: Terminal, model: "Model", source: TextInput, folder: Path) -> None:
     """Writes the HeadVis tree, from queries and keys of a pass of its own: another one than the metrics are read in."""
     from interp.engine import capture_attention
     from interp.store import export_headvis
 
-    with checking():
+    with usage_errors():
         path = export_headvis(capture_attention(model, source.prompts), folder, source.name)
     terminal.say(f"Wrote a HeadVis tree to {path}.")

@@ -12,9 +12,9 @@ import typer
 
 from interp.circuits.methods import EDGE_ABLATIONS
 from interp.circuits.methods import METHODS as SCORES
-from interp.cli.circuit_output import COUNTERFACTUAL, EXACT, SHOWN, circuit_json, print_circuit
+from interp.cli.circuit_output import COUNTERFACTUAL, EDGES_SHOWN, EXACT, circuit_json, print_circuit
 from interp.cli.command import command
-from interp.cli.exit_codes import UsageError, checking
+from interp.cli.exit_codes import UsageError, usage_errors
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -29,9 +29,9 @@ from interp.cli.options import (
     TaskName,
     load,
 )
-from interp.cli.prompts import check_question, two_questions
-from interp.cli.run_directory import finished_before, move_aside
-from interp.cli.run_pictures import save_pictures
+from interp.cli.prompts import check_task_options, discovery_and_test_tasks
+from interp.cli.run_directory import find_finished_run, move_aside
+from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.registry import check_name
 
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
     from interp.store import Run
     from interp.tasks.task import Task
 
-ACDC, STEPPED = "acdc", "eap-ig"
+ACDC, IG_METHOD = "acdc", "eap-ig"
 METHODS = {**SCORES, ACDC: "edges corrupted for good one after another, as long as that does little harm"}
-SHARE = 0.1
+DEFAULT_SHARE = 0.1
 """Of all edges, where neither a size nor a threshold is given."""
 
 
 @command
 def circuit(
     terminal: Terminal,
-    words: Annotated[
+    comparison: Annotated[
         list[str] | None,
         typer.Argument(metavar="[compare A B]", help="Compare two circuits, run directories or circuit files, instead."),
     ] = None,
@@ -91,23 +91,23 @@ def circuit(
 
     effect = metric(corrupted edge) - metric(clean). `interp circuit compare A B` says what two circuits share.
     """
-    if words:
-        return _compare(terminal, words)
+    if comparison:
+        return _compare(terminal, comparison)
     _check(task, prompts, method, ablation, metric, size, threshold)
     loaded = load(model, device, dtype, offline)
-    with checking():
-        question, other = two_questions(loaded, task, prompts, n_prompts, seed, paired=ablation == COUNTERFACTUAL)
+    with usage_errors():
+        question, other = discovery_and_test_tasks(loaded, task, prompts, n_prompts, seed, paired=ablation == COUNTERFACTUAL)
         how = {"size": size, "threshold": threshold, "draws": draws, "seed": seed}
         asked = asked_of(loaded, (question, other), method, ablation, metric, steps, **how)
     spec = spec_of(loaded, question, other, asked)
     folder = out or Path("runs") / folder_name(spec)
     if dry_run:
         return _say_plan(terminal, spec, loaded, folder)
-    run = finished_before(terminal, folder, spec, fresh)
+    run = find_finished_run(terminal, folder, spec, fresh)
     if run is None:
         run = _search(terminal, loaded, question, other, asked, folder, spec, fresh, progress)
-    save_pictures(run)
-    print_circuit(terminal, run, SHOWN)
+    save_run_figures(run)
+    print_circuit(terminal, run, EDGES_SHOWN)
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints all its edges and draws them.")
     terminal.emit(circuit_json(run))
     return None
@@ -125,10 +125,10 @@ def _check(
     """Raises for everything that can be known to be wrong before a model is loaded."""
     from interp.metrics.outcomes import OUTCOMES
 
-    check_question(task, prompts)
+    check_task_options(task, prompts)
     if metric is not None:
         check_name(metric, OUTCOMES.names(), "metric")
-    check_how(method, ablation)
+    check_method(method, ablation)
     if size is not None and threshold is not None:
         raise UsageError("--size and --threshold both say which edges are kept: give one of them.")
     if size is not None and method == ACDC:
@@ -137,7 +137,7 @@ def _check(
         raise UsageError(f"--threshold {threshold:g} is no size of an effect: give a number above 0.")
 
 
-def check_how(method: str, ablation: str) -> None:
+def check_method(method: str, ablation: str) -> None:
     """Raises LookupError for what is not known, UsageError for what does not go together."""
     check_name(method, METHODS, "method")
     check_name(ablation, EDGE_ABLATIONS, "ablation of edges")
@@ -168,7 +168,7 @@ def asked_of(
         check_outcome(task, OUTCOMES.get(measured))
     if method not in (EXACT, ACDC):
         check_gradient(OUTCOMES.get(measured))
-    stepped = {"steps": steps} if method.startswith(STEPPED) else {}
+    stepped = {"steps": steps} if method.startswith(IG_METHOD) else {}
     return {"method": method, "ablation": ablation, "metric": measured, **how, **stepped}
 
 
@@ -176,7 +176,7 @@ def spec_of(model: "Model", task: "Task", other: "Task", asked: dict[str, Any]) 
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
     where = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
-    what = {"task": task.name, "arguments": task.arguments, "examples": task.digest(), "tested_on": other.digest()}
+    what = {"task": task.name, "arguments": task.arguments, "examples": task.digest(), "test_examples": other.digest()}
     return {"kind": "circuit", **where, **what, **asked}
 
 
@@ -213,7 +213,7 @@ def _search(
     from interp.store import save_circuit
 
     began = time.perf_counter()
-    with checking():
+    with usage_errors():
         with terminal.progress(f"{asked['method']} on {task.name}", bar) as progress:
             scores = _scores(model, task, asked, progress)
         k = _size(scores, asked)
@@ -226,8 +226,8 @@ def _search(
     if fresh:
         move_aside(terminal, folder)
     seen = {example.clean for example in task}
-    said: dict[str, Any] = {"n_found_on": len(task), "n_tested_on": len(other)}
-    said["n_shared"] = sum(example.clean in seen for example in other)
+    said: dict[str, Any] = {"n_discovery_prompts": len(task), "n_test_prompts": len(other)}
+    said["n_shared_prompts"] = sum(example.clean in seen for example in other)
     if shares[-1] == 1:
         said |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at()}
     return save_circuit(found, scores, curve, folder, spec, **said)
@@ -248,7 +248,7 @@ def _size(scores: "EdgeScores", asked: dict[str, Any]) -> int:
         return min(asked["size"], len(scores.graph.edges))
     smallest = asked["threshold"]
     if asked["method"] != ACDC and smallest is None:
-        return max(1, int(SHARE * len(scores.graph.edges)))
+        return max(1, int(DEFAULT_SHARE * len(scores.graph.edges)))
     sizes = abs(scores.effects)
     kept = scores.n_nonzero if asked["method"] == ACDC else int((sizes >= smallest).sum())
     if not kept:
@@ -268,18 +268,18 @@ def _shares(scores: "EdgeScores", k: int) -> list[float]:
     return sorted({own, *(s for s in MIB_EDGE_SHARES if int(s * n_edges) != k and (scores.method != ACDC or s < own))})
 
 
-def _compare(terminal: Terminal, words: list[str]) -> None:
+def _compare(terminal: Terminal, comparison: list[str]) -> None:
     from interp.circuits import compare_circuits, score_agreement
 
-    if len(words) != 3 or words[0] != "compare":
+    if len(comparison) != 3 or comparison[0] != "compare":
         raise UsageError(
-            f"{' '.join(words)!r} is no comparison: write `interp circuit compare A B`, or options alone to find a circuit."
+            f"{' '.join(comparison)!r} is no comparison: write `interp circuit compare A B`, or options alone to find a circuit."
         )
-    paths = [Path(word) for word in words[1:]]
+    paths = [Path(word) for word in comparison[1:]]
     first, second = (_read(path) for path in paths)
-    with checking():
+    with usage_errors():
         table, agreement = compare_circuits(first, second), score_agreement(first, second)
-    found = [_how_found(read) for read in (first, second)]
+    found = [_provenance(read) for read in (first, second)]
     weights = {facts["weights"] for facts in found}
     if first.model != second.model:
         terminal.say(f"Note: the circuits are of two models, {first.model or 'unnamed'} and {second.model or 'unnamed'}.")
@@ -295,7 +295,7 @@ def _compare(terminal: Terminal, words: list[str]) -> None:
     terminal.emit({**said, "overlap": table.to_dict("records"), "spearman": agreement})
 
 
-def _how_found(read: "Circuit") -> dict[str, str]:
+def _provenance(read: "Circuit") -> dict[str, str]:
     """Model, weights, task, method, metric and ablation of a circuit, empty where its file does not say."""
     record = read.about.get("record") or {}
     ablation = record.get("arguments", {}).get("ablation", COUNTERFACTUAL) if record else ""
@@ -305,6 +305,6 @@ def _how_found(read: "Circuit") -> dict[str, str]:
 
 def _read(path: Path) -> "Circuit":
     from interp.circuits import load_circuit
-    from interp.store import load_found_circuit
+    from interp.store import load_circuit_run
 
-    return load_found_circuit(path)[0] if path.is_dir() else load_circuit(path)
+    return load_circuit_run(path)[0] if path.is_dir() else load_circuit(path)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.detection_output import found_json, print_found, read_found
-from interp.cli.exit_codes import UsageError, checking
+from interp.cli.detection_output import detection_json, load_role_run, print_detection
+from interp.cli.exit_codes import UsageError, usage_errors
 from interp.cli.options import (
     Bar,
     Fresh,
@@ -22,13 +22,13 @@ from interp.cli.options import (
     Prompts,
     Settings,
     load,
+    parse_settings,
     read_memory,
     read_numbers,
-    read_settings,
 )
-from interp.cli.prompts import check_question, question_of
-from interp.cli.run_directory import filling, move_aside
-from interp.cli.run_pictures import save_pictures
+from interp.cli.prompts import check_task_options, load_task
+from interp.cli.run_directory import move_aside, resumable_run
+from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 INDUCTION, NEEDLE = "induction", "needle"
-TASK_OF = {
+DEFAULT_TASKS = {
     "duplicate_token": INDUCTION,
     "induction": INDUCTION,
     "previous_token": INDUCTION,
@@ -84,7 +84,7 @@ def confirm(
     from interp.detectors import TokenDetection
     from interp.store import load_detection, open_run
 
-    with checking():
+    with usage_errors():
         budget, wanted = read_memory(memory), read_numbers("--ks", ks) if ks is not None else None
     detection = load_detection(path)
     if isinstance(detection, TokenDetection):
@@ -92,9 +92,9 @@ def confirm(
     names = _tasks(detection.role, detection.record.task, task, prompts)
     seed = detection.record.seed + 1 if seed is None else seed
     loaded = load(detection.record.model, device or detection.record.device, detection.record.dtype, offline)
-    with checking():
-        question = question_of(loaded, names, prompts, n_prompts, seed, _task_options(names, settings or []))
-        others = [question_of(loaded, other, None, n_prompts, seed) for other in _listed(specificity)]
+    with usage_errors():
+        question = load_task(loaded, names, prompts, n_prompts, seed, _task_options(names, settings or []))
+        others = [load_task(loaded, other, None, n_prompts, seed) for other in _listed(specificity)]
         options: dict[str, Any] = {"draws": draws, "method": method, "positions": _listed(positions), "metric": metric}
         options["ks"] = _check(detection, loaded, [question, *others], wanted, options)
     spec = spec_of(open_run(path), loaded, question, others, {**options, "seed": seed})
@@ -103,12 +103,12 @@ def confirm(
         move_aside(terminal, folder)
     options |= {"seed": seed, "specificity": others, "memory": budget}
     run = _measure(terminal, folder, spec, detection, loaded, question, options, progress)
-    save_pictures(run)
-    found = read_found(run)
+    save_run_figures(run)
+    found = load_role_run(run)
     assert found is not None
-    print_found(terminal, found)
+    print_detection(terminal, found)
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints and draws it.")
-    terminal.emit(found_json(run, found))
+    terminal.emit(detection_json(run, found))
 
 
 def _tasks(role: str, asked: str, task: str | None, prompts: Path | None) -> str | None:
@@ -118,12 +118,12 @@ def _tasks(role: str, asked: str, task: str | None, prompts: Path | None) -> str
     known = TASKS.names()
     if task and prompts:
         raise UsageError("--task and --prompts both say what is asked: give one of them.")
-    name = None if prompts else task or (asked if asked in known else TASK_OF.get(role))
+    name = None if prompts else task or (asked if asked in known else DEFAULT_TASKS.get(role))
     if not name and not prompts:
         raise UsageError(
             f"No task is known to need {role} heads: give --task or --prompts FILE.jsonl. Tasks: {', '.join(known)}."
         )
-    check_question(name, prompts)
+    check_task_options(name, prompts)
     return name
 
 
@@ -133,9 +133,9 @@ def _task_options(task: str | None, settings: list[str]) -> dict[str, Any]:
     from interp.tasks import TASKS
 
     if task is None:
-        return read_settings(settings, {}, "A file of prompts")
+        return parse_settings(settings, {}, "A file of prompts")
     own = list(signature(TASKS.get(task).function).parameters.items())[2:]
-    return read_settings(settings, dict(own), f"Task {task!r}")
+    return parse_settings(settings, dict(own), f"Task {task!r}")
 
 
 def _check(
@@ -181,7 +181,7 @@ def _measure(
     from interp.store import open_run
     from interp.store.detections import publish_confirmation
 
-    with filling(terminal, folder, spec, options["memory"]) as writer:
+    with resumable_run(terminal, folder, spec, options["memory"]) as writer:
         if writer.finished:
             return open_run(folder)
         began = time.perf_counter()

@@ -14,7 +14,7 @@ from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Dev
 from interp.cli.terminal import Terminal
 
 LOCAL = "127.0.0.1"
-SAFE = (
+SECURITY_FLAGS = (
     ("server.address", LOCAL),
     ("server.allowedHosts", "localhost"),
     ("server.allowedHosts", LOCAL),
@@ -31,7 +31,7 @@ SAFE = (
 )
 """Nobody else on the network reaches the app, no other page may talk to it, and nothing is reported to anyone."""
 
-LOOKS = (
+THEME_FLAGS = (
     ("theme.light.primaryColor", "#2473b0"),
     ("theme.light.backgroundColor", "#ffffff"),
     ("theme.light.secondaryBackgroundColor", "#f4f6f9"),
@@ -75,7 +75,7 @@ def dashboard(
     opened = run.resolve().name if run else ""
     asked = Settings(model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=opened)
     place = [("server.port", str(port)), ("server.headless", "true" if no_browser else "false")]
-    _serve(asked.to_environment(), [*SAFE, *LOOKS, *place])
+    _serve(asked.to_environment(), [*SECURITY_FLAGS, *THEME_FLAGS, *place])
 
 
 def _serve(settings: dict[str, str], options: list[tuple[str, str]]) -> None:

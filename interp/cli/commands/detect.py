@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.cli.command import command
-from interp.cli.detection_output import found_json, print_found, read_found
-from interp.cli.exit_codes import UsageError, checking
+from interp.cli.detection_output import detection_json, load_role_run, print_detection
+from interp.cli.exit_codes import UsageError, usage_errors
 from interp.cli.options import (
     DEFAULT_DEVICE,
     DEFAULT_DTYPE,
@@ -25,12 +25,12 @@ from interp.cli.options import (
     Offline,
     Settings,
     load,
+    parse_settings,
     read_memory,
-    read_settings,
     settable,
 )
-from interp.cli.run_directory import finished_before, move_aside
-from interp.cli.run_pictures import save_pictures
+from interp.cli.run_directory import find_finished_run, move_aside
+from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -77,18 +77,18 @@ def detect(
     folder = out or Path("runs") / folder_name(spec)
     if dry_run:
         return _say_plan(terminal, spec, folder)
-    run = finished_before(terminal, folder, spec, fresh)
+    run = find_finished_run(terminal, folder, spec, fresh)
     if run is None:
         found = _detect(terminal, loaded, role, options, progress)
         if fresh:
             move_aside(terminal, folder)
         run = save_detection(found, loaded.facts, folder, spec)
-    save_pictures(run)
-    stored = read_found(run)
+    save_run_figures(run)
+    stored = load_role_run(run)
     assert stored is not None
-    print_found(terminal, stored)
+    print_detection(terminal, stored)
     terminal.line(f"Stored in {run.path}. `interp show {shlex.quote(str(run.path))}` prints and draws it.")
-    terminal.emit(found_json(run, stored))
+    terminal.emit(detection_json(run, stored))
     return None
 
 
@@ -117,8 +117,8 @@ def _options(role: str, settings: list[str], n_prompts: int | None, seed: int, m
     """All settings of the detector. Raises for everything that can be known to be wrong before a model is loaded."""
     parameters = _parameters(role)
     known = settable(parameters)
-    with checking():
-        given = read_settings(settings, parameters, f"The detector of {role!r}")
+    with usage_errors():
+        given = parse_settings(settings, parameters, f"The detector of {role!r}")
         flags = {"n_prompts": n_prompts, "seed": seed, "memory": read_memory(memory)}
     flags = {name: value for name, value in flags.items() if value is not None and (name != "seed" or "seed" in known)}
     twice = next((name for name in flags if name in given and name != "seed"), None)
@@ -156,7 +156,7 @@ def _detect(terminal: Terminal, model: "Model", role: str, options: dict[str, An
     from interp.detectors import detect as look
 
     began = time.perf_counter()
-    with checking(), terminal.progress(f"{role} in {model.facts.name}", bar) as progress:
+    with usage_errors(), terminal.progress(f"{role} in {model.facts.name}", bar) as progress:
         shown = {"progress": progress} if "progress" in signature(DETECTORS.get(role)).parameters else {}
         found = look(model, role, **options, **shown)
     terminal.say(f"Looked for {role} in {time.perf_counter() - began:.1f} s.")

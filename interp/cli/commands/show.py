@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.circuit_output import circuit_json, edges_of, print_circuit
+from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circuit
 from interp.cli.command import command
-from interp.cli.detection_output import found_json, print_found, read_found, table_of
-from interp.cli.exit_codes import UsageError, checking
-from interp.cli.ranking_output import as_json, print_absent, print_agreement, print_metrics, print_ranking, ranked, rows_of
+from interp.cli.detection_output import detection_json, load_role_run, print_detection, result_table
+from interp.cli.exit_codes import UsageError, usage_errors
+from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def show(
                 f"`interp circuit compare A B` compares two."
             )
         return _show_circuit(terminal, run, top, figure, draw, csv)
-    found = read_found(run) if metric is None else None
-    table = rows_of(run, metric) if found is None else table_of(found)
+    found = load_role_run(run) if metric is None else None
+    table = head_rows(run, metric) if found is None else result_table(found)
     if figure:
         _draw(terminal, run, figure, draw, metric, minus)
     if csv:
@@ -66,14 +66,14 @@ def show(
         return None
     _print_record(terminal, run.record)
     if found is not None:
-        print_found(terminal, found, top)
-        terminal.emit(found_json(run, found))
+        print_detection(terminal, found, top)
+        terminal.emit(detection_json(run, found))
         return None
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:
         print_ranking(terminal, table, top)
-    print_absent(terminal, run, table)
+    print_undefined(terminal, run, table)
     print_agreement(terminal, run)
     terminal.emit(as_json(run, metric))
     return None
@@ -83,7 +83,7 @@ def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None,
     if figure:
         _draw(terminal, run, figure, draw, None, None)
     if csv:
-        edges_of(run).to_csv(sys.stdout, index=False, lineterminator="\n")
+        edges_by_effect(run).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
     _print_record(terminal, run.record, changed_by="")
     print_circuit(terminal, run, top)
@@ -91,15 +91,19 @@ def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None,
 
 
 def _draw(terminal: Terminal, run: "Run", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
-    from interp.figures import difference_map, run_figure, save_figure
-    from interp.figures.run_figures import DRAWINGS, drawings_of
+    from interp.figures import head_difference_map, run_figure, save_figure
+    from interp.figures.run_figures import FIGURE_KINDS, available_figures
     from interp.store import open_run
 
-    if draw in DRAWINGS and draw not in drawings_of(run):
-        raise UsageError(f"{run.path} is drawn as {' or '.join(drawings_of(run))}, not as {draw}.")
-    with checking():
+    if draw in FIGURE_KINDS and draw not in available_figures(run):
+        raise UsageError(f"{run.path} is drawn as {' or '.join(available_figures(run))}, not as {draw}.")
+    with usage_errors():
         other = open_run(minus).scores(metric) if minus else None
-        drawn = difference_map(run.scores(metric), other) if other else run_figure(run, draw or drawings_of(run)[0], metric)
+        drawn = (
+            head_difference_map(run.scores(metric), other)
+            if other
+            else run_figure(run, draw or available_figures(run)[0], metric)
+        )
         terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
 
 

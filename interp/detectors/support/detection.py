@@ -74,7 +74,7 @@ class Detection:
         """Layer x head map of the scores with the decision drawn in; options as in ``interp.figures.detection_map``."""
         from importlib import import_module
 
-        return import_module("interp.figures").score_map(self, **options)
+        return import_module("interp.figures").detection_map(self, **options)
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().head(20).to_html(index=False, float_format="{:.3f}".format)

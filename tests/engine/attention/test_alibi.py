@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers as T
+from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 
 from interp import interventions, observe_attention
 from interp.engine.attention import alibi
@@ -18,7 +19,6 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
-from tests.support.full_patterns import FORMULAS, eager_pattern, from_pattern, same
 from tests.support.tiny_models import D_VOCAB, tiny, tiny_hf, tiny_tokens
 
 BLOCKS = [1, 7, 200, 1 << 18]
@@ -35,7 +35,7 @@ def test_slopes_are_those_of_the_paper():
 @pytest.mark.parametrize("block", BLOCKS)
 def test_streamed_metrics_are_those_of_the_full_pattern(block):
     tokens = tiny_tokens(2, 23)
-    wanted = from_pattern(eager_pattern(tiny_hf("bloom"), input_ids=tokens), causal=True)
+    wanted = reference_metrics_of(eager_pattern(tiny_hf("bloom"), input_ids=tokens), causal=True)
     found = observe_attention(tiny("bloom"), tokens, FORMULAS, block=block)
     for metric in FORMULAS:
         assert same(found[metric], wanted[metric]), metric
@@ -48,7 +48,9 @@ def test_padding_on_either_side_leaves_a_text_as_it_is_alone(left):
     token_mask = token_mask.flip(-1) if left else token_mask
     found = observe_attention(tiny("bloom"), tokens, FORMULAS, token_mask=token_mask, block=90)
     for row in range(3):
-        wanted = from_pattern(eager_pattern(tiny_hf("bloom"), input_ids=tokens[row : row + 1, token_mask[row]]), causal=True)
+        wanted = reference_metrics_of(
+            eager_pattern(tiny_hf("bloom"), input_ids=tokens[row : row + 1, token_mask[row]]), causal=True
+        )
         for metric in FORMULAS:
             assert same(found[metric][:, row : row + 1, :, token_mask[row]], wanted[metric]), metric
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.reference_metrics import FORMULAS as NAMES
+from tests.support.reference_metrics import hooked_pattern, reference_metrics_of, same
 
 from interp import observe_attention
 from interp.engine import TokenBatch, observing
@@ -13,8 +15,6 @@ from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
-from tests.support.full_patterns import FORMULAS as NAMES
-from tests.support.full_patterns import from_pattern, hooked_pattern, same
 from tests.support.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
 
 METRICS = attention_metrics(NAMES)
@@ -32,7 +32,7 @@ def seen_by(model, length: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", TINY)
 def test_streamed_metrics_equal_those_of_the_full_pattern_at_every_block_size(name):
     model, tokens = tiny(name), tiny_tokens(2, T)
-    want = from_pattern(hooked_pattern(model, tokens), seen_by(model, T))
+    want = reference_metrics_of(hooked_pattern(model, tokens), seen_by(model, T))
     group = model.facts.group_size
     for block in [*(2 * group * T * rows for rows in range(1, T + 1)), 1, 1 << 18]:
         seen = observe(model, tokens, METRICS, block=block)
@@ -119,7 +119,7 @@ def test_interventions_act_on_the_blocks_as_on_whole_patterns(name, block):
     changes.append(scale([Head(1, 3)], 0.5))
     pattern = torch.stack([run(model, tokens, capture=[f"pattern.{i}"], intervene=changes)[f"pattern.{i}"] for i in range(3)])
     seen = observe(model, tokens, METRICS, intervene=changes, block=block)
-    want = from_pattern(pattern, seen_by(model, T))
+    want = reference_metrics_of(pattern, seen_by(model, T))
     for metric in NAMES:
         assert same(seen[metric], want[metric])
     assert seen.record.interventions == tuple(map(str, changes))

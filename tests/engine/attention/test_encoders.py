@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers as T
+from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 from typer.testing import CliRunner
 
 from interp import observe_attention
@@ -17,7 +18,6 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import doctor, load_model, wrap_model
 from interp.records import RunRecord
 from interp.tasks import make_task, task_from_jsonl
-from tests.support.full_patterns import FORMULAS, eager_pattern, from_pattern, same
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import D_VOCAB, ENCODERS, tiny, tiny_hf, tiny_images, tiny_tokenizer, tiny_tokens
 
@@ -98,7 +98,7 @@ def test_an_encoder_folder_loads_as_what_it_was_saved_as(name, tmp_path):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_streamed_metrics_are_those_of_the_full_pattern(name, block):
     inputs = inputs_of(name)
-    wanted = from_pattern(eager_pattern(tiny_hf(name), **inputs), causal=False)
+    wanted = reference_metrics_of(eager_pattern(tiny_hf(name), **inputs), causal=False)
     found = observe_attention(tiny(name), *inputs.values(), FORMULAS, block=block)
     for metric in FORMULAS:
         assert same(found[metric], wanted[metric]), metric
@@ -107,7 +107,7 @@ def test_streamed_metrics_are_those_of_the_full_pattern(name, block):
 @pytest.mark.parametrize("name", ["bert body", "roberta", "distilbert", "vit body", "deit"])
 def test_the_same_holds_for_other_encoders(name):
     inputs = inputs_of("vit" if MORE[name][1][0] in (0, 11) else "bert")
-    wanted = from_pattern(eager_pattern(random_module(name), **inputs), causal=False)
+    wanted = reference_metrics_of(eager_pattern(random_module(name), **inputs), causal=False)
     found = observe_attention(wrap_model(random_module(name)), *inputs.values(), FORMULAS, block=200)
     for metric in FORMULAS:
         assert same(found[metric], wanted[metric]), metric
@@ -123,7 +123,7 @@ def test_padding_on_either_side_leaves_a_text_as_it_is_alone(name, left):
     found = observe_attention(wrap_model(make(name)), tokens, FORMULAS, token_mask=token_mask, block=60)
     for row in range(3):
         alone = tokens[row : row + 1, token_mask[row]]
-        wanted = from_pattern(eager_pattern(make(name), input_ids=alone), causal=False)
+        wanted = reference_metrics_of(eager_pattern(make(name), input_ids=alone), causal=False)
         for metric in FORMULAS:
             assert same(found[metric][:, row : row + 1, :, token_mask[row]], wanted[metric]), metric
             assert found[metric][:, row, :, ~token_mask[row]].isnan().all()

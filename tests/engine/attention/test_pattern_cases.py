@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.support.pattern_cases import CASES, given, heads_of_the_spec, padded, random_pattern, unpadded, visible_keys
+from tests.support.pattern_cases import CASES, given, golden_heads, padded, random_pattern, unpadded, visible_keys
 
 
 def whole_rows():
@@ -47,7 +47,7 @@ def test_heads_of_a_group_read_the_same_value_through_their_own_output_weights()
 
 
 def test_golden_heads_are_what_their_names_say():
-    previous, uniform, sink, itself = heads_of_the_spec()[0]
+    previous, uniform, sink, itself = golden_heads()[0]
     assert previous.argmax(-1).tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
     assert uniform[3].tolist() == [0.25] * 4 + [0.0] * 4
     assert sink[:, 0].tolist() == [1.0] * 8

@@ -13,7 +13,7 @@ from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
-from interp.store import save_sweep, start_run
+from interp.store import save_ablation, start_run
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf
@@ -112,7 +112,7 @@ def test_adaptive_pairs_are_measured_beside_their_heads(llama):
 def test_a_stored_adaptive_run_says_how_well_estimate_and_measurement_agree(llama, tmp_path):
     result = ablate_heads(llama, random_task(), method="adaptive", ablation="zero", top_share=0.4)
     with start_run(tmp_path / "run", {"method": "adaptive"}) as writer:
-        run = save_sweep(writer, result, llama.facts)
+        run = save_ablation(writer, result, llama.facts)
     assert len(run.heads()) == 7 and len(run.table("estimates")) == 18
     exact = dict(zip(run.heads()["label"], run.heads()["effect"], strict=True))
     guess = {k: v for k, v in zip(run.table("estimates")["label"], run.table("estimates")["effect"], strict=True) if k in exact}

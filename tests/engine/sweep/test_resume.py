@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate_heads import ablate_heads
-from interp.store import open_run, save_sweep, start_run
+from interp.store import open_run, save_ablation, start_run
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny
 
@@ -22,7 +22,7 @@ def sweep_into(folder, model, task, counted=None) -> None:
         if writer.finished:
             return
         ledger = counted(writer.ledger) if counted else writer.ledger
-        save_sweep(writer, ablate_heads(model, task, method="mean", memory=150_000, ledger=ledger), model.facts)
+        save_ablation(writer, ablate_heads(model, task, method="mean", memory=150_000, ledger=ledger), model.facts)
 
 
 def tables(folder) -> list[bytes]:
