@@ -48,7 +48,7 @@ def hooked(model, edge: Edge, added: torch.Tensor, streams: list[torch.Tensor]) 
     if edge.reader.kind == "mlp":
         return block.post_attention_layernorm.register_forward_pre_hook(lambda _, args: (args[0] + added,))
     projection, own = (
-        block.self_attn.get_submodule(f"{edge.part}_proj"),
+        block.self_attn.get_submodule(f"{edge.qkv}_proj"),
         slice(edge.reader.head * d_head, (edge.reader.head + 1) * d_head),
     )
 

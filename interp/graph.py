@@ -46,14 +46,14 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """What ``writer`` writes, as ``reader`` reads it; ``part`` is ``q``, ``k`` or ``v`` of a head, and empty for MLPs and logits."""
+    """What ``writer`` writes, as ``reader`` reads it; ``qkv`` is ``q``, ``k`` or ``v`` for a head, and empty for MLPs and logits."""
 
     writer: Node
     reader: Node
-    part: str = ""
+    qkv: str = ""
 
     def __str__(self) -> str:
-        return f"{self.writer}->{self.reader}" + (f"<{self.part}>" if self.part else "")
+        return f"{self.writer}->{self.reader}" + (f"<{self.qkv}>" if self.qkv else "")
 
     @classmethod
     def parse(cls, text: str) -> Edge:
@@ -62,7 +62,7 @@ class Edge(NamedTuple):
         if not found:
             raise ValueError(f"{text!r} is not an edge: write a0.h1->a5.h3<q>, input->m0 or m2->logits.")
         edge = cls(Node.parse(found[1]), Node.parse(found[2]), found[3] or "")
-        if bool(edge.part) != (edge.reader.kind == "head"):
+        if bool(edge.qkv) != (edge.reader.kind == "head"):
             raise ValueError(
                 f"{text!r} is not an edge: write <q>, <k> or <v> behind a head that reads, and behind nothing else."
             )
@@ -94,15 +94,15 @@ class Graph:
 
     @cached_property
     def readers(self) -> tuple[tuple[Node, str], ...]:
-        """Nodes with the part that reads, in the order in which they read."""
+        """Nodes with the input that reads (q, k or v of a head), in the order in which they read."""
         inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
-        parts = [(node, part) for node in inside for part in (QKV if node.kind == "head" else ("",))]
-        return (*parts, (Node("logits"), ""))
+        inputs = [(node, qkv) for node in inside for qkv in (QKV if node.kind == "head" else ("",))]
+        return (*inputs, (Node("logits"), ""))
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """All edges, by reader and then by writer."""
-        return tuple(Edge(w, r, part) for r, part in self.readers for w in self.writers if self.connected(w, r))
+        return tuple(Edge(w, r, qkv) for r, qkv in self.readers for w in self.writers if self.connected(w, r))
 
     def connected(self, writer: Node, reader: Node) -> bool:
         """Whether the reader reads what the writer writes."""

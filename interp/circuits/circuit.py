@@ -81,7 +81,7 @@ class Circuit:
         return replace(self, edges=frozenset(e for e in self.edges if e.writer in fed and e.reader in heard))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge of the graph that has a score or is in the circuit: ``edge writer reader part score unit in_circuit``."""
+        """One row an edge of the graph that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
         import pandas as pd
 
         shown = self._ordered({*self.edges, *self.scores})
@@ -90,7 +90,7 @@ class Circuit:
                 "edge": map(str, shown),
                 "writer": [str(e.writer) for e in shown],
                 "reader": [str(e.reader) for e in shown],
-                "part": [e.part for e in shown],
+                "qkv": [e.qkv for e in shown],
                 "score": [self.scores.get(e, float("nan")) for e in shown],
                 "unit": self.unit,
                 "in_circuit": [e in self.edges for e in shown],

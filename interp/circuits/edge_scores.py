@@ -87,12 +87,12 @@ class EdgeScores:
         return found
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge, largest effect first: ``edge writer reader part effect metric unit method ablation``."""
+        """One row an edge, largest effect first: ``edge writer reader qkv effect metric unit method ablation``."""
         import pandas as pd
 
         edges = self.graph.edges
         table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
-        table["reader"], table["part"] = [str(e.reader) for e in edges], [e.part for e in edges]
+        table["reader"], table["qkv"] = [str(e.reader) for e in edges], [e.qkv for e in edges]
         table["effect"], table["metric"], table["unit"] = self.effects, self.record.metric, self.unit
         table["method"], table["ablation"] = self.method, self.record.arguments.get("ablation", "")
         order = np.argsort(-np.abs(self.effects), kind="stable")

@@ -131,7 +131,7 @@ def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position
     arriving: dict[Node, list[Edge]] = {}
     for edge in edges:
         leaving.setdefault(edge.writer, []).append(edge)
-        if not edge.part:
+        if not edge.qkv:
             arriving.setdefault(edge.reader, []).append(edge)
     start = {edge: at for node, own in leaving.items() for edge, at in _spread_ends(node, own, 1, places)}
     end = {edge: at for node, own in arriving.items() for edge, at in _spread_ends(node, own, 0, places)}
@@ -139,14 +139,14 @@ def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position
     found: dict[Edge, tuple[Position, Position]] = {}
     for edge in edges:
         x, y = places[edge.reader]
-        last = (x + PORTS[edge.part], y - low) if edge.part else (end[edge], y - high)
+        last = (x + PORTS[edge.qkv], y - low) if edge.qkv else (end[edge], y - high)
         found[edge] = (start[edge], places[edge.writer][1] + high), last
     return found
 
 
 def _spread_ends(node: Node, edges: list[Edge], far: int, places: Positions) -> list[tuple[Edge, float]]:
     """A place on the node for each of its edges, from left to right as their ``far`` ends stand."""
-    ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.part], places[edge[far]][1]))
+    ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.qkv], places[edge[far]][1]))
     wide = 2 * FAN * _half(node)
     return [(edge, places[node][0] + wide * ((i + 0.5) / len(ordered) - 0.5)) for i, edge in enumerate(ordered)]
 
@@ -162,7 +162,7 @@ def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[
         x=x,
         y=y,
         mode="lines",
-        line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": PARTS[edge.part][1]},
+        line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": PARTS[edge.qkv][1]},
         opacity=0.75,
         customdata=[str(edge)] * len(x),
         hovertext=_hover_text(circuit, edge, score),
@@ -171,7 +171,7 @@ def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[
 
 
 def _hover_text(circuit: Circuit, edge: Edge, score: float | None) -> str:
-    part = f", {PARTS[edge.part][0]}" if edge.part else ""
+    part = f", {PARTS[edge.qkv][0]}" if edge.qkv else ""
     effect = "no score" if score is None else f"effect {style.number(score)} {style.safe(circuit.unit)}"
     return f"<b>{node_label(edge.writer)} → {node_label(edge.reader)}{part}</b><br>{effect}"
 
@@ -211,7 +211,7 @@ def _add_nodes(figure: go.Figure, circuit: Circuit, places: Positions) -> None:
         line={"color": style.EMPTY, "width": 2 * TALL},
         hoverinfo="skip",
     )
-    ports = sorted({(edge.reader, edge.part) for edge in circuit.edges if edge.part})
+    ports = sorted({(edge.reader, edge.qkv) for edge in circuit.edges if edge.qkv})
     figure.add_scatter(
         x=[places[node][0] + PORTS[part] for node, part in ports],
         y=[places[node][1] - (TALL + BELOW / 2) / ROW for node, _ in ports],

@@ -75,7 +75,7 @@ def test_every_file_of_a_circuit_opens(app, measured):
     app.open("circuit", **measured)
     picture(app, "Faithfulness by size")
     edges = opens(downloads(app, "circuit"), "circuit")
-    assert {"edge", "score", "part"} <= set(edges.columns)
+    assert {"edge", "score", "qkv"} <= set(edges.columns)
     app.page.keyboard.press("Escape")
     assert set(opens(downloads(app, "faithfulness"), "faithfulness")["kind"]) == {"found", "random"}
     app.page.keyboard.press("Escape")

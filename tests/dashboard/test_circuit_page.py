@@ -137,7 +137,7 @@ def test_the_chosen_head_is_framed_and_says_what_it_reads_and_who_reads_it(store
     for edge in circuit.edges:
         effect = number(circuit.scores[edge])
         if edge.reader == Node.of(chosen):
-            assert f"({edge.part}) {effect}" in reads
+            assert f"({edge.qkv}) {effect}" in reads
         if edge.writer == Node.of(chosen):
             assert effect in read_by
     frames = [shape for shape in graph(app)["layout"]["shapes"] if shape["type"] == "rect"]

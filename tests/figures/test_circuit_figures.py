@@ -98,8 +98,8 @@ def test_a_line_leaves_its_writer_and_arrives_at_the_port_of_what_reads():
         (x0, y0), (x1, y1) = place[str(edge.writer)], place[str(edge.reader)]
         assert abs(line.x[0] - x0) <= FAN * reach.get(str(edge.writer), HALF)
         assert y0 < line.y[0] and line.y[-1] < y1 and np.all(np.diff(line.y) > 0)
-        if edge.part:
-            assert line.x[-1] == pytest.approx(x1 + PORTS[edge.part], abs=1e-3)
+        if edge.qkv:
+            assert line.x[-1] == pytest.approx(x1 + PORTS[edge.qkv], abs=1e-3)
         else:
             assert abs(line.x[-1] - x1) <= FAN * reach.get(str(edge.reader), HALF)
 
@@ -110,7 +110,7 @@ def test_width_is_size_colour_is_sign_and_dash_is_the_part_that_reads():
         line = drawn[name].line
         assert line.width == pytest.approx(THIN + (THICK - THIN) * abs(score) / 4.0)
         assert line.color == (style.NEGATIVE if score < 0 else style.POSITIVE)
-        assert line.dash == PARTS[Edge.parse(name).part][1]
+        assert line.dash == PARTS[Edge.parse(name).qkv][1]
     assert len({PARTS[part][1] for part in "qkv"}) == len({PORTS[part] for part in "qkv"}) == 3
 
 

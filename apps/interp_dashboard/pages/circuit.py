@@ -230,9 +230,9 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         return
     st.markdown(f"##### {chosen}")
     own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
-    reads = [f"{node_label(e.writer)} ({e.part}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
+    reads = [f"{node_label(e.writer)} ({e.qkv}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
     read_by = [
-        f"{node_label(e.reader)}{f' ({e.part})' * bool(e.part)} {written(circuit.scores[e])}" for e in edges if e.writer == own
+        f"{node_label(e.reader)}{f' ({e.qkv})' * bool(e.qkv)} {written(circuit.scores[e])}" for e in edges if e.writer == own
     ]
     if reads or read_by:
         st.markdown("**Reads**  \n" + "  \n".join(map(plain, reads)))

@@ -44,7 +44,7 @@ def edge_gradients(
         for reader, gradient in _at_readers(decomposition, graph, value, part).items():
             total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
     return torch.stack(
-        [torch.einsum("bnd,bnd->b", decomposition.added(graph.number[e.writer]), total[e.reader, e.part]) for e in graph.edges]
+        [torch.einsum("bnd,bnd->b", decomposition.added(graph.number[e.writer]), total[e.reader, e.qkv]) for e in graph.edges]
     )
 
 

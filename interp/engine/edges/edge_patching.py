@@ -72,12 +72,12 @@ def _moved_z(
     """What each edge into a head changes of its z, where that is read: in the last layer at the last position. ``made`` are the clean
     queries, keys and values of a layer."""
     found: dict[Edge, Tensor] = {}
-    for layer in sorted({edge.reader.layer for edge in edges if edge.part}):
-        here = [edge for edge in edges if edge.part and edge.reader.layer == layer]
-        writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.part for edge in here})
+    for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
+        here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]
+        writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.qkv for edge in here})
         moved = dict(zip(parts, z_changes(decomposition, layer, writers, parts, made(layer)), strict=True))
         for edge in here:
-            found[edge] = moved[edge.part][writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
+            found[edge] = moved[edge.qkv][writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
     return found
 
 
@@ -148,7 +148,7 @@ def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tens
     """Which writers every reader is shown corrupted."""
     place = {reader: i for i, reader in enumerate(graph.readers)}
     masks = corrupted.new_zeros(len(corrupted), len(graph.readers), len(graph.writers))
-    readers, writers = ([place[e.reader, e.part] for e in graph.edges], [graph.number[e.writer] for e in graph.edges])
+    readers, writers = ([place[e.reader, e.qkv] for e in graph.edges], [graph.number[e.writer] for e in graph.edges])
     masks[:, readers, writers] = corrupted
     return masks
 

@@ -41,7 +41,7 @@ def shown(decomposition: ResidualDecomposition, graph: Graph, edge: Edge) -> tor
         attention = decomposition.clean.attn_out[layer]
         return decomposition.block(layer, x + plus, attention) - x - plus - attention
     was, now = decomposition.qkv(layer, x), decomposition.qkv(layer, x + plus)
-    mixed = [getattr(now if part == edge.part else was, part) for part in QKV]
+    mixed = [getattr(now if part == edge.qkv else was, part) for part in QKV]
     return decomposition.written(layer, decomposition.attend(layer, *mixed, like=was))[:, :, head]
 
 

@@ -147,7 +147,7 @@ def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(n
     """Sets of edges into the last readers alone are run from there when they are alone, and from the first layer beside the others."""
     decomposition, _ = streams(name)
     graph = graph_of(tiny(name))
-    layer = torch.tensor([edge.reader.layer if edge.part or edge.reader.kind == "mlp" else 3 for edge in graph.edges])
+    layer = torch.tensor([edge.reader.layer if edge.qkv or edge.reader.kind == "mlp" else 3 for edge in graph.edges])
     drawn = torch.rand(6, len(graph.edges), generator=torch.Generator().manual_seed(2)) < 0.4
     sets = drawn & (layer >= torch.tensor([0, 1, 2, 3, 2, 4])[:, None])
     sets[4] &= torch.tensor([edge.reader == Node("mlp", 2) for edge in graph.edges])

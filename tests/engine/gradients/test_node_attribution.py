@@ -53,7 +53,7 @@ def test_a_corrupted_part_is_all_edges_into_it_corrupted(name):
     model, task = tiny(name), Task("random", tuple(examples()), "logit_diff")
     graph = graph_of(model)
     heads = model.facts.heads()[::4]
-    sets = torch.tensor([[(e.reader, e.part) == (Node.of(head), part) for e in graph.edges] for head in heads for part in QKV])
+    sets = torch.tensor([[(e.reader, e.qkv) == (Node.of(head), part) for e in graph.edges] for head in heads for part in QKV])
     with model.lock, torch.inference_mode():
         decomposition = decompose_residual(model, task.examples)
         read = Readout(model, task.examples, LOGIT_DIFF, decomposition.clean.logits)
