@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import Observation
     from interp.models.model import Model
 
-QUICK = ("attention_sink", "copy_ov", "duplicate_token", "induction", "previous_token")
-"""Roles that a card looks for by itself: one pass over a few prompts each, or none."""
-
 METRICS = ("attention_distance", "entropy", "self_attention_score", "prev_token_score", "sink_share:from_row=4")
 RECEIVED = "received_attention"
 LEAST_ROWS = 4
@@ -99,9 +96,9 @@ def head_cards(
     detectors raise.
     """
     if detections is None:
-        from interp.detectors import detect
+        from interp.detectors import detect, quick_detectors
 
-        made = (detect(model, role) for role in QUICK)
+        made = (detect(model, role) for role in quick_detectors())
         detections = [found for found in made if isinstance(found, Detection)]
     facts, observation = model.facts, None if prompts is None else _observe(model, prompts)
     parts = [rows for found in detections for rows in _of_role(found)]

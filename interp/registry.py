@@ -1,15 +1,24 @@
-"""A shelf that fills itself from the files of a folder.
+"""Named entries of one kind: a folder of interp, and entry points of other packages.
 
-One file holds one entry, named as the file: ``tasks/ioi.py`` defines ``ioi``. Adding the file is the whole registration.
-Names are read from the folder, so listing them imports nothing.
+One file holds one entry, named as the file: ``tasks/ioi.py`` defines ``ioi``, and adding the file registers it. Another package registers
+its own through an entry point, ``my_task = "my_lab.my_task"`` under ``[project.entry-points."interp.tasks"]``. Listing names imports
+nothing.
 """
 
+from __future__ import annotations
+
 import re
+import warnings
 from collections.abc import Collection
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def check_name(name: str, known: Collection[str], noun: str) -> None:
@@ -19,24 +28,109 @@ def check_name(name: str, known: Collection[str], noun: str) -> None:
 
 
 class Registry:
-    """The entries of one package folder; unknown names are answered with the list of known ones."""
+    """The entries of one package folder and of the entry points of ``group``; an unknown name is answered with the known ones.
 
-    def __init__(self, package: str, noun: str, exclude: tuple[str, ...] = ()) -> None:
-        self.package, self.noun, self._exclude = package, noun, exclude
+    Files in ``exclude`` and private files are not entries. ``kind`` is the class that an entry of another package must have, by name.
+    """
+
+    def __init__(
+        self, package: str, noun: str, group: str | None = None, exclude: tuple[str, ...] = (), kind: str = "function"
+    ) -> None:
+        self.package, self.noun, self.group, self.kind, self._exclude = package, noun, group, kind, exclude
 
     def names(self) -> list[str]:
-        """Names of all entries, sorted; files in ``exclude`` and private files are not entries."""
+        """Names of all entries, sorted."""
+        return sorted([*self._own(), *self._foreign()])
+
+    def get(self, name: str) -> Any:
+        """The entry called ``name``. Raises LookupError for an unknown name and for an entry of another package that cannot be loaded."""
+        check_name(name, self.names(), self.noun)
+        if name in self._own():
+            return getattr(self.module(name), name)
+        return _load(self._foreign()[name], self.noun, self.kind)
+
+    def entries(self) -> dict[str, Any]:
+        """All entries by name, without those of other packages that cannot be loaded: each gives one warning."""
+        found = {}
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except LookupError as error:
+                _warn_once(str(error))
+        return found
+
+    def module(self, name: str) -> ModuleType:
+        """The module that defines an entry."""
+        foreign = self._foreign().get(name)
+        return import_module(foreign.module if foreign else f"{self.package}.{name}")
+
+    def describe(self, name: str) -> str:
+        """What an entry is: its ``about``, or its module's docstring up to the first colon, semicolon, bracket or full stop."""
+        about = getattr(self.get(name), "about", None)
+        if isinstance(about, str):
+            return about
+        text = self.module(name).__doc__ or ""
+        return re.split(r"[:;.](?=\s|$)| \(", " ".join(text.replace("``", "").split()))[0]
+
+    def _own(self) -> list[str]:
         spec = find_spec(self.package)
         assert spec is not None and spec.submodule_search_locations, self.package
         files = Path(next(iter(spec.submodule_search_locations))).glob("*.py")
-        return sorted(f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._exclude)
+        return [f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._exclude]
 
-    def get(self, name: str) -> Any:
-        """The entry called ``name``. Raises LookupError with the known names for any other."""
-        check_name(name, self.names(), self.noun)
-        return getattr(import_module(f"{self.package}.{name}"), name)
+    def _foreign(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for point in _entry_points(self.group) if self.group else ():
+            taken = "interp" if point.name in self._own() else _distribution(found.get(point.name))
+            if taken is None:
+                found[point.name] = point
+            else:
+                _warn_once(f"The {_origin(point, self.noun)} is ignored, since {taken} has one of this name: rename it.")
+        return found
 
-    def about(self, name: str) -> str:
-        """What an entry is, in the words that open its file: its docstring up to the first colon, semicolon, bracket or full stop."""
-        said = import_module(f"{self.package}.{name}").__doc__ or ""
-        return re.split(r"[:;.](?=\s|$)| \(", " ".join(said.replace("``", "").split()))[0]
+
+def refresh() -> None:
+    """Reads the entry points of installed packages anew; they are otherwise read once a process."""
+    _entry_points.cache_clear()
+    _WARNED.clear()
+
+
+_WARNED: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _WARNED:
+        _WARNED.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+@cache
+def _entry_points(group: str) -> tuple[EntryPoint, ...]:
+    from importlib.metadata import entry_points
+
+    return tuple(sorted(entry_points(group=group), key=lambda point: (_distribution(point) or "", point.name)))
+
+
+def _distribution(point: EntryPoint | None) -> str | None:
+    return point and (point.dist.name if point.dist else point.module)
+
+
+def _origin(point: EntryPoint, noun: str) -> str:
+    return f"{noun} {point.name!r} of package {_distribution(point)!r}"
+
+
+def _load(point: EntryPoint, noun: str, kind: str) -> Any:
+    """The object that an entry point names; of a module, its attribute of the entry's name."""
+    try:
+        entry = point.load()
+        entry = getattr(entry, point.name) if isinstance(entry, ModuleType) else entry
+    except Exception as error:
+        raise LookupError(
+            f"The {_origin(point, noun)} cannot be loaded from {point.value!r}: {type(error).__name__}: {error}"
+        ) from error
+    name = getattr(entry, "name", getattr(entry, "__name__", None))
+    if kind not in {base.__name__ for base in type(entry).__mro__} or name != point.name:
+        raise LookupError(
+            f"The {_origin(point, noun)} is the {type(entry).__name__} {name!r}, and must be a {kind} called {point.name!r}."
+        )
+    return entry

@@ -33,11 +33,10 @@ class RoleCache:
 
     def quick(self, model: str, facts: ModelFacts) -> tuple[dict[str, Detection], dict[str, str]]:
         """The same after the quick detectors of roles that were not known have run; and why there is none of some."""
-        from interp.detectors import detect
-        from interp.head_card import QUICK
+        from interp.detectors import detect, quick_detectors
 
         known, refused = self.known(facts), self._refused.setdefault(facts.weights, {})
-        for role in QUICK:
+        for role in quick_detectors():
             if role in known or role in refused:
                 continue
             try:

@@ -29,7 +29,7 @@ def metric_names() -> tuple[str, ...]:
     from interp.metrics.attention import ATTENTION_METRICS
 
     shown = [badge.metric for badge in badges()]
-    metrics = {name: ATTENTION_METRICS.get(name) for name in ATTENTION_METRICS.names()}
+    metrics = ATTENTION_METRICS.entries()
     others = [n for n, m in metrics.items() if "grid" not in m.needs and (m.per_head or m.axis in ("query", "key", "text"))]
     return tuple(dict.fromkeys([*shown, *others]))
 
@@ -39,7 +39,7 @@ def about_metric(name: str) -> str:
     from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
 
     (metric,) = attention_metrics([name])
-    return f"{ATTENTION_METRICS.about(metric.name)} ({metric.unit})"
+    return f"{ATTENTION_METRICS.describe(metric.name)} ({metric.unit})"
 
 
 def measure(reading: PromptAttention, prompt: PromptChoice, model: str, names: Sequence[str]) -> dict[str, HeadScores]:

@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from interp.detectors.support.detection import Detection, TokenDetection
     from interp.models.model import Model
 
-DETECTORS = Registry("interp.detectors", "detector")
+DETECTORS = Registry("interp.detectors", "detector", group="interp.detectors")
 
 _HOMES = {
     "DETECTORS": __name__,
     "detect": __name__,
     "Detection": "interp.detectors.support.detection",
     "TokenDetection": "interp.detectors.support.detection",
+    "default_task": __name__,
+    "detector": "interp.detectors.support.detector",
     "induction_family": "interp.detectors.support.induction_family",
+    "quick_detectors": __name__,
 }
 __all__ = list(_HOMES)
 __getattr__, __dir__ = exports(__name__, _HOMES)
@@ -37,3 +40,13 @@ def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetec
     if unknown:
         raise LookupError(f"The detector of {role!r} has no option {unknown[0]!r}. There are: {', '.join(known)}.")
     return detector(model, **options)
+
+
+def default_task(role: str) -> str | None:
+    """The task that the detector of a role declares to need it; None where it declares none, or no detector has this name."""
+    return getattr(DETECTORS.get(role), "default_task", None) if role in DETECTORS.names() else None
+
+
+def quick_detectors() -> list[str]:
+    """Names of the detectors that declare to be quick: a few prompts, or none."""
+    return [name for name, function in DETECTORS.entries().items() if getattr(function, "quick", False)]

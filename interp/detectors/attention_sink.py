@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.sink_null import draw_keys, importance_of_other_keys
 from interp.detectors.support.sink_texts import TEXTS, cut, knows_sentences, sink_texts
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 LENGTH = 64
 
 
+@detector(quick=True)
 def attention_sink(
     model: Model,
     *,

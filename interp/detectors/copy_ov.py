@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import null_threshold
 from interp.engine.forward.run import record_of
 from interp.engine.forward.z_cache import output_weights
@@ -29,6 +30,7 @@ NOTHING = 1e-6
 """Eigenvalues that are smaller next to the factors of their matrix are rounding."""
 
 
+@detector(quick=True)
 def copy_ov(
     model: Model, *, n_null_draws: int = 19, rate: float = 0.05, seed: int = 0, progress: Progress | None = None
 ) -> Detection:

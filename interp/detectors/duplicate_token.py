@@ -4,11 +4,13 @@ The role is named in Wang et al. 2022 (arXiv 2211.00593).
 """
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.induction_family import detections
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 
 
+@detector(default_task="induction", quick=True)
 def duplicate_token(
     model: Model,
     *,

@@ -16,6 +16,7 @@ import numpy as np
 
 from interp import interventions
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.passage_pairs import PassagePrompts, asked, passage_swap_threshold
 from interp.engine.forward.run import record_of
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from interp.models.model import Model
 
 
-def streaming(
+@detector()
+def far_context(
     model: Model,
     *,
     task: str | Task = "needle",

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from interp.ablation.ablate_heads import ablate_heads
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.induction_family import detections, repeats
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
@@ -15,6 +16,7 @@ from interp.models.model import Model
 from interp.tasks.task import Example, Task
 
 
+@detector(default_task="induction", quick=True)
 def induction(
     model: Model,
     *,

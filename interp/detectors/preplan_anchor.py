@@ -23,6 +23,7 @@ import torch
 
 from interp.detectors.support.coupling_statistics import Curves, coupling
 from interp.detectors.support.detection import TokenDetection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.responses import RESPONSE, ResponseOptions, check_responses, texts_of, with_response
 from interp.engine.attention.attention_observer import Observation
@@ -42,6 +43,7 @@ EXCLUDE = ("none", "first", "found")
 LAYERS = ("all", "middle")
 
 
+@detector()
 def preplan_anchor(
     model: Model,
     *,

@@ -5,11 +5,13 @@ token back by luck, and the threshold of a trained model lies high: rank, before
 """
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.induction_family import detections
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 
 
+@detector(default_task="induction", quick=True)
 def previous_token(
     model: Model,
     *,

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.passage_pairs import Scores, asked, detection
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
 
 
+@detector(default_task="needle")
 def query_retrieval(
     model: Model,
     *,

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.needles import Trial, hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.engine.attention.attention_rows import AttentionRows
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 LITERATURE_THRESHOLD = 0.1
 
 
+@detector(default_task="needle")
 def retrieval(
     model: Model,
     *,

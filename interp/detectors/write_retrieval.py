@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector import detector
 from interp.detectors.support.passage_pairs import asked, detection
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 COLUMNS = ("gold", "competing", "attention_on_needle", "direct")
 
 
+@detector(default_task="needle")
 def write_retrieval(
     model: Model,
     *,

@@ -28,7 +28,13 @@ __all__ = [
     "write_prompts",
 ]
 
-TASKS = Registry("interp.tasks", "task", exclude=("definition", "jsonl", "marks", "task", "tokenise", "words"))
+TASKS = Registry(
+    "interp.tasks",
+    "task",
+    group="interp.tasks",
+    exclude=("definition", "jsonl", "marks", "task", "token_batch", "tokenise", "words"),
+    kind="TaskDefinition",
+)
 
 
 def task_names() -> list[str]:

@@ -91,7 +91,7 @@ def shelf(monkeypatch):
             raise LookupError(f"No detector is called {name!r}. There are: {', '.join(known)}.")
         return known[name]
 
-    for name, value in {"names": lambda: [*known], "get": get, "about": lambda name: f"About {name}"}.items():
+    for name, value in {"names": lambda: [*known], "get": get, "describe": lambda name: f"About {name}"}.items():
         monkeypatch.setattr(DETECTORS, name, value)
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from interp.confirmation import DOSES, confirm
-from interp.detectors import detect
-from interp.head_card import QUICK
+from interp.detectors import detect, quick_detectors
 from interp.heads import Head
 from interp.models import load_model
 from interp.store import save_confirmation, save_detection
@@ -375,7 +374,7 @@ def test_how_far_a_command_is_is_read_from_its_progress_bar(tmp_path):
 def test_cards_of_the_heads_page_hold_what_the_quick_detectors_find(root):
     app = opened("heads", task="", text="the cat sat", head="L1H3", roles="yes")
     card = table_with(app, "role", "found", "rank").set_index("role")
-    assert set(card.index) == set(QUICK)
+    assert set(card.index) == set(quick_detectors())
     made = detect(mini(), "induction")
     assert card.loc["induction", "score"] == pytest.approx(made.scores[Head(1, 3)])
     assert bool(card.loc["induction", "found"]) is (Head(1, 3) in made.found)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.detectors import DETECTORS, Detection
-from interp.head_card import QUICK, head_cards
+from interp.detectors import DETECTORS, Detection, quick_detectors
+from interp.head_card import head_cards
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
@@ -92,7 +92,7 @@ def _roles(view: View, chosen: Head | None) -> None:
     st.markdown("##### Roles")
     st.toggle(
         "Look for the roles of every head",
-        help=f"The quick detectors run once: {', '.join(QUICK)}.",
+        help=f"The quick detectors run once: {', '.join(quick_detectors())}.",
         **view.state.widget_args("roles"),
     )
     if view.state["roles"]:
@@ -121,7 +121,7 @@ def _roles(view: View, chosen: Head | None) -> None:
 
 
 def _role(role: str) -> str:
-    return f"{role}: {DETECTORS.about(role)}"
+    return f"{role}: {DETECTORS.describe(role)}"
 
 
 def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:

@@ -98,7 +98,7 @@ def _form(state: State) -> str:
 
 
 def _said(role: str) -> str:
-    return f"{role}: {DETECTORS.about(role)}"
+    return f"{role}: {DETECTORS.describe(role)}"
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

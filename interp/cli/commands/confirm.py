@@ -37,17 +37,6 @@ if TYPE_CHECKING:
     from interp.store import Run
     from interp.tasks.task import Task
 
-INDUCTION, NEEDLE = "induction", "needle"
-DEFAULT_TASKS = {
-    "duplicate_token": INDUCTION,
-    "induction": INDUCTION,
-    "previous_token": INDUCTION,
-    "query_retrieval": NEEDLE,
-    "retrieval": NEEDLE,
-    "write_retrieval": NEEDLE,
-}
-"""The task that needs a role, where none is named."""
-
 
 @command
 def confirm(
@@ -113,12 +102,13 @@ def confirm(
 
 def _tasks(role: str, asked: str, task: str | None, prompts: Path | None) -> str | None:
     """The task's name, None for prompts of one's own. Raises for what can be known to be wrong before a model is loaded."""
+    from interp.detectors import default_task
     from interp.tasks import TASKS
 
     known = TASKS.names()
     if task and prompts:
         raise UsageError("--task and --prompts both say what is asked: give one of them.")
-    name = None if prompts else task or (asked if asked in known else DEFAULT_TASKS.get(role))
+    name = None if prompts else task or (asked if asked in known else default_task(role))
     if not name and not prompts:
         raise UsageError(
             f"No task is known to need {role} heads: give --task or --prompts FILE.jsonl. Tasks: {', '.join(known)}."

@@ -96,9 +96,9 @@ def _list(terminal: Terminal) -> None:
     from interp.detectors import DETECTORS
 
     rows = []
-    for name in DETECTORS.names():
+    for name in DETECTORS.entries():
         defaults = {option: p.default for option, p in settable(_parameters(name)).items()}
-        rows.append({"name": name, "about": DETECTORS.about(name), "settings": defaults})
+        rows.append({"name": name, "about": DETECTORS.describe(name), "settings": defaults})
     cells = [(r["name"], r["about"], " ".join(f"{n}={_written(v)}" for n, v in r["settings"].items())) for r in rows]
     terminal.table(("role", "says", "settings, for --set"), cells)
     terminal.emit({"roles": rows})

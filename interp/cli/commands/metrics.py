@@ -9,12 +9,12 @@ def metrics(terminal: Terminal) -> None:
     """List the metrics of attention and of answers, with unit, parameters and source."""
     from interp.metrics import ATTENTION_METRICS, OUTCOMES
 
-    read = [(ATTENTION_METRICS.get(name), ATTENTION_METRICS.about(name)) for name in ATTENTION_METRICS.names()]
+    read = [(metric, ATTENTION_METRICS.describe(name)) for name, metric in ATTENTION_METRICS.entries().items()]
     attention = [
         {"name": m.name, "about": about, "unit": m.unit, "axis": m.axis, "parameters": dict(m.parameters), "paper": m.paper}
         for m, about in read
     ]
-    answers = [{"name": name, "about": OUTCOMES.about(name), "unit": OUTCOMES.get(name).unit} for name in OUTCOMES.names()]
+    answers = [{"name": name, "about": OUTCOMES.describe(name), "unit": m.unit} for name, m in OUTCOMES.entries().items()]
     cells = []
     for row in attention:
         written = " ".join(f"{name}={value}" for name, value in row["parameters"].items())

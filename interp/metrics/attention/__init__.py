@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import AttentionMetric, Observation
     from interp.models.model import Model
 
-ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric")
+ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric", group="interp.metrics", kind="AttentionMetric")
 
 
 def observe_attention(

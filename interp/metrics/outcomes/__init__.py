@@ -2,4 +2,4 @@
 
 from interp.registry import Registry
 
-OUTCOMES = Registry("interp.metrics.outcomes", "metric")
+OUTCOMES = Registry("interp.metrics.outcomes", "metric", group="interp.outcomes", kind="Outcome")
