@@ -4,35 +4,34 @@ The names below are what a notebook needs; each is loaded on first use, so that 
 never imports torch.
 """
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Head": "interp.heads",
-    "HeadScores": "interp.heads",
-    "TokenScores": "interp.heads",
-    "RunRecord": "interp.records",
-    "load_model": "interp.models",
-    "doctor": "interp.models",
-    "make_task": "interp.tasks",
-    "task_from_jsonl": "interp.tasks",
-    "run": "interp.engine",
-    "capture": "interp.engine",
-    "sweep": "interp.engine",
-    "ablate_heads": "interp.ablation",
-    "observe_attention": "interp.metrics",
-    "head_table": "interp.ablation",
-    "detect": "interp.detectors",
-    "confirm": "interp.confirmation",
-    "score_edges": "interp.circuits",
-    "faithfulness_curve": "interp.circuits",
-    "show_attention": "interp.figures",
-    "score_task": "interp.metrics",
-    "open_run": "interp.store",
-    "save_observation": "interp.store",
-}
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
-
-
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.ablation import ablate_heads as ablate_heads
+    from interp.ablation import head_table as head_table
+    from interp.circuits import faithfulness_curve as faithfulness_curve
+    from interp.circuits import score_edges as score_edges
+    from interp.confirmation import confirm as confirm
+    from interp.detectors import detect as detect
+    from interp.engine import capture as capture
+    from interp.engine import run as run
+    from interp.engine import sweep as sweep
+    from interp.figures import show_attention as show_attention
+    from interp.heads import Head as Head
+    from interp.heads import HeadScores as HeadScores
+    from interp.heads import TokenScores as TokenScores
+    from interp.metrics import observe_attention as observe_attention
+    from interp.metrics import score_task as score_task
+    from interp.models import doctor as doctor
+    from interp.models import load_model as load_model
+    from interp.records import RunRecord as RunRecord
+    from interp.store import open_run as open_run
+    from interp.store import save_observation as save_observation
+    from interp.tasks import make_task as make_task
+    from interp.tasks import task_from_jsonl as task_from_jsonl
+else:
+    __all__, __getattr__, __dir__ = exports(__name__, "__version__")

@@ -1,5 +1,17 @@
-"""Public names that are imported on first use, so that importing a package costs milliseconds."""
+"""Public names that are imported on first use, so that importing a package costs milliseconds.
 
+A package states its public names once, for type checkers and for Python alike::
+
+    if TYPE_CHECKING:
+        from interp.heads import Head as Head
+    else:
+        __all__, __getattr__, __dir__ = exports(__name__)
+
+Type checkers follow the imports; ``exports`` reads them from the source and performs each when its name is first used. An import
+without ``as`` serves annotations only and is not exported.
+"""
+
+import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -8,8 +20,7 @@ from typing import Any
 
 
 class _LazyPackage(ModuleType):
-    """A package in which a public name wins over a file of the same name: importing ``circuits/acdc.py`` leaves ``circuits.acdc`` the
-    function."""
+    """A package whose public names take precedence over its files: importing ``circuits/acdc.py`` leaves ``circuits.acdc`` the function."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         is_own_file = isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}"
@@ -17,13 +28,28 @@ class _LazyPackage(ModuleType):
             super().__setattr__(name, value)
 
 
-def exports(package: str, homes: dict[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package whose public names live in the modules of ``homes``."""
-    sys.modules[package].__class__ = _LazyPackage
+def exports(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a package: the re-exports of its TYPE_CHECKING block, and the names of ``own``, which
+    the package defines itself."""
+    module = sys.modules[package]
+    module.__class__ = _LazyPackage
+    homes = _reexports(module)
+    names = sorted([*homes, *own])
 
     def get(name: str) -> Any:
         if name not in homes:
-            raise AttributeError(f"{package} has no attribute {name!r}. It has: {', '.join(sorted(homes))}.")
+            raise AttributeError(f"{package} has no attribute {name!r}. It has: {', '.join(names)}.")
         return getattr(import_module(homes[name]), name)
 
-    return get, lambda: sorted(homes)
+    return names, get, lambda: names
+
+
+def _reexports(module: ModuleType) -> dict[str, str]:
+    """The module that each ``from module import name as name`` of a TYPE_CHECKING block names, by public name."""
+    loader: Any = module.__loader__
+    tree = ast.parse(loader.get_source(module.__name__))
+    blocks = [
+        n.body for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"
+    ]
+    imports = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}

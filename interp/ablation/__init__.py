@@ -1,19 +1,20 @@
 """Every head ablated: effect tables, importance, pruning curves, and generation with heads ablated."""
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "Continuation": "interp.ablation.ablated_generation",
-    "ablate_heads": "interp.ablation.ablate_heads",
-    "agreement": "interp.ablation.effect_tables",
-    "compare_next": "interp.ablation.ablated_generation",
-    "continue_prompt": "interp.ablation.ablated_generation",
-    "gradient_importance": "interp.ablation.gradient_importance",
-    "head_scores": "interp.ablation.effect_tables",
-    "head_table": "interp.ablation.effect_tables",
-    "normalise_layers": "interp.ablation.gradient_importance",
-    "plan_ablation": "interp.ablation.ablate_heads",
-    "pruning_curve": "interp.ablation.pruning_curve",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.ablation.ablate_heads import ablate_heads as ablate_heads
+    from interp.ablation.ablate_heads import estimate_cost as estimate_cost
+    from interp.ablation.ablated_generation import Continuation as Continuation
+    from interp.ablation.ablated_generation import compare_next_tokens as compare_next_tokens
+    from interp.ablation.ablated_generation import continue_prompt as continue_prompt
+    from interp.ablation.effect_tables import agreement as agreement
+    from interp.ablation.effect_tables import head_scores as head_scores
+    from interp.ablation.effect_tables import head_table as head_table
+    from interp.ablation.gradient_importance import gradient_importance as gradient_importance
+    from interp.ablation.gradient_importance import normalise_layers as normalise_layers
+    from interp.ablation.pruning_curve import pruning_curve as pruning_curve
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

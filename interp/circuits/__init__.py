@@ -1,54 +1,55 @@
 """Circuits: which edges of a model's graph carry a behaviour, and how faithful the part is to the whole."""
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "EDGE_ABLATIONS": "interp.circuits.methods",
-    "Circuit": "interp.circuits.circuit",
-    "Completeness": "interp.circuits.completeness_minimality",
-    "RidgeDecomposition": "interp.circuits.factual_recall",
-    "LogitAttribution": "interp.circuits.logit_attribution",
-    "DiscreteCodes": "interp.circuits.discrete_codes",
-    "Edge": "interp.graph",
-    "EdgeScores": "interp.circuits.edge_scores",
-    "FaithfulnessCurve": "interp.circuits.faithfulness",
-    "Graph": "interp.graph",
-    "Minimality": "interp.circuits.completeness_minimality",
-    "Node": "interp.graph",
-    "Overlap": "interp.circuits.head_overlap",
-    "PatchGrid": "interp.circuits.activation_patching",
-    "Repair": "interp.circuits.head_overlap",
-    "Stability": "interp.circuits.stability",
-    "ResidualContributions": "interp.circuits.factual_recall",
-    "acdc": "interp.circuits.acdc",
-    "auroc": "interp.circuits.faithfulness",
-    "compare_circuits": "interp.circuits.circuit_overlap",
-    "completeness": "interp.circuits.completeness_minimality",
-    "damping": "interp.circuits.factual_recall",
-    "decompose": "interp.circuits.factual_recall",
-    "decompose_mlp": "interp.circuits.factual_recall",
-    "direct_logits": "interp.circuits.logit_attribution",
-    "direct_logit_attribution_from": "interp.circuits.logit_attribution",
-    "faithfulness_curve": "interp.circuits.faithfulness",
-    "find_codes": "interp.circuits.discrete_codes",
-    "head_overlap": "interp.circuits.head_overlap",
-    "load_circuit": "interp.circuits.circuit",
-    "minimality": "interp.circuits.completeness_minimality",
-    "circuit_outcomes": "interp.circuits.faithfulness",
-    "overlap": "interp.circuits.head_overlap",
-    "patch_grid": "interp.circuits.activation_patching",
-    "path_patch": "interp.circuits.path_patching",
-    "path_patch_stages": "interp.circuits.path_patching",
-    "residual_contributions": "interp.circuits.factual_recall",
-    "repair": "interp.circuits.head_overlap",
-    "score_agreement": "interp.circuits.circuit_overlap",
-    "score_edges": "interp.circuits.edge_scores",
-    "score_nodes": "interp.circuits.node_attribution",
-    "score_positions": "interp.circuits.node_attribution",
-    "stability": "interp.circuits.stability",
-    "subject_heads": "interp.circuits.factual_recall",
-    "suppression": "interp.circuits.factual_recall",
-    "backup_heads": "interp.circuits.backup_heads",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.circuits.acdc import acdc as acdc
+    from interp.circuits.activation_patching import PatchGrid as PatchGrid
+    from interp.circuits.activation_patching import patch_grid as patch_grid
+    from interp.circuits.backup_heads import backup_heads as backup_heads
+    from interp.circuits.circuit import Circuit as Circuit
+    from interp.circuits.circuit import load_circuit as load_circuit
+    from interp.circuits.circuit_overlap import compare_circuits as compare_circuits
+    from interp.circuits.circuit_overlap import score_agreement as score_agreement
+    from interp.circuits.completeness_minimality import Completeness as Completeness
+    from interp.circuits.completeness_minimality import Minimality as Minimality
+    from interp.circuits.completeness_minimality import completeness as completeness
+    from interp.circuits.completeness_minimality import minimality as minimality
+    from interp.circuits.discrete_codes import DiscreteCodes as DiscreteCodes
+    from interp.circuits.discrete_codes import find_codes as find_codes
+    from interp.circuits.edge_scores import EdgeScores as EdgeScores
+    from interp.circuits.edge_scores import score_edges as score_edges
+    from interp.circuits.factual_recall import ResidualContributions as ResidualContributions
+    from interp.circuits.factual_recall import RidgeDecomposition as RidgeDecomposition
+    from interp.circuits.factual_recall import damping as damping
+    from interp.circuits.factual_recall import decompose as decompose
+    from interp.circuits.factual_recall import decompose_mlp as decompose_mlp
+    from interp.circuits.factual_recall import residual_contributions as residual_contributions
+    from interp.circuits.factual_recall import subject_heads as subject_heads
+    from interp.circuits.factual_recall import suppression as suppression
+    from interp.circuits.faithfulness import FaithfulnessCurve as FaithfulnessCurve
+    from interp.circuits.faithfulness import auroc as auroc
+    from interp.circuits.faithfulness import circuit_outcomes as circuit_outcomes
+    from interp.circuits.faithfulness import faithfulness_curve as faithfulness_curve
+    from interp.circuits.head_overlap import Overlap as Overlap
+    from interp.circuits.head_overlap import Repair as Repair
+    from interp.circuits.head_overlap import head_overlap as head_overlap
+    from interp.circuits.head_overlap import overlap as overlap
+    from interp.circuits.head_overlap import repair as repair
+    from interp.circuits.logit_attribution import LogitAttribution as LogitAttribution
+    from interp.circuits.logit_attribution import direct_logit_attribution_from as direct_logit_attribution_from
+    from interp.circuits.logit_attribution import direct_logits as direct_logits
+    from interp.circuits.methods import EDGE_ABLATIONS as EDGE_ABLATIONS
+    from interp.circuits.node_attribution import score_nodes as score_nodes
+    from interp.circuits.node_attribution import score_positions as score_positions
+    from interp.circuits.path_patching import path_patch as path_patch
+    from interp.circuits.path_patching import path_patch_stages as path_patch_stages
+    from interp.circuits.stability import Stability as Stability
+    from interp.circuits.stability import stability as stability
+    from interp.graph import Edge as Edge
+    from interp.graph import Graph as Graph
+    from interp.graph import Node as Node
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -11,23 +11,15 @@ from interp._lazy import exports
 from interp.registry import Registry
 
 if TYPE_CHECKING:
-    from interp.detectors.support.detection import Detection, TokenDetection
+    from interp.detectors.support.detection import Detection as Detection
+    from interp.detectors.support.detection import TokenDetection as TokenDetection
+    from interp.detectors.support.detector import detector as detector
+    from interp.detectors.support.induction_family import induction_family as induction_family
     from interp.models.model import Model
+else:
+    __all__, __getattr__, __dir__ = exports(__name__, "DETECTORS", "default_task", "detect", "quick_detectors")
 
 DETECTORS = Registry("interp.detectors", "detector", group="interp.detectors")
-
-_HOMES = {
-    "DETECTORS": __name__,
-    "detect": __name__,
-    "Detection": "interp.detectors.support.detection",
-    "TokenDetection": "interp.detectors.support.detection",
-    "default_task": __name__,
-    "detector": "interp.detectors.support.detector",
-    "induction_family": "interp.detectors.support.induction_family",
-    "quick_detectors": __name__,
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = exports(__name__, _HOMES)
 
 
 def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetection":

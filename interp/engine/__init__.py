@@ -1,29 +1,28 @@
 """The run itself: the only room with hooks."""
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "run": "interp.engine.forward.run",
-    "ForwardRun": "interp.engine.forward.run",
-    "sweep": "interp.engine.sweep.sweep",
-    "SweepResult": "interp.engine.sweep.sweep",
-    "Outcome": "interp.engine.sweep.outcome",
-    "Answers": "interp.engine.sweep.outcome",
-    "attribute": "interp.engine.gradients.attribution_patching",
-    "capture": "interp.engine.forward.capture",
-    "capture_attention": "interp.engine.attention.qk_cache",
-    "load_attention": "interp.engine.attention.qk_cache",
-    "AttentionCache": "interp.engine.attention.qk_cache",
-    "generate": "interp.engine.forward.generation",
-    "next_token_entropy": "interp.engine.forward.generation",
-    "observe": "interp.engine.attention.attention_observer",
-    "observing": "interp.engine.attention.attention_observer",
-    "Observation": "interp.engine.attention.attention_observer",
-    "AttentionMetric": "interp.engine.attention.attention_observer",
-    "TokenBatch": "interp.engine.attention.attention_rows",
-    "AttentionRows": "interp.engine.attention.attention_rows",
-}
-__all__ = list(_HOMES)
-
-
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.engine.attention.attention_observer import AttentionMetric as AttentionMetric
+    from interp.engine.attention.attention_observer import Observation as Observation
+    from interp.engine.attention.attention_observer import observe as observe
+    from interp.engine.attention.attention_observer import observing as observing
+    from interp.engine.attention.attention_rows import AttentionRows as AttentionRows
+    from interp.engine.attention.attention_rows import TokenBatch as TokenBatch
+    from interp.engine.attention.qk_cache import AttentionCache as AttentionCache
+    from interp.engine.attention.qk_cache import capture_attention as capture_attention
+    from interp.engine.attention.qk_cache import load_attention as load_attention
+    from interp.engine.forward.capture import capture as capture
+    from interp.engine.forward.generation import generate as generate
+    from interp.engine.forward.generation import next_token_entropy as next_token_entropy
+    from interp.engine.forward.run import ForwardRun as ForwardRun
+    from interp.engine.forward.run import run as run
+    from interp.engine.gradients.attribution_patching import attribute as attribute
+    from interp.engine.sweep.outcome import Answers as Answers
+    from interp.engine.sweep.outcome import Outcome as Outcome
+    from interp.engine.sweep.sweep import SweepResult as SweepResult
+    from interp.engine.sweep.sweep import sweep as sweep
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -1,35 +1,36 @@
 """Numbers read from runs: outcomes of a task, the importance of heads, and how sure each is."""
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "ATTENTION_METRICS": "interp.metrics.attention",
-    "OUTCOMES": "interp.metrics.outcomes",
-    "attention_metrics": "interp.metrics.attention",
-    "observe_attention": "interp.metrics.attention",
-    "PreplanAnchors": "interp.metrics.waad_fai",
-    "preplan_and_anchors": "interp.metrics.waad_fai",
-    "split_heads": "interp.metrics.waad_fai",
-    "HeadPairScores": "interp.metrics.head_clusters",
-    "cluster_heads": "interp.metrics.head_clusters",
-    "output_similarity": "interp.metrics.head_clusters",
-    "pattern_similarity": "interp.metrics.head_clusters",
-    "cached_maps": "interp.metrics.attention_rollout",
-    "pattern_maps": "interp.metrics.attention_rollout",
-    "rollout": "interp.metrics.attention_rollout",
-    "token_rollout": "interp.metrics.attention_rollout",
-    "uniform_maps": "interp.metrics.attention_rollout",
-    "overview": "interp.metrics.thumbnails",
-    "thumbnails": "interp.metrics.thumbnails",
-    "score_task": "interp.metrics.baseline",
-    "MassiveActivations": "interp.metrics.massive_activations",
-    "massive_activations": "interp.metrics.massive_activations",
-    "SinkColumns": "interp.metrics.sink_calibration",
-    "calibrate_heads": "interp.metrics.sink_calibration",
-    "improving_heads": "interp.metrics.sink_calibration",
-    "sink_columns": "interp.metrics.sink_calibration",
-    "SparsePattern": "interp.metrics.top_weights",
-    "sparse_patterns": "interp.metrics.top_weights",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.metrics.attention import ATTENTION_METRICS as ATTENTION_METRICS
+    from interp.metrics.attention import attention_metrics as attention_metrics
+    from interp.metrics.attention import observe_attention as observe_attention
+    from interp.metrics.attention_rollout import cached_maps as cached_maps
+    from interp.metrics.attention_rollout import pattern_maps as pattern_maps
+    from interp.metrics.attention_rollout import rollout as rollout
+    from interp.metrics.attention_rollout import token_rollout as token_rollout
+    from interp.metrics.attention_rollout import uniform_maps as uniform_maps
+    from interp.metrics.baseline import score_task as score_task
+    from interp.metrics.head_clusters import HeadPairScores as HeadPairScores
+    from interp.metrics.head_clusters import cluster_heads as cluster_heads
+    from interp.metrics.head_clusters import output_similarity as output_similarity
+    from interp.metrics.head_clusters import pattern_similarity as pattern_similarity
+    from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
+    from interp.metrics.massive_activations import massive_activations as massive_activations
+    from interp.metrics.outcomes import OUTCOMES as OUTCOMES
+    from interp.metrics.sink_calibration import SinkColumns as SinkColumns
+    from interp.metrics.sink_calibration import calibrate_heads as calibrate_heads
+    from interp.metrics.sink_calibration import improving_heads as improving_heads
+    from interp.metrics.sink_calibration import sink_columns as sink_columns
+    from interp.metrics.thumbnails import overview as overview
+    from interp.metrics.thumbnails import thumbnails as thumbnails
+    from interp.metrics.top_weights import SparsePattern as SparsePattern
+    from interp.metrics.top_weights import sparse_patterns as sparse_patterns
+    from interp.metrics.waad_fai import PreplanAnchors as PreplanAnchors
+    from interp.metrics.waad_fai import preplan_and_anchors as preplan_and_anchors
+    from interp.metrics.waad_fai import split_heads as split_heads
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -3,21 +3,20 @@
 Names are resolved on first use, so that importing this room costs no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "Layout": "interp.models.model",
-    "Model": "interp.models.model",
-    "ModelFacts": "interp.models.model",
-    "PlantedModel": "interp.models.planted.planted_model",
-    "doctor": "interp.models.selfcheck",
-    "embedded_names": "interp.models.embedded",
-    "load_model": "interp.models.load",
-    "load_hooked_transformer": "interp.models.hooked_transformer",
-    "plant": "interp.models.planted.plant",
-    "wrap_model": "interp.models.wrap_model",
-}
-__all__ = list(_HOMES)
-
-
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.models.embedded import embedded_names as embedded_names
+    from interp.models.hooked_transformer import load_hooked_transformer as load_hooked_transformer
+    from interp.models.load import load_model as load_model
+    from interp.models.model import Layout as Layout
+    from interp.models.model import Model as Model
+    from interp.models.model import ModelFacts as ModelFacts
+    from interp.models.planted.plant import plant as plant
+    from interp.models.planted.planted_model import PlantedModel as PlantedModel
+    from interp.models.selfcheck import doctor as doctor
+    from interp.models.wrap_model import wrap_model as wrap_model
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

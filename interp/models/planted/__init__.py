@@ -5,15 +5,16 @@ together with its ground truth, computed from the recipes and not from the weigh
 and Wang et al. 2022 for what the roles do; the weights are this project's own.
 """
 
+from typing import TYPE_CHECKING
+
 from interp._lazy import exports
 
-_HOMES = {
-    "FAMILIES": "interp.models.planted.roles",
-    "PROMPTS": "interp.models.planted.prompts",
-    "ROLES": "interp.models.planted.roles",
-    "GroundTruthEffects": "interp.models.planted.planted_model",
-    "PlantedModel": "interp.models.planted.planted_model",
-    "plant": "interp.models.planted.plant",
-}
-__all__ = list(_HOMES)
-__getattr__, __dir__ = exports(__name__, _HOMES)
+if TYPE_CHECKING:
+    from interp.models.planted.plant import plant as plant
+    from interp.models.planted.planted_model import GroundTruthEffects as GroundTruthEffects
+    from interp.models.planted.planted_model import PlantedModel as PlantedModel
+    from interp.models.planted.prompts import PROMPTS as PROMPTS
+    from interp.models.planted.roles import FAMILIES as FAMILIES
+    from interp.models.planted.roles import ROLES as ROLES
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)
