@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interp.circuits import acdc, circuit_outcomes, patch_grid, score_edges, score_nodes, score_positions
-from interp.engine.gradients.qk_fix import continued
+from interp.engine.gradients.qk_fix import resume_changes
 from interp.graph import Graph
 from interp.heads import Head
 from interp.models import wrap_model
@@ -78,7 +78,7 @@ def test_places_of_long_prompts_are_patched_in_parts(monkeypatch):
 
     def counted(stream, changes):
         sizes.append(len(changes))
-        return continued(stream, changes)
+        return resume_changes(stream, changes)
 
     monkeypatch.setattr("interp.engine.gradients.qk_fix.continued", counted)
     monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 2 * 3 * 9})

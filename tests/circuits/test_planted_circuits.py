@@ -29,7 +29,7 @@ from interp.circuits import (
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
 from interp.heads import Head, HeadScores
-from interp.models.planted import Planted, plant
+from interp.models.planted import PlantedModel, plant
 from interp.models.planted.planted_model import GroundTruthEffects
 from interp.tasks.task import Example, Task
 from tests.engine.edges.test_edge_patching import edge_of
@@ -155,7 +155,7 @@ GOLDEN = {
 }
 
 
-def place(source: Planted, role: str) -> str:
+def place(source: PlantedModel, role: str) -> str:
     """A node of the ground truth by its role."""
     name, dot, part = role.partition(".")
     return role if name in ("input", "logits") else f"{source.heads(name)[0]}{dot}{part}"
@@ -309,7 +309,7 @@ def test_two_tasks_share_the_planted_sub_circuit_and_chance_would_rarely_share_a
     assert (top["k"], top["shared"]) == (2, 1) and top["p_value"] == pytest.approx(heads["p_value"])
 
 
-def importance(source: Planted, kind: str) -> HeadScores:
+def importance(source: PlantedModel, kind: str) -> HeadScores:
     """Effects of removing each head alone."""
     swept = ablate_heads(source.model, task_of(kind, source.prompts(kind, 2)), method="zero")
     values = np.zeros((source.model.facts.n_layers, source.model.facts.n_heads))
