@@ -1,7 +1,18 @@
-"""interp: which attention heads matter, what they do, and whether to believe it.
+"""interp: ablate every attention head of a language model, measure what it does, and see how far the result can be trusted.
 
-The names below are what a notebook needs; each is loaded on first use, so that ``import interp`` costs milliseconds and
-never imports torch.
+Models       ``load_model`` by name, folder or Hub id; ``doctor`` checks the identities that results rest on.
+Tasks        ``make_task`` writes clean and corrupted prompts; ``task_from_jsonl`` reads yours; ``score_task`` gives the model's baseline.
+Runs         ``run`` with interventions; ``capture`` activations; ``sweep`` many interventions over a task.
+Attention    ``observe_attention`` computes metrics of attention rows at any length.
+Ablation     ``ablate_heads`` of a model one by one; ``head_table`` is its table of effects, intervals, p- and q-values.
+Detectors    ``detect`` the heads or tokens of a role; ``confirm`` by ablation that the task depends on them.
+Circuits     ``score_edges`` of the model's graph; ``faithfulness_curve`` of the circuits they give.
+Figures      ``show_attention`` of a prompt in a notebook; results draw themselves with ``plot``.
+Storage      ``open_run`` reads a run directory; ``save_observation`` writes one; results store themselves with ``save``.
+Values       ``Head``, ``HeadScores`` (one number per head), ``TokenScores`` (one per token), ``RunRecord`` (how a number was made).
+
+Effects are ``metric(changed) - metric(clean)``: negative means that the head helped. Each name is loaded on first use, so that
+``import interp`` takes milliseconds and imports no torch. The rooms hold more: ``help("interp.circuits")``.
 """
 
 from typing import TYPE_CHECKING

@@ -8,15 +8,18 @@ A package states its public names once, for type checkers and for Python alike::
         __all__, __getattr__, __dir__ = exports(__name__)
 
 Type checkers follow the imports; ``exports`` reads them from the source and performs each when its name is first used. An import
-without ``as`` serves annotations only and is not exported.
+without ``as`` serves annotations only and is not exported. Exported functions check the types of their arguments (``_argument_types``).
 """
 
 import ast
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
+
+from interp._argument_types import checks_arguments
 
 
 class _LazyPackage(ModuleType):
@@ -39,9 +42,16 @@ def exports(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], C
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"{package} has no attribute {name!r}. It has: {', '.join(names)}.")
-        return getattr(import_module(homes[name]), name)
+        value = getattr(import_module(homes[name]), name)
+        return _checked(value) if isinstance(value, FunctionType) else value
 
     return names, get, lambda: names
+
+
+@cache
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One checking function for each function, so that a name is the same object wherever it is exported."""
+    return checks_arguments(function)
 
 
 def _reexports(module: ModuleType) -> dict[str, str]:

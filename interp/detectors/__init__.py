@@ -7,6 +7,7 @@ whether it matters for a task is asked by ``confirm``.
 
 from typing import TYPE_CHECKING, Any
 
+from interp._argument_types import checks_arguments
 from interp._lazy import exports
 from interp.registry import Registry
 
@@ -22,6 +23,7 @@ else:
 DETECTORS = Registry("interp.detectors", "detector", group="interp.detectors")
 
 
+@checks_arguments
 def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetection":
     """What the detector of a role finds in a model. Raises LookupError for an unknown role or option."""
     from inspect import signature

@@ -1,38 +1,33 @@
 """Run directories on disk: atomic, resumable, content-addressed."""
 
-from interp.store.ablations import save_ablation
-from interp.store.circuits import load_circuit_run, save_circuit
-from interp.store.detections import load_confirmation, load_detection, save_confirmation, save_detection
-from interp.store.headvis import HeadVis, export_headvis, load_headvis
-from interp.store.observations import save_observation
-from interp.store.run_directory import Run, RunWriter, finished_run, open_run, start_run
-from interp.store.run_index import RunSummary, delete_run, find_run, list_runs, zip_run
-from interp.store.scores import load_scores, save_scores
-from interp.store.unit_ledger import FileLedger
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FileLedger",
-    "HeadVis",
-    "Run",
-    "RunSummary",
-    "RunWriter",
-    "delete_run",
-    "export_headvis",
-    "find_run",
-    "finished_run",
-    "list_runs",
-    "load_circuit_run",
-    "load_confirmation",
-    "load_detection",
-    "load_headvis",
-    "load_scores",
-    "open_run",
-    "save_ablation",
-    "save_circuit",
-    "save_confirmation",
-    "save_detection",
-    "save_observation",
-    "save_scores",
-    "start_run",
-    "zip_run",
-]
+from interp._lazy import exports
+
+if TYPE_CHECKING:
+    from interp.store.ablations import save_ablation as save_ablation
+    from interp.store.circuits import load_circuit_run as load_circuit_run
+    from interp.store.circuits import save_circuit as save_circuit
+    from interp.store.detections import load_confirmation as load_confirmation
+    from interp.store.detections import load_detection as load_detection
+    from interp.store.detections import save_confirmation as save_confirmation
+    from interp.store.detections import save_detection as save_detection
+    from interp.store.headvis import HeadVis as HeadVis
+    from interp.store.headvis import export_headvis as export_headvis
+    from interp.store.headvis import load_headvis as load_headvis
+    from interp.store.observations import save_observation as save_observation
+    from interp.store.run_directory import Run as Run
+    from interp.store.run_directory import RunWriter as RunWriter
+    from interp.store.run_directory import finished_run as finished_run
+    from interp.store.run_directory import open_run as open_run
+    from interp.store.run_directory import start_run as start_run
+    from interp.store.run_index import RunSummary as RunSummary
+    from interp.store.run_index import delete_run as delete_run
+    from interp.store.run_index import find_run as find_run
+    from interp.store.run_index import list_runs as list_runs
+    from interp.store.run_index import zip_run as zip_run
+    from interp.store.scores import load_scores as load_scores
+    from interp.store.scores import save_scores as save_scores
+    from interp.store.unit_ledger import FileLedger as FileLedger
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
+from interp._argument_types import checks_arguments
 from interp.models.model import Model
 from interp.registry import Registry
 from interp.tasks.definition import TaskDefinition
@@ -42,6 +43,7 @@ def task_names() -> list[str]:
     return TASKS.names()
 
 
+@checks_arguments
 def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
     """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens.
 
@@ -53,6 +55,7 @@ def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **opt
     return Task(name, examples, definition.metric, {"n_prompts": n_prompts, "seed": seed, **definition.options, **options})
 
 
+@checks_arguments
 def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> list[Prompt]:
     """The prompts of ``make_task`` as text."""
     if n_prompts < 1:

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from interp._argument_types import checks_arguments
 from interp.models.model import Model
 from interp.tasks.task import Prompt, Span, Task
 from interp.tasks.tokenise import to_example
@@ -23,6 +24,7 @@ KEYS = ("clean", "corrupted", "answer", "distractor", "marks")
 RESERVED = ("all", "end")
 
 
+@checks_arguments
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
     """The prompts of a file as a task named after it; the metric is ``logit_diff`` if every line has distractors, else ``answer_logprob``.
 

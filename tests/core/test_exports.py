@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import pydoc
+import re
 
 import pytest
 
@@ -11,8 +13,11 @@ PACKAGES = (
     "interp.circuits",
     "interp.detectors",
     "interp.engine",
+    "interp.figures",
+    "interp.interventions",
     "interp.metrics",
     "interp.models",
+    "interp.store",
 )
 
 
@@ -32,3 +37,22 @@ def test_an_unknown_name_is_answered_with_the_known_ones(package):
     room = importlib.import_module(package)
     with pytest.raises(AttributeError, match=rf"{package} has no attribute 'nothing'. It has: \w+"):
         _ = room.nothing
+
+
+def test_help_names_every_public_name_in_exactly_one_group():
+    import interp
+
+    groups = re.findall(r"^(\w+) {2,}(.*(?:\n {13}.*)*)$", interp.__doc__, re.MULTILINE)
+    named = [name for _, text in groups for name in re.findall(r"``(\w+)``", text)]
+    methods = {"plot", "save"}
+    assert sorted(set(named) - methods) == sorted(set(interp.__all__) - {"__version__"})
+    assert all(named.count(name) == 1 for name in named)
+    assert [name for name, _ in groups][:3] == ["Models", "Tasks", "Runs"]
+
+
+def test_help_shows_the_groups_and_the_signatures_behind_the_lazy_names():
+    import interp
+
+    shown = pydoc.render_doc(interp, renderer=pydoc.plaintext)
+    assert "Models       ``load_model``" in shown
+    assert "load_model(name: 'str' = 'interp-mini'" in shown
