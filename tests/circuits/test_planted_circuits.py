@@ -73,7 +73,7 @@ CASES = [
 EACH = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def planted(family: str, seed: int, sharpness: float = SHARP, dtype: str = "float64") -> Planted:
+def planted(family: str, seed: int, sharpness: float = SHARP, dtype: str = "float64") -> PlantedModel:
     """4 layers x 4 heads with 17 positions and 23 tokens; Llamas have 2 key/value heads."""
     sizes = {"n_heads": 4, "length": 17, "n_names": 7, "n_kv_heads": 2 if seed % 2 else None}
     return plant(family, seed=seed, sharpness=sharpness, dtype=dtype, **sizes)
@@ -89,7 +89,7 @@ def task_of(kind: str, prompts: Iterable, *, swapped: bool = False) -> Task:
 class Scored(NamedTuple):
     """Scores of a case, the true effect of every edge of the graph, and which edges are active and structural."""
 
-    source: Planted
+    source: PlantedModel
     scores: EdgeScores
     found: GroundTruthEffects
     truth: np.ndarray
