@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.heads import Head, HeadScores
+from interp.metrics.outcomes import OUTCOMES
 from interp.statistics import benjamini_hochberg, bootstrap_weights, mean_interval, random_head_control, sign_flip_p_value
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 SIGNIFICANCE_LEVEL = 0.05
-SMALLER_IS_BETTER = ("loss",)
 UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts", "n": "prompts"}
 ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numbers that name a row and measure nothing
 NO_HEAD = -1  # layer2 and head2 of a single head in a table that also holds pairs
@@ -154,10 +154,8 @@ def check_effects(result: SweepResult) -> None:
 
 
 def sign_meaning(metric: str) -> str:
-    """What the sign of an effect on this metric says, for the reader of a table or figure."""
-    if metric == "kl":
-        return "larger = the head mattered more"
-    return f"{'positive' if metric in SMALLER_IS_BETTER else 'negative'} = the head helped"
+    """How to read the sign of an effect on this metric; it may be the outcome of a package that is not installed here."""
+    return OUTCOMES.get(metric).sign_meaning if metric in OUTCOMES.names() else "negative = the metric fell"
 
 
 def label(variant: Sequence[Head]) -> str:

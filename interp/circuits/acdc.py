@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from interp.ablation.effect_tables import SMALLER_IS_BETTER
 from interp.circuits.circuit import LOGITS
 from interp.circuits.edge_ablation import check_pairs
 from interp.circuits.edge_scores import EdgeScores, check_finite_and_gap
@@ -58,7 +57,7 @@ def acdc(
     check_pairs(task)
     if threshold is not None and not 0 < threshold < np.inf:
         raise ValueError(f"threshold={threshold} is not above 0: give how much worse one edge may make {outcome.name}.")
-    sign = 1 if outcome.relative_to_clean or outcome.name in SMALLER_IS_BETTER else -1
+    sign = -1 if outcome.higher_is_better else 1
     gone, heard = np.zeros(len(graph.edges), dtype=bool), {LOGITS}
     values = np.zeros((len(gone), len(task)))
     with model.lock, torch.inference_mode(), own_modules(model):

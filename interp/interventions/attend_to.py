@@ -1,4 +1,4 @@
-"""Attention set by hand: the head looks at given positions alike, and at nothing else."""
+"""Attention set by hand, to test whether attending elsewhere would repair an answer (arXiv 2310.08744)."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.heads import Head
-from interp.interventions.intervention import Intervention, InterventionContext
+from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
 
 if TYPE_CHECKING:
     import torch
 
 
-def attend_to(heads: Iterable[Head], targets: torch.Tensor, positions: str | tuple[int, ...] = "end") -> Intervention:
-    """The head looks at its ``targets`` alike: its row becomes ``1 / n`` at the ``n`` of them that it may see and 0 elsewhere.
+@intervention(needs=("targets",))
+def attend_to(heads: Iterable[Head], targets: torch.Tensor, positions: Positions = "end") -> Intervention:
+    """The head attends uniformly to its targets (by default the first token) and to nothing else.
 
-    ``targets`` [batch pos] is True where an example has one; shorter examples are filled up with False. Values, keys and all other rows
-    stay; a row that sees no target stays as it is. Source: the repair of arXiv 2310.08744.
+    ``targets`` [batch pos] is True at the targets of each example; shorter examples are padded with False. A row becomes ``1 / n`` at the
+    ``n`` targets that it may attend to. Values, keys and all other rows stay; a row without a visible target stays as it is.
     """
 
     def rows(x: torch.Tensor, context: InterventionContext) -> torch.Tensor:

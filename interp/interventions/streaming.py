@@ -1,6 +1,6 @@
-"""Attention cut to a part of the text: the head looks at nothing else, and its weights are made to sum to 1 again.
+"""Streaming attention: only the first and the most recent tokens stay visible, and the weights are normalised again.
 
-``strength`` mixes the patterns, hence what the head writes: at strength ``1 - a`` it is the gate ``a * full + (1 - a) * streaming`` that
+``strength`` mixes the patterns, hence the head's outputs: at strength ``1 - a`` it is the gate ``a * full + (1 - a) * streaming`` that
 DuoAttention learns (arXiv 2410.10819).
 """
 
@@ -10,23 +10,21 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from interp.heads import Head
-from interp.interventions.intervention import Intervention, InterventionContext
+from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
 
 if TYPE_CHECKING:
     import torch
 
 FAINT = 1e-37
-"""Added to every weight that is kept, so that a row whose weight all lay elsewhere becomes uniform, not NaN."""
+"""Added to every weight that is kept, so that a row without weight on the kept keys becomes uniform, not NaN."""
 
 
-def streaming(
-    heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, positions: str | tuple[int, ...] = "all"
-) -> Intervention:
-    """The head looks at the first ``n_sink`` tokens and the last ``n_recent``, itself among them; a row that sees no others stays as it
-    is, bit for bit.
+@intervention()
+def streaming(heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, positions: Positions = "all") -> Intervention:
+    """The head attends only to the first ``n_sink`` tokens and the last ``n_recent``, the current one included.
 
-    Tokens keep their positions; a cache that drops tokens may count them anew. Source: arXiv 2309.17453. Raises ValueError for a window
-    without the token itself.
+    A row that sees no other token stays as it is, bit for bit. Tokens keep their positions; a cache that drops tokens may renumber them.
+    Source: arXiv 2309.17453. Raises ValueError for a window without the current token.
     """
     if n_sink < 0 or n_recent < 1:
         raise ValueError(

@@ -106,7 +106,7 @@ def test_calibration_leaves_rows_beyond_the_texts_alone_and_takes_keys_by_their_
 
 
 def test_sinks_cannot_keep_more_than_everything():
-    with pytest.raises(ValueError, match=r"beta=1\.5 is no share: sinks keep between 0 and 1"):
+    with pytest.raises(ValueError, match=r"beta=1\.5 is not a share: sinks keep between 0 and 1"):
         interventions.calibrate_sinks([Head(0, 0)], torch.zeros(1, 1, 1, 3, dtype=torch.bool), 1.5)
 
 

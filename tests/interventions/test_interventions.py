@@ -84,5 +84,5 @@ def test_bad_interventions_are_refused_when_made():
         interventions.zero([])
     with pytest.raises(ValueError, match="names a head twice: L0H1, L0H1"):
         interventions.zero([Head(0, 1), Head(0, 1)])
-    with pytest.raises(ValueError, match="example 1 is its own donor"):
+    with pytest.raises(ValueError, match="example 1 is its own resample source"):
         interventions.resample([Head(0, 0)], Bank(), torch.tensor([2, 1, 0]))

@@ -208,8 +208,8 @@ def _hooked_clean(
 
 
 def check_gradient(outcome: Outcome) -> None:
-    """Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, and for step-like ones (accuracy)."""
-    if outcome.relative_to_clean or outcome.name == "accuracy":
+    """Raises ValueError for an outcome that is not differentiable at the clean run."""
+    if not outcome.differentiable:
         raise ValueError(
             f"Metric {outcome.name!r} has no gradient at the clean run: estimate with logit_diff, or sweep exactly."
         )

@@ -1,15 +1,17 @@
-"""What is read from the logits that predict the answer: one number per example."""
+"""An outcome: one number per example, computed from the logits that predict the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from interp.tasks.task import Example
+
+if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
+    import torch
+    from jaxtyping import Bool, Int
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A named reading of answer logits.
+    """A named function of the answer logits.
 
     ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a weighted
     sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor weights)``; only
-    these columns of the unembedding are then computed.
+    these columns of the unembedding are then computed. ``relative_to_clean`` outcomes measure a change from the clean run.
+    ``differentiable`` is False where the gradient at the clean run says nothing: step functions, and functions with their minimum there.
     """
 
     name: str
@@ -46,9 +49,20 @@ class Outcome:
     weights: Callable[[Answers], tuple[Tensor, Tensor]] | None = None
     needs_distractors: bool = False
     relative_to_clean: bool = False
+    higher_is_better: bool = True
+    differentiable: bool = True
+
+    @property
+    def sign_meaning(self) -> str:
+        """How to read the sign of an effect, ``outcome(ablated) - outcome(clean)``."""
+        if self.relative_to_clean:
+            return "larger = the head mattered more"
+        return f"{'negative' if self.higher_is_better else 'positive'} = the head helped"
 
 
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    import torch
+
     width = max(1, *(len(row) for row in rows))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)

@@ -1,13 +1,20 @@
 """Log-probability of the answer (of any of them, where there are several), in nats; at most 0."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
-from interp.engine.sweep.outcome import Answers, Outcome
+from math import inf
+from typing import TYPE_CHECKING
+
+from interp.engine.sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.sweep.outcome import Answers
 
 
 def _answer_logprob(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
-    chosen = logits.gather(-1, answers.answers).masked_fill(~answers.answer_mask, -torch.inf)
+    chosen = logits.gather(-1, answers.answers).masked_fill(~answers.answer_mask, -inf)
     return chosen.logsumexp(-1) - logits.logsumexp(-1)
 
 

@@ -1,8 +1,15 @@
 """KL(clean || changed) of the next-token distribution at the answer position, in nats; 0 for the clean run, larger = more changed."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from interp.engine.sweep.outcome import Answers, Outcome
+from typing import TYPE_CHECKING
+
+from interp.engine.sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.sweep.outcome import Answers
 
 
 def _kl(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
@@ -10,4 +17,4 @@ def _kl(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1).clamp(min=0)
 
 
-kl = Outcome("kl", "nats", (0.0, None), _kl, relative_to_clean=True)
+kl = Outcome("kl", "nats", (0.0, None), _kl, relative_to_clean=True, higher_is_better=False, differentiable=False)

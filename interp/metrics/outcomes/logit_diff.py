@@ -1,8 +1,15 @@
 """Logit of the answer minus logit of the distractor (means, where there are several); the standard metric of circuit work."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from interp.engine.sweep.outcome import Answers, Outcome
+from typing import TYPE_CHECKING
+
+from interp.engine.sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.sweep.outcome import Answers
 
 
 def _weights(answers: Answers) -> tuple[Tensor, Tensor]:

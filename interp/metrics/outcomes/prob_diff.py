@@ -1,8 +1,15 @@
 """Probability mass on the answers minus mass on the distractors, in [-1, 1] (Hanna et al. 2023 for greater-than)."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from interp.engine.sweep.outcome import Answers, Outcome
+from typing import TYPE_CHECKING
+
+from interp.engine.sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.sweep.outcome import Answers
 
 
 def _prob_diff(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:

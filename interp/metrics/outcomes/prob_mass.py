@@ -1,8 +1,15 @@
 """Probability mass on the answers, in [0, 1]."""
 
-from torch import Tensor
+from __future__ import annotations
 
-from interp.engine.sweep.outcome import Answers, Outcome
+from typing import TYPE_CHECKING
+
+from interp.engine.sweep.outcome import Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.sweep.outcome import Answers
 
 
 def _prob_mass(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
