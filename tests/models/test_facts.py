@@ -20,7 +20,7 @@ def test_facts_state_the_sizes_of_each_architecture(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "positions", "windows", "parallel", "prepend_bos"),
+    ("name", "positions", "sliding_windows", "parallel", "prepend_bos"),
     [
         ("gpt2", "learned", (None, None, None), False, True),
         ("llama", "rotary", (None, None, None), False, True),
