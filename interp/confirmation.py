@@ -177,9 +177,9 @@ def check_confirmation(
     if draws < LEAST_DRAWS:
         raise ValueError(f"draws={draws} is too few: random heads differ among themselves, give at least {LEAST_DRAWS}.")
     made, facts = detection.record, model.facts
-    if made.weights != facts.weights:
+    if made.weights_digest != facts.weights_digest:
         raise ValueError(
-            f"The heads were found in {made.model} (weights {made.weights}), and this is {facts.name} (weights {facts.weights}, "
+            f"The heads were found in {made.model} (weights {made.weights_digest}), and this is {facts.name} (weights {facts.weights_digest}, "
             f"{facts.dtype}): confirm them in the model they were found in."
         )
     for task in tasks:

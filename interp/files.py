@@ -14,13 +14,13 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` atomically; the errors are those of ``publishing``."""
-    with publishing(path, len(content)) as temporary:
+    """Writes ``content`` to ``path`` atomically; the errors are those of ``atomic_path``."""
+    with atomic_path(path, len(content)) as temporary:
         _write(temporary, content)
 
 
 @contextmanager
-def publishing(path: Path, size: int) -> Iterator[Path]:
+def atomic_path(path: Path, size: int) -> Iterator[Path]:
     """A temporary name in the same folder; the file that the block writes there, of about ``size`` bytes, becomes ``path`` when the
     block ends: fsync, rename, fsync of the folder.
 
@@ -38,7 +38,7 @@ def publishing(path: Path, size: int) -> Iterator[Path]:
         _remove(temporary)
 
 
-def clean(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Removes the temporary files that killed writers left; only for a folder's one writer."""
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         _remove(leftover)

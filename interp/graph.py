@@ -71,15 +71,15 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """The graph of a model of these sizes; in ``parallel`` blocks attention and MLP read the same input."""
+    """The graph of a model of these sizes; in ``parallel_attn_mlp`` blocks attention and MLP read the same input."""
 
     n_layers: int
     n_heads: int
     has_mlps: bool = True
-    parallel: bool = False
+    parallel_attn_mlp: bool = False
 
     def __str__(self) -> str:
-        said = ("" if self.has_mlps else ", without MLPs") + (", in parallel blocks" if self.parallel else "")
+        said = ("" if self.has_mlps else ", without MLPs") + (", in parallel blocks" if self.parallel_attn_mlp else "")
         return f"{self.n_layers} layers x {self.n_heads} heads{said}"
 
     @cached_property
@@ -88,7 +88,7 @@ class Graph:
         return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
 
     @cached_property
-    def number(self) -> dict[Node, int]:
+    def writer_index(self) -> dict[Node, int]:
         """The place of each writer in ``writers``."""
         return {writer: i for i, writer in enumerate(self.writers)}
 
@@ -109,7 +109,9 @@ class Graph:
         if writer.kind == "input" or reader.kind == "logits":
             return writer.kind != "logits" and reader.kind != "input"
         before = writer.layer < reader.layer
-        return before or (writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel)
+        return before or (
+            writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
+        )
 
     def check(self, edge: Edge) -> Edge:
         """The same edge. Raises LookupError when this graph does not have it."""

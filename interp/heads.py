@@ -40,7 +40,7 @@ class Head(NamedTuple):
 class HeadScores:
     """One number per head.
 
-    ``values`` has shape [n_layers, n_heads] and holds NaN where a head was not measured or, for the ``reason`` given, has no number;
+    ``values`` has shape [n_layers, n_heads] and holds NaN where a head was not measured or, for the ``nan_reason`` given, has no number;
     infinite values, and a table without any number or reason, are refused. ``unit`` and ``bounds`` (inclusive, None = unbounded)
     belong to the number; ``record`` says how it was made.
     """
@@ -50,12 +50,12 @@ class HeadScores:
     unit: str
     bounds: tuple[float | None, float | None]
     record: RunRecord
-    reason: str = ""
+    nan_reason: str = ""
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2:
             raise ValueError(f"HeadScores {self.name!r} needs values [n_layers, n_heads], not shape {self.values.shape}.")
-        _check_numbers(f"HeadScores {self.name!r}", self.values, self.bounds, self.reason)
+        _check_numbers(f"HeadScores {self.name!r}", self.values, self.bounds, self.nan_reason)
 
     def __getitem__(self, head: Head | tuple[int, int]) -> float:
         return float(self.values[head[0], head[1]])
@@ -108,13 +108,13 @@ class TokenScores:
     bounds: tuple[float | None, float | None]
     record: RunRecord
     example: tuple[int, ...] = field(default=())
-    reason: str = ""
+    nan_reason: str = ""
 
     def __post_init__(self) -> None:
         shape = (len(self.tokens), len(self.tokens[0]) if self.tokens else 0)
         if self.values.shape != shape:
             raise ValueError(f"TokenScores {self.name!r} has values of shape {self.values.shape} for tokens of shape {shape}.")
-        _check_numbers(f"TokenScores {self.name!r}", self.values, self.bounds, self.reason)
+        _check_numbers(f"TokenScores {self.name!r}", self.values, self.bounds, self.nan_reason)
 
     def top(self, k: int) -> list[tuple[int, int]]:
         """The ``k`` (batch, pos) cells with the largest values, in order."""
@@ -135,8 +135,8 @@ class TokenScores:
         return _table_html(self.to_dataframe(), self.name, self.unit)
 
 
-def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], reason: str) -> None:
-    if np.isinf(values).any() or not (reason or np.isfinite(values).any()):
+def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], nan_reason: str) -> None:
+    if np.isinf(values).any() or not (nan_reason or np.isfinite(values).any()):
         raise ValueError(f"{what} holds infinite values or no number at all: the run that made it is broken.")
     if np.isnan(values).all():
         return

@@ -18,13 +18,13 @@ PACKAGES = ("interp-workbench", "torch", "transformers", "transformer-lens", "nu
 class RunRecord:
     """Everything needed to make the same number again.
 
-    ``model`` is the name it was loaded by, ``revision`` the resolved commit (empty for folders), ``weights`` a digest of the
-    weights; ``task`` and ``arguments`` say what was asked; ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
+    ``model`` is the name it was loaded by, ``revision`` the resolved commit (empty for folders), ``weights_digest`` the digest of
+    its weights; ``task`` and ``arguments`` say what was asked; ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
     """
 
     model: str
     revision: str = ""
-    weights: str = ""
+    weights_digest: str = ""
     task: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     interventions: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ class PromptAttention:
     @cached_property
     def digest(self) -> str:
         """Names the model's weights and the tokens: two readings with the same digest are the same."""
-        return digest([self.facts.weights, self.facts.dtype, list(self.tokens)])[:12]
+        return digest([self.facts.weights_digest, self.facts.dtype, list(self.tokens)])[:12]
 
     @cached_property
     def thumbs(self) -> np.ndarray:

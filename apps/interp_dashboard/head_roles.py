@@ -29,13 +29,13 @@ class RoleCache:
 
     def known(self, facts: ModelFacts) -> dict[str, Detection]:
         """What is known of the model with these weights, by role."""
-        return dict(sorted({**_stored(facts), **self._made.get(facts.weights, {})}.items()))
+        return dict(sorted({**_stored(facts), **self._made.get(facts.weights_digest, {})}.items()))
 
     def quick(self, model: str, facts: ModelFacts) -> tuple[dict[str, Detection], dict[str, str]]:
         """The same after the quick detectors of roles that were not known have run; and why there is none of some."""
         from interp.detectors import detect, quick_detectors
 
-        known, refused = self.known(facts), self._refused.setdefault(facts.weights, {})
+        known, refused = self.known(facts), self._refused.setdefault(facts.weights_digest, {})
         for role in quick_detectors():
             if role in known or role in refused:
                 continue
@@ -47,7 +47,7 @@ class RoleCache:
                 continue
             assert isinstance(found, Detection)
             with self._lock:
-                self._made.setdefault(facts.weights, {})[role] = found
+                self._made.setdefault(facts.weights_digest, {})[role] = found
         return self.known(facts), refused
 
 
@@ -60,7 +60,7 @@ def _stored(facts: ModelFacts) -> dict[str, Detection]:
         if entry.kind == "detection" and entry.status == "finished":
             try:
                 run = open_run(entry.path)
-                if run.record.weights == facts.weights and "heads.parquet" in run.manifest["files"]:
+                if run.record.weights_digest == facts.weights_digest and "heads.parquet" in run.manifest["files"]:
                     detection = _loaded(str(run.path), str(run.manifest["files"]))
                     found[detection.role] = detection
             except ArtefactInvalid:

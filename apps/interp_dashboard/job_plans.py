@@ -13,7 +13,7 @@ from interp_dashboard import detector_options, jobs
 
 if TYPE_CHECKING:
     from interp.models.model import Model, ModelFacts
-    from interp.store import Run
+    from interp.store import StoredRun
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class JobPlan:
     folder: Path
     bytes: int
 
-    def run(self) -> Run | None:
+    def run(self) -> StoredRun | None:
         """The finished run, here or under another name beside it, None where it is still to be made. Raises ArtefactInvalid when its
         folder holds something else."""
         from interp.records import digest
@@ -62,7 +62,7 @@ def plan_detection(model: Model, role: str, values: Mapping[str, Any], root: Pat
 
 def plan_confirmation(
     model: Model,
-    found: Run,
+    found: StoredRun,
     root: Path,
     *,
     task: str,
@@ -151,7 +151,7 @@ def find_stored_circuit(root: Path, facts: ModelFacts, device: str, task: str) -
 
 
 def _same_model(spec: dict[str, Any], facts: ModelFacts, device: str) -> bool:
-    where = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype}
+    where = {"model": facts.name, "weights": facts.weights_digest, "dtype": facts.dtype}
     return all(spec.get(name) == value for name, value in where.items()) and spec.get("device") in (device, f"{device}:0")
 
 

@@ -14,7 +14,7 @@ from interp_dashboard.settings import settings
 from interp_dashboard.url import State
 
 if TYPE_CHECKING:
-    from interp.store import Run
+    from interp.store import StoredRun
     from interp_dashboard.job_plans import JobPlan
 
 POLL = 1.0
@@ -48,7 +48,7 @@ def start_button(
         st.error(plain(problem), icon=":material/error:")
 
 
-def finished(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> Run | None:
+def finished(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> StoredRun | None:
     """The finished run; where there is none, how far it is, or the button that starts it."""
     job = jobs.find(settings().root, search.folder.name)
     now = jobs.status(job) if job else None

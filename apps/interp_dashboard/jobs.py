@@ -36,7 +36,7 @@ from interp.files import write_atomically
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.models.model import Model
-    from interp.store import Run
+    from interp.store import StoredRun
     from interp.tasks.task import Task
 
 JOBS, PROMPTS = ".jobs", ".prompts"
@@ -115,7 +115,7 @@ class AblationJobPlan:
 
         check_budget(self.bytes, available_memory(self.spec["device"]), f"A second {self.spec['model']} with this sweep")
 
-    def run(self) -> Run | None:
+    def run(self) -> StoredRun | None:
         """The finished run, None where it is still to be made. Raises ArtefactInvalid when its folder holds something else."""
         from interp.store import finished_run
 

@@ -58,7 +58,7 @@ def manual_ablation_panel(view: View) -> None:
     length.number_input("Tokens to write", 1, MOST_TOKENS, **state.widget_args("tokens"))
     off, how = tuple(state["off"]), state["how"]
     with st.spinner(f"{plain(view.model)} writes …", show_time=True):
-        table, text, before, after = _compared(view.model, facts.weights, prompt, off, how, state["tokens"])
+        table, text, before, after = _compared(view.model, facts.weights_digest, prompt, off, how, state["tokens"])
     _texts(text, before, after, off)
     if not off:
         st.info("No head is off yet: choose some, and what they change stands beside this.", icon=":material/toggle_off:")

@@ -78,11 +78,11 @@ def head_scores(
     shape: Sequence[int],
     column: str = "effect",
     bounds: tuple[float | None, float | None] = (None, None),
-    reason: str = "",
+    nan_reason: str = "",
 ) -> HeadScores:
     """One column of a head table as one number per head; ``shape`` is (n_layers, n_heads), heads that are not in the table are NaN.
 
-    ``reason`` says why a head may have no number. Rows of pairs are left out. Raises LookupError for a column that is not there or holds
+    ``nan_reason`` says why a head may have no number. Rows of pairs are left out. Raises LookupError for a column that is not there or holds
     no numbers.
     """
     numbers = (str(name) for name in table.select_dtypes("number").columns)
@@ -94,7 +94,7 @@ def head_scores(
     values[rows["layer"].to_numpy(), rows["head"].to_numpy()] = rows[column].to_numpy()
     metric = str(rows["metric"].iloc[0])
     name = metric if column == "value" and "effect" not in table else f"{column} on {metric}"
-    return HeadScores(name, values, UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, reason)
+    return HeadScores(name, values, UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, nan_reason)
 
 
 def agreement(estimate: HeadScores, exact: HeadScores, k: int = 10) -> dict[str, Any]:

@@ -52,5 +52,5 @@ def normalise_layers(scores: HeadScores) -> HeadScores:
     values = scores.values / np.where(length > 0, length, 1)
     bounds = (0.0 if scores.bounds[0] == 0 else -1.0, 1.0)
     return HeadScores(
-        f"{scores.name} within its layer", values, "share of the layer's norm", bounds, scores.record, scores.reason
+        f"{scores.name} within its layer", values, "share of the layer's norm", bounds, scores.record, scores.nan_reason
     )

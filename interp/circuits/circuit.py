@@ -100,7 +100,11 @@ class Circuit:
     def to_json(self) -> dict[str, Any]:
         """``cfg`` (sizes), ``nodes`` and ``edges`` with ``score`` and ``in_graph``, as MIB and EAP-IG write them; ``about`` is ours."""
         there = set(self.nodes)
-        cfg = {"n_layers": self.graph.n_layers, "n_heads": self.graph.n_heads, "parallel_attn_mlp": self.graph.parallel}
+        cfg = {
+            "n_layers": self.graph.n_layers,
+            "n_heads": self.graph.n_heads,
+            "parallel_attn_mlp": self.graph.parallel_attn_mlp,
+        }
         return {
             "cfg": {**cfg, "has_mlps": self.graph.has_mlps, "model_name": self.model},
             "nodes": {str(node): {"in_graph": node in there} for node in (*self.graph.writers, LOGITS)},
@@ -144,7 +148,7 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         ) from None
     if model is not None:
         check_graph(model, graph, f"{path} is a circuit")
-        if weights and model.facts.weights and weights != model.facts.weights:
+        if weights and model.facts.weights_digest and weights != model.facts.weights_digest:
             raise ValueError(
                 f"{path} is a circuit of {found.model or 'another model'}, and {model.facts.name} has other weights: load the model it was "
                 f"found in, or read the file without a model to take its edges all the same."

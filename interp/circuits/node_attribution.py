@@ -141,4 +141,4 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     arguments = {**task.provenance, "method": "atp-qk", "head": str(head), "ablation": "counterfactual"}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(f"corrupted {part}",), metric=outcome.name)
     name = f"estimated effect of {part} of {head}"
-    return TokenScores(name, found, tokens, outcome.unit, (None, None), record, reason="padding is no token")
+    return TokenScores(name, found, tokens, outcome.unit, (None, None), record, nan_reason="padding is no token")

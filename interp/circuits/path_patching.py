@@ -144,7 +144,7 @@ def _patched_residuals(
     from interp.engine.edges.edge_patching import graph_of
 
     clean, graph = decomposition.clean, graph_of(decomposition.model)
-    added = (decomposition.added([graph.number[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
+    added = (decomposition.added([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
     own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
         :, None, None
     ]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from interp.confirmation import Confirmation
     from interp.detectors import Detection, TokenDetection
-    from interp.store import Run
+    from interp.store import StoredRun
 
     RoleResult = Detection | TokenDetection | Confirmation
 
@@ -18,7 +18,7 @@ MIN_HEADS_SHOWN = 5
 """So many heads are shown after a detection, and all that were found."""
 
 
-def load_role_run(run: "Run") -> "RoleResult | None":
+def load_role_run(run: "StoredRun") -> "RoleResult | None":
     """The detection or confirmation that a run holds; None for other runs."""
     from interp.store import load_confirmation, load_detection
 
@@ -46,7 +46,7 @@ def result_table(found: "RoleResult") -> "pd.DataFrame":
     return found.tables["curve"] if isinstance(found, Confirmation) else found.to_dataframe()
 
 
-def detection_json(run: "Run", found: "RoleResult") -> dict[str, Any]:
+def detection_json(run: "StoredRun", found: "RoleResult") -> dict[str, Any]:
     """The run as one JSON object: where it is, how it was made, and its rows."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection

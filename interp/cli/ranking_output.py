@@ -7,7 +7,7 @@ from interp.cli.terminal import Terminal
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.store import Run
+    from interp.store import StoredRun
 
 
 def sign(table: "pd.DataFrame") -> str:
@@ -39,7 +39,7 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
 
-def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
+def print_metrics(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
     """One line a metric of an observation: mean, lowest number, the ``top`` heads (0: four) with the largest."""
     rows = []
     there = set(run.heads()["metric"])
@@ -55,7 +55,7 @@ def print_metrics(terminal: Terminal, run: "Run", top: int = 0) -> None:
     terminal.table(("metric", "unit", "mean", "lowest", "highest"), rows, right=("mean", "lowest"))
 
 
-def print_undefined(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> None:
+def print_undefined(terminal: Terminal, run: "StoredRun", table: "pd.DataFrame") -> None:
     """Why heads have no number, one line for each metric in the table where some have none."""
     if not run.metrics:
         return
@@ -64,13 +64,13 @@ def print_undefined(terminal: Terminal, run: "Run", table: "pd.DataFrame") -> No
             terminal.line(f"{metric}: {n} of {len(values)} heads have no number: {run.metrics[str(metric)]['reason']}.")
 
 
-def print_agreement(terminal: Terminal, run: "Run") -> None:
+def print_agreement(terminal: Terminal, run: "StoredRun") -> None:
     """``agreement_sentence`` on stdout; nothing for other runs."""
     if said := agreement_sentence(run):
         terminal.line(said)
 
 
-def agreement_sentence(run: "Run") -> str:
+def agreement_sentence(run: "StoredRun") -> str:
     """How well the gradient estimate that chose the heads agrees with what was then measured; empty for other runs."""
     found = run.manifest["details"].get("agreement")
     if not found:
@@ -83,7 +83,7 @@ def agreement_sentence(run: "Run") -> str:
     )
 
 
-def head_rows(run: "Run", metric: str | None = None) -> "pd.DataFrame":
+def head_rows(run: "StoredRun", metric: str | None = None) -> "pd.DataFrame":
     """The ``heads`` table of a run, of one metric alone where it is named. Raises LookupError for a metric that is not there."""
     table = run.heads()
     if metric is None:
@@ -94,7 +94,7 @@ def head_rows(run: "Run", metric: str | None = None) -> "pd.DataFrame":
     return chosen
 
 
-def as_json(run: "Run", metric: str | None = None) -> dict[str, Any]:
+def as_json(run: "StoredRun", metric: str | None = None) -> dict[str, Any]:
     """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
     rows = [{str(key): value for key, value in row.items()} for row in ranked(head_rows(run, metric)).to_dict("records")]
     facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}

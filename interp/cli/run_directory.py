@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from interp.store import Run, RunWriter
+    from interp.store import StoredRun, RunWriter
 
 
-def find_finished_run(terminal: Terminal, folder: Path, spec: dict[str, Any], fresh: bool) -> "Run | None":
+def find_finished_run(terminal: Terminal, folder: Path, spec: dict[str, Any], fresh: bool) -> "StoredRun | None":
     """The run that ``folder`` holds already, which is said; None where it is still to be made, or is to be made afresh.
 
     Raises ArtefactInvalid when the folder holds something else.

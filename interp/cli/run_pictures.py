@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from interp.cli.detection_output import ROLE_RUN_KINDS
 
 if TYPE_CHECKING:
-    from interp.store import Run
+    from interp.store import StoredRun
 
 
-def save_run_figures(run: "Run") -> None:
+def save_run_figures(run: "StoredRun") -> None:
     """Writes pictures into the run directory, where missing: of a sweep ``heads.png`` (the head map) and ``ranking.png``, of an observation
     a head map for each metric, ``heads-METRIC.png``, of detections, confirmations and circuits what there is to draw.
 
@@ -22,7 +22,7 @@ def save_run_figures(run: "Run") -> None:
             save_figure(run_figure(run, *what), file)
 
 
-def _figures_to_save(run: "Run") -> dict[str, tuple[str, ...]]:
+def _figures_to_save(run: "StoredRun") -> dict[str, tuple[str, ...]]:
     """The pictures of a run by file name: what is drawn, and of which metric."""
     from interp.figures.run_figures import available_figures
 

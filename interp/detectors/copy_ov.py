@@ -50,7 +50,7 @@ def copy_ov(
     sizes = {"n_null_draws": n_null_draws}
     record = record_of(model, arguments=sizes, metric="ov_copying", seed=seed)
     scores, control = (
-        HeadScores(name, values, "share", (-1.0, 1.0), record, reason="it writes nothing that the unembedding reads")
+        HeadScores(name, values, "share", (-1.0, 1.0), record, nan_reason="it writes nothing that the unembedding reads")
         for name, values in (("ov_copying", found[0]), ("rotated", chance))
     )
     return Detection("copy_ov", scores, control, threshold, true_rate, details=sizes)

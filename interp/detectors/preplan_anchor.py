@@ -296,7 +296,7 @@ def _scores(
     late = "not a token of the response, or of its end"
 
     def scores(name: str, values: np.ndarray, unit: str, bounds: tuple[float | None, float | None]) -> TokenScores:
-        return TokenScores(name, values, words, unit, bounds, replace(record, metric=name), reason=late)
+        return TokenScores(name, values, words, unit, bounds, replace(record, metric=name), nan_reason=late)
 
     return {
         "waad": scores("waad", rows["waad"], "tokens", used.waad.bounds),

@@ -28,7 +28,7 @@ def head_difference_map(after: HeadScores, before: HeadScores, *, title: str | N
             raise ValueError(
                 f"A difference needs the same number of the same heads, and these have the {what} {one} and {other}."
             )
-    reason = after.reason or before.reason
+    reason = after.nan_reason or before.nan_reason
     change = HeadScores(f"change of {after.name}", after.values - before.values, after.unit, (None, None), after.record, reason)
     caption = f"{after.record.caption()} minus {before.record.caption()}"
     figure = head_map(change, title=title or f"Difference in {after.name}", caption=caption)

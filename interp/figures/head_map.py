@@ -62,7 +62,7 @@ def head_map(
 
 def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
     absent = np.isnan(scores.values).any()
-    hover = np.full(scores.values.shape, style.safe(scores.reason or "not measured"), dtype=object)
+    hover = np.full(scores.values.shape, style.safe(scores.nan_reason or "not measured"), dtype=object)
     for place in np.argwhere(~np.isnan(scores.values)):
         head = Head(*map(int, place))
         hover[head] = style.score_lines(scores, head)
@@ -77,7 +77,7 @@ def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Ma
         caption=scores.record.caption(),
         notes=[
             *([sign_meaning(scores.record.metric)] if scores.name.startswith("effect") else []),
-            *([f"grey: {scores.reason}"] if absent and scores.reason else []),
+            *([f"grey: {scores.nan_reason}"] if absent and scores.nan_reason else []),
         ],
     )
 

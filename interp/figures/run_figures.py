@@ -20,7 +20,7 @@ from interp.store import load_circuit_run, load_confirmation, load_detection
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.store import Run
+    from interp.store import StoredRun
 
 FIGURE_FILES = {
     "heads": "heads.parquet",
@@ -38,7 +38,7 @@ FIGURE_FILES = {
 FIGURE_KINDS = tuple(FIGURE_FILES)
 
 
-def available_figures(run: Run) -> list[str]:
+def available_figures(run: StoredRun) -> list[str]:
     """What can be drawn of a run: ``heads`` (layer x head) and ``layers`` (a dot for each head) where there is one number a head,
     ``tokens`` (the first text) where there is one a token, ``ranking`` (bars with intervals) of a sweep; of a detection ``roles`` (the
     text with the tokens that play one) and ``grid`` (recall by length and depth), of a confirmation ``dose``, of a circuit ``circuit`` (its
@@ -46,7 +46,7 @@ def available_figures(run: Run) -> list[str]:
     return [name for name, file in FIGURE_FILES.items() if file in run.manifest["files"]]
 
 
-def run_figure(run: Run, drawing: str = "heads", metric: str | None = None) -> go.Figure:
+def run_figure(run: StoredRun, drawing: str = "heads", metric: str | None = None) -> go.Figure:
     """One of ``available_figures`` a run, of one metric of an observation or detection (default: the first).
 
     Raises LookupError for a drawing or a metric that is not there, ValueError for the ranking of an observation.
@@ -78,5 +78,5 @@ def run_figure(run: Run, drawing: str = "heads", metric: str | None = None) -> g
     return head_map(run.scores(metric)) if run.metrics else head_map(run.heads(), shape=run.manifest["details"]["shape"])
 
 
-def _is_detection(run: Run) -> bool:
+def _is_detection(run: StoredRun) -> bool:
     return run.manifest["details"].get("kind") == "detection"

@@ -61,7 +61,11 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
 
 def _absent(scores: HeadScores) -> str:
     n = int(np.isnan(scores.values).sum())
-    return f"; {n:,} of {scores.values.size:,} heads have no number{f': {scores.reason}' if scores.reason else ''}" if n else ""
+    return (
+        f"; {n:,} of {scores.values.size:,} heads have no number{f': {scores.nan_reason}' if scores.nan_reason else ''}"
+        if n
+        else ""
+    )
 
 
 def _reach(scores: HeadScores) -> list[float]:

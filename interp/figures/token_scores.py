@@ -36,7 +36,7 @@ def token_scores_text(
     notes = [
         f"text {example}" if len(scores.tokens) > 1 else "",
         f"tokens {start:,}-{end - 1:,} of {length:,}" if end - start < length else "",
-        f"grey: {scores.reason or 'no number'}" if np.isnan(values).any() else "",
+        f"grey: {scores.nan_reason or 'no number'}" if np.isnan(values).any() else "",
     ]
     caption = [scores.record.caption(), "; ".join(note for note in notes if note)]
     size = int(COLUMNS * style.LETTER), LINE * n_lines

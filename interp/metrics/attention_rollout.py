@@ -94,7 +94,9 @@ def token_rollout(
     made = {"query": query, "residual": residual, "uniform": uniform, "heads": "all" if heads is None else [*map(str, heads)]}
     record = replace(cache.record, arguments={**cache.record.arguments, **made}, metric="rollout")
     name = "rollout of uniform attention" if uniform else "rollout"
-    return TokenScores(name, values.double().numpy(), cache.words, "share", (0.0, 1.0), record, reason="padding is no token")
+    return TokenScores(
+        name, values.double().numpy(), cache.words, "share", (0.0, 1.0), record, nan_reason="padding is no token"
+    )
 
 
 def _by_layer(heads: Sequence[Head] | None, n_heads: list[int]) -> list[list[int]]:

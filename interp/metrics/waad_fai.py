@@ -66,20 +66,22 @@ def preplan_and_anchors(
     groups = split_heads(pooled, share)
     own = [split_heads(_mean(text, 2), share) for text in distance.swapaxes(0, 1)]
     waad = observation.tokens("windowed_distance", groups[0])
-    waad = replace(waad, name="waad", values=np.where(response, waad.values, np.nan), reason="not a token of the response")
+    waad = replace(waad, name="waad", values=np.where(response, waad.values, np.nan), nan_reason="not a token of the response")
     fai = replace(observation.tokens("future_attention", groups[1]), name="fai")
     falls = np.full_like(waad.values, np.nan)
     falls[:, :-1] = waad.values[:, :-1] - waad.values[:, 1:]
     return PreplanAnchors(
         distance=replace(
-            observation.heads("attention_distance"), values=pooled, reason="a head of another layer, or of no distance"
+            observation.heads("attention_distance"), values=pooled, nan_reason="a head of another layer, or of no distance"
         ),
         local_heads=groups[0],
         global_heads=groups[1],
         overlap=np.array([[len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(text, groups, strict=True)] for text in own]),
         waad=waad,
         fai=fai,
-        delta=replace(waad, name="waad_delta", values=falls, bounds=(None, None), reason="no token of the response follows"),
+        delta=replace(
+            waad, name="waad_delta", values=falls, bounds=(None, None), nan_reason="no token of the response follows"
+        ),
         preplan=top_tokens(np.where(np.abs(falls) > ROUNDING, np.abs(falls), falls * 0), q),
         anchor=top_tokens(np.where(response, fai.values, np.nan), q),
     )

@@ -50,14 +50,14 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         max_length=None if positions == "alibi" else _max_length(hf, config),
         positions=positions,
         sliding_windows=_windows(config, n_layers),
-        parallel=_parallel(config),
+        parallel_attn_mlp=_parallel(config),
         causal=causal,
         prepend_bos=causal and bos is not None and (tokenizer_adds_bos(tokenizer) or config.model_type not in NO_BOS_FAMILIES),
         bos_token_id=bos,
         n_parameters=sum(p.numel() for p in hf.parameters()),
         dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
         revision=revision,
-        weights=weights_digest(hf.named_parameters()),
+        weights_digest=weights_digest(hf.named_parameters()),
     )
 
 

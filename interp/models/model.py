@@ -37,14 +37,14 @@ class ModelFacts:
     max_length: int | None
     positions: str
     sliding_windows: tuple[int | None, ...]
-    parallel: bool
+    parallel_attn_mlp: bool
     causal: bool
     prepend_bos: bool
     bos_token_id: int | None
     n_parameters: int
     dtype: str
     revision: str
-    weights: str
+    weights_digest: str
 
     @property
     def group_size(self) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
 from interp.errors import ArtefactInvalid
-from interp.store.run_directory import Run, open_run, start_run
+from interp.store.run_directory import StoredRun, open_run, start_run
 
 if TYPE_CHECKING:
     from interp.circuits import EdgeScores
@@ -17,7 +17,7 @@ KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 
 def save_circuit(
     circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, folder: str | Path, spec: dict[str, Any], **details: Any
-) -> Run:
+) -> StoredRun:
     """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back.
 
     ``circuit.json`` is the circuit file, the table ``edges`` all scores with what is in the circuit, ``faithfulness`` the curve. ``spec``
@@ -29,12 +29,16 @@ def save_circuit(
         if writer.finished:
             return open_run(folder)
         how = {"method": scores.method, "ablation": scores.record.arguments.get("ablation", "")}
-        writer.publish(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
-        writer.publish(FAITHFULNESS, curve.table)
-        writer.publish_json(FILE, circuit.to_json())
+        writer.write_table(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
+        writer.write_table(FAITHFULNESS, curve.table)
+        writer.write_json(FILE, circuit.to_json())
         said = {**how, "n_edges": len(circuit), "n_graph_edges": len(graph.edges), "n_nonzero": scores.n_nonzero}
-        said |= {"floor": scores.floor, "clean": float(scores.clean.mean()), "corrupted": float(scores.corrupted.mean())}
-        said |= {"asked": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
+        said |= {
+            "rounding_floor": scores.floor,
+            "clean": float(scores.clean.mean()),
+            "corrupted": float(scores.corrupted.mean()),
+        }
+        said |= {"requested_size": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
         said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
         return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
 

@@ -13,7 +13,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-from interp.store.run_directory import Run, RunWriter, open_run, start_run
+from interp.store.run_directory import StoredRun, RunWriter, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,10 +27,10 @@ SETS = "sets"
 
 def save_detection(
     found: Detection | TokenDetection, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
-) -> Run:
+) -> StoredRun:
     """Writes a detection to a run directory and returns the run; ``load_detection`` reads it back.
 
-    Of heads, ``heads`` has one row a head and metric: ``score``, ``control`` and each of ``parts``, which ``Run.scores`` reads by these
+    Of heads, ``heads`` has one row a head and metric: ``score``, ``control`` and each of ``parts``, which ``StoredRun.scores`` reads by these
     names. Of tokens, ``tokens`` has one row a token and score, ``chosen.safetensors`` what was chosen. Further tables are stored under
     their own names. ``spec`` says what was asked; by default the run is what its numbers are. Raises ArtefactInvalid when the
     folder holds anything else.
@@ -43,11 +43,11 @@ def save_detection(
         if writer.finished:
             return open_run(folder)
         if isinstance(found, Detection):
-            writer.publish("heads", _head_rows(scores, facts))
+            writer.write_table("heads", _head_rows(scores, facts))
             said: dict[str, Any] = {"threshold": found.threshold, "rate": found.rate, "literature": found.literature}
         else:
-            writer.publish("tokens", _token_rows(scores))
-            writer.publish_arrays("chosen", found.chosen)
+            writer.write_table("tokens", _token_rows(scores))
+            writer.write_arrays("chosen", found.chosen)
             groups = {name: [str(head) for head in heads] for name, heads in found.heads.items()}
             said = {"heads": groups, "chosen": [*found.chosen]}
         said |= {"role": found.role, "details": found.details, "prompts": sorted(found.prompts)}
@@ -73,7 +73,9 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
     return TokenDetection(said["role"], tokens, {name: marks[name] for name in said["chosen"]}, heads, **kept)
 
 
-def save_confirmation(found: Confirmation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None) -> Run:
+def save_confirmation(
+    found: Confirmation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
+) -> StoredRun:
     """Writes a confirmation to a run directory and returns the run; ``load_confirmation`` reads it back.
 
     Tables: ``sets`` (its ``table``), ``curve`` and ``prompts``. ``spec`` and errors as in ``save_detection``.
@@ -85,9 +87,9 @@ def save_confirmation(found: Confirmation, facts: ModelFacts, folder: str | Path
         return open_run(folder) if writer.finished else publish_confirmation(writer, found, facts)
 
 
-def publish_confirmation(writer: RunWriter, found: Confirmation, facts: ModelFacts) -> Run:
+def publish_confirmation(writer: RunWriter, found: Confirmation, facts: ModelFacts) -> StoredRun:
     """Writes the tables of a confirmation to a run that was started, and finishes it."""
-    writer.publish(SETS, found.table)
+    writer.write_table(SETS, found.table)
     tables = _publish(writer, found.tables)
     said = {"role": found.role, "details": found.details, "tables": tables}
     return writer.finish(found.record, kind="confirmation", shape=[facts.n_layers, facts.n_heads], confirmation=said)
@@ -100,7 +102,7 @@ def load_confirmation(path: str | Path) -> Confirmation:
     return Confirmation(said["role"], run.table(SETS), run.record, said["details"], _load_tables(run, said))
 
 
-def _open(path: str | Path, kind: str) -> Run:
+def _open(path: str | Path, kind: str) -> StoredRun:
     run = open_run(path)
     _ = run.record  # refuses what is not finished
     other = run.manifest["details"].get("kind")
@@ -134,7 +136,12 @@ def _token_rows(scores: Mapping[str, TokenScores]) -> pd.DataFrame:
 def _about(scores: HeadScores | TokenScores, record: RunRecord) -> dict[str, Any]:
     """What is known of a number beside its values; its record where it is more than another metric of the same run."""
     bounds = [None if bound is None else float(bound) for bound in scores.bounds]
-    about: dict[str, Any] = {"label": scores.record.metric, "unit": scores.unit, "bounds": bounds, "reason": scores.reason}
+    about: dict[str, Any] = {
+        "label": scores.record.metric,
+        "unit": scores.unit,
+        "bounds": bounds,
+        "nan_reason": scores.nan_reason,
+    }
     if isinstance(scores, TokenScores):
         about |= {"axis": "key", "example": list(scores.example)}
     if scores.record != replace(record, metric=scores.record.metric):
@@ -142,7 +149,7 @@ def _about(scores: HeadScores | TokenScores, record: RunRecord) -> dict[str, Any
     return {**about, "title": scores.name}
 
 
-def _with_record(run: Run, name: str, scores: Any) -> Any:
+def _with_record(run: StoredRun, name: str, scores: Any) -> Any:
     about = run.metrics[name]
     record = RunRecord.from_json(about["record"]) if "record" in about else scores.record
     kept = {"example": tuple(about["example"])} if "example" in about else {}
@@ -153,11 +160,11 @@ def _publish(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict[str,
     """Writes the tables that have rows; returns the columns of each, so that an empty one can be made again."""
     for name, table in tables.items():
         if not table.empty:
-            writer.publish(name, table)
+            writer.write_table(name, table)
     return {name: [str(column) for column in table.columns] for name, table in tables.items()}
 
 
-def _load_tables(run: Run, said: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def _load_tables(run: StoredRun, said: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     there, known = run.manifest["files"], said["tables"]

@@ -268,7 +268,7 @@ def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequ
     (own,), values, some = attention_metrics([METRICS[name]]), np.full(shape, np.nan), [value is not None for value in found]
     numbers = _numbers([value for value in found if value is not None], f"the {name}s", {int, float}, -np.inf, np.inf)
     values[at[0][some], at[1][some]] = numbers
-    return HeadScores(name, values, own.unit, own.bounds, replace(record, metric=name), reason="the tree has no number")
+    return HeadScores(name, values, own.unit, own.bounds, replace(record, metric=name), nan_reason="the tree has no number")
 
 
 def _pattern(text: Any, which: str) -> SparsePattern:
@@ -291,7 +291,7 @@ def _pattern(text: Any, which: str) -> SparsePattern:
 def _record(config: Any) -> RunRecord:
     """How the tree was made, as far as it says so in words that are known here."""
     found = {**config.get("pipeline_config", {}), "model": config["model_name"], "task": config.get("dataset_name")}
-    names = ("model", "revision", "weights", "task", "dtype", "device", "commit")
+    names = ("model", "revision", "weights_digest", "task", "dtype", "device", "commit")
     stated = {name: found[name] for name in names if isinstance(found.get(name), str)}
     "".join(stated.values()).encode()  # refuses what is no text
     size = {"n_prompts": found["n_sequences"]} if type(found.get("n_sequences")) is int else {}

@@ -11,10 +11,10 @@ from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.records import digest, package_versions, source_commit
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "run.json"
 STATUSES = ("running", "finished", "failed")
-FIELDS = "schema run_id status error spec spec_digest source record started finished seconds files details".split()
+FIELDS = "schema run_id status error spec spec_digest code_version record started finished seconds files details".split()
 
 
 def new(spec: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def new(spec: dict[str, Any]) -> dict[str, Any]:
         "status": "running",
         "spec": spec,
         "spec_digest": mark,
-        "source": source(),
+        "code_version": code_version(),
         **blank,
         **times,
         "files": {},
@@ -36,7 +36,7 @@ def new(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def source() -> dict[str, Any]:
+def code_version() -> dict[str, Any]:
     """The code that computes: package versions, commit, and whether it was changed since."""
     commit, dirty = source_commit()
     return {"packages": dict(package_versions()), "commit": commit, "dirty": dirty}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.files import sha256
 from interp.heads import Head
-from interp.store.run_directory import Run, open_run, start_run
+from interp.store.run_directory import StoredRun, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def save_observation(
     observation: Observation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
-) -> Run:
+) -> StoredRun:
     """Writes an observation to a run directory and returns the run, whose ``scores`` and ``token_scores`` read it back.
 
     ``heads`` has one row a head and metric, ``tokens`` (where a metric has one number a token) one row a token and metric, the mean over
@@ -39,10 +39,10 @@ def save_observation(
         per_head = [m.name for m in metrics if m.axis in ("query", "key", "text") or m.per_head]
         per_token = [m.name for m in metrics if m.axis in ("query", "key")]
         if per_head:
-            writer.publish("heads", _heads(observation, per_head, facts))
+            writer.write_table("heads", _heads(observation, per_head, facts))
         if per_token:
-            writer.publish("tokens", _tokens(observation, per_token))
-        writer.publish_arrays("values", arrays)
+            writer.write_table("tokens", _tokens(observation, per_token))
+        writer.write_arrays("values", arrays)
         shape = [facts.n_layers, facts.n_heads]
         return writer.finish(record, kind="attention", shape=shape, metrics={m.name: _facts(m) for m in metrics})
 
@@ -66,5 +66,5 @@ def _tokens(observation: Observation, names: list[str]) -> pd.DataFrame:
 
 def _facts(metric: AttentionMetric) -> dict[str, Any]:
     bounds = [None if bound is None else float(bound) for bound in metric.bounds]
-    about = {"label": metric.label, "unit": metric.unit, "bounds": bounds, "reason": metric.undefined}
+    about = {"label": metric.label, "unit": metric.unit, "bounds": bounds, "nan_reason": metric.undefined}
     return {**about, "axis": metric.axis, "paper": metric.paper}

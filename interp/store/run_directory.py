@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp.errors import ArtefactInvalid
-from interp.files import clean, sha256, write_atomically
+from interp.files import remove_temporary_files, sha256, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
@@ -32,7 +32,7 @@ OURS = (LOCK, UNITS)
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """A run directory as it was when it was opened."""
 
     path: Path
@@ -81,7 +81,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What is known of each metric of an observation (label, unit, bounds, reason ...), by its name; empty for a sweep."""
+        """What is known of each metric of an observation (label, unit, bounds, nan_reason ...), by its name; empty for a sweep."""
         return self.manifest["details"].get("metrics", {})
 
     def scores(self, name: str | None = None) -> HeadScores:
@@ -93,7 +93,7 @@ class Run:
         if not self.metrics:
             return head_scores(self.heads(), self.record, shape, name or "effect")
         rows, about, record = self._metric_rows("heads", name)
-        return head_scores(rows, record, shape, "value", tuple(about["bounds"]), about["reason"])
+        return head_scores(rows, record, shape, "value", tuple(about["bounds"]), about["nan_reason"])
 
     def token_scores(self, name: str | None = None) -> TokenScores:
         """A metric of an observation (default: the first that has one number a token) as the mean over all heads, [batch pos]; padding is
@@ -103,7 +103,7 @@ class Run:
         size = tuple(int(side.max()) + 1 for side in place)
         values, words = np.full(size, np.nan), np.full(size, "", dtype=object)
         values[place], words[place] = rows["value"], rows["token"]
-        facts = {"unit": about["unit"], "bounds": tuple(about["bounds"]), "reason": about["reason"]}
+        facts = {"unit": about["unit"], "bounds": tuple(about["bounds"]), "nan_reason": about["nan_reason"]}
         return TokenScores(about["name"], values, tuple(map(tuple, words.tolist())), record=record, **facts)
 
     def _metric_rows(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
@@ -149,7 +149,7 @@ class RunWriter:
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
         self.path, self._manifest, self._lock = path, manifest, lock
-        self.ledger = FileLedger(path / UNITS, manifest["source"])
+        self.ledger = FileLedger(path / UNITS, manifest["code_version"])
         self._before, self._start = self.ledger.seconds(), time.monotonic()
 
     @property
@@ -166,21 +166,21 @@ class RunWriter:
         """The details that this run was begun with, which the stored units rest on."""
         return self._manifest["details"]
 
-    def publish(self, name: str, table: pd.DataFrame) -> None:
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Writes a table under this name; it belongs to the run once ``finish`` is called."""
         self._publish(f"{name}.parquet", to_parquet(table))
 
-    def publish_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes arrays under this name as one safetensors file; it belongs to the run once ``finish`` is called."""
         from safetensors.numpy import save
 
         self._publish(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
 
-    def publish_json(self, name: str, values: dict[str, Any]) -> None:
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Writes a JSON file under this name; it belongs to the run once ``finish`` is called."""
         self._publish(f"{name}.json", json.dumps(values, allow_nan=False, indent=1).encode())
 
-    def finish(self, record: RunRecord, **details: Any) -> Run:
+    def finish(self, record: RunRecord, **details: Any) -> StoredRun:
         """Closes the run: the manifest names its tables, its record and ``details`` (``shape``: n_layers, n_heads); the units go."""
         seconds = round(self._before + time.monotonic() - self._start, 3)
         closing = {
@@ -192,7 +192,7 @@ class RunWriter:
         }
         self._update(**closing, details={**self.details, **details})
         self.ledger.clear()
-        return Run(self.path, dict(self._manifest))
+        return StoredRun(self.path, dict(self._manifest))
 
     def __enter__(self) -> RunWriter:
         return self
@@ -227,10 +227,10 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWrit
     lock = _lock(folder)
     try:
         manifest = _claim(folder, spec)
-        clean(folder)
-        clean(folder / UNITS)
+        remove_temporary_files(folder)
+        remove_temporary_files(folder / UNITS)
         if manifest["status"] != "finished":
-            fresh = {"status": "running", "error": None, "source": manifests.source(), "files": {}}
+            fresh = {"status": "running", "error": None, "code_version": manifests.code_version(), "files": {}}
             manifest = {**manifest, **fresh, "details": {**details, **_stored_details(folder, manifest)}}
             manifests.write(folder, manifest)
         writer = RunWriter(folder, manifest, lock)
@@ -242,7 +242,7 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWrit
         raise
 
 
-def finished_run(path: str | Path, spec: dict[str, Any]) -> Run | None:
+def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
     """The finished run of this spec in this directory, None where it is still to be made.
 
     Raises ArtefactInvalid when the folder holds something else, so that this is known before anything is computed.
@@ -250,7 +250,7 @@ def finished_run(path: str | Path, spec: dict[str, Any]) -> Run | None:
     folder = Path(path)
     _refuse_file(folder)
     manifest = _claim(folder, spec) if folder.exists() else {"status": "running"}
-    return Run(folder, manifest) if manifest["status"] == "finished" else None
+    return StoredRun(folder, manifest) if manifest["status"] == "finished" else None
 
 
 def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -263,10 +263,10 @@ def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
     return _stored_details(folder, _claim(folder, spec)) if folder.exists() else {}
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path) -> StoredRun:
     """The run stored in this directory. Raises ArtefactInvalid when there is none that this version can read."""
     folder = Path(path)
-    return Run(folder, manifests.read(folder))
+    return StoredRun(folder, manifests.read(folder))
 
 
 def _lock(folder: Path) -> Any:
@@ -300,7 +300,7 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _stored_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The details of a run that is finished or has units."""
-    begun = manifest["status"] == "finished" or FileLedger(folder / UNITS, manifests.source()).count()
+    begun = manifest["status"] == "finished" or FileLedger(folder / UNITS, manifests.code_version()).count()
     return manifest["details"] if begun else {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from interp.files import sha256
 from interp.heads import HeadScores
-from interp.store.run_directory import Run, open_run, start_run
+from interp.store.run_directory import StoredRun, open_run, start_run
 
 
 def save_scores(scores: HeadScores, folder: str | Path) -> Path:
@@ -14,12 +14,12 @@ def save_scores(scores: HeadScores, folder: str | Path) -> Path:
 
     Raises ArtefactInvalid when the folder holds anything else.
     """
-    facts = {"unit": scores.unit, "bounds": list(scores.bounds), "reason": scores.reason}
+    facts = {"unit": scores.unit, "bounds": list(scores.bounds), "nan_reason": scores.nan_reason}
     named = {"name": scores.name, "record": scores.record.to_json(), **facts}
     spec = {"scores": named, "values": sha256(scores.values.astype("float64").tobytes())}
     with start_run(folder, spec) as writer:
         if not writer.finished:
-            writer.publish("heads", scores.to_dataframe())
+            writer.write_table("heads", scores.to_dataframe())
             about = {scores.name: {"label": scores.record.metric, **facts}}
             writer.finish(scores.record, kind="scores", shape=list(scores.values.shape), metrics=about)
     return Path(folder)
@@ -27,5 +27,5 @@ def save_scores(scores: HeadScores, folder: str | Path) -> Path:
 
 def load_scores(folder: str | Path) -> HeadScores:
     """The scores of a run directory: those that ``save_scores`` wrote, or the effects of a sweep."""
-    run: Run = open_run(folder)
+    run: StoredRun = open_run(folder)
     return run.scores()

@@ -20,8 +20,8 @@ from interp.records import digest
 class FileLedger:
     """The units of one run directory. ``get`` and ``put`` are all that a sweep needs to know."""
 
-    def __init__(self, folder: Path, source: dict[str, Any]) -> None:
-        self.folder, self._source = folder, digest(source)
+    def __init__(self, folder: Path, code_version: dict[str, Any]) -> None:
+        self.folder, self._code_version = folder, digest(code_version)
         self._since = time.monotonic()
 
     def get(self, key: str) -> np.ndarray | None:
@@ -56,10 +56,10 @@ class FileLedger:
             self.folder.rmdir()
 
     def _path(self, key: str | None) -> Path:
-        return self.folder / f"{digest([key, self._source])}.safetensors"
+        return self.folder / f"{digest([key, self._code_version])}.safetensors"
 
     def _units(self) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
-        """Those of this source; what other code has left in the folder is not counted."""
+        """Those of this code; what other code has left in the folder is not counted."""
         found = ((path, _read(path)) for path in sorted(self.folder.glob("*.safetensors")))
         return (unit for path, unit in found if unit and path == self._path(unit[1].get("key")))
 

@@ -188,7 +188,7 @@ def test_normalised_layers_have_length_1_and_keep_their_order():
     scores = HeadScores("x", values, "nats", (0.0, None), RunRecord("m", "", ""), "not asked for")
     found = normalise_layers(scores)
     np.testing.assert_allclose(found.values, [[0.6, 0.8, 0], [0, 0, 0], [np.nan, 5 / 13, 12 / 13]])
-    assert scores.values[0, 0] == 3 and found.reason == "not asked for" and found.top(1) == [Head(2, 2)]
+    assert scores.values[0, 0] == 3 and found.nan_reason == "not asked for" and found.top(1) == [Head(2, 2)]
 
 
 def test_what_has_no_gradient_is_refused(llama):

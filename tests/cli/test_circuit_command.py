@@ -48,7 +48,7 @@ def test_the_scores_are_those_of_the_function_and_the_largest_are_kept(runs):
     found, curve = load_circuit_run(answer["path"])
     assert found.edges == scores.circuit(20).edges
     assert found.scores == pytest.approx(dict(zip(scores.graph.edges, scores.effects, strict=True)), abs=1e-6)
-    assert (answer["n_graph_edges"], answer["asked"], answer["n_edges"]) == (479, 20, len(found))
+    assert (answer["n_graph_edges"], answer["requested_size"], answer["n_edges"]) == (479, 20, len(found))
     assert answer["clean"] == pytest.approx(scores.clean.mean(), abs=1e-5)
     assert curve.record == open_run(answer["path"]).record
     own = curve.table.query("n_edges == 20")
@@ -60,7 +60,7 @@ def test_the_scores_are_those_of_the_function_and_the_largest_are_kept(runs):
 def test_a_threshold_keeps_the_edges_that_reach_it(runs):
     _, answer = runs
     sizes = pd.DataFrame(answer["edges"])["score"].abs()
-    assert answer["asked"] == (sizes >= 0.5).sum() > 2
+    assert answer["requested_size"] == (sizes >= 0.5).sum() > 2
     assert sizes.is_monotonic_decreasing
 
 
@@ -115,15 +115,15 @@ def test_a_comparison_says_how_both_were_found(runs, tmp_path):
     records = [answer["record"] for answer in runs]
     assert [facts["method"] for facts in said] == ["eap", "eap-ig"]
     for facts, record in zip(said, records, strict=True):
-        assert {name: facts[name] for name in ("model", "weights", "task", "metric")}.items() <= record.items()
+        assert {name: facts[name] for name in ("model", "weights_digest", "task", "metric")}.items() <= record.items()
         assert facts["ablation"] == record["arguments"]["ablation"] == "counterfactual"
     lines = interp("circuit", "compare", *paths).stdout.splitlines()
     for letter, method in (("A", "eap"), ("B", "eap-ig")):
         [told] = [line.split() for line in lines if line.split()[:1] == [letter]]
-        assert told == [letter, "interp-mini", said[0]["weights"], "ioi", method, "logit_diff", "counterfactual"]
+        assert told == [letter, "interp-mini", said[0]["weights_digest"], "ioi", method, "logit_diff", "counterfactual"]
     assert "of two models" not in interp("circuit", "compare", *paths).stderr
     content = json.loads((Path(paths[1]) / "circuit.json").read_text())
-    content["about"]["record"]["weights"] = "0123456789abcdef"
+    content["about"]["record"]["weights_digest"] = "0123456789abcdef"
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
     assert "both called interp-mini and have other weights" in interp("circuit", "compare", paths[0], other).stderr
@@ -317,7 +317,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     )
     assert answer.exit_code == 0, answer.stderr
     said = json.loads(answer.stdout)
-    assert said["record"]["arguments"]["threshold"] == 0.5 and said["asked"] == said["n_nonzero"] > 0
+    assert said["record"]["arguments"]["threshold"] == 0.5 and said["requested_size"] == said["n_nonzero"] > 0
     kept = pd.DataFrame(said["edges"]).query("in_circuit")
     assert kept["score"].abs().min() >= 0.5 and "cpr" not in said
 

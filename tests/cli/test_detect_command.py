@@ -128,11 +128,11 @@ def found(model, tmp_path_factory):
 
 
 def assert_same_scores(one, other):
-    assert (one.name, one.unit, one.bounds, one.reason, one.record) == (
+    assert (one.name, one.unit, one.bounds, one.nan_reason, one.record) == (
         other.name,
         other.unit,
         other.bounds,
-        other.reason,
+        other.nan_reason,
         other.record,
     )
     np.testing.assert_array_equal(one.values, other.values)

@@ -427,11 +427,11 @@ def test_the_record_of_a_run_is_shown(root):
     stored(root / "read")
     made = table_with(opened("runs", run="read"), "what", "value").set_index("what")["value"]
     record = open_run(root / "read").record
-    assert (made["model"], made["weights"], made["n_tokens"]) == (record.model, record.weights, "7")
+    assert (made["model"], made["weights"], made["n_tokens"]) == (record.model, record.weights_digest, "7")
     assert made["torch"] == record.packages["torch"] and made["folder"] == str(root / "read")
 
 
-@pytest.mark.parametrize("damage", ["{", "[1]", '{"schema": 1}', None])
+@pytest.mark.parametrize("damage", ["{", "[1]", '{"schema": 2}', None])
 def test_a_damaged_run_is_shown_as_damaged_and_the_others_stay(root, damage):
     of_scores(root / "fine", [[0.5]]), of_scores(root / "broken", [[0.5]])
     file = root / "broken" / "run.json"

@@ -41,14 +41,14 @@ def scores(values, bounds=(0.0, 1.0), record=None, **fields):
     return HeadScores(values=np.array(values, dtype=float), bounds=bounds, record=record, **about)
 
 
-def token_scores(rows, values, bounds=(0.0, None), reason="a lone row"):
+def token_scores(rows, values, bounds=(0.0, None), nan_reason="a lone row"):
     """Rows of words, padded with "" to equal length, with their values."""
     longest = max(map(len, rows))
     padded = np.full((len(rows), longest), np.nan)
     for row, own in zip(padded, values, strict=True):
         row[: len(own)] = own
     tokens = tuple((*row, *[""] * (longest - len(row))) for row in rows)
-    return TokenScores("entropy", padded, tokens, "nats", bounds, RunRecord("toy", metric="entropy"), reason=reason)
+    return TokenScores("entropy", padded, tokens, "nats", bounds, RunRecord("toy", metric="entropy"), nan_reason=nan_reason)
 
 
 def caption(figure):
@@ -228,7 +228,7 @@ def test_other_formats_and_traces_are_refused(tmp_path, table):
 
 
 def test_a_map_without_any_number_is_grey_and_says_why(tmp_path):
-    figure = head_map(scores([[np.nan] * 3] * 2, reason="a single row has no entropy"))
+    figure = head_map(scores([[np.nan] * 3] * 2, nan_reason="a single row has no entropy"))
     assert figure.data[0].hovertext[1][2] == "a single row has no entropy"
     assert "grey: a single row has no entropy" in caption(figure)
     assert save_figure(figure, tmp_path / "a.png").exists()
@@ -250,7 +250,7 @@ def test_captions_name_model_n_tokens_interventions_and_metric():
 
 def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
     values = [[0.1, 0.2, 0.6], [0.4, np.nan, 0.8]]
-    figure = scores_by_layer(scores(values, reason="no repeats"), named=2)
+    figure = scores_by_layer(scores(values, nan_reason="no repeats"), named=2)
     dots, lines, labels = figure.data
     placed = {(round(x), y) for x, y in zip(dots.x, dots.y, strict=True)}
     assert len(dots.x) == 5 and placed == {(0, 0.1), (0, 0.2), (0, 0.6), (1, 0.4), (1, 0.8)}

@@ -151,7 +151,7 @@ def test_one_token_has_only_a_score_on_itself():
     found = given(torch.ones(1, 1, 1, 1), *NAMES)
     assert found["self_attention_score"].item() == 1
     assert all(found[name].isnan().all() for name in NAMES[1:])
-    assert np.isnan(found.heads("prev_token_score").values).all() and found.heads("prev_token_score").reason
+    assert np.isnan(found.heads("prev_token_score").values).all() and found.heads("prev_token_score").nan_reason
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2"])

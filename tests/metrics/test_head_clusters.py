@@ -94,7 +94,7 @@ def test_similarity_without_anything_to_compare_has_no_number():
     one_head = given(random_pattern(2, 1, unpadded(2, 7)), "head_similarity").heads("head_similarity")
     one_token = given(random_pattern(2, 3, unpadded(1, 1)), "head_similarity").heads("head_similarity")
     assert np.isnan(one_head.values).all() and np.isnan(one_token.values).all()
-    assert "nothing to compare" in one_head.reason
+    assert "nothing to compare" in one_head.nan_reason
 
 
 def test_an_unknown_measure_is_answered_with_the_known_ones():

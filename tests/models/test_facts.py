@@ -34,7 +34,7 @@ def test_facts_state_the_sizes_of_each_architecture(model):
 )
 def test_facts_state_positions_windows_and_bos(name, positions, sliding_windows, parallel, prepend_bos):
     facts = tiny(name).facts
-    assert (facts.positions, facts.sliding_windows, facts.parallel, facts.prepend_bos) == (
+    assert (facts.positions, facts.sliding_windows, facts.parallel_attn_mlp, facts.prepend_bos) == (
         positions,
         sliding_windows,
         parallel,
@@ -47,7 +47,7 @@ def test_a_neox_model_with_serial_blocks_is_not_parallel():
 
     hf = tiny_hf("gpt_neox")
     hf.config.use_parallel_residual = False
-    assert not wrap_model(hf).facts.parallel
+    assert not wrap_model(hf).facts.parallel_attn_mlp
 
 
 def test_bloom_positions_are_alibi_and_without_a_bound():
@@ -70,7 +70,7 @@ def test_multi_query_falcon_has_one_key_value_head():
         vocab_size=97, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, multi_query=True
     )
     model = wrap_model(transformers.FalconForCausalLM(config))
-    assert (model.facts.n_kv_heads, model.facts.parallel, model.facts.positions) == (1, True, "rotary")
+    assert (model.facts.n_kv_heads, model.facts.parallel_attn_mlp, model.facts.positions) == (1, True, "rotary")
     assert model.layout is not None
 
 

@@ -301,7 +301,7 @@ def test_the_same_arguments_give_the_same_weights_by_name_too_and_no_others_do(n
     assert torch.equal(torch.get_rng_state(), state)
     assert load_model(planted.model.facts.name).facts == planted.model.facts
     others = [small("two_tasks", 13, n_kv_heads), small("two_tasks", 12, n_kv_heads, noise_scores=0.4)]
-    assert len({planted.model.facts.weights, *(other.model.facts.weights for other in others)}) == 3
+    assert len({planted.model.facts.weights_digest, *(other.model.facts.weights_digest for other in others)}) == 3
     assert planted.roles != others[0].roles
 
 
@@ -311,7 +311,7 @@ def test_a_saved_model_loads_with_its_weights_and_its_words(n_kv_heads, tmp_path
     planted.model.hf.save_pretrained(tmp_path)
     planted.model.tokenizer.save_pretrained(tmp_path)
     loaded = load_model(str(tmp_path))
-    assert loaded.facts.weights == planted.model.facts.weights
+    assert loaded.facts.weights_digest == planted.model.facts.weights_digest
     text = "word2 DELIMITER name3 QUERY elsewhere"
     assert loaded.to_tokens(text) == planted.model.to_tokens(text) == [0, 15, 4, 9, 2, 5]
     assert torch.equal(run(loaded, text).logits, run(planted.model, text).logits)
@@ -353,7 +353,7 @@ def test_the_manifest_is_json_and_says_it_all():
     manifest = json.loads(json.dumps(planted.manifest(), allow_nan=False))
     assert manifest["roles"] == {str(head): role for head, role in planted.roles.items()}
     assert (manifest["family"], manifest["seed"], manifest["d_head"], manifest["sharpness"]) == ("mini_ioi", 19, 51, 30.0)
-    assert len(manifest["structural_edges"]) == 17 and manifest["weights"] == planted.model.facts.weights
+    assert len(manifest["structural_edges"]) == 17 and manifest["weights"] == planted.model.facts.weights_digest
     assert list(manifest["counterfactuals"]) == ["ioi"]
     found = manifest["counterfactuals"]["ioi"]
     assert len(found["active_edges"]) == 9 and len(found["effects"]) == 17 and found["clean"] == pytest.approx(7, abs=1e-5)

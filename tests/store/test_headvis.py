@@ -203,7 +203,7 @@ def test_what_is_read_back_is_what_was_written(name, tmp_path):
             np.testing.assert_allclose(found.weights, wanted.weights, atol=5.1e-5)
             assert found.peak == pytest.approx(wanted.peak, abs=5.1e-5)
     record = tree.scores["qk_distance"].record
-    assert (record.model, record.weights, record.dtype) == (cache.record.model, cache.record.weights, "float32")
+    assert (record.model, record.weights_digest, record.dtype) == (cache.record.model, cache.record.weights_digest, "float32")
     assert (record.task, record.arguments, record.metric) == ("three texts", {"n_prompts": 3}, "qk_distance")
     assert f"tiny-{name} · three texts · n = 3 · qk_distance" in record.caption()
 
@@ -309,7 +309,7 @@ def test_a_tree_that_could_not_be_written_leaves_nothing_behind(failing, tmp_pat
             raise OSError(28, "No space left on device")
         write_atomically(path, content)
 
-    monkeypatch.setattr(headvis, "publish", full)
+    monkeypatch.setattr(headvis, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         export_headvis(golden(), tmp_path / "tree", "abab")
     assert not [*tmp_path.iterdir()]

@@ -287,7 +287,7 @@ def test_units_of_other_code_are_not_reused(tmp_path, monkeypatch):
         assert writer.ledger.count() == 1
         raise KeyboardInterrupt
     assert work(tmp_path) == UNITS - 1
-    assert json.loads((tmp_path / "run.json").read_text())["source"]["packages"] == {"torch": "9.9"}
+    assert json.loads((tmp_path / "run.json").read_text())["code_version"]["packages"] == {"torch": "9.9"}
 
 
 def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path):
@@ -301,7 +301,7 @@ def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path
         assert writer.details == {"memory": None}
         save_ablation(writer, sweep_result(planted()), FACTS)
     details = open_run(tmp_path).manifest["details"]
-    assert details["memory"] is None and details["kind"] == "sweep"
+    assert details["memory"] is None and details["kind"] == "ablation"
 
 
 def test_the_details_that_a_run_would_go_on_with_are_known_without_starting_it(tmp_path):
@@ -335,19 +335,19 @@ def test_second_writer_is_refused_until_the_first_is_done(tmp_path):
     assert work(tmp_path) == UNITS - 1
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, None, "2"])
 def test_run_of_another_version_is_refused_with_both_versions(tmp_path, version):
     work(tmp_path)
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": version}))
     before = path.read_bytes()
     for opening in (lambda: open_run(tmp_path), lambda: start_run(tmp_path, SPEC)):
-        with pytest.raises(ArtefactInvalid, match=f"version {version!r} of the run format; this interp reads version 1"):
+        with pytest.raises(ArtefactInvalid, match=f"version {version!r} of the run format; this interp reads version 2"):
             opening()
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 2}', "\x00"])
 def test_damaged_manifest_is_refused(tmp_path, content):
     work(tmp_path)
     (tmp_path / "run.json").write_text(content)
@@ -419,12 +419,12 @@ def test_an_observation_comes_back_with_its_heads_tokens_and_arrays(tmp_path):
     for name in ("entropy", "received"):
         for own, back in ((found.heads(name), run.scores(name)), (found.tokens(name), run.token_scores(name))):
             np.testing.assert_array_equal(own.values, back.values)
-            assert (own.name, own.unit, own.bounds, own.record, own.reason) == (
+            assert (own.name, own.unit, own.bounds, own.record, own.nan_reason) == (
                 back.name,
                 back.unit,
                 back.bounds,
                 back.record,
-                back.reason,
+                back.nan_reason,
             )
         assert run.token_scores(name).tokens == found.words
     assert run.scores().name == "entropy" and run.scores().record.metric == "entropy(base=2)"
@@ -465,7 +465,7 @@ def test_another_observation_in_the_folder_is_refused_and_the_same_changes_nothi
 
 def test_a_metric_without_any_number_is_stored_with_its_reason(tmp_path):
     run = save_observation(observation(entropy=torch.full((3, 2, 5, 5), torch.nan)), FACTS, tmp_path)
-    assert np.isnan(run.scores("entropy").values).all() and run.scores("entropy").reason == "a lone row"
+    assert np.isnan(run.scores("entropy").values).all() and run.scores("entropy").nan_reason == "a lone row"
     assert np.isnan(run.token_scores("entropy").values).all()
 
 
@@ -478,8 +478,8 @@ def test_damaged_arrays_are_refused(tmp_path):
 
 
 def test_scores_without_any_number_come_back_with_their_reason(tmp_path):
-    scores = HeadScores("entropy", np.full((2, 3), np.nan), "nats", (0.0, None), RunRecord("toy"), reason="a lone row")
-    assert load_scores(save_scores(scores, tmp_path)).reason == "a lone row"
+    scores = HeadScores("entropy", np.full((2, 3), np.nan), "nats", (0.0, None), RunRecord("toy"), nan_reason="a lone row")
+    assert load_scores(save_scores(scores, tmp_path)).nan_reason == "a lone row"
 
 
 def test_whether_a_folder_can_be_had_is_known_before_anything_is_computed(tmp_path):

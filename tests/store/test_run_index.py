@@ -87,7 +87,7 @@ def test_no_name_leads_out_of_the_folder(root, name):
         ("{", "not JSON"),
         ("[]", "version None"),
         ('{"schema": 99}', "version 99"),
-        ('{"schema": 1}', "lacks run_id"),
+        ('{"schema": 2}', "lacks run_id"),
         (None, "TypeError"),
     ],
 )

@@ -15,8 +15,8 @@ FOUND = (Head(1, 3), Head(1, 4), Head(2, 4), Head(0, 0))
 """Highest score first: three that touch and one in a corner."""
 
 
-def head_scores(values, name="score", reason=""):
-    return HeadScores(name, np.asarray(values, dtype=float), "share of needle tokens", (0.0, 1.0), RECORD, reason)
+def head_scores(values, name="score", nan_reason=""):
+    return HeadScores(name, np.asarray(values, dtype=float), "share of needle tokens", (0.0, 1.0), RECORD, nan_reason)
 
 
 def detection(literature=0.1, found=FOUND, shape=(3, 5)):
@@ -29,7 +29,7 @@ def detection(literature=0.1, found=FOUND, shape=(3, 5)):
     tables = {"cells": cells(), "depths": depths(shape)}
     return Detection(
         "retrieval",
-        head_scores(values, reason="no trial was answered"),
+        head_scores(values, nan_reason="no trial was answered"),
         head_scores(np.full(shape, 0.0125)),
         0.2,
         0.05,
@@ -105,7 +105,7 @@ def token_detection(words=None, response=4, n_texts=1):
     record = RunRecord("toy", "0123456789ab", task="own text", metric="waad, fai", arguments={"n_tokens": length})
     scores = {
         name: TokenScores(
-            name, np.tile(values, (n_texts, 1)), (tuple(words),) * n_texts, unit, bounds, record, reason="not of the response"
+            name, np.tile(values, (n_texts, 1)), (tuple(words),) * n_texts, unit, bounds, record, nan_reason="not of the response"
         )
         for name, values, unit, bounds in (
             ("waad", waad, "tokens", (0.0, None)),

@@ -72,7 +72,7 @@ def _sweep(view: View) -> None:
     try:
         sweep = _form(view)
         if sweep is not None:
-            planned = _planned(view.model, view.facts.weights, sweep, str(settings().root))
+            planned = _planned(view.model, view.facts.weights_digest, sweep, str(settings().root))
             here = planned.folder.name
             _planned_sweep(view, planned)
     finally:
@@ -112,7 +112,7 @@ def _form(view: View) -> AblationRequest | None:
     seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.widget_args("seed"))
     if source is None:
         return None
-    marks, metric = _asked(view.model, view.facts.weights, source)
+    marks, metric = _asked(view.model, view.facts.weights_digest, source)
     method = state["method"]
     how, *estimated, where, measured = st.columns(
         3 + (method in ESTIMATORS) + (method == "adaptive"), vertical_alignment="bottom"
@@ -245,7 +245,7 @@ def _prompt(view: View, sweep: AblationRequest, example: int) -> PromptChoice:
     if sweep.task:
         return PromptChoice(task=sweep.task, seed=sweep.seed, example=example)
     assert sweep.prompts is not None
-    return PromptChoice(text=prompts.prompt_texts(view.model, view.facts.weights, sweep.prompts)[example])
+    return PromptChoice(text=prompts.prompt_texts(view.model, view.facts.weights_digest, sweep.prompts)[example])
 
 
 def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:

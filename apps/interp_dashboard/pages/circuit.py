@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from interp.circuits import FaithfulnessCurve
     from interp.figures import Figure
-    from interp.store import Run
+    from interp.store import StoredRun
 
 KEY = "circuit-graph"
 BESIDE = 240  # pixels: as much as is left beside a graph of four heads a layer on a screen of 1440
@@ -69,7 +69,7 @@ def _page(view: View, here: set[str]) -> None:
     asked = _form(view.state)
     if asked is None:
         return
-    search = _planned(view.model, view.facts.weights, tuple(asked.items()), str(settings().root))
+    search = _planned(view.model, view.facts.weights_digest, tuple(asked.items()), str(settings().root))
     here.add(search.folder.name)
     run = job_status.finished(view.state, search)
     if run is None:
@@ -129,11 +129,11 @@ def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
 def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
     """The first of the prompts, on which other pages show a head."""
     if asked["prompts"]:
-        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights, asked["prompts"])[0]}
+        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, asked["prompts"])[0]}
     return {"task": asked["task"], "seed": asked["seed"]}
 
 
-def _graph(view: View, found: Circuit, run: Run, search: JobPlan, prompt: dict[str, Any]) -> None:
+def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: dict[str, Any]) -> None:
     """The circuit of the largest edges, live, and one head of it."""
     from interp.figures import circuit_graph
 
@@ -245,7 +245,7 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _share(circuit: Circuit, run: Run, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
+def _share(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
     cli = shlex.join(["interp", *search.words])
     share("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
@@ -260,7 +260,7 @@ def _share(circuit: Circuit, run: Run, search: JobPlan, figure: Any, table: pd.D
     )
 
 
-def _python(run: Run, draw: str) -> str:
+def _python(run: StoredRun, draw: str) -> str:
     """Code that loads what the run holds, and draws it."""
     return (
         f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_circuit_run\n\n"

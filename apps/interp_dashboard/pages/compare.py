@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 
 from interp.heads import Head, HeadScores
-from interp.store import Run, find_run, list_runs, open_run
+from interp.store import StoredRun, find_run, list_runs, open_run
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.export import share
@@ -247,7 +247,7 @@ def _default_run(kinds: dict[str, str], beside: str) -> str:
     return next((name for name in others if kinds[name] == kinds.get(beside)), others[0])
 
 
-def _metrics(run: Run) -> list[str]:
+def _metrics(run: StoredRun) -> list[str]:
     """The numbers that a run has of every head: metrics of an observation, or the effect on an outcome."""
     if not run.metrics:
         return [f"effect on {run.record.metric}"]
@@ -270,13 +270,13 @@ def _python(a: Side, b: Side, metric: str) -> str:
     return f"{first}\n{second}\nfrom interp.figures import head_difference_map\n\ndifference_map(b, a)\n"
 
 
-def _runs_cli(a: Run, b: Run, metric: str | None) -> str:
+def _runs_cli(a: StoredRun, b: StoredRun, metric: str | None) -> str:
     chosen = f" --metric {metric}" if metric else ""
     folders = [shlex.quote(str(run.path)) for run in (b, a)]
     return f"interp show {folders[0]} --minus {folders[1]}{chosen} --figure difference.png"
 
 
-def _runs_python(a: Run, b: Run, metric: str | None) -> str:
+def _runs_python(a: StoredRun, b: StoredRun, metric: str | None) -> str:
     scores = [f"interp.open_run({str(run.path)!r}).scores({repr(metric) if metric else ''})" for run in (b, a)]
     return f"import interp\nfrom interp.figures import head_difference_map\n\ndifference_map({scores[0]}, {scores[1]})\n"
 

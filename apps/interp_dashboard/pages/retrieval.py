@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.confirmation import Confirmation
-    from interp.store import Run
+    from interp.store import StoredRun
 
 OPTIONS = {
     "retrieval": Options(
@@ -71,7 +71,7 @@ def _page(view: View, here: set[str]) -> None:
     state = view.state
     role = _form(state)
     values = OPTIONS[role].values(state)
-    search = _planned(view.model, view.facts.weights, role, tuple(values.items()), str(settings().root))
+    search = _planned(view.model, view.facts.weights_digest, role, tuple(values.items()), str(settings().root))
     here.add(search.folder.name)
     run = job_status.finished(state, search, label="Start")
     if run is None:
@@ -121,7 +121,7 @@ def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
     return found, figures
 
 
-def _result(view: View, run: Run, found: Detection, figures: dict[str, Any], search: JobPlan) -> None:
+def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any], search: JobPlan) -> None:
     """The heads that were found, where the needle was, and one head."""
     told = [
         f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
@@ -179,7 +179,7 @@ def _head(found: Detection, chosen: Head | None) -> None:
     st.markdown(f"##### {chosen}")
     score = found.scores[chosen]
     if score != score:
-        st.markdown(f"It has no score: {plain(found.scores.reason or 'it was not measured')}.")
+        st.markdown(f"It has no score: {plain(found.scores.nan_reason or 'it was not measured')}.")
     else:
         ranks = {own: place for place, own in enumerate(found.top(found.scores.values.size), 1)}
         verdict = "found" if score > found.threshold else "not found"
@@ -193,7 +193,7 @@ def _head(found: Detection, chosen: Head | None) -> None:
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _trial(view: View, run: Run) -> JobPlan:
+def _trial(view: View, run: StoredRun) -> JobPlan:
     """How the heads are confirmed."""
     state = view.state
     st.caption(
@@ -228,7 +228,7 @@ def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
     return tried, ablation_curve(tried)
 
 
-def _curve(view: View, run: Run, trial: JobPlan) -> None:
+def _curve(view: View, run: StoredRun, trial: JobPlan) -> None:
     """What becomes of the task without the heads, and without others."""
     tried, figure = _drawn(str(run.path), str(run.manifest["files"]))
     if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
@@ -243,7 +243,7 @@ def _curve(view: View, run: Run, trial: JobPlan) -> None:
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")
 
 
-def _python(run: Run, load: str, draw: str) -> str:
+def _python(run: StoredRun, load: str, draw: str) -> str:
     """Code that loads what a run holds as ``found``, and draws it."""
     figure = draw.split("(")[0]
     return (

@@ -9,7 +9,7 @@ import streamlit as st
 
 from interp.errors import ArtefactInvalid
 from interp.heads import Head
-from interp.store import Run, RunSummary, delete_run, list_runs, open_run, zip_run
+from interp.store import StoredRun, RunSummary, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
 from interp_dashboard.export import share
 from interp_dashboard.formatting import duration, plain
@@ -210,7 +210,7 @@ def _unfinished(entry: RunSummary) -> None:
         st.error(plain(entry.error), icon=":material/error:")
 
 
-def _pictures(view: View, run: Run) -> None:
+def _pictures(view: View, run: StoredRun) -> None:
     """A picture of the run and its table."""
     from interp.figures import available_figures, run_figure
 
@@ -242,7 +242,7 @@ def _pictures(view: View, run: Run) -> None:
     _table(view, table)
 
 
-def _metric(view: View, run: Run, drawing: str) -> str | None:
+def _metric(view: View, run: StoredRun, drawing: str) -> str | None:
     """The metric of an observation that is shown, with the box that chooses it; None where a picture is of all that the run measured."""
     if not run.metrics or drawing not in BY_METRIC:
         return None
@@ -254,7 +254,7 @@ def _metric(view: View, run: Run, drawing: str) -> str | None:
     return view.state["shown"]
 
 
-def _rows(run: Run, drawing: str, metric: str | None) -> pd.DataFrame:
+def _rows(run: StoredRun, drawing: str, metric: str | None) -> pd.DataFrame:
     table = run.table(TABLES.get(drawing, "heads"))
     return table if metric is None else table.loc[table["metric"] == metric]
 
@@ -275,18 +275,18 @@ def _table(view: View, table: pd.DataFrame) -> None:
     head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
 
 
-def _cli(run: Run, drawing: str, metric: str | None) -> str:
+def _cli(run: StoredRun, drawing: str, metric: str | None) -> str:
     chosen = ["--metric", metric] if metric else []
     return shlex.join(["interp", "show", str(run.path), "--draw", drawing, *chosen, "--figure", f"{drawing}.png"])
 
 
-def _python(run: Run, drawing: str, metric: str | None) -> str:
+def _python(run: StoredRun, drawing: str, metric: str | None) -> str:
     asked = f"{drawing!r}, {metric!r}" if metric else repr(drawing)
     start = "import interp\nfrom interp.figures import run_figure\n\n"
     return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
 
 
-def _record(run: Run, entry: RunSummary) -> None:
+def _record(run: StoredRun, entry: RunSummary) -> None:
     """How the numbers were made."""
     import pandas as pd
 

@@ -61,7 +61,7 @@ def render(view: View) -> None:
     OPTIONS.choose(state)
     values = {**asked, **OPTIONS.values(state)}
     with st.spinner(f"{plain(view.model)} reads the response …", show_time=True):
-        found = _found(view.model, view.facts.weights, tuple(values.items()))
+        found = _found(view.model, view.facts.weights_digest, tuple(values.items()))
     figure, table, example = _strips(view, found)
     chosen = state.validated("head", view.facts.check_head, None)
     cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *detector_options.words(values)])

@@ -41,7 +41,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.models.model import Model
-    from interp.store import Run
+    from interp.store import StoredRun
     from interp.tasks.task import Task
 
 
@@ -144,7 +144,7 @@ def spec_of(model: "Model", task: "Task", options: dict[str, Any]) -> dict[str, 
     facts = model.facts
     asked = {
         "model": facts.name,
-        "weights": facts.weights,
+        "weights": facts.weights_digest,
         "dtype": facts.dtype,
         "device": str(model.device),
         "task": task.name,
@@ -162,7 +162,7 @@ def folder_name(spec: dict[str, Any]) -> str:
 
 def _measure(
     terminal: Terminal, folder: Path, spec: dict, model: "Model", task: "Task", options: dict[str, Any], bar: bool
-) -> "Run":
+) -> "StoredRun":
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.ablation.ablate_heads import ablate_heads
     from interp.store import open_run, save_ablation
@@ -180,7 +180,7 @@ def _measure(
     return run
 
 
-def _report(terminal: Terminal, run: "Run") -> None:
+def _report(terminal: Terminal, run: "StoredRun") -> None:
     """The strongest heads, and where everything is."""
     print_ranking(terminal, run.heads(), top=5)
     print_agreement(terminal, run)

@@ -181,7 +181,7 @@ def _warn_of_unknown_words(terminal: Terminal, model: "Model", source: TextInput
 def _spec(model: "Model", source: TextInput, metrics: list["AttentionMetric"], seed: int) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
-    asked = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
+    asked = {"model": facts.name, "weights": facts.weights_digest, "dtype": facts.dtype, "device": str(model.device)}
     asked |= {"source": source.name, "arguments": source.arguments, "tokens": source.digest, "seed": seed}
     return {"kind": "attention", **asked, "metrics": [metric.label for metric in metrics]}
 

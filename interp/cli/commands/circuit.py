@@ -38,7 +38,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.circuits import Circuit, EdgeScores
     from interp.models.model import Model
-    from interp.store import Run
+    from interp.store import StoredRun
     from interp.tasks.task import Task
 
 ACDC, IG_METHOD = "acdc", "eap-ig"
@@ -175,7 +175,7 @@ def asked_of(
 def spec_of(model: "Model", task: "Task", other: "Task", asked: dict[str, Any]) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
-    where = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
+    where = {"model": facts.name, "weights": facts.weights_digest, "dtype": facts.dtype, "device": str(model.device)}
     what = {"task": task.name, "arguments": task.arguments, "examples": task.digest(), "test_examples": other.digest()}
     return {"kind": "circuit", **where, **what, **asked}
 
@@ -207,7 +207,7 @@ def _search(
     spec: dict[str, Any],
     fresh: bool,
     bar: bool,
-) -> "Run":
+) -> "StoredRun":
     """The finished run, of what is found on ``task`` and tested on ``other``."""
     from interp.circuits import faithfulness_curve
     from interp.store import save_circuit
@@ -280,7 +280,7 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
     with usage_errors():
         table, agreement = compare_circuits(first, second), score_agreement(first, second)
     found = [_provenance(read) for read in (first, second)]
-    weights = {facts["weights"] for facts in found}
+    weights = {facts["weights_digest"] for facts in found}
     if first.model != second.model:
         terminal.say(f"Note: the circuits are of two models, {first.model or 'unnamed'} and {second.model or 'unnamed'}.")
     elif len(weights - {""}) > 1:
@@ -299,7 +299,7 @@ def _provenance(read: "Circuit") -> dict[str, str]:
     """Model, weights, task, method, metric and ablation of a circuit, empty where its file does not say."""
     record = read.about.get("record") or {}
     ablation = record.get("arguments", {}).get("ablation", COUNTERFACTUAL) if record else ""
-    facts = {"model": read.model, "weights": record.get("weights", ""), "task": record.get("task", "")}
+    facts = {"model": read.model, "weights_digest": record.get("weights_digest", ""), "task": record.get("task", "")}
     return {**facts, "method": read.about.get("method", ""), "metric": record.get("metric", ""), "ablation": ablation}
 
 

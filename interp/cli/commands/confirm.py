@@ -34,7 +34,7 @@ from interp.cli.terminal import Terminal
 if TYPE_CHECKING:
     from interp.detectors import Detection
     from interp.models.model import Model
-    from interp.store import Run
+    from interp.store import StoredRun
     from interp.tasks.task import Task
 
 
@@ -141,10 +141,10 @@ def _listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def spec_of(found: "Run", model: "Model", task: "Task", others: "list[Task]", options: dict[str, Any]) -> dict[str, Any]:
+def spec_of(found: "StoredRun", model: "Model", task: "Task", others: "list[Task]", options: dict[str, Any]) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
-    asked = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device)}
+    asked = {"model": facts.name, "weights": facts.weights_digest, "dtype": facts.dtype, "device": str(model.device)}
     asked |= {"role": found.manifest["details"]["detection"]["role"], "detection": found.manifest["files"]}
     asked |= {"task": task.name, "arguments": task.arguments, "examples": task.digest()}
     return {"kind": "confirmation", **asked, **options, "specificity": {other.name: other.digest() for other in others}}
@@ -165,7 +165,7 @@ def _measure(
     task: "Task",
     options: dict[str, Any],
     bar: bool,
-) -> "Run":
+) -> "StoredRun":
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.confirmation import confirm as measure
     from interp.store import open_run

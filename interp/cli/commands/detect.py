@@ -133,7 +133,13 @@ def _options(role: str, settings: list[str], n_prompts: int | None, seed: int, m
 def spec_of(model: "Model", role: str, options: dict[str, Any]) -> dict[str, Any]:
     """What determines the numbers: two runs of the same spec are the same run."""
     facts = model.facts
-    asked = {"model": facts.name, "weights": facts.weights, "dtype": facts.dtype, "device": str(model.device), "role": role}
+    asked = {
+        "model": facts.name,
+        "weights": facts.weights_digest,
+        "dtype": facts.dtype,
+        "device": str(model.device),
+        "role": role,
+    }
     return {"kind": "detection", **asked, "options": {name: value for name, value in options.items() if name != "memory"}}
 
 

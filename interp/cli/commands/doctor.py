@@ -35,7 +35,7 @@ def doctor(
     facts = loaded.facts
     terminal.line(
         f"{facts.name}: {facts.architecture}, {facts.n_layers} layers x {facts.n_heads} heads ({facts.n_kv_heads} for keys and "
-        f"values), {facts.n_parameters:,} parameters, {facts.dtype}, weights {facts.weights}"
+        f"values), {facts.n_parameters:,} parameters, {facts.dtype}, weights {facts.weights_digest}"
     )
     terminal.table(
         ("identity", "", "error", "tolerated", "note"), [_cells(check) for check in checks], right=("error", "tolerated")

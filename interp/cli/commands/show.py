@@ -15,7 +15,7 @@ from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from interp.records import RunRecord
-    from interp.store import Run
+    from interp.store import StoredRun
 
 
 @command
@@ -79,7 +79,7 @@ def show(
     return None
 
 
-def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None, draw: str | None, csv: bool) -> None:
+def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path | None, draw: str | None, csv: bool) -> None:
     if figure:
         _draw(terminal, run, figure, draw, None, None)
     if csv:
@@ -90,7 +90,7 @@ def _show_circuit(terminal: Terminal, run: "Run", top: int, figure: Path | None,
     terminal.emit(circuit_json(run))
 
 
-def _draw(terminal: Terminal, run: "Run", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
+def _draw(terminal: Terminal, run: "StoredRun", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
     from interp.figures import head_difference_map, run_figure, save_figure
     from interp.figures.run_figures import FIGURE_KINDS, available_figures
     from interp.store import open_run
@@ -113,5 +113,5 @@ def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " a
     changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
     terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items()))
-    terminal.line(f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights}{commit}")
+    terminal.line(f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{commit}")
     terminal.line("  " + ", ".join(f"{name} {version}" for name, version in record.packages.items()))

@@ -98,7 +98,7 @@ class Observation:
                 f"{name} is not a number for each head, but a table over {metric.axis}: read observation[{name!r}]."
             )
         return HeadScores(
-            name, per_head.double().cpu().numpy(), metric.unit, metric.bounds, self._record(metric), reason=metric.undefined
+            name, per_head.double().cpu().numpy(), metric.unit, metric.bounds, self._record(metric), nan_reason=metric.undefined
         )
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
@@ -112,7 +112,9 @@ class Observation:
         if heads is not None:
             chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
         scores = chosen.double().nanmean(0).cpu().numpy()
-        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, self._record(metric), reason=metric.undefined)
+        return TokenScores(
+            name, scores, self.words, metric.unit, metric.bounds, self._record(metric), nan_reason=metric.undefined
+        )
 
     def to_dataframe(self) -> Any:
         """Long table of all metrics that have one number for each head: layer, head, label, metric, value, unit."""

@@ -29,7 +29,7 @@ from interp.engine.attention.attention_observer import (
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
 from interp.engine.sweep.sweep import quiet_inference
 from interp.errors import ArtefactInvalid
-from interp.files import clean, publishing, write_atomically
+from interp.files import atomic_path, remove_temporary_files, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
 from interp.models.model import Model, ModelFacts
@@ -226,7 +226,7 @@ def _prepared(store: str | os.PathLike | None) -> Path | None:
         return None
     folder = Path(store)
     folder.mkdir(parents=True, exist_ok=True)
-    clean(folder)
+    remove_temporary_files(folder)
     (folder / MANIFEST).unlink(missing_ok=True)  # until the new one is whole there is none
     return folder
 
@@ -240,7 +240,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with publishing(path, sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:
+    with atomic_path(path, sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:
         try:
             save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
         except SafetensorError as error:

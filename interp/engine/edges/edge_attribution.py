@@ -27,7 +27,7 @@ def moved_in_turn(
     """Runs in which the writers of one group at a time are moved, by each of ``fractions``."""
     moved = torch.zeros(len(groups), len(fractions), len(graph.writers))
     for i, group in enumerate(groups):
-        moved[i, :, [graph.number[writer] for writer in group]] = torch.tensor(fractions)[:, None]
+        moved[i, :, [graph.writer_index[writer] for writer in group]] = torch.tensor(fractions)[:, None]
     return moved.flatten(0, 1)
 
 
@@ -44,7 +44,10 @@ def edge_gradients(
         for reader, gradient in _at_readers(decomposition, graph, value, part).items():
             total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
     return torch.stack(
-        [torch.einsum("bnd,bnd->b", decomposition.added(graph.number[e.writer]), total[e.reader, e.qkv]) for e in graph.edges]
+        [
+            torch.einsum("bnd,bnd->b", decomposition.added(graph.writer_index[e.writer]), total[e.reader, e.qkv])
+            for e in graph.edges
+        ]
     )
 
 
@@ -56,7 +59,7 @@ def _at_readers(
     found: dict[tuple[Node, str], Tensor] = {}
 
     def moved(nodes: Sequence[Node]) -> Tensor:
-        at = [graph.number[node] for node in nodes]
+        at = [graph.writer_index[node] for node in nodes]
         return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.added(at)).flatten(0, 1)
 
     with torch.enable_grad():

@@ -69,7 +69,7 @@ def _into_mlp(
     clean, read, node = decomposition.clean, decomposition.read(layer), Node("mlp", layer)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
     after = decomposition.block(layer, x, attention)
-    way = decomposition.added([graph.number[node]])[:, :, read]
+    way = decomposition.added([graph.writer_index[node]])[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
         return resume_from_layer(
@@ -78,7 +78,7 @@ def _into_mlp(
 
     slope = _slopes(decomposition, value, steps, after, way, continued)[0]
     found = []
-    for writers in torch.tensor([graph.number[w] for w in graph.writers if graph.connected(w, node)]).split(
+    for writers in torch.tensor([graph.writer_index[w] for w in graph.writers if graph.connected(w, node)]).split(
         decomposition.runs_per_batch
     ):
         plus = decomposition.added(writers.tolist())[:, :, read]

@@ -30,7 +30,7 @@ def graph_of(model: Model) -> Graph:
     """The graph of a model. Raises ValueError for an encoder."""
     facts = model.facts
     facts.check_causal("A circuit")
-    return Graph(facts.n_layers, facts.n_heads, facts.d_mlp > 0, facts.parallel)
+    return Graph(facts.n_layers, facts.n_heads, facts.d_mlp > 0, facts.parallel_attn_mlp)
 
 
 Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch *read"]]
@@ -60,7 +60,7 @@ def patch_single_edges(
 def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
     """Where the changed run leaves the clean one: at a block's entrance (after an MLP), or in its attention; then by writer. From the last
     attention on, only the last position matters."""
-    reader, writer = edge.reader, graph.number[edge.writer]
+    reader, writer = edge.reader, graph.writer_index[edge.writer]
     if reader.kind == "logits":
         return (graph.n_layers, 1, writer)
     return (reader.layer + 1, 0, writer) if reader.kind == "mlp" else (reader.layer, 1, writer)
@@ -74,10 +74,10 @@ def _moved_z(
     found: dict[Edge, Tensor] = {}
     for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
         here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]
-        writers, parts = sorted({graph.number[edge.writer] for edge in here}), sorted({edge.qkv for edge in here})
+        writers, parts = sorted({graph.writer_index[edge.writer] for edge in here}), sorted({edge.qkv for edge in here})
         moved = dict(zip(parts, z_changes(decomposition, layer, writers, parts, made(layer)), strict=True))
         for edge in here:
-            found[edge] = moved[edge.qkv][writers.index(graph.number[edge.writer]), :, :, edge.reader.head]
+            found[edge] = moved[edge.qkv][writers.index(graph.writer_index[edge.writer]), :, :, edge.reader.head]
     return found
 
 
@@ -106,7 +106,7 @@ def _continued(
     places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
 
     def added(here: Sequence[Edge]) -> Tensor:
-        return decomposition.added([graph.number[edge.writer] for edge in here])
+        return decomposition.added([graph.writer_index[edge.writer] for edge in here])
 
     def changed_attention(layer: int) -> Tensor:
         here, written = places.get((layer, 1), []), clean.attn_out[layer][:, decomposition.read(layer)]
@@ -148,7 +148,7 @@ def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tens
     """Which writers every reader is shown corrupted."""
     place = {reader: i for i, reader in enumerate(graph.readers)}
     masks = corrupted.new_zeros(len(corrupted), len(graph.readers), len(graph.writers))
-    readers, writers = ([place[e.reader, e.qkv] for e in graph.edges], [graph.number[e.writer] for e in graph.edges])
+    readers, writers = ([place[e.reader, e.qkv] for e in graph.edges], [graph.writer_index[e.writer] for e in graph.edges])
     masks[:, readers, writers] = corrupted
     return masks
 

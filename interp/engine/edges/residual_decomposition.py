@@ -248,7 +248,9 @@ def _check_sum(model: Model, clean: CleanPass) -> None:
     added = x.flip(-1)  # as large as the stream, so that a norm is off by far more than rounding in any dtype
     inside = _block(model, clean, 0, x, attention + added)
     before = (
-        _block(model, clean, 0, x, attention) + added if model.facts.parallel else _block(model, clean, 0, x + added, attention)
+        _block(model, clean, 0, x, attention) + added
+        if model.facts.parallel_attn_mlp
+        else _block(model, clean, 0, x + added, attention)
     )
     apart = float((inside - before).abs().max())
     if not apart <= _rounding(x) * float(inside.abs().max()):

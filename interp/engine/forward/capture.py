@@ -17,7 +17,7 @@ from torch import Tensor
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
-from interp.files import clean, publishing
+from interp.files import atomic_path, remove_temporary_files
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
@@ -117,9 +117,9 @@ def _write(folder: Path, found: Capture) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    clean(folder)
+    remove_temporary_files(folder)
     record = json.dumps(found.record.to_json(), allow_nan=False)
-    with publishing(folder / FILE, found.nbytes) as temporary:
+    with atomic_path(folder / FILE, found.nbytes) as temporary:
         try:
             save_file({name: t.contiguous() for name, t in found.activations.items()}, temporary, {"record": record})
         except SafetensorError as error:

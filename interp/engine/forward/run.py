@@ -81,7 +81,7 @@ def record_of(model: Model, **entries: Any) -> RunRecord:
     """The record of a run of this model; ``entries`` are the remaining fields of ``RunRecord``."""
     facts = model.facts
     device = str(model.device)
-    return RunRecord(facts.name, facts.revision, facts.weights, dtype=facts.dtype, device=device, **entries)
+    return RunRecord(facts.name, facts.revision, facts.weights_digest, dtype=facts.dtype, device=device, **entries)
 
 
 def answer_logits(

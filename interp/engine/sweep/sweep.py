@@ -87,7 +87,7 @@ def sweep(
     one prompt fits ``memory``, ValueError when a result is not finite.
     """
     check_outcome(task, outcome)
-    identity = f"{record.weights} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"
+    identity = f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + 1, len(task)), np.nan)
     worker = _Worker(model, task, variants, outcome, backend)

@@ -109,7 +109,7 @@ class PlantedModel:
         found = {kind: self.counterfactual(kind) for kind in self.tasks()}
         return {
             **self.settings,
-            "weights": self.model.facts.weights,
+            "weights": self.model.facts.weights_digest,
             "roles": {str(head): role for head, role in self.roles.items()},
             "massive": self.massive and self.massive._asdict(),
             "structural_edges": [list(edge) for edge in self.structural_edges],

@@ -143,7 +143,7 @@ def test_a_sweep_takes_the_hooked_road_and_gives_what_a_zeroed_output_gives():
     model, head = wrap_model(tiny_hf("bloom")), Head(1, 3)
     tokens = tiny_tokens(3, 7)
     examples = [Example(tuple(row), tuple(row), (5,), (6,)) for row in tokens.tolist()]
-    record = RunRecord("tiny", "", model.facts.weights, dtype="float32", device="cpu")
+    record = RunRecord("tiny", "", model.facts.weights_digest, dtype="float32", device="cpu")
     outcome = OUTCOMES.get("logit_diff")
     with pytest.warns(UserWarning, match="ALiBi; taking the slower hooked road"):
         result = sweep(model, Task("t", tuple(examples), "logit_diff"), [(interventions.zero([head]),)], outcome, record=record)

@@ -87,7 +87,7 @@ def test_an_encoder_folder_loads_as_what_it_was_saved_as(name, tmp_path):
         tiny_tokenizer(around=True).save_pretrained(tmp_path)
     model = load_model(str(tmp_path))
     assert model.facts.architecture == type(hf).__name__
-    assert model.facts.weights == wrap_model(hf).facts.weights
+    assert model.facts.weights_digest == wrap_model(hf).facts.weights_digest
     inputs = inputs_of(name.split()[0])
     with torch.no_grad():
         assert torch.equal(model.hf(**inputs)[0], hf(**inputs)[0])
@@ -221,7 +221,7 @@ def test_prompts_with_answers_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_sweeps_estimates_and_outcomes_are_refused(name):
     model, outcome, variants = tiny(name), OUTCOMES.get("logit_diff"), [(zero(tiny(name).facts.heads()[:1]),)]
-    record = RunRecord(model.facts.name, "", model.facts.weights, dtype="float32", device="cpu")
+    record = RunRecord(model.facts.name, "", model.facts.weights_digest, dtype="float32", device="cpu")
     for run in (
         lambda: sweep(model, random_task(), variants, outcome, record=record),
         lambda: attribute(model, random_task(), variants, outcome, record=record),

@@ -36,7 +36,7 @@ def exact(decomposition: ResidualDecomposition, edges: list[Edge] | tuple[Edge, 
 def shown(decomposition: ResidualDecomposition, graph: Graph, edge: Edge) -> torch.Tensor:
     """What the reader of an edge, a head or an MLP, writes when the edge is corrupted."""
     layer, head = edge.reader.layer, edge.reader.head
-    x, plus = decomposition.clean.residual[layer], decomposition.added(graph.number[edge.writer])
+    x, plus = decomposition.clean.residual[layer], decomposition.added(graph.writer_index[edge.writer])
     if edge.reader.kind == "mlp":
         attention = decomposition.clean.attn_out[layer]
         return decomposition.block(layer, x + plus, attention) - x - plus - attention
@@ -60,7 +60,7 @@ def test_an_edge_that_moves_its_reader_as_the_path_does_has_its_exact_effect(nam
         ):
             edge = Edge.parse(text)
             decomposition.corrupted = corrupted.clone()
-            decomposition.corrupted[graph.number[edge.reader]] = shown(decomposition, graph, edge)
+            decomposition.corrupted[graph.writer_index[edge.reader]] = shown(decomposition, graph, edge)
             effect = exact(decomposition, [edge], read)[0]
             found = edge_changes(decomposition, graph, read, 60)[graph.edges.index(edge)]
             torch.testing.assert_close(found, effect, rtol=2e-3, atol=1e-5)

@@ -62,9 +62,9 @@ def test_a_graph_has_as_many_edges_as_the_literature_counts(sizes, writers, read
 def test_a_parallel_block_has_no_edge_from_a_head_to_its_own_mlp():
     edge = Edge(Node("head", 1, 0), Node("mlp", 1))
     assert edge in Graph(2, 3).edges
-    assert edge not in Graph(2, 3, parallel=True).edges
+    assert edge not in Graph(2, 3, parallel_attn_mlp=True).edges
     with pytest.raises(LookupError, match=r"There is no edge a1\.h0->m1: m1 does not come after a1\.h0"):
-        Graph(2, 3, parallel=True).check(edge)
+        Graph(2, 3, parallel_attn_mlp=True).check(edge)
 
 
 @pytest.mark.parametrize("text", ["a0.h1->a5.h3<q>", "input->m0", "m2->logits", "input->logits", "a3.h0->m3"])
