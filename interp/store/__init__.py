@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from interp.store.headvis import export_headvis as export_headvis
     from interp.store.headvis import load_headvis as load_headvis
     from interp.store.observations import save_observation as save_observation
-    from interp.store.run_directory import Run as StoredRun
     from interp.store.run_directory import RunWriter as RunWriter
+    from interp.store.run_directory import StoredRun as StoredRun
     from interp.store.run_directory import finished_run as finished_run
     from interp.store.run_directory import open_run as open_run
     from interp.store.run_directory import start_run as start_run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from interp.ablation.effect_tables import agreement, example_table, head_scores, head_table
-from interp.store.run_directory import StoredRun, RunWriter
+from interp.store.run_directory import RunWriter, StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd

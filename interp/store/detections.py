@@ -13,7 +13,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-from interp.store.run_directory import StoredRun, RunWriter, open_run, start_run
+from interp.store.run_directory import RunWriter, StoredRun, open_run, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
