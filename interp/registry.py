@@ -73,10 +73,7 @@ class Registry:
         return re.split(r"[:;.](?=\s|$)| \(", " ".join(text.replace("``", "").split()))[0]
 
     def _own(self) -> list[str]:
-        spec = find_spec(self.package)
-        assert spec is not None and spec.submodule_search_locations, self.package
-        files = Path(next(iter(spec.submodule_search_locations))).glob("*.py")
-        return [f.stem for f in files if not f.stem.startswith("_") and f.stem not in self._exclude]
+        return [name for name in _files(self.package) if name not in self._exclude]
 
     def _foreign(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
@@ -90,7 +87,8 @@ class Registry:
 
 
 def refresh() -> None:
-    """Reads the entry points of installed packages anew; they are otherwise read once a process."""
+    """Reads folders and entry points anew; they are otherwise read once per process."""
+    _files.cache_clear()
     _entry_points.cache_clear()
     _WARNED.clear()
 
@@ -102,6 +100,15 @@ def _warn_once(message: str) -> None:
     if message not in _WARNED:
         _WARNED.add(message)
         warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+@cache
+def _files(package: str) -> tuple[str, ...]:
+    """Names of the public files of a package, without importing it."""
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations, package
+    files = Path(next(iter(spec.submodule_search_locations))).glob("*.py")
+    return tuple(file.stem for file in files if not file.stem.startswith("_"))
 
 
 @cache

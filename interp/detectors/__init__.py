@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from interp.detectors.support.detection import TokenDetection as TokenDetection
     from interp.detectors.support.detector import detector as detector
     from interp.detectors.support.induction_family import induction_family as induction_family
+    from interp.detectors.support.null_threshold import null_threshold as null_threshold
+    from interp.detectors.support.null_threshold import prompt_digests as prompt_digests
     from interp.models.model import Model
 else:
     __all__, __getattr__, __dir__ = exports(__name__, "DETECTORS", "default_task", "detect", "quick_detectors")

@@ -12,8 +12,9 @@ from typing import Any
 from interp._argument_types import checks_arguments
 from interp.models.model import Model
 from interp.registry import Registry
-from interp.tasks.definition import TaskDefinition
+from interp.tasks.definition import TaskDefinition, task_definition
 from interp.tasks.jsonl import task_from_jsonl
+from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Example, Prompt, Task
 from interp.tasks.tokenise import WordFilter, to_example
 
@@ -23,7 +24,11 @@ __all__ = [
     "Prompt",
     "Task",
     "TaskDefinition",
+    "WordFilter",
     "make_task",
+    "mark",
+    "read_marks",
+    "task_definition",
     "task_from_jsonl",
     "task_names",
     "write_prompts",

@@ -10,6 +10,7 @@ import pytest
 
 from interp.cli.app import COMMANDS
 from interp.detectors import DETECTORS
+from interp.interventions import INTERVENTIONS
 from interp.metrics.attention import ATTENTION_METRICS
 from interp.metrics.outcomes import OUTCOMES
 from interp.registry import Registry
@@ -183,14 +184,16 @@ def test_no_file_has_a_name_that_says_nothing(word):
 
 
 def entries() -> list[tuple[Registry, str]]:
-    return [(shelf, name) for shelf in (ATTENTION_METRICS, COMMANDS, DETECTORS, OUTCOMES, TASKS) for name in shelf.names()]
+    registries = (ATTENTION_METRICS, COMMANDS, DETECTORS, INTERVENTIONS, OUTCOMES, TASKS)
+    return [(registry, name) for registry in registries for name in registry.names()]
 
 
-@pytest.mark.parametrize(("shelf", "name"), entries(), ids=lambda part: getattr(part, "noun", part))
-def test_every_shelf_entry_is_documented_and_defined_in_its_own_file(shelf, name):
-    assert shelf.get(name) is not None
-    path = ROOT.joinpath(*shelf.package.split("."), f"{name}.py")
-    tree = tree_of(path)
+@pytest.mark.parametrize(("registry", "name"), entries(), ids=lambda part: getattr(part, "noun", part))
+def test_every_registered_entry_is_documented_and_defined_in_its_own_file(registry, name):
+    assert registry.get(name) is not None and registry.describe(name)
+    path = registry.module(name).__file__
+    assert path is not None
+    tree = tree_of(Path(path))
     assert ast.get_docstring(tree)
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     defined |= {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}

@@ -9,8 +9,8 @@ def tasks(terminal: Terminal) -> None:
     """List the tasks, with what each asks, its metric and its marks."""
     from interp.tasks import TASKS
 
-    sources = [TASKS.get(name) for name in TASKS.names()]
-    rows = [{"name": s.name, "about": s.about, "metric": s.metric, "marks": list(s.marks), "paper": s.paper} for s in sources]
+    known = TASKS.entries().values()
+    rows = [{"name": t.name, "about": t.about, "metric": t.metric, "marks": list(t.marks), "paper": t.paper} for t in known]
     terminal.table(
         ("task", "asks", "metric", "marks", "paper"),
         [(r["name"], r["about"], r["metric"], ", ".join(r["marks"]), r["paper"]) for r in rows],
