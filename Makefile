@@ -12,7 +12,7 @@ export WANDB_MODE := disabled
 .PHONY: demo dashboard picture test test-slow survey test-browser lint format bench wheel clean
 
 demo: $(VENV)/.package
-	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --method mean --seed 0 --out runs/demo-ioi
+	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --ablation mean --seed 0 --out runs/demo-ioi
 	$(BIN)/interp show runs/demo-ioi
 
 dashboard: $(VENV)/.package

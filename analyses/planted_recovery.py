@@ -51,7 +51,7 @@ def shares(found: Detection, heads: set[Head]) -> dict[str, float]:
 def ablation_recovery(planted: PlantedModel, seed: int) -> dict[str, float]:
     """How many of the heads that repeats need have the largest effects when every head is zeroed."""
     examples = tuple(Example(*prompt) for prompt in planted.prompts("repeats", 4, seed))
-    effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), method="zero").effects.mean(1)
+    effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), ablation="zero").effects.mean(1)
     order = [planted.model.facts.heads()[i] for i in np.argsort(-np.abs(effects))]
     needed = planted_heads(planted, ("previous_token", "induction"))
     return {"recall_at_k": len(set(order[: len(needed)]) & needed) / len(needed)}

@@ -22,8 +22,8 @@ TALL = {"retrieval": 2650}
 """Pages that are pictured beyond what a screen shows, and their height."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 ASKED = [
-    "ablate --task ioi --method mean",
-    "ablate --task induction --method zero",
+    "ablate --task ioi --ablation mean",
+    "ablate --task induction --ablation zero",
     "attention --task ioi --out runs/attention-ioi",
     "detect retrieval --set n_lengths=10 --set n_depths=6",
     "confirm FOUND",

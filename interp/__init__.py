@@ -22,8 +22,8 @@ from interp._lazy import exports
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from interp.ablation import AblationResult as AblationResult
     from interp.ablation import ablate_heads as ablate_heads
-    from interp.ablation import head_table as head_table
     from interp.circuits import faithfulness_curve as faithfulness_curve
     from interp.circuits import score_edges as score_edges
     from interp.confirmation import confirm as confirm

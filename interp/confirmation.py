@@ -8,7 +8,7 @@ layer-matched set comes from the nearest layers; ``details["unmatched"]`` says h
 
 ``effect = metric(ablated) - metric(clean)``; negative = the heads helped. Positions ``all`` take the heads out of the whole pass, ``end``
 only where the answer is predicted, so that what the heads did to the context stays (the published code of arXiv 2404.15574 masks
-while it decodes, with method ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be
+while it decodes, with ablation ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be
 retrieval heads; the other controls are this project's.
 
 Intervals are 95%, by bootstrap. A set's is over prompts. That of a point of the curve is over prompts and draws: each resample weighs
@@ -106,7 +106,7 @@ def confirm(
     *,
     ks: Sequence[int] | None = None,
     draws: int = LEAST_DRAWS,
-    method: str = "mean",
+    ablation: str = "mean",
     positions: Sequence[str] = ("all", "end"),
     metric: str = "accuracy",
     specificity: Sequence[Task] = (),
@@ -117,7 +117,7 @@ def confirm(
 ) -> Confirmation:
     """The task with the top k heads of a detection ablated together, for every k, beside random, layer-matched and bottom heads.
 
-    ``ks`` are by default those of 1, 2, 5, 10, 20, 50, 100 for which twice as many heads remain as controls. ``method`` is ``zero mean
+    ``ks`` are by default those of 1, 2, 5, 10, 20, 50, 100 for which twice as many heads remain as controls. ``ablation`` is ``zero mean
     resample uniform``, ``metric`` an outcome; ``specificity`` are tasks that should not need these heads, measured with the same sets.
     Raises ValueError for prompts that the heads were found on, for another model, for too few controls, and where the model answers
     no prompt; LookupError for unknown names.
@@ -126,20 +126,20 @@ def confirm(
     from interp.engine.sweep.sweep import sweep
 
     tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
-    doses = check_confirmation(detection, model, tasks, ks=ks, draws=draws, method=method, positions=positions, metric=metric)
+    doses = check_confirmation(detection, model, tasks, ks=ks, draws=draws, ablation=ablation, positions=positions, metric=metric)
     sets, unmatched = draw_sets(detection, doses, draws, seed)
     together = {frozenset(s.heads): s.heads for s in sets}
     variants = list(together.values())
     row = {heads: i for i, heads in enumerate(together)}
-    chosen = {"role": detection.role, "ks": doses, "draws": draws, "method": method, "positions": list(positions)}
+    chosen = {"role": detection.role, "ks": doses, "draws": draws, "ablation": ablation, "positions": list(positions)}
     asked = {**task.provenance, **chosen}
     if specificity:
         asked["specificity"] = [other.name for other in specificity]
-    record = record_of(model, task=task.name, arguments=asked, interventions=(method,), metric=outcome.name, seed=seed)
+    record = record_of(model, task=task.name, arguments=asked, interventions=(ablation,), metric=outcome.name, seed=seed)
     passes = [(question, where) for question in tasks for where in positions]
     found: dict[str, list[pd.DataFrame]] = {}
     for i, (question, where) in enumerate(passes):
-        changes = build_variants(model, question, method, where, variants, seed)
+        changes = build_variants(model, question, ablation, where, variants, seed)
         step = _part(progress, i, len(passes))
         result = sweep(model, question, changes, outcome, record=record, memory=memory, ledger=ledger, progress=step)
         _check_answers(model, question, outcome.name, result.baseline)
@@ -165,7 +165,7 @@ def check_confirmation(
     *,
     ks: Sequence[int] | None,
     draws: int,
-    method: str,
+    ablation: str,
     positions: Sequence[str],
     metric: str,
 ) -> list[int]:
@@ -173,7 +173,7 @@ def check_confirmation(
     from interp.engine.forward.positions import resolve_positions
     from interp.engine.sweep.sweep import check_outcome
 
-    check_name(method, CONFIRM_ABLATIONS, "way to take found heads out")
+    check_name(ablation, CONFIRM_ABLATIONS, "way to take found heads out")
     if draws < LEAST_DRAWS:
         raise ValueError(f"draws={draws} is too few: random heads differ among themselves, give at least {LEAST_DRAWS}.")
     made, facts = detection.record, model.facts

@@ -28,7 +28,7 @@ LEAST_ROWS = 4
 
 N_ATTENDED = 5
 
-COLUMNS = "kind name value unit rank of found threshold control literature low high source".split()
+COLUMNS = "kind name value unit rank of found threshold control literature ci_low ci_high source".split()
 ATTENDED = "pos token weight".split()
 
 
@@ -38,7 +38,7 @@ class HeadCard:
 
     ``table`` has one row a number: ``kind`` (``role``, ``part`` of a role's detection, ``metric`` of attention, ``effect`` of taking the
     head out), ``name value unit``, ``rank`` among ``of`` heads (1 = highest value, of effects the largest; 0 where there is no number), for
-    roles ``found threshold control literature``, for effects the interval ``low high``, and ``source``, what it was measured on;
+    roles ``found threshold control literature``, for effects the interval ``ci_low ci_high``, and ``source``, what it was measured on;
     NaN where a column says nothing. ``attended`` has the tokens of the first text that receive most of the head's attention: ``pos token
     weight`` (mean over the rows that see the token). ``sharing`` are the other query heads that use its keys and values.
     """
@@ -143,10 +143,10 @@ def _of_run(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
             yield _rows(rows, "value", "metric", str(metric), "stored run")
             continue
         name, source = (
-            f"{rows['method'].iloc[0]} ablation on {metric}",
+            f"{rows['ablation'].iloc[0]} ablation on {metric}",
             f"{rows['task'].iloc[0]}, positions {rows['positions'].iloc[0]}",
         )
-        yield _rows(rows, "effect", "effect", name, source, low=rows["ci_low"], high=rows["ci_high"])
+        yield _rows(rows, "effect", "effect", name, source, ci_low=rows["ci_low"], ci_high=rows["ci_high"])
 
 
 def _rows(table: pd.DataFrame, column: str, kind: str, name: str, source: str, **more: Any) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def _card_table(parts: list[pd.DataFrame]) -> pd.DataFrame:
     joined = pd.concat([*parts, pd.DataFrame(columns=["layer", "head"])], ignore_index=True).reindex(
         columns=["layer", "head", *COLUMNS]
     )
-    kinds = dict.fromkeys(("value", "threshold", "control", "literature", "low", "high"), "float64")
+    kinds = dict.fromkeys(("value", "threshold", "control", "literature", "ci_low", "ci_high"), "float64")
     kinds |= dict.fromkeys(("layer", "head", "rank", "of"), "int32")
     return joined.assign(found=joined["found"].eq(True)).astype(kinds)
 

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import interp
-from interp.ablation.ablate_heads import ESTIMATORS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE
 from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
@@ -58,8 +57,8 @@ class AblationRequest:
 
     task: str | None = None
     prompts: str | None = None
-    method: str = "mean"
     ablation: str = "mean"
+    estimator: str = "exact"
     positions: str = "all"
     metric: str | None = None
     n_prompts: int = 64
@@ -78,16 +77,17 @@ class AblationRequest:
 
     def options(self, question: Task) -> dict[str, Any]:
         """The arguments of ``ablate_heads``."""
-        asked = {"method": self.method, "positions": self.positions, "metric": self.metric or question.metric, "pairs": False}
-        return {**asked, "seed": self.seed, "ablation": self.ablation, "top_share": self.top_share, "heads": None}
+        asked = {"ablation": self.ablation, "estimator": self.estimator, "positions": self.positions}
+        asked |= {"metric": self.metric or question.metric, "pairs": False}
+        return {**asked, "seed": self.seed, "top_share": self.top_share, "heads": None}
 
     def words(self, model: str, device: str, dtype: str, offline: bool = False) -> list[str]:
         """The command line: the words after ``interp``."""
         given: dict[str, Any] = {"model": model, "task": self.task, "prompts": self.prompts}
-        given |= {"method": self.method, "positions": self.positions, "metric": self.metric, "seed": self.seed}
+        given |= {"ablation": self.ablation, "estimator": None if self.estimator == "exact" else self.estimator}
+        given |= {"positions": self.positions, "metric": self.metric, "seed": self.seed}
         given |= {"n-prompts": self.n_prompts} if self.task else {}
-        given |= {"ablation": self.ablation} if self.method in ESTIMATORS else {}
-        given |= {"top-share": self.top_share} if self.method == "adaptive" else {}
+        given |= {"top-share": self.top_share} if self.estimator == "adaptive" else {}
         given |= {"device": None if device == DEFAULT_DEVICE else device, "dtype": None if dtype == DEFAULT_DTYPE else dtype}
         options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
         return ["ablate", *options, *(["--offline"] if offline else [])]
@@ -292,13 +292,13 @@ def _total(model: Model, question: Task, options: dict[str, Any], cost: CostEsti
     """Units that the sweep will store. Their number depends on how many heads are measured, not on which."""
     from interp.ablation.ablate_heads import estimate_cost
 
-    if options["method"] == "attribution":
+    if options["estimator"] == "attribution":
         return None
-    if options["method"] != "adaptive":
+    if options["estimator"] != "adaptive":
         return cost.n_units
     heads = model.facts.heads()
     chosen = heads[: max(1, round(options["top_share"] * len(heads)))]
-    return estimate_cost(model, question, **{**options, "method": options["ablation"], "heads": chosen}).n_units
+    return estimate_cost(model, question, **{**options, "estimator": "exact", "heads": chosen}).n_units
 
 
 def _spawn(job: Job) -> Job:

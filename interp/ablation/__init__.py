@@ -1,4 +1,4 @@
-"""Every head ablated: effect tables, importance, pruning curves, and generation with heads ablated."""
+"""Every head ablated: effects with intervals and controls, gradient importance, pruning curves, and generation with heads ablated."""
 
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from interp.ablation.ablated_generation import Continuation as Continuation
     from interp.ablation.ablated_generation import compare_next_tokens as compare_next_tokens
     from interp.ablation.ablated_generation import continue_prompt as continue_prompt
+    from interp.ablation.ablation_result import AblationResult as AblationResult
     from interp.ablation.effect_tables import agreement as agreement
-    from interp.ablation.effect_tables import head_scores as head_scores
-    from interp.ablation.effect_tables import head_table as head_table
     from interp.ablation.gradient_importance import gradient_importance as gradient_importance
     from interp.ablation.gradient_importance import normalise_layers as normalise_layers
     from interp.ablation.pruning_curve import pruning_curve as pruning_curve

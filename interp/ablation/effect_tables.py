@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.engine.sweep.sweep import SweepResult
-    from interp.models.model import ModelFacts
     from interp.records import RunRecord
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -31,45 +30,38 @@ ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")
 NO_HEAD = -1  # layer2 and head2 of a single head in a table that also holds pairs
 
 
-def head_table(result: SweepResult, facts: ModelFacts, seed: int = 0) -> pd.DataFrame:
-    """One row per head (or pair) of a sweep, in the sweep's order.
-
-    Columns: ``layer head kv_head label``; ``effect`` (mean over ``n`` prompts, in ``unit``) with its 95% interval ``ci_low ci_high``,
-    ``p_value``, ``q_value`` and ``sign_consistency`` (of prompts whose effect has the sign of the mean); ``baseline`` and ``value``
-    (mean outcome before and after); ``control`` and ``layer_control`` with their intervals (mean effect of the other heads; NaN where
-    there are none); ``exceeds_control`` and ``exceeds_layer_control``; and how it was made. Pairs add ``layer2 head2`` and ``interaction``
-    (effect of both - effect of one - effect of the other; negative = each covers for the other) with its interval. Heads and pairs
-    are corrected and compared among themselves. ``seed`` is that of the statistics.
+def effect_columns(result: SweepResult, seed: int) -> dict[str, np.ndarray]:
+    """The numbers of the table of heads, one value per variant: effect, interval, p, q, controls, baseline, value (and interaction).
 
     Raises ValueError when effects are missing, not finite, or the same everywhere.
     """
-    import pandas as pd
-
     check_effects(result)
     pairs = np.array([len(v) == 2 for v in result.variants])
     effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))  # sums depend on the layout in memory
     weights = bootstrap_weights(effects.shape[1], seed)
-    measured: dict[str, np.ndarray] = {}
+    columns: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
         layers = [tuple(head.layer for head in result.variants[i]) for i in family]
         for name, column in _statistics(effects[family], layers, weights, seed).items():
-            measured.setdefault(name, np.empty(len(pairs), column.dtype))[family] = column
-    measured |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": values.mean(1)}
-    if pairs.any():
-        measured |= _interactions(result.variants, effects, weights)
-    return pd.DataFrame({**_head_columns(result.variants, facts), **measured, **_provenance_columns(result)})
+            columns.setdefault(name, np.empty(len(pairs), column.dtype))[family] = column
+    columns |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": values.mean(1)}
+    return columns | (_interactions(result.variants, effects, weights) if pairs.any() else {})
 
 
-def example_table(result: SweepResult, facts: ModelFacts) -> pd.DataFrame:
-    """One row per head (or pair) and example: ``value`` (outcome of the changed run), ``baseline`` (of the clean run), ``effect``."""
-    import pandas as pd
-
-    variants, n = len(result.variants), result.values.shape[1]
-    names = {name: np.repeat(np.asarray(column), n) for name, column in _head_columns(result.variants, facts).items()}
-    numbers = {"value": result.values.ravel(), "baseline": np.tile(result.baseline, variants), "effect": result.effects.ravel()}
-    return pd.DataFrame(
-        {**names, "example": np.tile(np.arange(n, dtype="int32"), variants), **numbers, **_provenance_columns(result)}
-    )
+def head_columns(variants: Sequence[tuple[Head, ...]], group_size: int) -> dict[str, Any]:
+    """The columns that identify the heads of each variant; ``group_size`` query heads share one key/value head."""
+    sizes = {len(variant) for variant in variants}
+    if not sizes <= {1, 2}:
+        raise ValueError(f"A sweep ablates one head or two at a time, not {max(sizes - {1, 2})}.")
+    columns: dict[str, Any] = {}
+    for suffix, side in (("", 0), ("2", 1)):
+        if side < max(sizes):
+            heads = [v[side] if side < len(v) else Head(NO_HEAD, NO_HEAD) for v in variants]
+            columns[f"layer{suffix}"] = np.array([h.layer for h in heads], dtype="int32")
+            columns[f"head{suffix}"] = np.array([h.head for h in heads], dtype="int32")
+            kv_heads = [h.head // group_size if h.layer >= 0 else NO_HEAD for h in heads]
+            columns[f"kv_head{suffix}"] = np.array(kv_heads, dtype="int32")
+    return {**columns, "label": [label(variant) for variant in variants]}
 
 
 def head_scores(
@@ -138,13 +130,13 @@ def check_effects(result: SweepResult) -> None:
     if len(broken):
         row, example = map(int, broken[0])
         raise ValueError(
-            f"{result.metric} with {label(result.variants[row])} changed ({result.method}) is {result.values[row, example]} "
+            f"{result.metric} with {label(result.variants[row])} changed ({result.ablation}) is {result.values[row, example]} "
             f"on example {example}."
         )
     effects = result.effects
     if not effects.any():
         raise ValueError(
-            f"Nothing was changed: every effect of {result.method} at positions {result.positions!r} on {result.metric} is exactly 0. "
+            f"Nothing was changed: every effect of {result.ablation} at positions {result.positions!r} on {result.metric} is exactly 0. "
             f"Either no intervention reached the model or this metric cannot see it; try logit_diff."
         )
     if len(effects) > 1 and effects.size > len(effects) and np.ptp(effects) == 0:
@@ -179,7 +171,7 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
     everyone: list[Hashable] = ["all"] * len(effects)
     for prefix, flag, groups in (("control", "exceeds_control", everyone), ("layer_control", "exceeds_layer_control", layers)):
         control = random_head_control(effects, groups, weights, seed)
-        columns |= {prefix: control.mean, f"{prefix}_low": control.low, f"{prefix}_high": control.high}
+        columns |= {prefix: control.mean, f"{prefix}_ci_low": control.low, f"{prefix}_ci_high": control.high}
         columns[flag] = interval.exceeds(control) & (columns["q_value"] <= SIGNIFICANCE_LEVEL)
     return columns
 
@@ -203,27 +195,3 @@ def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, wei
     for column, values in zip(columns.values(), (interval.mean, interval.low, interval.high), strict=True):
         column[at] = values
     return columns
-
-
-def _head_columns(variants: Sequence[tuple[Head, ...]], facts: ModelFacts) -> dict[str, Any]:
-    """The columns that say which heads a row is about."""
-    sizes = {len(variant) for variant in variants}
-    if not sizes <= {1, 2}:
-        raise ValueError(f"A sweep changes one head or two at a time, not {max(sizes - {1, 2})}.")
-    columns: dict[str, Any] = {}
-    for suffix, side in (("", 0), ("2", 1)):
-        if side < max(sizes):
-            heads = [v[side] if side < len(v) else Head(NO_HEAD, NO_HEAD) for v in variants]
-            columns[f"layer{suffix}"] = np.array([h.layer for h in heads], dtype="int32")
-            columns[f"head{suffix}"] = np.array([h.head for h in heads], dtype="int32")
-            columns[f"kv_head{suffix}"] = np.array(
-                [facts.kv_head(h) if h.layer >= 0 else NO_HEAD for h in heads], dtype="int32"
-            )
-    return {**columns, "label": [label(variant) for variant in variants]}
-
-
-def _provenance_columns(result: SweepResult) -> dict[str, Any]:
-    """How the numbers were made, the same in every row."""
-    record = result.record
-    made = {"metric": result.metric, "unit": result.unit, "method": result.method, "positions": result.positions}
-    return {**made, "task": record.task, "model": record.model, "revision": record.revision, "seed": record.seed}

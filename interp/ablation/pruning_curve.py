@@ -32,7 +32,7 @@ def pruning_curve(
     task: Task,
     order: HeadScores | Sequence[Head],
     *,
-    method: str = "zero",
+    ablation: str = "zero",
     steps: int = 10,
     n_random: int = 5,
     layer_matched: bool = False,
@@ -47,7 +47,7 @@ def pruning_curve(
     One row for each ``curve`` (``importance``, ``random`` and, with ``layer_matched``, ``layer_matched``: random heads of the same layers
     step by step) and number of heads: ``n_removed``, ``share_removed`` (of the heads in the order), ``value`` (mean outcome in
     ``unit`` over ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts and, for random
-    orders, over orders as well), and how it was made. ``method`` is an ablation; all sets of heads are rows of one sweep,
+    orders, over orders as well), and how it was made. ``ablation`` is one of ``ABLATIONS``; all sets of heads are rows of one sweep,
     equal ones once; ``options`` (``memory``, ``ledger``, ``progress``) are those of ``sweep``. Raises LookupError for unknown names
     and heads, ValueError for fewer than 5 random orders, a head named twice, or steps that are no steps.
     """
@@ -56,7 +56,7 @@ def pruning_curve(
     from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
 
-    check_name(method, ABLATIONS, "ablation")
+    check_name(ablation, ABLATIONS, "ablation")
     heads = _in_order(model, order)
     if n_random < MIN_RANDOM_ORDERS or not 1 <= steps <= len(heads):
         raise ValueError(
@@ -71,9 +71,9 @@ def pruning_curve(
     sets = [tuple(sorted(one[:n])) for orders in curves.values() for one in orders for n in counts[1:]]
     different = list(dict.fromkeys(sets))
     outcome = OUTCOMES.get(metric or task.metric)
-    arguments = {**task.provenance, "method": method, "positions": positions}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=(method,), metric=outcome.name, seed=seed)
-    variants = build_variants(model, task, method, positions, different, seed)
+    arguments = {**task.provenance, "ablation": ablation, "positions": positions}
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
+    variants = build_variants(model, task, ablation, positions, different, seed)
     result = sweep(model, task, variants, outcome, record=record, **options)
     values = dict(zip(different, result.values, strict=True)) | {(): result.baseline}
     weights, tables = bootstrap_weights(len(task), seed), []
@@ -81,7 +81,7 @@ def pruning_curve(
         measured = np.array([[values[tuple(sorted(one[:n]))] for one in orders] for n in counts])
         interval = _interval(measured, weights, seed)
         numbers = {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-        made = {"n": len(task), "n_orders": len(orders), "metric": outcome.name, "unit": outcome.unit, "method": method}
+        made = {"n": len(task), "n_orders": len(orders), "metric": outcome.name, "unit": outcome.unit, "ablation": ablation}
         origin = {"positions": positions, "task": task.name, "model": record.model, "revision": record.revision, "seed": seed}
         removed = {"n_removed": counts, "share_removed": counts / len(heads)}
         tables.append(pd.DataFrame({"curve": curve, **removed, **numbers, **made, **origin}))

@@ -3,7 +3,7 @@
 The clean prompts are run with one site of one layer, at one place, as it was on the corrupted prompts (noising): ``effect =
 metric(patched) - metric(clean)``, negative = what stands there is needed. ``task.swapped()`` turns it round (denoising): the corrupted
 prompts are run with what the clean ones had there, and positive = it is enough. The two disagree where parts cover for each other or
-need each other (arXiv 2404.15255). Heads at a place are patched by ``ablate_heads(method="patch", positions=...)``.
+need each other (arXiv 2404.15255). Heads at a place are patched by ``ablate_heads(ablation="patch", positions=...)``.
 """
 
 from __future__ import annotations

@@ -46,6 +46,6 @@ def zeroed(model: Model, n_prompts: int, period: int | None, seed: int, progress
     """What zeroing each head does to the log-probability of the last word of the prompts that the heads were found on, in nats."""
     prompts = [tuple(prompt) for prompt in repeats(model, n_prompts, period, seed)]
     task = Task("repeats", tuple(Example(p[:-1], p[:-1], p[-1:], ()) for p in prompts), "answer_logprob")
-    found = ablate_heads(model, task, method="zero", seed=seed, progress=progress)
+    found = ablate_heads(model, task, ablation="zero", seed=seed, progress=progress)
     effects = found.effects.mean(1).reshape(model.facts.n_layers, model.facts.n_heads)
     return HeadScores("effect", effects, found.unit, (None, None), found.record)

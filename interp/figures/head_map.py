@@ -91,7 +91,7 @@ def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[in
     return _Map(
         values=values,
         hover=hover,
-        marked=[Head(row.layer, row.head) for row in rows if row.distinct] if marked is None else marked,
+        marked=[Head(row.layer, row.head) for row in rows if row.exceeds_control] if marked is None else marked,
         mark=MARKED if marked is None else "",
         bounds=(None, None),
         legend=f"effect ({rows[0].unit})",

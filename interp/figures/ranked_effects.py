@@ -66,13 +66,13 @@ def _legend(rows: list[Any]) -> str:
     legend = "mean and 95% interval"
     if any(row.control == row.control for row in rows):
         legend += "; grey: mean of the other heads"
-    return legend if all(row.distinct for row in rows) else legend + "; pale: not beyond it"
+    return legend if all(row.exceeds_control for row in rows) else legend + "; pale: not beyond it"
 
 
 def _colour(row: Any) -> str:
     if row.effect < 0:
-        return style.NEGATIVE if row.distinct else PALE_NEGATIVE
-    return style.POSITIVE if row.distinct else PALE_POSITIVE
+        return style.NEGATIVE if row.exceeds_control else PALE_NEGATIVE
+    return style.POSITIVE if row.exceeds_control else PALE_POSITIVE
 
 
 def _reach(rows: list[Any]) -> list[float]:

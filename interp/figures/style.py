@@ -125,7 +125,8 @@ def colour_bar(text: str) -> dict[str, Any]:
 def caption_of(row: Any) -> str:
     """Task, n, metric, intervention, model and revision of a row of a head table, in one line."""
     model = f"{row.model}@{str(row.revision)[:8]}" if row.revision else row.model
-    parts = (row.task, f"n = {row.n}", row.metric, f"{row.method} at {row.positions} positions", model)
+    ablation = row.ablation if row.estimator == "exact" else f"{row.ablation} ({row.estimator})"
+    parts = (row.task, f"n = {row.n}", row.metric, f"{ablation} at {row.positions} positions", model)
     return " · ".join(str(part) for part in parts if part)
 
 

@@ -6,6 +6,7 @@ from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.store.ablations import save_ablation as save_ablation
+    from interp.store.ablations import write_ablation as write_ablation
     from interp.store.circuits import load_circuit_run as load_circuit_run
     from interp.store.circuits import save_circuit as save_circuit
     from interp.store.detections import load_confirmation as load_confirmation

@@ -1,38 +1,49 @@
-"""The tables of a sweep, written to its run directory."""
+"""The tables of an ablation, written to its run directory."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.ablation.effect_tables import agreement, example_table, head_scores, head_table
-from interp.store.run_directory import RunWriter, StoredRun
+from interp.ablation.effect_tables import agreement
+from interp.files import sha256
+from interp.store.run_directory import RunWriter, StoredRun, start_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.engine.sweep.sweep import SweepResult
-    from interp.models.model import ModelFacts
+    from interp.ablation.ablation_result import AblationResult
 
 
-def save_ablation(writer: RunWriter, result: SweepResult, facts: ModelFacts, seed: int = 0) -> StoredRun:
-    """Publishes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes the run.
+def save_ablation(result: AblationResult, folder: str | Path) -> Path:
+    """Writes the result with its record to a run directory of its own and returns the path.
 
-    Where a gradient estimate chose the variants, it is published as ``estimates``, and the run's details say how well the two agree.
-    ``seed`` is that of the statistics. Raises ValueError for effects that cannot be true; the units stay and the run can be resumed.
+    Raises ArtefactInvalid when the folder holds anything else.
     """
-    shape, heads = [facts.n_layers, facts.n_heads], head_table(result, facts, seed)
-    details: dict[str, Any] = {"kind": "ablation", "shape": shape, "statistics_seed": seed, "backend": result.backend}
-    writer.write_table("heads", _signed(heads, writer.run_id))
-    writer.write_table("examples", _signed(example_table(result, facts), writer.run_id))
+    record = result.record
+    spec = {"kind": "ablation", "model": record.model, "task": record.task, "record": record.to_json()}
+    with start_run(folder, {**spec, "values": sha256(result.values.tobytes())}) as writer:
+        if not writer.finished:
+            write_ablation(writer, result)
+    return Path(folder)
+
+
+def write_ablation(writer: RunWriter, result: AblationResult) -> StoredRun:
+    """Writes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes the run.
+
+    An adaptive result also has ``estimates``, and the run's details hold their agreement with the exact effects. Raises ValueError for
+    effects that cannot be right; the units are kept, and the run can be resumed.
+    """
+    tables = {"heads": result.heads(), "examples": result.examples()}
+    details: dict[str, Any] = {"kind": "ablation", "shape": [result.n_layers, result.n_heads], "backend": result.backend}
     if result.estimate is not None:
-        estimates = head_table(result.estimate, facts, seed)
-        writer.write_table("estimates", _signed(estimates, writer.run_id))
-        both = [head_scores(table, result.record, shape) for table in (estimates, heads)]
-        details["agreement"] = agreement(*both, k=max(1, len(heads) // 2))
+        tables["estimates"] = result.estimate.heads()
+        details["agreement"] = agreement(result.estimate.scores(), result.scores(), k=max(1, len(tables["heads"]) // 2))
+    for name, table in tables.items():
+        writer.write_table(name, _with_run_id(table, writer.run_id))
     return writer.finish(result.record, **details)
 
 
-def _signed(table: pd.DataFrame, run_id: str) -> pd.DataFrame:
-    signed = table.copy()
-    signed.insert(0, "run_id", run_id)
-    return signed
+def _with_run_id(table: pd.DataFrame, run_id: str) -> pd.DataFrame:
+    table.insert(0, "run_id", run_id)
+    return table

@@ -122,7 +122,7 @@ def test_slopes_of_texts_are_difference_quotients_of_runs_with_a_scaled_head(exa
 
 @pytest.mark.parametrize("metric", ["loss", "logit_diff"])
 def test_importance_is_the_mean_size_of_the_attribution_of_zeroed_heads(model, metric):
-    estimate = ablate_heads(model, random_task(), method="attribution", ablation="zero", metric=metric)
+    estimate = ablate_heads(model, random_task(), estimator="attribution", ablation="zero", metric=metric)
     expected = np.abs(estimate.effects).mean(1).reshape(model.facts.n_layers, -1)
     close(gradient_importance(model, random_task(), metric).values, expected)
 

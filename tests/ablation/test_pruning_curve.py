@@ -65,7 +65,7 @@ def test_random_curve_is_the_mean_over_its_orders(llama):
     orders = [[heads[i] for i in rng.permutation(6)] for _ in range(6)]
     expected = np.mean([by_hooks(llama, task, interventions.zero(one[:3])) for one in orders])
     assert middle["value"] == pytest.approx(expected, abs=1e-5)
-    assert (middle["n"], middle["n_orders"], middle["unit"], middle["method"], middle["seed"]) == (5, 6, "logits", "zero", 5)
+    assert (middle["n"], middle["n_orders"], middle["unit"], middle["ablation"], middle["seed"]) == (5, 6, "logits", "zero", 5)
     assert middle["ci_low"] < middle["value"] < middle["ci_high"]
 
 
@@ -88,7 +88,7 @@ def test_heads_may_be_replaced_by_their_means_instead(llama):
     caches = [llama.bridge.run_with_cache(torch.tensor([e.clean]))[1] for e in task]
     z = [torch.cat([c[f"blocks.{layer}.attn.hook_z"][0] for c in caches]).mean(0) for layer in range(3)]
     change = interventions.mean(heads[:6], torch.stack(z))
-    table = pruning_curve(llama, task, heads, steps=3, method="mean")
+    table = pruning_curve(llama, task, heads, steps=3, ablation="mean")
     assert table["value"][1] == pytest.approx(by_hooks(llama, task, change).mean(), abs=1e-5)
     assert abs(table["value"][1] - by_hooks(llama, task, interventions.zero(heads[:6])).mean()) > 1e-2
 
@@ -141,4 +141,4 @@ def test_what_is_no_curve_is_refused(gpt2):
     with pytest.raises(LookupError, match="Head L3H0 does not exist"):
         pruning_curve(gpt2, task, [Head(3, 0)])
     with pytest.raises(LookupError, match="No ablation is called 'attribution'"):
-        pruning_curve(gpt2, task, heads, method="attribution")
+        pruning_curve(gpt2, task, heads, estimator="attribution")

@@ -50,11 +50,11 @@ def measured(server):
     """Values of the address of a finished sweep on the server."""
     from interp.models import load_model
 
-    sweep = jobs.AblationRequest(task="induction", method="zero", n_prompts=6, seed=2)
+    sweep = jobs.AblationRequest(task="induction", ablation="zero", n_prompts=6, seed=2)
     job = jobs.start(jobs.plan(load_model("interp-mini"), sweep, server.runs))
     while jobs.status(job).active:
         time.sleep(0.2)
-    return {"method": "zero", "n": "6", "seed": "2"}
+    return {"ablation": "zero", "n": "6", "seed": "2"}
 
 
 def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, server):
@@ -109,7 +109,7 @@ def test_the_head_is_seen_on_the_same_prompt_and_switched_off(app, measured):
 
 def test_three_layers_of_five_heads_are_swept(page, small_server):
     app = App(page, small_server.address)
-    app.open("ablate", n="4", method="zero", outcome="answer_logprob")
+    app.open("ablate", n="4", ablation="zero", outcome="answer_logprob")
     press(app, "Start")
     finished(app)
     click(app, Head(2, 4), (3, 5), 0.9, 0.9)

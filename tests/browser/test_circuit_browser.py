@@ -85,7 +85,7 @@ def test_every_file_of_a_circuit_opens(app, measured):
 
 
 def test_a_head_of_the_ablate_page_leads_to_its_place(app, measured):
-    app.open("ablate", task="ioi", n="8", seed="2", method="zero", head="L1H0")
+    app.open("ablate", task="ioi", n="8", seed="2", ablation="zero", head="L1H0")
     press(app, "Start")
     app.page.get_by_role("link", name="Its place in the circuit").click(timeout=2 * PATIENCE)
     arrive(app, "Circuit")

@@ -242,7 +242,7 @@ def test_show_draws_the_difference_of_two_runs(read, tmp_path):
 
 
 def test_an_ablation_can_be_drawn_by_layer_but_has_no_tokens(folder, prompts, tmp_path):
-    interp("ablate", "--model", folder, "--prompts", prompts, "--method", "zero", "--out", tmp_path / "run")
+    interp("ablate", "--model", folder, "--prompts", prompts, "--ablation", "zero", "--out", tmp_path / "run")
     show = ["show", tmp_path / "run", "--figure", tmp_path / "a.png"]
     assert interp(*show, "--draw", "layers").exit_code == 0
     assert_refused(interp(*show, "--draw", "tokens"), 2, "is drawn as heads or layers or ranking, not as tokens")

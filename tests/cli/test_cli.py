@@ -48,7 +48,7 @@ def prompts(tmp_path):
 @pytest.fixture
 def ablation(folder, prompts, tmp_path):
     """The words of a small ablation, without --out."""
-    return ["ablate", "--model", folder, "--prompts", prompts, "--method", "zero"]
+    return ["ablate", "--model", folder, "--prompts", prompts, "--ablation", "zero"]
 
 
 def test_help_names_every_command_and_every_exit_code():
@@ -245,24 +245,24 @@ def test_chosen_heads_layers_and_pairs_decide_the_rows(ablation, tmp_path):
 
 
 def test_attribution_ranks_all_heads_and_adaptive_says_how_far_to_believe_it(ablation, tmp_path):
-    estimated = json.loads(interp(*ablation, "--method", "attribution", "--out", tmp_path / "all", "--json").stdout)
+    estimated = json.loads(interp(*ablation, "--estimator", "attribution", "--out", tmp_path / "all", "--json").stdout)
     assert len(estimated["heads"]) == N_LAYERS * N_HEADS
-    answer = interp(*ablation, "--method", "adaptive", "--ablation", "zero", "--out", tmp_path / "top")
+    answer = interp(*ablation, "--estimator", "adaptive", "--ablation", "zero", "--out", tmp_path / "top")
     assert "estimate" in answer.stdout.lower()
     shown = json.loads(interp("show", tmp_path / "top", "--json").stdout)
     assert len(shown["heads"]) == 4  # 0.2 * 18 heads, rounded
     assert shown["details"]["agreement"]["n"] == 4
 
 
-@pytest.mark.parametrize("method", ["attribution", "adaptive"])
-def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, method):
+@pytest.mark.parametrize("estimator", ["attribution", "adaptive"])
+def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, estimator):
     toy = {**BASE, "d_vocab": 97, "d_vocab_out": 97}
     (tmp_path / "toy").mkdir()
     tiny_tokenizer().save_pretrained(save(tmp_path / "toy", toy))
-    words = ["ablate", "--model", tmp_path / "toy", "--prompts", prompts, "--method", method, "--out", tmp_path / "run"]
+    words = ["ablate", "--model", tmp_path / "toy", "--prompts", prompts, "--estimator", estimator, "--out", tmp_path / "run"]
     answer = interp(*words, "--json")
     assert answer.exit_code == 0, answer.stderr
-    assert len(json.loads(answer.stdout)["heads"]) == {"attribution": 15, "adaptive": 3}[method]
+    assert len(json.loads(answer.stdout)["heads"]) == {"attribution": 15, "adaptive": 3}[estimator]
 
 
 # --- bad input: one sentence, the right code, nothing stored ---------------------------------------------------------
@@ -277,11 +277,11 @@ def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, m
         (["--layers", "2-1"], 2, "is not a list of numbers: write 0,2-4"),
         (["--heads", "L0H1", "--layers", "0"], 2, "give one of them"),
         (["--metric", "logitdiff"], 2, "No metric is called 'logitdiff'. There are: accuracy, answer_logprob"),
-        (["--method", "remove"], 2, "No method is called 'remove'. There are: zero, mean"),
+        (["--ablation", "remove"], 2, "No ablation is called 'remove'. There are: zero, mean"),
         (["--positions", "needle"], 2, "needle"),
         (["--memory", "lots"], 2, "not an amount of memory: write 2GB"),
         (["--memory", "2KB"], 5, "budget of"),
-        (["--top-share", "0", "--method", "adaptive"], 2, "top_share is 0"),
+        (["--top-share", "0", "--estimator", "adaptive"], 2, "top_share is 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -310,7 +310,7 @@ def test_a_wrong_setting_gets_one_sentence_and_stores_nothing(shelf, tmp_path, w
 
 
 def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
-    words = ["confirm", found, "--prompts", prompts, "--ks", "1,3", "--method", "zero", "--metric", "logit_diff"]
+    words = ["confirm", found, "--prompts", prompts, "--ks", "1,3", "--ablation", "zero", "--metric", "logit_diff"]
     answer = interp(*words, "--out", tmp_path / "run", "--json")
     assert answer.exit_code == 0, answer.stderr
     told = json.loads(answer.stdout)
@@ -363,7 +363,7 @@ def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found,
         (["--prompts", "PROMPTS", "--ks", "1,40"], 2, "k=40 needs 40 heads"),
         (["--prompts", "PROMPTS", "--ks", "few"], 2, "is not a list of numbers"),
         (["--prompts", "PROMPTS", "--draws", "2"], 2, "draws=2 is too few"),
-        (["--prompts", "PROMPTS", "--method", "patch"], 2, "'patch'"),
+        (["--prompts", "PROMPTS", "--ablation", "patch"], 2, "'patch'"),
         (["--prompts", "PROMPTS", "--positions", "all,middle"], 2, "No position is called 'middle'"),
         (["--prompts", "PROMPTS", "--metric", "rouge"], 2, "'rouge'"),
         (["--prompts", "PROMPTS", "--memory", "much"], 2, "not an amount of memory"),

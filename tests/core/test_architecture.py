@@ -111,6 +111,8 @@ def test_every_room_has_a_floor():
 REACHES_UP = {
     ("interp/heads.py", "interp.figures"),
     ("interp/heads.py", "interp.store"),
+    ("interp/ablation/ablation_result.py", "interp.figures"),
+    ("interp/ablation/ablation_result.py", "interp.store"),
     ("interp/detectors/support/detection.py", "interp.figures"),
     ("interp/confirmation.py", "interp.figures"),
 }

@@ -16,8 +16,8 @@ from interp_dashboard import settings as about
 from interp_dashboard.jobs import AblationRequest
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"
-SHORT = AblationRequest(task="induction", method="zero", n_prompts=5, seed=3)
-QUERY = {"method": "zero", "n": "5", "seed": "3"}
+SHORT = AblationRequest(task="induction", ablation="zero", n_prompts=5, seed=3)
+QUERY = {"ablation": "zero", "n": "5", "seed": "3"}
 PATIENCE = 120
 
 
@@ -83,7 +83,7 @@ def labels(app):
 def test_the_cost_stands_there_before_anything_is_started(root):
     app = opened(**QUERY)
     assert "units of work" in texts(app) and "MiB" in texts(app) and "Start" in labels(app)
-    assert app.selectbox(key="field:method").value == "zero" and app.number_input(key="field:n").value == 5
+    assert app.selectbox(key="field:ablation").value == "zero" and app.number_input(key="field:n").value == 5
     assert not root.exists()
 
 
@@ -167,7 +167,7 @@ def test_heads_that_are_not_there_are_left_out_with_a_word():
     ("query", "said"),
     [
         ({"n": "1"}, "n is from 2"),
-        ({"method": "magic"}, "No method is called"),
+        ({"ablation": "magic"}, "No ablation is called"),
         ({"positions": "nowhere"}, "no position called"),
         ({"task": "", "file": "../../etc/passwd"}, "not on this server"),
         ({"task": "", "file": "0123456789ab/mine"}, "not on this server"),
@@ -193,7 +193,7 @@ def test_prompts_of_ones_own_are_planned_and_refused_where_they_cannot_be_patche
     kept = jobs.save_uploaded_prompts(root, "two.jsonl", (line + line.replace("disk", "forest")).encode())
     file = f"{kept.parent.name}/{kept.stem}"
     assert "Start" in labels(opened(task="", file=file))
-    app = opened(task="", file=file, method="patch")
+    app = opened(task="", file=file, ablation="patch")
     assert "no corrupted prompts" in app.error[0].value and "Start" not in labels(app)
 
 

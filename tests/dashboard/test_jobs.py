@@ -17,8 +17,8 @@ from interp_dashboard import jobs
 from interp_dashboard.jobs import AblationRequest
 
 MODEL = "interp-mini"
-SHORT = AblationRequest(task="induction", method="zero", n_prompts=7, seed=3)
-LONG = AblationRequest(task="induction", method="mean", n_prompts=120, seed=1)
+SHORT = AblationRequest(task="induction", ablation="zero", n_prompts=7, seed=3)
+LONG = AblationRequest(task="induction", ablation="mean", n_prompts=120, seed=1)
 PATIENCE = 120
 
 
@@ -67,7 +67,7 @@ def test_a_finished_job_holds_the_numbers_of_the_sweep_made_here(finished):
     planned, job, status = finished
     assert (status.state, status.done, status.error) == ("finished", planned.total, "")
     run = planned.run()
-    result = ablate_heads(mini(), make_task("induction", mini(), n_prompts=7, seed=3), method="zero")
+    result = ablate_heads(mini(), make_task("induction", mini(), n_prompts=7, seed=3), ablation="zero")
     found = run.heads().sort_values(["layer", "head"])["effect"].to_numpy()
     np.testing.assert_allclose(found, result.effects.mean(1), rtol=0, atol=1e-5)
     assert run.path == job.folder and run.record.seed == 3 and run.manifest["status"] == "finished"
@@ -172,11 +172,11 @@ def test_a_killed_job_is_told_from_one_at_work_even_when_its_number_lives_on(tmp
     ("wrong", "kind", "sentence"),
     [
         ({"task": "iou"}, LookupError, "No task is called 'iou'"),
-        ({"method": "zeros"}, LookupError, "No method is called 'zeros'"),
+        ({"ablation": "zeros"}, LookupError, "No ablation is called 'zeros'"),
         ({"metric": "logit"}, LookupError, "logit"),
         ({"positions": "subject"}, LookupError, "No position is called 'subject'"),
         ({"n_prompts": 1}, ValueError, "at least 2"),
-        ({"method": "adaptive", "top_share": 0.0}, ValueError, "top_share"),
+        ({"estimator": "adaptive", "top_share": 0.0}, ValueError, "top_share"),
         ({"task": None, "prompts": "none.jsonl"}, FileNotFoundError, "none.jsonl"),
     ],
 )
@@ -206,18 +206,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert jobs.jobs(tmp_path) == [] and (planned.folder / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("method", "share"), [("zero", 1.0), ("adaptive", 0.3)])
-def test_the_total_is_the_number_of_units_that_are_stored(tmp_path, method, share):
+@pytest.mark.parametrize(("estimator", "share"), [("exact", 1.0), ("adaptive", 0.3)])
+def test_the_total_is_the_number_of_units_that_are_stored(tmp_path, estimator, share):
     from interp.ablation.ablate_heads import ablate_heads
     from interp.store import FileLedger
 
-    sweep = replace(LONG, method=method, top_share=share)
+    sweep = replace(LONG, ablation="zero" if estimator == "exact" else "mean", estimator=estimator, top_share=share)
     question = sweep.question(mini())
     ledger = FileLedger(tmp_path / "units", {})
     options = {name: value for name, value in sweep.options(question).items() if name != "pairs"}
     ablate_heads(mini(), question, **options, ledger=ledger)
     assert plan(sweep, tmp_path).total == ledger.count() > 1
-    assert plan(replace(sweep, method="attribution"), tmp_path).total is None
+    assert plan(replace(sweep, estimator="attribution"), tmp_path).total is None
 
 
 def test_only_plain_names_are_looked_up(tmp_path):

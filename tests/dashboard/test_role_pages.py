@@ -28,8 +28,8 @@ from tests.support.detection_cases import detection, token_detection
 MODEL = "interp-mini"
 GRID = {"retrieval.n_lengths": "3", "retrieval.n_depths": "2", "retrieval.n_needles": "2", "retrieval.longest": "300"}
 VALUES = {"n_lengths": 3, "n_depths": 2, "n_needles": 2, "longest": 300}
-TRIAL = {"trial.n_prompts": "12", "trial.seed": "4", "trial.method": "zero"}
-ASKED = {"task": "needle", "n_prompts": 12, "seed": 4, "draws": 5, "method": "zero"}
+TRIAL = {"trial.n_prompts": "12", "trial.seed": "4", "trial.ablation": "zero"}
+ASKED = {"task": "needle", "n_prompts": 12, "seed": 4, "draws": 5, "ablation": "zero"}
 OWN = {"texts": "", "prompt": "Tom has a disk. The disk is red.", "response": " Tom has a red disk and Tom has a cup."}
 PATIENCE = 120
 
@@ -101,7 +101,7 @@ def stored(root):
 def tried(root, stored):
     """The run of the confirmation that ``TRIAL`` asks for."""
     plan = plan_confirmation(mini(), stored, root, **ASKED)
-    made = confirm(found(), mini(), make_task("needle", mini(), n_prompts=12, seed=4), method="zero", seed=4)
+    made = confirm(found(), mini(), make_task("needle", mini(), n_prompts=12, seed=4), ablation="zero", seed=4)
     return save_confirmation(made, mini().facts, plan.folder, plan.spec)
 
 

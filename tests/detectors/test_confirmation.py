@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from interp import interventions
-from interp.ablation import ablate_heads, head_table
+from interp.ablation import ablate_heads
 from interp.confirmation import _over_draws, confirm, draw_sets
 from interp.detectors import Detection
 from interp.detectors.support.null_threshold import prompt_digests
@@ -134,7 +134,7 @@ def test_every_set_of_a_planted_model_has_the_value_of_its_exact_trace(n_kv_head
     planted, tasks = planted_case(n_kv_heads)
     [retrieval], task = planted.heads("retrieval"), tasks["needle"]
     detection = ranked_first(planted.model, [retrieval, *planted.heads("previous_token")])
-    found = confirm(detection, planted.model, task, ks=[1, 2, 5], method="zero", positions=["all"], metric="logit_diff")
+    found = confirm(detection, planted.model, task, ks=[1, 2, 5], ablation="zero", positions=["all"], metric="logit_diff")
     right, wrong = (np.array([getattr(e, side)[0] for e in task]) for side in ("answers", "distractors"))
     for row in found.table.to_dict("records"):
         logits = planted.trace([e.clean for e in task], without=heads_in(row["heads"])).logits[:, -1]
@@ -148,7 +148,7 @@ def test_the_planted_head_is_needed_for_its_task_alone_and_its_controls_are_not(
     keeper = planted.heads("previous_token")  # both tasks need it: left among the controls, it would be one that matters
     detection = ranked_first(planted.model, [*planted.heads("retrieval"), *keeper])
     found = confirm(
-        detection, planted.model, tasks["needle"], ks=[1], method="zero", specificity=[tasks["repeats"]], metric="logit_diff"
+        detection, planted.model, tasks["needle"], ks=[1], ablation="zero", specificity=[tasks["repeats"]], metric="logit_diff"
     )
     curve = found.tables["curve"].set_index(["task", "positions", "group", "k"])
     gain = planted.settings["gain"]
@@ -160,19 +160,19 @@ def test_the_planted_head_is_needed_for_its_task_alone_and_its_controls_are_not(
             if not set(heads) & set(planted.heads("induction")):
                 assert curve.loc[("needle", where, group, 1), "effect"] == pytest.approx(0, abs=1e-3)
     assert found.table.query("k == 0")["effect"].eq(0).all()
-    counted = confirm(detection, planted.model, tasks["needle"], ks=[1], method="zero", positions=["end"])
+    counted = confirm(detection, planted.model, tasks["needle"], ks=[1], ablation="zero", positions=["end"])
     shares = counted.tables["curve"].set_index(["group", "k"])["value"]
     assert shares["found", 0] == 1 and shares["found", 1] < 0.5  # all logits are equal without the head
     assert shares["random", 1] == shares["layer_matched", 1] == shares["bottom", 1] == 1
 
 
-@pytest.mark.parametrize("method", ["zero", "uniform", "resample"])
+@pytest.mark.parametrize("ablation", ["zero", "uniform", "resample"])
 @pytest.mark.parametrize("where", ["all", "end"])
-def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, method, where):
+def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, ablation, where):
     task = random_task(3, 2)
     detection = ranked_first(llama, [Head(1, 2), Head(2, 4), Head(0, 1)])
-    found = confirm(detection, llama, task, ks=[2, 3], method=method, positions=[where], metric="logit_diff")
-    if method == "resample":
+    found = confirm(detection, llama, task, ks=[2, 3], ablation=ablation, positions=[where], metric="logit_diff")
+    if ablation == "resample":
         from interp.ablation.ablate_heads import resample_source_ids
         from interp.engine.forward.z_cache import cache_z
 
@@ -180,10 +180,10 @@ def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, method, wher
     for row in found.table.query("k == 3").drop_duplicates("group").to_dict("records"):
         heads, values = heads_in(row["heads"]), []
         for i, example in enumerate(task):
-            if method == "resample":
+            if ablation == "resample":
                 change = [patched(llama, bank, h, int(source_ids[i]), where) for h in heads]
             else:
-                change = [getattr(interventions, method)(heads, where)]
+                change = [getattr(interventions, ablation)(heads, where)]
             logits = run(llama, [example], intervene=change).logits[0, -1]
             values.append(logit_diff(logits, example))
         assert row["value"] == pytest.approx(np.mean(values), abs=2e-5)
@@ -276,7 +276,7 @@ def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
     with pytest.raises(ValueError, match=r"k=10 needs 10 heads with a score and as many that were not found: 18 heads"):
         confirm(good, llama, task, ks=[2, 10])
     with pytest.raises(LookupError, match=r"'patch'. There are: zero, mean, resample, uniform"):
-        confirm(good, llama, task, method="patch")
+        confirm(good, llama, task, ablation="patch")
     with pytest.raises(LookupError, match="No position is called 'needle'"):
         confirm(good, llama, task, positions=["all", "needle"])
     with pytest.raises(LookupError, match="'rouge'"):
@@ -325,7 +325,7 @@ def test_a_card_gathers_what_is_known_of_a_head():
     model, [head] = planted.model, planted.heads("retrieval")
     parts = {"frequency": HeadScores("frequency", np.arange(20.0).reshape(SHAPE) / 20, "share", (0.0, 1.0), RunRecord("toy"))}
     detection = replace(ranked_first(model, [head]), parts=parts)
-    sweep = head_table(ablate_heads(model, tasks["needle"], method="zero", pairs=False), model.facts)
+    sweep = ablate_heads(model, tasks["needle"], ablation="zero", pairs=False).heads()
     cards = head_cards(model, [detection], tables=[sweep], prompts=tasks["needle"])
     assert list(cards) == model.facts.heads()
     card = cards[head]

@@ -8,7 +8,6 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from interp.ablation.effect_tables import head_table
 from interp.figures import (
     head_difference_map,
     head_map,
@@ -22,7 +21,7 @@ from interp.figures import (
 )
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-from tests.support.sweep_results import FACTS, planted, sweep_result
+from tests.support.sweep_results import planted, sweep_result
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def table():
     """15 heads; L1H1 helps, L2H3 hurts, the others do next to nothing."""
     effects = planted()
     effects[13] += 3.0
-    return head_table(sweep_result(effects), FACTS)
+    return sweep_result(effects).heads()
 
 
 def scores(values, bounds=(0.0, 1.0), record=None, **fields):
@@ -115,7 +114,7 @@ def test_numbers_in_cells_have_enough_decimals_and_no_negative_zero():
 def test_pairs_are_bars_but_not_cells(table):
     effects = planted()
     heads = [(Head(*divmod(i, 5)),) for i in range(15)]
-    both = head_table(sweep_result([*effects, effects[0] - 9], [*heads, (Head(0, 0), Head(0, 1))]), FACTS)
+    both = sweep_result([*effects, effects[0] - 9], [*heads, (Head(0, 0), Head(0, 1))]).heads()
     assert np.nanmin(head_map(both).data[0].z) > -3
     assert ranked_effects(both).layout.yaxis.ticktext[0] == "L0H0+L0H1"
 
@@ -143,7 +142,7 @@ def test_each_bar_stands_before_its_own_control(table):
 
 
 def test_bars_without_a_control_have_no_band():
-    alone = head_table(sweep_result(planted()[6:7]), FACTS)
+    alone = sweep_result(planted()[6:7]).heads()
     figure = ranked_effects(alone)
     assert [shape.type for shape in figure.layout.shapes] == ["line"] and "grey" not in caption(figure)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate_heads import ablate_heads
-from interp.ablation.effect_tables import head_table
 from interp.metrics.baseline import score_task
 from interp.models import doctor, load_model
 from interp.tasks import make_task
@@ -94,14 +93,14 @@ def test_one_head_above_the_first_layer_carries_retrieval():
     costs = []
     for name in ("key_value", "induction"):
         task = make_task(name, mini(), n_prompts=60, seed=14)
-        result = ablate_heads(mini(), task, method="mean", metric="accuracy", heads=mini().facts.heads()[4:])
+        result = ablate_heads(mini(), task, ablation="mean", metric="accuracy", heads=mini().facts.heads()[4:])
         costs.append(result.effects.mean(1))
     assert np.min(np.max(costs, axis=0)) <= -0.5
 
 
 def test_heads_that_matter_for_ioi_stand_clear_of_the_random_control():
     task = make_task("ioi", mini(), n_prompts=64, seed=0)
-    table = head_table(ablate_heads(mini(), task, method="mean"), mini().facts)
+    table = ablate_heads(mini(), task, ablation="mean").heads()
     found = table[table["exceeds_control"]]
     assert 1 <= len(found) <= 5 and (found["ci_high"] < found["control_ci_low"]).all() and (found["q_value"] <= 0.05).all()
 

@@ -215,7 +215,7 @@ def test_all_structural_edges_together_carry_the_whole_difference(family, kind):
 
 def test_gradients_see_what_is_written_to_the_logits_and_not_what_goes_through_saturated_attention():
     planted = small("mini_ioi", 8)
-    found = ablate_heads(planted.model, task_of(planted, "ioi"), method="attribution", ablation="zero")
+    found = ablate_heads(planted.model, task_of(planted, "ioi"), estimator="attribution", ablation="zero")
     effects = {
         planted.roles.get(head, "noise"): effect for (head,), effect in zip(found.variants, found.effects.mean(1), strict=True)
     }
@@ -283,7 +283,7 @@ def test_every_family_is_a_sound_model_on_which_every_road_gives_the_exact_effec
         task, exact = task_of(planted, kind), planted.counterfactual(kind, 4)
         want = planted.trace([e.clean for e in task]).logits
         assert np.allclose(run(planted.model, list(task)).logits.numpy(), want, atol=2e-5)
-        zeroed = ablate_heads(planted.model, task, method="zero")
+        zeroed = ablate_heads(planted.model, task, ablation="zero")
         assert len(zeroed.variants) == 20 and (zeroed.backend == "resumed" or family == "cancelling")
         for (head,), effect in zip(zeroed.variants, zeroed.effects.mean(1), strict=True):
             assert effect == pytest.approx(exact.ablations.get(head, 0), abs=2e-5), (str(head), planted.roles.get(head))
@@ -326,7 +326,7 @@ def test_no_coordinate_shows_what_it_stands_for():
 
 def test_noise_that_writes_everywhere_disturbs_effects_and_not_their_order():
     planted = small("mini_ioi", 16, noise_everywhere=True, noise_writes=0.05)
-    zeroed = ablate_heads(planted.model, task_of(planted, "ioi", 8), method="zero")
+    zeroed = ablate_heads(planted.model, task_of(planted, "ioi", 8), ablation="zero")
     effects = {head: effect for (head,), effect in zip(zeroed.variants, zeroed.effects.mean(1), strict=True)}
     noise = max(abs(effect) for head, effect in effects.items() if head not in planted.roles)
     assert 1e-3 < noise < min(abs(effects[head]) for head in planted.roles)

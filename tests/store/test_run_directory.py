@@ -15,7 +15,7 @@ from interp import files
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import load_scores, open_run, save_ablation, save_observation, save_scores, start_run
+from interp.store import load_scores, open_run, save_observation, save_scores, start_run, write_ablation
 from tests.support.sweep_results import FACTS, N_HEADS, N_LAYERS, planted, sweep_result
 
 SPEC = {"model": "toy", "task": "ioi", "heads": [[0, 1], [2, 3]], "seed": 3}
@@ -38,7 +38,7 @@ def work(folder, effects=None):
                 writer.ledger.put(f"unit {i}", part)
                 computed += 1
             parts.append(part)
-        save_ablation(writer, sweep_result(np.concatenate(parts, axis=1)), FACTS)
+        write_ablation(writer, sweep_result(np.concatenate(parts, axis=1)))
     return computed
 
 
@@ -299,7 +299,7 @@ def test_details_of_the_first_start_are_kept_as_long_as_there_are_units(tmp_path
         raise KeyboardInterrupt
     with start_run(tmp_path, SPEC, memory=200) as writer:
         assert writer.details == {"memory": None}
-        save_ablation(writer, sweep_result(planted()), FACTS)
+        write_ablation(writer, sweep_result(planted()))
     details = open_run(tmp_path).manifest["details"]
     assert details["memory"] is None and details["kind"] == "ablation"
 
@@ -314,7 +314,7 @@ def test_the_details_that_a_run_would_go_on_with_are_known_without_starting_it(t
         assert stored_details(tmp_path, SPEC) == {"memory": 100}
         raise KeyboardInterrupt
     with start_run(tmp_path, SPEC, memory=200) as writer:
-        save_ablation(writer, sweep_result(planted()), FACTS)
+        write_ablation(writer, sweep_result(planted()))
     assert stored_details(tmp_path, SPEC)["memory"] == 100
     with pytest.raises(ArtefactInvalid, match="another run"):
         stored_details(tmp_path, {**SPEC, "seed": 4})
@@ -379,7 +379,7 @@ def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
         clock[0] += 7
         writer.ledger.put("unit 1", planted()[:, 3:6])
         clock[0] += 2
-        save_ablation(writer, sweep_result(planted()), FACTS)
+        write_ablation(writer, sweep_result(planted()))
     assert json.loads((tmp_path / "run.json").read_text())["seconds"] == 19
 
 

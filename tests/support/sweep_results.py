@@ -1,4 +1,4 @@
-"""Sweep results written by hand, for tests that need numbers but no model."""
+"""Ablation results written by hand, for tests that need numbers but no model."""
 
 from types import SimpleNamespace
 
@@ -6,11 +6,12 @@ import numpy as np
 
 N_LAYERS, N_HEADS, N_EXAMPLES = 3, 5, 17
 FACTS = SimpleNamespace(n_layers=N_LAYERS, n_heads=N_HEADS, kv_head=lambda head: head.head // 2)
+SIZES = {"n_layers": N_LAYERS, "n_heads": N_HEADS, "n_kv_heads": 2}
 
 
 def sweep_result(effects, variants=None, *, baseline=None, record=None, **fields):
-    """A sweep with these effects [n_variants n_examples]; the variants are by default all heads, layer by layer."""
-    from interp.engine.sweep.sweep import SweepResult
+    """An ablation with these effects [n_variants n_examples]; the variants are by default all heads, layer by layer."""
+    from interp.ablation import AblationResult
     from interp.heads import Head
     from interp.records import RunRecord
 
@@ -18,9 +19,9 @@ def sweep_result(effects, variants=None, *, baseline=None, record=None, **fields
     baseline = np.full(effects.shape[1], 4.0) if baseline is None else np.asarray(baseline, dtype=float)
     heads = [(Head(*divmod(i, N_HEADS)),) for i in range(len(effects))]
     values = baseline + effects
-    made = {"method": "zero", "positions": "all", "metric": "logit_diff", "unit": "logits", **fields}
+    made = {"ablation": "zero", "positions": "all", "metric": "logit_diff", "unit": "logits", **SIZES, **fields}
     record = record or RunRecord("toy", revision="0123456789", task="ioi", metric="logit_diff", seed=3)
-    return SweepResult(variants=tuple(variants or heads), baseline=baseline, values=values, record=record, **made)
+    return AblationResult(variants=tuple(variants or heads), baseline=baseline, values=values, record=record, **made)
 
 
 def planted(strong=(6, 13), size=-2.0, seed=0, n_examples=N_EXAMPLES):

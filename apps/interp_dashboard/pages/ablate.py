@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS, METHODS
+from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS
 from interp.cli.ranking_output import agreement_sentence
 from interp.heads import Head
 from interp.tasks import task_names
@@ -43,8 +43,8 @@ def fields() -> tuple[Field, ...]:
         *prompts.fields(),
         prompts.file_field(),
         number("n", 64, 2, prompts.MOST_PROMPTS),
-        choice("method", list(METHODS), "mean", noun="method"),
         choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
+        choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
         number("top", 0.2, 0.01, 1.0),
         text("positions", "all"),
         outcome_field(),
@@ -113,15 +113,12 @@ def _form(view: View) -> AblationRequest | None:
     if source is None:
         return None
     marks, metric = _asked(view.model, view.facts.weights_digest, source)
-    method = state["method"]
-    how, *estimated, where, measured = st.columns(
-        3 + (method in ESTIMATORS) + (method == "adaptive"), vertical_alignment="bottom"
-    )
-    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.widget_args("method"))
-    if method in ESTIMATORS:
-        estimated[0].selectbox("Estimate of", list(ABLATIONS), help=bullets(ABLATIONS), **state.widget_args("ablation"))
-    if method == "adaptive":
-        estimated[1].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top"))
+    adaptive = state["estimator"] == "adaptive"
+    how, estimator, *share, where, measured = st.columns(4 + adaptive, vertical_alignment="bottom")
+    how.selectbox("Ablation", list(ABLATIONS), help=bullets(ABLATIONS), **state.widget_args("ablation"))
+    estimator.selectbox("Estimator", list(ESTIMATORS), help=bullets(ESTIMATORS), **state.widget_args("estimator"))
+    if adaptive:
+        share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top"))
     places = ["all", "end", *marks]
     if state["positions"] not in places:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
@@ -129,8 +126,8 @@ def _form(view: View) -> AblationRequest | None:
     where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.widget_args("positions"))
     with measured:
         choose_outcome(state, f"{metric} (the task's)")
-    asked = {"method": method, "positions": state["positions"], "metric": state["outcome"] or None}
-    return replace(source, **asked, ablation=state["ablation"], top_share=state["top"])
+    asked = {name: state[name] for name in ("ablation", "estimator", "positions")}
+    return replace(source, **asked, metric=state["outcome"] or None, top_share=state["top"])
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
@@ -276,7 +273,7 @@ def _show(state: State, job: Job) -> None:
     assert sweep is not None
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     asked = {"task": sweep.task or prompts.OWN, "file": file, "n": sweep.n_prompts, "seed": sweep.seed}
-    made = {"method": sweep.method, "ablation": sweep.ablation, "top": sweep.top_share, "positions": sweep.positions}
+    made = {"ablation": sweep.ablation, "estimator": sweep.estimator, "top": sweep.top_share, "positions": sweep.positions}
     model = {"model": job.model} if job.model in model_cache().known else {}
     state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, do=SWEEP)
 
@@ -287,15 +284,20 @@ def _python(planned: AblationJobPlan) -> str:
         repr(spec["model"]),
         *(f"{n}={spec[n]!r}" for n, usual in (("device", "cpu"), ("dtype", "float32")) if spec[n] != usual),
     ]
-    asked = {"method": sweep.method, "positions": sweep.positions, "metric": spec["metric"], "seed": sweep.seed}
-    asked |= {"ablation": sweep.ablation} if sweep.method in ESTIMATORS else {}
-    asked |= {"top_share": sweep.top_share} if sweep.method == "adaptive" else {}
+    asked = {
+        "ablation": sweep.ablation,
+        "estimator": sweep.estimator,
+        "positions": sweep.positions,
+        "metric": spec["metric"],
+        "seed": sweep.seed,
+    }
+    asked |= {"top_share": sweep.top_share} if sweep.estimator == "adaptive" else {}
     made = f"interp.make_task({sweep.task!r}, model, n_prompts={sweep.n_prompts}, seed={sweep.seed})"
     return (
         f"import interp\n\nmodel = interp.load_model({', '.join(load)})\n"
         f"task = {made if sweep.task else f'interp.task_from_jsonl({sweep.prompts!r}, model)'}\n"
         f"result = interp.ablate_heads(model, task, {', '.join(f'{name}={value!r}' for name, value in asked.items())})\n"
-        f"table = interp.head_table(result, model.facts, seed={sweep.seed})\n"
+        "table = result.heads()\n"
     )
 
 

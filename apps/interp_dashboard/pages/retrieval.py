@@ -54,7 +54,7 @@ def fields() -> tuple[Field, ...]:
         number("trial.n_prompts", 64, 2, prompts.MOST_PROMPTS),
         number("trial.seed", 1, 0, 10**6),
         number("trial.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
-        choice("trial.method", list(CONFIRM_ABLATIONS), "mean", noun="method"),
+        choice("trial.ablation", list(CONFIRM_ABLATIONS), "mean", noun="ablation"),
     )
 
 
@@ -200,13 +200,13 @@ def _trial(view: View, run: StoredRun) -> JobPlan:
         "The first k heads are taken out together, beside as many random heads, random heads of the same layers, and the heads with the "
         "lowest scores, on prompts that the heads were not found on."
     )
-    on, n, seed, draws, method = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
+    on, n, seed, draws, ablation = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
     on.selectbox("Task", task_names(), **state.widget_args("trial.task"))
     n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("trial.n_prompts"))
     seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("trial.seed"))
     draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("trial.draws"))
-    method.selectbox("Method", list(CONFIRM_ABLATIONS), **state.widget_args("trial.method"))
-    asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "method"))
+    ablation.selectbox("Ablation", list(CONFIRM_ABLATIONS), **state.widget_args("trial.ablation"))
+    asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "ablation"))
     return _tried(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
 

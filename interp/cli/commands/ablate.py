@@ -51,8 +51,8 @@ def ablate(
     model: ModelName = DEFAULT_MODEL,
     task: TaskName = None,
     prompts: Prompts = None,
-    method: Annotated[str, typer.Option(help="zero, mean, resample, uniform, patch, attribution or adaptive.")] = "mean",
-    ablation: Annotated[str, typer.Option(help="The ablation that attribution and adaptive estimate.")] = "mean",
+    ablation: Annotated[str, typer.Option(help="zero, mean, resample, patch or uniform.")] = "mean",
+    estimator: Annotated[str, typer.Option(help="exact, attribution or adaptive.")] = "exact",
     positions: Annotated[str, typer.Option(help="all, end, or a mark of the task.")] = "all",
     metric: Metric = None,
     n_prompts: NPrompts = 64,
@@ -64,7 +64,7 @@ def ablate(
     memory: Memory = None,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
-    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/TASK-MODEL-METHOD-DIGEST.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/TASK-MODEL-ABLATION-DIGEST.")] = None,
     fresh: Fresh = False,
     offline: Offline = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost in time and memory.")] = False,
@@ -76,19 +76,19 @@ def ablate(
     """
     from interp.store.run_directory import stored_details
 
-    budget = _check(task, prompts, method, ablation, metric, memory)
+    budget = _check(task, prompts, ablation, estimator, metric, memory)
     loaded = load(model, device, dtype, offline)
     with usage_errors():
         question = load_task(loaded, task, prompts, n_prompts, seed)
         options: dict[str, Any] = {
-            "method": method,
+            "ablation": ablation,
+            "estimator": estimator,
             "positions": positions,
             "metric": metric or question.metric,
             "pairs": pairs,
         }
         options |= {
             "seed": seed,
-            "ablation": ablation,
             "top_share": top_share,
             "heads": read_heads(heads, layers, loaded.facts),
         }
@@ -107,17 +107,17 @@ def ablate(
 
 
 def _check(
-    task: str | None, prompts: Path | None, method: str, ablation: str, metric: str | None, memory: str | None
+    task: str | None, prompts: Path | None, ablation: str, estimator: str, metric: str | None, memory: str | None
 ) -> int | None:
     """The memory budget. Raises for everything that can be known to be wrong before a model is loaded."""
-    from interp.ablation.ablate_heads import ABLATIONS, METHODS
+    from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS
     from interp.metrics.outcomes import OUTCOMES
 
     check_task_options(task, prompts)
     if metric is not None:
         check_name(metric, OUTCOMES.names(), "metric")
-    check_name(method, METHODS, "method")
     check_name(ablation, ABLATIONS, "ablation")
+    check_name(estimator, ESTIMATORS, "estimator")
     with usage_errors():
         return read_memory(memory)
 
@@ -157,7 +157,8 @@ def folder_name(spec: dict[str, Any]) -> str:
     """What the run directory of a spec is called where nothing else is said."""
     from interp.records import digest
 
-    return f"{spec['task']}-{Path(spec['model']).name}-{spec['method']}-{digest(spec)[:8]}"
+    estimator = "" if spec["estimator"] == "exact" else f"-{spec['estimator']}"
+    return f"{spec['task']}-{Path(spec['model']).name}-{spec['ablation']}{estimator}-{digest(spec)[:8]}"
 
 
 def _measure(
@@ -165,7 +166,7 @@ def _measure(
 ) -> "StoredRun":
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.ablation.ablate_heads import ablate_heads
-    from interp.store import open_run, save_ablation
+    from interp.store import open_run, write_ablation
 
     with resumable_run(terminal, folder, spec, options["memory"]) as writer:
         if writer.finished:
@@ -174,7 +175,7 @@ def _measure(
         with terminal.progress(f"{task.name} on {model.facts.name}", bar) as progress:
             given = {**options, **writer.details, "ledger": writer.ledger, "progress": progress}
             result = ablate_heads(model, task, **given)
-        run = save_ablation(writer, result, model.facts, options["seed"])
+        run = write_ablation(writer, result)
     seconds = time.perf_counter() - began
     terminal.say(f"Measured {len(run.heads())} ablations on {len(task)} prompts in {seconds:.1f} s.")
     return run

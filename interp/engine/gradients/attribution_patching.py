@@ -1,7 +1,7 @@
 """The gradient estimate of every variant's effect from one backward pass.
 
 ``effect ~ sum over ablated_z heads and positions of (new z - z) . d outcome / d z``: the first-order term of what the exact sweep
-measures (attribution patching). It is blind where the outcome saturates; ``ablate_heads(method="adaptive")`` says how far to believe it.
+measures (attribution patching). It is blind where the outcome saturates; ``ablate_heads(estimator="adaptive")`` says how far to believe it.
 A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in memory.
 """
 
@@ -77,8 +77,8 @@ def attribute(
             progress(done + 1, len(parts))
     heads = tuple(heads_of(v) for v in variants)
     values, positions = baseline + estimates, str(variants[0][0].positions)
-    method = f"attribution of {variants[0][0].label}"
-    return SweepResult(heads, method, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
+    ablation = variants[0][0].label
+    return SweepResult(heads, ablation, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
 
 
 def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:

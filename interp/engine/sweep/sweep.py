@@ -49,12 +49,11 @@ class SweepResult:
 
     ``variants[i]`` are the heads changed together; ``baseline`` [n_examples] is the outcome of the clean run, ``values``
     [n_variants n_examples] of the changed ones (float64). ``effects = values - baseline``: negative = the head helped, where
-    larger outcomes are better. ``backend`` is ``resumed``, ``hooked`` or ``gradient``; ``estimate`` is the gradient estimate of all
-    heads where it chose the ones that were measured.
+    larger outcomes are better. ``ablation`` is the label of the intervention; ``backend`` is ``resumed``, ``hooked`` or ``gradient``.
     """
 
     variants: tuple[tuple[Head, ...], ...]
-    method: str
+    ablation: str
     positions: str
     metric: str
     unit: str
@@ -62,7 +61,6 @@ class SweepResult:
     values: np.ndarray
     record: RunRecord
     backend: str = "resumed"
-    estimate: SweepResult | None = None
 
     @property
     def effects(self) -> np.ndarray:

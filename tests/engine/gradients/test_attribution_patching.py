@@ -13,7 +13,7 @@ from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
-from interp.store import save_ablation, start_run
+from interp.store import start_run, write_ablation
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf
@@ -37,12 +37,12 @@ def toy(tmp_path):
     return load_hooked_transformer(save(tmp_path, config), dtype="float64")
 
 
-@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
-def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, method):
+@pytest.mark.parametrize("ablation", ["zero", "mean", "patch", "uniform"])
+def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, ablation):
     model = smooth
     task, heads, step = random_task(), some_heads(model, every=7), 1e-3
     outcome, record = OUTCOMES.get("logit_diff"), record_of(model)
-    variants = build_variants(model, task, method, "all", [(h,) for h in heads], 0)
+    variants = build_variants(model, task, ablation, "all", [(h,) for h in heads], 0)
     estimate = attribute(model, task, variants, outcome, record=record)
     up, down = (sweep(model, task, [(i.at(s),) for (i,) in variants], outcome, record=record).values for s in (step, -step))
     slope = (up - down) / (2 * step)
@@ -51,11 +51,11 @@ def test_attribution_equals_the_central_difference_of_the_exact_effect(smooth, m
 
 
 @pytest.mark.parametrize("positions", ["all", "middle"])
-@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
-def test_a_model_without_a_known_layout_is_estimated_to_the_same_numbers(model, method, positions):
+@pytest.mark.parametrize("ablation", ["zero", "mean", "patch", "uniform"])
+def test_a_model_without_a_known_layout_is_estimated_to_the_same_numbers(model, ablation, positions):
     blind = Model(model.facts, model.tokenizer, model.hf, None, model.bridge)
     hooked, plain = (
-        ablate_heads(m, random_task(), method="attribution", ablation=method, positions=positions, pairs=True, heads=heads)
+        ablate_heads(m, random_task(), estimator="attribution", ablation=ablation, positions=positions, pairs=True, heads=heads)
         for m, heads in ((m, some_heads(m, every=7)) for m in (blind, model))
     )
     scale = np.abs(plain.effects).max()
@@ -64,11 +64,11 @@ def test_a_model_without_a_known_layout_is_estimated_to_the_same_numbers(model, 
     np.testing.assert_allclose(hooked.effects, plain.effects, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("method", ["zero", "mean", "patch", "uniform"])
-def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, method):
+@pytest.mark.parametrize("ablation", ["zero", "mean", "patch", "uniform"])
+def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, ablation):
     task, step = random_task(), 1e-2
     outcome, record = OUTCOMES.get("logit_diff"), record_of(toy)
-    variants = build_variants(toy, task, method, "all", [(h,) for h in some_heads(toy)], 0)
+    variants = build_variants(toy, task, ablation, "all", [(h,) for h in some_heads(toy)], 0)
     estimate = attribute(toy, task, variants, outcome, record=record)
     with pytest.warns(UserWarning, match="taking the slower hooked road"):
         up, down = (sweep(toy, task, [(i.at(s),) for (i,) in variants], outcome, record=record).values for s in (step, -step))
@@ -79,16 +79,16 @@ def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, method):
 
 def test_adaptive_measures_the_top_share_of_a_toy(toy):
     with pytest.warns(UserWarning, match="taking the slower hooked road"):
-        result = ablate_heads(toy, random_task(), method="adaptive", top_share=0.2)
+        result = ablate_heads(toy, random_task(), estimator="adaptive", top_share=0.2)
     assert result.backend == "hooked" and result.estimate.backend == "gradient"
     assert list(result.variants) == sorted(rank_variants(result.estimate)[:3]) and len(result.estimate.variants) == 15
 
 
 def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):
     task = random_task()
-    whole = ablate_heads(llama, task, method="zero")
-    estimate = ablate_heads(llama, task, method="attribution", ablation="zero")
-    some = ablate_heads(llama, task, method="adaptive", ablation="zero", top_share=0.25)
+    whole = ablate_heads(llama, task, ablation="zero")
+    estimate = ablate_heads(llama, task, estimator="attribution", ablation="zero")
+    some = ablate_heads(llama, task, estimator="adaptive", ablation="zero", top_share=0.25)
     assert len(some.variants) == round(0.25 * 18) and set(some.variants) == set(rank_variants(estimate)[: len(some.variants)])
     exact = dict(zip(whole.variants, whole.effects, strict=True))
     for variant, effect in zip(some.variants, some.effects, strict=True):
@@ -99,20 +99,20 @@ def test_adaptive_measures_the_top_share_exactly_and_keeps_the_estimate(llama):
 def test_metrics_without_a_gradient_at_the_clean_run_are_refused(gpt2):
     for metric in ("kl", "accuracy"):
         with pytest.raises(ValueError, match=f"Metric '{metric}' has no gradient at the clean run"):
-            ablate_heads(gpt2, random_task(), method="attribution", metric=metric, heads=[Head(0, 0)])
+            ablate_heads(gpt2, random_task(), estimator="attribution", metric=metric, heads=[Head(0, 0)])
 
 
 def test_adaptive_pairs_are_measured_beside_their_heads(llama):
     heads = [Head(0, 1), Head(1, 2), Head(2, 0), Head(2, 5)]
-    result = ablate_heads(llama, random_task(), method="adaptive", heads=heads, pairs=True, top_share=0.3)
+    result = ablate_heads(llama, random_task(), estimator="adaptive", heads=heads, pairs=True, top_share=0.3)
     pairs = [v for v in result.variants if len(v) == 2]
     assert pairs and all((head,) in result.variants for pair in pairs for head in pair)
 
 
 def test_a_stored_adaptive_run_says_how_well_estimate_and_measurement_agree(llama, tmp_path):
-    result = ablate_heads(llama, random_task(), method="adaptive", ablation="zero", top_share=0.4)
-    with start_run(tmp_path / "run", {"method": "adaptive"}) as writer:
-        run = save_ablation(writer, result, llama.facts)
+    result = ablate_heads(llama, random_task(), estimator="adaptive", ablation="zero", top_share=0.4)
+    with start_run(tmp_path / "run", {"estimator": "adaptive"}) as writer:
+        run = write_ablation(writer, result)
     assert len(run.heads()) == 7 and len(run.table("estimates")) == 18
     exact = dict(zip(run.heads()["label"], run.heads()["effect"], strict=True))
     guess = {k: v for k, v in zip(run.table("estimates")["label"], run.table("estimates")["effect"], strict=True) if k in exact}

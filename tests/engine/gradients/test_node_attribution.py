@@ -75,7 +75,7 @@ def test_a_corrupted_output_is_the_patch_of_a_sweep(positions):
     model, task = tiny("llama"), random_task()  # two lengths
     exact, estimate = (
         np.abs(ablate_heads(model, task, positions=positions, **how).effects).mean(1).reshape(3, 6)
-        for how in ({"method": "patch"}, {"method": "attribution", "ablation": "patch"})
+        for how in ({"ablation": "patch"}, {"estimator": "attribution", "ablation": "patch"})
     )
     for method, want in (("exact", exact), ("atp", estimate), ("atp-qk", estimate)):
         found = score_nodes(model, task, "z", method=method, positions=positions)

@@ -6,7 +6,7 @@ from math import exp
 import numpy as np
 import pytest
 
-from interp.ablation import ablate_heads, head_table
+from interp.ablation import ablate_heads
 from interp.engine import run
 from interp.models import plant
 from interp.tasks import Example, Task
@@ -54,7 +54,7 @@ def test_of_all_heads_two_matter_for_repeats():
         for n_kv_heads in (None, 2):
             planted = small("repeats", seed, n_kv_heads)
             task, exact = task_of(planted, "repeats"), planted.counterfactual("repeats", 4)
-            effects = ablate_heads(planted.model, task, method="zero").effects
+            effects = ablate_heads(planted.model, task, ablation="zero").effects
             needed = {*planted.heads("previous_token"), *planted.heads("induction")}
             for head, effect in zip(planted.model.facts.heads(), effects.mean(1), strict=True):
                 assert effect == pytest.approx(-10 if head in needed else 0, abs=1e-4 if head in needed else EXACT), str(head)
@@ -65,13 +65,13 @@ def test_of_all_heads_two_matter_for_repeats():
 def test_half_gains_add_up_and_opposite_ones_cancel(n_kv_heads):
     halves = small("half_gains", 1, n_kv_heads)
     one, two = halves.heads("half_induction")
-    found = values_of(ablate_heads(halves.model, task_of(halves, "repeats"), method="zero", heads=[one, two], pairs=True))
+    found = values_of(ablate_heads(halves.model, task_of(halves, "repeats"), ablation="zero", heads=[one, two], pairs=True))
     assert found == pytest.approx({(one,): 5, (two,): 5, (one, two): 0}, abs=1e-4)
 
     opposites = small("cancelling", 1, n_kv_heads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*slower hooked road")  # logits that cancel leave its proof no scale
-        result = ablate_heads(opposites.model, task_of(opposites, "repeats"), method="zero")
+        result = ablate_heads(opposites.model, task_of(opposites, "repeats"), ablation="zero")
     assert result.baseline == pytest.approx([0] * 4, abs=EXACT)
     want = {"previous_token": 0, "induction": -10, "negative_induction": 10, "noise": 0}
     assert by_role(opposites, values_of(result)) == pytest.approx(want, abs=1e-4)
@@ -80,7 +80,7 @@ def test_half_gains_add_up_and_opposite_ones_cancel(n_kv_heads):
 @HOSTS
 def test_ablations_of_mini_ioi_have_the_values_of_their_closed_forms(n_kv_heads):
     planted = small("mini_ioi", 3, n_kv_heads)
-    result = ablate_heads(planted.model, task_of(planted, "ioi"), method="zero")
+    result = ablate_heads(planted.model, task_of(planted, "ioi"), ablation="zero")
     want = {"duplicate_token": -7 / 3, "s_inhibition": -7 / 3, "name_mover": -3, "negative_name_mover": 10, "noise": 7}
     assert by_role(planted, values_of(result)) == pytest.approx(want, abs=1e-4)
 
@@ -90,7 +90,7 @@ def test_what_a_backup_hides_is_missed_by_single_heads_and_found_by_pairs_and_by
     planted = small("backup", 2, n_kv_heads)
     [mover], [backup] = planted.heads("name_mover"), planted.heads("backup_name_mover")
     noise = [head for head in planted.model.facts.heads() if head not in planted.roles][:3]
-    result = ablate_heads(planted.model, task_of(planted, "ioi"), method="zero", heads=[*planted.roles, *noise], pairs=True)
+    result = ablate_heads(planted.model, task_of(planted, "ioi"), ablation="zero", heads=[*planted.roles, *noise], pairs=True)
     values = {frozenset(heads): value for heads, value in values_of(result).items()}
     for heads, value in values.items():
         assert value == pytest.approx(traced(planted, "ioi", heads), abs=1e-5), heads
@@ -103,7 +103,7 @@ def test_what_a_backup_hides_is_missed_by_single_heads_and_found_by_pairs_and_by
     hidden = {head for head, role in planted.roles.items() if role in want}
     assert {head for heads, value in values.items() if len(heads) == 1 and value < base - 1 for head in heads} == set()
     assert {head for heads, value in values.items() if len(heads) == 2 and value < base - 1 for head in heads} == hidden
-    table = head_table(result, planted.model.facts)
+    table = result.heads()
     assert table.loc[table["label"] == "+".join(map(str, sorted([mover, backup]))), "interaction"].item() == pytest.approx(
         -3 + base - 7 - 7, abs=1e-4
     )
@@ -115,7 +115,7 @@ def test_what_a_backup_hides_is_missed_by_single_heads_and_found_by_pairs_and_by
 def patched(planted, heads, swapped, n_prompts=8):
     """Mean logit difference with heads, alone and in pairs, patched from the other side: corrupted into clean or, ``swapped``, back."""
     task = task_of(planted, "ioi", n_prompts, swapped=swapped)
-    return values_of(ablate_heads(planted.model, task, method="patch", heads=heads, pairs=True))
+    return values_of(ablate_heads(planted.model, task, ablation="patch", heads=heads, pairs=True))
 
 
 @HOSTS
@@ -148,14 +148,14 @@ def test_of_two_s_inhibition_heads_noising_finds_neither_and_denoising_both(n_kv
 def test_retrieval_and_anchors_carry_half_the_answer_each(n_kv_heads):
     planted = small("needle", 6, n_kv_heads)
     task = task_of(planted, "needle")
-    result = ablate_heads(planted.model, task, method="zero")
+    result = ablate_heads(planted.model, task, ablation="zero")
     assert result.baseline == pytest.approx([20] * 4, abs=1e-4)
     want = {
         "retrieval": 10, "anchor_writer": 10, "anchor_reader": 10, "previous_token": 0, "first_token_sink": 20, "noise": 20,
     }  # fmt: skip
     assert by_role(planted, values_of(result)) == pytest.approx(want, abs=1e-4)
     [retrieval], [writer], [reader] = (planted.heads(role) for role in ("retrieval", "anchor_writer", "anchor_reader"))
-    pairs = ablate_heads(planted.model, task, method="zero", heads=[retrieval, writer, reader], pairs=True)
+    pairs = ablate_heads(planted.model, task, ablation="zero", heads=[retrieval, writer, reader], pairs=True)
     for heads, value in values_of(pairs).items():
         assert value == pytest.approx(traced(planted, "needle", heads), abs=1e-5)
         if len(heads) == 2:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate_heads import ablate_heads
-from interp.store import open_run, save_ablation, start_run
+from interp.store import open_run, start_run, write_ablation
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny
 
-SPEC = {"model": "tiny-llama", "task": "random", "method": "mean"}
+SPEC = {"model": "tiny-llama", "task": "random", "ablation": "mean"}
 
 
 def sweep_into(folder, model, task, counted=None) -> None:
@@ -22,7 +22,7 @@ def sweep_into(folder, model, task, counted=None) -> None:
         if writer.finished:
             return
         ledger = counted(writer.ledger) if counted else writer.ledger
-        save_ablation(writer, ablate_heads(model, task, method="mean", memory=150_000, ledger=ledger), model.facts)
+        write_ablation(writer, ablate_heads(model, task, ablation="mean", memory=150_000, ledger=ledger))
 
 
 def tables(folder) -> list[bytes]:
@@ -95,6 +95,6 @@ def test_a_stored_run_holds_the_numbers_of_the_sweep(tmp_path):
     model, task = tiny("llama"), random_task(6, 5)
     sweep_into(tmp_path / "run", model, task)
     run = open_run(tmp_path / "run")
-    result = ablate_heads(model, task, method="mean")
+    result = ablate_heads(model, task, ablation="mean")
     np.testing.assert_allclose(run.heads()["effect"], result.effects.mean(1), rtol=0, atol=1e-5)
     assert run.record.task == "random" and run.record.arguments["n_examples"] == 11 and run.record.interventions == ("mean",)

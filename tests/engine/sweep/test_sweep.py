@@ -36,10 +36,10 @@ def both_roads(model, task, variants, metric="logit_diff"):
 
 
 @pytest.mark.parametrize("positions", ["all", "end", "middle"])
-@pytest.mark.parametrize("method", ABLATIONS)
-def test_restarted_sweep_equals_one_hooked_pass_per_head(model, method, positions):
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_restarted_sweep_equals_one_hooked_pass_per_head(model, ablation, positions):
     task = random_task()
-    variants = build_variants(model, task, method, positions, [(h,) for h in some_heads(model)], 0)
+    variants = build_variants(model, task, ablation, positions, [(h,) for h in some_heads(model)], 0)
     fast, plain = both_roads(model, task, variants)
     assert np.abs(plain.effects).max() > 1e-3
     np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
@@ -70,14 +70,14 @@ def test_every_outcome_is_the_same_on_both_roads(metric):
 def test_pairs_across_layers_equal_one_hooked_pass_per_pair(model):
     task, h = random_task(), model.facts.n_heads - 1
     pairs = [(Head(0, h), Head(2, 1)), (Head(1, 0), Head(1, h)), (Head(0, 2), Head(1, 3))]
-    for method, positions in (("zero", "all"), ("mean", "middle"), ("patch", "all")):
-        fast, plain = both_roads(model, task, build_variants(model, task, method, positions, pairs, 0))
+    for ablation, positions in (("zero", "all"), ("mean", "middle"), ("patch", "all")):
+        fast, plain = both_roads(model, task, build_variants(model, task, ablation, positions, pairs, 0))
         np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
 
 
 def test_zero_ablation_equals_zeroed_output_weights_in_plain_hugging_face(model):
     task, head = random_task(n_short=0), Head(1, 3)
-    result = ablate_heads(model, task, method="zero", heads=[head])
+    result = ablate_heads(model, task, ablation="zero", heads=[head])
     hf = model.hf
     example_ids = output_rows(model.layout.outputs[1], head.head, model.facts.d_head)
     saved = example_ids.clone()
@@ -116,7 +116,7 @@ def test_a_head_without_output_weights_has_no_effect(gpt2):
         hf.transformer.h[1].attn.c_proj.weight[8:16] = 0
     from interp.models import wrap_model
 
-    result = ablate_heads(wrap_model(hf, name="one silent head"), random_task(), method="zero", heads=[Head(1, 1), Head(1, 2)])
+    result = ablate_heads(wrap_model(hf, name="one silent head"), random_task(), ablation="zero", heads=[Head(1, 1), Head(1, 2)])
     assert np.abs(result.effects[0]).max() <= 1e-6 < 1e-3 < np.abs(result.effects[1]).max()
 
 
@@ -134,11 +134,11 @@ def test_the_cut_into_units_does_not_change_the_numbers(budget, cap):
     from interp.engine.sweep import work_units
 
     model, task = tiny("llama"), random_task()
-    whole = ablate_heads(model, task, method="mean")
+    whole = ablate_heads(model, task, ablation="mean")
     before = work_units.TOKENS_AT_ONCE["cpu"]
     work_units.TOKENS_AT_ONCE["cpu"] = cap
     try:
-        parts = ablate_heads(model, task, method="mean", memory=budget)
+        parts = ablate_heads(model, task, ablation="mean", memory=budget)
     finally:
         work_units.TOKENS_AT_ONCE["cpu"] = before
     np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=TOLERANCE)
@@ -160,15 +160,15 @@ def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
     with pytest.raises(
         MemoryBudgetExceeded, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"
     ):
-        ablate_heads(llama, random_task(), method="zero", memory=100)
+        ablate_heads(llama, random_task(), ablation="zero", memory=100)
 
 
 def test_a_model_without_a_known_layout_takes_the_hooked_road_to_the_same_numbers(gpt2):
     blind = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, None, gpt2.bridge)
     task, heads = random_task(), some_heads(gpt2)
     with pytest.warns(UserWarning, match="parts of a GPT2LMHeadModel model are not known; taking the slower hooked road"):
-        plain = ablate_heads(blind, task, method="mean", heads=heads)
-    fast = ablate_heads(gpt2, task, method="mean", heads=heads)
+        plain = ablate_heads(blind, task, ablation="mean", heads=heads)
+    fast = ablate_heads(gpt2, task, ablation="mean", heads=heads)
     assert (plain.backend, fast.backend) == ("hooked", "resumed")
     np.testing.assert_allclose(plain.values, fast.values, rtol=0, atol=TOLERANCE)
 
@@ -178,9 +178,9 @@ def test_a_wrong_layout_is_found_out_before_any_number_is_made(gpt2):
     wrong = Layout(parts.blocks, parts.attentions, parts.outputs, parts.blocks[0].ln_1, parts.unembed)
     model = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, wrong, gpt2.bridge)
     with pytest.warns(UserWarning, match="a restarted run differs from the model"):
-        result = ablate_heads(model, random_task(), method="zero", heads=[Head(0, 1)])
+        result = ablate_heads(model, random_task(), ablation="zero", heads=[Head(0, 1)])
     np.testing.assert_allclose(
-        result.values, ablate_heads(gpt2, random_task(), method="zero", heads=[Head(0, 1)]).values, rtol=0, atol=TOLERANCE
+        result.values, ablate_heads(gpt2, random_task(), ablation="zero", heads=[Head(0, 1)]).values, rtol=0, atol=TOLERANCE
     )
     with pytest.raises(FastPathUnavailable):
         variants = build_variants(model, random_task(), "zero", "all", [(Head(0, 1),)], 0)
@@ -196,9 +196,9 @@ def test_a_pattern_changed_above_the_first_layer_is_not_restarted(llama):
 
 def test_blocks_of_queries_do_not_change_a_changed_pattern(monkeypatch, llama):
     task = random_task()
-    whole = ablate_heads(llama, task, method="uniform")
+    whole = ablate_heads(llama, task, ablation="uniform")
     monkeypatch.setattr(clean_module, "BLOCK", 40)
-    np.testing.assert_allclose(ablate_heads(llama, task, method="uniform").values, whole.values, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(ablate_heads(llama, task, ablation="uniform").values, whole.values, rtol=0, atol=TOLERANCE)
 
 
 def test_nothing_is_left_behind_when_a_default_fails(gpt2):
@@ -226,8 +226,8 @@ def test_unknown_names_are_answered_with_the_known_ones(gpt2):
         ablate_heads(gpt2, task, heads=[Head(12, 0)])
     with pytest.raises(LookupError, match=r"No metric is called 'logit'. There are: accuracy, answer_logprob"):
         ablate_heads(gpt2, task, metric="logit")
-    with pytest.raises(LookupError, match=r"No method is called 'means'. There are: zero, mean"):
-        ablate_heads(gpt2, task, method="means")
+    with pytest.raises(LookupError, match=r"No ablation is called 'means'. There are: zero, mean"):
+        ablate_heads(gpt2, task, ablation="means")
     with pytest.raises(LookupError, match=r"No position is called 'subject'.*There are: all, end, middle\."):
         ablate_heads(gpt2, task, positions="subject")
 
@@ -256,10 +256,10 @@ def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
 
     hf = tiny_hf("llama")
     task, heads = random_task(), some_heads(tiny("llama"))
-    exact = ablate_heads(tiny("llama"), task, method="zero", heads=heads).effects
+    exact = ablate_heads(tiny("llama"), task, ablation="zero", heads=heads).effects
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rough = ablate_heads(wrap_model(hf.to(torch.bfloat16), name="half"), task, method="zero", heads=heads)
+        rough = ablate_heads(wrap_model(hf.to(torch.bfloat16), name="half"), task, ablation="zero", heads=heads)
     assert rough.backend == "resumed"
     assert np.corrcoef(exact.ravel(), rough.effects.ravel())[0, 1] > 0.95
 
@@ -267,5 +267,5 @@ def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
 def test_the_score_of_a_task_is_the_baseline_of_its_sweep(model):
     task = random_task()
     for metric in ("logit_diff", "accuracy", "prob_mass"):
-        baseline = ablate_heads(model, task, method="zero", metric=metric, heads=[Head(0, 0)]).baseline
+        baseline = ablate_heads(model, task, ablation="zero", metric=metric, heads=[Head(0, 0)]).baseline
         np.testing.assert_allclose(score_task(model, task, metric), baseline, rtol=0, atol=TOLERANCE)
