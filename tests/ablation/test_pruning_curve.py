@@ -141,4 +141,4 @@ def test_what_is_no_curve_is_refused(gpt2):
     with pytest.raises(LookupError, match="Head L3H0 does not exist"):
         pruning_curve(gpt2, task, [Head(3, 0)])
     with pytest.raises(LookupError, match="No ablation is called 'attribution'"):
-        pruning_curve(gpt2, task, heads, estimator="attribution")
+        pruning_curve(gpt2, task, heads, ablation="attribution")
