@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from interp.cli.options import parse_settings, settable
 from interp.detectors import DETECTORS
+from interp.options_text import parse_options, settable
 from interp_dashboard.url import Field, State, choice, flag, number, text
 
 MOST = 10**9
@@ -81,7 +81,7 @@ class Options:
     def _read(self, name: str, value: Any) -> Any:
         if not self._may_be_none(name):
             return value
-        return parse_settings([f"{name}={value.strip() or NONE}"], self.known, self.role)[name]
+        return parse_options([f"{name}={value.strip() or NONE}"], self.known, self.role)[name]
 
     def _may_be_none(self, name: str) -> bool:
         return "None" in formatannotation(self.known[name].annotation)

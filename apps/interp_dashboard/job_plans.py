@@ -51,8 +51,8 @@ class JobPlan:
 def plan_detection(model: Model, role: str, values: Mapping[str, Any], root: Path, *, offline: bool = False) -> JobPlan:
     """The detection of a role with these options, in a folder of ``root``; nothing is started or stored."""
     from interp.cli.commands.detect import folder_name, spec_of
-    from interp.cli.options import settable
     from interp.detectors import DETECTORS
+    from interp.options_text import settable
 
     usual = {name: about.default for name, about in settable(signature(DETECTORS.get(role)).parameters).items()}
     spec = spec_of(model, role, {**usual, **values})

@@ -1,11 +1,8 @@
 """Options that several commands share, and how their text is read."""
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from inspect import Parameter, formatannotation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +12,6 @@ from interp.heads import Head
 if TYPE_CHECKING:
     from interp.models.model import Model, ModelFacts
 
-PARSERS = {"bool": lambda text: {"true": True, "false": False}[text.lower()], "int": int, "float": float, "str": str}
-KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
 DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = "interp-mini", "cpu", "float32"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -79,39 +74,3 @@ def read_numbers(option: str, text: str) -> list[int]:
             raise ValueError(f"{option} {text!r} is not a list of numbers: write 0,2-4.")
         numbers.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return sorted(numbers)
-
-
-def settable(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-    """The parameters that can be written as text: whole numbers, numbers, yes or no, text."""
-    return {name: p for name, p in parameters.items() if (kinds := _kinds(p)) and kinds <= {*PARSERS, "None"}}
-
-
-def parse_settings(given: Sequence[str], parameters: Mapping[str, Parameter], whose: str) -> dict[str, Any]:
-    """Options written as ``name=value``, each of a kind that its parameter may be. Raises LookupError for a name that is not there,
-    ValueError for a value of another kind; ``whose`` says in the sentence what has no such option."""
-    known, read = settable(parameters), {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--set {text!r} is no setting: write name=value.")
-        if name not in known:
-            raise LookupError(f"{whose} has no option {name!r}. There are: {', '.join(known) or 'none'}.")
-        read[name] = _read(text, value, _kinds(known[name]))
-    return read
-
-
-def _kinds(parameter: Parameter) -> set[str]:
-    """The kinds that a value may be of, by name: those of the annotation, else that of the default."""
-    if parameter.annotation is Parameter.empty:
-        return {type(parameter.default).__name__}
-    return {part.strip() for part in formatannotation(parameter.annotation).strip("'").split("|")}
-
-
-def _read(text: str, value: str, kinds: set[str]) -> Any:
-    if "None" in kinds and value.lower() == "none":
-        return None
-    for name, read in PARSERS.items():
-        if name in kinds:
-            with suppress(ValueError, KeyError):
-                return read(value)
-    raise ValueError(f"--set {text!r}: the value is {' or '.join(KIND_NAMES[name] for name in PARSERS if name in kinds)}.")

@@ -140,13 +140,13 @@ def test_values_are_of_the_kind_that_the_detector_takes():
 def test_values_are_written_as_the_command_line_reads_them():
     from inspect import signature
 
-    from interp.cli.options import parse_settings
     from interp.detectors import DETECTORS
+    from interp.options_text import parse_options
 
     values = {"calibrate": False, "n_prompts": 7, "rate": 0.1, "null": "a=b c"}
     words = detector_options.words(values)
     assert words[::2] == ["--set"] * 4
-    assert parse_settings(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
+    assert parse_options(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
 
 
 # --- Tokens

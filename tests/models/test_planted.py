@@ -387,9 +387,9 @@ def test_what_cannot_be_planted_is_answered_in_one_sentence(error, sentence, rol
 
 
 def test_names_of_planted_models_and_of_their_parts_are_checked():
-    with pytest.raises(LookupError, match=r"No option of a planted model is called 'size'. There are: seed, n_layers"):
+    with pytest.raises(LookupError, match=r"A planted model has no option 'size'. There are: seed, n_layers"):
         load_model("planted:repeats,size=3")
-    with pytest.raises(ValueError, match="seed=x is not a number"):
+    with pytest.raises(ValueError, match="'seed=x': the value must be a whole number"):
         load_model("planted:repeats,seed=x")
     planted = small("repeats", 0)
     with pytest.raises(LookupError, match=r"is 'retrieval'. There are: decoy_induction"):

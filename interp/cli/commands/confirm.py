@@ -22,7 +22,6 @@ from interp.cli.options import (
     Prompts,
     Settings,
     load,
-    parse_settings,
     read_memory,
     read_numbers,
 )
@@ -30,6 +29,7 @@ from interp.cli.prompts import check_task_options, load_task
 from interp.cli.run_directory import move_aside, resumable_run
 from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
+from interp.options_text import parse_options
 
 if TYPE_CHECKING:
     from interp.detectors import Detection
@@ -123,9 +123,9 @@ def _task_options(task: str | None, settings: list[str]) -> dict[str, Any]:
     from interp.tasks import TASKS
 
     if task is None:
-        return parse_settings(settings, {}, "A file of prompts")
+        return parse_options(settings, {}, "A file of prompts")
     own = list(signature(TASKS.get(task).function).parameters.items())[2:]
-    return parse_settings(settings, dict(own), f"Task {task!r}")
+    return parse_options(settings, dict(own), f"Task {task!r}")
 
 
 def _check(

@@ -25,13 +25,12 @@ from interp.cli.options import (
     Offline,
     Settings,
     load,
-    parse_settings,
     read_memory,
-    settable,
 )
 from interp.cli.run_directory import find_finished_run, move_aside
 from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
+from interp.options_text import parse_options, settable
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -118,7 +117,7 @@ def _options(role: str, settings: list[str], n_prompts: int | None, seed: int, m
     parameters = _parameters(role)
     known = settable(parameters)
     with usage_errors():
-        given = parse_settings(settings, parameters, f"The detector of {role!r}")
+        given = parse_options(settings, parameters, f"The detector of {role!r}")
         flags = {"n_prompts": n_prompts, "seed": seed, "memory": read_memory(memory)}
     flags = {name: value for name, value in flags.items() if value is not None and (name != "seed" or "seed" in known)}
     twice = next((name for name in flags if name in given and name != "seed"), None)

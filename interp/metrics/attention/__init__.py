@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from interp.options_text import parse_options
 from interp.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,19 +35,6 @@ def _resolve_metric(metric: "str | AttentionMetric") -> "AttentionMetric":
 
 
 def _parse_metric(text: str) -> "AttentionMetric":
-    name, *settings = text.split(":")
+    name, *options = text.split(":")
     metric = ATTENTION_METRICS.get(name)
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        metric = metric.set(**{key: _parse_value(metric.name, key, value, metric.parameters.get(key))})
-    return metric
-
-
-def _parse_value(metric: str, key: str, value: str, default: Any) -> Any:
-    kind: Any = type(default)
-    try:
-        if kind is tuple:
-            return tuple(int(part) for part in value.split("+") if part)
-        return value == "true" if kind is bool else value if default is None else kind(value)
-    except ValueError:
-        raise ValueError(f"{metric}:{key}={value} is not a value like {default!r}.") from None
+    return metric.set(**parse_options(options, metric.parameters, f"Metric {name!r}"))

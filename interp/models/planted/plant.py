@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from inspect import signature
+from inspect import Parameter, signature
 from math import inf
 from typing import Any
 
@@ -19,6 +19,7 @@ from interp.models.planted.planted_model import PlantedMassiveActivation, Plante
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
+from interp.options_text import parse_options
 
 SHORTEST, SMALLEST_NOISE = 14, 32
 
@@ -71,7 +72,9 @@ def plant(
     with torch.random.fork_rng(devices=[]):  # a Hugging Face module draws weights when it is made
         built: tuple[Any, int] = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
     hf, axis = built
-    name = ",".join([PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _defaults()[key])])
+    name = ",".join(
+        [PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _parameters()[key].default)]
+    )
     model = wrap_model(hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=name)
     massive = None if blueprint.neuron is None else PlantedMassiveActivation(blueprint.neuron, DELIMITER, axis, MASSIVE)
     return PlantedModel(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
@@ -83,24 +86,13 @@ def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> 
     Raises LookupError for unknown families and options, ValueError for a value of another kind.
     """
     family, *options = name.removeprefix(PLANTED).split(",")
-    given = {key: _read(key, value) for key, _, value in (option.partition("=") for option in options)}
-    return plant(family, device=device, dtype=dtype, **given)
+    return plant(family, device=device, dtype=dtype, **parse_options(options, _parameters(), "A planted model"))
 
 
-def _defaults() -> dict[str, Any]:
+def _parameters() -> dict[str, Parameter]:
     """The options of ``plant`` that make a different model."""
-    options = {name: p.default for name, p in signature(plant).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    return {name: value for name, value in options.items() if name not in ("dtype", "device")}
-
-
-def _read(option: str, value: str) -> Any:
-    default = known(option, _defaults(), "option of a planted model")
-    if isinstance(default, bool):
-        return known(value, {"True": True, "False": False}, f"value of {option}")
-    try:
-        return int(value) if default is None else type(default)(value)
-    except ValueError:
-        raise ValueError(f"{option}={value} is not a number that a planted model can take.") from None
+    keyword_only = {name: p for name, p in signature(plant).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    return {name: p for name, p in keyword_only.items() if name not in ("dtype", "device")}
 
 
 def _smallest(vocabulary: Vocabulary, length: int, n_noise: int = SMALLEST_NOISE) -> int:
