@@ -1,16 +1,15 @@
-"""Heads that park their attention on the first token.
+"""Attention sinks, heads whose attention rests on the first token.
 
 The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts a head of a
-text as a sink where it passes 0.3, at T = 64 (arXiv 2410.10781). A head that looks everywhere alike has H_T / T, 0.074 at T = 64,
-but 0.34 at T = 8. A head that finds nothing to match in a text rests on the first token as well, and is found: on texts in which it
-does find something its score falls.
+text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64 but 0.34 at T = 8. A head that
+finds no match in a text also rests on the first token and is detected; on texts with matches its score falls.
 
-The null gives the first token another key (``_other_keys.py``). Keys shuffled inside rows would not do: the first token is the same in
-all texts and has only itself to look at, so that even in an untrained model its weight strays further than that of other tokens
-(with BOS, 27 to 97 % of such models had a head above that 5 % threshold, by architecture).
+The null gives the first token another key (``sink_null``). Shuffling keys within rows would not do: the first token is the same in all texts
+and attends only to itself, so even in an untrained model its weight varies more than that of other tokens (with BOS, 27 to 97 % of
+untrained models, by architecture, had a head above that 5 % threshold).
 
-Beside the heads: sinks at later tokens by both rules of ACT (arXiv 2406.15765), massive activations (arXiv 2402.17762), and how far the two
-are the same tokens. A layer's heads are compared with the massive tokens of the stream that enters it.
+Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), massive activations (arXiv 2402.17762), and the overlap of the
+two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from torch import Tensor
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.detectors.support.sink_null import draw_keys, importance_of_other_keys
-from interp.detectors.support.sink_texts import TEXTS, cut, knows_sentences, sink_texts
+from interp.detectors.support.sink_null import draw_keys, redrawn_key_importance
+from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate
 from interp.engine.attention.attention_observer import Observation, observe
 from interp.engine.forward.residual_reader import reading_residual
 from interp.engine.forward.run import record_of
@@ -60,75 +59,79 @@ def attention_sink(
     absolute: float = 0.1,
     min_rows: int = 8,
     n_null_draws: int = 99,
-    rate: float = 0.05,
+    fwer: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads by their mean weight on the first token, alpha_0 = (1/T) sum_t A[t, 0], over ``n_prompts`` texts of T = ``length`` tokens
-    (64, or as many as the context or the shortest of ``prompts`` allows); arXiv 2410.10781, whose threshold is ``epsilon``.
+    """Heads by alpha_0 = (1/T) sum_t A[t, 0], their mean attention to the first token, 0 to 1; arXiv 2410.10781, whose threshold is ``epsilon``.
 
-    ``text`` is ``task`` (sentences; the default where the model knows the words), ``random`` or ``repeated``; ``bos`` puts BOS in front,
-    by default where the model's texts have it; ``prompts`` are texts of your own, cut to T. Parts: alpha_0 of ``random`` and
-    ``repeated`` tokens (its controls; one token repeated without BOS leaves a rotary model no first token to find), ``sink_share`` of
-    the first four tokens in rows from 16 on (or the later half), and ``hidden``, the largest mean weight of a later column. Tables:
-    ``columns``, the later sinks by both rules (``ratio``: above ``alpha`` / T; ``abs``: above ``absolute``; the last ``min_rows`` - 1
-    tokens are not judged); ``massive`` activations; ``overlap`` of both, a row a layer.
+    ``n_prompts`` texts of T = ``length`` tokens (by default 64, or what the context or the shortest of ``prompts`` allows). ``text`` is ``task``
+    (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos`` prepends BOS, by default as the model
+    does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0 of ``random`` and ``repeated`` tokens (controls; a
+    repeated token without BOS leaves a rotary model no distinct first token), ``sink_share`` of the first four tokens in rows from 16 on
+    (or the later half), and ``max_later_column``, the largest mean weight of a later column. Tables: ``later_sinks`` by both rules
+    (``ratio``: above ``alpha`` / T; ``abs``: above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the
+    ``overlap`` of both per layer.
 
-    At most a share ``Detection.rate`` of untrained models (0.04 with 99 draws of either kind of key) has a head above the threshold.
-    Raises ValueError for encoders, texts shorter than T, and models whose blocks are not known.
+    The threshold holds the family-wise error rate ``fwer`` (0.04 with 99 draws of either kind of key). Raises ValueError for encoders,
+    texts shorter than T, and models whose blocks are not known.
     """
     model.facts.check_causal("An attention sink at the first token")
     kind, tokens = _texts(model, text, n_prompts, length, bos, prompts, min_rows, seed)
-    size, others = tokens.shape[1], [name for name in TEXTS[1:] if name != kind]
-    drawn = draw_keys(tokens.shape, model.facts.d_head, n_null_draws, np.random.default_rng([seed, 4]))
+    size, control_kinds = tokens.shape[1], [name for name in TEXTS[1:] if name != kind]
+    keys = draw_keys(tokens.shape, model.facts.d_head, n_null_draws, np.random.default_rng([seed, 4]))
     importance = first_token_sink.set(epsilon=epsilon)
     massive = MassiveActivations(torch.ones(tokens.shape, dtype=torch.bool, device=model.device))
     share = sink_share.set(from_row=min(16, size // 2))
     with reading_residual(model, massive.read):
-        metrics = [importance, share, received_attention.set(min_rows=min_rows), importance_of_other_keys(*drawn)]
-        seen = observe(model, tokens.tolist(), metrics)
-    inputs = {kind: seen}
-    for done, name in enumerate(others):
+        metrics = [importance, share, received_attention.set(min_rows=min_rows), redrawn_key_importance(*keys)]
+        observation = observe(model, tokens.tolist(), metrics)
+    by_text = {kind: observation}
+    for done, name in enumerate(control_kinds, 1):
         if progress:
-            progress(done + 1, len(others) + 1)
-        inputs[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
+            progress(done, len(control_kinds) + 1)
+        by_text[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
     if progress:
-        progress(len(others) + 1, len(others) + 1)
+        progress(len(control_kinds) + 1, len(control_kinds) + 1)
 
-    shuffled = seen["importance_of_other_keys"].double().mean(1).permute(2, 0, 1).cpu().numpy()
-    limits = [null_threshold(some, rate / 2) for some in np.split(shuffled, 2)]
-    threshold, chance = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
+    null_scores = observation["redrawn_key_importance"].double().mean(1).permute(2, 0, 1).cpu().numpy()
+    limits = [null_threshold(draws, fwer / 2) for draws in np.split(null_scores, 2)]
+    threshold, null_mean = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
     arguments = {"text": kind, "length": size, "n_prompts": len(tokens), "bos": bos, "epsilon": epsilon}
     record = record_of(model, task="attention_sink", arguments=arguments, metric="alpha_0", seed=seed)
 
     def scores(name: str, values: np.ndarray) -> HeadScores:
         return HeadScores(name, values, "weight", (0.0, 1.0), record)
 
-    weight = seen["received_attention"]
-    judged = {"alpha": alpha, "threshold": absolute, "min_rows": min_rows}
-    sinks = {rule: sink_flags(weight, seen.prompts, rule=rule, keep_first=True, **judged) == 1 for rule in RULES}
+    weight = observation["received_attention"]
+    limits_of_rules = {"alpha": alpha, "threshold": absolute, "min_rows": min_rows}
+    sinks = {
+        rule: sink_flags(weight, observation.prompts, rule=rule, keep_first=True, **limits_of_rules) == 1 for rule in RULES
+    }
+    all_sinks = sink_flags(weight, observation.prompts, rule="ratio", keep_first=False, **limits_of_rules)
     later = weight[..., 1 : size - min_rows + 1].double().amax(-1).mean(1).cpu().numpy()
-    parts = {name: scores(f"alpha_0 of {name} tokens", _alpha(inputs[name])) for name in others}
-    parts |= {"sink_share": seen.heads("sink_share"), "hidden": scores("largest later column", later)}
-    every = sink_flags(weight, seen.prompts, rule="ratio", keep_first=False, **judged)
     return Detection(
         "attention_sink",
-        scores("alpha_0", _alpha(seen)),
-        scores("alpha_0 with other keys", chance),
+        scores("alpha_0", _alpha(observation)),
+        scores("alpha_0 with redrawn keys", null_mean),
         threshold,
-        sum(limit_rate for _, limit_rate, _ in limits),
+        sum(actual_fwer for _, actual_fwer, _ in limits),
         epsilon,
-        parts,
         {
-            "columns": _columns(sinks, weight, seen.words),
-            "massive": _with_token(massive.to_dataframe(), seen.words),
-            "overlap": overlap(massive, every),
+            **{name: scores(f"alpha_0 of {name} tokens", _alpha(by_text[name])) for name in control_kinds},
+            "sink_share": observation.heads("sink_share"),
+            "max_later_column": scores("largest later column", later),
+        },
+        {
+            "later_sinks": _later_sinks(sinks, weight, observation.words),
+            "massive_activations": _with_token(massive.to_dataframe(), observation.words),
+            "overlap": overlap(massive, all_sinks),
         },
         {
             **arguments,
-            "first_tokens": sorted({words[0] for words in seen.words})[:5],
+            "first_tokens": sorted({words[0] for words in observation.words})[:5],
             "uniform": float((1 / np.arange(1, size + 1)).mean()),
-            "sink_0": {name: float(found["first_token_sink"][..., 1].mean()) for name, found in inputs.items()},
+            "sink_0": {name: float(texts["first_token_sink"][..., 1].mean()) for name, texts in by_text.items()},
             "onset_layer": massive.onset,
             "min_rows": min_rows,
             "alpha": alpha,
@@ -140,11 +143,11 @@ def attention_sink(
 
 
 def overlap(massive: MassiveActivations, flags: Float[Tensor, "n_layers batch head pos"]) -> pd.DataFrame:
-    """How far sinks (``flags``, NaN where not judged) and massive tokens are the same, one row a layer.
+    """Agreement of sinks (``flags``, NaN where not judged) with massive tokens, one row per layer.
 
-    ``tokens`` were judged, ``massive`` are those of the entering stream, ``sinks`` those that are a sink of some head, ``both``;
-    ``correlation`` (phi) over the tokens between being massive and being a sink of some head, NaN where one of them does not vary;
-    ``median`` and ``largest`` are |x| of the stream that leaves the layer.
+    Of the judged ``tokens``, ``massive`` counts those with massive activations in the entering residual stream, ``sinks`` those that are a
+    sink of some head, ``both`` their intersection; ``correlation`` is phi between the two (NaN if one does not vary); ``median`` and ``largest``
+    are |x| of the residual stream that leaves the layer.
     """
     import pandas as pd
 
@@ -162,31 +165,32 @@ def overlap(massive: MassiveActivations, flags: Float[Tensor, "n_layers batch he
 def _texts(
     model: Model, text: str | None, n_prompts: int, length: int | None, bos: bool | None, prompts: Any, min_rows: int, seed: int
 ) -> tuple[str, Int[np.ndarray, "n_prompts length"]]:
-    """The kind of text, and token ids."""
+    """The kind of text and its token ids."""
     if prompts is not None:
-        kind, tokens = "given", cut(model, prompts, length, LENGTH)
+        kind, tokens = "given", truncate(model, prompts, length, LENGTH)
     else:
         longest = model.facts.max_length or LENGTH
         length = min(LENGTH, longest) if length is None else length
         if length > longest:
-            raise ValueError(f"length={length} is more than the {longest} tokens of {model.facts.name}'s context: take fewer.")
+            raise ValueError(
+                f"length={length} exceeds the context of {model.facts.name}, {longest} tokens: use a smaller length."
+            )
         if n_prompts < 1:
-            raise ValueError(f"n_prompts={n_prompts} is too few: give at least 1.")
+            raise ValueError(f"n_prompts={n_prompts} is too few: use at least 1.")
         kind = text or ("task" if knows_sentences(model) else "random")
         tokens = sink_texts(model, kind, n_prompts, length, bos, seed)
     if tokens.shape[1] < min_rows + 2:
         raise ValueError(
-            f"Texts of {tokens.shape[1]} tokens are too short for min_rows={min_rows}: later sinks are judged by as many rows, so that "
-            f"at least {min_rows + 2} tokens are needed."
+            f"Texts of {tokens.shape[1]} tokens are too short for min_rows={min_rows}: use at least {min_rows + 2} tokens."
         )
     return kind, tokens
 
 
-def _alpha(seen: Observation) -> Float[np.ndarray, "n_layers n_heads"]:
-    return seen["first_token_sink"][..., 0].double().mean(1).cpu().numpy()
+def _alpha(observation: Observation) -> Float[np.ndarray, "n_layers n_heads"]:
+    return observation["first_token_sink"][..., 0].double().mean(1).cpu().numpy()
 
 
-def _columns(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
+def _later_sinks(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [

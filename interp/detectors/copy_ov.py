@@ -1,13 +1,12 @@
-"""Writes what it reads: looking at a token, the head raises the logit of this very token.
+"""Copying heads by their OV circuit, which raises the logit of whichever token is attended to.
 
-The full OV circuit of a head, ``W_E W_V W_O W_U``, says what each token does to each logit when it is looked at. Its score is the sum of
-its eigenvalues over the sum of their sizes: 1 where all are positive (a token raises itself, or a group of tokens one another), -1 where
-all are negative, near 0 where they point everywhere. The eigenvalues that are not 0 are those of the d_head x d_head product
-``W_O (W_U W_E) W_V``; nothing of the size of the vocabulary squared is made.
+The full OV circuit ``W_E W_V W_O W_U`` maps each attended token to its effect on every logit. The score is the sum of its eigenvalues
+over the sum of their magnitudes: 1 where all are positive (tokens raise themselves or each other), -1 where all are negative, near 0
+where they point in all directions. The nonzero eigenvalues are those of the d_head x d_head product ``W_O (W_U W_E) W_V``, so no
+vocabulary-sized matrix is formed.
 
-Weights are the model's own: those of its norms are not folded in, and biases and MLPs are left out. W_U is centred: what it adds to
-all logits alike changes no probability. Chance is not a wrong target here but the same head with a random rotation between its
-values and its output; untrained weights are as likely one way as the other.
+Norm weights are not folded in; biases and MLPs are left out. W_U is centred, since a shift of all logits changes no probability. The null
+inserts a random rotation between the head's values and its output; untrained weights are equally likely under it.
 """
 
 from __future__ import annotations
@@ -26,72 +25,71 @@ from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model
 
-NOTHING = 1e-6
-"""Eigenvalues that are smaller next to the factors of their matrix are rounding."""
+ROUNDING = 1e-6
+"""Eigenvalues smaller than this, relative to the factors of their matrix, are rounding errors."""
 
 
 @detector(quick=True)
 def copy_ov(
-    model: Model, *, n_null_draws: int = 19, rate: float = 0.05, seed: int = 0, progress: Progress | None = None
+    model: Model, *, n_null_draws: int = 19, fwer: float = 0.05, seed: int = 0, progress: Progress | None = None
 ) -> Detection:
-    """Heads by ``sum Re(eigenvalue) / sum |eigenvalue|`` of their full OV circuit, -1 to 1; those that copy are near 1, those that write
-    against what they read near -1 and never found. No paper gives a threshold; the score is Elhage et al.'s of 2021, as recalled.
+    """Heads by ``sum Re(eigenvalue) / sum |eigenvalue|`` of their full OV circuit, -1 to 1; copying heads are near 1.
 
-    In 5% (``rate``) of untrained models at least one head lies above the threshold. A head that writes nothing that the unembedding
-    reads has no number. ``n_null_draws`` are made of every head, each at the cost of its eigenvalues; 19 are the fewest for 5%. Raises
-    ValueError for an encoder, for fewer rotations than the rate needs, and when no head has a number.
+    No paper gives a threshold; the score follows Elhage et al. 2021 (from memory). A head that writes nothing the unembedding reads has
+    no score. Each of the ``n_null_draws`` rotations costs one eigenvalue problem per head; fwer=0.05 needs 19. Raises ValueError for an encoder,
+    for too few draws, and when no head has a score.
     """
     model.facts.check_causal("The copying score")
     with torch.inference_mode():
-        found = _scores(model, n_null_draws, seed, progress)
-    if np.isnan(found[0]).all():
-        raise ValueError(f"No head of {model.facts.name} writes anything that the unembedding reads: none of them can copy.")
-    threshold, true_rate, chance = null_threshold(found[1:], rate)
+        scores = _scores(model, n_null_draws, seed, progress)
+    if np.isnan(scores[0]).all():
+        raise ValueError(f"No head of {model.facts.name} writes to the unembedding: the copying score is undefined.")
+    threshold, actual_fwer, null_mean = null_threshold(scores[1:], fwer)
     sizes = {"n_null_draws": n_null_draws}
     record = record_of(model, arguments=sizes, metric="ov_copying", seed=seed)
-    scores, control = (
-        HeadScores(name, values, "share", (-1.0, 1.0), record, nan_reason="it writes nothing that the unembedding reads")
-        for name, values in (("ov_copying", found[0]), ("rotated", chance))
+    observed, control = (
+        HeadScores(name, values, "share", (-1.0, 1.0), record, nan_reason="the head writes nothing the unembedding reads")
+        for name, values in (("ov_copying", scores[0]), ("rotated", null_mean))
     )
-    return Detection("copy_ov", scores, control, threshold, true_rate, details=sizes)
+    return Detection("copy_ov", observed, control, threshold, actual_fwer, details=sizes)
 
 
 def _scores(
     model: Model, n_null_draws: int, seed: int, progress: Progress | None
 ) -> Float[np.ndarray, "n_scores n_layers n_heads"]:
-    """Scores of the heads as they are, and then of each rotation."""
+    """The observed scores, followed by those of each null draw."""
     facts, bridge = model.facts, model.bridge
     w_e, w_u = bridge.W_E.float(), bridge.W_U.float()
-    through = ((w_u - w_u.mean(1, keepdim=True)) @ w_e).double()
-    draw = torch.Generator().manual_seed(seed)
-    found = np.empty((1 + n_null_draws, facts.n_layers, facts.n_heads))
+    unembed_embed = ((w_u - w_u.mean(1, keepdim=True)) @ w_e).double()
+    generator = torch.Generator().manual_seed(seed)
+    scores = np.empty((1 + n_null_draws, facts.n_layers, facts.n_heads))
     for layer in range(facts.n_layers):
         w_v = bridge.blocks[layer].attn.W_V.double().repeat_interleave(facts.group_size, 0)
-        parts = w_v, through, output_weights(model, layer).double()
-        found[0, layer] = copying(*parts).cpu()
-        for at in range(n_null_draws):
-            turns = rotations(facts.n_heads, facts.d_head, draw).to(through.device)
-            found[1 + at, layer] = copying(*parts, turns).cpu()
+        weights = w_v, unembed_embed, output_weights(model, layer).double()
+        scores[0, layer] = copying(*weights).cpu()
+        for draw in range(n_null_draws):
+            rotation = rotations(facts.n_heads, facts.d_head, generator).to(unembed_embed.device)
+            scores[1 + draw, layer] = copying(*weights, rotation).cpu()
         if progress:
             progress(layer + 1, facts.n_layers)
-    return found
+    return scores
 
 
-def rotations(n: int, size: int, draw: torch.Generator) -> Float[Tensor, "n size size"]:
-    """Random orthogonal matrices, all alike likely."""
-    q, r = torch.linalg.qr(torch.randn(n, size, size, generator=draw, dtype=torch.double))
+def rotations(n: int, size: int, generator: torch.Generator) -> Float[Tensor, "n size size"]:
+    """Random orthogonal matrices, uniform over the group."""
+    q, r = torch.linalg.qr(torch.randn(n, size, size, generator=generator, dtype=torch.double))
     return q * r.diagonal(dim1=1, dim2=2).sign()[:, None]
 
 
 def copying(
     w_v: Float[Tensor, "head d_model d_head"],
-    through: Float[Tensor, "d_model d_model"],
+    unembed_embed: Float[Tensor, "d_model d_model"],
     w_o: Float[Tensor, "head d_head d_model"],
-    turns: Float[Tensor, "head d_head d_head"] | None = None,
+    rotation: Float[Tensor, "head d_head d_head"] | None = None,
 ) -> Float[Tensor, " head"]:
-    """Sum of the eigenvalues over the sum of their sizes, of ``turns W_O through W_V``; NaN where they are no more than rounding."""
-    circuit = w_o @ through @ w_v
-    values = torch.linalg.eigvals(circuit if turns is None else turns @ circuit)
+    """Sum of the eigenvalues of ``rotation W_O unembed_embed W_V`` over the sum of their magnitudes; NaN where all are rounding."""
+    circuit = w_o @ unembed_embed @ w_v
+    values = torch.linalg.eigvals(circuit if rotation is None else rotation @ circuit)
     total = values.abs().sum(-1)
-    scale = through.norm() * torch.stack([w.norm(dim=(1, 2)) for w in (w_v, w_o)]).prod(0)
-    return (values.real.sum(-1) / total).masked_fill(total <= NOTHING * scale, torch.nan)
+    scale = unembed_embed.norm() * torch.stack([w.norm(dim=(1, 2)) for w in (w_v, w_o)]).prod(0)
+    return (values.real.sum(-1) / total).masked_fill(total <= ROUNDING * scale, torch.nan)

@@ -1,12 +1,12 @@
-"""Looks at the token before: a head that induction heads read from.
+"""Previous-token heads, which attend to the token before and which induction heads compose with.
 
-The role is named in Wang et al. 2022 (arXiv 2211.00593). With rotary positions and sharp keys, a stranger's queries sometimes look one
-token back by luck, and the threshold of a trained model lies high: rank, before you decide.
+The role is named in Wang et al. 2022 (arXiv 2211.00593). With rotary positions and sharp keys, replaced queries sometimes attend one
+token back by chance, so the threshold of a trained model is high: rank before deciding.
 """
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.induction_family import detections
+from interp.detectors.support.induction_family import detect_roles
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 
@@ -18,16 +18,12 @@ def previous_token(
     n_prompts: int = 4,
     period: int | None = None,
     n_null_draws: int = 19,
-    rate: float = 0.05,
+    fwer: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads by their mean weight, 0 to 1, on the key t-1, over all rows t of n random words that are said twice.
+    """Heads by their mean attention weight, 0 to 1, from row t to key t-1, over all rows of n random tokens repeated once.
 
-    ``period`` is n: by default 50, or as many as fit. ``literature`` is 0.4, a habit of demonstrations, not a paper's constant.
-
-    In 5% (``rate``) of untrained models at least one head lies above the threshold, which is what heads reach with the queries of
-    ``n_null_draws`` strangers (``_stripes.py``); 19 are the fewest for 5%. Raises ValueError for an encoder, where the words do not fit
-    the context, the vocabulary or any window, and for too few strangers.
+    Options, threshold and errors are those of ``duplicate_token``.
     """
-    return detections(model, ["previous_token"], n_prompts, period, n_null_draws, rate, seed, progress)["previous_token"]
+    return detect_roles(model, ["previous_token"], n_prompts, period, n_null_draws, fwer, seed, progress)["previous_token"]

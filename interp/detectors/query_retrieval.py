@@ -1,8 +1,8 @@
-"""Heads that look from the question at the passage that answers it, and not at another of the same form.
+"""Query-focused retrieval heads, which attend from the question to the passage that answers it.
 
-Nothing is copied or generated, so that heads are found which fetch more than words. The rows of a question look at each other, at sinks
-and at what all passages have in common as well; the same question with nothing in it ("N/A") does too, and is subtracted. A token whose
-score then lies far below those of its passage is an accident of the subtraction, and counts 0.
+Nothing is copied or generated, so the score also finds heads that fetch more than words. Question rows also attend to each other, to
+sinks and to what all passages share; the attention of the same question with empty content ("N/A") is subtracted. Tokens whose
+calibrated score is far below those of their passage are artefacts of the subtraction and count as 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.passage_pairs import Scores, asked, detection
+from interp.detectors.support.passage_pairs import Scores, passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.sweep.work_units import batches
@@ -38,51 +38,56 @@ def query_retrieval(
     n_prompts: int = 64,
     gold: str = "needle",
     question: str = "question",
-    null: str = "N/A",
+    null_query: str = "N/A",
     calibrate: bool = True,
     mask_outliers: bool = True,
     n_null_draws: int = 99,
-    rate: float = 0.05,
+    fwer: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads that look from the question at the passage that answers it.
+    """Heads by the attention of the question's rows to the passage that answers it, minus that of an empty question, -1 to 1.
 
-    Score: the sum over the tokens ``s`` of the passage ``gold`` (a mark) of the mean over the rows ``t`` of the ``question`` (a mark or
-    ``end``) of ``A[t, s]``; minus the same for a question that says ``null`` in the place of its mark ``query``, or of all of it where
-    there is none; without tokens below mean - 2 standard deviations of their passage; mean over prompts. Unit: weight, -1 to 1.
-    ``parts["plain"]`` is the paper's formula, without ``calibrate`` and ``mask_outliers``, which are its code's. ``control`` is the score
-    of the competing passage.
+    The sum over the tokens ``s`` of the passage ``gold`` (a mark) of the mean over the rows ``t`` of ``question`` (a mark or ``end``) of ``A[t,
+    s]``; minus the same with ``null_query`` in place of the mark ``query`` (without it, of the whole question); without tokens below mean -
+    2 standard deviations of their passage; mean over prompts. ``extra_scores["uncalibrated"]`` is the paper's formula, without
+    ``calibrate`` and ``mask_outliers``, which are its code's. ``control`` scores the competing passage.
 
-    The paper has no threshold: it takes the 16 highest heads of models below 10B parameters, 32 at 70B. Here passages are traded
-    (``_passages.py``, which also says what prompts must hold): in a share ``rate`` of models that do not tell them apart, by default
-    0.05, at least one head lies above the threshold. Measured on 200 untrained models: in 0.045 of them, and 0.003 of all heads; without
-    ``calibrate`` in 0.12 of the GPT-2s, whose heads may look at a name for being the same as their own. Raises ValueError for an encoder
-    and for prompts without two passages. Source: arXiv 2506.09944.
+    The paper uses the 16 highest heads below 10B parameters, 32 at 70B, and no threshold; here passages are swapped (``passage_pairs``,
+    which also says what prompts need) at the family-wise error rate ``fwer``. Of 200 untrained models 0.045, and of all heads 0.003, exceed
+    it; without ``calibrate`` 0.12 of the GPT-2s, whose heads may match a name with itself. Raises ValueError for an encoder and for
+    prompts without two passages. Source: arXiv 2506.09944.
     """
-    found = asked(model, "query_retrieval", task, n_prompts, gold, question, seed)
-    total = len(found.task) * (1 + calibrate)
-    plain = scores = question_attention(model, found.task, found.question, lambda done: progress and progress(done, total))
-    said = (continuations(model, "The", [null])[0] or model.to_tokens_without_special(null)) if calibrate else []
+    prompts = passage_prompts(model, "query_retrieval", task, n_prompts, gold, question, seed)
+    n = len(prompts.task)
+    report = _counted(progress, 0, n * (1 + calibrate))
+    uncalibrated = scores = question_attention(model, prompts.task, prompts.question, report)
+    null_tokens: Sequence[int] = []
     if calibrate:
-        examples, questions = zip(*map(_emptied, found.task, found.question, [said] * len(found.task)), strict=True)
-        empty = replace(found.task, examples=examples)
-        without = question_attention(model, empty, questions, lambda done: progress and progress(len(found.task) + done, total))
-        scores = [own - other for own, other in zip(plain, without, strict=True)]
-    right, wrong = (_sums(scores, spans, mask_outliers) for spans in (found.gold, found.competing))
-    return detection(
+        null_tokens = continuations(model, "The", [null_query])[0] or model.to_tokens_without_special(null_query)
+        examples, questions = zip(*map(_emptied, prompts.task, prompts.question, [null_tokens] * n), strict=True)
+        empty = replace(prompts.task, examples=examples)
+        baseline = question_attention(model, empty, questions, _counted(progress, n, 2 * n))
+        scores = [own - other for own, other in zip(uncalibrated, baseline, strict=True)]
+    return passage_detection(
         model,
         "query_retrieval",
-        found,
-        right,
-        wrong,
+        prompts,
+        _sums(scores, prompts.gold, mask_outliers),
+        _sums(scores, prompts.competing, mask_outliers),
         unit="weight",
         bounds=(-1.0, 1.0),
-        parts={"plain": (_sums(plain, found.gold, False), "weight", (0.0, 1.0))},
-        options={"gold": gold, "question": question, "null": null, "calibrate": calibrate, "mask_outliers": mask_outliers},
-        details={"null_tokens": list(said), "heads_in_the_paper": "the 16 highest below 10B parameters, 32 at 70B"},
+        extra_scores={"uncalibrated": (_sums(uncalibrated, prompts.gold, False), "weight", (0.0, 1.0))},
+        options={
+            "gold": gold,
+            "question": question,
+            "null_query": null_query,
+            "calibrate": calibrate,
+            "mask_outliers": mask_outliers,
+        },
+        details={"null_tokens": list(null_tokens), "heads_in_the_paper": "the 16 highest below 10B parameters, 32 at 70B"},
         n_null_draws=n_null_draws,
-        rate=rate,
+        fwer=fwer,
         seed=seed,
     )
 
@@ -90,25 +95,29 @@ def query_retrieval(
 def question_attention(
     model: Model, task: Task, questions: Sequence[Span], report: Callable[[int], object] | None = None
 ) -> list[Float[np.ndarray, "n_layers n_heads _"]]:
-    """For each example the mean weight of the rows of its question on every token before it, [n_layers n_heads tokens].
+    """For each example the mean attention from the rows of its question to every token before it, [n_layers n_heads tokens].
 
-    ``report`` is told the number of examples done.
+    ``report`` receives the number of examples done.
     """
-    found: list[np.ndarray] = [np.empty(0)] * len(task)
+    attention: list[np.ndarray] = [np.empty(0)] * len(task)
     done = 0
-    for rows in batches(task):
-        tokens = torch.tensor([task.examples[row].clean for row in rows], device=model.device)
-        table = _mean_rows(model, tokens, [questions[row] for row in rows]).cpu().numpy()
-        for i, row in enumerate(rows):
-            found[row] = table[:, i, :, : questions[row][0]].astype("float64")
-        done += len(rows)
+    for example_ids in batches(task):
+        tokens = torch.tensor([task.examples[i].clean for i in example_ids], device=model.device)
+        table = _mean_rows(model, tokens, [questions[i] for i in example_ids]).cpu().numpy()
+        for column, i in enumerate(example_ids):
+            attention[i] = table[:, column, :, : questions[i][0]].astype("float64")
+        done += len(example_ids)
         if report is not None:
             report(done)
-    return found
+    return attention
+
+
+def _counted(progress: Progress | None, before: int, total: int) -> Callable[[int], object] | None:
+    return None if progress is None else lambda done: progress(before + done, total)
 
 
 def _mean_rows(model: Model, tokens: Tensor, spans: Sequence[Span]) -> Float[Tensor, "n_layers batch n_heads pos"]:
-    """The mean over a span of rows of each text, read while they pass by."""
+    """The mean over a span of rows of each text, accumulated block by block."""
     share = torch.zeros(tokens.shape, device=tokens.device)
     for row, (start, end) in enumerate(spans):
         share[row, start:end] = 1 / (end - start)
@@ -122,12 +131,12 @@ def _mean_rows(model: Model, tokens: Tensor, spans: Sequence[Span]) -> Float[Ten
     return table
 
 
-def _emptied(example: Example, question: Span, null: Sequence[int]) -> tuple[Example, Span]:
-    """The example with ``null`` in the place of what it asks about, and where its question is then."""
+def _emptied(example: Example, question: Span, null_tokens: Sequence[int]) -> tuple[Example, Span]:
+    """The example with ``null_tokens`` in place of its query, and the span of its question there."""
     start, end = example.marks.get("query", question)
     if not question[0] <= start < question[1]:
         start, end = question
-    tokens = (*example.clean[:start], *null, *example.clean[end:])
+    tokens = (*example.clean[:start], *null_tokens, *example.clean[end:])
     longer = len(tokens) - len(example.clean)
     return replace(example, clean=tokens, corrupted=tokens, marks={}), (question[0], question[1] + longer)
 
@@ -137,7 +146,7 @@ def _sums(scores: Sequence[np.ndarray], spans: Sequence[Span], mask_outliers: bo
 
 
 def passage_sum(scores: Float[np.ndarray, "*heads n"], mask_outliers: bool) -> Float[np.ndarray, "*heads"]:
-    """The sum over the tokens of a passage, with ``mask_outliers`` without those below mean - 2 (sample) standard deviations."""
+    """The sum over the tokens of a passage; ``mask_outliers`` leaves out those below mean - 2 (sample) standard deviations."""
     if mask_outliers and scores.shape[-1] > 1:
         lowest = scores.mean(-1, keepdims=True) - 2 * scores.std(-1, ddof=1, keepdims=True)
         scores = np.where(scores < lowest, 0.0, scores)

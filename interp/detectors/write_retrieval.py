@@ -1,8 +1,8 @@
-"""Heads that write the answer from the passage that holds it (LOCOS).
+"""Write retrieval heads (LOCOS), which write the answer they read from the passage.
 
-Weights alone do not tell a head that carries the answer from one that looks at it and writes nothing of it. Here each token's value
-is followed through the output projection to the answer's row of the unembedding. This is the direct way alone: what later blocks
-make of it is not seen, nor is a norm that a block puts behind its attention.
+Attention alone does not distinguish a head that carries the answer from one that attends to it and writes nothing of it. Here each
+token's value is followed through the output projection to the answer's row of the unembedding. Only this direct path counts, without
+later blocks or a norm that a block applies after its attention.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.passage_pairs import asked, detection
+from interp.detectors.support.passage_pairs import passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.forward.residual_reader import reading_residual
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from interp.engine.sweep.sweep import Progress
     from interp.models.model import Model
 
-COLUMNS = ("gold", "competing", "attention_on_needle", "direct")
+COLUMNS = ("gold", "competing", "attention_on_needle", "logit_attribution")
 
 
 @detector(default_task="needle")
@@ -41,45 +41,47 @@ def write_retrieval(
     gold: str = "needle",
     fold_norm: bool = False,
     n_null_draws: int = 99,
-    rate: float = 0.05,
+    fwer: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads that write the answer from the passage that holds it.
+    """Heads by the logit they write for the answer from the passage that holds it, in logits.
 
-    With ``phi[j] = A[t, j] * (v[j] W_O u)`` for the row ``t`` that predicts the answer and the answer's row ``u`` of the unembedding,
-    the score is the sum of phi over the passage ``gold`` (a mark), minus that over all other keys times (keys in the passage) / (other
-    keys), mean over prompts. ``parts["attention_on_needle"]`` is the same with phi = A, ``parts["direct"]`` the sum of phi over all keys
-    (direct logit attribution). ``control`` is the score of the competing passage for its own word, the distractor. Unit: logits before
-    the final norm and its scale, biases left out; with ``fold_norm`` logits, the norm held at the scale that it has in that run.
+    With ``phi[j] = A[t, j] * (v[j] W_O u)`` for the row ``t`` that predicts the answer and the answer's row ``u`` of the unembedding, the score
+    is the sum of phi over the passage ``gold`` (a mark), minus that over all other keys times (keys in the passage) / (other keys),
+    mean over prompts. In ``extra_scores``, ``attention_on_needle`` is the same with phi = A and ``logit_attribution`` the sum of phi over all
+    keys. ``control`` scores the competing passage for its own word, the distractor. Logits are those before the final norm, without
+    biases; ``fold_norm`` applies the norm at the scale it has in that run.
 
-    The paper ranks and has no threshold; here passages are traded (``_passages.py``, which also says what prompts must hold): in a share
-    ``rate`` of models that do not tell them apart, by default 0.05, at least one head lies above the threshold. Measured on 500 untrained
-    models: in 0.048 of them, and 0.003 of all heads. The answer is one token. Raises ValueError for an encoder, prompts without two
-    passages, and models whose output projection is not known. Source: arXiv 2607.01002.
+    The paper ranks without a threshold; here passages are swapped (``passage_pairs``, which also says what prompts need) at the
+    family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token. Raises
+    ValueError for an encoder, prompts without two passages, and models with an unknown output projection. Source: arXiv 2607.01002.
     """
     if model.layout is None:
         raise ValueError(
-            f"What the heads of {model.facts.name} write cannot be read: the parts of a {model.facts.architecture} model are not known. "
+            f"write_retrieval needs the output projections of {model.facts.name}, which are not known for {model.facts.architecture}. "
             f"Use query_retrieval, which reads attention alone."
         )
-    found = asked(model, "write_retrieval", task, n_prompts, gold, "end", seed)
-    table = locos_scores(model, found.task, found.gold, found.competing, fold_norm=fold_norm, progress=progress)
-    right, wrong, attention, direct = np.moveaxis(table, -1, 0)
+    prompts = passage_prompts(model, "write_retrieval", task, n_prompts, gold, "end", seed)
+    table = locos_scores(model, prompts.task, prompts.gold, prompts.competing, fold_norm=fold_norm, progress=progress)
+    gold_scores, competing_scores, attention, logit_attribution = np.moveaxis(table, -1, 0)
     unit = "logits" if fold_norm else "logits before the final norm"
-    return detection(
+    return passage_detection(
         model,
         "write_retrieval",
-        found,
-        right,
-        wrong,
+        prompts,
+        gold_scores,
+        competing_scores,
         unit=unit,
         bounds=(None, None),
-        parts={"attention_on_needle": (attention, "weight", (None, 1.0)), "direct": (direct, unit, (None, None))},
+        extra_scores={
+            "attention_on_needle": (attention, "weight", (None, 1.0)),
+            "logit_attribution": (logit_attribution, unit, (None, None)),
+        },
         options={"gold": gold, "fold_norm": fold_norm},
         details={},
         n_null_draws=n_null_draws,
-        rate=rate,
+        fwer=fwer,
         seed=seed,
     )
 
@@ -93,28 +95,27 @@ def locos_scores(
     fold_norm: bool = False,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_prompts n_layers n_heads columns"]:
-    """``COLUMNS`` of every prompt and head: the contrast of gold passage and answer, that of competing passage and distractor, the first
-    for attention alone, and the sum over all keys for the answer."""
+    """``COLUMNS`` for every prompt and head: contrast of the gold passage for the answer, of the competing passage for the distractor, of
+    the gold passage in attention alone, and the sum over all keys for the answer."""
     assert model.layout is not None
-    found = np.empty((len(task), model.facts.n_layers, model.facts.n_heads, len(COLUMNS)))
+    scores = np.empty((len(task), model.facts.n_layers, model.facts.n_heads, len(COLUMNS)))
     done = 0
-    for rows in batches(task):
-        examples = [task.examples[row] for row in rows]
-        length = len(examples[0].clean)
-        spans = [[gold[row] for row in rows], [competing[row] for row in rows]]
-        inside = torch.stack([_inside(part, length) for part in spans], 1).to(model.device)
+    for example_ids in batches(task):
+        examples = [task.examples[i] for i in example_ids]
+        spans = [[passages[i] for i in example_ids] for passages in (gold, competing)]
+        in_passage = torch.stack([_in_span(part, len(examples[0].clean)) for part in spans], 1).to(model.device)
         directions = _directions(model, examples, fold_norm)
-        found[rows] = _read(model, examples, inside, directions).cpu().double().transpose(0, 1).numpy()
-        done += len(rows)
+        scores[example_ids] = _read(model, examples, in_passage, directions).cpu().double().transpose(0, 1).numpy()
+        done += len(example_ids)
         if progress is not None:
             progress(done, len(task))
-    return found
+    return scores
 
 
 def _read(
     model: Model,
     examples: Sequence[Example],
-    inside: Bool[Tensor, "batch 2 pos"],
+    in_passage: Bool[Tensor, "batch 2 pos"],
     directions: Float[Tensor, "batch 2 d_model"],
 ) -> Float[Tensor, "n_layers batch n_heads columns"]:
     facts = model.facts
@@ -124,12 +125,13 @@ def _read(
         call, output = rows.layer.call, rows.layer.output
         first = rows.keys.start - call.first_key
         here = slice(first, first + rows.pattern.shape[-1])
-        passage, seen = inside[:, :, rows.keys], rows.visible[:, 0].expand(len(inside), -1, -1)
+        passage, visible = in_passage[:, :, rows.keys], rows.visible[:, 0].expand(len(in_passage), -1, -1)
         for i, head in enumerate(range(rows.heads.start, rows.heads.stop)):
             value, weights = call.head_value(head)[:, here].float(), rows.pattern[:, i]
-            said = value @ (output_rows(output, head, value.shape[-1]).float() @ directions.mT)
-            phi = weights * said.mT
-            both, attention = contrast(phi, passage & seen, seen), contrast(weights, passage[:, :1] & seen, seen)
+            logits = value @ (output_rows(output, head, value.shape[-1]).float() @ directions.mT)
+            phi = weights * logits.mT
+            both = contrast(phi, passage & visible, visible)
+            attention = contrast(weights, passage[:, :1] & visible, visible)
             table[rows.layer.index, :, head] = torch.cat([both, attention, phi[:, :1].sum(-1)], -1)
 
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
@@ -138,23 +140,23 @@ def _read(
 
 
 def contrast(
-    phi: Float[Tensor, "batch n key"], passage: Bool[Tensor, "batch n key"], seen: Bool[Tensor, "batch 1 key"]
+    phi: Float[Tensor, "batch n key"], passage: Bool[Tensor, "batch n key"], visible: Bool[Tensor, "batch 1 key"]
 ) -> Float[Tensor, "batch n"]:
-    """The sum of ``phi`` over a passage minus its sum over the other keys that are seen, as if these were as many."""
+    """The sum of ``phi`` over a passage minus its sum over the other visible keys, scaled to the same number of keys."""
     n_inside = passage.sum(-1)
-    n_outside = seen.sum(-1) - n_inside
+    n_outside = visible.sum(-1) - n_inside
     own, all_keys = (phi * passage).sum(-1), phi.sum(-1)
     return own - n_inside / n_outside * (all_keys - own)
 
 
-def _inside(spans: Sequence[Span], length: int) -> Bool[Tensor, "batch pos"]:
+def _in_span(spans: Sequence[Span], length: int) -> Bool[Tensor, "batch pos"]:
     at = torch.arange(length)
     start, end = torch.tensor(spans).T[:, :, None]
     return (at >= start) & (at < end)
 
 
 def _directions(model: Model, examples: Sequence[Example], fold_norm: bool) -> Float[Tensor, "batch 2 d_model"]:
-    """What the residual is multiplied with for the logits of answer and distractor of each example."""
+    """The directions of the residual stream whose dot products are the logits of answer and distractor."""
     assert model.layout is not None
     unembed: Any = model.layout.unembed.weight
     words = torch.tensor([[e.answers[0], e.distractors[0]] for e in examples], device=model.device)
@@ -165,16 +167,16 @@ def _directions(model: Model, examples: Sequence[Example], fold_norm: bool) -> F
 def _before_norm(
     model: Model, examples: Sequence[Example], directions: Float[Tensor, "batch 2 d_model"]
 ) -> Float[Tensor, "batch 2 d_model"]:
-    """The same directions before the final norm, at the scale that it has where each example's answer is predicted.
+    """The same directions before the final norm, at its scale at the position that predicts the answer.
 
-    A norm multiplies each (centred) coordinate by its weight over the scale: that is its own output over its own input.
+    A norm multiplies each (centred) coordinate by its weight over the scale, which is the ratio of its output to its input.
     """
     assert model.layout is not None
-    norm, kept = model.layout.final_norm, {}
+    norm, residual = model.layout.final_norm, {}
     tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    with reading_residual(model, lambda layer, x: kept.__setitem__(layer, x[:, -1])):
+    with reading_residual(model, lambda layer, x: residual.__setitem__(layer, x[:, -1])):
         read_last_queries(model, tokens, 1, None)
-    x = kept[model.facts.n_layers - 1]
+    x = residual[model.facts.n_layers - 1]
     with torch.inference_mode():
         out = norm(x).float()
     if not isinstance(norm, nn.LayerNorm):

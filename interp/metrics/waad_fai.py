@@ -44,8 +44,8 @@ class PreplanAnchors:
     waad: TokenScores
     fai: TokenScores
     delta: TokenScores
-    preplan: np.ndarray
-    anchor: np.ndarray
+    is_preplan: np.ndarray
+    is_anchor: np.ndarray
 
 
 def preplan_and_anchors(
@@ -79,11 +79,9 @@ def preplan_and_anchors(
         overlap=np.array([[len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(text, groups, strict=True)] for text in own]),
         waad=waad,
         fai=fai,
-        delta=replace(
-            waad, name="waad_delta", values=falls, bounds=(None, None), nan_reason="no token of the response follows"
-        ),
-        preplan=top_tokens(np.where(np.abs(falls) > ROUNDING, np.abs(falls), falls * 0), q),
-        anchor=top_tokens(np.where(response, fai.values, np.nan), q),
+        delta=replace(waad, name="waad_delta", values=falls, bounds=(None, None), nan_reason="no token of the response follows"),
+        is_preplan=top_tokens(np.where(np.abs(falls) > ROUNDING, np.abs(falls), falls * 0), q),
+        is_anchor=top_tokens(np.where(response, fai.values, np.nan), q),
     )
 
 

@@ -55,7 +55,7 @@ def made_up(
         HeadScores("made-up score with wrong targets", values / 10, **numbers),
         threshold=share,
         rate=0.05,
-        parts={"frequency": HeadScores("frequency", values / 2, **numbers)},
+        extra_scores={"frequency": HeadScores("frequency", values / 2, **numbers)},
         tables={
             "trials": pd.DataFrame({"trial": [0, 1], "answer": ["<b>", "w4"]}),
             "empty": pd.DataFrame(columns=["depth", "n"]),
@@ -147,12 +147,12 @@ def test_a_detection_of_heads_is_read_back_as_it_was(model, tmp_path):
         assert getattr(back, name) == getattr(made, name)
     assert_same_scores(back.scores, made.scores)
     assert_same_scores(back.control, made.control)
-    assert back.parts.keys() == made.parts.keys()
-    assert_same_scores(back.parts["frequency"], made.parts["frequency"])
+    assert back.extra_scores.keys() == made.extra_scores.keys()
+    assert_same_scores(back.extra_scores["frequency"], made.extra_scores["frequency"])
     assert back.tables.keys() == made.tables.keys()
     assert back.tables["trials"].to_dict("list") == made.tables["trials"].to_dict("list")
     assert back.tables["empty"].empty and [*back.tables["empty"].columns] == ["depth", "n"]
-    assert back.found == made.found and back.top(7) == made.top(7)
+    assert back.detected == made.detected and back.top(7) == made.top(7)
     assert run.scores("score")[made.top(1)[0]] == made.scores[made.top(1)[0]]
     [entry] = list_runs(tmp_path)
     assert (entry.kind, entry.status, entry.n_layers, entry.n_heads) == ("detection", "finished", *SHAPE)
@@ -163,10 +163,10 @@ def test_a_part_with_a_record_of_its_own_keeps_it(model, tmp_path):
 
     made = made_up(model)
     record = replace(made.record, metric="loss", interventions=("zero",), seed=9)
-    made = replace(made, parts={"effect": replace(made.parts["frequency"], record=record)})
+    made = replace(made, extra_scores={"effect": replace(made.extra_scores["frequency"], record=record)})
     save_detection(made, model.facts, tmp_path / "run")
     back = load_detection(tmp_path / "run")
-    assert back.parts["effect"].record == record and back.record == made.record
+    assert back.extra_scores["effect"].record == record and back.record == made.record
 
 
 def test_a_detection_of_tokens_is_read_back_as_it_was(model, tmp_path):
@@ -183,10 +183,10 @@ def test_a_detection_of_tokens_is_read_back_as_it_was(model, tmp_path):
     )
     for name in made.scores:
         assert_same_scores(back.scores[name], made.scores[name])
-    assert [*back.chosen] == [*made.chosen]  # in order
-    for name in made.chosen:
-        assert back.chosen[name].dtype == bool
-        np.testing.assert_array_equal(back.chosen[name], made.chosen[name])
+    assert [*back.masks] == [*made.masks]  # in order
+    for name in made.masks:
+        assert back.masks[name].dtype == bool
+        np.testing.assert_array_equal(back.masks[name], made.masks[name])
     pd.testing.assert_frame_equal(back.tables["statistics"], made.tables["statistics"], check_dtype=False)
 
 
@@ -241,12 +241,12 @@ def test_a_detection_is_stored_printed_and_shown(shelf, tmp_path):
     told = json.loads(answer.stdout)
     made = load_detection(tmp_path / "run")
     assert made.record.arguments == {"n_prompts": 8, "share": 0.25, "strict": True, "words": "a=b"} and made.record.seed == 2
-    assert told["found"] == [str(head) for head in made.found] and told["threshold"] == 0.25
+    assert told["found"] == [str(head) for head in made.detected] and told["threshold"] == 0.25
     assert [row["label"] for row in told["heads"]] == made.to_dataframe()["label"].tolist()
     shown = interp("show", tmp_path / "run", "--json")
     assert json.loads(shown.stdout) == told
     text = interp("show", tmp_path / "run").stdout
-    assert "made-up score above 0.25" in text and "accepted 17" in text and str(made.found[0]) in text
+    assert "made-up score above 0.25" in text and "accepted 17" in text and str(made.detected[0]) in text
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
     assert table["label"].tolist() == made.to_dataframe()["label"].tolist()
     assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"heads.png"}

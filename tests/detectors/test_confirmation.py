@@ -324,7 +324,7 @@ def test_a_card_gathers_what_is_known_of_a_head():
     planted, tasks = planted_case(n_kv_heads=2)
     model, [head] = planted.model, planted.heads("retrieval")
     parts = {"frequency": HeadScores("frequency", np.arange(20.0).reshape(SHAPE) / 20, "share", (0.0, 1.0), RunRecord("toy"))}
-    detection = replace(ranked_first(model, [head]), parts=parts)
+    detection = replace(ranked_first(model, [head]), extra_scores=parts)
     sweep = ablate_heads(model, tasks["needle"], ablation="zero", pairs=False).heads()
     cards = head_cards(model, [detection], tables=[sweep], prompts=tasks["needle"])
     assert list(cards) == model.facts.heads()

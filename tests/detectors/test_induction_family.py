@@ -9,7 +9,7 @@ import transformers
 
 from interp.detectors import DETECTORS, detect, induction_family
 from interp.detectors.copy_ov import copying, rotations
-from interp.detectors.support.induction_family import METRIC_OF_ROLE, repeats
+from interp.detectors.support.induction_family import METRIC_OF_ROLE, repeated_token_prompts
 from interp.engine.forward.z_cache import output_weights
 from interp.metrics.attention import attention_metrics
 from interp.models import plant, wrap_model
@@ -63,14 +63,16 @@ def test_a_perfect_induction_head_has_a_stripe_of_one():
 
 @pytest.mark.parametrize(("name", "n_bos"), [("llama", 1), ("gpt_neox", 0)])
 def test_prompts_are_different_ordinary_words_said_twice_behind_the_bos_of_the_model(name, n_bos):
-    prompts = repeats(tiny(name), 5, 9, 3)
+    prompts = repeated_token_prompts(tiny(name), 5, 9, 3)
     assert len(prompts) == 5 and len({tuple(prompt) for prompt in prompts}) == 5
     for prompt in prompts:
         words = prompt[n_bos:]
         assert prompt[:n_bos] == [1] * n_bos and words[:9] == words[9:] and len(set(words)) == 9
         assert min(words) >= 4, "no special token"
-    assert repeats(tiny(name), 5, 9, 3) == prompts != repeats(tiny(name), 5, 9, 4)
-    assert len(repeats(tiny(name), 1, None, 0)[0]) == n_bos + 2 * ((64 - n_bos) // 2), "as many as fit into 64 positions"
+    assert repeated_token_prompts(tiny(name), 5, 9, 3) == prompts != repeated_token_prompts(tiny(name), 5, 9, 4)
+    assert len(repeated_token_prompts(tiny(name), 1, None, 0)[0]) == n_bos + 2 * ((64 - n_bos) // 2), (
+        "as many as fit into 64 positions"
+    )
 
 
 # -- planted heads ------------------------------------------------------------------------------------------------------------
@@ -81,12 +83,12 @@ def test_prompts_are_different_ordinary_words_said_twice_behind_the_bos_of_the_m
 def test_planted_heads_and_no_others_are_found_with_the_weights_of_the_exact_trace(sharpness, n_kv_heads):
     planted = small("repeats", 3 + int(sharpness), n_kv_heads, sharpness=sharpness)
     found = induction_family(planted.model, n_prompts=3, seed=2)
-    prompts = repeats(planted.model, 3, None, 2)
+    prompts = repeated_token_prompts(planted.model, 3, None, 2)
     patterns = planted.trace(prompts).patterns
     for role, names in PLANTED.items():
         heads, n = with_role(planted, names), 13
         rows = np.arange(1 if role == "previous_token" else 1 + n, 1 + 2 * n)
-        assert set(found[role].top(len(heads))) == heads == set(found[role].found), role
+        assert set(found[role].top(len(heads))) == heads == set(found[role].detected), role
         for head in heads:
             exact = patterns[head][:, rows, rows - BACK[role](n)].mean()
             assert found[role].scores[head] == pytest.approx(exact, abs=1e-5)
@@ -113,7 +115,7 @@ def test_of_100_seeds_every_planted_head_is_found_by_rank_and_by_threshold(sharp
         for role, detection in induction_family(planted.model, n_prompts=2, seed=seed).items():
             heads = with_role(planted, PLANTED[role])
             by_rank[role] += set(detection.top(len(heads))) == heads
-            by_threshold[role] += set(detection.found) == heads
+            by_threshold[role] += set(detection.detected) == heads
     print(sharpness, "by rank", by_rank, "by threshold", by_threshold)
     assert set(by_rank.values()) == {100}
     assert min(by_threshold.values()) >= 95  # 5% of models may have a head above it by chance
@@ -123,15 +125,15 @@ def test_of_100_seeds_every_planted_head_is_found_by_rank_and_by_threshold(sharp
 def test_a_decoy_looks_like_an_induction_head_and_has_no_effect(n_kv_heads):
     planted = small("repeats", 7, n_kv_heads)
     found = detect(planted.model, "induction", n_prompts=3, effects=True)
-    prompts = repeats(planted.model, 3, None, 0)
+    prompts = repeated_token_prompts(planted.model, 3, None, 0)
 
     def logprob(without=()):
         logits = planted.trace([p[:-1] for p in prompts], without=without).logits[:, -1]
         return np.mean([row[p[-1]] - np.log(np.exp(row).sum()) for row, p in zip(logits, prompts, strict=True)])
 
     [real], [decoy] = planted.heads("induction"), planted.heads("decoy_induction")
-    assert {real, decoy} == set(found.found)
-    effect = found.parts["effect"]
+    assert {real, decoy} == set(found.detected)
+    effect = found.extra_scores["effect"]
     assert effect.unit == "nats" and effect[decoy] == pytest.approx(0, abs=1e-5)
     assert effect[real] == pytest.approx(-log(24) - (10 - log(exp(10) + 23)), abs=1e-4)  # from gain 10 to none of 24 tokens
     for head in planted.model.facts.heads():
@@ -181,7 +183,7 @@ def test_planted_heads_copy_as_their_recipes_say(family, n_kv_heads):
     planted = small(family, 4, n_kv_heads)
     found = detect(planted.model, "copy_ov")
     copies, opposes = {"induction", "name_mover", "retrieval"}, {"negative_induction", "negative_name_mover"}
-    assert set(found.found) == with_role(planted, copies)
+    assert set(found.detected) == with_role(planted, copies)
     for head in planted.model.facts.heads():
         role = planted.roles.get(head)
         if role in copies | opposes:
@@ -207,8 +209,8 @@ def calls(name, seeds):
         found = {"previous_token": detect(model, "previous_token", seed=seed)} if narrow else induction_family(model, seed=seed)
         found["copy_ov"] = detect(model, "copy_ov", seed=seed)
         for role, detection in found.items():
-            models[role] = models.get(role, 0) + bool(detection.found)
-            shares[role] = shares.get(role, 0) + len(detection.found) / detection.scores.values.size / len(seeds)
+            models[role] = models.get(role, 0) + bool(detection.detected)
+            shares[role] = shares.get(role, 0) + len(detection.detected) / detection.scores.values.size / len(seeds)
     return models, shares
 
 
@@ -232,7 +234,7 @@ def test_50_untrained_models_have_no_more_heads_above_the_threshold_than_the_rat
 def test_a_head_with_alibi_is_no_previous_token_head_because_of_its_slope():
     found = detect(tiny("bloom"), "previous_token")
     assert found.scores.values.max() > 3 * np.median(found.scores.values), "the first head of a layer looks near"
-    assert found.found == []
+    assert found.detected == []
 
 
 # -- the form -----------------------------------------------------------------------------------------------------------------
@@ -246,14 +248,14 @@ def test_detectors_of_the_family_agree_with_the_one_pass_of_all_and_say_how_they
             planted.model, role, n_prompts=2, period=8, seed=5, n_null_draws=21, progress=lambda *at: told.append(at)
         )
         assert np.array_equal(alone.scores.values, together[role].scores.values)
-        assert (alone.threshold, alone.rate, alone.literature) == (together[role].threshold, 1 / 22, 0.4)
+        assert (alone.threshold, alone.fwer, alone.literature_threshold) == (together[role].threshold, 1 / 22, 0.4)
         assert alone.details == {"n_prompts": 2, "period": 8, "n_null_draws": 21} == alone.record.arguments
         assert (alone.record.task, alone.record.metric, alone.record.seed) == ("repeats", METRIC_OF_ROLE[role], 5)
         assert (alone.scores.unit, alone.scores.bounds, len(alone.prompts)) == ("weight", (0.0, 1.0), 2)
         assert alone.control.values.max() < alone.threshold
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * 3
     copies = detect(planted.model, "copy_ov", progress=lambda *at: told.append(at))
-    assert told[12:] == [(1, 4), (2, 4), (3, 4), (4, 4)] and copies.literature is None and copies.rate == 0.05
+    assert told[12:] == [(1, 4), (2, 4), (3, 4), (4, 4)] and copies.literature_threshold is None and copies.fwer == 0.05
     assert {*METRIC_OF_ROLE, "copy_ov"} <= set(DETECTORS.names())
 
 
@@ -284,8 +286,13 @@ def short(**sizes):
         ("cannot repeat 32 random words: at least 4 are needed, and 31 fit", lambda: tiny("gpt2"), "induction", {"period": 32}),
         ("cannot repeat 3 random words: at least 4", lambda: tiny("gpt2"), "duplicate_token", {"period": 3}),
         ("n_prompts=0 leaves nothing to read", lambda: tiny("gpt2"), "induction", {"n_prompts": 0}),
-        ("A rate of 0.05 needs 19 draws of chance, and 18 were made", lambda: tiny("gpt2"), "induction", {"n_null_draws": 18}),
-        ("A rate of 0.01 needs 99 draws of chance, and 19 were made", lambda: tiny("gpt2"), "copy_ov", {"rate": 0.01}),
+        (
+            "fwer=0.05 needs at least 19 null draws, and n_null_draws=18",
+            lambda: tiny("gpt2"),
+            "induction",
+            {"n_null_draws": 18},
+        ),
+        ("fwer=0.01 needs at least 99 null draws, and n_null_draws=19", lambda: tiny("gpt2"), "copy_ov", {"fwer": 0.01}),
         ("No row of tiny-mistral sees as far back as the induction score asks", lambda: tiny("mistral"), "induction", {}),
     ],
 )

@@ -89,7 +89,7 @@ def test_in_chunks_of_eight_tokens_only_the_one_that_looks_back_is_a_peak():
     found = preplan_and_anchors(seen, share=0.34, q=0.25)
     marks = peaks(found.waad.values[0, start:]) | np.eye(length - start, dtype=bool)[0]  # the first token has one neighbour
     assert (start + np.flatnonzero(marks)).tolist() == list(range(16, 64, 8))
-    assert set(range(16, 64, 8)) | set(range(23, 63, 8)) == {*np.flatnonzero(found.preplan[0]), 16}
+    assert set(range(16, 64, 8)) | set(range(23, 63, 8)) == {*np.flatnonzero(found.is_preplan[0]), 16}
 
 
 def test_a_head_of_the_previous_token_has_waad_one_and_no_peak():
@@ -123,41 +123,41 @@ def _series(rng, n, rates=(0.2, 0.3, 0.25)):
     return PeakSeries(*marks, rng.random(n))
 
 
-def _moved(marks, against):
+def _moved(marks, null):
     """Every move of some marks."""
-    if against == "circular shifts":
+    if null == "circular shifts":
         return np.stack([np.roll(marks, shift) for shift in range(len(marks))])
     places = list(combinations(range(len(marks)), int(marks.sum())))
     return np.stack([np.isin(np.arange(len(marks)), place) for place in places])
 
 
-@pytest.mark.parametrize("against", PERMUTATIONS)
+@pytest.mark.parametrize("null", PERMUTATIONS)
 @pytest.mark.parametrize("name", STATISTICS)
-def test_the_expectation_is_the_mean_over_every_move(name, against):
+def test_the_expectation_is_the_mean_over_every_move(name, null):
     statistic, rng = STATISTICS[name], np.random.default_rng(5)
     for _ in range(7):
         text = _series(rng, 9)
         if not getattr(text, statistic.marks).any():
             continue
-        changed = _moved(getattr(text, statistic.moved), against)
-        every = [statistic([type(text)(**{**vars(text), statistic.moved: marks})]) for marks in changed]
-        assert expected(statistic, [text], against) == pytest.approx(np.mean(every), abs=1e-12)
+        changed = _moved(getattr(text, statistic.permuted), null)
+        every = [statistic([type(text)(**{**vars(text), statistic.permuted: marks})]) for marks in changed]
+        assert expected(statistic, [text], null) == pytest.approx(np.mean(every), abs=1e-12)
 
 
-@pytest.mark.parametrize("against", PERMUTATIONS)
-def test_draws_keep_the_count_and_come_to_the_expectation(against):
+@pytest.mark.parametrize("null", PERMUTATIONS)
+def test_draws_keep_the_count_and_come_to_the_expectation(null):
     rng = np.random.default_rng(1)
     texts = [_series(rng, n) for n in (23, 31, 17)]
     for text in texts:
-        drawn = PERMUTATIONS[against](text.fai, 500, rng)
+        drawn = PERMUTATIONS[null](text.fai, 500, rng)
         assert (drawn.sum(1) == text.fai.sum()).all() and len(np.unique(drawn, axis=0)) > 15
     for statistic in STATISTICS.values():
         moved = [
-            type(t)(**{**vars(t), statistic.moved: PERMUTATIONS[against](getattr(t, statistic.moved), 4000, rng)})
+            type(t)(**{**vars(t), statistic.permuted: PERMUTATIONS[null](getattr(t, statistic.permuted), 4000, rng)})
             for t in texts
         ]
         values = statistic(moved)
-        assert values.mean() == pytest.approx(expected(statistic, texts, against), abs=5 * values.std() / np.sqrt(4000))
+        assert values.mean() == pytest.approx(expected(statistic, texts, null), abs=5 * values.std() / np.sqrt(4000))
 
 
 def test_of_peaks_that_are_no_neighbours_random_places_expect_fewer_hits_than_the_circle():
@@ -167,7 +167,7 @@ def test_of_peaks_that_are_no_neighbours_random_places_expect_fewer_hits_than_th
     text = PeakSeries(waad, fai, fai, np.ones(n))
     statistic = STATISTICS["fai_peak_at_or_after_waad_peak"]
     assert expected(statistic, [text], "circular shifts") == pytest.approx(2 * 0.2, abs=1e-3)
-    assert expected(statistic, [text], "random places") == pytest.approx(1 - 0.8**2, abs=1e-3)
+    assert expected(statistic, [text], "random positions") == pytest.approx(1 - 0.8**2, abs=1e-3)
 
 
 def test_a_statistic_by_hand():
@@ -187,7 +187,7 @@ def test_a_statistic_by_hand():
 
 
 def _observed(low=1):
-    return ("attention_distance", "windowed_distance", f"future_attention:low={low}:positions=response")
+    return ("attention_distance", "windowed_distance", f"future_attention:horizon_min={low}:positions=response")
 
 
 def _texts(n, length, seed=0):
@@ -204,8 +204,8 @@ def test_numbers_are_those_of_the_averaged_maps(name):
         prompts=texts,
         response_start=starts,
         window=4,
-        low=2,
-        high=11,
+        horizon_min=2,
+        horizon_max=11,
         exclude="first",
         share=0.2,
         n_null_draws=19,
@@ -236,11 +236,11 @@ def test_numbers_are_those_of_the_averaged_maps(name):
         np.testing.assert_allclose(scores["delta"][start:-1], waad[start:-1] - waad[start + 1 :], rtol=0, atol=1e-4)
         np.testing.assert_allclose(scores["entropy"][start:], next_token_entropy(model, ids)[start:], atol=1e-6)
         assert np.isnan(scores["waad"][:start]).all() and all(
-            not marks[row, len(ids) :].any() for marks in found.chosen.values()
+            not marks[row, len(ids) :].any() for marks in found.masks.values()
         )
         n = len(ids) - start - 2  # tokens with a FAI
-        assert found.chosen["anchor"][row].sum() == round(0.4 * n)
-        assert set(np.flatnonzero(found.chosen["anchor"][row])) == {
+        assert found.masks["anchor"][row].sum() == round(0.4 * n)
+        assert set(np.flatnonzero(found.masks["anchor"][row])) == {
             start + int(i) for i in fai[start:-2].topk(round(0.4 * n)).indices
         }
 
@@ -249,7 +249,7 @@ def test_what_is_drawn_and_chosen_is_told():
     found = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_null_draws=37, seed=3)
     table = found.tables["statistics"]
     assert len(table) == 3 * (3 + 2) and table["p_value"].between(1 / 38, 1).all()
-    assert (table["low"] <= table["high"]).all() and (table["n"] > 0).all()
+    assert (table["null_low"] <= table["null_high"]).all() and (table["n"] > 0).all()
     np.testing.assert_allclose(table["lift"], table["observed"] / table["expected"] - 1)
     heads = found.tables["groups"]
     assert (
@@ -258,11 +258,11 @@ def test_what_is_drawn_and_chosen_is_told():
         == round(0.3 * 15)
         == len(found.heads["receiver"])
     )
-    assert found.record.arguments["low"] == 1 and found.record.arguments["n_prompts"] == 4 and found.record.seed == 3
+    assert found.record.arguments["horizon_min"] == 1 and found.record.arguments["n_prompts"] == 4 and found.record.seed == 3
     tokens = found.to_dataframe()
     assert len(tokens) == 4 * 41 and {"waad", "fai", "delta", "entropy", "sink", "preplan", "anchor"} <= {*tokens}
     intro = found.tables["introductions"]
-    assert found.chosen["dominated"].sum() == len(intro) > 0 and not (found.chosen["dominated"] & ~found.chosen["anchor"]).any()
+    assert found.masks["dominated"].sum() == len(intro) > 0 and not (found.masks["dominated"] & ~found.masks["anchor"]).any()
     assert ((intro["anchor"] - intro["introductory"]).between(1, 3)).all()
     again = detect(tiny("gpt2"), "preplan_anchor", prompts=_texts(4, 41), response_start=[8, 5, 9, 7], n_null_draws=37, seed=3)
     assert again.tables["statistics"].equals(table)
@@ -277,7 +277,7 @@ def test_shifted_numbers_stand_at_the_token_that_their_row_writes():
             np.testing.assert_array_equal(values[start + 1 :], plain.scores[name].values[row, start:-1])
             assert np.isnan(values[: start + 1]).all()
         np.testing.assert_array_equal(moved.scores["fai"].values, plain.scores["fai"].values)
-        assert moved.chosen["preplan"][row, start + 1 :].tolist() == plain.chosen["preplan"][row, start:-1].tolist()
+        assert moved.masks["preplan"][row, start + 1 :].tolist() == plain.masks["preplan"][row, start:-1].tolist()
 
 
 def test_heads_of_the_middle_layers_alone_are_sorted():
@@ -295,9 +295,11 @@ def test_sinks_that_are_found_are_left_out_of_the_distance():
     prompts = [p.clean for p in planted.prompts("needle", 3)]
     asked = {"prompts": prompts, "response_start": [4, 4, 4], "n_null_draws": 9}
     [sink] = planted.heads("first_token_sink")
-    plain, first, found = (detect(planted.model, "preplan_anchor", **asked, exclude=how) for how in ("none", "first", "found"))
+    plain, first, found = (
+        detect(planted.model, "preplan_anchor", **asked, exclude=how) for how in ("none", "first", "detected")
+    )
     assert sink in plain.heads["global"] and sink not in first.heads["global"] and sink not in found.heads["global"]
-    assert plain.chosen["sink"].nonzero()[1].tolist() == [0, 0, 0]
+    assert plain.masks["sink"].nonzero()[1].tolist() == [0, 0, 0]
     tables = [d.tables["groups"] for d in (plain, first, found)]
     np.testing.assert_array_equal(tables[0]["distance"], tables[1]["distance_other"])
     np.testing.assert_allclose(tables[1]["distance"], tables[2]["distance"], rtol=1e-4)
@@ -309,7 +311,9 @@ def test_the_delimiter_is_an_anchor_and_its_reader_does_not_look_at_the_needle()
         for n_kv_heads in (None, 2):
             planted = plant("needle", seed=seed, n_kv_heads=n_kv_heads, n_layers=5, n_heads=4, length=21, n_names=7)
             examples = [Example(*p) for p in planted.prompts("needle", 3, seed)]
-            seen = observe_attention(planted.model, examples, ["future_attention:low=1:positions=end"])["future_attention"]
+            seen = observe_attention(planted.model, examples, ["future_attention:horizon_min=1:positions=end"])[
+                "future_attention"
+            ]
             [reader], [retrieval] = planted.heads("anchor_reader"), planted.heads("retrieval")
             for row, example in enumerate(examples):
                 needle, delimiter = example.marks["needle"][0], example.marks["delimiter"][0]
@@ -322,7 +326,7 @@ def test_the_delimiter_is_an_anchor_and_its_reader_does_not_look_at_the_needle()
             )
             fai = found.scores["fai"].values[:, 9:]
             assert np.nanargmax(fai, 1).tolist() == [1, 1, 1]  # place 10 is the delimiter
-            assert reader in found.heads["global"] and found.chosen["anchor"][:, 10].all()
+            assert reader in found.heads["global"] and found.masks["anchor"][:, 10].all()
 
 
 @pytest.mark.slow
@@ -336,7 +340,7 @@ def test_on_untrained_models_random_heads_are_a_fair_comparison_and_moves_are_no
         )
         table = found.tables["statistics"]
         for row in table[table["heads"] == "groups"].itertuples():
-            small[row.statistic][row.against] += row.p_value <= 0.05
+            small[row.statistic][row.null] += row.p_value <= 0.05
     assert all(counts["random heads"] <= 8 for counts in small.values())
     assert small["entropy_at_waad_peaks"]["circular shifts"] <= 8
     assert small["fai_peak_at_or_after_waad_peak"]["circular shifts"] <= 8
@@ -373,14 +377,16 @@ def test_planned_names_are_anchors_and_rows_that_look_a_word_up_are_peaks():
     for row, example in enumerate(task):
         words, (start, stop) = found.words[row], example.marks["plan"]
         names = [words[at] for at in (start + 3, start + 6, start + 9)]
-        anchors.append([found.chosen["anchor"][row, at] for at in (start + 3, start + 6, start + 9)])
+        anchors.append([found.masks["anchor"][row, at] for at in (start + 3, start + 6, start + 9)])
         for at in range(stop, len(words) - 2):
             if words[at]:
                 fetches = words[at] == "the" or (words[at] == ":" and words[at + 1] in names)
-                (looked_up if fetches else others).append(found.chosen["waad_peak"][row, at])
+                (looked_up if fetches else others).append(found.masks["waad_peak"][row, at])
     assert np.mean(anchors) > 0.8 and np.mean(looked_up) > 0.8 and np.mean(others) < 0.4
     entropy = found.tables["statistics"].iloc[0]
-    assert entropy["statistic"] == "entropy_at_waad_peaks" and entropy["observed"] < entropy["low"]  # it knows what it looks up
+    assert (
+        entropy["statistic"] == "entropy_at_waad_peaks" and entropy["observed"] < entropy["null_low"]
+    )  # it knows what it looks up
 
 
 def test_the_model_answers_a_prompt_of_its_own():
@@ -392,7 +398,7 @@ def test_the_model_answers_a_prompt_of_its_own():
     response = mini().to_string(mini().to_tokens(prompt + " " + " ".join(drawn[0].words[0][start:]))[start:])
     given_back = detect(mini(), "preplan_anchor", prompt=prompt, response=response, n_null_draws=9)
     np.testing.assert_allclose(given_back.scores["waad"].values, drawn[0].scores["waad"].values, rtol=1e-6)
-    assert given_back.details["n_written"] == 0 < drawn[0].details["n_written"]
+    assert given_back.details["n_generated"] == 0 < drawn[0].details["n_generated"]
 
 
 def test_the_default_is_the_plan_task_and_progress_is_told():
@@ -407,15 +413,18 @@ def test_the_default_is_the_plan_task_and_progress_is_told():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": [[1, 5, 8, 9]], "response_start": [4]}, "no response from place 4 on"),
+        ({"prompts": [[1, 5, 8, 9]], "response_start": [4]}, "no response from position 4 on"),
         ({"prompts": [[1, 5, 8, 9, 4, 7, 9, 20]], "response_start": [2]}, None),
-        ({"prompts": [[1, 5, 8, 9, 4, 7, 9, 20]], "response_start": [2], "low": 10}, "has 6 tokens, and the horizon begins 10"),
-        ({"prompts": [[1, 5, 8, 9, 4]], "response_start": [2, 3]}, "1 texts with 2 response_start"),
-        ({"prompts": []}, "0 texts"),
-        ({"response": "w3 w4"}, "response= was given without prompt="),
-        ({"layers": "top"}, "layers='top' is not known. There are: all, middle."),
-        ({"exclude": "last"}, "exclude='last' is not known. There are: none, first, found."),
-        ({"n_null_draws": 0}, "n_null_draws=0 is too few"),
+        (
+            {"prompts": [[1, 5, 8, 9, 4, 7, 9, 20]], "response_start": [2], "horizon_min": 10},
+            "has 6 tokens, too few for horizon_min=10",
+        ),
+        ({"prompts": [[1, 5, 8, 9, 4]], "response_start": [2, 3]}, "1 prompts with 2 response_start"),
+        ({"prompts": []}, "0 prompts"),
+        ({"response": "w3 w4"}, "response needs the prompt it answers"),
+        ({"layers": "top"}, "layers='top' is unknown. There are: all, middle."),
+        ({"exclude": "last"}, "exclude='last' is unknown. There are: none, first, detected."),
+        ({"n_null_draws": 0}, "n_null_draws=0 is too small"),
         ({}, "Task 'plan' needs at least"),
     ],
 )

@@ -8,9 +8,10 @@ import pytest
 import torch
 import transformers as T
 
-import interp.detectors.retrieval as module
+import interp.detectors.support.copied_answers as module
 from interp.detectors import detect
-from interp.detectors.retrieval import copied, retrieval, share_copied
+from interp.detectors.retrieval import retrieval
+from interp.detectors.support.copied_answers import is_copy, share_copied
 from interp.detectors.support.haystack import Haystack, filler, of_text
 from interp.detectors.support.needles import TEXTS, hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import prompt_digests
@@ -55,7 +56,7 @@ def planted_prompts(planted, kind, n, seed=0):
 def test_both_scores_of_the_golden_vector():
     tokens = np.array([1, 10, 11, 50, 51, 52, 53, 50, 12, 13])
     written, argmax_positions = np.array([50, 51, 52, 53, 50]), np.array([[[3, 4, 2, 6, 7], [3, 4, 5, 3, 3]]])
-    hits = copied(tokens, (3, 8), argmax_positions, written)
+    hits = is_copy(tokens, (3, 8), argmax_positions, written)
     assert hits.tolist() == [[[True, True, False, True, True], [True, True, True, False, True]]]
     assert (hits.sum(-1) / 5).tolist() == [[0.8, 0.8]]
     assert share_copied(hits, argmax_positions, (3, 8)).tolist() == [[0.8, 0.6]]  # the second head hits position 3 twice
@@ -84,8 +85,8 @@ def test_scores_are_those_of_full_patterns_read_by_hand(mini):
                 }
                 scores[i, layer, head] = len(right) / len(trial.answer)
     assert found.scores.values == pytest.approx(scores.mean(0), abs=1e-9)
-    assert found.parts["frequency"].values == pytest.approx((scores > 0).mean(0))
-    assert found.parts["attention"].values == pytest.approx(weights.mean(0), abs=1e-5)
+    assert found.extra_scores["frequency"].values == pytest.approx((scores > 0).mean(0))
+    assert found.extra_scores["attention"].values == pytest.approx(weights.mean(0), abs=1e-5)
     assert found.prompts == prompt_digests(trial.tokens for trial in grid.trials)
     table = found.tables["depths"]
     row = table[(table.layer == 1) & (table["head"] == 3) & (table.depth == 50)].iloc[0]
@@ -97,12 +98,12 @@ def test_scores_are_those_of_full_patterns_read_by_hand(mini):
 def test_a_shared_beginning_changes_nothing(mini, monkeypatch):
     options = {"n_lengths": 3, "n_depths": 4, "n_needles": 1, "longest": 110}
     shared = retrieval(mini, **options)
-    monkeypatch.setattr(module, "proven_beginning", lambda *given: None)
+    monkeypatch.setattr(module, "verified_shared_prefix", lambda *given: None)
     whole = retrieval(mini, **options)
-    assert shared.details["beginning_shared"] and not whole.details["beginning_shared"]
+    assert shared.details["prefix_shared"] and not whole.details["prefix_shared"]
     assert shared.to_dataframe()["score"].tolist() == whole.to_dataframe()["score"].tolist()
     assert shared.threshold == whole.threshold
-    assert shared.parts["attention"].values == pytest.approx(whole.parts["attention"].values, abs=1e-5)
+    assert shared.extra_scores["attention"].values == pytest.approx(whole.extra_scores["attention"].values, abs=1e-5)
 
 
 # -- planted models -------------------------------------------------------------------------------------------------------------
@@ -115,8 +116,8 @@ def test_the_planted_retrieval_head_alone_is_found_and_the_anchor_reader_is_not(
         planted = plant("needle", seed=seed, n_kv_heads=n_kv_heads, sharpness=sharpness, **SMALL)
         [head], [reader] = planted.heads("retrieval"), planted.heads("anchor_reader")
         found = retrieval(planted.model, prompts=planted_prompts(planted, "needle", 24, seed), seed=seed)
-        assert found.found == [head] == found.top(1)
-        assert found.scores[head] == found.parts["frequency"][head] == 1
+        assert found.detected == [head] == found.top(1)
+        assert found.scores[head] == found.extra_scores["frequency"][head] == 1
         assert found.scores[reader] == 0  # it delivers the answer from another place
         assert found.details["accepted"] == 24
         assert sorted(found.tables["depths"].depth.unique()) == sorted(found.tables["cells"].depth.unique())
@@ -133,7 +134,7 @@ def test_of_100_seeds_the_planted_retrieval_head_has_the_highest_score(sharpness
         found = retrieval(planted.model, prompts=planted_prompts(planted, "needle", 12, seed), seed=seed)
         first, second = (found.scores[head] for head in found.top(2))
         by_rank += found.top(1) == planted.heads("retrieval") and first > second
-        by_threshold += found.found == planted.heads("retrieval")
+        by_threshold += found.detected == planted.heads("retrieval")
     print(sharpness, "by rank", by_rank, "by threshold", by_threshold)
     assert by_rank == 100
 
@@ -144,15 +145,15 @@ def test_induction_heads_copy_repeated_needles_whether_the_answer_is_given_or_wr
     copiers = set(planted.heads("induction") + planted.heads("decoy_induction"))  # copying is looking; effects are for confirm
     [previous] = planted.heads("previous_token")
     given = retrieval(planted.model, n_lengths=3, n_depths=4, n_needles=2)
-    written = retrieval(planted.model, mode="greedy", n_lengths=3, n_depths=4, n_needles=1, max_steps=13)
+    written = retrieval(planted.model, mode="greedy", n_lengths=3, n_depths=4, n_needles=1, max_new_tokens=13)
     for found in (given, written):
-        assert set(found.top(2)) == set(found.found) == copiers
+        assert set(found.top(2)) == set(found.detected) == copiers
         assert [found.scores[head] for head in copiers] == [1, 1]
         assert found.scores[previous] < 0.1
         assert found.details["always_on"][:2] and {str(head) for head in copiers} <= set(found.details["always_on"])
-        assert found.literature == 0.1 and found.rate == 0.05
-    assert given.parts["score_code"].values.max() == 1
-    assert written.parts["score_code"].values.max() > 1  # the model goes on, and copies what follows in a circle
+        assert found.literature_threshold == 0.1 and found.fwer == 0.05
+    assert given.extra_scores["score_code"].values.max() == 1
+    assert written.extra_scores["score_code"].values.max() > 1  # the model goes on, and copies what follows in a circle
 
 
 # -- models without the role ----------------------------------------------------------------------------------------------------
@@ -164,8 +165,8 @@ def test_untrained_models_have_no_more_hits_than_the_rate(kind):
     for seed in range(50):
         grid = {"n_lengths": 3, "n_depths": 4, "n_needles": 1, "shortest": 24, "longest": 60}
         found = retrieval(untrained(seed, kind), min_recall=None, seed=seed, **grid)
-        passed += bool(found.found)
-    assert passed <= 50 * found.rate
+        passed += bool(found.detected)
+    assert passed <= 50 * found.fwer
 
 
 def test_prompts_whose_answers_stand_at_one_place_prove_nothing():
@@ -173,7 +174,7 @@ def test_prompts_whose_answers_stand_at_one_place_prove_nothing():
     planted = plant("repeats", seed=0, **SMALL)
     found = retrieval(planted.model, prompts=planted_prompts(planted, "repeats", 17), mark="first_next")
     copiers = {*planted.heads("induction"), *planted.heads("decoy_induction")}
-    assert set(found.top(2)) == copiers and found.threshold == 1 and found.found == []
+    assert set(found.top(2)) == copiers and found.threshold == 1 and found.detected == []
 
 
 # -- needles --------------------------------------------------------------------------------------------------------------------
@@ -189,14 +190,14 @@ def test_needles_stand_word_for_word_after_a_sentence_in_prompts_of_the_right_le
         start, end = trial.span
         assert len(trial.tokens) == trial.length
         assert trial.tokens[start:end] == trial.answer
-        assert trial.tokens[: trial.shared] == grid.beginning[: trial.shared]
+        assert trial.tokens[: trial.n_shared_prefix] == grid.prefix[: trial.n_shared_prefix]
         if 0 < trial.depth < 100:
-            assert model.to_string(trial.tokens[: trial.shared]).rstrip().endswith(".")
+            assert model.to_string(trial.tokens[: trial.n_shared_prefix]).rstrip().endswith(".")
         if trial.depth == 0:
-            assert trial.shared == int(model.facts.prepend_bos)
+            assert trial.n_shared_prefix == int(model.facts.prepend_bos)
         assert model.to_string(trial.tokens).rstrip().endswith(("Answer:", "is", "Answer :"))
     for length in {t.length for t in grid.trials}:
-        shared = [t.shared for t in grid.trials if t.length == length and t.needle % 2 == 0]
+        shared = [t.n_shared_prefix for t in grid.trials if t.length == length and t.needle % 2 == 0]
         assert shared == sorted(shared) and shared[0] < shared[-1]
     texts = ["".join(model.to_string(t.answer).split()) for t in grid.trials]
     if kind == "texts":
@@ -207,7 +208,7 @@ def test_needles_stand_word_for_word_after_a_sentence_in_prompts_of_the_right_le
 
 def test_a_needle_moves_back_to_the_end_of_a_sentence():
     hay = Haystack(tuple(range(20)), (0, 6, 11, 17))
-    assert [hay.place(18, depth) for depth in (0, 30, 33, 34, 60, 62, 99, 100)] == [0, 0, 0, 6, 6, 11, 17, 18]
+    assert [hay.insertion(18, depth) for depth in (0, 30, 33, 34, 60, 62, 99, 100)] == [0, 0, 0, 6, 6, 11, 17, 18]
 
 
 def test_sentences_end_at_marks_before_white_space_and_nowhere_else():
@@ -251,13 +252,13 @@ def test_the_embedded_model_retrieves_with_heads_of_layer_one(mini):
     calls = []
     options = {"n_lengths": 4, "n_depths": 4, "n_needles": 2, "longest": 200}
     found = retrieval(mini, **options, progress=lambda done, total: calls.append((done, total)))
-    assert found.found[:3] == [Head(1, 3), Head(1, 2), Head(1, 1)]
+    assert found.detected[:3] == [Head(1, 3), Head(1, 2), Head(1, 1)]
     assert found.scores[Head(1, 3)] > 0.9
     assert calls == [(i + 1, 32) for i in range(32)]
     assert found.details["total"] == 32 == len(found.tables["trials"])
     cells = found.tables["cells"]
     assert cells.n.tolist() == [2] * 16 and cells.accepted.sum() == found.details["accepted"]
-    written = retrieval(mini, mode="greedy", max_steps=6, **options)
+    written = retrieval(mini, mode="greedy", max_new_tokens=6, **options)
     assert written.top(3) == found.top(3)
     assert all(len(r.split()) <= 6 for r in written.tables["trials"].response)
 
@@ -267,39 +268,48 @@ def test_the_embedded_model_retrieves_with_heads_of_layer_one(mini):
 
 def test_bad_input_is_refused_in_one_sentence(mini, tmp_path):
     small = {"n_lengths": 2, "n_depths": 2, "n_needles": 1}
-    with pytest.raises(ValueError, match=r"answers none of 4 prompts: at most \d+% of an answer was right, and more than 50%"):
+    with pytest.raises(
+        ValueError,
+        match=r"answers none of 4 prompts: at most \d+% of an answer is right, and min_recall=0.5 requires more than 50%",
+    ):
         retrieval(untrained(0), **small)
     with pytest.raises(ValueError, match="Retrieval needs a causal language model"):
         retrieval(tiny("bert"))
-    with pytest.raises(ValueError, match="mode='free' is unknown: give teacher or greedy"):
+    with pytest.raises(ValueError, match="mode='free' is unknown: use teacher or greedy"):
         retrieval(mini, mode="free")
-    with pytest.raises(ValueError, match=r"needles='gold' is unknown. Give auto, texts, secrets, repeats or the path"):
+    with pytest.raises(ValueError, match=r"needles='gold' is unknown. Use auto, texts, secrets, repeats or the path"):
         retrieval(mini, needles="gold")
     with pytest.raises(ValueError, match="does not know 'lighthouse'"):
         retrieval(mini, needles="texts")
-    with pytest.raises(ValueError, match=r"The longest needle takes \d+ tokens with its question, and 11 are left"):
+    with pytest.raises(ValueError, match=r"The longest needle has \d+ tokens with its question, but only 11 fit"):
         retrieval(mini, needles="secrets", longest=12)
-    with pytest.raises(ValueError, match=r"n_depths=0.* give at least 1"):
+    with pytest.raises(ValueError, match=r"n_depths=0.* must be at least 1"):
         retrieval(mini, n_depths=0)
     with pytest.raises(ValueError, match="n_needles=6 is more than the 5 needles"):
         retrieval(bare_model(task_model("bpe").tokenizer), needles="texts", n_needles=6)
-    with pytest.raises(ValueError, match=r"A rate of 0.01 needs 99 draws of chance, and 9 were made"):
-        retrieval(mini, n_null_draws=9, rate=0.01, longest=80, **small)
+    with pytest.raises(ValueError, match=r"fwer=0.01 needs at least 99 null draws, and n_null_draws=9"):
+        retrieval(mini, n_null_draws=9, fwer=0.01, longest=80, **small)
     path = tmp_path / "needles.jsonl"
     for needle, message in (
-        ({"needle": "The secret word of Tom is tin.", "answer": "ti", "question": "what is it?"}, "not found in the needle"),
-        ({"needle": "The secret word of Tom is tin.", "answer": "lamp", "question": "what is it?"}, "not found in the needle"),
-        ({"needle": "The secret word of Tom is tin."}, "line 1: give"),
+        (
+            {"needle": "The secret word of Tom is tin.", "answer": "ti", "question": "what is it?"},
+            "is not a run of whole tokens in the needle",
+        ),
+        (
+            {"needle": "The secret word of Tom is tin.", "answer": "lamp", "question": "what is it?"},
+            "is not a run of whole tokens in the needle",
+        ),
+        ({"needle": "The secret word of Tom is tin."}, "line 1: expected"),
     ):
         path.write_text(json.dumps(needle))
         with pytest.raises(ValueError, match=message):
             retrieval(mini, needles=str(path), **small, longest=80)
     path.write_text("\n")
-    with pytest.raises(ValueError, match="holds no needle"):
+    with pytest.raises(ValueError, match="contains no needle"):
         retrieval(mini, needles=str(path))
     bare = Example((1, 5, 6, 7), (1, 5, 6, 7), (5,), (), {"needle": (2, 3)})
     llama = tiny("llama")
-    with pytest.raises(ValueError, match="The answer of prompt 0 is not found in its 'needle' token by token"):
+    with pytest.raises(ValueError, match="The answer token of prompt 0 is not in its 'needle' span"):
         retrieval(llama, prompts=[bare])
     with pytest.raises(ValueError, match=r"Prompt 0 has no mark 'gold'. It has: needle"):
         retrieval(llama, prompts=[bare], mark="gold")

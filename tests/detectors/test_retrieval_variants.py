@@ -10,7 +10,7 @@ import transformers as T
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.query_retrieval import passage_sum
-from interp.detectors.support.passage_pairs import asked, passage_swap_threshold
+from interp.detectors.support.passage_pairs import passage_prompts, passage_swap_threshold
 from interp.detectors.write_retrieval import COLUMNS, _directions, contrast
 from interp.engine import run
 from interp.engine.forward.run import pattern_is_writable
@@ -25,7 +25,7 @@ from interp.tasks.task import Example, Task
 from tests.support.tiny_models import D_VOCAB, tiny, tiny_tokenizer
 
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])
-ROLES = ("query_retrieval", "write_retrieval", "streaming")
+ROLES = ("query_retrieval", "write_retrieval", "far_context")
 LENGTH, PLACES = 24, (1, 6, 11, 16)
 
 
@@ -127,7 +127,7 @@ def test_query_retrieval_is_the_patterns_formula(model):
         low = x.mean(-1) - 2 * x.std(-1)
         return torch.stack([torch.where(x[..., i] < low, 0, x[..., i]) for i in range(x.shape[-1])], -1).sum(-1)
 
-    found = {"gold": 0, "competing": 0, "plain": 0}
+    found = {"gold": 0, "competing": 0, "uncalibrated": 0}
     for example in task:
         [pattern] = captured(model, example, "pattern")
         at, end = example.marks["query"]
@@ -138,12 +138,18 @@ def test_query_retrieval_is_the_patterns_formula(model):
         spans = {"gold": example.marks["needle"], "competing": competing(example)}
         for name, (start, stop) in spans.items():
             found[name] += outliers_out((asking - asking_nothing)[..., start:stop]) / 5
-        found["plain"] += asking[..., slice(*spans["gold"])].sum(-1) / 5
+        found["uncalibrated"] += asking[..., slice(*spans["gold"])].sum(-1) / 5
     detection = detect(model, "query_retrieval", task=task)
-    for name, given in (("gold", detection.scores), ("competing", detection.control), ("plain", detection.parts["plain"])):
+    for name, given in (
+        ("gold", detection.scores),
+        ("competing", detection.control),
+        ("uncalibrated", detection.extra_scores["uncalibrated"]),
+    ):
         np.testing.assert_allclose(given.values, found[name].numpy(), atol=1e-5)
     bare = detect(model, "query_retrieval", task=task, calibrate=False, mask_outliers=False)
-    assert np.array_equal(bare.scores.values, detection.parts["plain"].values) and bare.details["null_tokens"] == []
+    assert (
+        np.array_equal(bare.scores.values, detection.extra_scores["uncalibrated"].values) and bare.details["null_tokens"] == []
+    )
 
 
 def test_write_retrieval_is_the_formula_on_whole_patterns_and_values(model):
@@ -163,10 +169,10 @@ def test_write_retrieval_is_the_formula_on_whole_patterns_and_values(model):
             phi = pattern[:, :, -1] * torch.einsum("lkhd,lhdm,m->lhk", value, w_o, unembed[word])
             found[name] += by_words(phi, span, pattern) / 4
         found["attention_on_needle"] += by_words(pattern[:, :, -1], example.marks["needle"], pattern) / 4
-        found["direct"] += torch.einsum("lhd,lhdm,m->lh", z[:, -1], w_o, unembed[example.answers[0]]) / 4
+        found["logit_attribution"] += torch.einsum("lhd,lhdm,m->lh", z[:, -1], w_o, unembed[example.answers[0]]) / 4
         assert z.shape[1] == length
     detection = detect(model, "write_retrieval", task=task)
-    given = {"gold": detection.scores, "competing": detection.control, **detection.parts}
+    given = {"gold": detection.scores, "competing": detection.control, **detection.extra_scores}
     for name in COLUMNS:
         size = float(found[name].abs().max())
         np.testing.assert_allclose(given[name].values, found[name].numpy(), atol=2e-5 * max(size, 1))
@@ -202,9 +208,9 @@ def test_directions_before_the_norm_give_the_models_own_logits(model):
 
 def test_streaming_is_the_kl_of_one_changed_pass_and_groups_are_cut_together(llama):
     task, window = passages(12, seed=2), 12
-    found = detect(llama, "streaming", task=task, n_recent=window, n_sink=1, by_kv_group=True, least=0.0)
-    alone = detect(llama, "streaming", task=task, n_recent=window, n_sink=1)
-    assert found.details["n_examples"] + found.details["left_out"] == 12 and found.details["n_examples"] > 3
+    found = detect(llama, "far_context", task=task, n_recent=window, n_sink=1, by_kv_group=True, min_score=0.0)
+    alone = detect(llama, "far_context", task=task, n_recent=window, n_sink=1)
+    assert found.details["n_examples"] + found.details["n_skipped"] == 12 and found.details["n_examples"] > 3
     far, near = [], []
     for example in task:
         start, spans = len(example.clean) - window, (example.marks["needle"], competing(example))
@@ -276,10 +282,10 @@ def test_the_planted_retrieval_head_alone_is_found(n_kv_heads, sharpness):
         task, heads = planted_task(planted, n_prompts=32, seed=seed), planted.heads("retrieval")
         asking = detect(planted.model, "query_retrieval", task=task, question="end")
         writing = detect(planted.model, "write_retrieval", task=task)
-        cutting = detect(planted.model, "streaming", task=task, question="end", n_sink=1, n_recent=7)
-        assert writing.found == cutting.found == heads
+        cutting = detect(planted.model, "far_context", task=task, question="end", n_sink=1, n_recent=7)
+        assert writing.detected == cutting.detected == heads
         # to heads of noise the passage that MARK precedes is not quite like the others
-        assert asking.found[0] == heads[0] and all(asking.scores[other] < 0.1 for other in asking.found[1:])
+        assert asking.detected[0] == heads[0] and all(asking.scores[other] < 0.1 for other in asking.detected[1:])
         [reader] = planted.heads("anchor_reader")
         assert asking.scores[reader] < 0 and writing.scores[reader] < 0
         if sharpness == 30:
@@ -287,12 +293,12 @@ def test_the_planted_retrieval_head_alone_is_found(n_kv_heads, sharpness):
             assert writing.scores[heads[0]] == pytest.approx(3, abs=1e-3)
             # the reader writes the answer's logit of 3 from the delimiter, one of the 13 keys beside the needle
             assert writing.scores[reader] == pytest.approx(-3 / 13, abs=1e-3)
-            assert writing.parts["direct"][reader] == pytest.approx(3, abs=1e-3)
+            assert writing.extra_scores["logit_attribution"][reader] == pytest.approx(3, abs=1e-3)
 
 
 def test_cutting_the_planted_retrieval_head_costs_what_its_logit_is_worth():
     planted = small("needle", 5, gain=2.0)
-    found = detect(planted.model, "streaming", task=planted_task(planted, n_prompts=9), question="end", n_sink=1, n_recent=7)
+    found = detect(planted.model, "far_context", task=planted_task(planted, n_prompts=9), question="end", n_sink=1, n_recent=7)
     [head] = planted.heads("retrieval")
     others = len(planted.vocabulary) - 1
 
@@ -313,10 +319,10 @@ def test_a_decoy_looks_at_the_needle_and_writes_nothing_of_it(n_kv_heads):
     [head], [decoy] = planted.heads("induction"), planted.heads("decoy_induction")
     writing = detect(planted.model, "write_retrieval", task=task, gold="first_next")
     asking = detect(planted.model, "query_retrieval", task=task, gold="first_next", question="end")
-    looks = writing.parts["attention_on_needle"]
+    looks = writing.extra_scores["attention_on_needle"]
     assert looks[head] == pytest.approx(1, abs=1e-3) and looks[decoy] == pytest.approx(1, abs=1e-3)
-    assert set(asking.found) == {head, decoy}
-    assert writing.found == [head] and writing.scores[head] == pytest.approx(10, abs=1e-2)
+    assert set(asking.detected) == {head, decoy}
+    assert writing.detected == [head] and writing.scores[head] == pytest.approx(10, abs=1e-2)
     assert writing.scores[decoy] == pytest.approx(0, abs=1e-4)
 
 
@@ -349,10 +355,10 @@ def test_untrained_models_have_no_such_heads_beyond_the_stated_rate():
     for seed in range(50):
         model, task = untrained(seed), passages(20, seed=seed, d_vocab=997, uneven=False)
         for role in ROLES:
-            options = {"n_sink": 1, "n_recent": 12, "least": 0.0} if role == "streaming" else {}
+            options = {"n_sink": 1, "n_recent": 12, "least": 0.0} if role == "far_context" else {}
             found = detect(model, role, task=task, seed=seed, **options)
-            assert found.rate == 0.05
-            shares[role].append(len(found.found) / found.scores.values.size)
+            assert found.fwer == 0.05
+            shares[role].append(len(found.detected) / found.scores.values.size)
     bound = 0.05 + 3 * np.sqrt(0.05 * 0.95 / 50)
     for role, found in shares.items():
         assert np.mean(found) <= 0.05, (role, np.mean(found))
@@ -377,7 +383,7 @@ def test_the_embedded_models_retrieval_heads_have_all_three_names():
 def test_the_competing_passage_is_a_sentence_of_the_same_form():
     model = load_model("interp-mini")
     task = make_task("needle", model, 20, seed=3)
-    found = asked(model, "query_retrieval", task, 0, "needle", "question", 0)
+    found = passage_prompts(model, "query_retrieval", task, 0, "needle", "question", 0)
     for example, gold, other in zip(task, found.gold, found.competing, strict=True):
         own, foil = (model.to_str_tokens(example.clean[slice(*span)]) for span in (gold, other))
         differing = [pair for pair in zip(own, foil, strict=True) if pair[0] != pair[1]]
@@ -390,26 +396,24 @@ def test_the_competing_passage_is_a_sentence_of_the_same_form():
 
 def test_bad_input_is_refused_in_one_sentence(llama):
     task = passages(4)
-    with pytest.raises(ValueError, match="The detector of streaming needs a causal language model"):
-        detect(tiny("bert"), "streaming", task=task)
+    with pytest.raises(ValueError, match="The detector of far_context needs a causal language model"):
+        detect(tiny("bert"), "far_context", task=task)
     for role in ROLES:
-        with pytest.raises(
-            ValueError, match=f"The detector of {role} needs prompts that mark 'value'.* mark needle, query, question"
-        ):
+        with pytest.raises(ValueError, match=f"{role} needs prompts with the mark 'value'.* has needle, query, question"):
             detect(llama, role, task=task, gold="value")
-    with pytest.raises(ValueError, match="needs prompts that mark 'asked'"):
+    with pytest.raises(ValueError, match="needs prompts with the mark 'asked'"):
         detect(llama, "query_retrieval", task=task, question="asked")
     with pytest.raises(ValueError, match="example 0 has no second passage like 'query'"):
         detect(llama, "write_retrieval", task=task, gold="query")
     examples = [Example(e.clean, e.corrupted, e.answers, e.distractors, {**e.marks, "competing": (22, 24)}) for e in task]
-    with pytest.raises(ValueError, match="example 0: the question begins at 23, and a passage ends after that"):
+    with pytest.raises(ValueError, match="example 0: a passage ends after the question begins at 23"):
         detect(llama, "query_retrieval", task=Task("late", tuple(examples), "logit_diff"))
     with pytest.raises(ValueError, match="No prompt of task 'passages' has one passage outside its first 4 and last 24 tokens"):
-        detect(llama, "streaming", task=task, n_recent=24)
+        detect(llama, "far_context", task=task, n_recent=24)
     one_sided = Task(
         "one", tuple(Example(e.clean, e.clean, e.answers, e.distractors, e.marks) for e in passages(9)), "logit_diff"
     )
-    with pytest.raises(ValueError, match="with a corrupted twin that asks for that one"):
-        detect(llama, "streaming", task=one_sided, n_sink=1, n_recent=12)
+    with pytest.raises(ValueError, match="with a corrupted prompt that asks for the latter"):
+        detect(llama, "far_context", task=one_sided, n_sink=1, n_recent=12)
     with pytest.raises(LookupError, match="has no option 'n_sinks'"):
-        detect(llama, "streaming", n_sinks=3)
+        detect(llama, "far_context", n_sinks=3)

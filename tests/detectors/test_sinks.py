@@ -10,7 +10,7 @@ import transformers
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.attention_sink import attention_sink, overlap
-from interp.detectors.support.sink_null import draw_keys, importance_of_other_keys
+from interp.detectors.support.sink_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import knows_sentences, sink_texts
 from interp.engine import capture, observe, run, sweep
 from interp.engine.forward.run import record_of
@@ -241,7 +241,7 @@ def drawn(n_texts, length, d_head, n=4, seed=0):
 def test_importance_with_another_key_is_that_of_the_pattern_made_with_it(name, q, k, block):
     model, tokens = tiny(name), tiny_tokens(4, 9)
     turns, mixtures = drawn(4, 9, 8)
-    found = observe(model, tokens, [importance_of_other_keys(turns, mixtures)], block=block)["importance_of_other_keys"]
+    found = observe(model, tokens, [redrawn_key_importance(turns, mixtures)], block=block)["redrawn_key_importance"]
     kept = capture(model, tokens, [q, k])
     for layer in range(3):
         queries, keys = (kept[f"{part}.{layer}"].double().numpy() for part in (q, k))
@@ -261,7 +261,7 @@ def test_importance_with_another_key_is_that_of_the_pattern_made_with_it(name, q
 def test_the_first_tokens_own_key_gives_its_own_importance(model):
     """Windows, soft caps and shared keys included: a rotation by nothing changes nothing."""
     size = model.facts.d_head
-    metric = importance_of_other_keys(np.eye(size)[None], drawn(3, 22, size, n=1)[1])
+    metric = redrawn_key_importance(np.eye(size)[None], drawn(3, 22, size, n=1)[1])
     found = observe(model, tiny_tokens(3, 22).tolist(), [metric, first_token_sink])
     torch.testing.assert_close(found[metric.name][..., 0], found["first_token_sink"][..., 0], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found[metric.name][..., 1], found["first_token_sink"][..., 0], atol=1e-3)
@@ -269,8 +269,8 @@ def test_the_first_tokens_own_key_gives_its_own_importance(model):
 
 def test_golden_importance_of_the_first_token():
     """heads.md 8.3."""
-    metric = importance_of_other_keys(np.eye(8)[None], drawn(1, 8, 8, n=1)[1])
-    found = given(golden_heads(), metric)["importance_of_other_keys"][0, 0, :, 0]
+    metric = redrawn_key_importance(np.eye(8)[None], drawn(1, 8, 8, n=1)[1])
+    found = given(golden_heads(), metric)["redrawn_key_importance"][0, 0, :, 0]
     torch.testing.assert_close(found, torch.tensor([0.25, 0.3397, 1.0, 0.125]), atol=5e-5, rtol=0)
 
 
@@ -290,15 +290,15 @@ def test_the_score_and_its_parts_are_means_of_the_patterns(model):
     pattern = pattern.double().numpy()
     seen = [visible_keys(unpadded(3, 23), window=window).numpy() for window in model.facts.sliding_windows]
     np.testing.assert_allclose(found.scores.values, pattern[..., 0].mean((1, 3)), atol=1e-5)
-    np.testing.assert_allclose(found.parts["sink_share"].values, pattern[..., 11:, :4].sum(-1).mean((1, 3)), atol=1e-5)
+    np.testing.assert_allclose(found.extra_scores["sink_share"].values, pattern[..., 11:, :4].sum(-1).mean((1, 3)), atol=1e-5)
     rows_of_keys = [(pattern * visible).sum(-2) / visible.sum(-2) for pattern, visible in zip(pattern, seen, strict=True)]
     columns = np.stack(rows_of_keys)[..., :19]  # the last that 5 rows follow is 18
-    assert found.parts["hidden"].values == pytest.approx(columns[..., 1:].max(-1).mean(1), abs=1e-5)
+    assert found.extra_scores["max_later_column"].values == pytest.approx(columns[..., 1:].max(-1).mean(1), abs=1e-5)
     assert found.details["length"] == 23 and found.details["text"] == "given"
     assert found.details["uniform"] == pytest.approx(sum(1 / n for n in range(1, 24)) / 23)
     assert found.details["sink_0"]["given"] == pytest.approx((pattern[..., 0].mean(-1) > 0.3).mean())
     for rule, limit in {"ratio": 5 / 23, "abs": 0.1}.items():
-        table = found.tables["columns"]
+        table = found.tables["later_sinks"]
         table = table[table["rule"] == rule]
         want = {(layer, head, text, key) for layer, text, head, key in np.argwhere(columns > limit).tolist() if key}
         assert set(table[["layer", "head", "example", "pos"]].itertuples(index=False, name=None)) == want
@@ -314,8 +314,8 @@ def check_planted_sinks(seed, n_kv_heads, sharpness):
     found = attention_sink(planted.model, prompts=rows, seed=seed)
     assert found.top(1) == planted.heads("first_token_sink"), (seed, sharpness)
     hidden = planted.heads("hidden_sink")
-    assert found.parts["hidden"].top(1, by="highest") == hidden, (seed, sharpness)
-    columns = found.tables["columns"].query("layer == @hidden[0].layer and head == @hidden[0].head and rule == 'ratio'")
+    assert found.extra_scores["max_later_column"].top(1, by="highest") == hidden, (seed, sharpness)
+    columns = found.tables["later_sinks"].query("layer == @hidden[0].layer and head == @hidden[0].head and rule == 'ratio'")
     assert columns[["example", "pos"]].to_numpy().tolist() == [[text, at] for text, at in enumerate(places)], (seed, sharpness)
 
 
@@ -355,7 +355,7 @@ def test_the_massive_activation_is_one_cell_and_its_token_the_later_sink(n_kv_he
         rows, places = texts_with_one_delimiter(planted, seed=seed)
         found, sign = attention_sink(planted.model, prompts=rows), planted.massive
         assert found.details["onset_layer"] == sign.layer
-        table = found.tables["massive"]
+        table = found.tables["massive_activations"]
         cells = [[layer, text, at, sign.dimension] for layer in range(sign.layer, 5) for text, at in enumerate(places)]
         assert table[["layer", "example", "pos", "dimension"]].to_numpy().tolist() == cells
         assert set(table["token"]) == {"DELIMITER"}
@@ -374,8 +374,8 @@ def test_a_head_with_nothing_to_match_rests_on_the_first_token():
     distinct = [[0, *rng.permutation(np.arange(6, 53))[:31].tolist()] for _ in range(6)]
     repeated = [[0, *(rng.permutation(np.arange(6, 53))[:3].tolist() * 11)[:31]] for _ in range(6)]
     resting, busy = (attention_sink(planted.model, prompts=rows) for rows in (distinct, repeated))
-    assert resting.scores[induction] > 0.999 and induction in resting.found
-    assert busy.scores[induction] == pytest.approx(4 / 32, abs=0.01) and induction not in busy.found
+    assert resting.scores[induction] > 0.999 and induction in resting.detected
+    assert busy.scores[induction] == pytest.approx(4 / 32, abs=0.01) and induction not in busy.detected
     assert resting.top(1) == busy.top(1) == [sink]
 
 
@@ -393,10 +393,10 @@ def untrained(name, seed, sharp):
 def check_untrained(name, sharp, bos):
     """50 models: at most the stated share of them, with three standard deviations of chance, has a head above the threshold."""
     found = [attention_sink(untrained(name, seed, sharp), length=24, n_prompts=8, bos=bos, seed=seed) for seed in range(50)]
-    rate = found[0].rate
+    rate = found[0].fwer
     assert rate == pytest.approx(0.04)
-    assert np.mean([bool(f.found) for f in found]) <= rate + 3 * np.sqrt(rate * (1 - rate) / len(found))
-    assert np.mean([len(f.found) / f.scores.values.size for f in found]) <= rate
+    assert np.mean([bool(f.detected) for f in found]) <= rate + 3 * np.sqrt(rate * (1 - rate) / len(found))
+    assert np.mean([len(f.detected) / f.scores.values.size for f in found]) <= rate
 
 
 def test_untrained_models_have_no_sinks_beyond_the_stated_rate():
@@ -423,13 +423,13 @@ def test_the_embedded_model_rests_on_bos_in_few_heads_and_on_a_later_sign(mini):
     """`#` begins some of its training texts, and acts as a second start in L2H0 wherever it stands (its model card)."""
     found = detect(mini, "attention_sink", n_prompts=12)
     assert found.details["text"] == "task" and found.details["length"] == 64 and found.details["first_tokens"] == ["<bos>"]
-    assert found.top(1) == [Head(2, 0)] == found.found[:1]
-    assert found.details["onset_layer"] is None and found.tables["massive"].empty
+    assert found.top(1) == [Head(2, 0)] == found.detected[:1]
+    assert found.details["onset_layer"] is None and found.tables["massive_activations"].empty
     [sign] = mini.to_tokens_without_special("#")
     rows = np.array([mini.to_tokens(prompt.clean)[:64] for prompt in write_prompts("needle", mini, 12, n_filler=16)])
     rows[:, 20] = sign
     with_sign = attention_sink(mini, prompts=rows.tolist())
-    columns = with_sign.tables["columns"].query("pos == 20 and rule == 'abs'")
+    columns = with_sign.tables["later_sinks"].query("pos == 20 and rule == 'abs'")
     texts = columns.groupby(["layer", "head"]).size().sort_values(ascending=False)
     assert texts.index[0] == (2, 0) and texts.iloc[0] > 6 and set(columns["token"]) == {"#"}
     assert with_sign.scores[2, 0] < found.scores[2, 0]
@@ -449,10 +449,10 @@ def test_kinds_of_text(mini):
 def test_controls_are_measured_beside_the_text(mini):
     seen = []
     found = attention_sink(mini, text="random", n_prompts=5, length=20, progress=lambda done, total: seen.append((done, total)))
-    assert set(found.parts) == {"repeated", "sink_share", "hidden"} and seen == [(1, 2), (2, 2)]
+    assert set(found.extra_scores) == {"repeated", "sink_share", "max_later_column"} and seen == [(1, 2), (2, 2)]
     again = attention_sink(mini, text="repeated", n_prompts=5, length=20)
-    np.testing.assert_allclose(again.scores.values, found.parts["repeated"].values, atol=1e-6)
-    np.testing.assert_allclose(again.parts["random"].values, found.scores.values, atol=1e-6)
+    np.testing.assert_allclose(again.scores.values, found.extra_scores["repeated"].values, atol=1e-6)
+    np.testing.assert_allclose(again.extra_scores["random"].values, found.scores.values, atol=1e-6)
     assert found.prompts.isdisjoint(again.prompts) and len(found.prompts) == 5
 
 

@@ -15,7 +15,7 @@ T = 19
 ARGUMENTS = {
     "sink_share": ":from_row=5",
     "retained_mass": ":window=4:sinks=2",
-    "future_attention": ":low=1:high=6",
+    "future_attention": ":horizon_min=1:horizon_max=6",
     "column_sinks": ":min_rows=3",
 }
 """Metrics whose defaults are for longer texts than these."""

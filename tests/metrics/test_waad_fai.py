@@ -8,7 +8,7 @@ from tests.support.pattern_cases import CASES, given, golden_heads, padded, rand
 
 BLOCKS = (1, 23, 10**6)
 NAN = float("nan")
-OBSERVED = ("attention_distance", "windowed_distance:window=2", "future_attention:low=1:high=3:positions=response")
+OBSERVED = ("attention_distance", "windowed_distance:window=2", "future_attention:horizon_min=1:horizon_max=3:positions=response")
 
 
 def response(start, stop, n_texts=1):
@@ -41,7 +41,7 @@ def test_future_attention_is_the_mean_over_the_rows_of_the_horizon(case, block, 
     token_mask, causal, window = CASES[case]
     (low, high), marks = horizon, response(1, 3, len(token_mask)) if positions == "response" else ()
     pattern = random_pattern(2, 3, token_mask, causal, window)
-    asked = f"future_attention:low={low}:high={high}:positions={positions}"
+    asked = f"future_attention:horizon_min={low}:horizon_max={high}:positions={positions}"
     found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window, marks=marks)[
         "future_attention"
     ]
@@ -58,7 +58,7 @@ def test_future_attention_is_the_mean_over_the_rows_of_the_horizon(case, block, 
 
 def test_impossible_horizons_and_unknown_marks_are_refused():
     with pytest.raises(ValueError, match="low=5 to high=3"):
-        given(golden_heads(), "future_attention:low=5:high=3")
+        given(golden_heads(), "future_attention:horizon_min=5:horizon_max=3")
     with pytest.raises(LookupError, match=r"No position is called 'response' in these prompts\. There are: all, end"):
         given(golden_heads(), OBSERVED[2])
 
@@ -74,12 +74,12 @@ def test_golden_groups_waad_and_fai():
     np.testing.assert_allclose(found.waad.values, [[NAN] * 3 + [0.0] * 5], atol=1e-6)
     np.testing.assert_allclose(found.delta.values, [[NAN] * 3 + [0.0] * 4 + [NAN]], atol=1e-6)
     np.testing.assert_allclose(found.fai.values, [[1, 0, 0, 0, 0, 0, 0, NAN]], atol=1e-6)
-    assert not found.anchor.any()  # token 0 is not of the response, the others have 0
+    assert not found.is_anchor.any()  # token 0 is not of the response, the others have 0
     assert found.overlap.tolist() == [[1.0, 1.0]]
     assert (found.waad.unit, found.fai.unit, found.fai.record.metric) == (
         "tokens",
         "weight",
-        "future_attention(low=1, high=3, positions=response)",
+        "future_attention(horizon_min=1, horizon_max=3, positions=response)",
     )
 
 
@@ -91,7 +91,7 @@ def test_groups_of_half_the_heads_are_means_of_their_heads():
     np.testing.assert_allclose(found.waad.values[0, 3:], [0.5] * 5)  # previous token 1, self 0
     half = [(1 + 0.25) / 2, 0.225 / 2, 0.205556 / 2, 0.169841 / 2, 0.144841 / 2, 0.133929 / 2, 0.125 / 2, NAN]
     np.testing.assert_allclose(found.fai.values[0], half, atol=1e-6)
-    assert found.anchor[0].tolist() == [False] * 3 + [True, True] + [False] * 3  # 0.4 of the 4 tokens with a number
+    assert found.is_anchor[0].tolist() == [False] * 3 + [True, True] + [False] * 3  # 0.4 of the 4 tokens with a number
 
 
 @pytest.mark.parametrize("block", [1, 400, 10**6])
@@ -103,7 +103,7 @@ def test_group_numbers_equal_those_of_the_averaged_maps(left, block):
     token_mask = padded([23, 17], left)
     pattern = random_pattern(3, 5, token_mask)
     marks = ({"response": (6, 23)}, {"response": (4, 15)})
-    names = ("attention_distance", "windowed_distance:window=4", "future_attention:low=2:high=9:positions=response")
+    names = ("attention_distance", "windowed_distance:window=4", "future_attention:horizon_min=2:horizon_max=9:positions=response")
     found = preplan_and_anchors(given(pattern, *names, token_mask=token_mask, marks=marks, block=block), q=0.3)
     back = torch.arange(23.0)[:, None] - torch.arange(23.0)
     counted = torch.zeros_like(token_mask)
@@ -124,12 +124,12 @@ def test_group_numbers_equal_those_of_the_averaged_maps(left, block):
         np.testing.assert_allclose(found.fai.values[text], fai.where(token_mask[text], NAN), rtol=1e-4, atol=1e-7)
         places = rows.nonzero()[:, 0]
         change = (waad[places[:-1]] - waad[places[1:]]).abs()
-        assert found.preplan[text].nonzero()[0].tolist() == sorted(
+        assert found.is_preplan[text].nonzero()[0].tolist() == sorted(
             places[change.topk(round(0.3 * len(change))).indices].tolist()
         )
         ranked = fai[places][fai[places].isfinite()]
         expected = places[fai[places].nan_to_num(-1).topk(round(0.3 * len(ranked))).indices]
-        assert found.anchor[text].nonzero()[0].tolist() == sorted(expected.tolist())
+        assert found.is_anchor[text].nonzero()[0].tolist() == sorted(expected.tolist())
 
 
 def test_tokens_that_look_back_before_each_chunk_are_where_waad_falls():
@@ -143,7 +143,7 @@ def test_tokens_that_look_back_before_each_chunk_are_where_waad_falls():
         far[row, 4 if row < 16 else row - 12 - (row - 12 - 4) % 8] = 1 if row >= 4 else 0
     far[:4, 0] = 1
     heads = torch.stack([local, far, 0.5 * local + 0.5 * far])[None]
-    names = ("attention_distance", "windowed_distance", "future_attention:low=5:positions=response")
+    names = ("attention_distance", "windowed_distance", "future_attention:horizon_min=5:positions=response")
     seen = given(heads, *names, marks=response(start, length))
     found = preplan_and_anchors(seen, share=0.34, q=0.125)
     assert [str(h) for h in found.local_heads + found.global_heads] == ["L0H0", "L0H1"]
@@ -151,7 +151,7 @@ def test_tokens_that_look_back_before_each_chunk_are_where_waad_falls():
     assert np.flatnonzero(falls > 0).tolist() == list(range(16, 64, 8))
     assert falls[16] == pytest.approx(9)
     assert np.flatnonzero(falls < 0).tolist() == list(range(23, 63, 8))  # the token before rises: |delta| marks both
-    assert np.flatnonzero(found.anchor[0]).tolist() == [20, 28, 36, 44]  # the last row, 63, looks at 44
+    assert np.flatnonzero(found.is_anchor[0]).tolist() == [20, 28, 36, 44]  # the last row, 63, looks at 44
 
 
 def test_previous_token_heads_have_waad_one_and_no_preplan_token():
@@ -161,7 +161,7 @@ def test_previous_token_heads_have_waad_one_and_no_preplan_token():
     seen = given(torch.stack([previous, previous, sink, sink])[None], *OBSERVED, marks=response(2, 20))
     found = preplan_and_anchors(seen)
     np.testing.assert_allclose(found.waad.values[0, 2:], 1.0, atol=1e-6)
-    assert not found.preplan.any()
+    assert not found.is_preplan.any()
 
 
 def test_leaving_the_sink_out_changes_who_is_global():

@@ -1,1 +1,1 @@
-"""What several detectors share: prompts, nulls, thresholds, the form of a detection."""
+"""Shared by several detectors: prompts, null models, calibrated thresholds and the form of a detection."""

@@ -1,8 +1,8 @@
-"""What a detector found: a number for each head or token, where the decision falls, and what chance would give.
+"""The result of a detector: a score per head or token, the calibrated threshold and the scores under the null.
 
-Rank first, then decide: ``top(k)`` needs no threshold. ``found`` takes the heads above ``threshold``, which comes from the same model
-and prompts by draws of what chance would give (``calibration``); ``literature`` is the constant that a paper uses, if one
-does, and loses heads whose attention is soft.
+Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, which is calibrated on the same
+model and prompts (``null_threshold``). ``literature_threshold`` is the constant used in papers, if there is one; it misses heads with
+diffuse attention.
 """
 
 from __future__ import annotations
@@ -19,81 +19,84 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detection:
-    """Heads that play a role.
-
-    ``scores`` is what heads are ranked by; ``control`` the same number by chance (mean over the draws). In a share ``rate``
-    of models without the role at least one head lies above ``threshold``. ``parts`` are further numbers a head, by name; ``tables``
-    whatever else was measured, such as every trial; ``details`` what a reader must know beside (counts, settings), as JSON values.
-    ``prompts`` are digests of the texts that the heads were found on, so that none of them is used to confirm.
-    """
+    """Heads that play a role."""
 
     role: str
     scores: HeadScores
+    """Ranks the heads; the highest play the role."""
     control: HeadScores
+    """The same score under the null, mean over null draws."""
     threshold: float
-    rate: float
-    literature: float | None = None
-    parts: dict[str, HeadScores] = field(default_factory=dict)
+    fwer: float
+    """Family-wise error rate: the share of models without the role in which at least one head exceeds ``threshold``."""
+    literature_threshold: float | None = None
+    extra_scores: dict[str, HeadScores] = field(default_factory=dict)
+    """Further scores of every head, by name."""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    """Counts and settings, as JSON values."""
     prompts: frozenset[str] = frozenset()
+    """Digests of the prompts used for detection, so that none of them is used for confirmation."""
 
     @property
     def record(self) -> RunRecord:
         return self.scores.record
 
     @property
-    def found(self) -> list[Head]:
-        """The heads whose score lies above the threshold, highest first."""
+    def detected(self) -> list[Head]:
+        """The heads whose score exceeds the threshold, highest first."""
         return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.threshold]
 
     def top(self, k: int) -> list[Head]:
-        """The ``k`` heads with the highest scores, in order; heads without a number are never returned."""
+        """The ``k`` heads with the highest scores, in order; heads without a score are never returned."""
         return self.scores.top(k, by="highest")
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a head, highest score first: ``layer head label role score control threshold found literature`` (NaN where no paper
-        has a constant) and one column for each of ``parts``; ``metric`` and ``unit`` are those of the score."""
-        import pandas as pd
+        """One row per head, highest score first.
 
-        layers, heads = (part.ravel().astype("int32") for part in np.indices(self.scores.values.shape))
-        score = self.scores.values.ravel().astype("float64")
-        table = pd.DataFrame({"layer": layers, "head": heads})
-        table["label"] = [str(Head(*pair)) for pair in zip(layers.tolist(), heads.tolist(), strict=True)]
+        Columns: ``layer head label role metric unit score control threshold detected literature_threshold`` (NaN without a constant in the
+        literature) and one for each of ``extra_scores``.
+        """
+        table = self.scores.to_dataframe().drop(columns=["metric", "value", "unit"])
         table["role"], table["metric"], table["unit"] = self.role, self.scores.name, self.scores.unit
-        table["score"], table["control"] = score, self.control.values.ravel().astype("float64")
-        table["threshold"], table["found"] = self.threshold, score > self.threshold
-        table["literature"] = np.nan if self.literature is None else self.literature
-        for name, part in self.parts.items():
-            table[name] = part.values.ravel().astype("float64")
+        table["score"], table["control"] = _column(self.scores), _column(self.control)
+        table["threshold"], table["detected"] = self.threshold, table["score"] > self.threshold
+        table["literature_threshold"] = np.nan if self.literature_threshold is None else self.literature_threshold
+        for name, scores in self.extra_scores.items():
+            table[name] = _column(scores)
         return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
     def plot(self, **options: Any) -> Any:
-        """Layer x head map of the scores with the decision drawn in; options as in ``interp.figures.detection_map``."""
+        """Layer x head map of the scores with the detected heads outlined; options as in ``interp.figures.detection_map``."""
         from importlib import import_module
 
         return import_module("interp.figures").detection_map(self, **options)
+
+    def __repr__(self) -> str:
+        detected = " ".join(map(str, self.detected[:5])) + (" ..." if len(self.detected) > 5 else "")
+        return (
+            f"Detection({self.role} in {self.record.model}: {len(self.detected)} of {self.scores.values.size} heads above "
+            f"{self.threshold:.3g}{detected and ': ' + detected})"
+        )
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().head(20).to_html(index=False, float_format="{:.3f}".format)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TokenDetection:
-    """Tokens that play a role.
-
-    ``scores`` by name; ``chosen`` by name, True for the tokens that were chosen, [batch pos]; ``heads`` the groups of heads that the
-    numbers were read from. ``tables["statistics"]`` holds what is said of them beside chance: ``statistic observed expected low high
-    p_value n``, and how chance was made (``against``). The rest as in ``Detection``.
-    """
+    """Tokens that play a role; fields not described here are those of ``Detection``."""
 
     role: str
     scores: dict[str, TokenScores]
-    chosen: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray]
+    """The tokens of each kind as True, [batch pos]."""
     heads: dict[str, tuple[Head, ...]]
+    """The groups of heads that the scores were read from."""
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """``statistics`` compares the tokens with the null: ``statistic null observed expected null_low null_high p_value n``."""
     details: dict[str, Any] = field(default_factory=dict)
     prompts: frozenset[str] = frozenset()
 
@@ -103,21 +106,25 @@ class TokenDetection:
 
     @property
     def words(self) -> tuple[tuple[str, ...], ...]:
-        """The tokens as text, by text."""
+        """The tokens of every text as strings."""
         return next(iter(self.scores.values())).tokens
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a token: ``example pos token``, one column of numbers for each score and one of True and False for each choice."""
-        import pandas as pd
-
-        words = self.words
-        batch, pos = (part.ravel().astype("int32") for part in np.indices((len(words), len(words[0]))))
-        table = pd.DataFrame({"example": batch, "pos": pos, "token": [word for text in words for word in text]})
+        """One row per token: ``example pos token``, one column per score and one boolean column per mask."""
+        table = next(iter(self.scores.values())).to_dataframe()[["example", "pos", "token"]]
         for name, scores in self.scores.items():
-            table[name] = scores.values.ravel().astype("float64")
-        for name, marks in self.chosen.items():
-            table[name] = marks.ravel()
+            table[name] = _column(scores)
+        for name, mask in self.masks.items():
+            table[name] = mask.ravel()
         return table
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{int(mask.sum())} {name}" for name, mask in self.masks.items())
+        return f"TokenDetection({self.role} in {self.record.model}: {counts} of {sum(map(len, self.words)):,} tokens)"
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().to_html(index=False, max_rows=60, float_format="{:.3f}".format)
+
+
+def _column(scores: HeadScores | TokenScores) -> np.ndarray:
+    return scores.values.ravel().astype("float64")

@@ -1,4 +1,4 @@
-"""What needles are hidden in: a text as token ids, and the places where one of its sentences ends."""
+"""Haystacks for needles: the token ids of a text and where its sentences end."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from interp.tasks.tokenise import offsets, unknown_words
 from interp.tasks.words import ADJECTIVES, ANIMALS, FILLER_TEMPLATES, NAMES, OBJECTS, PLACES, PRONOUNS, VERBS
 
 FILLER_NAMES, SECRET_NAMES = NAMES[:40], NAMES[40:]
-"""Who may be mentioned in the filler, and who is only asked for."""
+"""Names that may occur in the filler, and names that only needles use."""
 
-LONGEST_TOKEN = 16  # characters, on average and with room to spare: no more of a long file is cut into tokens
+LONGEST_TOKEN = 16  # characters; a generous average that limits how much of a long file is tokenized
 
 
 @dataclass(frozen=True)
 class Haystack:
-    """Token ids, and after how many of them a sentence ends, ascending; 0 counts as an end."""
+    """Token ids, and the numbers of tokens after which a sentence ends, ascending from 0."""
 
     tokens: tuple[int, ...]
     ends: tuple[int, ...]
 
-    def place(self, n: int, depth: int) -> int:
-        """After how many tokens a needle goes into the first ``n``: at ``depth`` percent, moved back to the end of a sentence."""
+    def insertion(self, n: int, depth: int) -> int:
+        """Where a needle goes into the first ``n`` tokens: at ``depth`` percent, moved back to the end of a sentence."""
         return n if depth == 100 else self.ends[bisect_right(self.ends, int(n * depth / 100)) - 1]
 
 
 def read_haystack(model: Model, path: str, n: int) -> Haystack:
-    """The first ``n`` tokens of a text file. Raises ValueError where it has fewer, or words that the model does not know."""
+    """The first ``n`` tokens of a text file. Raises ValueError if it has fewer, or words the model does not know."""
     text = Path(path).read_text(encoding="utf-8")
-    found = of_text(model, text[: LONGEST_TOKEN * n], n)
-    if len(found.tokens) < n:
+    haystack = of_text(model, text[: LONGEST_TOKEN * n], n)
+    if len(haystack.tokens) < n:
         raise ValueError(
-            f"{path} has {len(found.tokens)} tokens, and {n} are needed: give a longer text, or a smaller longest=."
+            f"{path} has {len(haystack.tokens)} tokens, and {n} are needed: use a longer text or a smaller longest."
         )
-    return found
+    return haystack
 
 
 def filler(model: Model, n: int, rng: Random) -> Haystack:
-    """``n`` tokens of sentences without information."""
+    """``n`` tokens of uninformative sentences."""
     sentences = [_sentence(rng) for _ in range(n // 4 + 1)]  # the shortest has 5 words and a full stop
     return of_text(model, " ".join(sentences), n)
 
@@ -56,7 +56,7 @@ def of_text(model: Model, text: str, n: int) -> Haystack:
     """The first ``n`` tokens of a text; a sentence ends with a full stop, question or exclamation mark before white space."""
     unknown = unknown_words(model, text)
     if unknown:
-        raise ValueError(f"{model.facts.name} does not know {', '.join(map(repr, unknown[:5]))}: take another haystack.")
+        raise ValueError(f"{model.facts.name} does not know {', '.join(map(repr, unknown[:5]))}: use another haystack.")
     stops = {match.start() for match in re.finditer(r"(?<=[.?!])(?=\s|$)", text)}
     pieces = offsets(model, text)[:n]
     ends = [i + 1 for i, (_, (_, end)) in enumerate(pieces) if end in stops]

@@ -1,9 +1,10 @@
-"""How heads look at three targets while random words are repeated: what detectors of the induction family have in common.
+"""Scores of induction, previous-token and duplicate-token heads on repeated random tokens.
 
-Prompts are ``r1 ... rn r1 ... rn``, all r different, behind BOS where the model is used with one. There the rows of the second copy, and
-no others, see what followed their token before (``induction_score``) and where it stood (``duplicate_token_score``); the mean over
-the whole n-1 diagonal, also in use, counts rows that are no induction. Chance is what strangers score (``interp.engine.attention.query_null``) and
-not wrong keys of the same head: position and token alone make an untrained head look more at one of these targets than at other keys.
+Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy have an
+earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean over the whole
+(n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and replaces its queries with
+another group's, computed from a permuted, sign-flipped residual stream (``interp.engine.attention.query_null``). Other keys of the same
+head are no null: position and token identity alone make an untrained head prefer some of these targets.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ METRIC_OF_ROLE = {
 }
 SHORTEST, LONGEST = 4, 50
 LITERATURE_THRESHOLD = 0.4
-"""Above this a head is often called by these names; a habit of demonstrations, not the constant of a paper."""
+"""A convention of demonstrations, not the constant of a paper."""
 
 
 def induction_family(
@@ -38,69 +39,77 @@ def induction_family(
     n_prompts: int = 4,
     period: int | None = None,
     n_null_draws: int = 19,
-    rate: float = 0.05,
+    fwer: float = 0.05,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Detection]:
     """The detections of ``induction``, ``previous_token`` and ``duplicate_token`` from one pass; options and errors as there."""
-    return detections(model, list(METRIC_OF_ROLE), n_prompts, period, n_null_draws, rate, seed, progress)
+    return detect_roles(model, list(METRIC_OF_ROLE), n_prompts, period, n_null_draws, fwer, seed, progress)
 
 
-def detections(
+def detect_roles(
     model: Model,
     roles: Sequence[str],
     n_prompts: int,
     period: int | None,
     n_null_draws: int,
-    rate: float,
+    fwer: float,
     seed: int,
     progress: Progress | None,
 ) -> dict[str, Detection]:
-    """The heads of each role, from one pass over ``repeats``."""
-    prompts = repeats(model, n_prompts, period, seed)
+    """The detection of each role, from one pass over ``repeated_token_prompts``."""
+    prompts = repeated_token_prompts(model, n_prompts, period, seed)
     names = [METRIC_OF_ROLE[role] for role in roles]
-    seen, null_scores = observe_query_null(model, prompts, attention_metrics(names), n_null_draws, seed=seed, progress=progress)
+    observation, null_scores = observe_query_null(
+        model, prompts, attention_metrics(names), n_null_draws, seed=seed, progress=progress
+    )
     sizes = {"n_prompts": n_prompts, "period": len(prompts[0]) // 2, "n_null_draws": n_null_draws}
-    found = {}
+    detections = {}
     for role, name in zip(roles, names, strict=True):
         record = record_of(model, task="repeats", arguments=sizes, metric=name, seed=seed)
-        scores = replace(seen.heads(name), record=record)
+        scores = replace(observation.heads(name), record=record)
         if np.isnan(scores.values).all():
             raise ValueError(
-                f"No row of {model.facts.name} sees as far back as the {role} score asks: all its windows are shorter than "
-                f"period={sizes['period']}. Take a smaller one."
+                f"The {role} score is undefined for {model.facts.name}: every attention window is shorter than period={sizes['period']}. "
+                f"Use a smaller period."
             )
-        threshold, true_rate, chance = null_threshold(null_scores[name].numpy(), rate)
-        control = replace(scores, name=f"{name}_of_strangers", values=chance)
-        found[role] = Detection(
-            role, scores, control, threshold, true_rate, LITERATURE_THRESHOLD, details=sizes, prompts=prompt_digests(prompts)
+        threshold, actual_fwer, null_mean = null_threshold(null_scores[name].numpy(), fwer)
+        detections[role] = Detection(
+            role,
+            scores,
+            replace(scores, name=f"{name} under the null", values=null_mean),
+            threshold,
+            actual_fwer,
+            LITERATURE_THRESHOLD,
+            details=sizes,
+            prompts=prompt_digests(prompts),
         )
-    return found
+    return detections
 
 
-def repeats(model: Model, n_prompts: int, period: int | None, seed: int) -> list[list[int]]:
-    """``n_prompts`` prompts of random ordinary tokens that are repeated after ``period``: by default 50, or as many as fit.
+def repeated_token_prompts(model: Model, n_prompts: int, period: int | None, seed: int) -> list[list[int]]:
+    """``n_prompts`` prompts of ``period`` random ordinary tokens, each repeated once; by default 50, or the most that fit.
 
-    Raises ValueError for an encoder, and where the period, or one of at least 4, does not fit.
+    Raises ValueError for an encoder, and for a period below 4 or beyond the context or vocabulary.
     """
     facts = model.facts
-    facts.check_causal("Repeating random words")
+    facts.check_causal("Repeating random tokens")
     if n_prompts < 1:
-        raise ValueError(f"n_prompts={n_prompts} leaves nothing to read: take at least 1.")
+        raise ValueError(f"n_prompts={n_prompts} is too few: use at least 1.")
     words, bos = _ordinary_tokens(model), [facts.bos_token_id] if facts.prepend_bos and facts.bos_token_id is not None else []
     most = len(words) if facts.max_length is None else min(len(words), (facts.max_length - len(bos)) // 2)
     period = min(LONGEST, most) if period is None else period
     if not SHORTEST <= period <= most:
         raise ValueError(
-            f"{facts.name} cannot repeat {period} random words: at least {SHORTEST} are needed, and {most} fit, with {len(words)} ordinary "
-            f"tokens and a context of {facts.max_length or 'any length'}."
+            f"period={period} is outside {SHORTEST} to {most} for {facts.name}, which has {len(words)} ordinary tokens and a context of "
+            f"{facts.max_length or 'any length'}."
         )
     rng = Random(f"repeats/{seed}")
     return [[*bos, *words, *words] for words in (rng.sample(words, period) for _ in range(n_prompts))]
 
 
 def _ordinary_tokens(model: Model) -> list[int]:
-    """Ids of the tokens that stand for text."""
+    """Ids of all tokens but the special ones."""
     facts, tokenizer = model.facts, model.tokenizer
     if tokenizer is None:
         return [token for token in range(facts.d_vocab) if token != facts.bos_token_id]

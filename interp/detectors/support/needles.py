@@ -1,7 +1,7 @@
-"""Needles, hidden in a haystack at every length and depth, as token ids: nothing is cut into tokens twice, so every span is exact.
+"""Needle-in-a-haystack prompts at every length and depth of a grid, built from token ids so that every span is exact.
 
-Three kinds, and your own. ``texts``: odd sentences, of which a part answers a question; ``secrets``: the secret word of a person, new ones
-in every prompt; ``repeats``: random tokens of which the first is shown again, without words at all.
+Needles are of three kinds, or your own. ``texts``: odd sentences, part of which answers a question; ``secrets``: the secret word of a
+person, drawn anew for every prompt; ``repeats``: random tokens, the first of which is shown again, without words.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from interp.tasks.words import NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 KINDS = ("texts", "secrets", "repeats")
 LONGEST = 5000
-"""Tokens of the longest prompt where the context is longer still."""
+"""Longest prompt in tokens, for models with a longer context."""
 
 QUESTION = " Question: {question} Answer:"
-BEFORE = "It is so."  # a needle is cut into tokens as after another sentence
+BEFORE = "It is so."  # needles are tokenized as following another sentence
 REPEATED = 9
 SECRETS = set_aside(WORDS)
 
@@ -61,25 +61,25 @@ TEXTS = (
 
 
 class Needle(NamedTuple):
-    """Token ids: a ``sentence``, the part of it that answers, and the ``question``; needles of one ``name`` are the same text."""
+    """Token ids of a ``sentence``, the span of it that is the answer, and the ``question``; equal ``name`` means equal text."""
 
     name: int
     sentence: tuple[int, ...]
-    part: Span
+    answer_span: Span
     question: tuple[int, ...]
 
     @property
     def answer(self) -> tuple[int, ...]:
-        return self.sentence[slice(*self.part)]
+        return self.sentence[slice(*self.answer_span)]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A prompt whose answer stands in it, word for word.
+    """A prompt that contains its answer word for word.
 
-    ``tokens`` end right before the answer; ``span`` is where the answer stands in them, ``context`` the part in which it might stand;
-    the first ``shared`` tokens are those of the haystack. ``rivals`` are the tokens of the context that are not the answer but might be.
-    ``depth`` is in percent. Trials of one ``needle`` share its text.
+    ``tokens`` end right before the answer; ``span`` is the answer inside them, ``context`` the part in which it could be; the first
+    ``n_shared_prefix`` tokens are those of the haystack. ``rivals`` are tokens of the context other than the answer. ``depth`` is in
+    percent. Trials of one ``needle`` share its text.
     """
 
     tokens: tuple[int, ...]
@@ -87,17 +87,17 @@ class Trial:
     context: Span
     answer: tuple[int, ...]
     rivals: frozenset[int]
-    shared: int
+    n_shared_prefix: int
     needle: int
     length: int
     depth: int
 
 
 class Grid(NamedTuple):
-    """Trials, the token ids with which they begin, and which needles they hide."""
+    """Trials, the token ids they begin with, and the kind of needles."""
 
     trials: list[Trial]
-    beginning: tuple[int, ...]
+    prefix: tuple[int, ...]
     kind: str
 
 
@@ -106,14 +106,14 @@ def hide_needles(
 ) -> Grid:
     """``n_needles`` prompts for each length and depth.
 
-    ``needles`` is a kind, ``auto`` (the first kind that the model has words for) or a JSONL file; ``haystack`` a text file or ''.
-    ``lengths`` are the shortest and longest prompt in tokens (0: the context), and how many. Raises ValueError for a needle that is not
-    found in its own sentence, or that is longer than the context, and for unknown kinds and words.
+    ``needles`` is a kind, ``auto`` (the first kind the tokenizer covers) or a JSONL file; ``haystack`` a text file or ''. ``lengths`` are the
+    shortest and longest prompt in tokens (0: the context) and how many lengths. Raises ValueError for a needle that cannot be located in its
+    sentence or exceeds the context, and for unknown kinds and words.
     """
     shortest, longest, n_lengths = lengths
     if min(shortest, n_lengths, n_depths, n_needles) < 1:
         raise ValueError(
-            f"shortest={shortest}, n_lengths={n_lengths}, n_depths={n_depths}, n_needles={n_needles}: give at least 1."
+            f"shortest={shortest}, n_lengths={n_lengths}, n_depths={n_depths}, n_needles={n_needles}: each must be at least 1."
         )
     rng = Random(f"needles/{seed}")
     kind = _kind(model) if needles == "auto" else needles
@@ -126,8 +126,8 @@ def hide_needles(
     most = min(model.facts.max_length or LONGEST, longest or LONGEST) - max(len(n.answer) for n in hidden)
     if least > most:
         raise ValueError(
-            f"The longest needle takes {least} tokens with its question, and {max(most, 0)} are left beside its answer: take shorter "
-            f"needles, a larger longest=, or a model with a longer context than {model.facts.name}."
+            f"The longest needle has {least} tokens with its question, but only {max(most, 0)} fit besides its answer: use shorter needles, "
+            f"a larger longest, or a model with a longer context than {model.facts.name}."
         )
     sizes = np.unique(np.linspace(max(least, min(shortest, most // 2)), most, n_lengths).round().astype(int)).tolist()
     depths = np.linspace(0, 100, n_depths).round().astype(int).tolist()
@@ -141,41 +141,43 @@ def hide_needles(
 
 
 def trials_from_prompts(model: Model, examples: Sequence[Example], mark: str) -> list[Trial]:
-    """Prompts of a task as trials: the first answer of each must be a token of what ``mark`` names.
+    """Prompts of a task as trials; the first answer of each must be a token of the span called ``mark``.
 
-    The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts where the context holds some,
-    else all of its tokens. Raises ValueError where the mark or the answer in it is missing.
+    The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts that the context contains, or
+    else all of its tokens. Raises ValueError for a missing mark or an answer outside of it.
     """
-    found, answers = [], {example.answers[0] for example in examples}
+    trials, answers = [], {example.answers[0] for example in examples}
     for i, example in enumerate(examples):
         if mark not in example.marks:
             raise ValueError(f"Prompt {i} has no mark {mark!r}. It has: {', '.join(example.marks) or 'none'}.")
         tokens, answer, (first, last) = example.clean, example.answers[0], example.marks[mark]
         if answer not in tokens[first:last]:
             raise ValueError(
-                f"The answer of prompt {i} is not found in its {mark!r} token by token: mark the text that it is copied from."
+                f"The answer token of prompt {i} is not in its {mark!r} span: mark the text that it is copied from."
             )
         at = tokens.index(answer, first)
         start, end = int(model.facts.prepend_bos), example.marks.get("question", (len(tokens) - 1,))[0]
         others = frozenset(tokens[start:end]) - {answer}
         depth = 10 * round(10 * (at - start) / max(end - 1 - start, 1))
-        found.append(Trial(tokens, (at, at + 1), (start, end), (answer,), others & answers or others, 0, i, len(tokens), depth))
-    return found
+        trials.append(
+            Trial(tokens, (at, at + 1), (start, end), (answer,), others & answers or others, 0, i, len(tokens), depth)
+        )
+    return trials
 
 
 def _hide(hay: Haystack, start: tuple[int, ...], needle: Needle, length: int, depth: int) -> Trial:
     room = length - len(start) - len(needle.sentence) - len(needle.question)
-    place = hay.place(room, depth)
-    shared = (*start, *hay.tokens[:place])
-    tokens = (*shared, *needle.sentence, *hay.tokens[place:room], *needle.question)
-    span = (len(shared) + needle.part[0], len(shared) + needle.part[1])
+    at = hay.insertion(room, depth)
+    shared = (*start, *hay.tokens[:at])
+    tokens = (*shared, *needle.sentence, *hay.tokens[at:room], *needle.question)
+    span = (len(shared) + needle.answer_span[0], len(shared) + needle.answer_span[1])
     context = (len(start), len(tokens) - len(needle.question))
     rivals = frozenset(tokens[slice(*context)]) - set(needle.answer)
     return Trial(tokens, span, context, needle.answer, rivals, len(shared), needle.name, length, depth)
 
 
 def _kind(model: Model) -> str:
-    """The first kind that the model has words for."""
+    """The first kind whose words the tokenizer covers."""
     if model.tokenizer is None:
         return "repeats"
     forms = [form.format(name=SECRET_NAMES[0], word="") for form in (*NEEDLE_TEMPLATES, *NEEDLE_QUESTIONS)]
@@ -184,11 +186,13 @@ def _kind(model: Model) -> str:
 
 
 def _needles(model: Model, kind: str, pool: list[int], n_trials: int, n_needles: int, rng: Random) -> Iterator[Needle]:
-    """The needle of each trial; needles of ``texts`` and of files come in turns, ``n_needles`` of them."""
+    """The needle of each trial; the first ``n_needles`` of ``texts`` or of a file alternate."""
     if kind == "repeats":
         size = min(REPEATED, len(pool))
         if size < 2:
-            raise ValueError(f"{model.facts.name} has a vocabulary of {len(pool)} tokens to repeat: too few.")
+            raise ValueError(
+                f"{model.facts.name} has {len(pool)} ordinary tokens, too few to repeat: use another kind of needles."
+            )
         for i in range(n_trials):
             tokens = tuple(rng.sample(pool, size))
             yield Needle(i, tokens, (1, size), tokens[:1])
@@ -196,24 +200,24 @@ def _needles(model: Model, kind: str, pool: list[int], n_trials: int, n_needles:
         for i in range(n_trials):
             name, word = rng.choice(SECRET_NAMES), rng.choice(SECRETS)
             form, question = rng.choice(NEEDLE_TEMPLATES), rng.choice(NEEDLE_QUESTIONS)
-            yield _cut(model, i, form.format(name=name, word=word), word, " " + question.format(name=name))
+            yield _tokenize(model, i, form.format(name=name, word=word), word, " " + question.format(name=name))
     else:
         known = TEXTS if kind == "texts" else _read(kind)
         if n_needles > len(known):
-            raise ValueError(f"n_needles={n_needles} is more than the {len(known)} needles that there are: take fewer.")
-        cut = [
-            _cut(model, i, n["needle"], n["answer"], QUESTION.format(question=n["question"]))
+            raise ValueError(f"n_needles={n_needles} is more than the {len(known)} needles available: use fewer.")
+        tokenized = [
+            _tokenize(model, i, n["needle"], n["answer"], QUESTION.format(question=n["question"]))
             for i, n in enumerate(known[:n_needles])
         ]
         for i in range(n_trials):
-            yield cut[i % n_needles]
+            yield tokenized[i % n_needles]
 
 
-def _cut(model: Model, name: int, sentence: str, answer: str, question: str) -> Needle:
-    """A needle as token ids. Raises ValueError where the answer is no piece of the sentence, in letters or in tokens."""
+def _tokenize(model: Model, name: int, sentence: str, answer: str, question: str) -> Needle:
+    """A needle as token ids. Raises ValueError if the answer is not a run of whole tokens of the sentence."""
     unknown = unknown_words(model, sentence + question)
     if unknown:
-        raise ValueError(f"{model.facts.name} does not know {', '.join(map(repr, unknown))}: take another needle.")
+        raise ValueError(f"{model.facts.name} does not know {', '.join(map(repr, unknown))}: use another needle.")
     text, before = f"{BEFORE} {sentence}", model.to_tokens_without_special(BEFORE)
     ids, at = model.to_tokens_without_special(text), text.rfind(answer)
     if at > len(BEFORE) and ids[: len(before)] == before:
@@ -224,28 +228,30 @@ def _cut(model: Model, name: int, sentence: str, answer: str, question: str) -> 
         if "".join(model.to_string(ids[first:last]).split()) == "".join(answer.split()):
             return Needle(name, tuple(ids), (first, last), tuple(model.to_tokens_without_special(question)))
     raise ValueError(
-        f"The answer {answer!r} is not found in the needle {sentence!r} as whole tokens of {model.facts.name}: give a part of the needle "
-        f"that begins and ends between words."
+        f"The answer {answer!r} is not a run of whole tokens in the needle {sentence!r} for {model.facts.name}: use a part of the needle "
+        f"that begins and ends at word boundaries."
     )
 
 
 def _read(path: str) -> list[dict[str, str]]:
-    """The needles of a JSONL file. Raises ValueError for another kind of needles, and with the line number for what is not one."""
+    """The needles of a JSONL file. Raises ValueError for an unknown kind and, with the line number, for an invalid line."""
     if not path.endswith(".jsonl"):
-        raise ValueError(f"needles={path!r} is unknown. Give auto, {', '.join(KINDS)} or the path of a .jsonl file.")
-    found = []
+        raise ValueError(f"needles={path!r} is unknown. Use auto, {', '.join(KINDS)} or the path of a .jsonl file.")
+    needles = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             try:
-                found.append({key: str(json.loads(line)[key]) for key in ("needle", "answer", "question")})
+                needles.append({key: str(json.loads(line)[key]) for key in ("needle", "answer", "question")})
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f'{path}, line {number}: give {{"needle": ..., "answer": ..., "question": ...}}.') from error
-    if not found:
-        raise ValueError(f"{path} holds no needle: give one JSON object a line.")
-    return found
+                raise ValueError(
+                    f'{path}, line {number}: expected {{"needle": ..., "answer": ..., "question": ...}}.'
+                ) from error
+    if not needles:
+        raise ValueError(f"{path} contains no needle: write one JSON object per line.")
+    return needles
 
 
 def _regular_tokens(model: Model) -> list[int]:
-    """All ids but the special ones."""
+    """Ids of all tokens but the special ones."""
     special = set(model.tokenizer.all_special_ids) if model.tokenizer is not None else {model.facts.bos_token_id}
     return [i for i in range(model.facts.d_vocab) if i not in special]

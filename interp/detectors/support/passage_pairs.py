@@ -1,8 +1,8 @@
-"""Prompts that hold two passages of one form, of which the question asks for one: what retrieval is scored on beside needles.
+"""Prompts with a gold passage and a competing passage of the same form, one of which the question asks for.
 
-The gold passage is a mark. The competing one is the mark ``competing`` or, where there is none, the span that lies around the
-distractor as the gold one lies around the answer. To a model that cannot tell which of them is asked for they are alike: with their
-scores traded in half of the prompts, drawn anew for every shuffle, a head scores as well as with the right ones.
+The gold passage is a mark. The competing one is the mark ``competing`` or, without it, the span placed around the distractor as the gold
+one is around the answer. The null swaps the two passages' scores in a random half of the prompts: a model that cannot tell which passage
+the question asks for scores the same either way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
 
 ROUNDING = 1e-6
-"""Share of the highest score that is taken for rounding, and found in no head."""
+"""Scores below this share of the highest one are rounding errors and never detected."""
 
 Scores = Float[np.ndarray, "n_prompts n_layers n_heads"]
 
@@ -44,36 +44,37 @@ class PassagePrompts:
 
     @property
     def depths(self) -> list[float]:
-        """Where the gold passage begins, in percent of the text before the question, to the nearest ten."""
+        """Start of the gold passage in percent of the text before the question, rounded to tens."""
         return [10.0 * round(10 * start / end) for (start, _), (end, _) in zip(self.gold, self.question, strict=True)]
 
 
-def asked(model: Model, role: str, task: str | Task, n_prompts: int, gold: str, question: str, seed: int) -> PassagePrompts:
-    """The spans of a task, by name or as an object; ``gold`` is a mark, ``question`` a mark or ``end``.
+def passage_prompts(
+    model: Model, role: str, task: str | Task, n_prompts: int, gold: str, question: str, seed: int
+) -> PassagePrompts:
+    """The passages of a task, given by name or as an object; ``gold`` is a mark, ``question`` a mark or ``end``.
 
-    Raises ValueError for an encoder, and where an example has no two passages before its question.
+    Raises ValueError for an encoder, and for an example without two passages before its question.
     """
     model.facts.check_causal(f"The detector of {role}")
     if isinstance(task, str):
         task = make_task(task, model, n_prompts, seed)
     for mark in {gold, question} - {"end", *task.marks}:
         raise ValueError(
-            f"The detector of {role} needs prompts that mark {mark!r}, and those of task {task.name!r} mark "
-            f"{', '.join(task.marks) or 'nothing'}: name one of these, or take another task."
+            f"{role} needs prompts with the mark {mark!r}, and task {task.name!r} has {', '.join(task.marks) or 'no marks'}: choose one "
+            f"of these, or another task."
         )
-    rows = [resolve_positions(question, len(e.clean), e.marks) for e in task]
-    found = PassagePrompts(
+    positions = [resolve_positions(question, len(e.clean), e.marks) for e in task]
+    prompts = PassagePrompts(
         task,
         [e.marks[gold] for e in task],
         [_competing(task, i, gold) for i in range(len(task))],
-        [(its[0], its[-1] + 1) for its in rows],
+        [(own[0], own[-1] + 1) for own in positions],
     )
-    for i, (own, other, its) in enumerate(zip(found.gold, found.competing, found.question, strict=True)):
-        if max(own[1], other[1]) > its[0]:
-            raise ValueError(
-                f"Task {task.name!r}, example {i}: the question begins at {its[0]}, and a passage ends after that."
-            )
-    return found
+    for i, passages in enumerate(zip(prompts.gold, prompts.competing, strict=True)):
+        start = prompts.question[i][0]
+        if max(end for _, end in passages) > start:
+            raise ValueError(f"Task {task.name!r}, example {i}: a passage ends after the question begins at {start}.")
+    return prompts
 
 
 def _competing(task: Task, i: int, gold: str) -> Span:
@@ -81,83 +82,89 @@ def _competing(task: Task, i: int, gold: str) -> Span:
     if "competing" in example.marks:
         return example.marks["competing"]
     start, end = example.marks[gold]
-    inside = [at for at in _places(example, example.answers) if start <= at < end]
-    outside = [at for at in _places(example, example.distractors) if not start <= at < end]
+    inside = [at for at in _occurrences(example, example.answers) if start <= at < end]
+    outside = [at for at in _occurrences(example, example.distractors) if not start <= at < end]
     shift = outside[-1] - inside[-1] if inside and outside else 0
     if start + shift < 0 or abs(shift) < end - start:
         raise ValueError(
-            f"Task {task.name!r}, example {i} has no second passage like {gold!r}: the first answer must stand in {gold!r} and the "
-            f"first distractor at the same place of the other passage, or this must be marked 'competing'."
+            f"Task {task.name!r}, example {i} has no second passage like {gold!r}: the first distractor must be at the same place in it as "
+            f"the first answer in {gold!r}, or the passage must be marked 'competing'."
         )
     return start + shift, end + shift
 
 
-def _places(example: Example, tokens: Sequence[int]) -> list[int]:
+def _occurrences(example: Example, tokens: Sequence[int]) -> list[int]:
     return [at for at, token in enumerate(example.clean) if token in tokens[:1]]
 
 
-def detection(
+def passage_detection(
     model: Model,
     role: str,
-    found: PassagePrompts,
-    right: Scores,
-    wrong: Scores,
+    prompts: PassagePrompts,
+    gold_scores: Scores,
+    competing_scores: Scores,
     *,
     unit: str,
     bounds: tuple[float | None, float | None],
-    parts: Mapping[str, tuple[Scores, str, tuple[float | None, float | None]]],
+    extra_scores: Mapping[str, tuple[Scores, str, tuple[float | None, float | None]]],
     options: Mapping[str, Any],
     details: Mapping[str, Any],
     n_null_draws: int,
-    rate: float,
+    fwer: float,
     seed: int,
 ) -> Detection:
-    """What was found, from the scores of each prompt with its gold passage and with the competing one; ``parts`` are (scores, unit,
-    bounds)."""
-    threshold, real_rate = passage_swap_threshold(right, wrong, n_null_draws, rate, seed)
-    arguments = {**found.task.arguments, "n_examples": len(found.task), "task_digest": found.task.digest(), **options}
-    record = record_of(model, task=found.task.name, arguments=arguments, metric=role, seed=seed)
+    """The detection from each prompt's scores for the gold and the competing passage; ``extra_scores`` are (scores, unit, bounds)."""
+    threshold, actual_fwer = passage_swap_threshold(gold_scores, competing_scores, n_null_draws, fwer, seed)
+    task = prompts.task
+    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), **options}
+    record = record_of(model, task=task.name, arguments=arguments, metric=role, seed=seed)
     return Detection(
         role,
-        HeadScores(role, right.mean(0), unit, bounds, record),
-        HeadScores(role, wrong.mean(0), unit, bounds, record),
+        HeadScores(role, gold_scores.mean(0), unit, bounds, record),
+        HeadScores(role, competing_scores.mean(0), unit, bounds, record),
         threshold,
-        real_rate,
-        parts={name: HeadScores(name, values.mean(0), own, limits, record) for name, (values, own, limits) in parts.items()},
-        tables={"depths": by_depth(right, found.depths)},
-        details={"n_examples": len(found.task), **details},
-        prompts=prompt_digests(e.clean for e in found.task),
+        actual_fwer,
+        extra_scores={
+            name: HeadScores(name, values.mean(0), own_unit, own_bounds, record)
+            for name, (values, own_unit, own_bounds) in extra_scores.items()
+        },
+        tables={"depths": by_depth(gold_scores, prompts.depths)},
+        details={"n_examples": len(task), **details},
+        prompts=prompt_digests(e.clean for e in task),
     )
 
 
-def passage_swap_threshold(right: Scores, wrong: Scores, n_null_draws: int, rate: float, seed: int) -> tuple[float, float]:
-    """The threshold for the mean of ``right``, and its rate, from traded ``right`` and ``wrong``.
+def passage_swap_threshold(
+    gold_scores: Scores, competing_scores: Scores, n_null_draws: int, fwer: float, seed: int
+) -> tuple[float, float]:
+    """The threshold for the mean of ``gold_scores`` and its actual error rate, by swapping passages in half of the prompts.
 
-    A head that plays the role scores in the shuffles too, being right in half of the prompts. So the heads above the threshold are left
-    out of the shuffles and it is taken again, until no more are found (step-down, Westfall and Young 1993); this keeps the rate.
+    A head that plays the role also scores under the null, with the gold passage in half of the prompts. So the heads above the threshold
+    are removed from the null and the threshold is computed again until no more are detected (step-down, Westfall and Young 1993),
+    which preserves the error rate.
     """
-    traded = np.random.default_rng(seed).random((n_null_draws, len(right))) < 0.5
-    scores = right.mean(0)
-    shuffled = scores + np.tensordot(traded, wrong - right, 1) / len(right)
-    found = np.zeros(scores.shape, bool)
+    swapped = np.random.default_rng(seed).random((n_null_draws, len(gold_scores))) < 0.5
+    scores = gold_scores.mean(0)
+    null_scores = scores + np.tensordot(swapped, competing_scores - gold_scores, 1) / len(gold_scores)
+    detected = np.zeros(scores.shape, bool)
     while True:
-        threshold, real_rate, _ = null_threshold(np.where(found, -np.inf, shuffled), rate)
+        threshold, actual_fwer, _ = null_threshold(np.where(detected, -np.inf, null_scores), fwer)
         above = scores > threshold
-        if above.all() or (above == found).all():
-            return max(threshold, ROUNDING * float(np.abs(scores).max())), real_rate
-        found = above
+        if above.all() or (above == detected).all():
+            return max(threshold, ROUNDING * float(np.abs(scores).max())), actual_fwer
+        detected = above
 
 
 def by_depth(scores: Scores, depths: Sequence[float]) -> pd.DataFrame:
-    """One row a head and depth: ``layer head depth score n``, the mean over the prompts of that depth."""
+    """One row per head and depth: ``layer head depth score n``, the mean over the prompts of that depth."""
     import pandas as pd
 
     layers, heads = (part.ravel().astype("int32") for part in np.indices(scores.shape[1:]))
-    places = np.array(depths)
+    prompt_depths = np.array(depths)
     return pd.concat(
         [
             pd.DataFrame({"layer": layers, "head": heads, "depth": depth, "score": here.mean(0).ravel(), "n": len(here)})
-            for depth, here in ((depth, scores[places == depth]) for depth in np.unique(places))
+            for depth, here in ((depth, scores[prompt_depths == depth]) for depth in np.unique(prompt_depths))
         ],
         ignore_index=True,
     )

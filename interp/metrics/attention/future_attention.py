@@ -1,7 +1,7 @@
-"""Future attention influence (FAI) of one head: the mean weight that the tokens ``low`` to ``high`` places later put on a token.
+"""Future attention influence (FAI) of one head: the mean weight that the tokens ``horizon_min`` to ``horizon_max`` places later put on a token.
 
-``high=0`` means all up to the end of the text. ``positions`` names the rows that are counted: ``all``, or a mark of the texts such as
-``response``. Counted are the rows that can see the token; near the end there are fewer, and for the last ``low`` tokens none: they
+``horizon_max=0`` means all up to the end of the text. ``positions`` names the rows that are counted: ``all``, or a mark of the texts such as
+``response``. Counted are the rows that can see the token; near the end there are fewer, and for the last ``horizon_min`` tokens none: they
 have no number, which is not an influence of 0. The FAI of a group of heads is their mean. The paper's analysis looks to the end of
 the response, its training 10 to 50 tokens ahead (second version: 100).
 """
@@ -13,22 +13,22 @@ from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _future(rows: AttentionRows, low: int, high: int, positions: str) -> tuple[Tensor, Tensor]:
-    if low < 0 or 0 < high < low:
+def _future(rows: AttentionRows, horizon_min: int, horizon_max: int, positions: str) -> tuple[Tensor, Tensor]:
+    if horizon_min < 0 or 0 < horizon_max < horizon_min:
         raise ValueError(
-            f"future_attention looks from low={low} to high={high} tokens ahead: take 0 <= low <= high, or high=0."
+            f"future_attention looks from horizon_min={horizon_min} to horizon_max={horizon_max} tokens ahead: take 0 <= horizon_min <= horizon_max, or horizon_max=0."
         )
     counted = rows.prompts.position_mask(positions)[:, rows.queries]
     first, last = rows.queries.start - rows.keys.start, rows.queries.stop - 1 - rows.keys.start
-    # Keys before ``start`` are in the horizon of all these rows or, with ``high``, of none; keys from ``stop`` on are in that of none.
-    start = max(first - high if high else first - low + 1, 0)
-    edge = slice(start, max(last - low + 1, start))
+    # Keys before ``start`` are in the horizon of all these rows or, with ``horizon_max``, of none; keys from ``stop`` on are in that of none.
+    start = max(first - horizon_max if horizon_max else first - horizon_min + 1, 0)
+    edge = slice(start, max(last - horizon_min + 1, start))
     lag = rows.lag[:, edge]
-    within = (lag >= low) & (lag <= high if high else True) & counted[:, :, None]
+    within = (lag >= horizon_min) & (lag <= horizon_max if horizon_max else True) & counted[:, :, None]
     sums, counts = torch.zeros_like(rows.pattern[:, :, 0]), torch.zeros_like(rows.pattern[:, :1, 0])
     sums[..., edge] = (rows.pattern[..., edge] * within[:, None]).sum(2)
     counts[..., edge] = (within & rows.visible[:, 0, :, edge]).sum(1)[:, None]
-    if not high:
+    if not horizon_max:
         once = counted[:, None].float()
         sums[..., :start] = (once[:, None] @ rows.pattern[..., :start])[:, :, 0]
         counts[..., :start] = (
@@ -44,6 +44,6 @@ future_attention = AttentionMetric(
     bounds=(0.0, 1.0),
     function=_future,
     paper="arXiv 2510.13554 §3 (FAI)",
-    parameters={"low": 10, "high": 0, "positions": "all"},
+    parameters={"horizon_min": 10, "horizon_max": 0, "positions": "all"},
     undefined="no counted row lies in the horizon of the token",
 )
