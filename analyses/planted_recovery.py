@@ -38,7 +38,7 @@ def planted_heads(planted: PlantedModel, roles: tuple[str, ...]) -> set[Head]:
 
 def shares(found: Detection, heads: set[Head]) -> dict[str, float]:
     """How much of ``heads`` a detector finds."""
-    top, above = set(found.top(len(heads))), set(found.found)
+    top, above = set(found.top(len(heads))), set(found.detected)
     return {
         "recall_at_k": len(top & heads) / len(heads),
         "recall_at_threshold": len(above & heads) / len(heads),

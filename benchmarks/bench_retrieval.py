@@ -15,7 +15,8 @@ import torch
 import transformers
 from measure import once, save
 
-from interp.detectors.retrieval import copied, retrieval, share_copied
+from interp.detectors.retrieval import retrieval
+from interp.detectors.support.copied_answers import is_copy, share_copied
 from interp.detectors.support.needles import Trial, hide_needles
 from interp.heads import HeadScores
 from interp.models import Model, load_model, wrap_model
@@ -50,7 +51,7 @@ def decode(model: Model, trial: Trial, steps: int, plain_prefill: bool) -> tuple
         tokens.append(int(out.logits[0, -1].argmax()))
     written = np.array(tokens[len(trial.tokens) :])
     rows = np.stack(argmax_positions, -1)
-    hits = copied(np.array(tokens), trial.span, rows, written)
+    hits = is_copy(np.array(tokens), trial.span, rows, written)
     return share_copied(hits, rows, trial.span), tuple(written[: len(trial.answer)].tolist()) == trial.answer
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     rows: list[dict] = [
         {"model": "interp-mini", "grid": "20 x 10, 3 needles a cell", "prompts": found.details["total"]}
         | {"answered": found.details["accepted"], "seconds": wall, "processor seconds": processor}
-        | {"found": [f"{head} {found.scores[head]:.3f}" for head in found.found]}
+        | {"found": [f"{head} {found.scores[head]:.3f}" for head in found.detected]}
     ]
     small = {"n_lengths": 6, "n_depths": 10, "n_needles": 1, "shortest": 64, "longest": 448}
     rows += compare(mini, small, 0.99, options.repeats)

@@ -150,7 +150,7 @@ def confirm(
     top = detection.top(max(doses))
     details = {
         "found": [str(head) for head in top],
-        "above_threshold": [str(head) for head in detection.found],
+        "above_threshold": [str(head) for head in detection.detected],
         "n_controls": len(_outside(detection, top)),
         "unmatched": {str(k): n for k, n in unmatched.items() if n},
         "unit": outcome.unit,
@@ -231,7 +231,7 @@ def _doses(detection: Detection, ks: Sequence[int] | None) -> list[int]:
     wanted = sorted({*ks}) if ks else [k for k in DOSES if 2 * k <= room.get(k, 0)]
     if not wanted:
         raise ValueError(
-            f"{len(detection.found)} of {detection.scores.values.size} heads were found to be {detection.role}, which leaves none to "
+            f"{len(detection.detected)} of {detection.scores.values.size} heads were found to be {detection.role}, which leaves none to "
             f"compare them with: nothing can be confirmed."
         )
     wrong = next((k for k in wanted if k not in fits), None)
@@ -246,7 +246,7 @@ def _doses(detection: Detection, ks: Sequence[int] | None) -> list[int]:
 
 def _outside(detection: Detection, top: Sequence[Head]) -> list[Head]:
     """The heads that controls are drawn from, in order."""
-    found = {*top, *detection.found}
+    found = {*top, *detection.detected}
     return [head for at in np.ndindex(detection.scores.values.shape) if (head := Head(*at)) not in found]
 
 

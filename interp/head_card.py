@@ -28,7 +28,7 @@ LEAST_ROWS = 4
 
 N_ATTENDED = 5
 
-COLUMNS = "kind name value unit rank of found threshold control literature ci_low ci_high source".split()
+COLUMNS = "kind name value unit rank of detected threshold control literature_threshold ci_low ci_high source".split()
 ATTENDED = "pos token weight".split()
 
 
@@ -38,7 +38,8 @@ class HeadCard:
 
     ``table`` has one row a number: ``kind`` (``role``, ``part`` of a role's detection, ``metric`` of attention, ``effect`` of taking the
     head out), ``name value unit``, ``rank`` among ``of`` heads (1 = highest value, of effects the largest; 0 where there is no number), for
-    roles ``found threshold control literature``, for effects the interval ``ci_low ci_high``, and ``source``, what it was measured on;
+    roles ``detected threshold control literature_threshold``, for effects the interval ``ci_low ci_high``, and ``source``, what it was
+    measured on;
     NaN where a column says nothing. ``attended`` has the tokens of the first text that receive most of the head's attention: ``pos token
     weight`` (mean over the rows that see the token). ``sharing`` are the other query heads that use its keys and values.
     """
@@ -53,7 +54,7 @@ class HeadCard:
     @property
     def roles(self) -> list[str]:
         """The roles that the head was found to play."""
-        return self.table.loc[self.table["found"], "name"].tolist()
+        return self.table.loc[self.table["detected"], "name"].tolist()
 
     def to_dataframe(self) -> pd.DataFrame:
         """``table``."""
@@ -127,11 +128,11 @@ def _observe(model: Model, prompts: Any) -> Observation:
 
 
 def _of_role(found: Detection) -> Iterator[pd.DataFrame]:
-    decided = {"found": found.scores.values.ravel() > found.threshold, "threshold": found.threshold}
-    decided |= {"control": found.control.values.ravel().astype("float64"), "literature": found.literature}
+    decided = {"detected": found.scores.values.ravel() > found.threshold, "threshold": found.threshold}
+    decided |= {"control": found.control.values.ravel().astype("float64"), "literature_threshold": found.literature_threshold}
     source = found.record.task
     yield _rows(found.scores.to_dataframe(), "value", "role", found.role, source).assign(**decided)
-    for name, part in found.parts.items():
+    for name, part in found.extra_scores.items():
         yield _rows(part.to_dataframe(), "value", "part", f"{found.role}: {name}", source)
 
 
@@ -164,9 +165,9 @@ def _card_table(parts: list[pd.DataFrame]) -> pd.DataFrame:
     joined = pd.concat([*parts, pd.DataFrame(columns=["layer", "head"])], ignore_index=True).reindex(
         columns=["layer", "head", *COLUMNS]
     )
-    kinds = dict.fromkeys(("value", "threshold", "control", "literature", "ci_low", "ci_high"), "float64")
+    kinds = dict.fromkeys(("value", "threshold", "control", "literature_threshold", "ci_low", "ci_high"), "float64")
     kinds |= dict.fromkeys(("layer", "head", "rank", "of"), "int32")
-    return joined.assign(found=joined["found"].eq(True)).astype(kinds)
+    return joined.assign(detected=joined["detected"].eq(True)).astype(kinds)
 
 
 def _attended(observation: Observation | None) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = N
     if isinstance(found, Confirmation):
         _print_curve(terminal, found)
     elif isinstance(found, Detection):
-        _print_heads(terminal, found, max(MIN_HEADS_SHOWN, len(found.found)) if top is None else top)
+        _print_heads(terminal, found, max(MIN_HEADS_SHOWN, len(found.detected)) if top is None else top)
     else:
         _print_tokens(terminal, found)
 
@@ -56,8 +56,8 @@ def detection_json(run: "StoredRun", found: "RoleResult") -> dict[str, Any]:
     if isinstance(found, Confirmation):
         return {**facts, "curve": _rows(result_table(found)), "sets": _rows(found.table)}
     if isinstance(found, Detection):
-        decided = {"threshold": found.threshold, "rate": found.rate, "literature": found.literature}
-        return {**facts, **decided, "found": [str(head) for head in found.found], "heads": _rows(result_table(found))}
+        decided = {"threshold": found.threshold, "fwer": found.fwer, "literature_threshold": found.literature_threshold}
+        return {**facts, **decided, "detected": [str(head) for head in found.detected], "heads": _rows(result_table(found))}
     return {**facts, **{name: _rows(table) for name, table in found.tables.items()}, "tokens": _rows(result_table(found))}
 
 
@@ -67,22 +67,22 @@ def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
     size = found.scores.values.size
-    paper = "" if found.literature is None else f", the literature's constant is {found.literature:g}"
+    paper = "" if found.literature_threshold is None else f", the literature's constant is {found.literature_threshold:g}"
     terminal.line(
-        f"{found.role}: {len(found.found)} of {size} heads have {found.scores.name} above {found.threshold:.3g}, which some head "
-        f"passes in {found.rate:.0%} of models without the role{paper}."
+        f"{found.role}: {len(found.detected)} of {size} heads have {found.scores.name} above {found.threshold:.3g}, which some head "
+        f"passes in {found.fwer:.0%} of models without the role{paper}."
     )
     _print_details(terminal, found.details)
-    numbers = ["score", "control", *found.parts]
+    numbers = ["score", "control", *found.extra_scores]
     rows = [
-        [str(place), row["label"], *(_number(row[name]) for name in numbers), "found" if row["found"] else ""]
+        [str(place), row["label"], *(_number(row[name]) for name in numbers), "detected" if row["detected"] else ""]
         for place, row in enumerate(_rows(found.to_dataframe())[: top or None], 1)
     ]
     terminal.table(("", "head", *numbers, ""), rows, right=("", *numbers))
 
 
 def _print_tokens(terminal: Terminal, found: "TokenDetection") -> None:
-    chosen = ", ".join(f"{int(marks.sum())} {name}" for name, marks in found.chosen.items())
+    chosen = ", ".join(f"{int(marks.sum())} {name}" for name, marks in found.masks.items())
     terminal.line(f"{found.role}: of {sum(map(len, found.words)):,} tokens {chosen}.")
     terminal.line("; ".join(f"{name} heads: {' '.join(map(str, heads)) or 'none'}" for name, heads in found.heads.items()))
     _print_details(terminal, found.details)

@@ -20,7 +20,7 @@ def detection_map(detection: Detection, *, title: str | None = None, caption: st
 
     Pointing at a head tells its rank, its score with the right and with wrong targets, the threshold, and the detection's other numbers.
     """
-    scores, found = detection.scores, detection.found
+    scores, found = detection.scores, detection.detected
     named = title or f"Role {detection.role}: {scores.name}"
     figure = head_map(scores, title=named, caption=caption, notes=[_decision(detection, len(found))])
     cells: Any = figure.data[0]
@@ -38,8 +38,8 @@ def detection_map(detection: Detection, *, title: str | None = None, caption: st
 def _decision(detection: Detection, n_found: int) -> str:
     """What the contour means, and how much to trust it."""
     enclosed = f"enclosed: {n_found} of {detection.scores.values.size:,} heads" if n_found else "no head is"
-    chance = f"chance gets any head there in {detection.rate:.0%} of models"
-    literature = "" if detection.literature is None else f"; the literature takes {style.number(detection.literature)}"
+    chance = f"chance gets any head there in {detection.fwer:.0%} of models"
+    literature = "" if detection.literature_threshold is None else f"; the literature takes {style.number(detection.literature_threshold)}"
     return f"{enclosed} above {style.number(detection.threshold)} ({chance}){literature}"
 
 
@@ -51,7 +51,7 @@ def _hover_text(detection: Detection, head: Head, rank: int) -> str:
         f"with wrong targets {style.number(control)}" if control == control else "",
         *(
             f"{style.safe(name)} {style.number(part[head])}"
-            for name, part in detection.parts.items()
+            for name, part in detection.extra_scores.items()
             if part[head] == part[head]
         ),
     ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIGURE_FILES = {
     "heads": "heads.parquet",
     "layers": "heads.parquet",
-    "roles": "chosen.safetensors",
+    "roles": "masks.safetensors",
     "tokens": "tokens.parquet",
     "ranking": "examples.parquet",
     "grid": "cells.parquet",

@@ -54,7 +54,7 @@ def waad_fai_strips(
     shares = {name: own[start:end] / style.largest(own) for name, own in numbers.items()}
     _add_strips(figure, shares, cells, hover)
     _add_words(figure, shown, np.isnan(shares["waad"]), cells, hover)
-    _add_marks(figure, {name: own[example, start:end] for name, own in detection.chosen.items()}, cells)
+    _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, cells)
     ticks = [(row + place, name.upper()) for row in range(n_written) for name, place in STRIPS.items()]
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
@@ -133,7 +133,7 @@ def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: 
         f"largest {name.upper()} {style.number(style.largest(own))} {detection.scores[name].unit}"
         for name, own in numbers.items()
     )
-    counts = {name: int(detection.chosen[name][example].sum()) for name in ROLES if name in detection.chosen}
+    counts = {name: int(detection.masks[name][example].sum()) for name in ROLES if name in detection.masks}
     parts = [
         f"text {example}" if len(detection.words) > 1 else "",
         f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}" if span[1] - span[0] < length else "",
@@ -147,7 +147,7 @@ def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
     """What a reader sees when pointing at a token: the token, its numbers and its roles."""
     numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
-    roles = ", ".join(name for name, marked in detection.chosen.items() if marked[example, at])
+    roles = ", ".join(name for name, marked in detection.masks.items() if marked[example, at])
     lines = [
         f"<b>{style.safe(style.token(detection.words[example][at], 40))}</b> at {at}",
         *(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 _MAKERS = {"detection": "detect", "confirmation": "confirm"}
+DECISION = ("threshold", "fwer", "literature_threshold")
 SETS = "sets"
 """The table of a confirmation; the others have the names they have there."""
 
@@ -44,12 +45,12 @@ def save_detection(
             return open_run(folder)
         if isinstance(found, Detection):
             writer.write_table("heads", _head_rows(scores, facts))
-            said: dict[str, Any] = {"threshold": found.threshold, "rate": found.rate, "literature": found.literature}
+            said: dict[str, Any] = {name: getattr(found, name) for name in DECISION}
         else:
             writer.write_table("tokens", _token_rows(scores))
-            writer.write_arrays("chosen", found.chosen)
+            writer.write_arrays("masks", found.masks)
             groups = {name: [str(head) for head in heads] for name, heads in found.heads.items()}
-            said = {"heads": groups, "chosen": [*found.chosen]}
+            said = {"heads": groups, "masks": [*found.masks]}
         said |= {"role": found.role, "details": found.details, "prompts": sorted(found.prompts)}
         said["tables"] = _publish(writer, found.tables)
         metrics = {name: _about(part, found.record) for name, part in scores.items()}
@@ -65,12 +66,12 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
     if "heads.parquet" in run.manifest["files"]:
         scores = {name: _with_record(run, name, run.scores(name)) for name in run.metrics}
         first = {name: scores.pop(name) for name in ("score", "control")}
-        decided = {name: said[name] for name in ("threshold", "rate", "literature")}
-        return Detection(said["role"], first["score"], first["control"], **decided, parts=scores, **kept)
+        decided = {name: said[name] for name in DECISION}
+        return Detection(said["role"], first["score"], first["control"], **decided, extra_scores=scores, **kept)
     tokens = {name: _with_record(run, name, run.token_scores(name)) for name in run.metrics}
     heads = {name: tuple(map(Head.parse, labels)) for name, labels in said["heads"].items()}
-    marks = run.arrays("chosen")
-    return TokenDetection(said["role"], tokens, {name: marks[name] for name in said["chosen"]}, heads, **kept)
+    marks = run.arrays("masks")
+    return TokenDetection(said["role"], tokens, {name: marks[name] for name in said["masks"]}, heads, **kept)
 
 
 def save_confirmation(
@@ -115,7 +116,11 @@ def _open(path: str | Path, kind: str) -> StoredRun:
 
 def _named_scores(found: Detection | TokenDetection) -> dict[str, Any]:
     """The scores by the names that they have in tables."""
-    return {"score": found.scores, "control": found.control, **found.parts} if isinstance(found, Detection) else found.scores
+    return (
+        {"score": found.scores, "control": found.control, **found.extra_scores}
+        if isinstance(found, Detection)
+        else found.scores
+    )
 
 
 def _head_rows(scores: Mapping[str, HeadScores], facts: ModelFacts) -> pd.DataFrame:

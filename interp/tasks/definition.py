@@ -34,6 +34,8 @@ class TaskDefinition:
     marks: tuple[str, ...]
     paper: str
     function: Callable[..., Iterator[Prompt]]
+    seed_name: str = ""
+    """The name in the seed of the prompts, where it is not the task's."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -47,17 +49,17 @@ class TaskDefinition:
         if unknown:
             known = ", ".join(self.options) or "none"
             raise ValueError(f"Task {self.name!r} has no option {sorted(unknown)[0]!r}. Its options: {known}.")
-        return self.function(random.Random(f"{self.name}/{seed}"), usable, **options)
+        return self.function(random.Random(f"{self.seed_name or self.name}/{seed}"), usable, **options)
 
 
 def task_definition(
-    metric: str, marks: tuple[str, ...], paper: str
+    metric: str, marks: tuple[str, ...], paper: str, seed_name: str = ""
 ) -> Callable[[Callable[..., Iterator[Prompt]]], TaskDefinition]:
     """A decorator that makes a prompt-writing function a ``TaskDefinition``; its docstring's first line says what is asked."""
 
     def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskDefinition:
         about = (function.__doc__ or "").strip().splitlines()[0]
-        return TaskDefinition(function.__name__, about, metric, marks, paper, function)
+        return TaskDefinition(function.__name__, about, metric, marks, paper, function, seed_name)
 
     return decorate
 

@@ -19,9 +19,12 @@ from interp.tasks.words import NAMES, OBJECTS, ORDINALS
 
 
 @task_definition(
-    metric="logit_diff", marks=("response", "plan", "planned", "planned_next"), paper="Li et al. 2025, arXiv 2510.13554"
+    metric="logit_diff",
+    marks=("response", "plan", "planned", "planned_next"),
+    paper="Li et al. 2025, arXiv 2510.13554",
+    seed_name="plan",
 )
-def plan(rng: Random, usable: WordFilter, n_people: int = 4, n_steps: int = 3) -> Iterator[Prompt]:
+def plan_following(rng: Random, usable: WordFilter, n_people: int = 4, n_steps: int = 3) -> Iterator[Prompt]:
     """The first of the people that a plan names in an order of its own."""
     if not 2 <= n_steps <= min(n_people, len(ORDINALS)):
         raise ValueError(f"n_steps={n_steps} is outside 2 to {min(n_people, len(ORDINALS))}: n_people={n_people} are told of.")

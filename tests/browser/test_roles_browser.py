@@ -136,7 +136,7 @@ def test_every_option_is_shown_and_changes_the_command(app):
     for label, value, written in (
         ("n depths", "4", "n_depths=4"),
         ("n lengths", "5", "n_lengths=5"),
-        ("rate", "0.1", "rate=0.1"),
+        ("fwer", "0.1", "fwer=0.1"),
         ("min recall", "", "min_recall=none"),
     ):
         field = app.page.get_by_label(label, exact=True).first
@@ -153,7 +153,7 @@ def test_every_option_is_shown_and_changes_the_command(app):
     code = app.page.get_by_test_id("stCode").first
     code.wait_for(timeout=PATIENCE)
     said = code.inner_text()
-    assert all(written in said for written in ("n_depths=4", "n_lengths=5", "rate=0.1", "min_recall=none"))
+    assert all(written in said for written in ("n_depths=4", "n_lengths=5", "fwer=0.1", "min_recall=none"))
 
 
 def test_tokens_of_a_written_response_are_shown_and_their_files_open(app):
@@ -172,7 +172,7 @@ def test_tokens_lead_from_a_head_to_its_pattern(app):
     app.wait_for_query(head="L1H3")
     app.page.get_by_role("link", name="See where L1H3 looks").click()
     arrive(app, "Attention")
-    assert app.query["task"] == "plan" and app.query["head"] == "L1H3"
+    assert app.query["task"] == "plan_following" and app.query["head"] == "L1H3"
 
 
 def test_hostile_texts_are_text(app):

@@ -54,7 +54,7 @@ def made_up(
         HeadScores("made-up score", values, **numbers),
         HeadScores("made-up score with wrong targets", values / 10, **numbers),
         threshold=share,
-        rate=0.05,
+        fwer=0.05,
         extra_scores={"frequency": HeadScores("frequency", values / 2, **numbers)},
         tables={
             "trials": pd.DataFrame({"trial": [0, 1], "answer": ["<b>", "w4"]}),
@@ -75,7 +75,7 @@ def tokens_of(model, *, seed: int = 0) -> TokenDetection:
     }
     chosen = {"preplan": values > 0.25, "anchor": values > 0.45}
     statistics = pd.DataFrame(
-        {"statistic": ["coupling"], "against": ["shuffles"], "observed": [0.7], "expected": [0.25], "n": [4]}
+        {"statistic": ["coupling"], "null": ["shuffles"], "observed": [0.7], "expected": [0.25], "n": [4]}
     )
     heads = {"local": (Head(0, 1), Head(2, 3)), "global": ()}
     return TokenDetection("tokens_of", scores, chosen, heads, {"statistics": statistics}, {"q": 0.1}, prompt_digests([(1, 2)]))
@@ -143,7 +143,7 @@ def test_a_detection_of_heads_is_read_back_as_it_was(model, tmp_path):
     run = save_detection(made, model.facts, tmp_path / "run")
     back = load_detection(tmp_path / "run")
     assert isinstance(back, Detection)
-    for name in ("role", "threshold", "rate", "literature", "details", "prompts"):
+    for name in ("role", "threshold", "fwer", "literature_threshold", "details", "prompts"):
         assert getattr(back, name) == getattr(made, name)
     assert_same_scores(back.scores, made.scores)
     assert_same_scores(back.control, made.control)
@@ -241,7 +241,7 @@ def test_a_detection_is_stored_printed_and_shown(shelf, tmp_path):
     told = json.loads(answer.stdout)
     made = load_detection(tmp_path / "run")
     assert made.record.arguments == {"n_prompts": 8, "share": 0.25, "strict": True, "words": "a=b"} and made.record.seed == 2
-    assert told["found"] == [str(head) for head in made.detected] and told["threshold"] == 0.25
+    assert told["detected"] == [str(head) for head in made.detected] and told["threshold"] == 0.25
     assert [row["label"] for row in told["heads"]] == made.to_dataframe()["label"].tolist()
     shown = interp("show", tmp_path / "run", "--json")
     assert json.loads(shown.stdout) == told

@@ -143,7 +143,7 @@ def test_values_are_written_as_the_command_line_reads_them():
     from interp.detectors import DETECTORS
     from interp.options_text import parse_options
 
-    values = {"calibrate": False, "n_prompts": 7, "rate": 0.1, "null": "a=b c"}
+    values = {"calibrate": False, "n_prompts": 7, "fwer": 0.1, "null_query": "a=b c"}
     words = detector_options.words(values)
     assert words[::2] == ["--set"] * 4
     assert parse_options(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
@@ -171,8 +171,8 @@ def test_a_response_is_written_where_none_is_given():
 
 
 def test_statistics_stand_beside_shuffles_shifts_and_random_heads():
-    table = table_with(opened("tokens", n_texts="3"), "statistic", "against", "observed", "p_value")
-    assert {"random places", "circular shifts", "random heads"} <= set(table["against"])
+    table = table_with(opened("tokens", n_texts="3"), "statistic", "null", "observed", "p_value")
+    assert {"random positions", "circular shifts", "random heads"} <= set(table["null"])
     assert set(table["statistic"]) == set(tokens.STATISTICS.values())
 
 
@@ -303,7 +303,7 @@ def test_a_stored_detection_is_shown_with_its_scores_by_depth(stored):
         "<b>Role retrieval: retrieval_score</b>",
         "<b>Recall by length and depth of the needle</b>",
     ]
-    assert f"**{len(made.found)} of 16 heads found**: {', '.join(map(str, made.found))}" in said(app)
+    assert f"**{len(made.detected)} of 16 heads found**: {', '.join(map(str, made.detected))}" in said(app)
     rank = made.top(16).index(Head(1, 3)) + 1
     assert f"rank {rank} of 16" in said(app)
 
@@ -373,17 +373,17 @@ def test_how_far_a_command_is_is_read_from_its_progress_bar(tmp_path):
 
 def test_cards_of_the_heads_page_hold_what_the_quick_detectors_find(root):
     app = opened("heads", task="", text="the cat sat", head="L1H3", roles="yes")
-    card = table_with(app, "role", "found", "rank").set_index("role")
+    card = table_with(app, "role", "detected", "rank").set_index("role")
     assert set(card.index) == set(quick_detectors())
     made = detect(mini(), "induction")
     assert card.loc["induction", "score"] == pytest.approx(made.scores[Head(1, 3)])
-    assert bool(card.loc["induction", "found"]) is (Head(1, 3) in made.found)
+    assert bool(card.loc["induction", "detected"]) is (Head(1, 3) in made.detected)
     assert card.loc["induction", "rank"] == f"{made.top(16).index(Head(1, 3)) + 1} of 16"
 
 
 def test_nothing_is_looked_for_unasked_and_stored_detections_count(root, stored):
     app = opened("heads", task="", text="the cat sat", head="L1H3")
-    assert list(table_with(app, "role", "found")["role"]) == ["retrieval"]
+    assert list(table_with(app, "role", "detected")["role"]) == ["retrieval"]
     assert roles()._made == {}
 
 

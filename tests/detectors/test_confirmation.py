@@ -334,8 +334,8 @@ def test_a_card_gathers_what_is_known_of_a_head():
     assert card.sharing == (Head(head.layer, head.head ^ 1),)
     rows = card.table.set_index("kind")
     role = rows.loc["role"]
-    assert (role["value"], role["rank"], role["of"], role["found"]) == (0.9, 1, 20, True)
-    assert (role["threshold"], role["control"], role["literature"], role["source"]) == (0.5, 0.01, 0.1, "needle")
+    assert (role["value"], role["rank"], role["of"], role["detected"]) == (0.9, 1, 20, True)
+    assert (role["threshold"], role["control"], role["literature_threshold"], role["source"]) == (0.5, 0.01, 0.1, "needle")
     place = head.layer * 4 + head.head
     assert (rows.loc["part", "name"], rows.loc["part", "value"]) == ("retrieval: frequency", place / 20)
     assert rows.loc["part", "rank"] == 20 - place

@@ -193,7 +193,7 @@ def test_planted_heads_copy_as_their_recipes_say(family, n_kv_heads):
 
 
 def test_a_model_whose_heads_write_nothing_that_is_read_is_refused():
-    with pytest.raises(ValueError, match=r"No head of planted:sinks.* writes anything that the unembedding reads"):
+    with pytest.raises(ValueError, match=r"No head of planted:sinks.* writes to the unembedding"):
         detect(small("sinks", 0).model, "copy_ov")
 
 
@@ -279,13 +279,23 @@ def short(**sizes):
 @pytest.mark.parametrize(
     ("sentence", "model", "role", "options"),
     [
-        ("Repeating random words needs a causal language model, and tiny-bert", lambda: tiny("bert"), "induction", {}),
+        ("Repeating random tokens needs a causal language model, and tiny-bert", lambda: tiny("bert"), "induction", {}),
         ("The copying score needs a causal language model, and tiny-bert", lambda: tiny("bert"), "copy_ov", {}),
-        ("short cannot repeat 3 random words: at least 4 are needed, and 3 fit", lambda: short(n_positions=8), "induction", {}),
-        ("short cannot repeat 2 random words.* with 2 ordinary", lambda: short(vocab_size=3), "previous_token", {}),
-        ("cannot repeat 32 random words: at least 4 are needed, and 31 fit", lambda: tiny("gpt2"), "induction", {"period": 32}),
-        ("cannot repeat 3 random words: at least 4", lambda: tiny("gpt2"), "duplicate_token", {"period": 3}),
-        ("n_prompts=0 leaves nothing to read", lambda: tiny("gpt2"), "induction", {"n_prompts": 0}),
+        (
+            "short cannot repeat 3 random tokens: at least 4 are needed, and 3 fit",
+            lambda: short(n_positions=8),
+            "induction",
+            {},
+        ),
+        ("short cannot repeat 2 random tokens.* with 2 ordinary", lambda: short(vocab_size=3), "previous_token", {}),
+        (
+            "cannot repeat 32 random tokens: at least 4 are needed, and 31 fit",
+            lambda: tiny("gpt2"),
+            "induction",
+            {"period": 32},
+        ),
+        ("cannot repeat 3 random tokens: at least 4", lambda: tiny("gpt2"), "duplicate_token", {"period": 3}),
+        ("n_prompts=0 is too few: use at least 1", lambda: tiny("gpt2"), "induction", {"n_prompts": 0}),
         (
             "fwer=0.05 needs at least 19 null draws, and n_null_draws=18",
             lambda: tiny("gpt2"),
@@ -293,7 +303,12 @@ def short(**sizes):
             {"n_null_draws": 18},
         ),
         ("fwer=0.01 needs at least 99 null draws, and n_null_draws=19", lambda: tiny("gpt2"), "copy_ov", {"fwer": 0.01}),
-        ("No row of tiny-mistral sees as far back as the induction score asks", lambda: tiny("mistral"), "induction", {}),
+        (
+            "The induction score is undefined for tiny-mistral: every attention window is shorter than period=31",
+            lambda: tiny("mistral"),
+            "induction",
+            {},
+        ),
     ],
 )
 def test_what_cannot_be_detected_is_answered_in_one_sentence(sentence, model, role, options):

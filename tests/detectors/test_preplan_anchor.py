@@ -358,8 +358,8 @@ def _steps(model, tokens, plan_start):
 
 
 def test_swapping_the_plan_swaps_the_steps():
-    task = make_task("plan", mini(), 40, seed=5)
-    turned = Task("plan", tuple(Example(e.corrupted, e.clean, e.answers, e.distractors) for e in task), task.metric)
+    task = make_task("plan_following", mini(), 40, seed=5)
+    turned = Task("plan_following", tuple(Example(e.corrupted, e.clean, e.answers, e.distractors) for e in task), task.metric)
     assert score_task(mini(), task, "logit_diff").min() > 4 and score_task(mini(), turned, "logit_diff").max() < -4
     for example in task.examples[:6]:
         plans = []
@@ -371,7 +371,7 @@ def test_swapping_the_plan_swaps_the_steps():
 
 
 def test_planned_names_are_anchors_and_rows_that_look_a_word_up_are_peaks():
-    task = make_task("plan", mini(), 12, seed=1)
+    task = make_task("plan_following", mini(), 12, seed=1)
     found = detect(mini(), "preplan_anchor", prompts=task, n_null_draws=199)
     anchors, looked_up, others = [], [], []
     for row, example in enumerate(task):
@@ -406,7 +406,7 @@ def test_the_default_is_the_plan_task_and_progress_is_told():
     found = detect(
         mini(), "preplan_anchor", n_prompts=3, n_null_draws=9, progress=lambda done, total: told.append((done, total))
     )
-    assert found.record.task == "plan" and found.details["n_texts"] == 3
+    assert found.record.task == "plan_following" and found.details["n_texts"] == 3
     assert told == [(done, 8) for done in range(1, 9)]
 
 
@@ -425,7 +425,7 @@ def test_the_default_is_the_plan_task_and_progress_is_told():
         ({"layers": "top"}, "layers='top' is unknown. There are: all, middle."),
         ({"exclude": "last"}, "exclude='last' is unknown. There are: none, first, detected."),
         ({"n_null_draws": 0}, "n_null_draws=0 is too small"),
-        ({}, "Task 'plan' needs at least"),
+        ({}, "Task 'plan_following' needs at least"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(gpt2, options, message):

@@ -355,7 +355,7 @@ def test_untrained_models_have_no_such_heads_beyond_the_stated_rate():
     for seed in range(50):
         model, task = untrained(seed), passages(20, seed=seed, d_vocab=997, uneven=False)
         for role in ROLES:
-            options = {"n_sink": 1, "n_recent": 12, "least": 0.0} if role == "far_context" else {}
+            options = {"n_sink": 1, "n_recent": 12, "min_score": 0.0} if role == "far_context" else {}
             found = detect(model, role, task=task, seed=seed, **options)
             assert found.fwer == 0.05
             shares[role].append(len(found.detected) / found.scores.values.size)

@@ -182,13 +182,13 @@ def test_one_large_entry_is_found_from_its_layer_on_and_nothing_else(model):
         return output
 
     plain = massive_activations(model, rows, least=100.0, ratio=1000.0)
-    assert plain.cells == [] and plain.onset is None
+    assert plain.entries == [] and plain.onset is None
     hook = model.layout.blocks[1].register_forward_hook(write)
     try:
         found = massive_activations(model, rows, least=100.0, ratio=1000.0)
     finally:
         hook.remove()
-    at = [cell[:4] for cell in found.cells]
+    at = [cell[:4] for cell in found.entries]
     assert at[0] == (1, 1, 4, 17) and found.onset == 1 and {cell[1:3] for cell in at} == {(1, 4)}
     assert found.tokens(1).nonzero().tolist() == [[1, 4]] and not found.tokens(0).any()
     assert plain.sizes[0] == found.sizes[0]
@@ -218,7 +218,7 @@ def test_sizes_and_cells_are_those_of_the_captured_stream(lengths):
 def test_overlap_of_sinks_and_massive_tokens_by_hand():
     """6 judged tokens of 8: massive are 2, sinks 1 and 2 of two heads in layer 1; in layer 0 nothing can be massive yet."""
     found = MassiveActivations(torch.ones(1, 8, dtype=torch.bool), sizes={0: (0.5, 1000.0), 1: (0.25, 2000.0)})
-    found.cells = [(0, 0, 2, 3, -1000.0, 2000.0)]
+    found.entries = [(0, 0, 2, 3, -1000.0, 2000.0)]
     is_sink = torch.zeros(2, 1, 2, 8)
     is_sink[..., 6:] = torch.nan
     is_sink[:, 0, 0, 1] = is_sink[:, 0, 1, 2] = 1
@@ -459,13 +459,13 @@ def test_controls_are_measured_beside_the_text(mini):
 @pytest.mark.parametrize(
     ("sentence", "options"),
     [
-        ("length=65 is more than the 64 tokens", {"length": 65}),
+        ("length=65 exceeds the context of tiny-gpt2, 64 tokens", {"length": 65}),
         ("Texts of 9 tokens are too short for min_rows=8", {"length": 9}),
-        ("Prompt 1 has 12 tokens, and sinks are to be measured at length=13", {"prompts": [[5] * 14, [6] * 12], "length": 13}),
-        ("text='prose' is no kind of text. There are: task, random, repeated", {"text": "prose"}),
+        ("Prompt 1 has 12 tokens, fewer than length=13", {"prompts": [[5] * 14, [6] * 12], "length": 13}),
+        ("text='prose' is unknown. There are: task, random, repeated", {"text": "prose"}),
         ("needs at least", {"text": "task"}),
-        ("n_prompts=0 is too few: give at least 1", {"n_prompts": 0}),
-        ("needs 19 draws|needs 39 draws", {"n_null_draws": 20}),
+        ("n_prompts=0 is too few: use at least 1", {"n_prompts": 0}),
+        ("needs at least 19 null draws|needs at least 39 null draws", {"n_null_draws": 20}),
     ],
 )
 def test_what_cannot_be_measured_is_answered_in_one_sentence(sentence, options):
@@ -479,5 +479,5 @@ def test_encoders_and_missing_start_tokens_are_refused():
             attention_sink(tiny(name))
     hf = tiny_hf("gpt2")
     hf.config.bos_token_id = None
-    with pytest.raises(ValueError, match="bos=True, and bare has no BOS token"):
+    with pytest.raises(ValueError, match="bos=True, but bare has no BOS token"):
         attention_sink(wrap_model(hf, name="bare"), text="random", bos=True)

@@ -89,7 +89,7 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "literature takes 0.1",
     ):
         assert part in words
-    assert "literature" not in caption(detection_map(detection(literature=None)))
+    assert "literature" not in caption(detection_map(detection(literature_threshold=None)))
 
 
 def test_pointing_at_a_head_tells_rank_control_and_parts_and_nothing_of_one_without_a_score():
@@ -203,9 +203,9 @@ def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another(
     marks = of(figure, "markers")
     assert [trace.marker.symbol for trace in marks] == [ROLES[name][1] for name in ("preplan", "anchor", "sink")]
     places = [(x, y) for trace in marks for x, y in zip(trace.x, trace.y, strict=True)]
-    assert len(places) == len(set(places)) == sum(int(chosen.sum()) for chosen in found.chosen.values())
+    assert len(places) == len(set(places)) == sum(int(chosen.sum()) for chosen in found.masks.values())
     for trace, name in zip(marks, ("preplan", "anchor", "sink"), strict=True):
-        expected = [f"<b> w{at}</b> at {at}" for at in np.flatnonzero(found.chosen[name][0])]
+        expected = [f"<b> w{at}</b> at {at}" for at in np.flatnonzero(found.masks[name][0])]
         under = [edges[max(edge for edge in edges if edge <= x)] for x, y in zip(trace.x, trace.y, strict=True) if y < 1]
         assert [text.split("<br>")[0] for text in under] == expected[: len(under)]
         assert all(name in text for text in under)

@@ -19,7 +19,7 @@ def head_scores(values, name="score", nan_reason=""):
     return HeadScores(name, np.asarray(values, dtype=float), "share of needle tokens", (0.0, 1.0), RECORD, nan_reason)
 
 
-def detection(literature=0.1, found=FOUND, shape=(3, 5)):
+def detection(literature_threshold=0.1, found=FOUND, shape=(3, 5)):
     """3 layers x 5 heads; ``found`` score 0.9, 0.8 ..., the others 0.01 ..., the threshold is 0.2; L2H0 has no score."""
     values = np.linspace(0.01, 0.1, shape[0] * shape[1]).reshape(shape)
     for place, head in enumerate(found):
@@ -33,8 +33,8 @@ def detection(literature=0.1, found=FOUND, shape=(3, 5)):
         head_scores(np.full(shape, 0.0125)),
         0.2,
         0.05,
-        literature,
-        parts={"frequency": head_scores(values / 2, "frequency", "no trial was answered")},
+        literature_threshold,
+        extra_scores={"frequency": head_scores(values / 2, "frequency", "no trial was answered")},
         tables=tables,
         details={"accepted": 12, "total": 24},
     )
@@ -122,11 +122,11 @@ def token_detection(words=None, response=4, n_texts=1):
         [
             {
                 "statistic": "entropy_at_waad_peaks",
-                "against": "shuffle",
+                "null": "shuffle",
                 "observed": 0.36,
                 "expected": 0.24,
-                "low": 0.2,
-                "high": 0.3,
+                "null_low": 0.2,
+                "null_high": 0.3,
                 "p_value": 0.01,
                 "n": 9,
             }

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.task_models import NOT_STARTING, bare_model, task_model
 
-TASK_NAMES = ["colored_objects", "docstring", "facts", "greater_than", "induction", "ioi", "key_value", "needle", "plan"]
+TASK_NAMES = ["colored_objects", "docstring", "facts", "greater_than", "induction", "ioi", "key_value", "needle", "plan_following"]
 PAIRS = [
     (name, model) for name in TASK_NAMES for model in ("word", "bpe", "piece") if (name, model) != ("greater_than", "piece")
 ]
@@ -156,8 +156,8 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
         ({"name": "needle", "n_competing": 0}, ValueError, "n_competing=0 is too few"),
         ({"name": "key_value", "n_pairs": 2}, ValueError, "n_pairs=2 is too few"),
         ({"name": "induction", "n_chunks": 1}, ValueError, "n_chunks=1 is too few"),
-        ({"name": "plan", "n_steps": 5, "n_people": 7}, ValueError, "n_steps=5 is outside 2 to 4"),
-        ({"name": "plan", "n_people": 2}, ValueError, "n_steps=3 is outside 2 to 2: n_people=2 are told of"),
+        ({"name": "plan_following", "n_steps": 5, "n_people": 7}, ValueError, "n_steps=5 is outside 2 to 4"),
+        ({"name": "plan_following", "n_people": 2}, ValueError, "n_steps=3 is outside 2 to 2: n_people=2 are told of"),
         ({"name": "colored_objects", "n_objects": 2}, ValueError, "n_objects=2 is too few"),
         ({"name": "needle", "n_filler": 90}, ValueError, "word takes at most 512: shorten it"),
         ({"name": "key_value", "n_pairs": 300}, ValueError, "needs at least 600 words that are single tokens of word"),

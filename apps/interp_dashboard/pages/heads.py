@@ -136,7 +136,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     rows = card.table[card.table["kind"] == "role"]
     ranks = [f"{rank} of {of}" if rank else "" for rank, of in zip(rows["rank"], rows["of"], strict=True)]
     shown = (
-        rows[["name", "found", "value", "threshold", "control"]]
+        rows[["name", "detected", "value", "threshold", "control"]]
         .assign(rank=ranks)
         .rename(columns={"name": "role", "value": "score"})
     )

@@ -38,7 +38,7 @@ OPTIONS = {
     ),
     "query_retrieval": Options("query_retrieval"),
     "write_retrieval": Options("write_retrieval"),
-    "streaming": Options("streaming"),
+    "far_context": Options("far_context"),
 }
 NEEDLE = "needle"
 MOST_DRAWS = 50
@@ -126,8 +126,8 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
     told = [
         f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
     ]
-    named = ", ".join(map(str, found.found)) or "none"
-    st.markdown(f"**{len(found.found)} of {found.scores.values.size} heads found**: {named}.")
+    named = ", ".join(map(str, found.detected)) or "none"
+    st.markdown(f"**{len(found.detected)} of {found.scores.values.size} heads found**: {named}.")
     st.caption(plain(" · ".join(told)))
     chosen = view.state.validated("head", view.facts.check_head, None)
     with st.container(horizontal=True, gap="large"):
@@ -158,9 +158,9 @@ def _table(found: Detection) -> pd.DataFrame:
 
     rows = found.to_dataframe()
     shown = pd.DataFrame(
-        {"head": rows["label"], "score": rows["score"], "wrong targets": rows["control"], "found": rows["found"]}
+        {"head": rows["label"], "score": rows["score"], "wrong targets": rows["control"], "found": rows["detected"]}
     )
-    shown = pd.concat([shown, rows[list(found.parts)]], axis="columns")
+    shown = pd.concat([shown, rows[list(found.extra_scores)]], axis="columns")
     if "depths" in found.tables:
         by_depth = found.tables["depths"].pivot(index=["layer", "head"], columns="depth", values="score")
         by_depth.columns = [f"at {depth:.0f}%" for depth in by_depth.columns]

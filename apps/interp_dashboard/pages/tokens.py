@@ -30,7 +30,7 @@ MOST_TEXTS = 64
 OPTIONS = Options(
     ROLE,
     exclude=("task", "n_prompts", "prompt", "response", "seed"),
-    choices={"layers": ("all", "middle"), "exclude": ("none", "first", "found")},
+    choices={"layers": ("all", "middle"), "exclude": ("none", "first", "detected")},
 )
 STATISTICS = {
     "entropy_at_waad_peaks": "next-token entropy at WAAD peaks, in nats",
@@ -42,7 +42,7 @@ STATISTICS = {
 def fields() -> tuple[Field, ...]:
     """The texts, the options of the detector, and what of it is looked at."""
     return (
-        choice("texts", [OWN, *task_names()], "plan", noun="task"),
+        choice("texts", [OWN, *task_names()], "plan_following", noun="task"),
         text("prompt", PROMPT),
         text("response"),
         number("n_texts", 4, 1, MOST_TEXTS),

@@ -101,8 +101,8 @@ def repeated_token_prompts(model: Model, n_prompts: int, period: int | None, see
     period = min(LONGEST, most) if period is None else period
     if not SHORTEST <= period <= most:
         raise ValueError(
-            f"period={period} is outside {SHORTEST} to {most} for {facts.name}, which has {len(words)} ordinary tokens and a context of "
-            f"{facts.max_length or 'any length'}."
+            f"{facts.name} cannot repeat {period} random tokens: at least {SHORTEST} are needed, and {most} fit, with {len(words)} ordinary "
+            f"tokens and a context of {facts.max_length or 'any length'}. Use another period."
         )
     rng = Random(f"repeats/{seed}")
     return [[*bos, *words, *words] for words in (rng.sample(words, period) for _ in range(n_prompts))]
