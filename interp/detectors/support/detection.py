@@ -111,7 +111,7 @@ class TokenDetection:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per token: ``example pos token``, one column per score and one boolean column per mask."""
-        table = next(iter(self.scores.values())).to_dataframe()[["example", "pos", "token"]]
+        table = next(iter(self.scores.values())).to_dataframe().drop(columns=["metric", "value", "unit"])
         for name, scores in self.scores.items():
             table[name] = _column(scores)
         for name, mask in self.masks.items():
