@@ -1,7 +1,6 @@
-"""What a model says next, as it is and with heads changed: the text it would write, and how likely each next token is.
+"""Greedy generation with and without interventions: the continuation of a prompt, and the distribution of its first token.
 
-The continuation is greedy: each token is the most probable one after those before it. A change of the run is in force at every step, and
-at the positions that it names of the text as it then is (``all``: also at the new tokens).
+Interventions apply at every step, at their positions in the text generated so far (``all`` includes the generated tokens).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Continuation:
-    """``tokens`` are the ids that follow a prompt, the first of them drawn from ``probabilities`` [d_vocab]."""
+    """``tokens`` are the generated ids; ``probabilities`` [d_vocab] is the distribution of the first."""
 
     tokens: tuple[int, ...]
     probabilities: np.ndarray
@@ -30,19 +29,18 @@ class Continuation:
 def continue_prompt(
     model: Model, prompt: Sequence[int], *, n_tokens: int = 12, intervene: Sequence[Intervention] = ()
 ) -> Continuation:
-    """The most probable next tokens, one after the other: ``n_tokens`` of them, fewer where the model's context ends.
+    """The greedy continuation of a prompt by ``n_tokens`` tokens, or fewer at the end of the model's context.
 
-    With ``intervene`` every token costs a whole pass. Raises ValueError as ``interp.engine.forward.generation.generate`` does.
+    With ``intervene`` each token needs a full forward pass. Raises ValueError as ``interp.engine.forward.generation.generate`` does.
     """
     from interp.engine.forward.generation import generate
 
-    written = generate(model, prompt, n_tokens, intervene=intervene)
-    return Continuation(written.tokens, written.logits.softmax(-1).cpu().numpy())
+    generated = generate(model, prompt, n_tokens, intervene=intervene)
+    return Continuation(generated.tokens, generated.logits.softmax(-1).cpu().numpy())
 
 
 def compare_next_tokens(model: Model, before: Continuation, after: Continuation, k: int = 10) -> pd.DataFrame:
-    """The ``k`` next tokens that rank highest before or after a change (half of them or more from the top of each), the most probable
-    before it first.
+    """The ``k`` next tokens of best rank in either distribution, in descending order of probability before.
 
     Columns: ``token`` (id), ``text``, ``before``, ``after`` (probabilities), ``difference`` (after - before).
     """

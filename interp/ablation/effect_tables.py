@@ -1,10 +1,10 @@
-"""How much each head matters: the tables of a sweep, with the statistics that every effect carries.
+"""The columns of the table of heads: every effect with its interval, p- and q-value and controls.
 
-``effect = metric(changed) - metric(clean)``, averaged over prompts; negative = the head helped, where larger outcomes are better
-(``sign_meaning`` says it for each metric). A head is ``exceeds_control`` when its whole interval is farther from 0 than that of the mean
-effect of all other heads and its q-value is at most 0.05; ``exceeds_layer_control`` asks the same against the other heads of its
-layer, which tells a special head from a special layer. In a layer with two strong heads among few, each hides the other there: read both.
-With many heads that mean is known closely and a small effect can be distinct from it: read the effect, too.
+``effect = metric(ablated) - metric(clean)``, averaged over prompts; ``sign_meaning`` says how to read its sign. ``exceeds_control`` is
+True where the whole interval of a head is farther from 0 than the interval of the mean effect of all other heads and its q-value is at
+most 0.05; ``exceeds_layer_control`` is the same against the other heads of its layer, which separates a special head from a special
+layer. In a layer with few heads of which two are strong, each masks the other: read both columns. With many heads the control is
+estimated precisely, and even a small effect can exceed it: read the effect as well.
 """
 
 from __future__ import annotations
@@ -25,19 +25,26 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 SIGNIFICANCE_LEVEL = 0.05
-UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts", "n": "prompts"}
-ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numbers that name a row and measure nothing
-NO_HEAD = -1  # layer2 and head2 of a single head in a table that also holds pairs
+COLUMN_UNITS = {
+    "p_value": "probability",
+    "q_value": "false-discovery rate",
+    "sign_consistency": "share of prompts",
+    "n": "prompts",
+}
+ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numeric, but not measurements
+NO_HEAD = -1  # layer2 and head2 of single heads in a table that also has pairs
 
 
 def effect_columns(result: SweepResult, seed: int) -> dict[str, np.ndarray]:
-    """The numbers of the table of heads, one value per variant: effect, interval, p, q, controls, baseline, value (and interaction).
+    """The numeric columns of the table of heads, one value per variant; ``seed`` is that of the bootstrap and the sign flips.
 
     Raises ValueError when effects are missing, not finite, or the same everywhere.
     """
     check_effects(result)
     pairs = np.array([len(v) == 2 for v in result.variants])
-    effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))  # sums depend on the layout in memory
+    effects, values = (
+        np.ascontiguousarray(x) for x in (result.effects, result.values)
+    )  # the last bits of a sum depend on the memory layout
     weights = bootstrap_weights(effects.shape[1], seed)
     columns: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
@@ -72,51 +79,50 @@ def head_scores(
     bounds: tuple[float | None, float | None] = (None, None),
     nan_reason: str = "",
 ) -> HeadScores:
-    """One column of a head table as one number per head; ``shape`` is (n_layers, n_heads), heads that are not in the table are NaN.
+    """A numeric column of a table of heads as ``HeadScores``; ``shape`` is (n_layers, n_heads), heads missing from the table are NaN.
 
-    ``nan_reason`` says why a head may have no number. Rows of pairs are left out. Raises LookupError for a column that is not there or holds
-    no numbers.
+    ``nan_reason`` says why a head may be NaN. Pairs are ignored. Raises LookupError for a column that does not exist or is not numeric.
     """
     numbers = (str(name) for name in table.select_dtypes("number").columns)
     known = [name for name in numbers if name not in ID_COLUMNS]
     if column not in known:
-        raise LookupError(f"The table has no column of numbers called {column!r}. There are: {', '.join(known)}.")
+        raise LookupError(f"The table has no numeric column {column!r}. There are: {', '.join(known)}.")
     rows = table.query("layer2 == @NO_HEAD") if "layer2" in table else table
     values = np.full(tuple(shape), np.nan)
     values[rows["layer"].to_numpy(), rows["head"].to_numpy()] = rows[column].to_numpy()
     metric = str(rows["metric"].iloc[0])
     name = metric if column == "value" and "effect" not in table else f"{column} on {metric}"
-    return HeadScores(name, values, UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, nan_reason)
+    return HeadScores(name, values, COLUMN_UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, nan_reason)
 
 
 def agreement(estimate: HeadScores, exact: HeadScores, k: int = 10) -> dict[str, Any]:
-    """How well an estimate of the effects agrees with the exact ones, over the ``n`` heads that both measured.
+    """Agreement of estimated with exact effects over the ``n`` heads that have both.
 
-    ``spearman`` is the rank correlation (None where one side is constant or n < 3), ``top_overlap`` the share of the ``k`` heads of
-    largest exact magnitude that the estimate also puts among its ``k`` largest (``k`` is cut to n), ``same_sign`` the share of heads
-    with an exact effect other than 0 whose estimate has its sign (None where all are 0). Raises ValueError without a shared head.
+    ``spearman`` is the rank correlation (None where one side is constant or n < 3); ``top_overlap`` the share of the ``k`` heads of
+    largest exact magnitude that are also among the ``k`` of largest estimated magnitude (``k`` is at most n); ``same_sign`` the share of
+    heads with a nonzero exact effect whose estimate has the same sign (None where all are 0). Raises ValueError without a shared head.
     """
     from scipy.stats import rankdata
 
     if estimate.values.shape != exact.values.shape:
         raise ValueError(
-            f"The estimate has shape {estimate.values.shape}, the exact scores {exact.values.shape}: they are of two models."
+            f"The estimate has shape {estimate.values.shape}, the exact scores {exact.values.shape}: they come from two models."
         )
     both = ~np.isnan(estimate.values) & ~np.isnan(exact.values)
-    guess, true = estimate.values[both], exact.values[both]
+    estimated, true = estimate.values[both], exact.values[both]
     if not len(true):
-        raise ValueError("No head was measured by both the estimate and the exact sweep.")
-    ranked = len(true) >= 3 and np.ptp(guess) > 0 and np.ptp(true) > 0
-    spearman = float(np.corrcoef(rankdata(guess), rankdata(true))[0, 1]) if ranked else None
+        raise ValueError("No head has both an estimated and an exact effect.")
+    ranked = len(true) >= 3 and np.ptp(estimated) > 0 and np.ptp(true) > 0
+    spearman = float(np.corrcoef(rankdata(estimated), rankdata(true))[0, 1]) if ranked else None
     k = min(k, len(true))
-    top = [set(np.argsort(-np.abs(side), kind="stable")[:k].tolist()) for side in (guess, true)]
-    moved = true != 0
-    same = float((np.sign(guess) == np.sign(true))[moved].mean()) if moved.any() else None
+    top = [set(np.argsort(-np.abs(side), kind="stable")[:k].tolist()) for side in (estimated, true)]
+    nonzero = true != 0
+    same = float((np.sign(estimated) == np.sign(true))[nonzero].mean()) if nonzero.any() else None
     return {"n": len(true), "spearman": spearman, "k": k, "top_overlap": len(top[0] & top[1]) / k, "same_sign": same}
 
 
 def check_effects(result: SweepResult) -> None:
-    """Raises ValueError when a sweep's numbers cannot be true: none, not finite (the head is named), or the same for every head."""
+    """Raises ValueError when effects are missing, not finite (the head is named), all 0 or the same for every head and prompt."""
     if not result.variants or result.values.shape != (len(result.variants), len(result.baseline)):
         raise ValueError(
             f"The sweep has values of shape {result.values.shape} for {len(result.variants)} heads and {len(result.baseline)} examples."
@@ -130,18 +136,18 @@ def check_effects(result: SweepResult) -> None:
     if len(broken):
         row, example = map(int, broken[0])
         raise ValueError(
-            f"{result.metric} with {label(result.variants[row])} changed ({result.ablation}) is {result.values[row, example]} "
+            f"{result.metric} with {label(result.variants[row])} ablated ({result.ablation}) is {result.values[row, example]} "
             f"on example {example}."
         )
     effects = result.effects
     if not effects.any():
         raise ValueError(
-            f"Nothing was changed: every effect of {result.ablation} at positions {result.positions!r} on {result.metric} is exactly 0. "
-            f"Either no intervention reached the model or this metric cannot see it; try logit_diff."
+            f"Every effect of {result.ablation} at positions {result.positions!r} on {result.metric} is exactly 0: either the intervention "
+            f"did not reach the model or the metric is insensitive to it. Try logit_diff."
         )
     if len(effects) > 1 and effects.size > len(effects) and np.ptp(effects) == 0:
         raise ValueError(
-            f"Every head and prompt has the same effect ({effects[0, 0]:g} on {result.metric}): the interventions did not differ."
+            f"Every head and prompt has the same effect ({effects[0, 0]:g} on {result.metric}): the interventions do not differ."
         )
 
 
@@ -156,7 +162,7 @@ def label(variant: Sequence[Head]) -> str:
 
 
 def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """The statistics of one family of rows: all single heads, or all pairs."""
+    """The statistics of one family of variants: all single heads, or all pairs."""
     interval = mean_interval(effects, weights)
     p_values = sign_flip_p_value(effects, seed)
     columns = {
@@ -168,8 +174,8 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
         "q_value": benjamini_hochberg(p_values),
         "sign_consistency": (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1),
     }
-    everyone: list[Hashable] = ["all"] * len(effects)
-    for prefix, flag, groups in (("control", "exceeds_control", everyone), ("layer_control", "exceeds_layer_control", layers)):
+    all_heads: list[Hashable] = ["all"] * len(effects)
+    for prefix, flag, groups in (("control", "exceeds_control", all_heads), ("layer_control", "exceeds_layer_control", layers)):
         control = random_head_control(effects, groups, weights, seed)
         columns |= {prefix: control.mean, f"{prefix}_ci_low": control.low, f"{prefix}_ci_high": control.high}
         columns[flag] = interval.exceeds(control) & (columns["q_value"] <= SIGNIFICANCE_LEVEL)
@@ -177,16 +183,14 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
 
 
 def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Interaction of each pair with its interval; NaN in the rows of single heads.
-
-    Raises ValueError for a pair whose heads were not measured alone as well.
-    """
+    """Interaction of each pair with its interval; NaN for single heads. Raises ValueError for a pair whose heads were not also ablated
+    alone."""
     row = {variant: i for i, variant in enumerate(variants)}
     pairs = [(i, variant) for i, variant in enumerate(variants) if len(variant) == 2]
     alone = next((head for _, variant in pairs for head in variant if (head,) not in row), None)
     if alone is not None:
         raise ValueError(
-            f"The interaction of a pair needs each of its heads alone, and {alone} was only changed together with others."
+            f"The interaction of a pair needs the effect of each head alone, and {alone} was only ablated together with others."
         )
     at = np.array([i for i, _ in pairs])
     first, second = (np.array([row[(variant[side],)] for _, variant in pairs]) for side in (0, 1))

@@ -1,10 +1,10 @@
-"""Importance of heads by gradient: how fast the loss of an example changes as a head's output is made larger or smaller.
+"""Gradient importance of heads: the sensitivity of the loss to scaling a head's output (Michel et al. 2019, arXiv 1905.10650).
 
-``importance = mean over examples of |sum over positions of z . d loss / d z|``, in nats for the whole of the head; 0 = no influence to
-first order. The absolute value is taken for each example, so that a head that helps one and hurts another as much is important. A script
-that is often copied sums the gradients of all batches before the absolute value, which gives such a head half its due or nothing,
-and divides by tokens. It is a slope at the model as it is: a head that others would replace, or whose loss is flat here, looks
-unimportant, and the sign is lost; ``ablate_heads`` measures what really happens.
+``importance = mean over examples of |sum over positions of z . d loss / d z|``, in nats per unit of scale; 0 = no influence to first
+order. The absolute value is taken per example, so that a head that helps one example and hurts another counts as important. A widely
+copied script sums the gradients of all batches before the absolute value, which lets such examples cancel, and divides by tokens. The
+gradient is local: a head that others would replace, or at which the loss is flat, has a low importance; and the sign is lost. Use
+``ablate_heads`` to measure the effect itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> HeadScores:
-    """Mean size of the slope of each example's outcome in the size of each head's output; one backward pass for each batch of examples.
+    """Mean absolute derivative of each example's outcome with respect to the scale of each head's output, from one backward pass per batch.
 
-    For a task it is the slope of ``metric`` at the answer (by default the answer's cross-entropy, in nats); for texts (as in ``observe``)
-    that of the mean cross-entropy of all tokens after the first. Prompts may differ in length; each counts once. Raises LookupError
-    for an unknown metric; ValueError for one without a gradient, for another than ``loss`` of texts, and for a text of one token.
-    arXiv 1905.10650 (there with ``normalise_layers``).
+    For a task the outcome is ``metric`` at the answer (by default the answer's cross-entropy in nats); for texts (as in ``observe``) the
+    mean cross-entropy of all tokens after the first. Prompts may differ in length and have equal weight. Raises LookupError for an
+    unknown metric; ValueError for a metric without a gradient, for any metric other than ``loss`` on texts, and for a text of one
+    token. The paper applies ``normalise_layers`` to the result.
     """
     from interp.engine.attention.as_task import as_task
     from interp.engine.forward.run import record_of
@@ -35,21 +35,21 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
 
     outcome = OUTCOMES.get(metric)
     if not isinstance(prompts, Task) and metric != "loss":
-        raise ValueError(f"Metric {metric!r} is of a task's answers, and texts have none: use loss, or give a task.")
+        raise ValueError(f"Metric {metric!r} is computed at a task's answers, and texts have none: use loss, or pass a task.")
     task = as_task(model, prompts)
     slopes = head_gate_gradients(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():
-        raise ValueError(f"The gradients of {model.facts.name} in {model.facts.dtype} are not finite: load it in float32.")
+        raise ValueError(f"The gradients of {model.facts.name} are not finite in {model.facts.dtype}: load it in float32.")
     arguments = task.provenance
     record = record_of(model, task=task.name, arguments=arguments, metric=metric)
     return HeadScores("gradient_importance", np.abs(slopes).mean(2), outcome.unit, (0.0, None), record)
 
 
 def normalise_layers(scores: HeadScores) -> HeadScores:
-    """The same scores divided by their Euclidean length over the heads of each layer: which heads of a layer matter, when layers
-    differ in scale. A layer of zeros stays 0. Heads of different layers are then no longer to be compared by size."""
-    length = np.sqrt(np.nansum(scores.values**2, axis=1, keepdims=True))
-    values = scores.values / np.where(length > 0, length, 1)
+    """The scores divided by their L2 norm over the heads of each layer, which ranks heads within layers of different scale; a layer of
+    zeros stays 0. The result is not comparable across layers."""
+    norm = np.sqrt(np.nansum(scores.values**2, axis=1, keepdims=True))
+    values = scores.values / np.where(norm > 0, norm, 1)
     bounds = (0.0 if scores.bounds[0] == 0 else -1.0, 1.0)
     return HeadScores(
         f"{scores.name} within its layer", values, "share of the layer's norm", bounds, scores.record, scores.nan_reason

@@ -1,13 +1,14 @@
-"""How many heads can be taken out before a task is lost, in an order of importance and in random ones.
+"""Outcome against number of ablated heads, in order of importance and in random orders (Michel et al. 2019, arXiv 1905.10650).
 
-Heads are taken out together, the least important first. The curve of a good order stays near the clean outcome for longer than
-those of random orders; where it does not, the scores say nothing that any list of heads would not. Importances are those of the whole
-model and are not measured again as heads go: heads that cover for each other are then undervalued. Michel et al. 2019, arXiv 1905.10650.
+Heads are ablated cumulatively, the least important first. The curve of an informative order stays near the clean outcome for longer than
+the curves of random orders. The order is fixed: importances are those of the intact model and are not recomputed as heads are
+ablated, which underrates heads that back each other up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,15 +42,15 @@ def pruning_curve(
     seed: int = 0,
     **options: Any,
 ) -> pd.DataFrame:
-    """The mean outcome as heads are taken out, in ``order`` and in ``n_random`` random orders of the same heads, at ``steps`` equal steps.
+    """The mean outcome at ``steps`` equal steps as heads are ablated, in ``order`` and in ``n_random`` random orders of the same heads.
 
-    ``order`` is a list of heads, the first to go first, or scores: the smallest in magnitude goes first, and heads without a number stay.
-    One row for each ``curve`` (``importance``, ``random`` and, with ``layer_matched``, ``layer_matched``: random heads of the same layers
-    step by step) and number of heads: ``n_removed``, ``share_removed`` (of the heads in the order), ``value`` (mean outcome in
-    ``unit`` over ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts and, for random
-    orders, over orders as well), and how it was made. ``ablation`` is one of ``ABLATIONS``; all sets of heads are rows of one sweep,
-    equal ones once; ``options`` (``memory``, ``ledger``, ``progress``) are those of ``sweep``. Raises LookupError for unknown names
-    and heads, ValueError for fewer than 5 random orders, a head named twice, or steps that are no steps.
+    ``order`` is a list of heads, first ablated first, or scores: smallest magnitude first; heads without a score are never ablated. One
+    row per ``curve`` (``importance``, ``random`` and, with ``layer_matched``, ``layer_matched``: random heads of the same layers at every
+    step) and number of heads: ``n_ablated``, ``share_ablated`` (of the heads in the order), ``value`` (mean outcome in ``unit`` over
+    ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts and, for random orders, over orders),
+    and the provenance. ``ablation`` as in ``ablate_heads``; ``options`` (``memory``, ``ledger``, ``progress``) are passed to ``sweep``.
+    Raises LookupError for unknown names and heads, ValueError for fewer than 5 random orders, a head that occurs twice, or ``steps``
+    out of range.
     """
     import pandas as pd
 
@@ -57,66 +58,66 @@ def pruning_curve(
     from interp.engine.sweep.sweep import sweep
 
     check_name(ablation, ABLATIONS, "ablation")
-    heads = _in_order(model, order)
+    heads = _head_order(model, order)
     if n_random < MIN_RANDOM_ORDERS or not 1 <= steps <= len(heads):
         raise ValueError(
-            f"A pruning curve of {len(heads)} heads takes 1 to {len(heads)} steps and at least {MIN_RANDOM_ORDERS} random orders to compare "
-            f"with, not steps={steps} and n_random={n_random}."
+            f"A pruning curve of {len(heads)} heads takes 1 to {len(heads)} steps and at least {MIN_RANDOM_ORDERS} random orders, not "
+            f"steps={steps} and n_random={n_random}."
         )
     rng = np.random.default_rng(seed)
     curves = {"importance": [heads], "random": [[heads[i] for i in rng.permutation(len(heads))] for _ in range(n_random)]}
     if layer_matched:
-        curves["layer_matched"] = [_within_layers(heads, rng) for _ in range(n_random)]
+        curves["layer_matched"] = [_layer_matched_order(heads, rng) for _ in range(n_random)]
     counts = np.round(np.linspace(0, len(heads), steps + 1)).astype(int)
-    sets = [tuple(sorted(one[:n])) for orders in curves.values() for one in orders for n in counts[1:]]
-    different = list(dict.fromkeys(sets))
+    sets = {
+        curve: [[tuple(sorted(one[:n])) for n in counts] for one in orders] for curve, orders in curves.items()
+    }  # of heads ablated together, by curve, order and step
+    unique = list(dict.fromkeys(heads for orders in sets.values() for one in orders for heads in one[1:]))
     outcome = OUTCOMES.get(metric or task.metric)
     arguments = {**task.provenance, "ablation": ablation, "positions": positions}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
-    variants = build_variants(model, task, ablation, positions, different, seed)
+    variants = build_variants(model, task, ablation, positions, unique, seed)
     result = sweep(model, task, variants, outcome, record=record, **options)
-    values = dict(zip(different, result.values, strict=True)) | {(): result.baseline}
+    outcomes = dict(zip(unique, result.values, strict=True)) | {(): result.baseline}
     weights, tables = bootstrap_weights(len(task), seed), []
-    for curve, orders in curves.items():
-        measured = np.array([[values[tuple(sorted(one[:n]))] for one in orders] for n in counts])
-        interval = _interval(measured, weights, seed)
-        numbers = {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high}
-        made = {"n": len(task), "n_orders": len(orders), "metric": outcome.name, "unit": outcome.unit, "ablation": ablation}
-        origin = {"positions": positions, "task": task.name, "model": record.model, "revision": record.revision, "seed": seed}
-        removed = {"n_removed": counts, "share_removed": counts / len(heads)}
-        tables.append(pd.DataFrame({"curve": curve, **removed, **numbers, **made, **origin}))
-    return pd.concat(tables, ignore_index=True)
+    for curve, orders in sets.items():
+        values = np.array([[outcomes[one[step]] for one in orders] for step in range(len(counts))])
+        interval = _interval(values, weights, seed)
+        columns = {"n_ablated": counts, "share_ablated": counts / len(heads)}
+        columns |= {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": len(task)}
+        tables.append(pd.DataFrame({"curve": curve, **columns, "n_orders": len(orders)}))
+    provenance = {"metric": outcome.name, "unit": outcome.unit, "ablation": ablation, "positions": positions, "task": task.name}
+    provenance |= {"model": record.model, "revision": record.revision, "seed": seed}
+    return pd.concat(tables, ignore_index=True).assign(**provenance)
 
 
-def _in_order(model: Model, order: HeadScores | Sequence[Head]) -> list[Head]:
-    """The heads in the order in which they go."""
+def _head_order(model: Model, order: HeadScores | Sequence[Head]) -> list[Head]:
+    """The heads in the order of ablation; scores are sorted by ascending magnitude."""
     if isinstance(order, HeadScores):
-        size = np.abs(order.values)
-        flat = [int(i) for i in np.argsort(size.ravel(), kind="stable") if not np.isnan(size.ravel()[i])]
-        order = [Head(*divmod(i, size.shape[1])) for i in flat]
+        size = replace(order, values=np.abs(order.values), bounds=(None, None))
+        order = size.top(size.values.size, by="lowest")
     heads = [model.facts.check_head(Head(*head)) for head in order]
-    twice = next((head for head in heads if heads.count(head) > 1), None)
-    if twice is not None or not heads:
-        raise ValueError(f"An order names every head once, and this one {f'names {twice} twice' if heads else 'is empty'}.")
+    duplicate = next((head for head in heads if heads.count(head) > 1), None)
+    if duplicate is not None or not heads:
+        raise ValueError(f"An order names every head once, and this one {f'names {duplicate} twice' if heads else 'is empty'}.")
     return heads
 
 
-def _within_layers(heads: list[Head], rng: np.random.Generator) -> list[Head]:
-    """Another order that takes as many heads from each layer, step by step."""
+def _layer_matched_order(heads: list[Head], rng: np.random.Generator) -> list[Head]:
+    """A random order with the same number of heads from each layer at every step."""
     shuffled = {layer: iter(rng.permutation([h.head for h in heads if h.layer == layer]).tolist()) for layer, _ in heads}
     return [Head(layer, next(shuffled[layer])) for layer, _ in heads]
 
 
 def _interval(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
-    """Mean of outcomes [n_steps n_orders n_examples] over orders and examples, with its interval: examples are drawn by ``weights``
-    and, where there are several, orders along with them."""
+    """Mean over orders and examples of outcomes [n_steps n_orders n_examples], with its interval: examples are resampled by
+    ``weights`` and, where there are several orders, orders with replacement."""
     n_orders = values.shape[1]
     if n_orders == 1:
         return mean_interval(values[:, 0], weights)
-    drawn = (
-        np.random.default_rng([seed, 4]).multinomial(n_orders, np.full(n_orders, 1 / n_orders), size=len(weights)) / n_orders
-    )
+    rng = np.random.default_rng([seed, 4])
+    order_weights = rng.multinomial(n_orders, np.full(n_orders, 1 / n_orders), size=len(weights)) / n_orders
     levels = expanded_levels(min(n_orders, values.shape[2]))
-    bounds = [np.quantile(((one @ weights.T) * drawn.T).sum(0), levels) for one in values]
+    bounds = [np.quantile(((step @ weights.T) * order_weights.T).sum(0), levels) for step in values]
     low, high = np.transpose(bounds)
     return Interval(values.mean((1, 2)), low, high)

@@ -98,7 +98,7 @@ def test_pairs_do_not_change_the_statistics_of_single_heads():
 
 
 def test_pair_without_its_single_heads_is_refused():
-    with pytest.raises(ValueError, match="needs each of its heads alone, and L0H1 was only"):
+    with pytest.raises(ValueError, match="needs the effect of each head alone, and L0H1 was only"):
         sweep_result(planted()[:2], [(Head(0, 0),), (Head(0, 0), Head(0, 1))]).heads()
 
 
@@ -114,7 +114,7 @@ def test_examples_hold_every_value_of_the_sweep():
 def test_number_that_is_not_finite_is_refused_with_the_head_named(bad):
     effects = planted()
     effects[8, 2] = bad
-    with pytest.raises(ValueError, match=f"L1H3 changed \\(zero\\) is {bad} on example 2"):
+    with pytest.raises(ValueError, match=f"L1H3 ablated \\(zero\\) is {bad} on example 2"):
         sweep_result(effects).heads()
 
 
@@ -126,7 +126,7 @@ def test_clean_run_that_is_not_finite_is_refused():
 
 
 def test_sweep_that_changed_nothing_is_refused_but_one_silent_head_is_not():
-    with pytest.raises(ValueError, match="Nothing was changed"):
+    with pytest.raises(ValueError, match="Every effect of zero at positions 'all' on logit_diff is exactly 0"):
         sweep_result(np.zeros((4, 6))).heads()
     effects = planted()
     effects[2] = 0

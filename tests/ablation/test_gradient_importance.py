@@ -195,7 +195,7 @@ def test_what_has_no_gradient_is_refused(llama):
     for metric in ("kl", "accuracy"):
         with pytest.raises(ValueError, match=f"Metric '{metric}' has no gradient"):
             gradient_importance(llama, random_task(), metric)
-    with pytest.raises(ValueError, match="Metric 'logit_diff' is of a task's answers, and texts have none"):
+    with pytest.raises(ValueError, match="Metric 'logit_diff' is computed at a task's answers, and texts have none"):
         gradient_importance(llama, texts(), "logit_diff")
     with pytest.raises(ValueError, match="Text 1 has one token, and none is predicted"):
         gradient_importance(llama, [[5, 6], [7]])

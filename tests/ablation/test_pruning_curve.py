@@ -47,8 +47,8 @@ def test_points_of_the_curve_are_hooked_runs_with_the_first_heads_zeroed(name):
     table = pruning_curve(model, task, order, steps=4)
     ours = table[table["curve"] == "importance"]
     counts = np.round(np.linspace(0, len(order), 5)).astype(int)
-    assert ours["n_removed"].tolist() == counts.tolist()
-    np.testing.assert_allclose(ours["share_removed"], counts / len(order))
+    assert ours["n_ablated"].tolist() == counts.tolist()
+    np.testing.assert_allclose(ours["share_ablated"], counts / len(order))
     expected = [by_hooks(model, task, *([interventions.zero(order[:n])] if n else [])).mean() for n in counts]
     np.testing.assert_allclose(ours["value"], expected, rtol=0, atol=1e-5)
     assert np.ptp(expected) > 1e-2
@@ -60,7 +60,7 @@ def test_points_of_the_curve_are_hooked_runs_with_the_first_heads_zeroed(name):
 def test_random_curve_is_the_mean_over_its_orders(llama):
     task, heads = random_task(), some_heads(llama, every=3)
     table = pruning_curve(llama, task, heads, steps=2, n_random=6, seed=5)
-    middle = table[(table["curve"] == "random") & (table["n_removed"] == 3)].iloc[0]
+    middle = table[(table["curve"] == "random") & (table["n_ablated"] == 3)].iloc[0]
     rng = np.random.default_rng(5)
     orders = [[heads[i] for i in rng.permutation(6)] for _ in range(6)]
     expected = np.mean([by_hooks(llama, task, interventions.zero(one[:3])) for one in orders])
@@ -74,7 +74,7 @@ def test_the_planted_heads_hold_the_outcome_until_the_last_four_go(seed):
     model, task = four_heads(), random_task(6, 5, seed=seed)
     scores = gradient_importance(model, task)
     table = pruning_curve(model, task, scores, steps=18, metric="loss", layer_matched=True, n_random=8, seed=seed)
-    values = {curve: part.set_index("n_removed")["value"] for curve, part in table.groupby("curve")}
+    values = {curve: part.set_index("n_ablated")["value"] for curve, part in table.groupby("curve")}
     clean = values["importance"][0]
     np.testing.assert_allclose(values["importance"][:14], clean, atol=1e-6)
     assert abs(values["importance"][18] - clean) > 1e-2

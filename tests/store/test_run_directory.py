@@ -167,7 +167,7 @@ def test_interrupted_run_keeps_its_units(tmp_path):
 
 
 def test_refused_results_leave_the_units(tmp_path):
-    with pytest.raises(ValueError, match="Nothing was changed"):
+    with pytest.raises(ValueError, match="Every effect of zero at positions 'all' on logit_diff is exactly 0"):
         work(tmp_path, np.zeros((15, 17)))
     assert open_run(tmp_path).status == "failed" and len(list((tmp_path / "units").iterdir())) == UNITS
 
