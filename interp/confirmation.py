@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.ablation.ablate_heads import ABLATIONS, build_variants
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.heads import Head
@@ -59,6 +60,7 @@ class HeadSet(NamedTuple):
     heads: tuple[Head, ...]
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Confirmation:
     """The dose curve of a role.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.ablation.effect_tables import NO_HEAD
 from interp.detectors.support.detection import Detection
 from interp.heads import Head
@@ -32,6 +33,7 @@ COLUMNS = "kind name value unit rank of detected threshold control literature_th
 ATTENDED = "pos token weight".split()
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class HeadCard:
     """What is known about a head.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from interp._short_repr import short_repr, table_html
 from interp.records import RunRecord
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Head(NamedTuple):
         return cls(int(found[1]), int(found[2]))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class HeadScores:
     """One number per head.
@@ -94,9 +96,10 @@ class HeadScores:
         return import_module("interp.store").save_scores(self, folder)
 
     def _repr_html_(self) -> str:
-        return _table_html(self.to_dataframe().pivot(index="layer", columns="head", values="value"), self.name, self.unit)
+        return table_html(repr(self), self.to_dataframe().pivot(index="layer", columns="head", values="value"))
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class TokenScores:
     """One number per token: ``values`` and ``tokens`` have shape [batch, pos]; see ``HeadScores`` for the rest."""
@@ -131,9 +134,6 @@ class TokenScores:
         frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
         return frame
 
-    def _repr_html_(self) -> str:
-        return _table_html(self.to_dataframe(), self.name, self.unit)
-
 
 def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], nan_reason: str) -> None:
     if np.isinf(values).any() or not (nan_reason or np.isfinite(values).any()):
@@ -144,8 +144,3 @@ def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, fl
     if (low is not None and np.nanmin(values) < low - 1e-6) or (high is not None and np.nanmax(values) > high + 1e-6):
         raise ValueError(f"{what} has values from {np.nanmin(values):g} to {np.nanmax(values):g}, outside its bounds {bounds}.")
 
-
-def _table_html(frame: pd.DataFrame, name: str, unit: str) -> str:
-    from html import escape
-
-    return f"<p><b>{escape(name)}</b> ({escape(unit)})</p>" + frame.to_html(max_rows=60, float_format="{:.3f}".format)

@@ -20,6 +20,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from interp._short_repr import short_repr
+
 N_RESAMPLES = 2000
 MAX_EXACT_PROMPTS = 12
 MIN_FLIPS, MAX_FLIPS = 10_000, 100_000
@@ -27,6 +29,7 @@ MAX_CELLS = 1 << 22  # numbers held at once: 32 MiB of float64
 TIE = 1e-9  # sums that differ by less, relative to the sum of magnitudes, are the same number in another order
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Interval:
     """A mean with its 95% interval; each of shape [n_heads], NaN where there is nothing to compare with."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp._short_repr import short_repr
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from interp.models.model import Model
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Continuation:
     """``tokens`` are the generated ids; ``probabilities`` [d_vocab] is the distribution of the first."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from interp._short_repr import short_repr
 from interp.circuits.edge_ablation import check_pairs
 from interp.circuits.edge_scores import check_finite_and_gap
 from interp.records import RunRecord
@@ -36,6 +37,7 @@ PATCH_SITES = {
 }
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class PatchGrid:
     """``values`` [n_layers n_positions n_examples]: the effect of patching ``site`` at each of ``positions``, in ``unit``; ``clean`` and

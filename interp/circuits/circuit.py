@@ -11,6 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp._short_repr import short_repr
 from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LOGITS, INPUT = Node("logits"), Node("input")
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """``edges`` of ``graph``; ``scores`` of all edges that have one, in ``unit``; ``model`` is the name of what it was found in, ``about``

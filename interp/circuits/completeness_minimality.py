@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool
 
+from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, check_graph
 from interp.circuits.faithfulness import circuit_outcomes, share_of
 from interp.graph import Edge, Graph, Node
@@ -36,6 +37,7 @@ LEVEL = 0.01
 """The paper's criterion of minimality: a part is needed that changes the outcome by a hundredth of it; here of the gap."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Completeness:
     """``table``: one row a set of parts taken out, ``kind name n_removed removed circuit model difference low high ablation``. ``kind`` is
@@ -52,6 +54,7 @@ class Completeness:
         return float(np.abs(self.table["difference"].to_numpy()).max())
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Minimality:
     """``table``: ``part kind effect low high ablation``, one row a part with edges (``member``), and one a draw of edges from outside that

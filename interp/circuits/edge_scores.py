@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit
 from interp.circuits.edge_ablation import decompositions_with_ablation
 from interp.circuits.methods import METHODS
@@ -39,6 +40,7 @@ FLOOR = 1e-6
 """Of the largest score: what is smaller is rounding."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
     """``values`` [n_edges n_examples] of the edges of ``graph``, in ``unit``; ``clean`` and ``corrupted`` [n_examples] are the outcome of

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from interp._short_repr import short_repr
 from interp.graph import Node
 from interp.heads import Head
 
@@ -30,6 +31,7 @@ RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Of the mean square of a regressor, summed over all prompts."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ResidualContributions:
     """``parts`` [n_writers n_examples d_model]: what every writer of ``writers`` wrote at END; ``last`` is the stream after all of them.
@@ -146,6 +148,7 @@ def _weight_on(
     return table
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class RidgeDecomposition:
     """``output = sum of coefficients * parts + intercept`` at every prompt, by ridge regression over all coordinates together.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
 from interp.circuits.edge_ablation import decompositions_with_ablation
 from interp.circuits.edge_scores import EdgeScores, check_finite_and_gap
@@ -31,6 +32,7 @@ MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """MIB's shares of all edges."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve:
     """``table``: one row a size and kind of circuit (``found`` or ``random``, by draw): ``share n_edges kind draw faithfulness low high

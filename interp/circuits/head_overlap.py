@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def head_overlap(first: HeadScores, second: HeadScores, shares: Sequence[float] 
     return pd.DataFrame(rows)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Repair:
     """``table``: one row a condition and draw: ``condition draw heads oracle n``, ``accuracy`` over the whole vocabulary with its 95%

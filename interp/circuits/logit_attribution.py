@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from interp._short_repr import short_repr
 from interp.graph import Node
 from interp.heads import Head, HeadScores
 from interp.records import RunRecord
@@ -30,6 +31,7 @@ METRIC = "logit_diff"
 SIGN = "positive = writes the answer"
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class LogitAttribution:
     """``values`` [n_writers n_examples]: what each of ``writers`` writes for the answer, in logits; with ``biases`` [n_examples], which

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.circuits.edge_scores import FLOOR, EdgeScores
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ STABLE = 0.8
 LEAST = 100
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Stability:
     """``table``: one row an edge that some resample chose, most frequent first: ``edge frequency chosen effect ablation``; ``chosen`` says

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from interp.store import StoredRun, RunWriter
+    from interp.store import RunWriter, StoredRun
 
 
 def find_finished_run(terminal: Terminal, folder: Path, spec: dict[str, Any], fresh: bool) -> "StoredRun | None":

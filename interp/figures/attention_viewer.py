@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.figures import style
 from interp.figures.dark_theme import DARK_COLOURS
 from interp.figures.head_atlas import Atlas
@@ -35,6 +36,7 @@ SPARE = 500  # characters for the frame and the last note
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class AttentionViewer:
     """A view that a notebook shows by itself. ``read`` makes the weights of a head, [query key], when they are needed.

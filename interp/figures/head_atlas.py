@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from interp._short_repr import short_repr
 from interp.figures import style
 from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
@@ -27,6 +28,7 @@ LEVELS, SHADES = 32, 6  # of weight, and between paper and ink for smooth letter
 GREY, BLANK = LEVELS, LEVELS + 1
 
 
+@short_repr
 @dataclass(frozen=True)
 class Atlas:
     """A picture of all heads and where each of them is.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores
 from interp.models.memory import check_budget
 
@@ -28,6 +29,7 @@ BLOCK = 1 << 24  # numbers held at once
 APART = 1e6  # distance of heads that were not compared: more than any mean over a cluster can make up for
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class HeadPairScores:
     """One number for every two heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN where two were not compared.

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp._short_repr import short_repr
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Example, Task
 
 
+@short_repr
 @dataclass(eq=False)
 class MassiveActivations:
     """What was read of texts whose tokens are ``token_mask`` [batch pos] (False for padding).

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import interventions
+from interp._short_repr import short_repr
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SinkColumns:
     """``is_sink`` [n_layers batch n_heads pos] says which positions are sinks of a head in an example; ``weight``, of the same shape, is the

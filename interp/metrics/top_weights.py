@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_rows import BLOCK, AttentionRows
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.models.memory import check_budget
@@ -20,6 +21,7 @@ KEYS_PER_ROW = 8
 MIN_WEIGHT = 0.005
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SparsePattern:
     """What is kept of one head's attention on one text: the weight from query ``q`` to key ``k`` under cell ``q * len(tokens) + k``.

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_observer import Observation
 from interp.heads import Head, HeadScores, TokenScores
 
@@ -27,6 +28,7 @@ ROUNDING = 1e-6
 """Differences of WAAD or FAI below it are those of float32."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class PreplanAnchors:
     """Which heads and tokens were found.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.errors import ArtefactInvalid
 from interp.files import TEMPORARY_SUFFIX, write_atomically
 from interp.heads import Head, HeadScores
@@ -60,6 +61,7 @@ MAX_FILE_BYTES = 1 << 23
 MAX_HEADS = 1 << 20
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class HeadVis:
     """A HeadVis tree that was read: its ``config`` as it stands there, and one number a head of each of the six metrics in ``scores``,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import table_html
 from interp.errors import ArtefactInvalid
 from interp.files import remove_temporary_files, sha256, write_atomically
 from interp.heads import HeadScores, TokenScores
@@ -37,6 +39,23 @@ class StoredRun:
 
     path: Path
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        model = (self.manifest["record"] or self.spec).get("model", "")
+        return f"StoredRun({str(self.path)!r}, {self.status}, kind={self.kind!r}, model={model!r})"
+
+    def _repr_html_(self) -> str:
+        tables = [name for name in ("heads", "sets", "tokens", "edges") if f"{name}.parquet" in self.manifest["files"]]
+        return (
+            table_html(repr(self), self.table(tables[0]))
+            if tables and self.status == "finished"
+            else f"<p>{escape(repr(self))}</p>"
+        )
+
+    @property
+    def kind(self) -> str:
+        """What was run: ``ablation``, ``attention``, ``detection``, ``confirmation``, ``circuit`` or ``scores``."""
+        return str(self.manifest["details"].get("kind") or self.spec.get("kind") or "")
 
     @property
     def status(self) -> str:

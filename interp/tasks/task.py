@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from interp._short_repr import short_repr
 from interp.records import digest
 
 Span = tuple[int, int]
@@ -46,6 +47,7 @@ class Example:
         return replace(self, clean=self.corrupted, corrupted=self.clean)
 
 
+@short_repr
 @dataclass(frozen=True)
 class Task:
     """A named set of examples with the metric that judges them.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@short_repr
 @dataclass(frozen=True, eq=False, repr=False)
 class Detection:
     """Heads that play a role."""
@@ -85,6 +87,7 @@ class Detection:
         return self.to_dataframe().head(20).to_html(index=False, float_format="{:.3f}".format)
 
 
+@short_repr
 @dataclass(frozen=True, eq=False, repr=False)
 class TokenDetection:
     """Tokens that play a role; fields not described here are those of ``Detection``."""

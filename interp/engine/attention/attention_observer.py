@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
 from interp.engine.forward.run import record_of
@@ -72,6 +73,7 @@ class AttentionMetric:
         return f"{self.name}({inside})" if inside else self.name
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Observation:
     """What was read: ``values[name]`` is [n_layers batch head axis] in float32, NaN where there is no number (``metrics[name].undefined``).

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.forward.positions import resolve_positions
 from interp.heads import Head
@@ -28,6 +29,7 @@ UNSEEN = -1e30
 """Score of a key that a query may not see: finite, so that weight times score is 0."""
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """The texts of a run: ``tokens`` [batch pos], ``token_mask`` [batch pos] (False for padding, on either side), ``marks`` of each text as

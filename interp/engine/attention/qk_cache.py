@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, Mask, attention_hooks
 from interp.engine.attention.attention_observer import (
     AttentionMetric,
@@ -39,6 +40,7 @@ MANIFEST = "attention.json"
 VERSION = 1
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class AttentionCache:
     """Queries and keys of every layer (``calls``, on the CPU), the texts they belong to, and the record of the pass.

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from interp._short_repr import short_repr
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
@@ -26,6 +27,7 @@ from interp.tasks.task import Example, Task
 FILE = "activations.safetensors"
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class Capture:
     """Activations by TransformerLens name, each [batch pos ...]; ``folder`` is where they are stored, if anywhere."""

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, batch_of_examples, read_rows
 from interp.engine.forward.activation_names import hook_name
@@ -27,6 +28,7 @@ from interp.tasks.task import Example
 Hook = tuple[str, Callable[..., Any]]
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class ForwardRun:
     """One pass: ``tokens`` [batch pos], ``logits`` [batch pos d_vocab], and the activations that were asked for by name."""

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
+from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import attention_hooks
 from interp.engine.forward.run import answer_logits, plain_logits
 from interp.engine.sweep.clean_pass import CleanPass, FastPathUnavailable, clean_pass
@@ -43,6 +44,7 @@ class UnitLedger(Protocol):
     def put(self, key: str, values: np.ndarray) -> None: ...
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class SweepResult:
     """What a sweep measured.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from interp._short_repr import short_repr
 from interp.heads import Head
 from interp.models.model import Model
 from interp.models.planted.blueprint import Blueprint
@@ -21,6 +22,7 @@ from interp.models.planted.vocabulary import Vocabulary
 TOLERANCE = 1e-6
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class GroundTruthEffects:
     """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
@@ -51,6 +53,7 @@ class PlantedMassiveActivation(NamedTuple):
     value: float
 
 
+@short_repr
 @dataclass(frozen=True, eq=False)
 class PlantedModel:
     """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was made with, and its massive
