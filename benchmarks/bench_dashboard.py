@@ -77,8 +77,8 @@ class Meter:
 def settled(app: App, head: Head | None = None) -> None:
     """Waits until the viewer shows the tile of the head."""
     name = re.compile(f"^{head}$" if head else r"^L\d+H\d+$")
-    app.page.locator(".attention-view .name", has_text=name).wait_for(timeout=PATIENCE)
-    app.page.locator(".attention-view .tile:not(.stale) .weights").wait_for(timeout=PATIENCE)
+    app.page.locator(".attention-viewer .name", has_text=name).wait_for(timeout=PATIENCE)
+    app.page.locator(".attention-viewer .tile:not(.stale) .weights").wait_for(timeout=PATIENCE)
 
 
 def in_browser(browser: Any, server: Server, about: dict[str, Any], query: dict[str, str], repeats: int) -> list[dict]:
@@ -96,21 +96,21 @@ def in_browser(browser: Any, server: Server, about: dict[str, Any], query: dict[
     first = {"kB sent": meter.sent / 1e3, "kB of Streamlit": meter.bundle / 1e3, "seen ms": 1e3 * (time.perf_counter() - began)}
     rows = [{**about, "what": "first page", **first}]
 
-    geometry = page.locator(".attention-view .grid img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
+    geometry = page.locator(".attention-viewer .grid img").evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
     n_layers, n_heads = about["shape"]
-    image = page.locator(".attention-view .grid img").bounding_box()
+    image = page.locator(".attention-viewer .grid img").bounding_box()
 
     def choose(i: int) -> None:
         head = Head((i + 1) % n_layers, (2 * i + 1) % n_heads)
         x0, y0, x1, y1 = about["atlas"].box(head)
         share = image["width"] / geometry[0]
-        page.locator(".attention-view .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
+        page.locator(".attention-viewer .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
         app.wait_for_query(head=str(head))
         settled(app, head)
 
     def gamma(i: int) -> None:
-        page.locator(".attention-view").get_by_role("button", name="1½"[1 - i % 2], exact=True).click()
-        picture = page.locator(".attention-view .note")
+        page.locator(".attention-viewer").get_by_role("button", name="1½"[1 - i % 2], exact=True).click()
+        picture = page.locator(".attention-viewer .note")
         (picture.filter(has_text="weight^0.5") if i % 2 == 0 else picture.filter(has_not_text="weight^")).wait_for(
             timeout=PATIENCE
         )
@@ -210,7 +210,7 @@ def long_text(browser: Any, server: Server) -> list[dict[str, Any]]:
     read = {"kB sent": (meter.sent - sent) / 1e3, "seen ms": 1e3 * (time.perf_counter() - began)}
     read["peak MiB"] = (server.peak - before) / 2**20
     sent, began = meter.sent, time.perf_counter()
-    page.locator(".attention-view .overview").click(position={"x": 60, "y": 60})
+    page.locator(".attention-viewer .overview").click(position={"x": 60, "y": 60})
     page.wait_for_function("() => !location.search.includes('window=3000')", timeout=PATIENCE)
     settled(app)
     shown = {"seen ms": 1e3 * (time.perf_counter() - began), "kB sent": (meter.sent - sent) / 1e3}

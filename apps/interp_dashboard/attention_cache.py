@@ -73,7 +73,7 @@ class PromptAttention:
         return digest([self.facts.weights_digest, self.facts.dtype, list(self.tokens)])[:12]
 
     @cached_property
-    def thumbs(self) -> np.ndarray:
+    def thumbnails(self) -> np.ndarray:
         """Every pattern, max-pooled, [n_layers n_heads size size]."""
         from interp.metrics import thumbnails
 
@@ -112,21 +112,21 @@ class PromptAttention:
             facts = self.facts
             self._drawn.clear()
             self._drawn[gamma, dark] = atlas(
-                self.thumbs, gamma=gamma, causal=facts.causal, n_kv_heads=facts.n_kv_heads, dark=dark
+                self.thumbnails, gamma=gamma, causal=facts.causal, n_kv_heads=facts.n_kv_heads, dark=dark
             )
         return self._drawn[gamma, dark]
 
-    def weights(self, head: Head, window: tuple[int, int, int, int], *, moved: bool = False) -> np.ndarray:
-        """Attention weights of a window (first query, end, first key, end), [query key]; with ``moved`` times |v W_O| of the key."""
+    def weights(self, head: Head, window: tuple[int, int, int, int], *, value_weighted: bool = False) -> np.ndarray:
+        """Attention weights of a window (first query, end, first key, end), [query key]; with ``value_weighted`` times |v W_O| of the key."""
         q0, q1, k0, k1 = window
         tile = self.cache.pattern(head, slice(q0, q1), slice(k0, k1)).numpy()
-        return tile * self._value_norms(head)[k0:k1] if moved else tile
+        return tile * self._value_norms(head)[k0:k1] if value_weighted else tile
 
-    def overview(self, head: Head, size: int, *, moved: bool = False) -> np.ndarray:
-        """The whole pattern in ``size`` bins a side, each with its largest weight (times |v W_O| with ``moved``)."""
+    def overview(self, head: Head, size: int, *, value_weighted: bool = False) -> np.ndarray:
+        """The whole pattern in ``size`` bins a side, each with its largest weight (times |v W_O| with ``value_weighted``)."""
         from interp.metrics import overview
 
-        return overview(self.cache, head, size, scale=self._value_norms(head) if moved else None)
+        return overview(self.cache, head, size, scale=self._value_norms(head) if value_weighted else None)
 
     def max_value_norm(self, head: Head) -> float:
         """The largest |v W_O| of any key."""
@@ -190,6 +190,6 @@ def read(name: str, prompt: PromptChoice) -> PromptAttention:
 
 
 @st.cache_resource(show_spinner=False)
-def readings() -> PromptAttentionCache:
+def attention_cache() -> PromptAttentionCache:
     """Those of this server."""
     return PromptAttentionCache()

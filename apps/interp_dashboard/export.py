@@ -22,7 +22,7 @@ MIME = {
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def share(
+def export_menu(
     name: str,
     *,
     cli: str = "",

@@ -78,6 +78,6 @@ def _loaded(path: str, digest: str) -> Detection:
 
 
 @st.cache_resource(show_spinner=False)
-def roles() -> RoleCache:
+def role_cache() -> RoleCache:
     """Those of this server."""
     return RoleCache()

@@ -146,7 +146,7 @@ def find_stored_circuit(root: Path, facts: ModelFacts, device: str, task: str) -
     spec = next((spec for spec in specs if spec["task"] == task), specs[0] if specs else None)
     if spec is None:
         return None
-    asked = {"task": spec["task"], "n": spec["arguments"]["n_prompts"], "seed": spec["seed"], "outcome": spec["metric"]}
+    asked = {"task": spec["task"], "n_prompts": spec["arguments"]["n_prompts"], "seed": spec["seed"], "outcome": spec["metric"]}
     return {**asked, "circuit.method": spec["method"], "circuit.ablation": spec["ablation"]}
 
 

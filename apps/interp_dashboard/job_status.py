@@ -48,7 +48,7 @@ def start_button(
         st.error(plain(problem), icon=":material/error:")
 
 
-def finished(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> StoredRun | None:
+def run_or_progress(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> StoredRun | None:
     """The finished run; where there is none, how far it is, or the button that starts it."""
     job = jobs.find(settings().root, search.folder.name)
     now = jobs.status(job) if job else None
@@ -101,7 +101,7 @@ def _said(job: Job, now: JobStatus) -> str:
     return said + (f", about {duration(now.eta)} to go" if now.eta else "")
 
 
-def others(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
+def unfinished_jobs(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
     """Jobs of these kinds under way and those that ended before their time, of any session and of servers before this one, but for those
     that are shown here; ``show`` sets the page to one of them."""
     found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.kind in kinds]

@@ -1,4 +1,4 @@
-"""Heads switched off by hand: what the model would write then, and how likely each next token becomes."""
+"""Heads switched ablated by hand: what the model would write then, and ablation likely each next token becomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.jobs import AblationRequest
 from interp_dashboard.model_cache import model_cache
@@ -34,8 +34,12 @@ NAMED = 6
 
 
 def fields() -> tuple[Field, ...]:
-    """The heads that are off, how, and how many tokens are written."""
-    return heads("off"), choice("how", list(ABLATIONS_BY_HAND), noun="way"), number("tokens", 12, 1, MOST_TOKENS)
+    """The heads that are ablated, ablation, and ablation many tokens are written."""
+    return (
+        heads("ablated"),
+        choice("manual_ablation", list(ABLATIONS_BY_HAND), noun="way"),
+        number("n_tokens", 12, 1, MOST_TOKENS),
+    )
 
 
 def manual_ablation_panel(view: View) -> None:
@@ -43,46 +47,46 @@ def manual_ablation_panel(view: View) -> None:
     state, facts = view.state, view.facts
     prompt = prompts.choose(view)
     known = facts.heads()
-    absent = [head for head in state["off"] if head not in known]
+    absent = [head for head in state["ablated"] if head not in known]
     if absent:
         state.notices.append(f"{facts.name} has no head {absent[0]}: heads that it does not have were left out.")
-        state.set(off=[head for head in state["off"] if head in known])
+        state.set(ablated=[head for head in state["ablated"] if head in known])
     which, way, length = st.columns([3, 2, 1], vertical_alignment="bottom")
-    which.multiselect("Heads to switch off", known, placeholder="L0H0, L3H1 …", **state.widget_args("off"))
+    which.multiselect("Heads to switch ablated", known, placeholder="L0H0, L3H1 …", **state.widget_args("ablated"))
     way.selectbox(
         "How",
         list(ABLATIONS_BY_HAND),
         format_func=lambda name: f"{name}: {ABLATIONS_BY_HAND[name]}",
-        **state.widget_args("how"),
+        **state.widget_args("manual_ablation"),
     )
-    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.widget_args("tokens"))
-    off, how = tuple(state["off"]), state["how"]
+    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
+    ablated, ablation = tuple(state["ablated"]), state["manual_ablation"]
     with st.spinner(f"{plain(view.model)} writes …", show_time=True):
-        table, text, before, after = _compared(view.model, facts.weights_digest, prompt, off, how, state["tokens"])
-    _texts(text, before, after, off)
-    if not off:
-        st.info("No head is off yet: choose some, and what they change stands beside this.", icon=":material/toggle_off:")
-    _table(table, off)
-    share("next-tokens", python=_python(view.model, prompt, off, how, state["tokens"]), table=table)
+        table, text, before, after = _compared(view.model, facts.weights_digest, prompt, ablated, ablation, state["n_tokens"])
+    _texts(text, before, after, ablated)
+    if not ablated:
+        st.info("No head is ablated yet: choose some, and what they change stands beside this.", icon=":material/toggle_off:")
+    _table(table, ablated)
+    export_menu("next-tokens", python=_python(view.model, prompt, ablated, ablation, state["n_tokens"]), table=table)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _compared(
-    model: str, weights: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int
+    model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> tuple[pd.DataFrame, str, str, str]:
-    """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are off."""
+    """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are ablated."""
     from interp.ablation import compare_next_tokens
 
     with model_cache().acquire(model) as loaded:
-        before = _continuation(model, weights, prompt, (), how, n_tokens)
-        after = _continuation(model, weights, prompt, off, how, n_tokens)
+        before = _continuation(model, weights, prompt, (), ablation, n_tokens)
+        after = _continuation(model, weights, prompt, ablated, ablation, n_tokens)
         texts = (loaded.to_string(prompt.tokens(loaded)), loaded.to_string(before.tokens), loaded.to_string(after.tokens))
         return (compare_next_tokens(loaded, before, after, TOP), *texts)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _continuation(
-    model: str, weights: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int
+    model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> Continuation:
     from interp import interventions
     from interp.ablation import continue_prompt
@@ -90,33 +94,33 @@ def _continuation(
 
     with model_cache().acquire(model) as loaded:
         change: Any = ()
-        if off and how != "mean":  # needs no prompts, which a task could not write in the tokens of every model
-            change = (getattr(interventions, how)(off),)
-        elif off:
+        if ablated and ablation != "mean":  # needs no prompts, which a task could not write in the tokens of every model
+            change = (getattr(interventions, ablation)(ablated),)
+        elif ablated:
             means = AblationRequest(task=prompt.task or MEAN_TASK, n_prompts=MEAN_PROMPTS, seed=prompt.seed).question(loaded)
-            (change,) = build_variants(loaded, means, how, "all", [off], prompt.seed)
+            (change,) = build_variants(loaded, means, ablation, "all", [ablated], prompt.seed)
         return continue_prompt(loaded, prompt.tokens(loaded), n_tokens=n_tokens, intervene=change)
 
 
-def _texts(prompt: str, before: str, after: str, off: tuple[Head, ...]) -> None:
+def _texts(prompt: str, before: str, after: str, ablated: tuple[Head, ...]) -> None:
     st.caption("The prompt")
     st.code(prompt, language=None, wrap_lines=True)
-    shown = {"goes on, with all heads": before} | ({f"goes on without {_named(off)}": after} if off else {})
+    shown = {"goes on, with all heads": before} | ({f"goes on without {_named(ablated)}": after} if ablated else {})
     for side, (label, text) in zip(st.columns(2), shown.items(), strict=False):
         with side:
             st.caption(label)
             st.code(text, language=None, wrap_lines=True)
 
 
-def _table(table: pd.DataFrame, off: tuple[Head, ...]) -> None:
-    if off:
+def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
+    if ablated:
         first, then = (table.loc[table[side].idxmax()] for side in ("before", "after"))
         changes = "stays" if first["token"] == then["token"] else "changes from"
         st.markdown(
             f"The most probable next token {changes} {_likely(first, 'before')}"
             + (f" to {_likely(then, 'after')}." if changes != "stays" else f", now {then['after']:.1%}.")
         )
-    difference = f"; difference = probability without {_named(off)} − probability with all heads" if off else ""
+    difference = f"; difference = probability without {_named(ablated)} − probability with all heads" if ablated else ""
     st.caption(f"Probabilities of the next token{difference}.")
     most = float(table[["before", "after"]].to_numpy().max())
 
@@ -127,10 +131,10 @@ def _table(table: pd.DataFrame, off: tuple[Head, ...]) -> None:
         "text": "next token",
         "token": st.column_config.NumberColumn("id", format="%d"),
         "before": bar("with all heads"),
-        "after": bar(f"without {_named(off)}"),
+        "after": bar(f"without {_named(ablated)}"),
         "difference": st.column_config.NumberColumn("difference", format="percent"),
     }
-    order = ["text", "before", "after", "difference", "token"] if off else ["text", "before", "token"]
+    order = ["text", "before", "after", "difference", "token"] if ablated else ["text", "before", "token"]
     shown = table.assign(text=table["text"].map(visible))
     st.dataframe(
         shown,
@@ -146,18 +150,18 @@ def _likely(row: Any, side: str) -> str:
     return f"**{plain(visible(row['text']))}** ({row[side]:.1%})"
 
 
-def _named(off: tuple[Head, ...]) -> str:
-    return ", ".join(map(str, off)) if len(off) <= NAMED else f"{len(off)} heads"
+def _named(ablated: tuple[Head, ...]) -> str:
+    return ", ".join(map(str, ablated)) if len(ablated) <= NAMED else f"{len(ablated)} heads"
 
 
-def _python(model: str, prompt: PromptChoice, off: tuple[Head, ...], how: str, n_tokens: int) -> str:
+def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int) -> str:
     made = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
-    if off:
+    if ablated:
         task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"
-        change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(off)], {prompt.seed})"
+        change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(ablated)], {prompt.seed})"
         made += (
-            f"off = [Head.parse(label) for label in {' '.join(map(str, off))!r}.split()]\n"
-            f"{change if how == 'mean' else f'change = [interventions.{how}(off)]'}\n"
+            f"ablated = [Head.parse(label) for label in {' '.join(map(str, ablated))!r}.split()]\n"
+            f"{change if ablation == 'mean' else f'change = [interventions.{ablation}(ablated)]'}\n"
             f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
             f"print(compare_next_tokens(model, before, after, k={TOP}))\n"
         )

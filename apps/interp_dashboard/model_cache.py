@@ -1,7 +1,7 @@
 """The one model that this server holds at a time.
 
 Loading another frees the first. A model is used under its lock by one session after the other; what is read of it is kept elsewhere
-(``readings``), so that looking around waits for nobody.
+(``attention_cache``), so that looking around waits for nobody.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import streamlit as st
 
 from interp.tasks import task_names
 from interp_dashboard import jobs
-from interp_dashboard.attention_cache import PromptChoice, PromptAttention, readings
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import View
@@ -24,14 +24,14 @@ MOST_EXAMPLES, MOST_PROMPTS = 1000, 4096
 FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 
 
-def fields(after: str = "") -> tuple[Field, ...]:
-    """The fields of a prompt; ``after`` ends their names where a page has a second prompt."""
+def fields(suffix: str = "") -> tuple[Field, ...]:
+    """The fields of a prompt; ``suffix`` ends their names where a page has a second prompt."""
     return (
-        choice(f"task{after}", [OWN, *task_names()], "induction", noun="task"),
-        text(f"text{after}", TEXT),
-        number(f"seed{after}", 0, 0, 10**6),
-        number(f"example{after}", 0, 0, MOST_EXAMPLES - 1),
-        flag(f"corrupted{after}"),
+        choice(f"task{suffix}", [OWN, *task_names()], "induction", noun="task"),
+        text(f"text{suffix}", TEXT),
+        number(f"seed{suffix}", 0, 0, 10**6),
+        number(f"example{suffix}", 0, 0, MOST_EXAMPLES - 1),
+        flag(f"corrupted{suffix}"),
     )
 
 
@@ -74,30 +74,30 @@ def prompt_texts(model: str, weights: str, file: str) -> list[str]:
         return [loaded.to_string(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
 
 
-def choose(view: View, after: str = "") -> PromptChoice:
+def choose(view: View, suffix: str = "") -> PromptChoice:
     """The prompt, with the widgets that choose it."""
     state = view.state
-    own = f"task{after}"
+    own = f"task{suffix}"
     what, where = st.columns([1, 3], vertical_alignment="bottom")
     with what:
         st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.widget_args(own))
     if not state[own]:
         with where:
-            st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{after}"))
-        return PromptChoice(text=state[f"text{after}"])
+            st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}"))
+        return PromptChoice(text=state[f"text{suffix}"])
     with where:
         example, seed, side = st.columns(3, vertical_alignment="bottom")
-        example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{after}"))
-        seed.number_input("Seed", 0, 10**6, **state.widget_args(f"seed{after}"))
-        side.toggle("Corrupted prompt", **state.widget_args(f"corrupted{after}"))
-    parts = {name: state[f"{name}{after}"] for name in ("task", "seed", "example", "corrupted")}
+        example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{suffix}"))
+        seed.number_input("Seed", 0, 10**6, **state.widget_args(f"seed{suffix}"))
+        side.toggle("Corrupted prompt", **state.widget_args(f"corrupted{suffix}"))
+    parts = {name: state[f"{name}{suffix}"] for name in ("task", "seed", "example", "corrupted")}
     return PromptChoice(**parts)
 
 
 def read(view: View, prompt: PromptChoice, model: str | None = None) -> PromptAttention:
     """The reading of the prompt by the chosen model. Raises as ``PromptAttentionCache.get``."""
     with st.spinner(f"{plain(model or view.model)} reads …", show_time=True):
-        return readings().get(model or view.model, prompt)
+        return attention_cache().get(model or view.model, prompt)
 
 
 def python_code(prompt: PromptChoice, model: str) -> str:

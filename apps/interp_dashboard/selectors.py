@@ -42,7 +42,7 @@ def choose_metric(view: View) -> None:
         metric_names(),
         format_func=lambda name: f"{name}: {about_metric(name)}",
         width=560,
-        **view.state.widget_args("reading"),
+        **view.state.widget_args("metric"),
     )
 
 

@@ -138,7 +138,7 @@ class State:
         asked = st.query_params.to_dict()
         # Somebody opened an address or followed a link, and it says everything; only those of the menu are empty.
         if asked and asked != st.session_state.get(LAST_QUERY_KEY):
-            self.follow(asked)
+            self.load_query(asked)
 
     def __getitem__(self, name: str) -> Any:
         return st.session_state[STATE_KEY].get(name, self.fields[name].default)
@@ -147,7 +147,7 @@ class State:
         """Changes fields; in a callback, so that the page is drawn once."""
         st.session_state[STATE_KEY].update(values)
 
-    def follow(self, asked: Mapping[str, str]) -> None:
+    def load_query(self, asked: Mapping[str, str]) -> None:
         """Takes all values from the parameters of an address; those that are not there are the defaults."""
         self.set(
             **{name: self._read(field, asked[name]) if name in asked else field.default for name, field in self.fields.items()}

@@ -1,15 +1,13 @@
-"""Plotly figures of tables and scores; every one can be saved as HTML, JSON, PNG or SVG without a browser."""
+"""Plotly figures of tables and scores; each can be saved as HTML, JSON, PNG or SVG without a browser."""
 
 from typing import TYPE_CHECKING
 
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure as Figure
-
     from interp.figures.ablation_curve import ablation_curve as ablation_curve
     from interp.figures.attention_viewer import AttentionViewer as AttentionViewer
-    from interp.figures.attention_viewer import attention_view as attention_view
+    from interp.figures.attention_viewer import attention_viewer as attention_viewer
     from interp.figures.attention_viewer import tile_data as tile_data
     from interp.figures.attention_viewer import view_assets as view_assets
     from interp.figures.attention_viewer import view_data as view_data
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from interp.figures.dark_theme import to_dark_theme as to_dark_theme
     from interp.figures.detection_map import detection_map as detection_map
     from interp.figures.faithfulness_plot import faithfulness_plot as faithfulness_plot
+    from interp.figures.figure import Figure as Figure
     from interp.figures.head_atlas import Atlas as Atlas
     from interp.figures.head_atlas import atlas as atlas
     from interp.figures.head_difference_map import head_difference_map as head_difference_map

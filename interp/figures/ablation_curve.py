@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
 from interp.figures import style
+from interp.figures.figure import Figure
 
 if TYPE_CHECKING:
     from interp.confirmation import Confirmation
@@ -26,7 +25,7 @@ DODGE = 0.13  # steps between two groups, so that no interval covers another
 HEADROOM = 0.3  # of the range of the metric, for the names of panels and groups above the curves
 
 
-def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> go.Figure:
+def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> Figure:
     """Number of heads taken out together on x, the metric on y: one line a group, one panel for each task and choice of positions.
 
     Lines join the means with their 95% intervals (over prompts, of random groups also over draws); small dots are the single draws; the
@@ -51,11 +50,11 @@ def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> g
         _add_panel(figure, own, sets, ks, start)
         named = f"{where} positions" if len({task for task, _ in panels}) == 1 else f"{task}, {where} positions"
         place = {"x": [start + len(ks) / 2], "y": [high + 0.1 * air], "mode": "text", "hoverinfo": "skip"}
-        figure.add_scatter(**place, text=[style.safe(named)], textfont={"size": 12, "color": style.INK})
+        figure.add_scatter(**place, text=[style.escape_markup(named)], textfont={"size": 12, "color": style.INK})
     places = {start + i + 0.5: str(k) for start in starts for i, k in enumerate(ks)}
     figure.update_xaxes(title_text="heads taken out together", range=[0, end])
     figure.update_xaxes(tickvals=list(places), ticktext=list(places.values()))
-    named = style.safe(f"{record.metric} ({confirmation.details['unit']})")
+    named = style.escape_markup(f"{record.metric} ({confirmation.details['unit']})")
     figure.update_yaxes(
         title_text=named, range=[low - 0.04 * air, high + HEADROOM * air], tickvals=style.round_ticks(low, low + air)
     )
@@ -63,7 +62,7 @@ def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> g
     return figure
 
 
-def _add_legend(figure: go.Figure, pixel: float, height: float) -> None:
+def _add_legend(figure: Figure, pixel: float, height: float) -> None:
     """The groups with their markers in a line above the panels; a ``pixel`` is so much of the axis."""
     at = 8 * pixel
     for name, colour, symbol in GROUPS.values():
@@ -75,7 +74,7 @@ def _add_legend(figure: go.Figure, pixel: float, height: float) -> None:
         at += (36 + 6.6 * len(name)) * pixel
 
 
-def _add_panel(figure: go.Figure, curve: Any, sets: Any, ks: Sequence[int], start: float) -> None:
+def _add_panel(figure: Figure, curve: Any, sets: Any, ks: Sequence[int], start: float) -> None:
     """The curves of one task and choice of positions."""
     clean = float(curve.loc[curve["k"] == 0, "value"].iloc[0])
     line = {"color": style.MUTED, "width": 1, "dash": "dash"}
@@ -117,4 +116,4 @@ def _hover_text(row: Any) -> str:
 
 def _listed(heads: str, most: int = 10) -> str:
     labels = heads.split()
-    return style.safe(" ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else ""))
+    return style.escape_markup(" ".join(labels[:most]) + (f" and {len(labels) - most} more" if len(labels) > most else ""))

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.circuits import Circuit, Edge, Node
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.records import RunRecord
 
 PARTS = {"q": ("query", "dash"), "k": ("key", "dot"), "v": ("value", "solid"), "": ("", "solid")}
@@ -40,7 +40,7 @@ MAX_EDGES = 150
 STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, MAX_EDGES)
 
 
-def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None = None) -> go.Figure:
+def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None = None) -> Figure:
     """Nodes in rows by layer, attention below the MLP; width of a line by the size of the edge's effect, red where it is negative (the
     edge helps) and blue where positive; dashed for queries, dotted for keys, solid for values and others.
 
@@ -69,7 +69,7 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
         right=24,
         bottom=96 if slid else 16,
     )
-    largest = style.largest(np.array([circuit.scores.get(edge, 0.0) for edge in ranked]))
+    largest = style.max_abs(np.array([circuit.scores.get(edge, 0.0) for edge in ranked]))
     ends = _ends(ranked, places)
     boxes = _boxes(places, columns)
     for edge in reversed(ranked):  # the largest on top
@@ -155,7 +155,7 @@ def _half(node: Node) -> float:
     return HALF if node.kind in ("head", "mlp") else WIDER
 
 
-def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[float], list[float]], largest: float) -> None:
+def _add_edge(figure: Figure, circuit: Circuit, edge: Edge, line: tuple[list[float], list[float]], largest: float) -> None:
     score, (x, y) = circuit.scores.get(edge), line
     colour = style.MUTED if score is None else style.NEGATIVE if score < 0 else style.POSITIVE
     figure.add_scatter(
@@ -172,7 +172,7 @@ def _add_edge(figure: go.Figure, circuit: Circuit, edge: Edge, line: tuple[list[
 
 def _hover_text(circuit: Circuit, edge: Edge, score: float | None) -> str:
     part = f", {PARTS[edge.qkv][0]}" if edge.qkv else ""
-    effect = "no score" if score is None else f"effect {style.number(score)} {style.safe(circuit.unit)}"
+    effect = "no score" if score is None else f"effect {style.number(score)} {style.escape_markup(circuit.unit)}"
     return f"<b>{node_label(edge.writer)} → {node_label(edge.reader)}{part}</b><br>{effect}"
 
 
@@ -200,7 +200,7 @@ def _n_crossed_boxes(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> int:
     return int(((left < x) & (x < right) & (bottom < y) & (y < top)).any(1).sum())
 
 
-def _add_nodes(figure: go.Figure, circuit: Circuit, places: Positions) -> None:
+def _add_nodes(figure: Figure, circuit: Circuit, places: Positions) -> None:
     """Boxes with their names, the letters of the ports that something is read at, and a marker that answers the pointer."""
     nodes = list(places)
     x, y = [places[node][0] for node in nodes], [places[node][1] for node in nodes]
@@ -238,7 +238,7 @@ def _node_hover_text(circuit: Circuit, node: Node) -> str:
     return f"<b>{node_label(node)}</b><br>reads by {read} edges, is read by {written}"
 
 
-def _add_legend(figure: go.Figure, height: float) -> None:
+def _add_legend(figure: Figure, height: float) -> None:
     at = -0.5 + 10 / COLUMN
     for name, colour, dash in SAMPLES:
         line = {"color": colour, "width": 2.5, "dash": dash}
@@ -249,7 +249,7 @@ def _add_legend(figure: go.Figure, height: float) -> None:
         at += (58 + 6.8 * len(name)) / COLUMN
 
 
-def _add_slider(figure: go.Figure, circuit: Circuit, ranked: list[Edge]) -> None:
+def _add_slider(figure: Figure, circuit: Circuit, ranked: list[Edge]) -> None:
     """A slider whose steps show the edges of largest effect; nodes stay where they are."""
     steps: list[dict[str, Any]] = []
     drawn, traces, last = list(reversed(ranked)), list[Any](figure.data), 0

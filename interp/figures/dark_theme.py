@@ -1,10 +1,9 @@
-"""Figures on a dark page: the same picture with ink and paper exchanged, and colour scales whose zero is dark."""
+"""Figures for dark pages: the same figure with exchanged foreground and background, and colour scales whose zero is dark."""
 
 from __future__ import annotations
 
-import plotly.graph_objects as go
-
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
 
 PAPER, INK = "#0e1117", "#e8eaee"
@@ -38,14 +37,14 @@ DARK_COLOURS = {
 }
 
 
-def to_dark_theme(figure: go.Figure) -> go.Figure:
-    """A copy of a figure of this room for a dark page."""
-    return go.Figure(_exchanged(figure.to_dict()))
+def to_dark_theme(figure: Figure) -> Figure:
+    """A copy of a figure in the colours of the dark theme."""
+    return Figure(_recoloured(figure.to_dict()))
 
 
-def _exchanged(part):
+def _recoloured(part):
     if isinstance(part, dict):
-        return {name: _exchanged(value) for name, value in part.items()}
+        return {name: _recoloured(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
-        return [_exchanged(value) for value in part]
+        return [_recoloured(value) for value in part]
     return DARK_COLOURS.get(part, part) if isinstance(part, str) else part

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.figures.head_map import head_map
 from interp.heads import Head
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from interp.detectors import Detection
 
 
-def detection_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> go.Figure:
+def detection_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> Figure:
     """Layer x head map of a detector's scores; the contour encloses the heads above the threshold.
 
     Pointing at a head tells its rank, its score with the right and with wrong targets, the threshold, and the detection's other numbers.
@@ -50,7 +50,7 @@ def _hover_text(detection: Detection, head: Head, rank: int) -> str:
         f"{verdict}: rank {rank}, threshold {style.number(detection.threshold)}",
         f"with wrong targets {style.number(control)}" if control == control else "",
         *(
-            f"{style.safe(name)} {style.number(part[head])}"
+            f"{style.escape_markup(name)} {style.number(part[head])}"
             for name, part in detection.extra_scores.items()
             if part[head] == part[head]
         ),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.circuits import FaithfulnessCurve
 from interp.figures import style
+from interp.figures.figure import Figure
 
 WIDTH, HEIGHT = 620, 320
 LEVEL = 0.85
 FOUND, RANDOM = ("found", style.POSITIVE, "circle"), ("random", style.MUTED, "square")
 
 
-def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: str | None = None) -> go.Figure:
+def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: str | None = None) -> Figure:
     """Number of edges on x (logarithmic), faithfulness on y: 0 = as the corrupted run, 1 = as the model.
 
     The line of the circuits found has 95% intervals over prompts; that of random ones is the mean over draws, and a dot is one draw. The
@@ -77,7 +77,7 @@ def _hover_text(row: Any) -> str:
     return f"{row.n_edges:,} edges ({row.share:.1%}): faithfulness {style.number(row.faithfulness)}<br>metric {style.number(row.outcome)}"
 
 
-def _add_line(figure: go.Figure, look: tuple[str, str, str], values: Any, texts: list[str] | None = None) -> None:
+def _add_line(figure: Figure, look: tuple[str, str, str], values: Any, texts: list[str] | None = None) -> None:
     """The values by number of edges, joined."""
     name, colour, symbol = look
     told = [f"<b>mean of {name}</b><br>{n:,} edges: {style.number(value)}" for n, value in values.items()]
@@ -92,7 +92,7 @@ def _add_line(figure: go.Figure, look: tuple[str, str, str], values: Any, texts:
     )
 
 
-def _add_legend(figure: go.Figure, left: float, pixel: float, height: float) -> None:
+def _add_legend(figure: Figure, left: float, pixel: float, height: float) -> None:
     at = left + 10 * pixel
     for name, colour, symbol in (FOUND, RANDOM):
         marker = {"symbol": symbol, "size": 8, "color": colour, "line": {"width": 0}}

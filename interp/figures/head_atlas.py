@@ -1,7 +1,7 @@
-"""Every head of a model in one picture: layers down, heads across, each cell the thumbnail of a pattern (queries down, keys across).
+"""Every head of a model in one image: layers down, heads across, each cell the thumbnail of a pattern (queries down, keys across).
 
-All cells share one scale that never follows the data: palest is weight 0, strongest weight 1. ``gamma`` below 1 lifts small weights, for
-all heads alike, and the atlas says so. It is a PNG of few colours made without a browser, and knows which head lies under a pixel.
+All cells share one scale that never depends on the data: palest is weight 0, strongest weight 1. ``gamma`` below 1 raises small weights,
+for all heads alike, and the caption says so. The atlas is a PNG with a small palette, made without a browser, and maps pixels to heads.
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from interp.figures import style
 from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
 
-PIXELS = 1_200_000  # coloured, of all cells together: 32 x 32 causal heads have room for 48 bins, and more heads for fewer
-SMALL, LARGE, ACROSS = 48, 160, 640  # pixels of a cell with many heads and with few, and of all together that few heads aim at
-GAP, BETWEEN_GROUPS, MARGIN = 2, 8, 4  # pixels between heads, between groups that share keys and values, around all
-LEVELS, SHADES = 32, 6  # of weight, and between paper and ink for smooth letters
+PIXELS = 1_200_000  # coloured, of all cells together: 32 x 32 causal heads get 48 bins each, more heads fewer
+SMALL, LARGE, ACROSS = (
+    48,
+    160,
+    640,
+)  # pixels of a cell with many heads and with few, and target width of all cells with few heads
+GAP, BETWEEN_GROUPS, MARGIN = 2, 8, 4  # pixels between heads, between KV groups, and around the image
+LEVELS, SHADES = 32, 6  # colours of weights, and from paper to ink for anti-aliased labels
 GREY, BLANK = LEVELS, LEVELS + 1
 
 
 @short_repr
 @dataclass(frozen=True)
 class Atlas:
-    """A picture of all heads and where each of them is.
+    """An image of all heads and the position of each.
 
-    ``png`` is the file, ``width`` by ``height`` pixels. The cell of head h of layer l is a square of ``cell`` pixels whose first is at
-    (``lefts[h]``, ``tops[l]``). ``caption`` says how to read it.
+    ``png`` is the file, ``width`` by ``height`` pixels. The cell of head h of layer l is a square of ``cell`` pixels with its top left
+    corner at (``lefts[h]``, ``tops[l]``). ``caption`` explains the colours.
     """
 
     png: bytes = field(repr=False)
@@ -46,7 +50,7 @@ class Atlas:
     caption: str
 
     def box(self, head: Head) -> tuple[int, int, int, int]:
-        """Pixels (x0, y0, x1, y1) of a head's cell, x1 and y1 just after the last. Raises LookupError for a head that is not there."""
+        """Pixels (x0, y0, x1, y1) of a head's cell, x1 and y1 excluded. Raises LookupError for an unknown head."""
         layer, at = head
         if not (0 <= layer < len(self.tops) and 0 <= at < len(self.lefts)):
             raise LookupError(
@@ -55,7 +59,7 @@ class Atlas:
         return self.lefts[at], self.tops[layer], self.lefts[at] + self.cell, self.tops[layer] + self.cell
 
     def head_at(self, x: float | int, y: float | int) -> Head | None:
-        """The head whose cell has this pixel; None between cells and in the margins."""
+        """The head whose cell contains this pixel; None between cells and in the margins."""
         layer, head = bisect_right(self.tops, y) - 1, bisect_right(self.lefts, x) - 1
         if layer < 0 or head < 0 or x >= self.lefts[head] + self.cell or y >= self.tops[layer] + self.cell:
             return None
@@ -66,7 +70,7 @@ class Atlas:
 
 
 def atlas(
-    thumbs: Float[np.ndarray, "n_layers n_heads side side"],
+    thumbnails: Float[np.ndarray, "n_layers n_heads side side"],
     *,
     gamma: float = 1.0,
     causal: bool = True,
@@ -75,23 +79,23 @@ def atlas(
 ) -> Atlas:
     """The atlas of the thumbnails of all heads, weights in 0..1.
 
-    A weight is coloured by ``weight ** gamma``. ``causal``: bins of keys that are all after all queries of their bin are grey. With
-    ``n_kv_heads`` there is more room between heads that do not share keys and values. ``dark``: the colours for a dark page. Where heads
-    are very many, neighbouring bins are joined, by their largest weight, to bound the picture. Raises ValueError for a gamma that is not
-    positive, weights outside 0..1 or NaN, weights on grey bins, and heads that do not divide into groups.
+    A weight is coloured by ``weight ** gamma``. ``causal``: bins whose keys are all after their queries are grey. With ``n_kv_heads``
+    the gap between KV groups is wider. ``dark``: the colours of the dark theme. With very many heads neighbouring bins are max-pooled to
+    bound the size of the image. Raises ValueError for a gamma that is not positive, weights outside 0..1 or NaN, weights in grey bins,
+    and a number of heads that is no multiple of ``n_kv_heads``.
     """
-    n_layers, n_heads, *_ = thumbs.shape
+    n_layers, n_heads, *_ = thumbnails.shape
     groups = n_heads if n_kv_heads is None else n_kv_heads
-    _check(thumbs, gamma, n_heads, groups)
+    _check(thumbnails, gamma, n_heads, groups)
     most = (PIXELS * (1 + causal) / (n_layers * n_heads)) ** 0.5
     room = int(min(np.clip(ACROSS // max(n_layers, n_heads), SMALL, LARGE), most))
-    cells = _pooled(thumbs, -(-thumbs.shape[-1] // room))
+    cells = _pooled(thumbnails, -(-thumbnails.shape[-1] // room))
     levels = np.rint((cells if gamma == 1 else cells**gamma) * (LEVELS - 1)).astype(np.uint8)
     if causal:
         future = np.triu(np.ones(levels.shape[-2:], bool), 1)
         if (levels * future).any():
             raise ValueError(
-                "A bin of keys after all its queries has a weight: give causal=False for a model that sees later keys."
+                "A bin of keys after all its queries has weight: pass causal=False for a model with bidirectional attention."
             )
         levels[..., future] = GREY
     times = max(1, room // levels.shape[-1])
@@ -108,38 +112,38 @@ def atlas(
     canvas = _labels(width, height, size, lefts, tops, font)
     for (layer, y), (head, x) in product(enumerate(tops), enumerate(lefts)):
         canvas[y : y + size, x : x + size] = levels[layer, head]
-    said = [
+    notes = [
         f"{'darkest' if dark else 'white'} 0, {'brightest' if dark else 'darkest'} 1 in every cell",
         f"shade = weight^{gamma:g}" if gamma != 1 else "",
         "each bin shows its largest weight",
-        "grey: keys after the query" if causal else "",
+        "grey: masked (keys after the query)" if causal else "",
     ]
-    return Atlas(_png(canvas, _palette(dark)), width, height, size, lefts, tops, " · ".join(filter(None, said)))
+    return Atlas(_png(canvas, _palette(dark)), width, height, size, lefts, tops, " · ".join(filter(None, notes)))
 
 
-def _check(thumbs: np.ndarray, gamma: float, n_heads: int, groups: int) -> None:
+def _check(thumbnails: np.ndarray, gamma: float, n_heads: int, groups: int) -> None:
     if not 0 < gamma < np.inf:
-        raise ValueError(f"gamma={gamma:g} is the power of the weights: take a positive number, below 1 to lift small weights.")
+        raise ValueError(f"gamma={gamma:g} is not positive: it is the exponent of the weights, below 1 to raise small ones.")
     if groups < 1 or n_heads % groups:
-        raise ValueError(f"{n_heads} heads do not divide into {groups} groups that share keys and values.")
-    low, high = float(thumbs.min()), float(thumbs.max())
+        raise ValueError(f"{n_heads} heads do not divide into {groups} groups with shared keys and values.")
+    low, high = float(thumbnails.min()), float(thumbnails.max())
     if not (low >= 0 and high <= 1 + 1e-5):
-        raise ValueError(f"An atlas shows weights of attention, in 0..1, and was given {low:g} to {high:g}.")
+        raise ValueError(f"An atlas shows attention weights in 0..1, not {low:g} to {high:g}.")
 
 
-def _pooled(thumbs: np.ndarray, times: int) -> np.ndarray:
+def _pooled(thumbnails: np.ndarray, times: int) -> np.ndarray:
     """The largest of each ``times`` x ``times`` bins."""
     if times == 1:
-        return thumbs
-    short = -thumbs.shape[-1] % times
-    whole = np.pad(thumbs, [(0, 0), (0, 0), (0, short), (0, short)])
+        return thumbnails
+    short = -thumbnails.shape[-1] % times
+    whole = np.pad(thumbnails, [(0, 0), (0, 0), (0, short), (0, short)])
     return reduce(np.maximum, [whole[..., i::times, j::times] for i in range(times) for j in range(times)])
 
 
 def _labels(
     width: int, height: int, size: int, lefts: tuple[int, ...], tops: tuple[int, ...], font: ImageFont.FreeTypeFont
 ) -> UInt8[np.ndarray, "height width"]:
-    """The picture without cells: every head and layer is named where there is room, or every second, fifth ... of them."""
+    """The image without cells, with the labels of every head and layer, or of every second, fifth ... where room is short."""
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
     widest = font.getlength(f"H{len(lefts) - 1}") + 4
@@ -151,7 +155,7 @@ def _labels(
 
 
 def _some(n: int, least: float) -> range:
-    """Every index, or one in so many that ``least`` indices pass from one to the next."""
+    """Every index, or every second, fifth ..., at least ``least`` apart."""
     return range(0, n, next(step for step in (1, 2, 5, 10, 20, 50, 100) if step >= least))
 
 
@@ -164,13 +168,13 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _palette(dark: bool) -> bytes:
-    """Red, green and blue of the levels of weight, of grey, and of the shades from paper to ink."""
+    """RGB values of the weight levels, of grey, and of the shades from paper to ink."""
     scales = (style.SEQUENTIAL, LEVELS), ([style.EMPTY], 1), ([style.PAPER, style.INK], SHADES)
     return b"".join(_between([DARK_COLOURS[c] if dark else c for c in colours], n) for colours, n in scales)
 
 
 def _between(colours: list[str], n: int) -> bytes:
-    """``n`` colours from the first to the last of some, as red, green, blue, red ..."""
+    """``n`` colours interpolated from the first to the last, as red, green, blue, red ..."""
     known = np.array([[*bytes.fromhex(colour[1:])] for colour in colours])
     at = np.linspace(0, len(colours) - 1, n)
     mixed = [np.interp(at, np.arange(len(colours)), known[:, channel]) for channel in range(3)]

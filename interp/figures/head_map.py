@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
     import pandas as pd
 
-READABLE = 44  # cells at least this many pixels wide show their number
-ROOMY = 30  # marked cells at least this wide and high are outlined, smaller ones carry a dot: outlines would fill the map
-MARKED = "beyond the other heads, q\u00a0≤\u00a00.05"
+READABLE = 44  # cells at least this wide, in pixels, show their number
+ROOMY = 30  # marked cells at least this large are outlined, smaller ones get a dot: outlines would fill the map
+MARKED = "effect exceeds the other heads', q\u00a0≤\u00a00.05"
 
 
 @dataclass(frozen=True)
 class _Map:
-    """What is drawn: numbers and hover texts [n_layers n_heads], marked heads and what marks them, bounds of the numbers, texts."""
+    """Content of a map: values and hover texts [n_layers n_heads], marked heads and the meaning of the mark, bounds, texts."""
 
     values: np.ndarray
     hover: np.ndarray
@@ -44,25 +44,22 @@ def head_map(
     title: str | None = None,
     caption: str | None = None,
     notes: Sequence[str] = (),
-) -> go.Figure:
-    """A heat map of one number per head.
+) -> Figure:
+    """Heat map of one number per head.
 
-    ``data`` is ``HeadScores``, or a head table (its effects, with interval and q-value on hover; its ``exceeds_control`` heads are
-    marked). Numbers that can be negative get a diverging scale centred at 0, others one hue from their lower bound to the largest.
-    ``marked`` heads are marked instead; ``shape`` (n_layers, n_heads) is for tables that do not hold every head. Heads without
-    a number are grey. ``notes`` stand below the caption.
+    ``data`` is ``HeadScores`` or a head table (effects, with interval and q-value on hover, and its ``exceeds_control`` heads marked).
+    Quantities that can be negative get a diverging scale centred at 0, others a sequential scale from their lower bound to the largest
+    value. ``marked`` overrides the marked heads; ``shape`` (n_layers, n_heads) is for tables that do not cover every head. Heads
+    without a number are grey. ``notes`` are added below the caption.
     """
-    chosen = None if marked is None else list(marked)
-    if isinstance(data, HeadScores):
-        what = _of_scores(data, chosen or [], title)
-    else:
-        what = _of_table(data, chosen, shape, title)
-    return _draw(replace(what, caption=caption or what.caption, notes=[*notes, *what.notes]))
+    heads = None if marked is None else list(marked)
+    content = _from_scores(data, heads or [], title) if isinstance(data, HeadScores) else _from_table(data, heads, shape, title)
+    return _figure(replace(content, caption=caption or content.caption, notes=[*notes, *content.notes]))
 
 
-def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
+def _from_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
     absent = np.isnan(scores.values).any()
-    hover = np.full(scores.values.shape, style.safe(scores.nan_reason or "not measured"), dtype=object)
+    hover = np.full(scores.values.shape, style.escape_markup(scores.nan_reason or "not measured"), dtype=object)
     for place in np.argwhere(~np.isnan(scores.values)):
         head = Head(*map(int, place))
         hover[head] = style.score_lines(scores, head)
@@ -82,7 +79,7 @@ def _of_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Ma
     )
 
 
-def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[int] | None, title: str | None) -> _Map:
+def _from_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[int] | None, title: str | None) -> _Map:
     rows: list[Any] = [row for row in table.itertuples() if getattr(row, "layer2", -1) < 0]
     size = tuple(shape) if shape else (max(row.layer for row in rows) + 1, max(row.head for row in rows) + 1)
     values, hover = np.full(size, np.nan), np.full(size, "not measured", dtype=object)
@@ -101,31 +98,34 @@ def _of_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[in
     )
 
 
-def _draw(what: _Map) -> go.Figure:
-    n_layers, n_heads = what.values.shape
+def _figure(content: _Map) -> Figure:
+    n_layers, n_heads = content.values.shape
     cell_width, cell_height = _cell(440 / n_heads, 96), _cell(440 / n_layers, 46)
     roomy = min(cell_width, cell_height) >= ROOMY
-    notes = [*what.notes, *([f"{'outlined' if roomy else 'dotted'}: {what.mark}"] if what.marked and what.mark else [])]
-    caption = [what.caption, "; ".join(notes)]
-    figure = style.canvas(cell_width * n_heads, cell_height * n_layers, what.title, caption)
+    notes = [
+        *content.notes,
+        *([f"{'outlined' if roomy else 'dotted'}: {content.mark}"] if content.marked and content.mark else []),
+    ]
+    caption = [content.caption, "; ".join(notes)]
+    figure = style.canvas(cell_width * n_heads, cell_height * n_layers, content.title, caption)
     figure.update_layout(plot_bgcolor=style.EMPTY)
-    low, high, colours = style.colour_range(what.values, what.bounds)
+    low, high, colours = style.colour_range(content.values, content.bounds)
     figure.add_heatmap(
-        z=what.values,
+        z=content.values,
         x=list(range(n_heads)),
         y=list(range(n_layers)),
         zmin=low,
         zmax=high,
         colorscale=style.scale(colours),
-        colorbar=style.colour_bar(what.legend),
-        hovertext=what.hover,
+        colorbar=style.colour_bar(content.legend),
+        hovertext=content.hover,
         hoverinfo="text",
         xgap=1,
         ygap=1,
-        **(style.written(what.values) if cell_width >= READABLE else {}),
+        **(style.cell_text(content.values) if cell_width >= READABLE else {}),
     )
-    if what.marked:
-        mark = _outlines(what.marked, cell_width) if roomy else _dots(what.marked, what.values, high)
+    if content.marked:
+        mark = _outlines(content.marked, cell_width) if roomy else _dots(content.marked, content.values, high)
         figure.add_scatter(**mark, hoverinfo="skip")
     figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads), range=[-0.5, n_heads - 0.5])
     figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[n_layers - 0.5, -0.5])
@@ -133,7 +133,7 @@ def _draw(what: _Map) -> go.Figure:
 
 
 def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:
-    """One closed path around each head, with gaps between; a little inside the cell, so that neighbours stay apart."""
+    """One closed path around each head, slightly inside its cell so that neighbouring outlines stay apart."""
     inset = 0.46
     across, down = (-inset, inset, inset, -inset, -inset), (-inset, -inset, inset, inset, -inset)
     x = [value for head in heads for value in (*(head.head + step for step in across), None)]
@@ -142,7 +142,7 @@ def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:
 
 
 def _dots(heads: list[Head], values: np.ndarray, reach: float) -> dict[str, Any]:
-    """A dot in the middle of each head's cell, white where the cell is dark."""
+    """A dot in the middle of each head's cell, white on dark cells."""
     colours = [style.ink_on(values[head], reach) for head in heads]
     marker = {"size": 4, "color": colours, "line": {"width": 0}}
     return {"x": [head.head for head in heads], "y": [head.layer for head in heads], "mode": "markers", "marker": marker}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.figures.head_map import READABLE
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 560, 340
 LARGEST_CELL = 96
 
 
-def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = None) -> go.Figure:
+def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = None) -> Figure:
     """Recall of the answer in every cell of a grid of lengths and depths, one hue from 0 to 1; depth 0 (the beginning) is at the top.
 
     ``cells`` has one row a cell: ``length`` (tokens), ``depth`` (percent), ``n`` trials of which ``accepted`` were answered, ``recall``
@@ -55,7 +55,7 @@ def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = N
         hoverinfo="text",
         xgap=1,
         ygap=1,
-        **(style.written(recall) if width >= READABLE else {}),
+        **(style.cell_text(recall) if width >= READABLE else {}),
     )
     across, down = style.ticks(len(lengths)), style.ticks(len(depths))
     room = max(1, -(-6 * len(f"{lengths[-1]:,}") // width))  # a length is wider than a small cell

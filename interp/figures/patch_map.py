@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.figures.head_map import head_map
 from interp.heads import HeadScores
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from interp.circuits.activation_patching import PatchGrid
 
 
-def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: str | None = None) -> go.Figure:
+def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: str | None = None) -> Figure:
     """Layer x position map of mean effects, diverging with 0 in the middle; ``tokens`` (one a position) are written beside positions.
 
     Pointing at a cell tells its effect and the share of the whole swap. Raises ValueError for another number of tokens.
@@ -34,12 +34,12 @@ def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: st
     cells: Any = figure.data[0]
     hover = np.empty(grid.effects.shape, dtype=object)
     for (layer, place), effect in np.ndenumerate(grid.effects):
-        where = f"<b>layer {layer}, {style.safe(words[place])}</b>"
+        where = f"<b>layer {layer}, {style.escape_markup(words[place])}</b>"
         hover[layer, place] = (
             f"{where}<br>effect {style.number(effect)} {grid.unit}<br>{effect / grid.gap:.0%} of the whole swap"
         )
     cells.hovertext = hover
-    labels = [style.safe(word) for word in words]
+    labels = [style.escape_markup(word) for word in words]
     figure.update_xaxes(title_text="position", tickvals=list(range(len(labels))), ticktext=labels)
     needed, layout = int(style.LETTER * max(map(style.letters, words))), figure.layout
     if needed > (layout.width - layout.margin.l - layout.margin.r) / len(words):

@@ -1,4 +1,4 @@
-"""Where one head looks more and where less: a piece of its attention pattern after, minus the same piece before."""
+"""Change of one head's attention: a tile of its pattern after, minus the same tile before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.figures.pattern_heatmap import pattern_heatmap
 from interp.heads import Head
 from interp.records import RunRecord
@@ -26,31 +26,31 @@ def pattern_difference(
     first_key: int = 0,
     causal: bool = True,
     title: str | None = None,
-) -> go.Figure:
-    """``after - before`` [query key], weights of one head on two texts of as many tokens, diverging with 0 in the middle.
+) -> Figure:
+    """Heat map of ``after - before`` [query key], weights of one head on two texts of equal length, diverging around 0.
 
-    Where the texts differ, the label shows both tokens, that of ``tokens_before`` first. The rest is as in ``pattern_heatmap``. Raises
-    ValueError for tiles or texts of different sizes, and as ``pattern_heatmap``.
+    Where the texts differ, the label shows both tokens, that of ``tokens_before`` first. Other arguments as in ``pattern_heatmap``.
+    Raises ValueError for tiles or texts of different lengths, and as ``pattern_heatmap``.
     """
     if after.shape != before.shape or len(tokens) != len(tokens_before):
         raise ValueError(
-            f"Patterns are compared cell by cell, and these are of {len(tokens_before):,} and {len(tokens):,} tokens: compare texts of as "
-            f"many tokens."
+            f"Patterns are compared cell by cell, and these texts have {len(tokens_before):,} and {len(tokens):,} tokens: compare texts of "
+            f"equal length."
         )
     pairs = zip(map(style.token, tokens_before), map(style.token, tokens), strict=True)
     words = [new if old == new else f"{style.token(old, 8)}│{style.token(new, 7)}" for old, new in pairs]
-    place = {"first_query": first_query, "first_key": first_key, "causal": causal}
-    figure = pattern_heatmap(after, words, head, record, **place, title=title or f"Change of attention of {head}")
-    cells: Any = figure.data[0]
-    seen = ~np.isnan(np.asarray(cells.z, dtype=float))
-    change = np.where(seen, after - before, np.nan)
-    hover: Any = np.array(cells.hovertext, dtype=object)
-    for at in map(tuple, np.argwhere(seen)):
+    offsets = {"first_query": first_query, "first_key": first_key, "causal": causal}
+    figure = pattern_heatmap(after, words, head, record, **offsets, title=title or f"Change of the attention of {head}")
+    heatmap: Any = figure.data[0]
+    visible = ~np.isnan(np.asarray(heatmap.z, dtype=float))
+    change = np.where(visible, after - before, np.nan)
+    hover: Any = np.array(heatmap.hovertext, dtype=object)
+    for at in map(tuple, np.argwhere(visible)):
         pair, _ = hover[at].split("<br>", 1)
         weights = f"{style.number(float(after[at]))} after, {style.number(float(before[at]))} before"
         hover[at] = f"{pair}<br>{weights}<br>change {style.number(float(change[at]))}"
-    reach = style.largest(change)
-    cells.update(
+    reach = style.max_abs(change)
+    heatmap.update(
         z=change,
         zmin=-reach,
         zmax=reach,

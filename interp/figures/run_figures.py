@@ -1,4 +1,4 @@
-"""The pictures of a stored run: which there are, and each by its name."""
+"""The figures of a stored run, by name."""
 
 from __future__ import annotations
 
@@ -18,60 +18,59 @@ from interp.figures.waad_fai_strips import waad_fai_strips
 from interp.store import load_circuit_run, load_confirmation, load_detection
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
+    from interp.figures.figure import Figure
     from interp.store import StoredRun
 
 FIGURE_FILES = {
     "heads": "heads.parquet",
     "layers": "heads.parquet",
-    "roles": "masks.safetensors",
+    "waad_fai": "masks.safetensors",
     "tokens": "tokens.parquet",
     "ranking": "examples.parquet",
-    "grid": "cells.parquet",
-    "dose": "curve.parquet",
+    "needle_grid": "cells.parquet",
+    "ablation_curve": "curve.parquet",
     "circuit": "circuit.json",
     "faithfulness": "faithfulness.parquet",
 }
-"""What a run must hold for each drawing."""
+"""The file that a run must hold for each figure."""
 
 FIGURE_KINDS = tuple(FIGURE_FILES)
 
 
 def available_figures(run: StoredRun) -> list[str]:
-    """What can be drawn of a run: ``heads`` (layer x head) and ``layers`` (a dot for each head) where there is one number a head,
-    ``tokens`` (the first text) where there is one a token, ``ranking`` (bars with intervals) of a sweep; of a detection ``roles`` (the
-    text with the tokens that play one) and ``grid`` (recall by length and depth), of a confirmation ``dose``, of a circuit ``circuit`` (its
-    graph) and ``faithfulness`` (by its size)."""
+    """Names of the figures of a run: ``heads`` (layer x head) and ``layers`` (a dot per head) of runs with one number per head, ``tokens``
+    (the first text) of runs with one per token, ``ranking`` (bars with intervals) of ablations, ``waad_fai`` (the text with its preplan
+    and anchor tokens) and ``needle_grid`` (recall by length and depth) of detections, ``ablation_curve`` of confirmations, ``circuit``
+    (the graph) and ``faithfulness`` (by circuit size) of circuits."""
     return [name for name, file in FIGURE_FILES.items() if file in run.manifest["files"]]
 
 
-def run_figure(run: StoredRun, drawing: str = "heads", metric: str | None = None) -> go.Figure:
-    """One of ``available_figures`` a run, of one metric of an observation or detection (default: the first).
+def run_figure(run: StoredRun, kind: str = "heads", metric: str | None = None) -> Figure:
+    """One of ``available_figures``, of one metric of an observation or detection (default: the first).
 
-    Raises LookupError for a drawing or a metric that is not there, ValueError for the ranking of an observation.
+    Raises LookupError for an unknown kind or metric, ValueError for the ranking of an observation.
     """
-    if drawing not in FIGURE_KINDS:
-        raise LookupError(f"{drawing!r} is no drawing. There are: {', '.join(FIGURE_KINDS)}.")
-    if drawing == "dose":
+    if kind not in FIGURE_KINDS:
+        raise LookupError(f"{kind!r} is no figure. There are: {', '.join(FIGURE_KINDS)}.")
+    if kind == "ablation_curve":
         return ablation_curve(load_confirmation(run.path))
-    if drawing == "circuit":
+    if kind == "circuit":
         return circuit_graph(load_circuit_run(run.path)[0])
-    if drawing == "faithfulness":
+    if kind == "faithfulness":
         return faithfulness_plot(load_circuit_run(run.path)[1])
-    if drawing == "grid":
+    if kind == "needle_grid":
         return needle_grid(run.table("cells"), run.record)
-    if drawing == "tokens":
+    if kind == "tokens":
         scores = run.token_scores(metric)
         mean = "" if _is_detection(run) else ", mean over all heads"
         return token_scores_text(scores, title=f"{scores.name} of each token{mean}")
-    if drawing == "layers":
+    if kind == "layers":
         return scores_by_layer(run.scores(metric))
-    if drawing == "ranking":
+    if kind == "ranking":
         if run.metrics:
-            raise ValueError(f"A ranking has intervals, which only a sweep has: draw {run.path.name} as heads.")
+            raise ValueError(f"{run.path.name} is no ablation: a ranking needs the intervals of one. Use the figure `heads`.")
         return ranked_effects(run.heads())
-    if drawing == "roles" and isinstance(found := load_detection(run.path), TokenDetection):
+    if kind == "waad_fai" and isinstance(found := load_detection(run.path), TokenDetection):
         return waad_fai_strips(found)
     if _is_detection(run) and metric in (None, "score") and isinstance(found := load_detection(run.path), Detection):
         return detection_map(found)

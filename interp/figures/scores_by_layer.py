@@ -1,24 +1,24 @@
-"""One number per head by layer: a dot for each head, a line for the mean of each layer."""
+"""One number per head by layer: a dot per head, a line at the mean of each layer."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 from interp.heads import HeadScores
 
 HEIGHT, LAYER, NARROWEST, WIDEST, FEW = 300, 110, 480, 820, 12
-SPREAD = 0.7  # of the width of a layer that its heads take up
+SPREAD = 0.7  # share of a layer's width over which its heads are spread
 
 
-def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = None, title: str | None = None) -> go.Figure:
-    """Layers on x, the number on y: the heads of a layer side by side in their order, the line is their mean.
+def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = None, title: str | None = None) -> Figure:
+    """Dot plot of one number per head, layers on x, the heads of a layer side by side, with a line at their mean.
 
-    ``width`` is that of the plotting area in pixels for up to 12 layers; by default it follows the number of layers, as it does for more.
-    The ``named`` heads of largest magnitude carry their label. Heads without a number are left out, and the caption says how many and why.
+    ``width`` of the plotting area, in pixels, applies to at most 12 layers; by default, and for more layers, it follows their number.
+    The ``named`` heads of largest magnitude are labelled. Heads without a number are omitted; the caption says how many and why.
     """
     values = scores.values
     n_layers, n_heads = values.shape
@@ -55,7 +55,7 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
     )
     figure.update_xaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[-0.6, n_layers - 0.4])
     grid: dict[str, Any] = {"showgrid": True, "gridcolor": style.LINES}
-    figure.update_yaxes(title_text=style.safe(f"{scores.name} ({scores.unit})"), range=_reach(scores), **grid)
+    figure.update_yaxes(title_text=style.escape_markup(f"{scores.name} ({scores.unit})"), range=_axis_range(scores), **grid)
     return figure
 
 
@@ -68,11 +68,11 @@ def _absent(scores: HeadScores) -> str:
     )
 
 
-def _reach(scores: HeadScores) -> list[float]:
-    """From the lowest to the highest number, 0 included where numbers cannot be negative, with room for labels above."""
+def _axis_range(scores: HeadScores) -> list[float]:
+    """Axis range of the values, including 0 if they cannot be negative, with room for labels above."""
     values = scores.values[~np.isnan(scores.values)]
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if scores.bounds[0] is not None and scores.bounds[0] >= 0:
         low = 0.0
-    air = (high - low) or abs(high) or 1.0
-    return [low - 0.03 * air, high + 0.1 * air]
+    margin = (high - low) or abs(high) or 1.0
+    return [low - 0.03 * margin, high + 0.1 * margin]

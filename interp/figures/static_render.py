@@ -1,8 +1,7 @@
-"""PNG and SVG of plotly figures without a browser, drawn by matplotlib.
+"""PNG and SVG of plotly figures without a browser, rendered by matplotlib.
 
-A plotly figure says what to draw; this file draws the part of that language which the figures of this room use: heat maps,
-horizontal bars with or without intervals, lines, points and texts, rectangles and lines as shapes, titles, captions, ticks and one
-colour bar. It refuses a figure with any other trace, so that no picture lacks something silently.
+Covers what the figures of this room contain: heat maps, horizontal bars with or without intervals, lines, points and texts, rectangles
+and lines as shapes, titles, captions, ticks and one colour bar. Other traces are refused, so that no figure silently lacks a part.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import plotly.graph_objects as go
 
-from interp.figures.style import INK
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INK = "#1f2430"  # text on light cells, in both themes
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
 LOCK = Lock()  # matplotlib's settings are shared by all threads
@@ -30,8 +28,8 @@ MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "tr
 RC: dict[Any, Any] = {"svg.hashsalt": "interp", "svg.fonttype": "none", "font.family": ["DejaVu Sans", "sans-serif"]}
 
 
-def draw(figure: go.Figure, kind: str) -> bytes:
-    """The figure as ``png`` or ``svg``. Raises ValueError for a trace that this file cannot draw."""
+def render(figure: go.Figure, kind: str) -> bytes:
+    """The figure as ``png`` or ``svg``. Raises ValueError for a type of trace that is not supported."""
     import matplotlib as mpl
 
     known = {"heatmap": _heatmap, "bar": _bars, "scatter": _scatter}
@@ -39,7 +37,7 @@ def draw(figure: go.Figure, kind: str) -> bytes:
     unknown = sorted({trace.type for trace in traces} - set(known))
     if unknown:
         raise ValueError(
-            f"PNG and SVG can hold {', '.join(known)} traces, not {', '.join(unknown)}: save this figure as .html."
+            f"PNG and SVG support the traces {', '.join(known)}, not {', '.join(unknown)}: save this figure as .html."
         )
     with LOCK, mpl.rc_context(RC):
         page, axes = _page(figure)
@@ -54,7 +52,7 @@ def draw(figure: go.Figure, kind: str) -> bytes:
 
 
 def _page(figure: go.Figure) -> tuple[Figure, Axes]:
-    """A page of the figure's size, and axes where plotly would have its plotting area."""
+    """A page of the figure's size, with axes in the place of plotly's plotting area."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,8 +74,8 @@ def _axis(axes: Axes, axis: Any, spec: Any) -> None:
     (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*spec.range)
     if spec.tickvals is not None:
         axis.set_ticks(list(spec.tickvals), [_plain(text) for text in spec.ticktext] if spec.ticktext is not None else None)
-    turned = -(spec.tickangle or 0)  # plotly turns clockwise
-    look = {"labelsize": spec.tickfont.size * POINTS, "labelcolor": spec.tickfont.color, "labelrotation": turned}
+    rotation = -(spec.tickangle or 0)  # plotly rotates clockwise
+    look = {"labelsize": spec.tickfont.size * POINTS, "labelcolor": spec.tickfont.color, "labelrotation": rotation}
     axis.set_tick_params(length=0, pad=5, **look)
     if spec.showgrid:
         axis.grid(color=spec.gridcolor, linewidth=0.75, zorder=0)
@@ -123,9 +121,9 @@ def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        painted = ScalarMappable(Normalize(marker.cmin, marker.cmax), _colours(marker.colorscale))
-        colours = painted.to_rgba(np.asarray(colours, dtype=float))
-        _colour_bar(page, axes, painted, marker.colorbar)
+        mapped = ScalarMappable(Normalize(marker.cmin, marker.cmax), _colours(marker.colorscale))
+        colours = mapped.to_rgba(np.asarray(colours, dtype=float))
+        _colour_bar(page, axes, mapped, marker.colorbar)
     axes.barh(places, lengths, height=trace.width, left=base, color=colours, linewidth=0, zorder=order)
     error = trace.error_x
     if error.array is None:
@@ -160,11 +158,11 @@ def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
 
 
 def _families(names: str | None) -> list[str]:
-    """The font families of plotly's list that are here; matplotlib warns of the others."""
+    """The installed ones of plotly's font families; matplotlib warns of the others."""
     from matplotlib.font_manager import fontManager
 
-    here = {font.name for font in fontManager.ttflist}
-    return [name for part in (names or "").split(",") if (name := part.strip()) in here] or list(RC["font.family"])
+    installed = {font.name for font in fontManager.ttflist}
+    return [name for part in (names or "").split(",") if (name := part.strip()) in installed] or list(RC["font.family"])
 
 
 def _each(colour: Any) -> Any:
@@ -200,7 +198,7 @@ def _texts(page: Figure, axes: Axes, layout: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    """Plotly's markup as plain text; ``$`` is kept from being read as mathematics."""
+    """Plotly's markup as plain text; ``$`` is escaped, which matplotlib would read as mathematics."""
     return unescape(re.sub(r"</?b>", "", text.replace("<br>", "\n"))).replace("$", r"\$")
 
 

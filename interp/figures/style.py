@@ -1,7 +1,7 @@
-"""How all figures look: colours that colour-blind readers can tell apart, type, margins, titles and captions.
+"""The common style of all figures: colour-blind safe colours, fonts, margins, titles and captions.
 
-Effects are red where negative and blue where positive, always with 0 in the middle; numbers that cannot be negative go from white
-to blue. Names from models and prompts are untrusted: ``safe`` keeps them from being read as markup.
+Effects are red where negative and blue where positive, with 0 always in the middle; quantities that cannot be negative range from white
+to blue. Names from models and prompts are untrusted: ``escape_markup`` keeps them from being read as markup.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 from unicodedata import east_asian_width
 
 import numpy as np
-import plotly.graph_objects as go
 
+from interp.figures.figure import Figure
+from interp.figures.static_render import INK
 from interp.heads import Head, HeadScores
 
-INK, MUTED, LINES, EMPTY, PAPER = "#1f2430", "#5c6470", "#e3e6ea", "#e9ebee", "#ffffff"
+MUTED, LINES, EMPTY, PAPER = "#5c6470", "#e3e6ea", "#e9ebee", "#ffffff"
 NEGATIVE, POSITIVE = "#c4433f", "#2f73b5"
 DIVERGING = [
     "#7f1020",
@@ -36,14 +37,14 @@ ARROWS = {"\n": "↵", "\t": "→", "\r": "←"}
 FONT = "Inter, Helvetica Neue, Segoe UI, DejaVu Sans, Arial, sans-serif"
 MONO = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 LEFT, RIGHT, BOTTOM = 64, 104, 56
-LINE, TOP = 15, 48  # pixels of a caption line, and above the plot without any
-SHORT = 20  # letters of a part of a caption that stays in one line
-CHARACTER = 6.3  # mean width of a caption's character in pixels
-LETTER = 7.3  # width of a letter of running text in pixels
-AIR, GAP = 0.8, 0.25  # letters around a word of running text in its cell, and between two cells
+LINE, TOP = 15, 48  # pixels of a caption line, and above a plot without caption
+SHORT = 20  # a part of a caption of at most so many characters is not broken
+CHARACTER = 6.3  # mean width in pixels of a character of a caption
+LETTER = 7.3  # width in pixels of a character of wrapped tokens
+PADDING, GAP = 0.8, 0.25  # characters around a token in its cell, and between two cells
 
 
-def safe(text: Any) -> str:
+def escape_markup(text: Any) -> str:
     """The text with ``< > &`` escaped, for titles, labels and hovers."""
     return escape(str(text), quote=False)
 
@@ -57,20 +58,20 @@ def canvas(
     left: int = LEFT,
     right: int = RIGHT,
     bottom: int = BOTTOM,
-) -> go.Figure:
-    """An empty figure whose plotting area has this size in pixels, with a title and caption paragraphs above it."""
+) -> Figure:
+    """An empty figure with a plotting area of this size in pixels below a title and the paragraphs of a caption."""
     width = plot_width + left + right
     room = max(30, int((width - left - 12) / CHARACTER))
     lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_no_break(text), room)]
     top = TOP + LINE * len(lines)
     heading = {
-        "text": f"<b>{safe(title)}</b>",
+        "text": f"<b>{escape_markup(title)}</b>",
         "x": left / width,
         "xanchor": "left",
         "yref": "container",
         "font": {"size": 15, "color": INK},
     }
-    figure = go.Figure()
+    figure = Figure()
     figure.update_layout(
         width=width,
         height=plot_height + top + bottom,
@@ -83,7 +84,7 @@ def canvas(
         hoverlabel={"bgcolor": PAPER, "bordercolor": MUTED, "font": {"family": FONT, "size": 12, "color": INK}},
     )
     figure.add_annotation(
-        text="<br>".join(safe(line) for line in lines),
+        text="<br>".join(escape_markup(line) for line in lines),
         xref="paper",
         yref="paper",
         x=0,
@@ -110,14 +111,14 @@ def canvas(
 
 
 def _no_break(caption: str) -> str:
-    """The caption with spaces that break no line inside short parts such as "8 tokens", and before the dots between parts."""
+    """The caption with no-break spaces inside short parts such as "8 tokens" and before the dots between parts."""
     parts = caption.split(" · ")
     return "\u00a0· ".join(part.replace(" ", "\u00a0") if len(part) <= SHORT else part for part in parts)
 
 
 def colour_bar(text: str) -> dict[str, Any]:
-    """A slim colour bar beside the plotting area and as high, with this title."""
-    title = {"text": safe(text), "side": "right", "font": {"size": 12, "color": MUTED}}
+    """A slim colour bar with this title, beside the plotting area and of its height."""
+    title = {"text": escape_markup(text), "side": "right", "font": {"size": 12, "color": MUTED}}
     place = {"x": 1, "xpad": 14, "ypad": 0, "len": 1, "thickness": 12, "outlinewidth": 0}
     return {**place, "title": title, "tickfont": {"size": 11, "color": INK}}
 
@@ -131,16 +132,16 @@ def caption_of(row: Any) -> str:
 
 
 def colour_range(values: np.ndarray, bounds: tuple[float | None, float | None]) -> tuple[float, float, list[str]]:
-    """Lowest and highest number of the colour scale of these values, and its colours: one hue from the lower bound to the largest value,
-    or two with 0 in the middle for numbers that can be negative."""
-    reach = largest(values)
+    """Limits and colours of the colour scale of these values: sequential from the lower bound to the largest value, or diverging around 0
+    for quantities that can be negative."""
+    reach = max_abs(values)
     if bounds[0] is not None and bounds[0] >= 0:
         return bounds[0], reach, SEQUENTIAL
     return -reach, reach, DIVERGING
 
 
 def ink_on(value: float, high: float) -> str:
-    """The colour of text on the cell of a value, on a scale up to ``high``."""
+    """The text colour that is legible on the cell of a value, on a scale up to ``high``."""
     return PAPER if abs(value) > 0.6 * high else INK
 
 
@@ -150,19 +151,19 @@ def scale(colours: list[str]) -> list[list[Any]]:
 
 
 def token(text: str, longest: int = 16) -> str:
-    """A token as it can stand in a picture: line ends and tabs as arrows, other control characters as a box, long ones cut."""
+    """A token as a label: line ends and tabs as arrows, other control characters as a box, truncated to ``longest`` characters."""
     shown = "".join(ARROWS.get(letter, letter if letter.isprintable() else "\ufffd") for letter in text)
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
-def letters(text: str) -> int:
-    """How many letters wide the text is: letters of East Asian scripts count twice."""
-    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+def display_width(text: str) -> int:
+    """Width of the text in characters; full-width East Asian characters count twice."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def running(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Words as running text in lines of so many letters: left edge and width of each word's cell in letters, and its line."""
-    width = [letters(word) + AIR for word in words]
+def wrap_tokens(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens wrapped into lines of ``columns`` characters: left edge and width of each token's cell in characters, and its line."""
+    width = [display_width(word) + PADDING for word in words]
     left, line, at, row = [], [], 0.0, 0
     for own in width:
         if at + own > columns and at > 0:
@@ -174,7 +175,7 @@ def running(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def ticks(n: int) -> list[int]:
-    """Every index, or every second, fifth, tenth ... so that at most 16 are written."""
+    """Every index, or every second, fifth, tenth ..., so that there are at most 16."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if n <= 16 * step)
     return list(range(0, n, step))
 
@@ -188,43 +189,43 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
-    """The number with three significant digits (all of 1,000 or more) and a real minus sign."""
+    """The number with three significant digits (all digits from 1,000 on) and a true minus sign."""
     return f"{value:{',.0f' if abs(value) >= 1000 else '.3g'}}".replace("-", "−")
 
 
-def largest(values: np.ndarray) -> float:
-    """The largest magnitude, 1 where there is none."""
+def max_abs(values: np.ndarray) -> float:
+    """The largest absolute value, or 1 if all values are 0 or NaN."""
     return float(np.max(np.abs(values), initial=0.0, where=~np.isnan(values))) or 1.0
 
 
 def decimals(reach: float) -> int:
-    """Decimals that show two digits or more of numbers up to ``reach``."""
+    """Number of decimals that shows at least two significant digits of numbers up to ``reach``."""
     return 2 if reach == 0 else int(np.clip(1 - np.floor(np.log10(reach)), 2, 6)) if reach < 100 else int(reach < 1000)
 
 
 def fixed(value: float, digits: int) -> str:
-    """The number with this many decimals and a real minus sign; never a negative zero."""
+    """The number with this many decimals and a true minus sign; never a negative zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def written(values: np.ndarray) -> dict[str, Any]:
-    """What makes a heat map write the number of each cell in it."""
-    digits = decimals(largest(values))
+def cell_text(values: np.ndarray) -> dict[str, Any]:
+    """Options of a heat map trace that print each cell's number in it."""
+    digits = decimals(max_abs(values))
     texts = [["" if np.isnan(value) else fixed(value, digits) for value in row] for row in values.tolist()]
     return {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
 
 
 def score_lines(scores: HeadScores, head: Head) -> str:
-    """What a reader sees when pointing at a head: label, name, number, unit."""
-    return f"<b>{head}</b><br>{safe(scores.name)} {number(scores[head])} {safe(scores.unit)}"
+    """Hover text of a head: label, name, number, unit."""
+    return f"<b>{head}</b><br>{escape_markup(scores.name)} {number(scores[head])} {escape_markup(scores.unit)}"
 
 
 def hover_lines(row: Any) -> str:
-    """What a reader sees when pointing at a head of a head table: label, effect with interval, n, q, control."""
+    """Hover text of a row of a head table: label, effect with interval, n, q-value, control."""
     interval = f"{number(row.ci_low)} to {number(row.ci_high)}"
     lines = [
-        f"<b>{safe(row.label)}</b>",
-        f"effect {number(row.effect)} {safe(row.unit)}",
+        f"<b>{escape_markup(row.label)}</b>",
+        f"effect {number(row.effect)} {escape_markup(row.unit)}",
         f"95% interval {interval} (n = {row.n})",
         f"q = {number(row.q_value)}",
     ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import plotly.graph_objects as go
 
 from interp.figures import style
+from interp.figures.figure import Figure
 
 if TYPE_CHECKING:
     from interp.detectors import TokenDetection
@@ -32,7 +32,7 @@ Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def waad_fai_strips(
     detection: TokenDetection, *, example: int = 0, span: tuple[int, int] | None = None, title: str | None = None
-) -> go.Figure:
+) -> Figure:
     """The tokens of one text in order, with their WAAD and FAI as shades (share of the text's largest) and marks for their roles.
 
     ``span`` chooses the tokens from start to before end; by default the first 512 from a little before the first token with a WAAD.
@@ -44,14 +44,14 @@ def waad_fai_strips(
     if not 0 <= start < end <= len(words) or end - start > MAX_TOKENS:
         raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {len(words):,}.")
     shown = [style.token(word, 40) for word in words[start:end]]
-    cells = style.running(shown, COLUMNS)
+    cells = style.wrap_tokens(shown, COLUMNS)
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
     n_written = int(cells[-1][-1]) + 1
     n_lines = max(n_written, FEWEST)
     caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
     title = title or "Where the model looks ahead, and what it keeps looking back to"
     figure = style.canvas(int(COLUMNS * style.LETTER), LINE * n_lines, title, caption, left=52, bottom=16)
-    shares = {name: own[start:end] / style.largest(own) for name, own in numbers.items()}
+    shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
     _add_strips(figure, shares, cells, hover)
     _add_words(figure, shown, np.isnan(shares["waad"]), cells, hover)
     _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, cells)
@@ -63,7 +63,7 @@ def waad_fai_strips(
     return figure
 
 
-def _add_strips(figure: go.Figure, shares: dict[str, np.ndarray], cells: Cells, hover: list[str]) -> None:
+def _add_strips(figure: Figure, shares: dict[str, np.ndarray], cells: Cells, hover: list[str]) -> None:
     """One row of cells a line for each number, grey where a token has none."""
     left, width, line = cells
     for known in (True, False):
@@ -88,15 +88,15 @@ def _add_strips(figure: go.Figure, shares: dict[str, np.ndarray], cells: Cells, 
         )
 
 
-def _add_words(figure: go.Figure, words: list[str], pale: np.ndarray, cells: Cells, hover: list[str]) -> None:
+def _add_words(figure: Figure, words: list[str], pale: np.ndarray, cells: Cells, hover: list[str]) -> None:
     left, width, line = cells
     font = {"size": 12, "family": style.MONO, "color": [style.MUTED if p else style.INK for p in pale]}
-    text = [style.safe(word) for word in words]
+    text = [style.escape_markup(word) for word in words]
     place = {"x": left + width / 2, "y": line + WORDS, "mode": "text"}
     figure.add_scatter(**place, text=text, textfont=font, hovertext=hover, hoverinfo="text")
 
 
-def _add_marks(figure: go.Figure, chosen: dict[str, np.ndarray], cells: Cells) -> None:
+def _add_marks(figure: Figure, chosen: dict[str, np.ndarray], cells: Cells) -> None:
     """The marks of each token side by side."""
     left, _, line = cells
     before = np.zeros(len(left))
@@ -130,7 +130,7 @@ def _default_span(waad: np.ndarray) -> tuple[int, int]:
 def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
     length = len(numbers["waad"])
     largest = (
-        f"largest {name.upper()} {style.number(style.largest(own))} {detection.scores[name].unit}"
+        f"largest {name.upper()} {style.number(style.max_abs(own))} {detection.scores[name].unit}"
         for name, own in numbers.items()
     )
     counts = {name: int(detection.masks[name][example].sum()) for name in ROLES if name in detection.masks}
@@ -149,12 +149,12 @@ def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
     numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
     roles = ", ".join(name for name, marked in detection.masks.items() if marked[example, at])
     lines = [
-        f"<b>{style.safe(style.token(detection.words[example][at], 40))}</b> at {at}",
+        f"<b>{style.escape_markup(style.token(detection.words[example][at], 40))}</b> at {at}",
         *(
-            f"{style.safe(name)} {style.number(value)} {style.safe(unit)}"
+            f"{style.escape_markup(name)} {style.number(value)} {style.escape_markup(unit)}"
             for name, (value, unit) in numbers.items()
             if value == value
         ),
-        style.safe(roles),
+        style.escape_markup(roles),
     ]
     return "<br>".join(filter(None, lines))

@@ -54,12 +54,12 @@ def measured(server):
     job = jobs.start(jobs.plan(load_model("interp-mini"), sweep, server.runs))
     while jobs.status(job).active:
         time.sleep(0.2)
-    return {"ablation": "zero", "n": "6", "seed": "2"}
+    return {"ablation": "zero", "n_prompts": "6", "seed": "2"}
 
 
 def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, server):
     app = App(new_page(), server.address)
-    app.open("ablate", n="300")
+    app.open("ablate", n_prompts="300")
     press(app, "Start")
     button(app, "Cancel").wait_for(timeout=PATIENCE)
     app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* a second")).wait_for(timeout=2 * PATIENCE)
@@ -68,7 +68,7 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
 
     app = App(new_page(), server.address)
-    app.open("ablate", n="300")
+    app.open("ablate", n_prompts="300")
     press(app, "Cancel")
     os.kill(job.pid, signal.SIGCONT)
     button(app, "Resume").wait_for(timeout=PATIENCE)
@@ -102,14 +102,14 @@ def test_the_head_is_seen_on_the_same_prompt_and_switched_off(app, measured):
     app.page.go_back()
     finished(app)
     press(app, "Switch it off by hand")
-    app.wait_for_query(do="manual", off="L1H3", example="4", seed="2")
+    app.wait_for_query(mode="manual", ablated="L1H3", example="4", seed="2")
     app.page.get_by_text("goes on without L1H3").wait_for(timeout=PATIENCE)
     app.page.get_by_text("The most probable next token").wait_for(timeout=PATIENCE)
 
 
 def test_three_layers_of_five_heads_are_swept(page, small_server):
     app = App(page, small_server.address)
-    app.open("ablate", n="4", ablation="zero", outcome="answer_logprob")
+    app.open("ablate", n_prompts="4", ablation="zero", outcome="answer_logprob")
     press(app, "Start")
     finished(app)
     click(app, Head(2, 4), (3, 5), 0.9, 0.9)
@@ -117,7 +117,7 @@ def test_three_layers_of_five_heads_are_swept(page, small_server):
 
 
 def test_hostile_text_is_continued_as_text(app):
-    app.open("ablate", do="manual", task="", text=HOSTILE, off="L0H0", tokens="3")
+    app.open("ablate", mode="manual", task="", text=HOSTILE, ablated="L0H0", n_tokens="3")
     app.page.get_by_text("goes on without L0H0").wait_for(timeout=PATIENCE)
     app.page.get_by_test_id("stCode").first.wait_for(timeout=PATIENCE)
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")

@@ -11,7 +11,7 @@ from tests.browser.test_roles_browser import arrive, downloads, opens, picture, 
 
 pytestmark = pytest.mark.browser
 
-ASKED = {"n": "8", "seed": "2", "edges": "25"}
+ASKED = {"n_prompts": "8", "seed": "2", "edges": "25"}
 PLACE = """(figure, node) => {
     const marks = figure.data.find((trace) => trace.mode === "markers");
     const [x, y] = [figure._fullLayout.xaxis, figure._fullLayout.yaxis], at = marks.customdata.indexOf(node);
@@ -85,7 +85,7 @@ def test_every_file_of_a_circuit_opens(app, measured):
 
 
 def test_a_head_of_the_ablate_page_leads_to_its_place(app, measured):
-    app.open("ablate", task="ioi", n="8", seed="2", ablation="zero", head="L1H0")
+    app.open("ablate", task="ioi", n_prompts="8", seed="2", ablation="zero", head="L1H0")
     press(app, "Start")
     app.page.get_by_role("link", name="Its place in the circuit").click(timeout=2 * PATIENCE)
     arrive(app, "Circuit")

@@ -35,7 +35,7 @@ def small(page, small_server):
 
 def name(app, head):
     """Waits until the viewer names a head."""
-    app.page.locator(".attention-view .name", has_text=re.compile(f"^{head}$")).wait_for(timeout=PATIENCE)
+    app.page.locator(".attention-viewer .name", has_text=re.compile(f"^{head}$")).wait_for(timeout=PATIENCE)
 
 
 def drawn(app, head):
@@ -43,7 +43,7 @@ def drawn(app, head):
     name(app, head)
     app.wait_for_query(head=str(head))
     app.settle()
-    app.page.locator(".attention-view .tile:not(.stale) .weights").wait_for(timeout=PATIENCE)
+    app.page.locator(".attention-viewer .tile:not(.stale) .weights").wait_for(timeout=PATIENCE)
 
 
 def caption(app):
@@ -61,7 +61,7 @@ def picture(n_layers, n_heads, n_tokens, n_kv_heads=None):
 
 def click_head(app, head, geometry):
     """Clicks the middle of a head's cell."""
-    image = app.page.locator(".attention-view .grid img")
+    image = app.page.locator(".attention-viewer .grid img")
     image.wait_for(timeout=PATIENCE)
     assert image.evaluate("(image) => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [
         geometry.width,
@@ -69,7 +69,7 @@ def click_head(app, head, geometry):
     ]
     x0, y0, x1, y1 = geometry.box(head)
     share = image.bounding_box()["width"] / geometry.width
-    app.page.locator(".attention-view .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
+    app.page.locator(".attention-viewer .grid").click(position={"x": (x0 + x1) / 2 * share, "y": (y0 + y1) / 2 * share})
 
 
 @pytest.mark.parametrize("place", ["", "attention"])
@@ -94,8 +94,8 @@ def test_every_page_opens_in_the_browsers_colours(new_page, server, scheme):
         assert not app.said("stException") and not app.said("stAlertContentError")
         assert app.page.get_by_test_id("stApp").evaluate("(app) => getComputedStyle(app).backgroundColor") == PAPER[scheme]
         if place == "":
-            app.page.locator(".attention-view .weights").wait_for(timeout=PATIENCE)
-            app.page.locator(f".attention-view{'.dark' if scheme == 'dark' else ':not(.dark)'}").wait_for(timeout=PATIENCE)
+            app.page.locator(".attention-viewer .weights").wait_for(timeout=PATIENCE)
+            app.page.locator(f".attention-viewer{'.dark' if scheme == 'dark' else ':not(.dark)'}").wait_for(timeout=PATIENCE)
         if place == "heads":
             figure = app.page.locator(".js-plotly-plot .main-svg").first
             figure.wait_for(timeout=PATIENCE)
@@ -123,7 +123,7 @@ def test_a_click_on_the_atlas_chooses_that_head(app):
 def test_arrow_keys_walk_the_atlas(app):
     app.open("", head="L1H2")
     name(app, Head(1, 2))
-    app.page.locator(".attention-view .grid").focus()
+    app.page.locator(".attention-viewer .grid").focus()
     for key, head in [("ArrowRight", "L1H3"), ("ArrowDown", "L2H3"), ("Home", "L2H0"), ("ArrowUp", "L1H0"), ("End", "L1H3")]:
         app.page.keyboard.press(key)
         drawn(app, head)
@@ -135,8 +135,8 @@ def test_an_address_that_is_passed_on_shows_the_same(app, new_page, server):
     click_head(app, Head(2, 1), picture(4, 4, int(re.search(r"· (\d+) tokens", first)[1])))
     drawn(app, Head(2, 1))
     app.page.get_by_text("Weigh by what is moved").click()
-    app.wait_for_query(moved="yes")
-    app.page.locator(".attention-view").get_by_role("button", name="½").click()
+    app.wait_for_query(value_weighted="yes")
+    app.page.locator(".attention-viewer").get_by_role("button", name="½").click()
     app.wait_for_query(gamma="0.5")
     app.settle()
     other = App(new_page(), server.address)
@@ -146,8 +146,8 @@ def test_an_address_that_is_passed_on_shows_the_same(app, new_page, server):
     assert other.query == app.query
     looks = []
     for shown in (app, other):
-        shown.page.locator(".attention-view .notes:visible").wait_for(timeout=PATIENCE)
-        view = shown.page.locator(".attention-view")
+        shown.page.locator(".attention-viewer .notes:visible").wait_for(timeout=PATIENCE)
+        view = shown.page.locator(".attention-viewer")
         texts = [view.locator(part).inner_text() for part in (".headline", ".range", ".note")]
         looks.append((texts, shown.said("stBadge"), view.locator(".grid img").get_attribute("src")))
     assert looks[0] == looks[1]
@@ -239,7 +239,7 @@ def test_three_layers_of_five_heads(small):
     for head in (Head(2, 4), Head(0, 3)):
         click_head(small, head, picture(3, 5, n_tokens))
         drawn(small, head)
-    small.page.locator(".attention-view .grid").focus()
+    small.page.locator(".attention-viewer .grid").focus()
     small.page.keyboard.press("ArrowDown")
     drawn(small, Head(1, 3))
     small.menu("Heads")
@@ -257,7 +257,7 @@ def test_a_long_text_is_seen_as_a_whole_and_weight_by_weight(small, small_server
     small.open("", task="", text=url.text("text").write(long_text()), window="3000,3020,1000,1030", head="L1H3")
     drawn(small, Head(1, 3))
     assert f"· {LONG} tokens ·" in caption(small).replace(",", "")
-    view = small.page.locator(".attention-view")
+    view = small.page.locator(".attention-viewer")
     assert view.locator(".range").inner_text() == "queries 3000–3019\nkeys 1000–1029\nof 4,096 tokens"
     assert view.locator(".overview").is_visible()
     view.locator(".overview").click(position={"x": 60, "y": 60})
@@ -287,7 +287,7 @@ def test_a_model_of_one_head_takes_the_place_of_the_other(small, folders):
     small.page.keyboard.press("Escape")
     small.page.get_by_text(re.compile(rf"^{re.escape(str(folders['single']))} ·")).wait_for(timeout=PATIENCE)
     name(small, Head(0, 0))
-    small.page.locator(".attention-view .grid").focus()
+    small.page.locator(".attention-viewer .grid").focus()
     small.page.keyboard.press("ArrowRight")
     name(small, Head(0, 0))
     for title in ("Heads", "Ablate", "Compare"):
@@ -306,7 +306,7 @@ def test_hostile_text_runs_nothing_and_asks_for_nothing(app):
     for place, query in [
         ("", {"task": "", "text": HOSTILE}),
         ("heads", {"task": "", "text": HOSTILE}),
-        ("ablate", {"do": "manual", "task": "", "text": HOSTILE}),
+        ("ablate", {"mode": "manual", "task": "", "text": HOSTILE}),
         ("compare", {"task": "", "text": HOSTILE, "task_b": "", "text_b": HOSTILE[::-1], "head": "L0H0"}),
         ("runs", {"run": HOSTILE, "shown": HOSTILE}),
         ("", {"model": HOSTILE, "head": HOSTILE, "task": HOSTILE}),
@@ -340,6 +340,6 @@ def test_the_first_page_is_at_most_half_a_megabyte(new_page, server):
     app.page.on("websocket", socket)
     app.page.on("response", response)
     app.open("")
-    app.page.locator(".attention-view .weights").wait_for(timeout=PATIENCE)
+    app.page.locator(".attention-viewer .weights").wait_for(timeout=PATIENCE)
     app.settle()
     assert 20_000 < sum(sizes) < 500_000, json.dumps(sizes)

@@ -131,7 +131,7 @@ def test_a_head_of_the_difference_is_shown_with_its_difference_pattern_and_the_l
 
 
 def test_every_file_of_a_difference_opens(app):
-    app.open("compare", task="", text=TEXT, task_b="", text_b="the dog sat on the mat", reading="entropy")
+    app.open("compare", task="", text=TEXT, task_b="", text_b="the dog sat on the mat", metric="entropy")
     drawn(app)
     files = {label: download(app, label) for label in ("PNG", "SVG", "HTML", "CSV", "PARQUET")}
     assert {label: name for label, (name, _) in files.items()} == {
@@ -150,10 +150,10 @@ def test_a_run_is_opened_from_the_list_drawn_and_downloaded(app, stored, tmp_pat
     click_row(app, "runs", [entry.name for entry in list_runs(stored)].index("scored"))
     app.page.get_by_role("heading", name="scored").wait_for(timeout=PATIENCE)
     app.wait_for_query(run="scored")
-    app.open("runs", run="read", shown="confidence")
+    app.open("runs", run="read", figure_metric="confidence")
     click_cell(app, Head(2, 1), (4, 4))
     app.page.get_by_test_id("stButtonGroup").get_by_text("Tokens", exact=True).click()
-    app.wait_for_query(drawing="tokens")
+    app.wait_for_query(figure="tokens")
     app.page.locator(".js-plotly-plot", has_text="confidence of each token").wait_for(timeout=PATIENCE)
     name, packed = download(app, "ZIP", menu="Download all")
     assert name == "read.zip"

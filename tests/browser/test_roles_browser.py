@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)> **$x$** `a` =1+1"
 GRID = {"retrieval.n_lengths": "3", "retrieval.n_depths": "2", "retrieval.n_needles": "2", "retrieval.longest": "260"}
-TRIAL = {"trial.n_prompts": "12", "trial.seed": "4"}
+TRIAL = {"confirm.n_prompts": "12", "confirm.seed": "4"}
 LONG = "The cat sat on the mat because the cat was tired. "
 
 
@@ -116,7 +116,7 @@ def test_a_row_chooses_its_head_which_leads_to_attention_and_to_ablate(app, meas
     arrive(app, "Retrieval")
     app.page.get_by_role("link", name="Switch it off by hand").click()
     arrive(app, "Ablate")
-    app.wait_for_query(do="manual", off=chosen)
+    app.wait_for_query(mode="manual", ablated=chosen)
     app.page.get_by_text(f"goes on without {chosen}").wait_for(timeout=PATIENCE)
 
 

@@ -17,7 +17,7 @@ from interp_dashboard.jobs import AblationRequest
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"
 SHORT = AblationRequest(task="induction", ablation="zero", n_prompts=5, seed=3)
-QUERY = {"ablation": "zero", "n": "5", "seed": "3"}
+QUERY = {"ablation": "zero", "n_prompts": "5", "seed": "3"}
 PATIENCE = 120
 
 
@@ -83,31 +83,31 @@ def labels(app):
 def test_the_cost_stands_there_before_anything_is_started(root):
     app = opened(**QUERY)
     assert "units of work" in texts(app) and "MiB" in texts(app) and "Start" in labels(app)
-    assert app.selectbox(key="field:ablation").value == "zero" and app.number_input(key="field:n").value == 5
+    assert app.selectbox(key="field:ablation").value == "zero" and app.number_input(key="field:n_prompts").value == 5
     assert not root.exists()
 
 
 def test_start_cancel_and_resume_from_the_page(root):
-    app = opened(n="400")
+    app = opened(n_prompts="400")
     button(app, "Start").click().run()
     (job,) = jobs.jobs(root)
     assert "Cancel" in labels(app) and "Start" not in labels(app)
     wait(lambda: jobs.status(job).done > 0)
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
-    again = opened(n="400")  # another tab, later
+    again = opened(n_prompts="400")  # another tab, later
     assert "Cancel" in labels(again)
     button(again, "Cancel").click().run()
     os.kill(job.pid, signal.SIGCONT)
     wait(lambda: not jobs.status(jobs.find(root, job.name)).active)
     kept = jobs.status(jobs.find(root, job.name))
     assert kept.state == "cancelled"
-    app = opened(n="400")
+    app = opened(n_prompts="400")
     assert f"{kept.done:,} of {kept.total:,} units are kept" in app.warning[0].value
     assert "Resume" in labels(app) and "Show" not in labels(app)
     other = opened(seed="7")
     assert "Start" in labels(other)
     button(other, "Show").click().run()
-    assert other.number_input(key="field:n").value == 400 and "Resume" in labels(other)
+    assert other.number_input(key="field:n_prompts").value == 400 and "Resume" in labels(other)
     assert "Forget" not in labels(other)
     button(other, "Resume").click().run()
     assert "Cancel" in labels(other)
@@ -135,15 +135,15 @@ def test_a_chosen_head_is_told_in_numbers_and_can_be_switched_off(finished, monk
     row = run.heads().set_index("label").loc["L1H3"]
     assert app.subheader[0].value == "L1H3" and f"{row['effect']:+.3g}" in texts(app)
     button(app, "Switch it off by hand").click().run()
-    assert app.multiselect(key="field:off").value == [Head(1, 3)]
-    assert "manual" in app.query_params["do"] and "L1H3" in app.query_params["off"]
+    assert app.multiselect(key="field:ablated").value == [Head(1, 3)]
+    assert "manual" in app.query_params["mode"] and "L1H3" in app.query_params["ablated"]
 
 
 def test_by_hand_says_what_the_changed_model_says():
     from interp import interventions, load_model, make_task
     from interp.engine import run
 
-    app = opened(do="manual", off="L0H0,L1H3", example="2", tokens="3")
+    app = opened(mode="manual", ablated="L0H0,L1H3", example="2", n_tokens="3")
     table = app.dataframe[0].value.set_index("token")
     model = load_model("interp-mini")
     prompt = make_task("induction", model, n_prompts=3, seed=0).examples[2].clean
@@ -158,15 +158,15 @@ def test_by_hand_says_what_the_changed_model_says():
 
 
 def test_heads_that_are_not_there_are_left_out_with_a_word():
-    app = opened(do="manual", off="L0H0,L9H9")
-    assert "no head L9H9" in app.warning[0].value and app.multiselect(key="field:off").value == [Head(0, 0)]
+    app = opened(mode="manual", ablated="L0H0,L9H9")
+    assert "no head L9H9" in app.warning[0].value and app.multiselect(key="field:ablated").value == [Head(0, 0)]
     assert not app.error
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"n": "1"}, "n is from 2"),
+        ({"n_prompts": "1"}, "n_prompts is from 2"),
         ({"ablation": "magic"}, "No ablation is called"),
         ({"positions": "nowhere"}, "no position called"),
         ({"task": "", "file": "../../etc/passwd"}, "not on this server"),

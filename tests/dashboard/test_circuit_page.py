@@ -22,7 +22,7 @@ from tests.support.dashboard_apps import new_session, open_address
 from tests.support.tiny_models import tiny_hf, tiny_tokenizer
 
 MODEL = "interp-mini"
-QUERY = {"n": "4", "seed": "3", "circuit.method": "eap"}
+QUERY = {"n_prompts": "4", "seed": "3", "circuit.method": "eap"}
 ASKED = {"task": "ioi", "n_prompts": 4, "seed": 3, "method": "eap", "metric": None}
 PATIENCE = 120
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, qu
         ({"circuit.method": "magic"}, "No method"),
         ({"task": "nothing"}, "No task"),
         ({"edges": "0"}, "edges is from 1"),
-        ({"n": "1"}, "n is"),
+        ({"n_prompts": "1"}, "n_prompts is"),
     ],
 )
 def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentence):
@@ -252,7 +252,7 @@ def test_what_was_chosen_on_other_pages_does_no_harm(root):
 def test_a_stored_circuit_is_drawn_on_the_page_of_runs(stored):
     app = opened("runs", run=stored.path.name)
     assert edges_drawn(app) == set(map(str, scores().circuit(47).edges))
-    app = opened("runs", run=stored.path.name, drawing="faithfulness")
+    app = opened("runs", run=stored.path.name, figure="faithfulness")
     assert "Faithfulness" in graph(app)["layout"]["title"]["text"]
 
 

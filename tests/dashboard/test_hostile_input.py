@@ -32,7 +32,7 @@ from interp_dashboard.pages import attention, compare, heads, runs
 from interp_dashboard.settings import VARIABLE, settings
 from interp_dashboard.url import COMPRESSED
 from tests.support.attention_views import HOSTILE
-from tests.support.dashboard_apps import new_session, open_address, seen
+from tests.support.dashboard_apps import new_session, open_address, viewer_data
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # a box is drawn
 
@@ -145,9 +145,9 @@ def escaped(text):
 
 
 PAGES = {
-    "attention": [{}, {"head": "L2H4", "moved": "yes", "gamma": "0.5", "window": "3,20,0,9"}],
+    "attention": [{}, {"head": "L2H4", "value_weighted": "yes", "gamma": "0.5", "window": "3,20,0,9"}],
     "heads": [{"head": "L1H1"}],
-    "ablate": [{"do": "manual", "off": "L0H0,L2H4", "how": how} for how in ("zero", "uniform")],
+    "ablate": [{"mode": "manual", "ablated": "L0H0,L2H4", "manual_ablation": how} for how in ("zero", "uniform")],
     "compare": [{"task_b": "", "text_b": BETWEEN.join(reversed(WORDS)), "head": "L1H2"}],
 }
 
@@ -165,7 +165,7 @@ def test_hostile_tokens_stay_text_on_every_page_and_in_its_files(page, server, s
 
 def test_the_viewer_and_the_table_have_every_token_as_it_is(server, shared):
     app = open_address(new_session("attention"), task="", text=TEXT)
-    tokens = seen(app)["tokens"]
+    tokens = viewer_data(app)["tokens"]
     assert [token for token in tokens if token != "<s>"] == WORDS
     ((_, _, table, code),) = shared
     assert set(table["query_token"]) == set(tokens)
@@ -178,8 +178,8 @@ def test_hostile_tokens_of_a_stored_run_stay_text(server, shared, folder):
     server.mkdir()
     save_observation(found, model.facts, server / "hostile")
     app = new_session("runs")
-    for drawing in ("heads", "layers", "tokens"):
-        open_address(app, run="hostile", drawing=drawing)
+    for kind in ("heads", "layers", "tokens"):
+        open_address(app, run="hostile", figure=kind)
         check_page(app)
         name, figure, table, code = shared[-1]
         check_files(name, figure, table, code)

@@ -21,7 +21,7 @@ from interp.models import load_model
 from interp.records import RunRecord
 from interp.store import list_runs, open_run, save_observation, save_scores, start_run
 from interp_dashboard import jobs, metric_cache, prompts, url
-from interp_dashboard.attention_cache import PromptChoice, readings
+from interp_dashboard.attention_cache import PromptChoice, attention_cache
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
@@ -139,7 +139,7 @@ def test_every_control_of_heads_changes_what_is_shown_and_the_address():
     app = opened("heads", task="induction")
     seen = [table_with(app, "head").to_csv()]
     changes = {
-        "reading": lambda: app.selectbox(key="field:reading").select("confidence"),
+        "metric": lambda: app.selectbox(key="field:metric").select("confidence"),
         "columns": lambda: app.multiselect(key="field:columns").set_value(["local_focus"]),
         "example": lambda: app.number_input(key="field:example").set_value(2),
         "seed": lambda: app.number_input(key="field:seed").set_value(5),
@@ -179,7 +179,7 @@ def test_a_copied_address_shows_the_same(page, query):
 
 
 def test_the_chosen_head_is_told_in_numbers():
-    app = opened("heads", task="", text=TEXT, reading="entropy", head="L2H3")
+    app = opened("heads", task="", text=TEXT, metric="entropy", head="L2H3")
     told = table_with(app, "metric", "value", "unit").set_index("metric")
     assert float(told.loc["entropy", "value"]) == pytest.approx(observed("entropy")[2, 3], rel=1e-2)
     assert told.loc["entropy", "unit"] == "nats"
@@ -206,7 +206,7 @@ def test_the_command_is_left_out_where_it_would_read_other_prompts():
 
 
 def test_the_code_gives_the_number_that_is_shown():
-    app = opened("heads", task="induction", example="3", corrupted="yes", reading="entropy")
+    app = opened("heads", task="induction", example="3", corrupted="yes", metric="entropy")
     names = {}
     exec(app.code[0].value.replace(".plot()", "").replace("found.heads", "scores = found.heads"), names)
     np.testing.assert_allclose(names["scores"].values.ravel(), table_with(app, "head", "entropy")["entropy"], rtol=1e-5)
@@ -220,7 +220,7 @@ def test_a_metric_is_measured_once_and_only_so_many_are_kept(monkeypatch):
         return observe(self, metrics, **options)
 
     prompt = PromptChoice(text="the cat sat")
-    reading = readings().get(MODEL, prompt)
+    reading = attention_cache().get(MODEL, prompt)
     monkeypatch.setattr(AttentionCache, "observe", counted)
     monkeypatch.setattr(metric_cache, "MAX_CACHED_METRICS", 2)
     store = metric_cache.MetricCache()
@@ -233,7 +233,7 @@ def test_a_metric_is_measured_once_and_only_so_many_are_kept(monkeypatch):
 
 def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
     names = metric_cache.metric_names()
-    reading, prompt = readings().get(MODEL, PromptChoice(task="induction")), PromptChoice(task="induction")
+    reading, prompt = attention_cache().get(MODEL, PromptChoice(task="induction")), PromptChoice(task="induction")
     found = metric_cache.measure(reading, prompt, MODEL, names)
     assert {scores.values.shape for scores in found.values()} == {(mini().facts.n_layers, mini().facts.n_heads)}
     assert all(metric_cache.about_metric(name).endswith(f" ({scores.unit})") for name, scores in found.items())
@@ -244,7 +244,7 @@ def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
 
 
 def test_the_difference_of_two_prompts_is_b_minus_a_the_largest_first():
-    app = opened("compare", task="", text=TEXT, task_b="", text_b="the dog", reading="entropy")
+    app = opened("compare", task="", text=TEXT, task_b="", text_b="the dog", metric="entropy")
     table = table_with(app, "head", "A", "B")
     a, b = observed("entropy"), observed("entropy", "the dog")
     for row in table.itertuples():
@@ -262,7 +262,7 @@ def test_a_prompt_and_its_corrupted_form_are_compared_first():
 
 def test_the_commands_of_a_comparison_make_both_runs_and_draw_their_difference():
     made, _ = (
-        code.value for code in opened("compare", task="", text="it's", task_b="", text_b="the dog", reading="entropy").code
+        code.value for code in opened("compare", task="", text="it's", task_b="", text_b="the dog", metric="entropy").code
     )
     assert made.splitlines() == [
         """interp attention --model interp-mini --text 'it'"'"'s' --metrics entropy --out runs/a""",
@@ -281,7 +281,7 @@ def test_every_control_of_compare_changes_what_is_shown():
     app = opened("compare", task="induction", task_b="induction")
     seen = table_with(app, "A", "B").to_csv()
     for change in (
-        lambda: app.selectbox(key="field:reading").select("entropy"),
+        lambda: app.selectbox(key="field:metric").select("entropy"),
         lambda: app.number_input(key="field:example").set_value(1),
         lambda: app.number_input(key="field:example_b").set_value(2),
         lambda: app.number_input(key="field:seed_b").set_value(3),
@@ -306,7 +306,7 @@ def test_patterns_of_texts_of_other_lengths_are_not_compared_but_maps_are():
 
 
 def test_the_exported_difference_of_patterns_is_that_of_the_weights():
-    a, b = (readings().get(MODEL, PromptChoice(task="induction", corrupted=side)) for side in (False, True))
+    a, b = (attention_cache().get(MODEL, PromptChoice(task="induction", corrupted=side)) for side in (False, True))
     cell = slice(3, 3 + compare.TILE), slice(1, 1 + compare.TILE)
     weights = [side.cache.pattern(Head(1, 2), *cell).numpy() for side in (a, b)]
     place = {"first_query": 3, "first_key": 1}
@@ -338,7 +338,7 @@ def test_models_of_different_shapes_are_refused_in_a_sentence(llama):
 
 
 def test_two_checkpoints_are_compared_head_by_head(checkpoint):
-    app = opened("compare", versus="models", task="", text=TEXT, model_b=checkpoint, reading="entropy", head="L2H0")
+    app = opened("compare", versus="models", task="", text=TEXT, model_b=checkpoint, metric="entropy", head="L2H0")
     assert not app.error and not app.warning
     table = table_with(app, "A", "B").set_index("head")
     other = load_model(checkpoint)
@@ -397,7 +397,7 @@ def test_the_history_lists_every_run_and_opens_the_one_in_the_address(root):
     stored(root / "read"), of_scores(root / "scored", [[0.5, 0.25]])
     with start_run(root / "begun", {"kind": "ablation", "task": "ioi", "model": "toy"}):
         pass
-    app = opened("runs", run="read", drawing="heads", shown="entropy")
+    app = opened("runs", run="read", figure="heads", figure_metric="entropy")
     listed = tables(app)[0].set_index("run")
     assert dict(listed["status"]) == {"read": "● finished", "scored": "● finished", "begun": "○ interrupted"}
     assert (listed.loc["read", "heads"], listed.loc["scored", "heads"]) == ("4 × 4", "1 × 2")
@@ -410,13 +410,13 @@ def test_the_history_lists_every_run_and_opens_the_one_in_the_address(root):
 def test_every_control_of_runs_changes_what_is_shown(root):
     stored(root / "read")
     app = opened("runs", run="read")
-    app.selectbox(key="field:shown").select("attention_distance").run()
+    app.selectbox(key="field:figure_metric").select("attention_distance").run()
     assert address(app)["shown"] == "attention_distance"
     assert table_with(app, "label", "value")["value"].max() == pytest.approx(observed("attention_distance").max())
-    for drawing in ("layers", "tokens"):
-        app.segmented_control(key="field:drawing").set_value(drawing).run()
-        assert not app.exception and address(app)["drawing"] == drawing
-        assert f"--draw {drawing} --metric attention_distance" in app.code[0].value
+    for kind in ("layers", "tokens"):
+        app.segmented_control(key="field:figure").set_value(kind).run()
+        assert not app.exception and address(app)["figure"] == kind
+        assert f"--draw {kind} --metric attention_distance" in app.code[0].value
     table = table_with(app, "pos", "token", "value")
     assert list(table["token"]) == mini().to_str_tokens(mini().to_tokens(TEXT))
     again = opened("runs", **address(app))
@@ -523,7 +523,7 @@ HOSTILE = [
 def test_what_a_run_says_is_shown_as_text(root, said):
     record = RunRecord(said, metric="entropy", arguments={said: said}, task=said)
     save_scores(HeadScores("entropy", np.array([[0.5]]), "nats", (None, None), record), root / "odd")
-    app = opened("runs", run="odd", drawing="heads")
+    app = opened("runs", run="odd", figure="heads")
     shown = said.encode("utf-8", "backslashreplace").decode()
     assert table_with(app, "run").loc[0, "task"] == shown
     assert dict(table_with(app, "what", "value").to_numpy())[said if said == shown else "\\ud83d"] == shown

@@ -15,7 +15,7 @@ from interp.store import save_confirmation, save_detection
 from interp.tasks import make_task
 from interp_dashboard import detector_options, jobs, url
 from interp_dashboard.detector_options import Options
-from interp_dashboard.head_roles import roles
+from interp_dashboard.head_roles import role_cache
 from interp_dashboard.job_plans import plan_confirmation, plan_detection
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import retrieval, tokens
@@ -28,7 +28,7 @@ from tests.support.detection_cases import detection, token_detection
 MODEL = "interp-mini"
 GRID = {"retrieval.n_lengths": "3", "retrieval.n_depths": "2", "retrieval.n_needles": "2", "retrieval.longest": "300"}
 VALUES = {"n_lengths": 3, "n_depths": 2, "n_needles": 2, "longest": 300}
-TRIAL = {"trial.n_prompts": "12", "trial.seed": "4", "trial.ablation": "zero"}
+TRIAL = {"confirm.n_prompts": "12", "confirm.seed": "4", "confirm.ablation": "zero"}
 ASKED = {"task": "needle", "n_prompts": 12, "seed": 4, "draws": 5, "ablation": "zero"}
 OWN = {"texts": "", "prompt": "Tom has a disk. The disk is red.", "response": " Tom has a red disk and Tom has a cup."}
 PATIENCE = 120
@@ -85,7 +85,7 @@ def root(tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(folder)}))
     settings.cache_clear()
-    monkeypatch.setattr(roles(), "_made", {})
+    monkeypatch.setattr(role_cache(), "_made", {})
     yield folder
     settings.cache_clear()
 
@@ -313,7 +313,7 @@ def test_the_address_of_another_grid_shows_no_result(stored):
 
 
 def test_the_confirmation_is_offered_and_shown_with_its_controls(stored, tried):
-    other = opened("retrieval", **GRID, **{**TRIAL, "trial.draws": "7"})
+    other = opened("retrieval", **GRID, **{**TRIAL, "confirm.draws": "7"})
     assert "Confirm" in labels(other)
     app = opened("retrieval", **GRID, **TRIAL)
     assert "Confirm" not in labels(app) and "<b>Taking out retrieval heads</b>" in pictures(app)
@@ -384,7 +384,7 @@ def test_cards_of_the_heads_page_hold_what_the_quick_detectors_find(root):
 def test_nothing_is_looked_for_unasked_and_stored_detections_count(root, stored):
     app = opened("heads", task="", text="the cat sat", head="L1H3")
     assert list(table_with(app, "role", "detected")["role"]) == ["retrieval"]
-    assert roles()._made == {}
+    assert role_cache()._made == {}
 
 
 def test_badges_of_the_attention_page_say_what_detectors_found(root, stored):
@@ -416,13 +416,13 @@ def test_stored_roles_are_drawn_on_the_page_of_runs(root, stored, tried):
     save_detection(token_detection(), mini().facts, root / "texts")
     app = opened("runs", run=stored.path.name)
     assert pictures(app) == ["<b>Role retrieval: retrieval_score</b>"]
-    app.segmented_control(key="field:drawing").set_value("grid").run()
+    app.segmented_control(key="field:figure").set_value("needle_grid").run()
     assert pictures(app) == ["<b>Recall by length and depth of the needle</b>"]
     assert table_with(app, "length", "depth", "recall") is not None
     assert pictures(opened("runs", run=tried.path.name)) == ["<b>Taking out retrieval heads</b>"]
     app = opened("runs", run="texts")
     assert pictures(app) == ["<b>Where the model looks ahead, and what it keeps looking back to</b>"]
-    app.segmented_control(key="field:drawing").set_value("tokens").run()
+    app.segmented_control(key="field:figure").set_value("tokens").run()
     assert not app.exception and pictures(app) == ["<b>waad of each token</b>"]
 
 

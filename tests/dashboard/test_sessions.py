@@ -19,12 +19,12 @@ from streamlit.testing.v1 import AppTest
 import interp.models
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.heads import Head
-from interp_dashboard.attention_cache import PromptChoice, readings
+from interp_dashboard.attention_cache import PromptChoice, attention_cache
 from interp_dashboard.formatting import plain
 from interp_dashboard.metric_cache import measure
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.settings import VARIABLE, settings
-from tests.support.dashboard_apps import MINI, new_session, open_address, save_small, seen, viewer_weights
+from tests.support.dashboard_apps import MINI, new_session, open_address, save_small, viewer_data, viewer_weights
 
 TEXTS = [
     "The dog ran to the old house.",
@@ -120,7 +120,7 @@ class Session:
 
     def check(self):
         """The page shows this session's model, text and head; of a head that the model does not have it says so."""
-        app, data = self.app, seen(self.app)
+        app, data = self.app, viewer_data(self.app)
         weights, tokens = patterns(self.model, self.text)
         there = self.head is None or self.head in np.ndindex(weights.shape[:2])
         assert not app.exception and not app.error, self.history
@@ -153,7 +153,7 @@ def test_two_sessions_do_not_see_each_other(models, loads):
 
 
 def test_threads_that_read_at_the_same_time_get_their_own_numbers(models, loads):
-    server, measurer, failures = readings(), measure, []
+    server, measurer, failures = attention_cache(), measure, []
     model_cache()  # made once
 
     def work(seed):
@@ -199,7 +199,7 @@ def test_a_model_is_let_go_while_its_attention_is_still_read(models, loads, monk
     monkeypatch.setattr(AttentionCache, "observe", slow)
     first, second = models
     model_cache()
-    thread = threading.Thread(target=readings().get, args=(first, PromptChoice(text=TEXTS[0])))
+    thread = threading.Thread(target=attention_cache().get, args=(first, PromptChoice(text=TEXTS[0])))
     thread.start()
     assert observing.wait(60)
     try:

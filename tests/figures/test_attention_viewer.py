@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from interp.figures import atlas, attention_view, style, tile_data, view_assets, view_data
+from interp.figures import atlas, attention_viewer, style, tile_data, view_assets, view_data
 from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
 from tests.support.attention_views import HOSTILE, WORDS, patterns
@@ -79,7 +79,7 @@ def test_weights_off_the_scale_are_refused(wrong):
 
 def test_a_notebook_gets_every_weight_of_every_head_where_they_fit():
     weights = patterns(3, 5, len(WORDS))
-    view = attention_view(weights, WORDS, chosen=Head(2, 3), atlas=atlas(weights))
+    view = attention_viewer(weights, WORDS, first_head=Head(2, 3), atlas=atlas(weights))
     page, data = inner(view)
     assert page.tags == PAGE
     assert data["tokens"] == WORDS and data["head"] == [2, 3] and data["notes"] == []
@@ -92,8 +92,8 @@ def test_a_notebook_gets_every_weight_of_every_head_where_they_fit():
 def test_where_not_all_fits_the_largest_weights_of_each_row_are_kept_and_the_view_says_so():
     length = 70
     weights = patterns(3, 5, length)
-    whole = len(attention_view(weights, ["a"] * length)._repr_html_())
-    view = attention_view(weights, ["a"] * length, limit=whole - 1)
+    whole = len(attention_viewer(weights, ["a"] * length)._repr_html_())
+    view = attention_viewer(weights, ["a"] * length, limit=whole - 1)
     assert len(view._repr_html_()) < whole
     _, data = inner(view)
     assert len(data["tiles"]) == 15 and data["notes"] == ["of each row the 8 largest weights, the others drawn as 0"]
@@ -108,8 +108,8 @@ def test_where_not_all_fits_the_largest_weights_of_each_row_are_kept_and_the_vie
 def test_where_even_that_is_too_much_there_are_fewer_heads_beginning_with_the_chosen():
     length = 70
     some = {"patterns": patterns(3, 5, length), "tokens": ["a"] * length, "chosen": Head(2, 2)}
-    limit = len(attention_view(**some, heads=[Head(i, 2) for i in range(3)])._repr_html_())
-    view = attention_view(**some, limit=limit)
+    limit = len(attention_viewer(**some, heads=[Head(i, 2) for i in range(3)])._repr_html_())
+    view = attention_viewer(**some, limit=limit)
     assert len(view._repr_html_()) <= limit
     _, data = inner(view)
     n = len(data["tiles"])
@@ -119,7 +119,7 @@ def test_where_even_that_is_too_much_there_are_fewer_heads_beginning_with_the_ch
 
 def test_a_file_holds_everything_whatever_the_limit(tmp_path):
     weights = patterns(2, 3, 40)
-    view = attention_view(weights, ["a"] * 40, limit=1)
+    view = attention_viewer(weights, ["a"] * 40, limit=1)
     page = Elements(view.save(tmp_path / "new" / "view.html").read_text(encoding="utf-8"))
     data = json.loads(page.texts["script", "data"])
     assert page.tags == PAGE and data["notes"] == []
@@ -128,7 +128,7 @@ def test_a_file_holds_everything_whatever_the_limit(tmp_path):
 
 def test_the_largest_notebook_output_is_two_megabytes():
     weights = patterns(12, 12, 64)
-    view = attention_view(weights, [f" token{i}" for i in range(64)], atlas=atlas(weights))
+    view = attention_viewer(weights, [f" token{i}" for i in range(64)], atlas=atlas(weights))
     _, data = inner(view)
     assert len(view._repr_html_()) <= 2_000_000 and len(data["tiles"]) == 144
 
@@ -140,7 +140,7 @@ def test_a_function_makes_the_weights_of_a_head_when_they_are_needed():
         asked.append(head)
         return weights[head]
 
-    view = attention_view(read, WORDS[:9], heads=[Head(0, 1), Head(1, 2)], chosen=Head(1, 2))
+    view = attention_viewer(read, WORDS[:9], heads=[Head(0, 1), Head(1, 2)], first_head=Head(1, 2))
     assert asked == []
     _, data = inner(view)
     assert [*data["tiles"]] == ["1,2", "0,1"] and asked == [Head(1, 2), Head(0, 1)]
@@ -158,23 +158,23 @@ def test_a_function_makes_the_weights_of_a_head_when_they_are_needed():
 )
 def test_what_cannot_be_shown_is_refused(change, said):
     with pytest.raises(ValueError, match=said):
-        attention_view(**{"patterns": patterns(2, 3, 9), "tokens": WORDS[:9], **change})
+        attention_viewer(**{"patterns": patterns(2, 3, 9), "tokens": WORDS[:9], **change})
 
 
 def test_weights_of_another_text_are_refused():
     with pytest.raises(ValueError, match=r"The weights of L0H0 are \(9, 9\): a text of 8 tokens has \[8 8\]\."):
-        attention_view(patterns(2, 3, 9), WORDS[:8]).html()
+        attention_viewer(patterns(2, 3, 9), WORDS[:8]).html()
 
 
 def test_only_html_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"view\.png has no known format: a view is saved as \.html\."):
-        attention_view(patterns(1, 1, 3), WORDS[:3]).save(tmp_path / "view.png")
+        attention_viewer(patterns(1, 1, 3), WORDS[:3]).save(tmp_path / "view.png")
 
 
 def test_hostile_tokens_add_no_element_and_come_back_as_they_were():
     length = len(HOSTILE)
     said = {"labels": {Head(0, 0): HOSTILE[0]}, "caption": HOSTILE[1], "notes": HOSTILE}
-    view = attention_view(patterns(1, 2, length), HOSTILE, **said)
+    view = attention_viewer(patterns(1, 2, length), HOSTILE, **said)
     assert length >= 40 and view._repr_html_().encode()
     page, data = inner(view)
     assert page.tags == PAGE

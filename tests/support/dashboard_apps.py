@@ -31,14 +31,14 @@ def open_address(app: AppTest, **query: str) -> AppTest:
     return app.run()
 
 
-def seen(app: AppTest) -> dict:
+def viewer_data(app: AppTest) -> dict:
     """What the attention viewer was given."""
     return json.loads(app.get("bidi_component")[0].proto.json)
 
 
 def viewer_weights(app: AppTest) -> np.ndarray:
     """The finest tile of the viewer, weights [query key] in steps of 1/255."""
-    data = seen(app)
+    data = viewer_data(app)
     tile = data["tiles"][",".join(map(str, data["head"]))][-1]
     return np.frombuffer(zlib.decompress(b64decode(tile["weights"])), np.uint8).reshape(tile["shape"]) / 255
 

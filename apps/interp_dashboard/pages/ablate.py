@@ -15,7 +15,7 @@ from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
 from interp_dashboard.attention_cache import PromptChoice
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, duration, plain
 from interp_dashboard.job_plans import find_stored_circuit
 from interp_dashboard.jobs import AblationJobPlan, AblationRequest, Job
@@ -39,13 +39,13 @@ SHOWN = 64
 def fields() -> tuple[Field, ...]:
     """What is measured, on which prompts, the head that is looked at, and which heads are off."""
     return (
-        choice("do", list(MODES)),
+        choice("mode", list(MODES)),
         *prompts.fields(),
         prompts.file_field(),
-        number("n", 64, 2, prompts.MOST_PROMPTS),
+        number("n_prompts", 64, 2, prompts.MOST_PROMPTS),
         choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
         choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
-        number("top", 0.2, 0.01, 1.0),
+        number("top_share", 0.2, 0.01, 1.0),
         text("positions", "all"),
         outcome_field(),
         head(),
@@ -55,9 +55,9 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
-    chosen: Any = view.state.widget_args("do")  # no overload takes the arguments of every widget
+    chosen: Any = view.state.widget_args("mode")  # no overload takes the arguments of every widget
     st.segmented_control("What to do", list(MODES), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
-    if view.state["do"] == HAND:
+    if view.state["mode"] == HAND:
         manual_ablation.manual_ablation_panel(view)
     else:
         _sweep(view)
@@ -76,7 +76,7 @@ def _sweep(view: View) -> None:
             here = planned.folder.name
             _planned_sweep(view, planned)
     finally:
-        job_status.others(view.state, {here}, {"ablate"}, _show)
+        job_status.unfinished_jobs(view.state, {here}, {"ablate"}, _show)
 
 
 def _planned_sweep(view: View, planned: AblationJobPlan) -> None:
@@ -92,7 +92,7 @@ def _planned_sweep(view: View, planned: AblationJobPlan) -> None:
     else:
         _offer(planned, now)
     cli = shlex.join(["interp", *planned.words])
-    share(planned.folder.name, cli=cli, python=_python(planned), figure=figure, table=table)
+    export_menu(planned.folder.name, cli=cli, python=_python(planned), figure=figure, table=table)
 
 
 def _form(view: View) -> AblationRequest | None:
@@ -104,8 +104,8 @@ def _form(view: View) -> AblationRequest | None:
         "Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.widget_args("task")
     )
     if state["task"]:
-        count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n"))
-        source = AblationRequest(task=state["task"], n_prompts=state["n"], seed=state["seed"])
+        count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
+        source = AblationRequest(task=state["task"], n_prompts=state["n_prompts"], seed=state["seed"])
     else:
         file = prompts.prompts_file(state)
         source = file and AblationRequest(prompts=str(file), seed=state["seed"])
@@ -118,7 +118,7 @@ def _form(view: View) -> AblationRequest | None:
     how.selectbox("Ablation", list(ABLATIONS), help=bullets(ABLATIONS), **state.widget_args("ablation"))
     estimator.selectbox("Estimator", list(ESTIMATORS), help=bullets(ESTIMATORS), **state.widget_args("estimator"))
     if adaptive:
-        share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top"))
+        share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top_share"))
     places = ["all", "end", *marks]
     if state["positions"] not in places:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
@@ -127,7 +127,7 @@ def _form(view: View) -> AblationRequest | None:
     with measured:
         choose_outcome(state, f"{metric} (the task's)")
     asked = {name: state[name] for name in ("ablation", "estimator", "positions")}
-    return replace(source, **asked, metric=state["outcome"] or None, top_share=state["top"])
+    return replace(source, **asked, metric=state["outcome"] or None, top_share=state["top_share"])
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
@@ -246,7 +246,7 @@ def _prompt(view: View, sweep: AblationRequest, example: int) -> PromptChoice:
 
 
 def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:
-    state.set(**shown, corrupted=False, do=HAND, off=[chosen])
+    state.set(**shown, corrupted=False, mode=HAND, ablated=[chosen])
 
 
 def _columns() -> dict[str, Any]:
@@ -272,10 +272,10 @@ def _show(state: State, job: Job) -> None:
     sweep = job.sweep
     assert sweep is not None
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
-    asked = {"task": sweep.task or prompts.OWN, "file": file, "n": sweep.n_prompts, "seed": sweep.seed}
-    made = {"ablation": sweep.ablation, "estimator": sweep.estimator, "top": sweep.top_share, "positions": sweep.positions}
+    asked = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
+    made = {"ablation": sweep.ablation, "estimator": sweep.estimator, "top_share": sweep.top_share, "positions": sweep.positions}
     model = {"model": job.model} if job.model in model_cache().known else {}
-    state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, do=SWEEP)
+    state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
 
 
 def _python(planned: AblationJobPlan) -> str:

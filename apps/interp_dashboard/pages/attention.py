@@ -11,9 +11,9 @@ from interp.figures import pattern_heatmap, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
-from interp_dashboard.head_roles import roles
+from interp_dashboard.head_roles import role_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.role_badges import badges, role_badges
 from interp_dashboard.url import Field, flag, head, number, numbers
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from interp.figures import Figure
 
-KEY = "attention-view"
+KEY = "attention-viewer"
 EXACT = 256
 """Queries or keys of a tile that is drawn weight by weight; a longer text is shown in so many bins, and a window of it exactly."""
 
 SCRIPT, LOOK = view_assets()
-viewer = components.component("interp.attention_view", js=SCRIPT, css=LOOK)
+viewer = components.component("interp.attention_viewer", js=SCRIPT, css=LOOK)
 
 
 def fields() -> tuple[Field, ...]:
-    return (*prompts.fields(), head(), numbers("window", 4), number("gamma", 1.0, 0.1, 1.0), flag("moved"))
+    return (*prompts.fields(), head(), numbers("window", 4), number("gamma", 1.0, 0.1, 1.0), flag("value_weighted"))
 
 
 def render(view: View) -> None:
@@ -57,7 +57,7 @@ def render(view: View) -> None:
         st.toggle(
             "Weigh by what is moved",
             help="Weight times |v W_O|, the length of what the head writes from a key.",
-            **state.widget_args("moved"),
+            **state.widget_args("value_weighted"),
         )
 
     _roles(reading, chosen)
@@ -80,7 +80,7 @@ def render(view: View) -> None:
 
 def _roles(reading: PromptAttention, chosen: Head) -> None:
     """What detectors found of the head, as far as they were asked."""
-    told = role_badges(roles().known(reading.facts), chosen)
+    told = role_badges(role_cache().known(reading.facts), chosen)
     if told:
         with st.container(horizontal=True, vertical_alignment="center", key="role-badges"):
             for label, found, about in told:
@@ -116,16 +116,16 @@ def _exact(window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 
 def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
     """What the viewer draws: the atlas, the chosen head's tile and, of a long text, its overview."""
-    state, moved = view.state, view.state["moved"]
-    top = reading.max_value_norm(chosen) if moved else 1.0
+    state, value_weighted = view.state, view.state["value_weighted"]
+    top = reading.max_value_norm(chosen) if value_weighted else 1.0
     long = len(reading.words) > EXACT
     tiles = []
     if long:
         every = (0, len(reading.words)) * 2
-        tiles.append(tile_data(reading.overview(chosen, EXACT, moved=moved), every, top=top))
+        tiles.append(tile_data(reading.overview(chosen, EXACT, value_weighted=value_weighted), every, top=top))
     if window == _exact(window):
-        tiles.append(tile_data(reading.weights(chosen, window, moved=moved), window, top=top))
-    notes = [f"shade: weight times |v W_O|, strongest = {top:.3g}; the atlas shows weights"] if moved else []
+        tiles.append(tile_data(reading.weights(chosen, window, value_weighted=value_weighted), window, top=top))
+    notes = [f"shade: weight times |v W_O|, strongest = {top:.3g}; the atlas shows weights"] if value_weighted else []
     return view_data(
         reading.words,
         tiles={chosen: tiles},
@@ -155,7 +155,7 @@ def _share(view: View, prompt: PromptChoice, reading: PromptAttention, chosen: H
         f"weights = cache.pattern(interp.Head({chosen.layer}, {chosen.head}), slice({q0}, {q1}), slice({k0}, {k1}))  # [query key]\n"
     )
     cli = prompts.command(prompt, view.model, [badge.metric for badge in badges()])
-    share(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(reading, chosen, window))
+    export_menu(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(reading, chosen, window))
 
 
 def _table(reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.clickable_maps import CHOSEN, CONFIG, INVISIBLE
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, plain
 from interp_dashboard.job_plans import JobPlan, plan_circuit
 from interp_dashboard.jobs import Job
@@ -46,7 +46,7 @@ def fields() -> tuple[Field, ...]:
     return (
         choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
         prompts.file_field(),
-        number("n", 32, 2, prompts.MOST_PROMPTS),
+        number("n_prompts", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
         choice("circuit.ablation", list(EDGE_ABLATIONS), COUNTERFACTUAL, noun="ablation"),
@@ -62,7 +62,7 @@ def render(view: View) -> None:
     try:
         _page(view, here)
     finally:
-        job_status.others(view.state, here, {"circuit"}, _show)
+        job_status.unfinished_jobs(view.state, here, {"circuit"}, _show)
 
 
 def _page(view: View, here: set[str]) -> None:
@@ -71,16 +71,16 @@ def _page(view: View, here: set[str]) -> None:
         return
     search = _planned(view.model, view.facts.weights_digest, tuple(asked.items()), str(settings().root))
     here.add(search.folder.name)
-    run = job_status.finished(view.state, search)
+    run = job_status.run_or_progress(view.state, search)
     if run is None:
         st.caption("Every edge gets a score; then circuits of growing size, and random ones, are tried on other prompts.")
-        share(search.folder.name, cli=shlex.join(["interp", *search.words]))
+        export_menu(search.folder.name, cli=shlex.join(["interp", *search.words]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
     _graph(view, found, run, search, _prompt(view, asked))
     st.markdown("##### How much of the behaviour do so many edges keep?")
     show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits found and of random ones")
-    share("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
+    export_menu("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
 
 
 def _form(state: State) -> dict[str, Any] | None:
@@ -91,7 +91,7 @@ def _form(state: State) -> dict[str, Any] | None:
         "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.widget_args("task")
     )
     if state["task"]:
-        n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n"))
+        n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
     about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
     about += "found on one and tried on the other."
     seed.number_input("Seed", 0, 10**6, help=about, **state.widget_args("seed"))
@@ -105,7 +105,12 @@ def _form(state: State) -> dict[str, Any] | None:
     )
     with measured:
         choose_outcome(state, "the task's")
-    asked = {"task": state["task"] or None, "prompts": file and str(file), "n_prompts": state["n"], "seed": state["seed"]}
+    asked = {
+        "task": state["task"] or None,
+        "prompts": file and str(file),
+        "n_prompts": state["n_prompts"],
+        "seed": state["seed"],
+    }
     made = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
     return {**asked, **made}
 
@@ -241,13 +246,13 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         st.markdown("It is not in the circuit of this size.")
     values = {**prompt, "head": chosen}
     link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "do": "manual", "off": [chosen]}, icon=":material/toggle_off:")
+    link("Switch it off by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
 def _share(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
     cli = shlex.join(["interp", *search.words])
-    share("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
+    export_menu("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
         "Circuit file",
         lambda: json.dumps(circuit.to_json(), allow_nan=False, indent=1),
@@ -270,7 +275,7 @@ def _python(run: StoredRun, draw: str) -> str:
 
 def _show(state: State, job: Job) -> None:
     """Shows the form as it was when the job was started."""
-    state.follow(job.query)
+    state.load_query(job.query)
 
 
 PAGE = Page(

@@ -14,7 +14,7 @@ from interp.heads import Head, HeadScores
 from interp.store import StoredRun, find_run, list_runs, open_run
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, model_field
@@ -46,7 +46,7 @@ def fields() -> tuple[Field, ...]:
         *prompts.fields(),
         *(replace(f, default=True) if f.name == f"corrupted{B}" else f for f in prompts.fields(B)),
         replace(model_field(), name=f"model{B}"),
-        choice("reading", metric_names(), "attention_distance", noun="attention metric"),
+        choice("metric", metric_names(), "attention_distance", noun="attention metric"),
         head(),
         number("first_query", 0, 0, 10**6),
         number("first_key", 0, 0, 10**6),
@@ -73,7 +73,7 @@ def render(view: View) -> None:
 
 def _readings(view: View) -> None:
     a, b = _sides(view)
-    metric = view.state["reading"]
+    metric = view.state["metric"]
     _check_shapes(a, b)
     with st.spinner("Measuring every head …", show_time=True):
         before, after = (measure(side.reading, side.prompt, side.model, [metric])[metric] for side in (a, b))
@@ -109,12 +109,12 @@ def _sides(view: View) -> tuple[Side, Side]:
     return a, b
 
 
-def _lettered(view: View, letter: str, after: str = "") -> PromptChoice:
+def _lettered(view: View, letter: str, suffix: str = "") -> PromptChoice:
     """The choice of a prompt with the letter of its side before it."""
     before, beside = st.columns([1, 30], vertical_alignment="center")
     before.markdown(f"**{letter}**")
     with beside:
-        return prompts.choose(view, after)
+        return prompts.choose(view, suffix)
 
 
 def _check_shapes(a: Side, b: Side) -> None:
@@ -139,7 +139,7 @@ def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: 
             st.caption(f"{after.name} in {after.unit}. Click a column to sort, a row to choose its head.")
             numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("A", "B", "B − A")}
             head_from_table(view, table, heads, "difference-table", numbers)
-    share("difference", cli=cli, python=python, figure=figure, table=table)
+    export_menu("difference", cli=cli, python=python, figure=figure, table=table)
 
 
 def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[Head]]:
@@ -173,7 +173,7 @@ def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: H
     place: dict[str, Any] = {"first_query": first_query, "first_key": first_key, "causal": causal}
     tile = pattern_difference(after, before, b.words, a.words, chosen, record, **place)
     show_figure(view, tile, "difference-tile", f"Change of the attention of {chosen}, queries down and keys across")
-    share("difference-pattern", figure=tile, table=_tile_table(after, before, b.words, a.words, **place))
+    export_menu("difference-pattern", figure=tile, table=_tile_table(after, before, b.words, a.words, **place))
 
 
 def _window(view: View, length: int) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from interp.head_card import head_cards
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
-from interp_dashboard.head_roles import roles
+from interp_dashboard.head_roles import role_cache
 from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
@@ -37,7 +37,7 @@ def fields() -> tuple[Field, ...]:
     names = metric_names()
     return (
         *prompts.fields(),
-        choice("reading", names, "attention_distance", noun="attention metric"),
+        choice("metric", names, "attention_distance", noun="attention metric"),
         several("columns", names, [badge.metric for badge in badges()]),
         head(),
         flag("roles"),
@@ -49,7 +49,7 @@ def render(view: View) -> None:
     state = view.state
     prompt = prompts.choose(view)
     choose_metric(view)
-    metric, wanted = state["reading"], list(dict.fromkeys([state["reading"], *state["columns"], *BY_LAYER]))
+    metric, wanted = state["metric"], list(dict.fromkeys([state["metric"], *state["columns"], *BY_LAYER]))
 
     reading = prompts.read(view, prompt)
     chosen = state.validated("head", reading.facts.check_head, None)
@@ -65,7 +65,7 @@ def render(view: View) -> None:
             head_from_map(view, map_figure, "heads-map", f"{metric} of every head, layers down and heads across")
         with st.container(width=320):
             _about(view, chosen, scores, list(table.columns[1:]))
-    share(
+    export_menu(
         "heads",
         cli=prompts.command(prompt, view.model, list(table.columns[1:])),
         python=_python(view.model, prompt, metric),
@@ -97,9 +97,9 @@ def _roles(view: View, chosen: Head | None) -> None:
     )
     if view.state["roles"]:
         with st.spinner("Looking for the roles of every head …", show_time=True):
-            known, refused = roles().quick(view.model, view.facts)
+            known, refused = role_cache().quick(view.model, view.facts)
     else:
-        known, refused = roles().known(view.facts), {}
+        known, refused = role_cache().known(view.facts), {}
     for role, reason in refused.items():
         st.caption(plain(f"{role}: {reason}"))
     if not known:
@@ -116,7 +116,7 @@ def _roles(view: View, chosen: Head | None) -> None:
     cli = shlex.join(["interp", "detect", found.role, "--model", view.model])
     start = f"import interp\nfrom interp.detectors import detect\n\nmodel = interp.load_model({view.model!r})\n"
     python = f"{start}found = detect(model, {found.role!r})\nfound.plot()\n"
-    share("roles", cli=cli, python=python, figure=figure, table=found.to_dataframe())
+    export_menu("roles", cli=cli, python=python, figure=figure, table=found.to_dataframe())
     _card(view, chosen, list(known.values()))
 
 
@@ -142,7 +142,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     )
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("score", "threshold", "control")}
     st.dataframe(shown, hide_index=True, height=table_height(len(shown)), column_config=numbers, key="role-card")
-    share("role-card", table=card.table)
+    export_menu("role-card", table=card.table)
 
 
 def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:

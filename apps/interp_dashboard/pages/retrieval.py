@@ -14,7 +14,7 @@ from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.detector_options import Options
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
 from interp_dashboard.job_plans import JobPlan, plan_confirmation, plan_detection
 from interp_dashboard.jobs import Job
@@ -50,11 +50,11 @@ def fields() -> tuple[Field, ...]:
         choice("detector", list(OPTIONS), noun="detector"),
         *(field for options in OPTIONS.values() for field in options.fields()),
         head(),
-        choice("trial.task", task_names(), NEEDLE, noun="task"),
-        number("trial.n_prompts", 64, 2, prompts.MOST_PROMPTS),
-        number("trial.seed", 1, 0, 10**6),
-        number("trial.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
-        choice("trial.ablation", list(CONFIRM_ABLATIONS), "mean", noun="ablation"),
+        choice("confirm.task", task_names(), NEEDLE, noun="task"),
+        number("confirm.n_prompts", 64, 2, prompts.MOST_PROMPTS),
+        number("confirm.seed", 1, 0, 10**6),
+        number("confirm.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
+        choice("confirm.ablation", list(CONFIRM_ABLATIONS), "mean", noun="ablation"),
     )
 
 
@@ -64,7 +64,7 @@ def render(view: View) -> None:
     try:
         _page(view, here)
     finally:
-        job_status.others(view.state, here, {"detect", "confirm"}, _show)
+        job_status.unfinished_jobs(view.state, here, {"detect", "confirm"}, _show)
 
 
 def _page(view: View, here: set[str]) -> None:
@@ -73,20 +73,20 @@ def _page(view: View, here: set[str]) -> None:
     values = OPTIONS[role].values(state)
     search = _planned(view.model, view.facts.weights_digest, role, tuple(values.items()), str(settings().root))
     here.add(search.folder.name)
-    run = job_status.finished(state, search, label="Start")
+    run = job_status.run_or_progress(state, search, label="Start")
     if run is None:
-        share(search.folder.name, cli=shlex.join(["interp", *search.words]))
+        export_menu(search.folder.name, cli=shlex.join(["interp", *search.words]))
         return
     found, figures = _found(str(run.path), str(run.manifest["files"]))
     _result(view, run, found, figures, search)
     st.markdown("##### Does the task need them?")
-    trial = _trial(view, run)
-    here.add(trial.folder.name)
-    tried = job_status.finished(state, trial, label="Confirm", kept=True)
+    confirmation_plan = _confirmation_plan(view, run)
+    here.add(confirmation_plan.folder.name)
+    tried = job_status.run_or_progress(state, confirmation_plan, label="Confirm", kept=True)
     if tried is None:
-        share(trial.folder.name, cli=shlex.join(["interp", *trial.words]))
+        export_menu(confirmation_plan.folder.name, cli=shlex.join(["interp", *confirmation_plan.words]))
         return
-    _curve(view, tried, trial)
+    _curve(view, tried, confirmation_plan)
 
 
 def _form(state: State) -> str:
@@ -137,11 +137,11 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
             _head(found, chosen)
     table = _table(found)
     cli, python = shlex.join(["interp", *search.words]), _python(run, "load_detection", "detection_map(found)")
-    share(found.role, cli=cli, python=python, figure=figures["map"], table=table)
+    export_menu(found.role, cli=cli, python=python, figure=figures["map"], table=table)
     if "grid" in figures:
         show_figure(view, figures["grid"], "needle-grid", "recall by length of the text across and depth of the needle down")
         python = _python(run, "load_detection", 'needle_grid(found.tables["cells"], found.record)')
-        share("needle-grid", python=python, figure=figures["grid"], table=found.tables["cells"])
+        export_menu("needle-grid", python=python, figure=figures["grid"], table=found.tables["cells"])
     st.markdown("##### All heads")
     st.caption(
         "Click a column to sort, a row to choose its head."
@@ -189,11 +189,11 @@ def _head(found: Detection, chosen: Head | None) -> None:
         )
     values = {"task": NEEDLE, "head": chosen}
     link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "do": "manual", "off": [chosen]}, icon=":material/toggle_off:")
+    link("Switch it off by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
     link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _trial(view: View, run: StoredRun) -> JobPlan:
+def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
     """How the heads are confirmed."""
     state = view.state
     st.caption(
@@ -201,17 +201,17 @@ def _trial(view: View, run: StoredRun) -> JobPlan:
         "lowest scores, on prompts that the heads were not found on."
     )
     on, n, seed, draws, ablation = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
-    on.selectbox("Task", task_names(), **state.widget_args("trial.task"))
-    n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("trial.n_prompts"))
-    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("trial.seed"))
-    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("trial.draws"))
-    ablation.selectbox("Ablation", list(CONFIRM_ABLATIONS), **state.widget_args("trial.ablation"))
-    asked = tuple((name, state[f"trial.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "ablation"))
-    return _tried(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
+    on.selectbox("Task", task_names(), **state.widget_args("confirm.task"))
+    n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("confirm.n_prompts"))
+    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("confirm.seed"))
+    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("confirm.draws"))
+    ablation.selectbox("Ablation", list(CONFIRM_ABLATIONS), **state.widget_args("confirm.ablation"))
+    asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "ablation"))
+    return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _tried(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
+def _plan_confirmation(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     from interp.store import open_run
 
     with model_cache().acquire(model) as loaded:
@@ -228,7 +228,7 @@ def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
     return tried, ablation_curve(tried)
 
 
-def _curve(view: View, run: StoredRun, trial: JobPlan) -> None:
+def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
     """What becomes of the task without the heads, and without others."""
     tried, figure = _drawn(str(run.path), str(run.manifest["files"]))
     if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
@@ -237,8 +237,8 @@ def _curve(view: View, run: StoredRun, trial: JobPlan) -> None:
         view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
     )
     curve = tried.tables["curve"]
-    cli, python = shlex.join(["interp", *trial.words]), _python(run, "load_confirmation", "ablation_curve(found)")
-    share("dose", cli=cli, python=python, figure=figure, table=curve)
+    cli, python = shlex.join(["interp", *confirmation_plan.words]), _python(run, "load_confirmation", "ablation_curve(found)")
+    export_menu("dose", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")
 
@@ -253,7 +253,7 @@ def _python(run: StoredRun, load: str, draw: str) -> str:
 
 def _show(state: State, job: Job) -> None:
     """Shows the form as it was when the job was started."""
-    state.follow(job.query)
+    state.load_query(job.query)
 
 
 PAGE = Page(

@@ -11,7 +11,7 @@ from interp.errors import ArtefactInvalid
 from interp.heads import Head
 from interp.store import StoredRun, RunSummary, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import head_from_map, head_from_table, show_figure, table_height
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 FIGURE_TITLES = {
     "heads": "Map",
     "layers": "By layer",
-    "roles": "Roles",
+    "waad_fai": "Roles",
     "tokens": "Tokens",
     "ranking": "Ranking",
-    "grid": "Needle grid",
-    "dose": "Dose curve",
+    "needle_grid": "Needle grid",
+    "ablation_curve": "Dose curve",
     "circuit": "Circuit",
     "faithfulness": "Faithfulness",
 }
 TABLES = {
     "tokens": "tokens",
-    "roles": "tokens",
-    "grid": "cells",
-    "dose": "curve",
+    "waad_fai": "tokens",
+    "needle_grid": "cells",
+    "ablation_curve": "curve",
     "circuit": "edges",
     "faithfulness": "faithfulness",
 }
@@ -67,7 +67,7 @@ COLUMNS = (
 
 
 def fields() -> tuple[Field, ...]:
-    return text("run", settings().run), choice("drawing", list(FIGURE_TITLES), noun="picture"), text("shown"), head()
+    return text("run", settings().run), choice("figure", list(FIGURE_TITLES), noun="picture"), text("figure_metric"), head()
 
 
 def render(view: View) -> None:
@@ -134,7 +134,7 @@ def _history(view: View, entries: list[RunSummary]) -> None:
     def choose() -> None:
         chosen = st.session_state[key].selection.rows
         mount["run"] = names[chosen[0]] if chosen else ""
-        view.state.set(run=mount["run"], shown="")
+        view.state.set(run=mount["run"], figure_metric="")
 
     marked: Any = {"selection": {"rows": [names.index(opened)]}} if opened in names else None
     table = pd.DataFrame(rows)
@@ -194,7 +194,7 @@ def _delete(view: View, name: str) -> None:
     except (ArtefactInvalid, LookupError, OSError) as error:
         st.session_state["delete-failed"] = f"Nothing was deleted: {error}"
         return
-    view.state.set(run="", shown="")
+    view.state.set(run="", figure_metric="")
     st.toast(f"{plain(name)} is deleted.", icon=":material/delete:")
 
 
@@ -219,8 +219,8 @@ def _pictures(view: View, run: StoredRun) -> None:
     if not drawings:
         st.info("This run holds no number for each head or token; its arrays are in the download.", icon=":material/table:")
         return
-    if state["drawing"] not in drawings:
-        state.set(drawing=drawings[0])
+    if state["figure"] not in drawings:
+        state.set(figure=drawings[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
             "Picture",
@@ -228,34 +228,34 @@ def _pictures(view: View, run: StoredRun) -> None:
             format_func=FIGURE_TITLES.__getitem__,
             required=True,
             width="content",
-            **state.widget_args("drawing"),
+            **state.widget_args("figure"),
         )
-        drawing = state["drawing"]
-        metric = _metric(view, run, drawing)
-    figure = run_figure(run, drawing, metric)
-    table = _rows(run, drawing, metric)
-    if drawing == "heads":
+        kind = state["figure"]
+        metric = _metric(view, run, kind)
+    figure = run_figure(run, kind, metric)
+    table = _rows(run, kind, metric)
+    if kind == "heads":
         head_from_map(view, figure, "run-map", "A number of every head, layers down and heads across")
     else:
-        show_figure(view, figure, f"run-{drawing}", f"{FIGURE_TITLES[drawing]} of the run")
-    share("run", cli=_cli(run, drawing, metric), python=_python(run, drawing, metric), figure=figure, table=table)
+        show_figure(view, figure, f"run-{kind}", f"{FIGURE_TITLES[kind]} of the run")
+    export_menu("run", cli=_cli(run, kind, metric), python=_python(run, kind, metric), figure=figure, table=table)
     _table(view, table)
 
 
-def _metric(view: View, run: StoredRun, drawing: str) -> str | None:
+def _metric(view: View, run: StoredRun, kind: str) -> str | None:
     """The metric of an observation that is shown, with the box that chooses it; None where a picture is of all that the run measured."""
-    if not run.metrics or drawing not in BY_METRIC:
+    if not run.metrics or kind not in BY_METRIC:
         return None
-    there = set(run.table(TABLES.get(drawing, "heads"))["metric"])
+    there = set(run.table(TABLES.get(kind, "heads"))["metric"])
     names = [name for name in run.metrics if name in there]
-    if view.state["shown"] not in names:
-        view.state.set(shown=names[0])
-    st.selectbox("Metric", names, width=320, **view.state.widget_args("shown"))
-    return view.state["shown"]
+    if view.state["figure_metric"] not in names:
+        view.state.set(figure_metric=names[0])
+    st.selectbox("Metric", names, width=320, **view.state.widget_args("figure_metric"))
+    return view.state["figure_metric"]
 
 
-def _rows(run: StoredRun, drawing: str, metric: str | None) -> pd.DataFrame:
-    table = run.table(TABLES.get(drawing, "heads"))
+def _rows(run: StoredRun, kind: str, metric: str | None) -> pd.DataFrame:
+    table = run.table(TABLES.get(kind, "heads"))
     return table if metric is None else table.loc[table["metric"] == metric]
 
 
@@ -275,13 +275,13 @@ def _table(view: View, table: pd.DataFrame) -> None:
     head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
 
 
-def _cli(run: StoredRun, drawing: str, metric: str | None) -> str:
+def _cli(run: StoredRun, kind: str, metric: str | None) -> str:
     chosen = ["--metric", metric] if metric else []
-    return shlex.join(["interp", "show", str(run.path), "--draw", drawing, *chosen, "--figure", f"{drawing}.png"])
+    return shlex.join(["interp", "show", str(run.path), "--draw", kind, *chosen, "--figure", f"{kind}.png"])
 
 
-def _python(run: StoredRun, drawing: str, metric: str | None) -> str:
-    asked = f"{drawing!r}, {metric!r}" if metric else repr(drawing)
+def _python(run: StoredRun, kind: str, metric: str | None) -> str:
+    asked = f"{kind!r}, {metric!r}" if metric else repr(kind)
     start = "import interp\nfrom interp.figures import run_figure\n\n"
     return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
 

@@ -13,7 +13,7 @@ from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import detector_options
 from interp_dashboard.detector_options import Options
-from interp_dashboard.export import share
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
@@ -65,7 +65,7 @@ def render(view: View) -> None:
     figure, table, example = _strips(view, found)
     chosen = state.validated("head", view.facts.check_head, None)
     cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *detector_options.words(values)])
-    share("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
+    export_menu("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
     _statistics(found)
     _heads(view, found, chosen, asked, example)
     st.markdown("##### All tokens")
@@ -144,7 +144,7 @@ def _statistics(found: TokenDetection) -> None:
     st.dataframe(
         shown, hide_index=True, height=table_height(len(shown)), column_config={**said, **numbers}, key="statistics-table"
     )
-    share("statistics", table=table)
+    export_menu("statistics", table=table)
 
 
 def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[str, Any], example: int) -> None:

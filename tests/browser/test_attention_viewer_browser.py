@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from interp.figures import atlas, attention_view, tile_data, view_assets, view_data
+from interp.figures import atlas, attention_viewer, tile_data, view_assets, view_data
 from interp.heads import Head
 from tests.support.attention_views import HOSTILE, WORDS, patterns
 
@@ -24,7 +24,7 @@ def opened(page, tmp_path, weights):
 
     def open_view(view=None, **options):
         options.setdefault("atlas", atlas(weights))
-        view = view or attention_view(weights, WORDS, labels={Head(2, 1): "previous token 0.91"}, **options)
+        view = view or attention_viewer(weights, WORDS, labels={Head(2, 1): "previous token 0.91"}, **options)
         page.on("request", lambda request: asked.append(request.url))
         asked = []
         page.goto(view.save(tmp_path / "view.html").as_uri())
@@ -60,7 +60,7 @@ def test_a_click_on_the_atlas_chooses_that_head(opened, weights):
 
 
 def test_arrow_keys_walk_the_atlas_and_stop_at_its_edges(opened, weights):
-    page = opened(chosen=Head(1, 2))
+    page = opened(first_head=Head(1, 2))
     page.locator(".grid").focus()
     for key, head in [
         ("ArrowRight", "L1H3"), ("ArrowDown", "L2H3"), ("ArrowDown", "L2H3"), ("End", "L2H4"), ("ArrowRight", "L2H4"),
@@ -81,7 +81,7 @@ def test_the_atlas_names_its_heads_where_they_are(page, tmp_path, n_layers, n_he
     weights = patterns(n_layers, n_heads, 6)
     picture = atlas(weights)
     page.set_viewport_size({"width": width, "height": 900})
-    page.goto(attention_view(weights, WORDS[:6], atlas=picture).save(tmp_path / "view.html").as_uri())
+    page.goto(attention_viewer(weights, WORDS[:6], atlas=picture).save(tmp_path / "view.html").as_uri())
     page.wait_for_selector(".weights:visible")
     frame = page.locator(".grid img").bounding_box()
     scale = frame["width"] / picture.width
@@ -101,7 +101,7 @@ def test_the_atlas_names_its_heads_where_they_are(page, tmp_path, n_layers, n_he
 
 
 def test_keys_read_single_weights_of_the_tile(opened, weights):
-    page = opened(chosen=Head(1, 2))
+    page = opened(first_head=Head(1, 2))
     page.locator(".weights").focus()
     for key in ["ArrowDown"] * 5 + ["ArrowRight"] * 2:
         page.keyboard.press(key)
@@ -112,7 +112,7 @@ def test_keys_read_single_weights_of_the_tile(opened, weights):
 
 
 def test_the_pointer_reads_the_cell_under_it(opened, weights):
-    page = opened(chosen=Head(1, 2))
+    page = opened(first_head=Head(1, 2))
     page.mouse.move(*place(page, 9.5, 2.5))
     assert page.locator(".tile > .said").inner_text() == f"‘{shown(9)}’ 9 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 9, 2])}"
 
@@ -122,7 +122,7 @@ def test_a_cell_of_a_long_text_shows_the_largest_weight_of_its_bin(opened):
     scores = np.random.default_rng(3).normal(scale=4, size=(n, n))
     weights = np.exp(scores) * np.tri(n)
     weights = (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
-    page = opened(attention_view(weights[None, None], [f"w{i}" for i in range(n)]))
+    page = opened(attention_viewer(weights[None, None], [f"w{i}" for i in range(n)]))
     rows, columns, high, wide = map(int, page.locator(".weights").get_attribute("data-cells").split())
     assert high == wide == 1 and 1 < n / rows < 3
     bins = np.arange(n) * rows // n, np.arange(n) * columns // n
@@ -166,7 +166,7 @@ COLOUR = """() => {
 
 
 def test_gamma_lifts_small_weights_and_leaves_the_numbers(opened):
-    page = opened(chosen=Head(1, 2))
+    page = opened(first_head=Head(1, 2))
     page.mouse.move(*place(page, 9.5, 2.5))
     said = page.locator(".tile > .said").inner_text()
     before = page.evaluate(COLOUR)
@@ -178,7 +178,7 @@ def test_gamma_lifts_small_weights_and_leaves_the_numbers(opened):
 
 
 def test_keys_walk_the_text_and_turn_the_direction(opened):
-    page = opened(chosen=Head(2, 1))
+    page = opened(first_head=Head(2, 1))
     page.locator(".words").focus()
     for key in ["ArrowRight"] * 4 + ["ArrowLeft", "Enter"]:
         page.keyboard.press(key)
@@ -208,7 +208,7 @@ def test_dragging_zooms_and_a_double_click_shows_the_whole_text(opened):
 
 
 def test_pointing_at_a_token_colours_what_it_attends_to_and_what_attends_to_it(opened, weights):
-    page = opened(chosen=Head(2, 1))
+    page = opened(first_head=Head(2, 1))
     token = page.locator('.token[data-index="5"]')
     token.hover()
     said = page.locator(".lists").inner_text().replace("\n", " ")
@@ -229,7 +229,7 @@ def test_pointing_at_a_token_colours_what_it_attends_to_and_what_attends_to_it(o
 
 
 def test_a_head_that_did_not_fit_is_said_to_be_missing(opened, weights):
-    page = opened(attention_view(weights, WORDS, heads=[Head(0, 0), Head(0, 2)], atlas=atlas(weights)))
+    page = opened(attention_viewer(weights, WORDS, heads=[Head(0, 0), Head(0, 2)], atlas=atlas(weights)))
     page.locator(".grid").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".tile > .said").inner_text() == "L0H1 is not in this view."
@@ -242,7 +242,7 @@ def test_a_head_that_did_not_fit_is_said_to_be_missing(opened, weights):
 
 
 def test_heads_without_an_atlas_are_chosen_from_a_list(opened, weights):
-    page = opened(attention_view(weights, WORDS, heads=[Head(2, 0), Head(0, 2)], chosen=Head(0, 2)))
+    page = opened(attention_viewer(weights, WORDS, heads=[Head(2, 0), Head(0, 2)], first_head=Head(0, 2)))
     assert page.locator(".pick option").all_inner_texts() == ["L0H2", "L2H0"]
     page.locator(".pick").select_option("2,0")
     page.mouse.move(*place(page, 9.5, 2.5))
@@ -259,7 +259,7 @@ def test_nothing_is_asked_of_the_network(opened):
 def test_hostile_tokens_stay_text(page, tmp_path, dark):
     words = list(HOSTILE)
     weights = patterns(1, 1, len(words))
-    view = attention_view(weights, words, labels={Head(0, 0): words[0]}, caption=words[1], notes=words[:3], dark=dark)
+    view = attention_viewer(weights, words, labels={Head(0, 0): words[0]}, caption=words[1], notes=words[:3], dark=dark)
     notebook = tmp_path / "notebook.html"
     notebook.write_text(f"<!doctype html><body>{view._repr_html_()}</body>", encoding="utf-8")
     page.goto(notebook.as_uri())
@@ -274,7 +274,7 @@ def test_hostile_tokens_stay_text(page, tmp_path, dark):
 
 
 def test_several_views_live_in_one_page(page, tmp_path, weights):
-    views = [attention_view(weights, WORDS, atlas=atlas(weights), chosen=Head(i, i)) for i in range(3)]
+    views = [attention_viewer(weights, WORDS, atlas=atlas(weights), first_head=Head(i, i)) for i in range(3)]
     path = tmp_path / "notebook.html"
     path.write_text("<!doctype html>" + "".join(view._repr_html_() for view in views), encoding="utf-8")
     page.goto(path.as_uri())
@@ -292,7 +292,7 @@ def test_several_views_live_in_one_page(page, tmp_path, weights):
 @pytest.mark.parametrize(("n_layers", "n_heads", "length"), [(1, 1, 1), (1, 1, 2), (3, 5, 1), (32, 32, 6)])
 def test_every_size_is_drawn(page, tmp_path, n_layers, n_heads, length):
     weights = patterns(n_layers, n_heads, length)
-    view = attention_view(weights, WORDS[:length], atlas=atlas(weights), chosen=Head(n_layers - 1, n_heads - 1))
+    view = attention_viewer(weights, WORDS[:length], atlas=atlas(weights), first_head=Head(n_layers - 1, n_heads - 1))
     page.goto(view.save(tmp_path / "view.html").as_uri())
     page.wait_for_selector(".weights:visible")
     assert page.locator(".name").inner_text() == f"L{n_layers - 1}H{n_heads - 1}"
@@ -348,7 +348,7 @@ def test_a_component_tells_the_head_and_waits_for_its_tile(component, weights):
     page.wait_for_function("() => !document.querySelector('div').shadowRoot.querySelector('.tile').classList.contains('stale')")
     assert page.evaluate("() => document.querySelector('div').shadowRoot.activeElement.className") == "grid", "the focus stays"
     page.evaluate("() => window.remove()")
-    assert page.locator(".attention-view").count() == 0
+    assert page.locator(".attention-viewer").count() == 0
 
 
 def test_a_component_keeps_the_readers_choice_when_old_data_come_again(component, weights):

@@ -36,11 +36,11 @@ export function mount(root, data, send) {
 }
 
 function create(root, data, send) {
-  const box = element("div", "attention-view");
+  const box = element("div", "attention-viewer");
   const waiting = {};
   const unanswered = Object.fromEntries(KEEP.map((name) => [name, []]));
   const view = { box, data: {}, state: { way: "both", focus: null, pinned: null, cursor: null }, tiles: [], version: 0 };
-  view.id = `attention-view-${(mounted += 1)}`;
+  view.id = `attention-viewer-${(mounted += 1)}`;
   view.change = (part, told = true) => {
     Object.assign(view.state, part);
     for (const [name, value] of Object.entries(part)) {
