@@ -88,7 +88,7 @@ class AttentionViewer:
             tiles = self._tiles(keep, self.limit - len(escape(_page({**data, "tiles": {}}))) - SPARE)
             if len(tiles) == len(self.heads):
                 return _page({**data, "tiles": tiles})
-        data["notes"].append(f"{len(tiles)} of {len(self.heads)} heads; .save('attention.html') stores all")
+        data["notes"].append(f"{len(tiles)} of {len(self.heads)} heads; .save('attention.html') saves all")
         return _page({**data, "tiles": tiles})
 
     def _tiles(self, keep: int | None, room: int) -> dict[str, list[dict[str, Any]]]:
@@ -131,7 +131,7 @@ def attention_viewer(
         if callable(patterns):
             raise ValueError("`patterns` is a function of a head: pass its heads as heads=[Head(0, 0), ...].")
         heads = [Head(*map(int, place)) for place in np.ndindex(*patterns.shape[:2])]
-    first = next(iter(heads), None) if first_head is None else chosen
+    first = next(iter(heads), None) if first_head is None else first_head
     if first is None or first not in heads:
         raise ValueError(
             f"Head {first} is not among the heads of the view: pass at least one head, and one of them as `first_head`."

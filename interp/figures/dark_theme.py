@@ -39,7 +39,11 @@ DARK_COLOURS = {
 
 def to_dark_theme(figure: Figure) -> Figure:
     """A copy of a figure in the colours of the dark theme."""
-    return Figure(_recoloured(figure.to_dict()))
+    traces, layout = (
+        [trace.to_plotly_json() for trace in figure.data],
+        figure.layout.to_plotly_json(),
+    )  # not to_dict: it packs arrays
+    return Figure(_recoloured({"data": traces, "layout": layout}))
 
 
 def _recoloured(part):

@@ -67,13 +67,13 @@ def test_the_ends_of_the_scale_are_exact_and_what_is_absent_is_0():
 def test_a_tile_says_where_it_lies_and_may_be_coarser_than_its_window():
     tile = tile_data(np.ones((2, 3)), (10, 14, 0, 9))
     assert (tile["window"], tile["shape"]) == ([10, 14, 0, 9], [2, 3])
-    with pytest.raises(ValueError, match=r"A tile of 2 x 3 weights cannot stand for queries 10-10 and keys 0-8\."):
+    with pytest.raises(ValueError, match=r"A tile of 2 x 3 weights does not fit queries 10-10 and keys 0-8\."):
         tile_data(np.ones((2, 3)), (10, 11, 0, 9))
 
 
 @pytest.mark.parametrize("wrong", [1.1, -0.1, np.inf])
 def test_weights_off_the_scale_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"The viewer shows weights in 0\.\.1, and was given"):
+    with pytest.raises(ValueError, match=r"The viewer shows weights in 0\.\.1, not "):
         tile_data(np.array([[0.5, wrong]]))
 
 
@@ -96,7 +96,7 @@ def test_where_not_all_fits_the_largest_weights_of_each_row_are_kept_and_the_vie
     view = attention_viewer(weights, ["a"] * length, limit=whole - 1)
     assert len(view._repr_html_()) < whole
     _, data = inner(view)
-    assert len(data["tiles"]) == 15 and data["notes"] == ["of each row the 8 largest weights, the others drawn as 0"]
+    assert len(data["tiles"]) == 15 and data["notes"] == ["the 8 largest weights of each row, the others as 0"]
     (tile,) = data["tiles"]["1,4"]
     given = unpacked(tile)
     for row, full in zip(given, weights[1, 4], strict=True):
@@ -107,14 +107,14 @@ def test_where_not_all_fits_the_largest_weights_of_each_row_are_kept_and_the_vie
 
 def test_where_even_that_is_too_much_there_are_fewer_heads_beginning_with_the_chosen():
     length = 70
-    some = {"patterns": patterns(3, 5, length), "tokens": ["a"] * length, "chosen": Head(2, 2)}
+    some = {"patterns": patterns(3, 5, length), "tokens": ["a"] * length, "first_head": Head(2, 2)}
     limit = len(attention_viewer(**some, heads=[Head(i, 2) for i in range(3)])._repr_html_())
     view = attention_viewer(**some, limit=limit)
     assert len(view._repr_html_()) <= limit
     _, data = inner(view)
     n = len(data["tiles"])
     assert 1 < n < 15 and next(iter(data["tiles"])) == "2,2"
-    assert data["notes"][-1] == f"{n} of 15 heads; .save('attention.html') writes all"
+    assert data["notes"][-1] == f"{n} of 15 heads; .save('attention.html') saves all"
 
 
 def test_a_file_holds_everything_whatever_the_limit(tmp_path):
@@ -149,11 +149,11 @@ def test_a_function_makes_the_weights_of_a_head_when_they_are_needed():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"tokens": ["a"] * 4097}, r"A view holds 1 to 4,096 tokens, not 4,097: take a part of the text\."),
+        ({"tokens": ["a"] * 4097}, r"A view holds 1 to 4,096 tokens, not 4,097: pass a part of the text\."),
         ({"tokens": []}, r"A view holds 1 to 4,096 tokens, not 0"),
-        ({"chosen": Head(4, 0)}, r"The view has no head L4H0"),
-        ({"heads": []}, r"The view has no head None: give at least one head"),
-        ({"patterns": lambda head: None}, r"patterns is a function of a head: name the heads that it has"),
+        ({"first_head": Head(4, 0)}, r"Head L4H0 is not among the heads of the view"),
+        ({"heads": []}, r"Head None is not among the heads of the view: pass at least one head"),
+        ({"patterns": lambda head: None}, r"`patterns` is a function of a head: pass its heads"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(change, said):
@@ -162,12 +162,12 @@ def test_what_cannot_be_shown_is_refused(change, said):
 
 
 def test_weights_of_another_text_are_refused():
-    with pytest.raises(ValueError, match=r"The weights of L0H0 are \(9, 9\): a text of 8 tokens has \[8 8\]\."):
+    with pytest.raises(ValueError, match=r"The weights of L0H0 have the shape \(9, 9\), not \(8, 8\) as 8 tokens need\."):
         attention_viewer(patterns(2, 3, 9), WORDS[:8]).html()
 
 
 def test_only_html_is_written(tmp_path):
-    with pytest.raises(ValueError, match=r"view\.png has no known format: a view is saved as \.html\."):
+    with pytest.raises(ValueError, match=r"view\.png has no supported format: the viewer is saved as \.html\."):
         attention_viewer(patterns(1, 1, 3), WORDS[:3]).save(tmp_path / "view.png")
 
 

@@ -216,7 +216,7 @@ def test_names_from_outside_are_text_and_not_markup(tmp_path, table):
 
 
 def test_other_formats_and_traces_are_refused(tmp_path, table):
-    with pytest.raises(ValueError, match=r"a\.bmp has no known format.*\.html, \.json, \.png, \.svg"):
+    with pytest.raises(ValueError, match=r"a\.bmp has no supported format.*\.html, \.json, \.png, \.svg"):
         save_figure(head_map(table), tmp_path / "a.bmp")
     with pytest.raises(ValueError, match="not pie: save this figure as"):
         save_figure(go.Figure(go.Pie(values=[1, 2])), tmp_path / "a.png")
@@ -289,9 +289,9 @@ def test_a_strip_shows_a_span_and_says_which(tmp_path):
     assert list(figure.data[0].marker.color) == [4, 5, 6] and figure.data[0].marker.cmax == 6
     assert "text 1; tokens 1-3 of 5" in caption(figure)
     assert list(token_scores_text(many).data[-1].text) == ["a", "b"]  # padding is no token
-    with pytest.raises(LookupError, match="Text 2 does not exist: entropy has the texts 0-1"):
+    with pytest.raises(LookupError, match="Text 2 does not exist: entropy has texts 0-1"):
         token_scores_text(many, example=2)
-    with pytest.raises(ValueError, match="1:3 is not a span of 1 to 1,000 tokens of a text that has 2"):
+    with pytest.raises(ValueError, match="1:3 is not a span of 1 to 1,000 tokens inside a text of 2 tokens"):
         token_scores_text(many, span=(1, 3))
     long = token_scores([["x"] * 1001], [[1.0] * 1001])
     assert "tokens 0-999 of 1,001" in caption(token_scores_text(long))
@@ -362,11 +362,9 @@ def test_a_tile_has_a_tick_for_every_position_and_grey_after_the_query():
     assert list(figure.layout.yaxis.tickvals) == [2, 3] and list(figure.layout.yaxis.ticktext) == ["the", "the"]
     np.testing.assert_array_equal(heat.z, [[0.9, 0.1, np.nan, np.nan], [0.2, 0.3, 0.5, np.nan]])
     assert figure.layout.plot_bgcolor == style.EMPTY and (heat.zmin, heat.zmax) == (0, 0.9)
-    assert (
-        heat.hovertext[1][0] == "<b>the</b> at 3 → <b>cat</b> at 1<br>weight 0.2" and "cannot be seen" in heat.hovertext[0][3]
-    )
+    assert heat.hovertext[1][0] == "<b>the</b> at 3 → <b>cat</b> at 1<br>weight 0.2" and "masked" in heat.hovertext[0][3]
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-    assert "L3H1" in caption(figure) and "grey: keys after the query" in caption(figure)
+    assert "L3H1" in caption(figure) and "grey: masked (keys after the query)" in caption(figure)
     assert not np.isnan(pattern_heatmap(weights, words, Head(3, 1), RunRecord("toy"), causal=False).data[0].z).any()
 
 
@@ -374,9 +372,9 @@ def test_a_large_tile_has_fewer_ticks_and_a_larger_one_is_refused():
     words, record = [f"w{i}" for i in range(300)], RunRecord("toy")
     ticks = pattern_heatmap(np.ones((200, 200)), words, Head(0, 0), record).layout.xaxis.tickvals
     assert 20 < len(ticks) <= 50 and len(set(np.diff(ticks))) == 1
-    with pytest.raises(ValueError, match="1 to 256 queries and keys, not 257 x 3: take a smaller tile"):
+    with pytest.raises(ValueError, match="1 to 256 queries and keys, not 257 x 3: choose a smaller tile"):
         pattern_heatmap(np.ones((257, 3)), words, Head(0, 0), record)
-    with pytest.raises(ValueError, match="queries 298-302 and keys 0-2 is not in the text of 300 tokens"):
+    with pytest.raises(ValueError, match="queries 298-302 and keys 0-2 is outside the text of 300 tokens"):
         pattern_heatmap(np.ones((5, 3)), words, Head(0, 0), record, first_query=298)
 
 
@@ -413,7 +411,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
     assert [colour for _, colour in tile.colorscale] == style.DIVERGING
     assert list(figure.layout.yaxis.ticktext) == ["x│&lt;c&gt;", "d"]
     assert tile.hovertext[1][2] == "<b>d</b> at 3 → <b>d</b> at 3<br>0.625 after, 0.25 before<br>change 0.375"
-    assert tile.hovertext[0][2].endswith("cannot be seen")
+    assert tile.hovertext[0][2].endswith("masked")
     open_eyed = pattern_difference(
         after, before, words, old, Head(1, 4), RunRecord("toy"), first_query=2, first_key=1, causal=False
     )
@@ -421,7 +419,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
 
 
 def test_patterns_of_different_lengths_have_no_difference():
-    with pytest.raises(ValueError, match="these are of 3 and 2 tokens"):
+    with pytest.raises(ValueError, match="these texts have 3 and 2 tokens"):
         pattern_difference(np.ones((2, 2)), np.ones((2, 2)), ["a", "b"], ["a", "b", "c"], Head(0, 0), RunRecord("toy"))
 
 
@@ -435,14 +433,14 @@ def test_dots_by_layer_are_as_wide_as_asked_for_few_layers_alone():
     ("other", "sentence"),
     [
         ({"unit": "nats"}, "the units attention and nats"),
-        ({"name": "entropy"}, "the numbers induction_score and entropy"),
+        ({"name": "entropy"}, "the names induction_score and entropy"),
         (
             {"record": RunRecord("toy", metric="induction_score(window=3)")},
             r"the metrics induction_score and induction_score\(window=3\)",
         ),
-        ({"values": [[0.5], [0.5]]}, r"the sizes \(1, 2\) and \(2, 1\)"),
+        ({"values": [[0.5], [0.5]]}, r"the shapes \(1, 2\) and \(2, 1\)"),
     ],
 )
 def test_a_difference_of_unlike_runs_is_refused(other, sentence):
-    with pytest.raises(ValueError, match=f"the same number of the same heads, and these have {sentence}"):
+    with pytest.raises(ValueError, match=f"two scores of the same metric, unit and shape, and these have {sentence}"):
         head_difference_map(scores([[0.5, 0.25]]), scores(**{"values": [[0.5, 0.25]], **other}))

@@ -190,7 +190,7 @@ def test_a_model_that_sees_later_keys_has_no_grey():
     picture = atlas(thumbs, causal=False)
     assert not (cell_of(picture, Head(0, 1)) == colour(style.EMPTY)).all(-1).any()
     assert "grey" in atlas(thumbs * 0).caption and "grey" not in picture.caption
-    with pytest.raises(ValueError, match="A bin of keys after all its queries has a weight: give causal=False"):
+    with pytest.raises(ValueError, match="A bin of keys after all its queries has weight: pass causal=False"):
         atlas(thumbs)
 
 
@@ -260,13 +260,13 @@ def test_very_many_heads_get_fewer_bins_by_the_largest_weight_of_neighbours():
 def test_numbers_that_are_no_weights_are_refused(wrong, said):
     thumbs = np.zeros((1, 2, 3, 3), np.float32)
     thumbs[0, 1, 2, 0] = wrong
-    with pytest.raises(ValueError, match=f"An atlas shows weights of attention, in 0..1, and was given .*{said}"):
+    with pytest.raises(ValueError, match=f"An atlas shows attention weights in 0..1, not .*{said}"):
         atlas(thumbs)
 
 
 @pytest.mark.parametrize("gamma", [0.0, -1.0, math.nan, math.inf])
 def test_a_gamma_that_is_not_positive_is_refused(gamma):
-    with pytest.raises(ValueError, match=f"gamma={gamma:g} is the power of the weights: take a positive number"):
+    with pytest.raises(ValueError, match=f"gamma={gamma:g} is not positive: it is the exponent of the weights"):
         atlas(np.zeros((1, 1, 2, 2), np.float32), gamma=gamma)
 
 

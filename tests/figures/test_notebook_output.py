@@ -62,7 +62,11 @@ def test_the_viewer_loads_nothing_and_has_a_png_for_places_without_frames(with_a
 
     pattern = np.tril(np.ones((2, 3, 7, 7))) / np.arange(1, 8)[:, None]
     tokens = [f"w{i}" for i in range(7)]
-    view = show_attention(tiny("gpt2"), tiny_tokens(1, 7)) if with_atlas else attention_viewer(pattern, tokens, first_head=Head(1, 2))
+    view = (
+        show_attention(tiny("gpt2"), tiny_tokens(1, 7))
+        if with_atlas
+        else attention_viewer(pattern, tokens, first_head=Head(1, 2))
+    )
     assert not re.search(r"https?:", view._repr_html_())
     assert min(opened(view._repr_png_()).size) > 50
 
