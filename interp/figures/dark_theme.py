@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from interp.figures import style
 from interp.figures.figure import Figure
 from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
@@ -39,11 +41,9 @@ DARK_COLOURS = {
 
 def to_dark_theme(figure: Figure) -> Figure:
     """A copy of a figure in the colours of the dark theme."""
-    traces, layout = (
-        [trace.to_plotly_json() for trace in figure.data],
-        figure.layout.to_plotly_json(),
-    )  # not to_dict: it packs arrays
-    return Figure(_recoloured({"data": traces, "layout": layout}))
+    traces: list[Any] = list(figure.data)
+    parts = {"data": [trace.to_plotly_json() for trace in traces], "layout": figure.layout.to_plotly_json()}
+    return Figure(_recoloured(parts))  # not of to_dict, which packs arrays into text that cannot be rendered
 
 
 def _recoloured(part):

@@ -22,8 +22,8 @@ class Figure(go.Figure):
     plotly's own renderers, as always.
     """
 
-    _ipython_display_ = None  # or IPython would hand the figure to plotly's renderer and never ask for the bundle
-    _repr_html_ = None  # plotly's loads its library from a CDN, and nbconvert prefers HTML to PNG
+    _ipython_display_: Any = None  # or IPython would hand the figure to plotly's renderer and never ask for the bundle
+    _repr_html_: Any = None  # plotly's loads its library from a CDN, and nbconvert prefers HTML to PNG
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None, validate: bool = True, **options: Any

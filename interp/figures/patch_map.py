@@ -41,7 +41,7 @@ def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: st
     cells.hovertext = hover
     labels = [style.escape_markup(word) for word in words]
     figure.update_xaxes(title_text="position", tickvals=list(range(len(labels))), ticktext=labels)
-    needed, layout = int(style.LETTER * max(map(style.letters, words))), figure.layout
+    needed, layout = int(style.LETTER * max(map(style.display_width, words))), figure.layout
     if needed > (layout.width - layout.margin.l - layout.margin.r) / len(words):
         height = layout.height + needed
         layout.update(

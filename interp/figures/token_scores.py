@@ -41,8 +41,9 @@ def token_scores_text(
     caption = [scores.record.caption(), "; ".join(note for note in notes if note)]
     size = int(COLUMNS * style.LETTER), LINE * n_lines
     figure = style.canvas(*size, title or f"{scores.name} of each token", caption, left=24, bottom=16)
+    name, unit = style.escape_markup(scores.name), style.escape_markup(scores.unit)
     hover = [
-        f"<b>{style.escape_markup(word)}</b> at {start + i}<br>{style.escape_markup(scores.name)} {style.number(value)} {style.escape_markup(scores.unit)}"
+        f"<b>{style.escape_markup(word)}</b> at {start + i}<br>{name} {style.number(value)} {unit}"
         for i, (word, value) in enumerate(zip(words, values, strict=True))
     ]
     scale = {"colorscale": style.scale(colours), "cmin": low, "cmax": high, "colorbar": style.colour_bar(scores.unit)}

@@ -9,7 +9,7 @@ import streamlit as st
 
 from interp.errors import ArtefactInvalid
 from interp.heads import Head
-from interp.store import StoredRun, RunSummary, delete_run, list_runs, open_run, zip_run
+from interp.store import RunSummary, StoredRun, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
