@@ -279,14 +279,14 @@ def test_stored_detections_and_confirmations_are_drawn_as_they_were_found(tmp_pa
     heads = save_detection(detection(found=FOUND[::3], shape=(4, 4)), facts, tmp_path / "heads")
     tokens = save_detection(token_detection(), facts, tmp_path / "tokens")
     dose = save_confirmation(confirmation(), facts, tmp_path / "dose")
-    assert available_figures(heads) == ["heads", "layers", "grid"]
-    assert available_figures(tokens) == ["roles", "tokens"]
-    assert available_figures(dose) == ["dose"]
+    assert available_figures(heads) == ["heads", "layers", "needle_grid"]
+    assert available_figures(tokens) == ["waad_fai", "tokens"]
+    assert available_figures(dose) == ["ablation_curve"]
     pairs = [
         (run_figure(heads, "heads"), detection_map(load_detection(heads.path))),
-        (run_figure(heads, "grid"), needle_grid(cells(), RECORD)),
-        (run_figure(tokens, "roles"), waad_fai_strips(token_detection())),
-        (run_figure(dose, "dose"), ablation_curve(load_confirmation(dose.path))),
+        (run_figure(heads, "needle_grid"), needle_grid(cells(), RECORD)),
+        (run_figure(tokens, "waad_fai"), waad_fai_strips(token_detection())),
+        (run_figure(dose, "ablation_curve"), ablation_curve(load_confirmation(dose.path))),
     ]
     for drawn, made in pairs:
         assert drawn.to_json() == made.to_json()

@@ -273,7 +273,12 @@ def _show(state: State, job: Job) -> None:
     assert sweep is not None
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     asked = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
-    made = {"ablation": sweep.ablation, "estimator": sweep.estimator, "top_share": sweep.top_share, "positions": sweep.positions}
+    made = {
+        "ablation": sweep.ablation,
+        "estimator": sweep.estimator,
+        "top_share": sweep.top_share,
+        "positions": sweep.positions,
+    }
     model = {"model": job.model} if job.model in model_cache().known else {}
     state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
 
