@@ -1,8 +1,8 @@
 """TransformerLens's view of a loaded model.
 
-The bridge wraps modules in place, so it gets a twin of the plain model: its own modules over the same parameters. The plain
-model keeps its speed and its attention function, and memory holds the weights once. (Only where q, k and v are interleaved in
-one matrix, as in GPT-NeoX, the bridge holds a second copy of that matrix: do not change such weights after it is made.)
+The bridge wraps modules in place, so it wraps a copy of the plain model: separate modules over shared parameters. The plain
+model keeps its speed and its attention function, and the weights are in memory once. (Where q, k and v are interleaved in
+one matrix, as in GPT-NeoX, the bridge holds a second copy of that matrix: do not change such weights after it is built.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def build_bridge(model: Model) -> Any:
-    """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern kept after a run.
+    """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern is kept after a run.
 
     Raises ValueError when TransformerLens does not know the architecture.
     """
@@ -27,7 +27,7 @@ def build_bridge(model: Model) -> Any:
     prepare_transformer_lens()
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    plain = twin(model.hf)
+    plain = copy_with_shared_weights(model.hf)
     plain.set_attn_implementation("eager")
     architecture = type(plain).__name__
     try:
@@ -39,16 +39,16 @@ def build_bridge(model: Model) -> Any:
     return bridge.eval()
 
 
-def twin(hf: nn.Module) -> Any:
+def copy_with_shared_weights(hf: nn.Module) -> Any:
     """A second module tree with its own configuration and buffers over the same parameters (shared storage)."""
     return copy.deepcopy(hf, {id(p): p for p in hf.parameters()})
 
 
 def prepare_transformer_lens() -> None:
-    """Imports TransformerLens and switches off, for this process, its package installer and its stored patterns.
+    """Imports TransformerLens and disables, for this process, its package installer and its stored patterns.
 
-    The installer runs ``pip install torchvision`` when a multimodal processor cannot be loaded. Fused-QKV attention keeps the
-    last pattern of every layer alive, which nothing reads and which multiplies the memory of a long run.
+    The installer runs ``pip install torchvision`` when a multimodal processor cannot be loaded. Attention with fused QKV keeps
+    the last pattern of every layer, which nothing reads and which multiplies the memory of a long run.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,9 +1,9 @@
-"""What is known of a model without running it, read from its configuration, its tokenizer and its weights.
+"""Facts about a model that need no forward pass: read from its configuration, its tokenizer and its weights.
 
-BOS policy, decided once per model: a prompt starts with BOS when the tokenizer itself puts it there, or when models of this
-family are studied with it (TransformerLens's ``default_prepend_bos``: GPT-2, Llama, Gemma, Mistral, OPT ... yes; Pythia, Qwen,
-Phi, Bloom ... no). Without a BOS token nothing is prepended. An encoder's texts are encoded by its tokenizer alone, with the tokens
-that it puts around them ([CLS], [SEP]), so that ``prepend_bos`` is False there.
+BOS policy, decided once per model: BOS is prepended when the tokenizer itself does so, or when models of this family are studied
+with it (TransformerLens's ``default_prepend_bos``: GPT-2, Llama, Gemma, Mistral, OPT ... yes; Pythia, Qwen, Phi, Bloom ... no).
+Without a BOS token nothing is prepended. Texts of an encoder are encoded by its tokenizer alone, with the special tokens that it
+adds ([CLS], [SEP]), so ``prepend_bos`` is False there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SAMPLE = 2**16
 
 
 def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> ModelFacts:
-    """The facts of a Hugging Face causal language model or encoder. Raises ValueError when its configuration does not say its sizes."""
+    """The facts of a Hugging Face causal language model or encoder. Raises ValueError when its configuration lacks a size."""
     config: Any = hf.config
     config = config.get_text_config(decoder=True)
     n_layers = _size(config, name, "num_hidden_layers", "n_layer")
@@ -62,31 +62,31 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
 
 
 def is_encoder(config: Any) -> bool:
-    """Whether models of this configuration look both ways: masked language models that are no decoders, and readers of image patches."""
+    """Whether models of this configuration are bidirectional: masked language models without a decoder, and image encoders."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
         return False
-    of_patches = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and hasattr(config, "patch_size")
-    return of_patches or type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    is_image_encoder = type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING and hasattr(config, "patch_size")
+    return is_image_encoder or type(config) in MODEL_FOR_MASKED_LM_MAPPING
 
 
 def reads_images(hf: nn.Module) -> bool:
-    """Whether the model is called with pixels instead of token ids."""
+    """Whether the model takes pixels instead of token ids."""
     return getattr(hf, "main_input_name", "") == "pixel_values"
 
 
 def tokenizer_adds_bos(tokenizer: Any) -> bool:
-    """Whether encoding a text puts BOS in front by itself."""
+    """Whether the tokenizer prepends BOS by itself."""
     bos = getattr(tokenizer, "bos_token_id", None)
     return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
 
 
 def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and values of all tensors, whatever their order.
+    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and values of all tensors, independent of their order.
 
-    Above 256 MiB in all, a tensor of more than 65536 numbers counts by 65536 evenly spaced ones, so that a 7B model costs
-    about a second; such a digest starts with ``sampled-``.
+    Above 256 MiB in total, a tensor of more than 65536 values is represented by 65536 evenly spaced ones, so that a 7B model
+    takes about a second; such a digest starts with ``sampled-``.
     """
     named = sorted(tensors, key=lambda pair: pair[0])
     sampled = sum(t.numel() * t.element_size() for _, t in named) > FULL_DIGEST_BYTES
@@ -114,8 +114,8 @@ def _size(config: Any, name: str, *keys: str) -> int:
     value = _first(config, *keys)
     if not isinstance(value, int) or value < 1:
         raise ValueError(
-            f"{name} is not a transformer that can be studied here: its configuration ({config.model_type}) gives "
-            f"{keys[0]}={value!r}, where a positive whole number is needed."
+            f"{name} is not a supported transformer: its configuration ({config.model_type}) has "
+            f"{keys[0]}={value!r}, where a positive integer is required."
         )
     return value
 
@@ -137,7 +137,7 @@ def _positions(hf: nn.Module, config: Any) -> str:
 
 
 def _max_length(hf: nn.Module, config: Any) -> int | None:
-    """Positions that there are embeddings for: RoBERTa leaves the first rows of its table out, and images have one for each patch."""
+    """Number of usable position embeddings: RoBERTa does not use the first rows of its table, and images have one per patch."""
     for name, module in hf.named_modules():
         if name.endswith("position_embeddings") and (unused := getattr(module, "padding_idx", None)) is not None:
             return config.max_position_embeddings - unused - 1
@@ -147,7 +147,7 @@ def _max_length(hf: nn.Module, config: Any) -> int | None:
 
 
 def _n_labels(hf: nn.Module) -> int:
-    """Width of an image model's logits; 0 where it has none."""
+    """Width of an image model's logits; 0 without a classifier."""
     config: Any = hf.config
     return config.num_labels if type(hf).__name__.endswith("ForImageClassification") else 0
 

@@ -1,4 +1,4 @@
-"""Whether a model folder is whole, read from names, sizes and headers: no weight is loaded to find out."""
+"""Whether a model folder is complete, from file names, sizes and headers; no weights are loaded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ModelUnavailable unless ``folder`` holds a readable config.json and all of its weights, in full length."""
+    """Raises ModelUnavailable unless ``folder`` holds a readable config.json and all of its weight files, not truncated."""
     if not folder.is_dir():
         raise ModelUnavailable(f"There is no folder {folder}.")
     read_json(folder / "config.json")
     for file in _weight_files(folder):
         if not file.is_file():
-            raise ModelUnavailable(f"{folder} is incomplete: its index names {file.name}, which is not there.")
+            raise ModelUnavailable(f"{folder} is incomplete: its index names {file.name}, which is missing.")
         if file.suffix == ".safetensors":
             check_length(file)
 
@@ -37,12 +37,12 @@ def read_json(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelUnavailable(f"{file} is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise ModelUnavailable(f"{file} holds a JSON {type(value).__name__} where an object is needed.")
+        raise ModelUnavailable(f"{file} holds a JSON {type(value).__name__} where an object is required.")
     return value
 
 
 def check_length(file: Path) -> None:
-    """Raises ModelUnavailable when a safetensors file is shorter or longer than its header says, or has no header."""
+    """Raises ModelUnavailable when the length of a safetensors file differs from its header, or it has no header."""
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:
@@ -61,7 +61,7 @@ def _weight_files(folder: Path) -> list[Path]:
         if index.is_file():
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not shards:
-                raise ModelUnavailable(f"{index} has no weight_map that names the weight files.")
+                raise ModelUnavailable(f"{index} has no weight_map that lists the weight files.")
             return [folder / shard for shard in sorted(set(shards.values()))]
         if (folder / name).is_file():
             return [folder / name]

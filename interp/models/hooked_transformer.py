@@ -1,7 +1,7 @@
 """Toy models trained with TransformerLens 2.x: a HookedTransformer's state dict and its configuration.
 
-They are rebuilt as TransformerLens's own small transformer, whose weights carry the same names. A setting that this rebuilt
-transformer would compute differently is refused by name, so that what loads gives the logits of the original.
+They are rebuilt as TransformerLens's native transformer, whose weights have the same names. A setting that the rebuilt model
+would compute differently is refused by name, so that a loaded model has the logits of the original.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")
-LARGEST_CONFIG = 2**20  # a tokenizer.json may be larger, and is no configuration
+LARGEST_CONFIG = 2**20  # a tokenizer.json may be larger, and is not a configuration
 SUFFIXES = (".pt", ".pth", ".safetensors")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "solu", "solu_ln")
 NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
@@ -26,7 +26,7 @@ CONFIG_FIELDS = (
     *SIZES, "d_mlp", "d_vocab_out", "attn_only", "normalization_type", "eps", "final_rms", "attention_dir",
     "attn_scores_soft_cap", "output_logits_soft_cap",
 )  # fmt: skip
-# Settings that only the value given here leaves the rebuilt model equal to the original.
+# The only values of these settings for which the rebuilt model equals the original.
 SUPPORTED_VALUES = {
     "positional_embedding_type": ("standard",),
     "gated_mlp": (False,),
@@ -52,10 +52,10 @@ def load_hooked_transformer(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Model:
-    """The Model of a HookedTransformer saved by TransformerLens 2.x; classifier heads, attention-only and bidirectional too.
+    """The Model of a HookedTransformer saved by TransformerLens 2.x; also with classifier heads, attention-only or bidirectional.
 
     ``source`` is a weights file (.pt or .pth, read without running pickled code, or .safetensors) or a folder with one of them;
-    ``config`` is the JSON of ``model.cfg.to_dict()``, by default the one beside the weights or the ``config`` entry of the .pt file.
+    ``config`` is the JSON of ``model.cfg.to_dict()``, by default the one next to the weights or the ``config`` entry of the .pt file.
     Raises ModelUnavailable for missing or unreadable files and ValueError for a setting that is not supported.
     """
     from interp.models.load import check_device_and_dtype
@@ -80,12 +80,10 @@ def is_hooked_transformer_folder(folder: Path) -> bool:
 
 
 def check_config(values: dict[str, Any], where: Path) -> None:
-    """Raises ValueError when a size is missing or a setting is one that the rebuilt model does not compute."""
+    """Raises ValueError when a size is missing or a setting is not supported by the rebuilt model."""
     missing = [size for size in SIZES if not isinstance(values.get(size), int)]
     if missing:
-        raise ValueError(
-            f"The configuration of {where} does not say {', '.join(missing)}: give the JSON of model.cfg.to_dict()."
-        )
+        raise ValueError(f"The configuration of {where} lacks {', '.join(missing)}: give the JSON of model.cfg.to_dict().")
     allowed = {**SUPPORTED_VALUES, "n_key_value_heads": (None, values["n_heads"])}
     if not values.get("attn_only"):
         allowed["act_fn"] = ACTIVATIONS
@@ -97,9 +95,7 @@ def check_config(values: dict[str, Any], where: Path) -> None:
             )
     scale, usual = values.get("attn_scale") or -1.0, values["d_head"] ** 0.5
     if scale > 0 and abs(scale - usual) > 1e-3 * usual:
-        raise ValueError(
-            f"{where} has attn_scale={scale}, and only the usual square root of d_head, {usual:.4g}, is supported."
-        )
+        raise ValueError(f"{where} has attn_scale={scale}, and only the square root of d_head, {usual:.4g}, is supported.")
 
 
 def _weights_file(source: Path) -> Path:
@@ -138,7 +134,7 @@ def _config_beside(weights: Path) -> dict[str, Any]:
     own = [file for file in found if file.stem == weights.stem] or found
     if len(own) != 1:
         names = ", ".join(file.name for file in own) or "none"
-        raise ModelUnavailable(f"{weights} needs one configuration (JSON with d_model and n_ctx) beside it; there is: {names}.")
+        raise ModelUnavailable(f"{weights} needs one configuration (JSON with d_model and n_ctx) next to it; found: {names}.")
     return read_json(own[0])
 
 
@@ -155,7 +151,7 @@ def _read(weights: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]
         content = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way a file can be wrong
         raise ModelUnavailable(
-            f"{weights} could not be read as plain tensors: it is damaged or holds Python objects, which are never loaded. "
+            f"{weights} could not be read as plain tensors: it is damaged, or holds Python objects, which are never loaded. "
             "Save model.state_dict(), and the configuration as JSON."
         ) from error
     config = next((content[key] for key in ("config", "cfg") if isinstance(content.get(key), dict)), None)
@@ -189,7 +185,7 @@ def _build(values: dict[str, Any], tensors: dict[str, torch.Tensor], where: Path
 
 
 def _tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of ``folder``. (AutoTokenizer would read the toy's config.json as one of its own and fail.)"""
+    """The fast tokenizer of ``folder``. (AutoTokenizer would interpret the toy's config.json and fail.)"""
     if not (folder / "tokenizer.json").is_file():
         return None
     from transformers import PreTrainedTokenizerFast

@@ -1,7 +1,7 @@
-"""Where the parts of a plain Hugging Face model are, so that the engine can restart it in the middle.
+"""Locates blocks, attention modules and output projections in a plain Hugging Face model, so that the engine can resume from a layer.
 
 One short table of attribute names serves every architecture listed in ``KNOWN``. ``final_norm`` and ``unembed`` give the
-logits up to the final soft cap that Gemma 2 and 3 may declare (``config.final_logit_softcapping``).
+logits before the final soft cap of Gemma 2 and 3 (``config.final_logit_softcapping``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")
 
 
 def layout_of(hf: nn.Module) -> Layout | None:
-    """The parts of ``hf``, or None when its architecture is not known or one part is not found, or found twice."""
+    """The layout of ``hf``, or None when its architecture is not known, or a module is missing or ambiguous."""
     config: Any = hf.config
     if config.model_type not in KNOWN or not _unembeds_directly(config):
         return None
@@ -53,5 +53,5 @@ def _at(root: Any, path: str) -> Any:
 
 
 def _unembeds_directly(config: Any) -> bool:
-    """OPT 350M projects to another width and puts its norms behind: its last norm and unembedding are not enough."""
+    """False for OPT 350M, which projects to another width and applies its norms after the blocks."""
     return config.model_type != "opt" or (config.do_layer_norm_before and config.word_embed_proj_dim == config.hidden_size)

@@ -1,8 +1,8 @@
 """Loading a model by name: embedded, a local folder, or the Hugging Face Hub, in this order (or planted, which is made at once).
 
 The plain Hugging Face module is loaded, in eval mode and without gradients; TransformerLens is imported only when a bridge is
-asked for. Code that comes with a model is never run. Everything that transformers would only warn about (missing or unused
-weights) is an error here, because the numbers that follow would look right.
+needed. Code that comes with a model is never executed. What transformers only warns about (missing or unused weights) is an
+error here, because the resulting numbers would look plausible.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def load_model(
     model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
-    only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it cannot be had, ArtefactInvalid for NaN or
+    only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it is not available, ArtefactInvalid for NaN or
     infinite weights, MemoryBudgetExceeded when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
     encoder of text or image patches.
     """
@@ -81,7 +81,7 @@ def find_folder(name: str) -> Path | None:
 
 
 def hub_is_resolvable() -> bool:
-    """Whether the Hub's host name can be resolved (by a proxy, if there is one): without this, six attempts take half a minute."""
+    """Whether the Hub's host name can be resolved (or a proxy is set); without this check, six retries take half a minute."""
     from huggingface_hub.constants import ENDPOINT
 
     if getproxies():
@@ -94,7 +94,7 @@ def hub_is_resolvable() -> bool:
 
 
 def check_device_and_dtype(device: str, dtype: str) -> None:
-    """Raises ValueError for a device that this machine does not have, or a dtype that models are not run in."""
+    """Raises ValueError for a device that is not available, or an unsupported dtype."""
     import torch
 
     if dtype not in ITEM_BYTES:
@@ -102,7 +102,7 @@ def check_device_and_dtype(device: str, dtype: str) -> None:
     here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     here += ["mps"] if torch.backends.mps.is_available() else []
     if device not in here and not (device == "cuda" and "cuda:0" in here):
-        raise ValueError(f"device={device!r} is not to be had. This machine has: {', '.join(here)}.")
+        raise ValueError(f"device={device!r} is not available. This machine has: {', '.join(here)}.")
 
 
 def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
@@ -162,9 +162,7 @@ def _check_keys(report: dict[str, Any], name: str) -> None:
         keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get(kind) or ())
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ModelUnavailable(
-                f"{name} {meaning}: {', '.join(keys[:3])}{more}. config.json and weights do not belong together."
-            )
+            raise ModelUnavailable(f"{name} {meaning}: {', '.join(keys[:3])}{more}. config.json and weights do not match.")
 
 
 @contextmanager
@@ -178,7 +176,9 @@ def _as_model_unavailable(name: str, folder: Path | None) -> Iterator[None]:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
         if folder is not None:
             raise ModelUnavailable(f"{folder} could not be loaded: {reason}.") from error
-        raise ModelUnavailable(f"Model {name!r} could not be had from the Hugging Face Hub ({reason}). {_choices()}") from error
+        raise ModelUnavailable(
+            f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
+        ) from error
 
 
 def _choices() -> str:
@@ -188,7 +188,7 @@ def _choices() -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no warning from transformers: what it warns about is raised here as an error."""
+    """Silences transformers: what it warns about is raised as an error here."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

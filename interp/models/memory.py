@@ -1,6 +1,6 @@
-"""How many bytes a model and a run need, and how many are to be had.
+"""Memory that a model and a run need, and memory that is available, in bytes.
 
-Estimates are upper bounds of what stays alive at one moment, from sizes alone: nothing is loaded to make them.
+Estimates are upper bounds of what is allocated at one moment, computed from sizes alone; nothing is loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
-    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while it is read).
+    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while being read).
 
     ``loader`` is transformers' class that builds the model, by default ``AutoModelForCausalLM``.
     """
@@ -35,18 +35,18 @@ def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
 
 
 def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:
-    """Bytes alive at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its gate and activation,
+    """Bytes allocated at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its gate and activation,
     queries to merged outputs."""
     return n_tokens * (8 * facts.d_model + 4 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
 def workspace_bytes(facts: ModelFacts) -> int:
-    """Bytes that matrix products take for themselves, to pack the largest matrix; measured as up to five times its size."""
+    """Bytes of workspace that matrix products use to pack the largest matrix; measured as up to five times its size."""
     return 5 * facts.d_model * max(facts.d_mlp, facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
 def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
-    """Bytes that one forward pass of ``batch`` x ``length`` tokens needs beside the weights, without gradients.
+    """Bytes that one forward pass of ``batch`` x ``length`` tokens needs in addition to the weights, without gradients.
 
     Workspace, one block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer, which is the
     measured peak of scores and softmax.
@@ -58,7 +58,7 @@ def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool 
 
 
 def available_memory(device: str = "cpu") -> int:
-    """Bytes that can still be had on ``device``: the least of what the system and this process's control group leave."""
+    """Bytes available on ``device``: the smaller of what the system and this process's control group leave."""
     if device.startswith("cuda"):
         import torch
 
@@ -67,12 +67,13 @@ def available_memory(device: str = "cpu") -> int:
 
 
 def check_budget(needed: int, budget: int | None = None, what: str = "This run") -> None:
-    """Raises MemoryBudgetExceeded, naming both, when ``needed`` bytes are more than ``budget`` (default: the available memory)."""
+    """Raises MemoryBudgetExceeded, stating both, when ``needed`` bytes are more than ``budget`` (default: the available memory)."""
     allowed = available_memory() if budget is None else budget
     if needed > allowed:
         source = "are available" if budget is None else "is the budget"
         raise MemoryBudgetExceeded(
-            f"{what} needs about {format_bytes(needed)}, and {format_bytes(allowed)} {source}: take a smaller dtype, batch or length, or allow more."
+            f"{what} needs about {format_bytes(needed)}, and {format_bytes(allowed)} {source}: use a smaller dtype, batch or "
+            f"length, or allow more."
         )
 
 
@@ -85,7 +86,7 @@ def _system_memory() -> int:
 
 
 def _control_group_memory(root: Path = _CGROUP) -> list[int]:
-    """What the control group leaves (none without a limit). File pages that can be dropped do not count as used."""
+    """Bytes that the control group leaves (empty without a limit). Reclaimable file pages do not count as used."""
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
             allowed, taken = int((root / limit).read_text()), int((root / used).read_text())
@@ -97,7 +98,7 @@ def _control_group_memory(root: Path = _CGROUP) -> list[int]:
 
 
 def format_bytes(count: int) -> str:
-    """A number of bytes for a reader: ``1.5 GiB``."""
+    """A byte count for display: ``1.5 GiB``."""
     size, unit = float(max(count, 0)), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1024:

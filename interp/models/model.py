@@ -1,4 +1,4 @@
-"""A loaded model and the facts about it that other rooms rely on."""
+"""A loaded model and the facts about it that other modules rely on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without running it.
+    """Facts about a model that need no forward pass.
 
     Sizes are TransformerLens's words. ``sliding_windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
-    ``positions`` is rotary, learned, alibi or none. ``parallel`` says that attention and MLP of a block read the same input.
-    ``max_length`` is None where nothing bounds it. ``causal`` is False for encoders. For image models ``d_vocab`` is the number of
+    ``positions`` is rotary, learned, alibi or none. ``parallel`` is True where attention and MLP of a block read the same input.
+    ``max_length`` is None where it is unbounded. ``causal`` is False for encoders. For image models ``d_vocab`` is the number of
     labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them. ``weights`` is a digest of all
     parameters.
     """
@@ -60,11 +60,11 @@ class ModelFacts:
         return [Head(layer, head) for layer in range(self.n_layers) for head in range(self.n_heads)]
 
     def check_causal(self, what: str) -> None:
-        """Raises ValueError, naming ``what`` needs it, unless the model predicts the next token from the tokens before."""
+        """Raises ValueError, with ``what`` in the message, unless the model is causal."""
         if not self.causal:
             raise ValueError(
-                f"{what} needs a causal language model, and {self.name} ({self.architecture}) is an encoder, which predicts no next "
-                f"token: take a causal model, or read this one's attention with observe_attention."
+                f"{what} needs a causal language model, and {self.name} ({self.architecture}) is an encoder and does not predict "
+                f"the next token: use a causal model, or read this one's attention with observe_attention."
             )
 
     def check_head(self, head: Head) -> Head:
@@ -78,7 +78,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a plain Hugging Face causal model are: what the engine needs to restart it in the middle.
+    """Where the parts of a plain Hugging Face causal model are: what the engine needs to resume it from a layer.
 
     ``attentions[l]`` is the attention module of ``blocks[l]``, ``outputs[l]`` its output projection (input: the heads' z, merged),
     ``final_norm`` and ``unembed`` turn the last residual into logits.
@@ -92,11 +92,11 @@ class Layout:
 
 
 class Model:
-    """A causal language model, ready to be run and changed, or an encoder of text or images, ready to be observed.
+    """A causal language model (runs, interventions, attention) or an encoder of text or images (attention only).
 
-    ``hf`` is the plain Hugging Face module (None for TransformerLens-native models); ``bridge`` is TransformerLens's view of the same
-    weights, made on first use; ``layout`` is None where the parts of ``hf`` could not be found, and the engine then takes the
-    slower road through ``bridge``. A bridge is not safe to use from two threads: hold ``lock`` around every run.
+    ``hf`` is the plain Hugging Face module (None for TransformerLens-native models); ``bridge`` is the TransformerLens bridge over the
+    same weights, built on first use; ``layout`` is None where the modules of ``hf`` could not be located, and the engine then uses
+    hooked passes of ``bridge``. A bridge is not safe to use from two threads: hold ``lock`` around every run.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Model:
 
         from interp.models.bridge import build_bridge
 
-        with self.lock:  # two threads that ask for it first must get the same one
+        with self.lock:  # concurrent first uses must get the same bridge
             if self._bridge is None:
-                with torch.inference_mode(False):  # weights that a bridge copies must be ordinary tensors, whoever asks first
+                with torch.inference_mode(False):  # weights that a bridge copies must not be inference tensors
                     self._bridge = build_bridge(self)
             return self._bridge
 
@@ -128,7 +128,7 @@ class Model:
         return next((self.hf or self.bridge).parameters()).dtype
 
     def to_tokens(self, text: str) -> list[int]:
-        """Token ids of a whole prompt, with BOS where the model's facts say that it is prepended, and for an encoder with all special
+        """Token ids of a whole prompt, with BOS where ``facts.prepend_bos``, and for an encoder with all special
         tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
         if self.hf is not None and not self.facts.causal:
             return list(self._need_tokenizer()(text)["input_ids"])
@@ -136,11 +136,11 @@ class Model:
         return [self.facts.bos_token_id, *ids] if self.facts.prepend_bos and self.facts.bos_token_id is not None else ids
 
     def to_tokens_without_special(self, text: str) -> list[int]:
-        """Token ids of a piece of text: no BOS, no other special token added."""
+        """Token ids of a piece of text, without special tokens."""
         return list(self._need_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def to_str_tokens(self, ids: Iterable[int]) -> list[str]:
-        """The text of each token by itself."""
+        """The text of each token."""
         return [self._need_tokenizer().decode([int(i)]) for i in ids]
 
     def to_string(self, ids: Sequence[int]) -> str:

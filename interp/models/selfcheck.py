@@ -1,6 +1,6 @@
 """The self-check of a model: identities that every later number relies on, each measured on a few random tokens.
 
-A check that fails, or cannot be made, is reported with its reason and never raised: what needs it can then be refused.
+A check that fails or cannot be computed is reported with its reason and never raised; what depends on it can then be refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1
 
 @dataclass(frozen=True)
 class Check:
-    """One identity: its largest error in the units of what is compared, and how much is tolerated.
+    """One identity: its largest error, in the units of the compared values, and the tolerance.
 
     ``passed`` is None where the identity does not apply to the model, ``error`` is None where nothing could be measured; ``note``
     then says why.
@@ -35,7 +35,7 @@ class Check:
 
 
 class _NotApplicable(Exception):
-    """The identity says nothing about this model; the message is the reason."""
+    """The identity does not apply to this model; the message is the reason."""
 
 
 def doctor(model: Model, *, seed: int = 0) -> list[Check]:
@@ -77,11 +77,11 @@ class _CheckContext:
         """Logits of the Hugging Face module with eager attention."""
         import torch
 
-        from interp.models.bridge import twin
+        from interp.models.bridge import copy_with_shared_weights
 
         if self.model.hf is None:
-            raise _NotApplicable("not a Hugging Face model: there is nothing to compare with")
-        plain = twin(self.model.hf)
+            raise _NotApplicable("not a Hugging Face model: no reference to compare with")
+        plain = copy_with_shared_weights(self.model.hf)
         plain.set_attn_implementation("eager")
         with torch.no_grad():
             return plain(self.inputs).logits
@@ -148,7 +148,7 @@ def _pattern_times_v_is_z(run: _CheckContext) -> tuple[float, float, str]:
 
 def _residual_adds_up(run: _CheckContext) -> tuple[float, float, str]:
     if run.model.hf is not None and any("attention.output.LayerNorm" in name for name, _ in run.model.hf.named_parameters()):
-        raise _NotApplicable("norms stand after the additions, as in BERT")
+        raise _NotApplicable("norms follow the additions, as in BERT")
     names = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
     return max(_gap(before + attention + mlp, after) for before, attention, mlp, after in run.layers(*names))
 
@@ -159,9 +159,9 @@ def _layout_gives_logits(run: _CheckContext) -> tuple[float, float, str]:
 
     layout, hf = run.model.layout, run.model.hf
     if not run.facts.causal:
-        raise _NotApplicable("an encoder is observed, and never restarted in the middle")
+        raise _NotApplicable("an encoder is only observed, never resumed from a layer")
     if layout is None or hf is None:
-        raise _NotApplicable("the parts of this architecture are not known: exact sweeps take the slower road")
+        raise _NotApplicable("the layout of this architecture is not known: exact sweeps use hooked forward passes")
     [last] = list(run.layers("hook_resid_post"))[-1]
     with torch.no_grad():
         logits = layout.unembed(layout.final_norm(last.to(run.model.dtype)))
@@ -170,7 +170,7 @@ def _layout_gives_logits(run: _CheckContext) -> tuple[float, float, str]:
 
 
 def _tokenizer_round_trip(run: _CheckContext) -> tuple[float, float, str]:
-    """Tokens of a text, decoded and encoded again: how many differ."""
+    """Number of tokens that differ after decoding a text and encoding it again."""
     text, ids = _sample_text(run)
     again = run.model.to_tokens_without_special(text)
     wrong = abs(len(again) - len(ids)) + sum(a != b for a, b in zip(again, ids, strict=False))
@@ -178,13 +178,13 @@ def _tokenizer_round_trip(run: _CheckContext) -> tuple[float, float, str]:
 
 
 def _bos_as_stated(run: _CheckContext) -> tuple[float, float, str]:
-    """How many BOS tokens a prompt has, against how many the facts say."""
+    """Difference between the number of BOS tokens of a prompt and the number that the facts state."""
     if run.model.hf is not None and not run.facts.causal:
-        raise _NotApplicable("an encoder's tokenizer puts its own tokens around a text")
+        raise _NotApplicable("an encoder's tokenizer adds its own special tokens")
     text, _ = _sample_text(run)
     wanted, bos = int(run.facts.prepend_bos), run.facts.bos_token_id
     found = run.model.to_tokens(text).count(bos) if bos is not None else 0
-    return float(abs(found - wanted)), 0.0, f"{found} BOS tokens where the model wants {wanted}" if found != wanted else ""
+    return float(abs(found - wanted)), 0.0, f"{found} BOS tokens where the facts state {wanted}" if found != wanted else ""
 
 
 CHECKS: dict[str, Callable[[_CheckContext], tuple[float, float, str]]] = {

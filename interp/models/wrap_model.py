@@ -1,4 +1,4 @@
-"""A Model around a Hugging Face module that is already in memory."""
+"""Wraps a Hugging Face module that is already in memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def wrap_model(hf: nn.Module, tokenizer: Any = None, *, name: str = "in memory", revision: str = "") -> Model:
-    """A Model around ``hf``, a causal language model or encoder of transformers, which is put into eval mode with frozen parameters.
+    """A Model of ``hf``, a causal language model or encoder of transformers; ``hf`` is put into eval mode and its parameters frozen.
 
-    Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration does not say the sizes.
+    Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration lacks a size.
     """
     check_finite(hf, name)
     hf.eval().requires_grad_(False)

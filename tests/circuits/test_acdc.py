@@ -32,7 +32,7 @@ def kept(scores: EdgeScores) -> set[Edge]:
 
 
 def active(source: PlantedModel) -> set[Edge]:
-    return {edge_of(*edge) for edge in source.counterfactual("ioi").active_edges}
+    return {edge_of(*edge) for edge in source.ground_truth_effects("ioi").active_edges}
 
 
 @pytest.mark.parametrize("options", [{"metric": "kl", "threshold": 0.005}, {"threshold": 0.5, "absolute": True}])

@@ -54,7 +54,7 @@ def true_edges(source: PlantedModel, edges) -> np.ndarray:
 
 def test_exact_scores_tell_active_edges_from_all_others_and_cannot_tell_structural_ones():
     source, scores = planted(30.0), scored(30.0, "exact")
-    active, structural = (true_edges(source, e) for e in (source.counterfactual("ioi").active_edges, source.structural_edges))
+    active, structural = (true_edges(source, e) for e in (source.ground_truth_effects("ioi").active_edges, source.structural_edges))
     assert (active.sum(), structural.sum()) == (9, 17)
     assert auroc(scores.effects, active) == 1.0
     assert auroc(scores.effects, structural) < 0.8  # eight of the seventeen carry nothing under this counterfactual
@@ -63,20 +63,20 @@ def test_exact_scores_tell_active_edges_from_all_others_and_cannot_tell_structur
 @pytest.mark.parametrize("method", METHODS)
 def test_soft_heads_are_scored_alike_by_every_method(method):
     source = planted(6.0)
-    assert auroc(scored(6.0, method).effects, true_edges(source, source.counterfactual("ioi").active_edges)) == 1.0
+    assert auroc(scored(6.0, method).effects, true_edges(source, source.ground_truth_effects("ioi").active_edges)) == 1.0
 
 
 def test_sharp_heads_leave_two_edges_above_the_floor_of_a_gradient():
     scores = scored(30.0, "eap")
     assert {str(edge.reader) for edge in scores.top(100)} == {"logits"}
     assert scores.n_nonzero == 2
-    active = true_edges(planted(30.0), planted(30.0).counterfactual("ioi").active_edges)
+    active = true_edges(planted(30.0), planted(30.0).ground_truth_effects("ioi").active_edges)
     assert auroc(scores.values.mean(1), active) > auroc(scores.effects, active)  # what rounding would have claimed
 
 
 def test_the_ends_are_the_outcomes_of_both_runs():
     source, scores = planted(30.0), scored(30.0, "exact")
-    truth = source.counterfactual("ioi", n_prompts=6)
+    truth = source.ground_truth_effects("ioi", n_prompts=6)
     assert scores.clean.mean() == pytest.approx(truth.clean, abs=1e-4)
     assert scores.corrupted.mean() == pytest.approx(truth.corrupted, abs=1e-4)
 
@@ -183,7 +183,7 @@ def test_a_circuit_is_read_back_from_its_file(tmp_path):
 def test_a_circuit_keeps_the_planted_heads_and_what_leads_from_end_to_end():
     source = planted(30.0)
     circuit = scored(30.0, "exact").circuit(9)
-    ends = {end.partition(".")[0] for edge in source.counterfactual("ioi").active_edges for end in edge}
+    ends = {end.partition(".")[0] for edge in source.ground_truth_effects("ioi").active_edges for end in edge}
     named = {Head.parse(end) for end in ends - {"input", "logits"}}
     assert {*circuit.heads} == named
     assert circuit.nodes[0] == Node("input") and circuit.nodes[-1] == Node("logits")

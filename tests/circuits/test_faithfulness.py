@@ -55,7 +55,7 @@ def traced(source: PlantedModel, task: Task, kept: frozenset[Edge]) -> float:
     """The mean logit difference with all structural edges but the kept ones corrupted, by the exact trace."""
     gone = [e for e in source.structural_edges if edge_of(*e) not in kept]
     other = source.trace([e.corrupted for e in task])
-    logits = source.trace([e.clean for e in task], edges=gone, corrupted=other).logits[:, -1]
+    logits = source.trace([e.clean for e in task], corrupted_edges=gone, corrupted=other).logits[:, -1]
     return float(np.mean([row[e.answers[0]] - row[e.distractors[0]] for row, e in zip(logits, task, strict=True)]))
 
 
@@ -100,7 +100,7 @@ def test_a_backup_is_needed_once_the_head_it_stands_for_is_gone(n_kv_heads):
 def mini(n_kv_heads: int | None) -> tuple[PlantedModel, Circuit]:
     """The active edges of mini-IOI."""
     source = plant("mini_ioi", seed=3, n_kv_heads=n_kv_heads)
-    return source, Circuit(graph_of(source.model), frozenset(edge_of(*e) for e in source.counterfactual("ioi").active_edges))
+    return source, Circuit(graph_of(source.model), frozenset(edge_of(*e) for e in source.ground_truth_effects("ioi").active_edges))
 
 
 @HOSTS

@@ -163,7 +163,7 @@ def test_stages_end_where_no_head_comes_before():
 
 def test_one_receiver_at_a_time_has_the_effect_of_its_edge():
     source = planted()
-    truth = source.counterfactual("ioi").edges
+    truth = source.ground_truth_effects("ioi").edges
     [inhibition] = source.heads("s_inhibition")
     for head in (*source.heads("name_mover"), *source.heads("negative_name_mover")):
         found = path_patch(source.model, task_of(source), [(head, "q")])

@@ -100,7 +100,7 @@ class Scored(NamedTuple):
 @lru_cache(maxsize=60)
 def scored(case: Case, sharpness: float, seed: int, method: str = "exact", dtype: str = "float64") -> Scored:
     source = planted(case.family, seed, sharpness, dtype)
-    found = source.counterfactual(case.kind, 6 if case.kind == "ioi" else 3)
+    found = source.ground_truth_effects(case.kind, 6 if case.kind == "ioi" else 3)
     scores = score_edges(source.model, task_of(case.kind, found.prompts), method=method)
     effects = {edge_of(*edge): effect for edge, effect in found.edges.items()}
     active = {edge_of(*edge) for edge in found.active_edges}

@@ -137,7 +137,7 @@ def test_every_set_of_a_planted_model_has_the_value_of_its_exact_trace(n_kv_head
     found = confirm(detection, planted.model, task, ks=[1, 2, 5], ablation="zero", positions=["all"], metric="logit_diff")
     right, wrong = (np.array([getattr(e, side)[0] for e in task]) for side in ("answers", "distractors"))
     for row in found.table.to_dict("records"):
-        logits = planted.trace([e.clean for e in task], without=heads_in(row["heads"])).logits[:, -1]
+        logits = planted.trace([e.clean for e in task], ablated_heads=heads_in(row["heads"])).logits[:, -1]
         each = np.arange(len(task))
         assert row["value"] == pytest.approx((logits[each, right] - logits[each, wrong]).mean(), abs=1e-3), row
 

@@ -128,7 +128,7 @@ def test_a_decoy_looks_like_an_induction_head_and_has_no_effect(n_kv_heads):
     prompts = repeated_token_prompts(planted.model, 3, None, 0)
 
     def logprob(without=()):
-        logits = planted.trace([p[:-1] for p in prompts], without=without).logits[:, -1]
+        logits = planted.trace([p[:-1] for p in prompts], ablated_heads=without).logits[:, -1]
         return np.mean([row[p[-1]] - np.log(np.exp(row).sum()) for row, p in zip(logits, prompts, strict=True)])
 
     [real], [decoy] = planted.heads("induction"), planted.heads("decoy_induction")

@@ -239,7 +239,7 @@ def test_a_setting_that_would_compute_something_else_is_refused_by_name(toys, tm
 
 
 def test_a_configuration_without_a_size_is_refused(toys, tmp_path):
-    with pytest.raises(ValueError, match="does not say d_head"):
+    with pytest.raises(ValueError, match="lacks d_head"):
         toys.load(save(tmp_path, {key: value for key, value in BASE.items() if key != "d_head"}, toy_weights(BASE)))
 
 

@@ -216,7 +216,7 @@ def test_code_beside_a_model_is_never_run(load_model, unavailable, folder):
 
 
 def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
-    with pytest.raises(unavailable, match="'openai-community/gpt2' could not be had from the Hugging Face Hub"):
+    with pytest.raises(unavailable, match="'openai-community/gpt2' could not be loaded from the Hugging Face Hub"):
         load_model("openai-community/gpt2", offline=True)
 
 

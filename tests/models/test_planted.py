@@ -135,7 +135,7 @@ def test_mini_ioi_has_the_edge_effects_of_its_closed_forms(sharpness):
         ("input", f"{duplicate}.q"), (str(duplicate), f"{inhibition}.k"), (str(inhibition), f"{negative}.q"),
         ("input", f"{negative}.k"), (str(negative), "logits"),
     ]  # fmt: skip
-    found = planted.counterfactual("ioi", 8)
+    found = planted.ground_truth_effects("ioi", 8)
     sharp = [-40 / 3, -10, -10, -28 / 3, -28 / 3, -28 / 3, 4, 3, 3]
     want = sharp if sharpness == 30 else [-12.41, -9.38, -9.17, -8.70, -7.18, -6.92, 3.72, 2.81, 2.75]
     assert [found.edges[edge] for edge in edges] == pytest.approx(want, abs=1e-4 if sharpness == 30 else 0.0051)
@@ -149,7 +149,7 @@ def test_mini_ioi_has_the_edge_effects_of_its_closed_forms(sharpness):
 def test_roles_have_the_ablation_effects_of_their_closed_forms():
     def effects(family, kind):
         planted = small(family, 1)
-        return by_role(planted.counterfactual(kind), planted)
+        return by_role(planted.ground_truth_effects(kind), planted)
 
     def close(found, **want):
         assert found == pytest.approx(want, abs=1e-4)
@@ -176,7 +176,7 @@ def test_a_backup_is_found_by_removing_it_together_with_what_it_backs_up():
     planted = small("backup", 2)
     prompts = planted.prompts("ioi", 8)
     both = planted.heads("name_mover") + planted.heads("backup_name_mover")
-    logits = planted.trace([p.clean for p in prompts], without=both).logits[:, -1]
+    logits = planted.trace([p.clean for p in prompts], ablated_heads=both).logits[:, -1]
     assert [row[p.answers[0]] - row[p.distractors[0]] for row, p in zip(logits, prompts, strict=True)] == pytest.approx(
         [-3] * 8, abs=1e-4
     )
@@ -193,7 +193,7 @@ def test_of_two_s_inhibition_heads_noising_misses_and_denoising_finds_each():
 
     def logit_diff(tokens, source, heads):
         edges = [edge for edge in planted.structural_edges if edge[0] in map(str, heads)]
-        logits = planted.trace(tokens, edges=edges, corrupted=runs[source]).logits[:, -1]
+        logits = planted.trace(tokens, corrupted_edges=edges, corrupted=runs[source]).logits[:, -1]
         return np.mean([row[p.answers[0]] - row[p.distractors[0]] for row, p in zip(logits, prompts, strict=True)])
 
     one, two = planted.heads("s_inhibition")
@@ -208,7 +208,7 @@ def test_all_structural_edges_together_carry_the_whole_difference(family, kind):
     planted = small(family, 6, sharpness=5.0)
     prompts = planted.prompts(kind, 3)
     other = planted.trace([p.corrupted for p in prompts])
-    patched = planted.trace([p.clean for p in prompts], edges=planted.structural_edges, corrupted=other)
+    patched = planted.trace([p.clean for p in prompts], corrupted_edges=planted.structural_edges, corrupted=other)
     assert np.allclose(patched.logits, other.logits, atol=1e-9)
     assert not np.allclose(planted.trace([p.clean for p in prompts]).logits, other.logits, atol=1e-2)
 
@@ -228,7 +228,7 @@ def test_corrupting_one_edge_with_the_librarys_own_hooks_has_the_exact_effect(sh
     planted = small("mini_ioi", 9, dtype="float64", sharpness=sharpness)
     bridge, width = planted.model.bridge, planted.model.facts.d_head
     bridge.set_use_split_qkv_input(True)
-    exact = planted.counterfactual("ioi", 4)
+    exact = planted.ground_truth_effects("ioi", 4)
     clean, corrupted = (torch.tensor([getattr(p, side) for p in exact.prompts]) for side in ("clean", "corrupted"))
     outputs = [block.attn.c_proj.weight.detach() for block in planted.model.hf.transformer.h]
 
@@ -280,7 +280,7 @@ def test_every_family_is_a_sound_model_on_which_every_road_gives_the_exact_effec
     assert sorted(planted.roles.values()) == sorted(FAMILIES[family])
     assert planted.model.facts.n_kv_heads == (n_kv_heads or 4)
     for kind in planted.tasks():
-        task, exact = task_of(planted, kind), planted.counterfactual(kind, 4)
+        task, exact = task_of(planted, kind), planted.ground_truth_effects(kind, 4)
         want = planted.trace([e.clean for e in task]).logits
         assert np.allclose(run(planted.model, list(task)).logits.numpy(), want, atol=2e-5)
         zeroed = ablate_heads(planted.model, task, ablation="zero")
@@ -342,7 +342,7 @@ def test_roles_stand_where_they_are_told_to():
 
 def test_any_size_that_fits():
     planted = plant("needle", seed=18, n_layers=3, n_heads=2, n_kv_heads=1, length=90, n_names=33, n_fillers=40, sharpness=25.0)
-    exact = planted.counterfactual("needle", 3)
+    exact = planted.ground_truth_effects("needle", 3)
     tokens = torch.cat([tokens_of(planted, "needle"), torch.randint(40, 70, (3, 76))], 1)
     assert np.allclose(run(planted.model, tokens).logits.numpy(), planted.trace(tokens.tolist()).logits, atol=1e-3)
     assert exact.clean == pytest.approx(20, abs=1e-3)
@@ -401,4 +401,4 @@ def test_names_of_planted_models_and_of_their_parts_are_checked():
 def test_every_role_is_in_a_family_and_needs_only_roles_of_lower_levels():
     assert set().union(*FAMILIES.values()) == set(ROLES)
     for role in ROLES.values():
-        assert all(ROLES[need].level < role.level for need in role.needs)
+        assert all(ROLES[need].level < role.level for need in role.requires)

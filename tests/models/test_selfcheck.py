@@ -114,4 +114,4 @@ def test_checks_that_do_not_apply_say_why(doctor, wrap_model):
     model.layout = None
     skipped = {check.name: check.note for check in doctor(model) if check.passed is None}
     assert set(skipped) == {"layout_gives_logits", "tokenizer_round_trip", "bos_as_stated"}
-    assert "slower road" in skipped["layout_gives_logits"]
+    assert "hooked forward passes" in skipped["layout_gives_logits"]

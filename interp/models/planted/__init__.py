@@ -1,8 +1,8 @@
-"""Transformers whose weights are written by hand from a list of roles: models whose answer is known.
+"""Transformers whose weights are written by hand from a list of roles: models whose ground truth is known.
 
-``plant`` writes the roles into a real GPT-2 or Llama, among heads of random noise, and hides the basis; ``PlantedModel`` holds the Model
-together with its ground truth, computed from the recipes and not from the weights (``ground_truth.py``). After Elhage et al. 2021
-and Wang et al. 2022 for what the roles do; the weights are this project's own.
+``plant`` writes the roles into a real GPT-2 or Llama, among noise heads, and hides the basis; ``PlantedModel`` holds the Model and
+its ground truth, computed from the recipes and not from the weights (``ground_truth.py``). The roles follow Elhage et al. 2021 and
+Wang et al. 2022; the weights are this project's own.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What is to be built: recipes at their places, the space they are written in, and the heads of noise around them."""
+"""The specification of a planted model: recipes of its heads, residual coordinates, and noise heads."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Noise:
-    """Heads of random noise: the standard deviation of their ``scores``, the length of what they write next to that of a token's own
-    direction, and whether they write ``everywhere`` or only where nobody reads."""
+    """Noise heads: standard deviation of their ``scores``, norm of their output relative to a token's own direction, and whether
+    they write ``everywhere`` or only to coordinates that nothing reads."""
 
     scores: float
     writes: float
@@ -38,11 +38,11 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class Blueprint:
-    """A model to be built; ``neuron`` is the layer whose MLP writes the massive activation, if one is wanted."""
+    """A planted model before it is built; ``massive_layer`` is the layer whose MLP writes the massive activation, or None."""
 
     heads: Mapping[Head, Recipe]
     space: ResidualCoordinates
     sharpness: float
     sizes: Sizes
     noise: Noise
-    neuron: int | None
+    massive_layer: int | None

@@ -1,8 +1,8 @@
-"""What a planted model computes, worked out from the recipes of its heads in double precision: patterns, logits, effects.
+"""What a planted model computes, derived from the recipes of its heads in double precision: patterns, logits, effects.
 
-No weight is read, so that a planted model and its ground truth are two roads to the same numbers. Heads of noise are left out: they
+No weight is read, so that the model and its ground truth are independent computations. Noise heads are omitted: they
 write where no planted head and no logit reads. A writer is ``input`` or a head (``L1H4``), a reader a head's query, key or value
-(``L2H0.q``) or ``logits``. An edge is *structural* when its writer writes something that its reader reads and a way leads on to the
+(``L2H0.q``) or ``logits``. An edge is *structural* when its writer writes something that its reader reads and a path leads on to the
 logits. It is *active* under a counterfactual when corrupting it alone changes the outcome.
 """
 
@@ -26,9 +26,9 @@ PlantedEdge = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One pass: what each writer wrote [batch pos size], the pattern of each head [batch query key], and logits [batch pos d_vocab]."""
+    """One pass: output of each writer [batch pos size], pattern of each head [batch query key], logits [batch pos d_vocab]."""
 
-    written: dict[str, Float[ndarray, "batch pos size"]]
+    outputs: dict[str, Float[ndarray, "batch pos size"]]
     patterns: dict[Head, Float[ndarray, "batch query key"]]
     logits: Float[ndarray, "batch pos d_vocab"]
 
@@ -37,37 +37,37 @@ def trace(
     blueprint: Blueprint,
     tokens: Int[ndarray, "batch pos"],
     *,
-    without: Collection[Head] = (),
-    edges: Collection[PlantedEdge] = (),
+    ablated_heads: Collection[Head] = (),
+    corrupted_edges: Collection[PlantedEdge] = (),
     corrupted: Trace | None = None,
 ) -> Trace:
-    """The pass over ``tokens`` in which the heads ``without`` write nothing and every edge of ``edges`` carries what its writer wrote
-    in the ``corrupted`` pass."""
+    """The pass over ``tokens`` in which ``ablated_heads`` write nothing and every edge of ``corrupted_edges`` carries its writer's
+    output of the ``corrupted`` pass."""
     heads, space = blueprint.heads, blueprint.space
-    written = {"input": space.embed(tokens)}
+    outputs = {"input": space.embed(tokens)}
     patterns: dict[Head, Float[ndarray, "batch query key"]] = {}
 
-    def seen(reader: str) -> Float[ndarray, "batch pos size"]:
+    def input_of(reader: str) -> Float[ndarray, "batch pos size"]:
         return sum(
-            (corrupted.written[w] if corrupted and (w, reader) in edges else now for w, now in written.items()),
+            (corrupted.outputs[w] if corrupted and (w, reader) in corrupted_edges else now for w, now in outputs.items()),
             start=np.zeros((*tokens.shape, space.size)),
         )
 
     for _, layer in groupby(sorted(heads), key=lambda head: head.layer):
         new = {}
         for head in layer:
-            recipe, (q, k, v) = heads[head], (seen(f"{head}.{part}") for part in "qkv")
+            recipe, (q, k, v) = heads[head], (input_of(f"{head}.{part}") for part in "qkv")
             scores = blueprint.sharpness * (
                 (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2) + _by_offset(recipe, tokens.shape[1])
             )
             patterns[head] = _softmax(scores)
-            new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in without)
-        written |= new
-    return Trace(written, patterns, seen("logits") @ space.output.T)
+            new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in ablated_heads)
+        outputs |= new
+    return Trace(outputs, patterns, input_of("logits") @ space.output.T)
 
 
 def structural_edges(blueprint: Blueprint) -> list[PlantedEdge]:
-    """Every edge by which something that is read can reach the logits, readers in the order of the layers."""
+    """Every structural edge, readers in the order of the layers."""
     heads, space = blueprint.heads, blueprint.space
     writes = {"input": np.concatenate([space.token, space.position, space.one])}
     edges: list[PlantedEdge] = []

@@ -1,9 +1,9 @@
 """A blueprint as the weights of a real GPT-2 (learned positions, LayerNorm) or Llama (rotary, RMSNorm, grouped heads).
 
-Both keep their norms: with an epsilon of 2^40 and a weight of 2^20 a norm gives back its input to rounding, whatever its size, apart
-from the mean that LayerNorm takes away; and no coordinate holds a mean, because every hidden direction is orthogonal to the vector
-of ones. All coordinates are hidden by a random rotation but the massive activation, which stays on one axis; a neuron of an MLP
-writes it. Every other MLP weight and every bias is 0.
+Both keep their norms: with an epsilon of 2^40 and a weight of 2^20 a norm returns its input up to rounding, whatever its size, except
+for the mean that LayerNorm subtracts; and no coordinate has a mean, because every hidden direction is orthogonal to the vector of
+ones. All coordinates are hidden by a random rotation except the massive activation, which lies on one axis and is written by a
+neuron of an MLP. Every other MLP weight and every bias is 0.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 EPSILON, NORM_WEIGHT = 2.0**40, 2.0**20
 D_MLP = 8
-NEURON = 32.0  # the pre-activation of the neuron: gelu and silu give it back to 1e-13
+NEURON = 32.0  # the pre-activation of the neuron: gelu and silu return it to 1e-13
 STILL = 2.0**60  # factor on a rotary wavelength that leaves an angle of 0 to rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Basis:
-    """Where the coordinates of a ResidualCoordinates lie in the residual stream: ``written`` and ``read`` [size d_model], dual to each other, and
+    """Directions of the residual coordinates: ``write_directions`` and ``read_directions`` [size d_model], dual to each other, and
     the ``axis`` of the massive activation."""
 
-    written: Float[ndarray, "size d_model"]
-    read: Float[ndarray, "size d_model"]
+    write_directions: Float[ndarray, "size d_model"]
+    read_directions: Float[ndarray, "size d_model"]
     axis: int
 
     @classmethod
     def random(cls, space: ResidualCoordinates, d_model: int, rng: Generator) -> Basis:
-        """Random orthonormal directions, all of them orthogonal to the ones and, but for the massive activation, free of its axis."""
+        """Random orthonormal directions, orthogonal to the vector of ones and, except for the massive activation, to its axis."""
         axis = int(rng.integers(d_model))
         drawn = rng.standard_normal((d_model, space.size + 1))
         drawn[:, 0], drawn[:, 1] = 1, np.eye(d_model)[axis]
@@ -68,18 +68,18 @@ def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[GPT2LMHeadModel, int]:
     )  # fmt: skip
     basis = Basis.random(space, sizes.d_model, rng)
     weights = {
-        "transformer.wte.weight": (space.token + space.one) @ basis.written,
-        "transformer.wpe.weight": space.position @ basis.written,
-        "lm_head.weight": space.output @ basis.read,
+        "transformer.wte.weight": (space.token + space.one) @ basis.write_directions,
+        "transformer.wpe.weight": space.position @ basis.write_directions,
+        "lm_head.weight": space.output @ basis.read_directions,
     }
     for layer, (q, k, v, o) in enumerate(_layers(blueprint, None, rng)):
         at = f"transformer.h.{layer}"
-        weights[f"{at}.attn.c_attn.weight"] = basis.read.T @ np.concatenate([*q, *k, *v], axis=1)
-        weights[f"{at}.attn.c_proj.weight"] = np.concatenate(o, axis=1).T @ basis.written
-    if blueprint.neuron is not None:
-        at = f"transformer.h.{blueprint.neuron}.mlp"
-        weights[f"{at}.c_fc.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read).T
-        weights[f"{at}.c_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written)
+        weights[f"{at}.attn.c_attn.weight"] = basis.read_directions.T @ np.concatenate([*q, *k, *v], axis=1)
+        weights[f"{at}.attn.c_proj.weight"] = np.concatenate(o, axis=1).T @ basis.write_directions
+    if blueprint.massive_layer is not None:
+        at = f"transformer.h.{blueprint.massive_layer}.mlp"
+        weights[f"{at}.c_fc.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read_directions).T
+        weights[f"{at}.c_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.write_directions)
     return _with_weights(GPT2LMHeadModel(config), weights), basis.axis
 
 
@@ -88,8 +88,8 @@ def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     space, sizes = blueprint.space, blueprint.sizes
-    wheel = RotaryOffsets.random(space.length, sizes.d_head, rng)
-    factors = [float(1 / w) if w else STILL for w in wheel.frequencies]
+    rotary = RotaryOffsets.random(space.length, sizes.d_head, rng)
+    factors = [float(1 / w) if w else STILL for w in rotary.frequencies]
     config = LlamaConfig(
         vocab_size=len(space.vocabulary), hidden_size=sizes.d_model, intermediate_size=D_MLP, num_hidden_layers=sizes.n_layers,
         num_attention_heads=sizes.n_heads, num_key_value_heads=sizes.n_kv_heads, head_dim=sizes.d_head,
@@ -101,30 +101,30 @@ def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
     )  # fmt: skip
     basis = Basis.random(space, sizes.d_model, rng)
     weights = {
-        "model.embed_tokens.weight": (space.token + space.one) @ basis.written,
-        "lm_head.weight": space.output @ basis.read,
+        "model.embed_tokens.weight": (space.token + space.one) @ basis.write_directions,
+        "lm_head.weight": space.output @ basis.read_directions,
     }
-    for layer, (q, k, v, o) in enumerate(_layers(blueprint, wheel, rng)):
+    for layer, (q, k, v, o) in enumerate(_layers(blueprint, rotary, rng)):
         at = f"model.layers.{layer}.self_attn"
         for name, parts in (("q", q), ("k", k[:: sizes.group_size]), ("v", v[:: sizes.group_size])):
-            weights[f"{at}.{name}_proj.weight"] = np.concatenate(parts, axis=1).T @ basis.read
-        weights[f"{at}.o_proj.weight"] = basis.written.T @ np.concatenate(o, axis=1)
-    if blueprint.neuron is not None:
-        at = f"model.layers.{blueprint.neuron}.mlp"
-        weights[f"{at}.gate_proj.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read)
-        weights[f"{at}.up_proj.weight"] = _neuron(space.token[DELIMITER] @ basis.read)
-        weights[f"{at}.down_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.written).T
+            weights[f"{at}.{name}_proj.weight"] = np.concatenate(parts, axis=1).T @ basis.read_directions
+        weights[f"{at}.o_proj.weight"] = basis.write_directions.T @ np.concatenate(o, axis=1)
+    if blueprint.massive_layer is not None:
+        at = f"model.layers.{blueprint.massive_layer}.mlp"
+        weights[f"{at}.gate_proj.weight"] = _neuron(NEURON * space.token[DELIMITER] @ basis.read_directions)
+        weights[f"{at}.up_proj.weight"] = _neuron(space.token[DELIMITER] @ basis.read_directions)
+        weights[f"{at}.down_proj.weight"] = _neuron(MASSIVE / NEURON * space.massive[0] @ basis.write_directions).T
     return _with_weights(LlamaForCausalLM(config), weights), basis.axis
 
 
-def _layers(blueprint: Blueprint, wheel: RotaryOffsets | None, rng: Generator) -> Iterator[tuple[tuple[Columns, ...], ...]]:
+def _layers(blueprint: Blueprint, rotary: RotaryOffsets | None, rng: Generator) -> Iterator[tuple[tuple[Columns, ...], ...]]:
     """For each layer the q, k, v and output columns of all its query heads."""
     sizes = blueprint.sizes
     for layer in range(sizes.n_layers):
         found = []
         for first in range(0, sizes.n_heads, sizes.group_size):
             group = [blueprint.heads.get(Head(layer, head)) for head in range(first, first + sizes.group_size)]
-            found += group_columns(group, blueprint, wheel, rng)
+            found += group_columns(group, blueprint, rotary, rng)
         yield tuple(zip(*found, strict=True))
 
 
@@ -133,7 +133,7 @@ def _neuron(vector: Float[ndarray, " d_model"]) -> Float[ndarray, "d_mlp d_model
 
 
 def _with_weights(hf: Any, weights: Mapping[str, ndarray]) -> Any:
-    """The module in double precision with these weights, norms that change nothing, and zeros elsewhere."""
+    """The module in double precision with these weights, identity norms, and zeros elsewhere."""
     import torch
 
     hf.double()

@@ -1,4 +1,4 @@
-"""Where roles stand: at random places, or at given ones that are checked."""
+"""Which head gets which role: drawn at random, or given and checked."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from interp.registry import check_name
 
 
 def random_placement(names: Sequence[str], n_layers: int, n_heads: int, rng: np.random.Generator) -> dict[Head, str]:
-    """A random head for each role: every level has a layer of its own, levels rising."""
-    roles = [(known(name, ROLES, "role").level, name) for name in names]
+    """A random head for each role; each level has its own layer, in ascending order."""
+    roles = [(lookup(name, ROLES, "role").level, name) for name in names]
     levels = sorted({level for level, _ in roles if level is not None} | ({0} if "hidden_sink" in names else set()))
     if len(levels) > n_layers:
         raise ValueError(f"{len(levels)} levels of roles do not fit into n_layers={n_layers}: {', '.join(names)}.")
@@ -32,18 +32,18 @@ def random_placement(names: Sequence[str], n_layers: int, n_heads: int, rng: np.
 
 
 def check_placement(places: Mapping[Head, str], n_layers: int, n_heads: int) -> None:
-    """Raises ValueError for a head that does not exist, or a role that stands before what it reads."""
+    """Raises ValueError for a head that does not exist, or a role placed before what it reads."""
     for head, name in places.items():
-        role = known(name, ROLES, "role")
+        role = lookup(name, ROLES, "role")
         if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
             raise ValueError(
                 f"{name!r} cannot be planted at {head}: there are layers 0-{n_layers - 1} and heads 0-{n_heads - 1}."
             )
         below = {other for place, other in places.items() if place.layer < head.layer}
-        missing = [need for need in role.needs if need not in below]
+        missing = [need for need in role.requires if need not in below]
         if missing or (name == "hidden_sink" and head.layer == 0):
             reads = missing[0] if missing else "a neuron"
-            raise ValueError(f"{name!r} at {head} reads {reads}, and there is none in an earlier layer: plant it there.")
+            raise ValueError(f"{name!r} at {head} reads {reads}, and no earlier layer has one: plant it there.")
 
 
 def random_massive_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | None:
@@ -52,7 +52,7 @@ def random_massive_layer(places: Mapping[Head, str], rng: np.random.Generator) -
     return int(rng.integers(min(sinks))) if sinks else None
 
 
-def known(name: str, entries: Mapping[str, Any], kind: str) -> Any:
+def lookup(name: str, entries: Mapping[str, Any], kind: str) -> Any:
     """The entry of this name. Raises LookupError, listing them, for a name that is not among them."""
     check_name(name, entries, kind)
     return entries[name]

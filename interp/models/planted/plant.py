@@ -1,4 +1,4 @@
-"""Planting: roles are given places, written into a host, and returned with their ground truth."""
+"""Plants roles: chooses their positions, writes them into a host model, and returns it with its ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interp.heads import Head
 from interp.models.load import PLANTED, check_device_and_dtype
 from interp.models.planted.blueprint import Blueprint, Noise, Sizes
 from interp.models.planted.host_architectures import gpt2, llama
-from interp.models.planted.placement import check_placement, known, random_massive_layer, random_placement
+from interp.models.planted.placement import check_placement, lookup, random_massive_layer, random_placement
 from interp.models.planted.planted_model import PlantedMassiveActivation, PlantedModel
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.roles import FAMILIES, ROLES
@@ -43,13 +43,14 @@ def plant(
     dtype: str = "float32",
     device: str = "cpu",
 ) -> PlantedModel:
-    """A transformer with ``roles`` planted among heads of random noise; the same arguments give the same weights.
+    """A transformer with ``roles`` planted among noise heads; the same arguments give the same weights.
 
-    ``roles`` is a family (``mini_ioi``), role names for random places, or a role for each head. The host is GPT-2, or with
-    ``n_kv_heads`` a Llama with so many key/value heads. A matching key scores ``sharpness`` (30: attention is hard, and gradients
-    vanish; 4 to 8: soft), and a head that predicts writes a logit of ``gain``. Heads of noise have scores of standard deviation
-    ``noise_scores`` and write ``noise_writes`` times what a token's direction is long: where nobody reads, or ``noise_everywhere``
-    (then the ground truth no longer holds exactly). Raises LookupError for unknown roles, ValueError for what does not fit.
+    ``roles`` is a family (``mini_ioi``), role names at random positions, or a role for each head. The host is GPT-2 or, with
+    ``n_kv_heads``, a Llama with that many key/value heads. A matching key scores ``sharpness`` (30: hard attention, vanishing
+    gradients; 4 to 8: soft), and a head that predicts writes a logit of ``gain``. Noise heads have scores of standard deviation
+    ``noise_scores`` and write ``noise_writes`` times the norm of a token's direction: to coordinates that nothing reads, or
+    ``noise_everywhere`` (the ground truth then no longer holds exactly). Raises LookupError for unknown roles, ValueError for sizes
+    that do not fit.
     """
     options = {name: value for name, value in locals().items() if name not in ("roles", "dtype", "device")}
     import torch
@@ -59,7 +60,7 @@ def plant(
     check_device_and_dtype(device, dtype)
     family = roles if isinstance(roles, str) else "custom"
     if isinstance(roles, str):
-        roles = known(roles, FAMILIES, "family of roles")
+        roles = lookup(roles, FAMILIES, "family of roles")
     vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     sizes = _sizes(vocabulary, length, n_layers, n_heads, n_kv_heads, d_head)
     _check_strengths(sharpness, gain, noise_scores, noise_writes)
@@ -69,14 +70,16 @@ def plant(
     recipes = {head: ROLES[role].recipe(space) for head, role in places.items()}
     noise = Noise(noise_scores, noise_writes, noise_everywhere)
     blueprint = Blueprint(recipes, space, sharpness, sizes, noise, random_massive_layer(places, rng))
-    with torch.random.fork_rng(devices=[]):  # a Hugging Face module draws weights when it is made
+    with torch.random.fork_rng(devices=[]):  # creating a Hugging Face module draws weights
         built: tuple[Any, int] = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
     hf, axis = built
     name = ",".join(
         [PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _parameters()[key].default)]
     )
     model = wrap_model(hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=name)
-    massive = None if blueprint.neuron is None else PlantedMassiveActivation(blueprint.neuron, DELIMITER, axis, MASSIVE)
+    massive = (
+        None if blueprint.massive_layer is None else PlantedMassiveActivation(blueprint.massive_layer, DELIMITER, axis, MASSIVE)
+    )
     return PlantedModel(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
 
 
@@ -90,13 +93,13 @@ def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> 
 
 
 def _parameters() -> dict[str, Parameter]:
-    """The options of ``plant`` that make a different model."""
+    """The options of ``plant`` that change the model."""
     keyword_only = {name: p for name, p in signature(plant).parameters.items() if p.kind is p.KEYWORD_ONLY}
     return {name: p for name, p in keyword_only.items() if name not in ("dtype", "device")}
 
 
 def _smallest(vocabulary: Vocabulary, length: int, n_noise: int = SMALLEST_NOISE) -> int:
-    """Width of the residual stream for all coordinates and the vector of ones."""
+    """Smallest width of the residual stream: all coordinates and the vector of ones."""
     return ResidualCoordinates.size_without_noise(vocabulary, length) + n_noise + 1
 
 

@@ -28,7 +28,7 @@ class GroundTruthEffects:
     """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
 
     ``clean`` and ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone
-    (what is not there has no effect); ``ablations`` every planted head, zeroed at all positions.
+    (all others have no effect); ``ablations`` every planted head, zeroed at all positions.
     """
 
     prompts: tuple[PlantedPrompt, ...]
@@ -56,8 +56,8 @@ class PlantedMassiveActivation(NamedTuple):
 @short_repr
 @dataclass(frozen=True, eq=False)
 class PlantedModel:
-    """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was made with, and its massive
-    activation, if it has one."""
+    """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was built with, and its
+    massive activation, if any."""
 
     model: Model
     roles: dict[Head, str]
@@ -80,11 +80,11 @@ class PlantedModel:
 
     @cached_property
     def structural_edges(self) -> list[PlantedEdge]:
-        """Edges (writer, reader) by which something that is read can reach the logits; see ``ground_truth.py``."""
+        """Structural edges (writer, reader); see ``ground_truth.py``."""
         return structural_edges(self._blueprint)
 
     def trace(self, tokens: Sequence[Sequence[int]], **changes: Any) -> Trace:
-        """The exact pass over token ids [batch pos], changed as in ``ground_truth.trace``."""
+        """The exact pass over token ids [batch pos]; ``changes`` as in ``ground_truth.trace``."""
         return trace(self._blueprint, np.array(tokens), **changes)
 
     def tasks(self) -> list[str]:
@@ -97,19 +97,22 @@ class PlantedModel:
             raise LookupError(f"No prompts are called {kind!r}. There are: {', '.join(PROMPTS)}.")
         return list(islice(PROMPTS[kind](Random(seed), self.vocabulary, self._blueprint.space.length), n_prompts))
 
-    def counterfactual(self, kind: str, n_prompts: int = 8, seed: int = 0) -> GroundTruthEffects:
+    def ground_truth_effects(self, kind: str, n_prompts: int = 8, seed: int = 0) -> GroundTruthEffects:
         """The exact effects on ``n_prompts`` prompts of one kind."""
         prompts = self.prompts(kind, n_prompts, seed)
         clean = [p.clean for p in prompts]
         other = self.trace([p.corrupted for p in prompts])
         before = _logit_diff(self.trace(clean), prompts)
-        edges = {e: _logit_diff(self.trace(clean, edges=[e], corrupted=other), prompts) - before for e in self.structural_edges}
-        ablations = {head: _logit_diff(self.trace(clean, without=[head]), prompts) - before for head in self.roles}
+        edges = {
+            e: _logit_diff(self.trace(clean, corrupted_edges=[e], corrupted=other), prompts) - before
+            for e in self.structural_edges
+        }
+        ablations = {head: _logit_diff(self.trace(clean, ablated_heads=[head]), prompts) - before for head in self.roles}
         return GroundTruthEffects(tuple(prompts), before, _logit_diff(other, prompts), edges, ablations)
 
     def manifest(self) -> dict[str, Any]:
-        """All of it as JSON: settings, roles, edges, and the counterfactual of every task on 8 prompts."""
-        found = {kind: self.counterfactual(kind) for kind in self.tasks()}
+        """Settings, roles, edges and the effects of every task on 8 prompts, as JSON."""
+        found = {kind: self.ground_truth_effects(kind) for kind in self.tasks()}
         return {
             **self.settings,
             "weights": self.model.facts.weights_digest,

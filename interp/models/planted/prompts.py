@@ -20,8 +20,8 @@ class PlantedPrompt(NamedTuple):
 
 
 def repeats(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPrompt]:
-    """``BOS r1 ... rn r1 ... r(n-1)`` -> ``rn``, all different, n at most 14. Corrupted: in the first copy, r(n-1) has traded places with
-    another r, so that what followed that one is predicted."""
+    """``BOS r1 ... rn r1 ... r(n-1)`` -> ``rn``, all different, n at most 14. Corrupted: in the first copy, r(n-1) is exchanged with
+    another r, so that the token after that one is predicted."""
     n = min(14, length // 2)
     while True:
         words = rng.sample([*vocabulary.names, *vocabulary.fillers], n)
@@ -47,7 +47,7 @@ def ioi(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPro
 
 def needle(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPrompt]:
     """``BOS f f [f n | MARK n | f n, in any order] f DELIMITER f f QUERY`` -> the name after MARK. Corrupted: MARK and the filler of
-    another pair have traded places."""
+    another pair are exchanged."""
     while True:
         names, (f1, f2, f3, f4, f5, *signs) = rng.sample(vocabulary.names, 3), rng.sample(vocabulary.fillers, 7)
         kept, other = rng.sample(range(3), 2)

@@ -1,4 +1,4 @@
-"""The residual stream of a planted model before its basis is hidden: one coordinate for each thing that can be said of a token."""
+"""The residual stream of a planted model before its basis is hidden: one coordinate for each property of a token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASSIVE = 1024.0
 @dataclass(frozen=True)
 class ResidualCoordinates:
     """Unit vectors [n size], in blocks: one for each token in ``token previous suppressed anchored output``, one for each place
-    in ``position``, one each in ``one duplicate massive``, and ``noise`` for what nobody reads.
+    in ``position``, one each in ``one duplicate massive``, and ``noise`` for what nothing reads.
 
     ``token``, ``position`` and ``one`` are written by the embedding and the others by heads; the unembedding reads ``output`` alone.
     ``gain`` is the logit that one head writes; ``seed`` draws the directions in ``noise`` that inert heads write.
@@ -61,6 +61,6 @@ class ResidualCoordinates:
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True) @ self.noise
 
     def embed(self, tokens: Int[ndarray, "batch pos"]) -> Float[ndarray, "batch pos size"]:
-        """What is written before the first head, and the massive activation of delimiters, which is there before anyone reads it."""
+        """The embedding, including the massive activation of delimiters, which is present before any head reads it."""
         x = self.token[tokens] + self.position[: tokens.shape[1]] + self.one[0]
         return x + MASSIVE * (tokens == DELIMITER)[..., None] * self.massive[0]

@@ -1,8 +1,8 @@
-"""What each role looks at and writes, as a recipe over the coordinates of ``ResidualCoordinates``.
+"""What each role attends to and writes, as a recipe over the coordinates of ``ResidualCoordinates``.
 
-Where nothing matches, most roles look at BOS, whose value is 0 for them: with half the score of a match it beats everything else
-and loses to every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write, and stand in later layers; those
-of level None read tokens only.
+Where nothing matches, most roles attend to BOS, whose value is 0 for them: with half the score of a match it exceeds everything
+else and is below every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write and are in later layers;
+those of level None read tokens only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOCAL_WIDTH = 3
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """A head: the score of query i and key j is ``sharpness * (sum_n (x_i . queries[n]) (x_j . keys[n]) + offsets.get(i - j, 0))``,
-    and key j says ``sum_m (x_j . reads[m]) writes[m]``."""
+    and key j contributes ``sum_m (x_j . reads[m]) writes[m]``."""
 
     queries: Float[ndarray, "n_scores size"]
     keys: Float[ndarray, "n_scores size"]
@@ -35,12 +35,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Role:
-    """A role by name: what it does, its level, its recipe, and the roles without which it finds nothing."""
+    """A role: its description, level and recipe, and the roles that it requires in earlier layers."""
 
-    says: str
+    description: str
     level: int | None
     recipe: Callable[[ResidualCoordinates], Recipe]
-    needs: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
 
 
 def _recipe(

@@ -116,7 +116,7 @@ def test_soft_heads_let_gradients_find_the_active_edges(seed, steps):
     exact, estimate = (
         x.mean(1).abs() for x in estimates(planted.model, [Example(*p) for p in planted.prompts("ioi", 8)], steps)
     )
-    active = planted.counterfactual("ioi").active_edges
+    active = planted.ground_truth_effects("ioi").active_edges
     edges = graph_of(planted.model).edges
     assert len(active) == 12
     for scores in (exact, estimate):

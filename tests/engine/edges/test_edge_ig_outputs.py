@@ -102,7 +102,7 @@ def test_active_edges_are_found_even_where_gradients_vanish(seed, sharpness, n_a
     planted = plant("mini_ioi", seed=seed, sharpness=sharpness)
     with opened(planted.model, [Example(*p) for p in planted.prompts("ioi", 8)]) as (decomposition, graph, read):
         effect, found = exact(decomposition, graph.edges, read).mean(1), edge_changes(decomposition, graph, read, 10).mean(1)
-    active = {edge_of(*edge) for edge in planted.counterfactual("ioi").active_edges}
+    active = {edge_of(*edge) for edge in planted.ground_truth_effects("ioi").active_edges}
     assert len(active) == n_active
     assert {graph.edges[i] for i in found.abs().argsort(descending=True)[:n_active]} == active
     assert all((found.sign() == effect.sign())[[graph.edges.index(edge) for edge in active]])

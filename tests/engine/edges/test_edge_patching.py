@@ -226,7 +226,7 @@ def test_parts_that_do_not_add_up_are_no_edges():
 @pytest.mark.parametrize("sharpness", [30.0, 6.0])
 def test_edges_of_a_planted_model_have_the_effects_of_its_ground_truth(sharpness, n_kv_heads):
     planted = plant("mini_ioi", seed=5, sharpness=sharpness, n_kv_heads=n_kv_heads)
-    truth = planted.counterfactual("ioi", n_prompts=6)
+    truth = planted.ground_truth_effects("ioi", n_prompts=6)
     effects, apart = effects_of(planted.model, [Example(*p) for p in truth.prompts])
     for (writer, reader), effect in truth.edges.items():
         assert effects.pop(edge_of(writer, reader)) == pytest.approx(effect, abs=1e-4)

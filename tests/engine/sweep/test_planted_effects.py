@@ -31,7 +31,7 @@ def task_of(planted, kind, n_prompts=4, *, swapped=False):
 def traced(planted, kind, heads, n_prompts=4):
     """Mean logit difference without these heads, by the exact trace."""
     prompts = planted.prompts(kind, n_prompts)
-    logits = planted.trace([p.clean for p in prompts], without=heads).logits[:, -1]
+    logits = planted.trace([p.clean for p in prompts], ablated_heads=heads).logits[:, -1]
     return np.mean([row[p.answers[0]] - row[p.distractors[0]] for row, p in zip(logits, prompts, strict=True)])
 
 
@@ -53,7 +53,7 @@ def test_of_all_heads_two_matter_for_repeats():
     for seed in range(3):
         for n_kv_heads in (None, 2):
             planted = small("repeats", seed, n_kv_heads)
-            task, exact = task_of(planted, "repeats"), planted.counterfactual("repeats", 4)
+            task, exact = task_of(planted, "repeats"), planted.ground_truth_effects("repeats", 4)
             effects = ablate_heads(planted.model, task, ablation="zero").effects
             needed = {*planted.heads("previous_token"), *planted.heads("induction")}
             for head, effect in zip(planted.model.facts.heads(), effects.mean(1), strict=True):
