@@ -14,11 +14,11 @@ import torch
 from measure import once, save
 
 from interp.engine.attention.attention_interface import AttentionInputs
-from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import atlas
 from interp.metrics import thumbnails
 from interp.records import RunRecord
+from interp.tasks.token_batch import TokenBatch
 
 SHAPES, TOKENS, D_HEAD, SIZE = ((12, 12), (32, 32)), 256, 64, 48
 SPREADS = {"spread": 1.0, "mixed": 3.0, "peaked": 12.0}

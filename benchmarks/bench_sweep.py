@@ -16,10 +16,10 @@ import transformers
 from measure import peak_bytes, ratios, save
 
 from interp import interventions
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import sweep
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, wrap_model
+from interp.models.model import record_of
 from interp.tasks import make_task
 from interp.tasks.task import Example, Task
 

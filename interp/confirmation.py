@@ -124,8 +124,8 @@ def confirm(
     Raises ValueError for prompts that the heads were found on, for another model, for too few controls, and where the model answers
     no prompt; LookupError for unknown names.
     """
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
+    from interp.models.model import record_of
 
     tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
     doses = check_confirmation(detection, model, tasks, ks=ks, draws=draws, ablation=ablation, positions=positions, metric=metric)
@@ -172,8 +172,8 @@ def check_confirmation(
     metric: str,
 ) -> list[int]:
     """The numbers of heads that ``confirm`` takes out, ascending; raises for every argument that is wrong, and runs nothing."""
-    from interp.engine.forward.positions import resolve_positions
     from interp.engine.sweep.sweep import check_outcome
+    from interp.tasks.positions import resolve_positions
 
     check_name(ablation, CONFIRM_ABLATIONS, "way to take found heads out")
     if draws < LEAST_DRAWS:

@@ -163,7 +163,7 @@ def _intervention_factory(
 ) -> Callable[[tuple[Head, ...]], Intervention]:
     import torch
 
-    from interp.engine.forward.z_cache import cache_z
+    from interp.engine.sweep.z_cache import cache_z
 
     if ablation in ("zero", "uniform"):
         return lambda heads: getattr(interventions, ablation)(heads, positions)
@@ -190,7 +190,7 @@ def _prepare(
     top_share: float,
 ) -> tuple[Outcome, list[tuple[Head, ...]], RunRecord]:
     """The outcome, the groups of heads to ablate and the record; raises for every wrong argument."""
-    from interp.engine.forward.run import record_of
+    from interp.models.model import record_of
 
     check_name(ablation, ABLATIONS, "ablation")
     check_name(estimator, ESTIMATORS, "estimator")

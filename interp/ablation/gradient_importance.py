@@ -28,9 +28,9 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
     unknown metric; ValueError for a metric without a gradient, for any metric other than ``loss`` on texts, and for a text of one
     token. The paper applies ``normalise_layers`` to the result.
     """
-    from interp.engine.attention.as_task import as_task
-    from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import head_gate_gradients
+    from interp.models.model import record_of
+    from interp.tasks.as_task import as_task
     from interp.tasks.task import Task
 
     outcome = OUTCOMES.get(metric)

@@ -54,8 +54,8 @@ def pruning_curve(
     """
     import pandas as pd
 
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
+    from interp.models.model import record_of
 
     check_name(ablation, ABLATIONS, "ablation")
     heads = _head_order(model, order)

@@ -48,9 +48,9 @@ def acdc(
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)

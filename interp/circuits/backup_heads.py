@@ -38,8 +38,8 @@ def backup_heads(
     ``method`` is an ablation (``zero mean resample patch uniform``). Raises LookupError for unknown names and heads, ValueError where no
     head is removed and for what a sweep refuses.
     """
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
+    from interp.models.model import record_of
 
     check_name(method, ABLATIONS, "ablation")
     gone = tuple(dict.fromkeys(model.facts.check_head(Head(*head)) for head in without))

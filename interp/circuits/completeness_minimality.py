@@ -235,7 +235,7 @@ def _masks(graph: Graph, sets: Sequence[Collection[Component]]) -> Bool[np.ndarr
 def _record(
     model: Model, task: Task, circuit: Circuit, metric: str | None, ablation: str, seed: int, said: dict[str, Any]
 ) -> RunRecord:
-    from interp.engine.forward.run import record_of
+    from interp.models.model import record_of
 
     arguments = {**task.provenance, "n_edges": len(circuit), "edges_digest": digest(sorted(map(str, circuit.edges)))}
     arguments |= {"ablation": ablation, **said}

@@ -103,7 +103,7 @@ def find_codes(
     """
     import torch
 
-    from interp.engine.forward.run import record_of
+    from interp.models.model import record_of
 
     check_pairs(task)
     if not 0 < n_train < len(task):
@@ -139,7 +139,8 @@ def _written(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examp
     """The mean of what every head writes to the residual stream, for clean and corrupted prompts."""
     import torch
 
-    from interp.engine.forward.z_cache import cache_z, output_weights
+    from interp.engine.sweep.z_cache import cache_z
+    from interp.models.weights import output_weights
 
     z = torch.stack([cache_z(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
     weights = [output_weights(model, layer).detach().to(z).cpu() for layer in range(model.facts.n_layers)]

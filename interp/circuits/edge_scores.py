@@ -124,10 +124,10 @@ def score_edges(
     from interp.engine.edges.edge_attribution import edge_gradients
     from interp.engine.edges.edge_ig_outputs import edge_changes
     from interp.engine.edges.edge_patching import graph_of, patch_single_edges
-    from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import check_gradient
     from interp.engine.sweep.sweep import check_outcome, own_modules
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
 
     check_name(method, METHODS, "method")
     if steps < 1:

@@ -122,10 +122,11 @@ def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_l
     import torch
 
     from interp.engine.sweep.work_units import batches
+    from interp.tasks.token_batch import as_batch
 
     found = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for rows in batches(task):
-        tokens = torch.tensor([task.examples[row].clean for row in rows], device=model.device)
+        tokens = as_batch(model, [task.examples[row] for row in rows]).tokens
         marked = torch.zeros(tokens.shape, device=model.device)
         for i, row in enumerate(rows):
             marked[i, slice(*task.examples[row].marks[mark])] = 1
@@ -292,10 +293,10 @@ def damping(
     """
     import pandas as pd
 
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
     from interp.interventions import scale
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
     from interp.statistics import bootstrap_weights, mean_interval
 
     weights = bootstrap_weights(len(task), 0)

@@ -125,10 +125,10 @@ def repair(
     import pandas as pd
     import torch
 
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
     from interp.interventions import attend_to
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
     from interp.statistics import bootstrap_weights, mean_interval
 
     rng, weights = np.random.default_rng(seed), bootstrap_weights(len(task), seed)

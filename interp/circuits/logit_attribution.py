@@ -74,7 +74,7 @@ def direct_logits(model: Model, task: Task) -> LogitAttribution:
     import torch
 
     from interp.engine.attention.attention_interface import upcast
-    from interp.engine.forward.run import record_of
+    from interp.models.model import record_of
 
     written, direction, constant = _direction(model, task)
     with torch.inference_mode():
@@ -94,13 +94,13 @@ def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[in
     import torch
 
     from interp.engine.attention.attention_interface import upcast
-    from interp.engine.forward.positions import position_mask
-    from interp.engine.forward.run import record_of
+    from interp.engine.forward.run import quiet_inference
     from interp.engine.sweep.clean_pass import clean_pass
-    from interp.engine.sweep.resume_from_layer import output_rows
-    from interp.engine.sweep.sweep import quiet_inference
     from interp.engine.sweep.work_units import batches
     from interp.interventions import Intervention
+    from interp.models.model import record_of
+    from interp.models.weights import output_rows
+    from interp.tasks.positions import position_mask
 
     _, direction, _ = _direction(model, task)
     assert model.layout is not None

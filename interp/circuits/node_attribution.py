@@ -52,8 +52,6 @@ def score_nodes(
 
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.edges.residual_decomposition import decompose_task
-    from interp.engine.forward.positions import position_mask
-    from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
     from interp.engine.gradients.qk_fix import (
         NODE_KINDS,
@@ -65,6 +63,8 @@ def score_nodes(
     )
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
+    from interp.tasks.positions import position_mask
 
     check_name(method, NODE_METHODS, "method")
     check_name(part, NODE_KINDS, "part of a head")
@@ -111,11 +111,11 @@ def score_positions(model: Model, task: Task, head: Head, part: str, *, metric: 
     import torch
 
     from interp.engine.edges.residual_decomposition import decompose_task
-    from interp.engine.forward.run import record_of
     from interp.engine.gradients.attribution_patching import answer_value, check_gradient, z_gradients
     from interp.engine.gradients.qk_fix import NODE_KINDS, position_estimates
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
 
     check_name(part, NODE_KINDS, "part of a head")
     head = model.facts.check_head(Head(*head))

@@ -55,10 +55,10 @@ def path_patch(
 
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.edges.residual_decomposition import decompose_task
-    from interp.engine.forward.positions import position_mask
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import check_outcome
     from interp.metrics.outcomes import OUTCOMES
+    from interp.models.model import record_of
+    from interp.tasks.positions import position_mask
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)

@@ -28,7 +28,6 @@ from interp.detectors.support.sink_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate
 from interp.engine.attention.attention_observer import Observation, observe
 from interp.engine.forward.residual_reader import reading_residual
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.metrics.attention.column_sinks import RULES, sink_flags
@@ -36,6 +35,7 @@ from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.attention.received_attention import received_attention
 from interp.metrics.attention.sink_share import sink_share
 from interp.metrics.massive_activations import MassiveActivations
+from interp.models.model import record_of
 
 if TYPE_CHECKING:
     import pandas as pd

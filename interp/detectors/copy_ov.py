@@ -19,11 +19,10 @@ from torch import Tensor
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import null_threshold
-from interp.engine.forward.run import record_of
-from interp.engine.forward.z_cache import output_weights
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
-from interp.models.model import Model
+from interp.models.model import Model, record_of
+from interp.models.weights import output_weights, value_weights
 
 ROUNDING = 1e-6
 """Eigenvalues smaller than this, relative to the factors of their matrix, are rounding errors."""
@@ -64,7 +63,7 @@ def _scores(
     generator = torch.Generator().manual_seed(seed)
     scores = np.empty((1 + n_null_draws, facts.n_layers, facts.n_heads))
     for layer in range(facts.n_layers):
-        w_v = bridge.blocks[layer].attn.W_V.double().repeat_interleave(facts.group_size, 0)
+        w_v = value_weights(model, layer).double()
         weights = w_v, unembed_embed, output_weights(model, layer).double()
         scores[0, layer] = copying(*weights).cpu()
         for draw in range(n_null_draws):

@@ -19,10 +19,10 @@ from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.passage_pairs import PassagePrompts, passage_prompts, passage_swap_threshold
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import sweep
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import record_of
 from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:

@@ -29,12 +29,11 @@ from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.responses import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation
 from interp.engine.forward.generation import next_token_entropy
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention
 from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductory_tokens, peaks, preplan_and_anchors
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
 from interp.tasks import Example, Task
 

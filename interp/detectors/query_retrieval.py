@@ -23,6 +23,7 @@ from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.sweep.work_units import batches
 from interp.tasks.task import Example, Span, Task
+from interp.tasks.token_batch import as_batch
 from interp.tasks.tokenise import continuations
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def question_attention(
     attention: list[np.ndarray] = [np.empty(0)] * len(task)
     done = 0
     for example_ids in batches(task):
-        tokens = torch.tensor([task.examples[i].clean for i in example_ids], device=model.device)
+        tokens = as_batch(model, [task.examples[i] for i in example_ids]).tokens
         table = _mean_rows(model, tokens, [questions[i] for i in example_ids]).cpu().numpy()
         for column, i in enumerate(example_ids):
             attention[i] = table[:, column, :, : questions[i][0]].astype("float64")

@@ -27,10 +27,9 @@ from interp.detectors.support.detector import detector
 from interp.detectors.support.needles import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.wrong_targets import wrong_target_scores
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:

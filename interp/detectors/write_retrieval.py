@@ -8,7 +8,7 @@ later blocks or a norm that a block applies after its attention.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from interp.detectors.support.passage_pairs import passage_detection, passage_pr
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.forward.residual_reader import reading_residual
-from interp.engine.sweep.resume_from_layer import output_rows
 from interp.engine.sweep.work_units import batches
+from interp.models.weights import output_rows, unembed_rows
 from interp.tasks.task import Example, Span, Task
+from interp.tasks.token_batch import as_batch
 
 if TYPE_CHECKING:
     from interp.engine.sweep.sweep import Progress
@@ -134,7 +135,7 @@ def _read(
             attention = contrast(weights, passage[:, :1] & visible, visible)
             table[rows.layer.index, :, head] = torch.cat([both, attention, phi[:, :1].sum(-1)], -1)
 
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     read_last_queries(model, tokens, 1, read)
     return table
 
@@ -158,9 +159,8 @@ def _in_span(spans: Sequence[Span], length: int) -> Bool[Tensor, "batch pos"]:
 def _directions(model: Model, examples: Sequence[Example], fold_norm: bool) -> Float[Tensor, "batch 2 d_model"]:
     """The directions of the residual stream whose dot products are the logits of answer and distractor."""
     assert model.layout is not None
-    unembed: Any = model.layout.unembed.weight
     words = torch.tensor([[e.answers[0], e.distractors[0]] for e in examples], device=model.device)
-    rows = unembed[words].float()
+    rows = unembed_rows(model.layout, words).float()
     return _before_norm(model, examples, rows) if fold_norm else rows
 
 
@@ -173,7 +173,7 @@ def _before_norm(
     """
     assert model.layout is not None
     norm, residual = model.layout.final_norm, {}
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     with reading_residual(model, lambda layer, x: residual.__setitem__(layer, x[:, -1])):
         read_last_queries(model, tokens, 1, None)
     x = residual[model.facts.n_layers - 1]

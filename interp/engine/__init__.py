@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import observe as observe
     from interp.engine.attention.attention_observer import observing as observing
     from interp.engine.attention.attention_rows import AttentionRows as AttentionRows
-    from interp.engine.attention.attention_rows import TokenBatch as TokenBatch
     from interp.engine.attention.qk_cache import AttentionCache as AttentionCache
     from interp.engine.attention.qk_cache import capture_attention as capture_attention
     from interp.engine.attention.qk_cache import load_attention as load_attention
@@ -25,5 +24,6 @@ if TYPE_CHECKING:
     from interp.engine.sweep.outcome import Outcome as Outcome
     from interp.engine.sweep.sweep import SweepResult as SweepResult
     from interp.engine.sweep.sweep import sweep as sweep
+    from interp.tasks.token_batch import TokenBatch as TokenBatch
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

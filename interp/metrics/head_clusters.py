@@ -85,9 +85,10 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     """
     import torch
 
-    from interp.engine.attention.as_task import as_task
-    from interp.engine.forward.run import record_of
-    from interp.engine.forward.z_cache import cache_z, output_weights
+    from interp.engine.sweep.z_cache import cache_z
+    from interp.models.model import record_of
+    from interp.models.weights import output_weights
+    from interp.tasks.as_task import as_task
 
     if measure not in MEASURES:
         raise ValueError(f"output_similarity has no measure {measure!r}. There are: {', '.join(MEASURES)}.")

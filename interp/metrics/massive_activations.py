@@ -79,10 +79,11 @@ def massive_activations(
 
     Raises ValueError where the blocks of the model are not known.
     """
-    from interp.engine.attention.attention_observer import observe, read_prompts
+    from interp.engine.attention.attention_observer import observe
     from interp.engine.forward.residual_reader import reading_residual
+    from interp.tasks.token_batch import as_batch
 
-    found = MassiveActivations(read_prompts(model, prompts)[0].token_mask, least, ratio)
+    found = MassiveActivations(as_batch(model, prompts).token_mask, least, ratio)
     with reading_residual(model, found.read):
         observe(model, prompts, [])
     return found

@@ -92,8 +92,8 @@ def calibrate_heads(
 
     Raises ValueError when no head has a sink.
     """
-    from interp.engine.forward.run import record_of
     from interp.engine.sweep.sweep import sweep
+    from interp.models.model import record_of
 
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:

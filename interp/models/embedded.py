@@ -4,6 +4,9 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
+PLANTED = "planted:"
+"""First part of the names of models that are planted, not loaded (``planted:mini_ioi,seed=3``)."""
+
 
 def embedded_folder() -> Path:
     """The folder that holds one folder per embedded model."""

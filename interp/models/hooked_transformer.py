@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import ArtefactInvalid, ModelUnavailable
 from interp.models.facts import tokenizer_adds_bos, weights_digest
 from interp.models.folder_check import check_length, read_json
+from interp.models.memory import check_device_and_dtype
 from interp.models.model import Model, ModelFacts
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ def load_hooked_transformer(
     ``config`` is the JSON of ``model.cfg.to_dict()``, by default the one next to the weights or the ``config`` entry of the .pt file.
     Raises ModelUnavailable for missing or unreadable files and ValueError for a setting that is not supported.
     """
-    from interp.models.load import check_device_and_dtype
-
     check_device_and_dtype(device, dtype)
     source = Path(source).expanduser()
     weights = _weights_file(source)

@@ -16,15 +16,13 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
-from interp.models.embedded import embedded_folder, embedded_names
+from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
 from interp.models.folder_check import check_folder, has_tokenizer
-from interp.models.memory import ITEM_BYTES, available_memory, check_budget, load_bytes
+from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
 
 if TYPE_CHECKING:
     from interp.models.model import Model
-
-PLANTED = "planted:"
 
 
 def load_model(
@@ -91,18 +89,6 @@ def hub_is_resolvable() -> bool:
     except OSError:
         return False
     return True
-
-
-def check_device_and_dtype(device: str, dtype: str) -> None:
-    """Raises ValueError for a device that is not available, or an unsupported dtype."""
-    import torch
-
-    if dtype not in ITEM_BYTES:
-        raise ValueError(f"dtype={dtype!r} is not one of: {', '.join(sorted(ITEM_BYTES))}.")
-    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    here += ["mps"] if torch.backends.mps.is_available() else []
-    if device not in here and not (device == "cuda" and "cuda:0" in here):
-        raise ValueError(f"device={device!r} is not available. This machine has: {', '.join(here)}.")
 
 
 def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:

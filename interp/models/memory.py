@@ -18,6 +18,18 @@ ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _CGROUP = Path("/sys/fs/cgroup")
 
 
+def check_device_and_dtype(device: str, dtype: str) -> None:
+    """Raises ValueError for a device that is not available, or an unsupported dtype."""
+    import torch
+
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"dtype={dtype!r} is not one of: {', '.join(sorted(ITEM_BYTES))}.")
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if device not in here and not (device == "cuda" and "cuda:0" in here):
+        raise ValueError(f"device={device!r} is not available. This machine has: {', '.join(here)}.")
+
+
 def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
     """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while being read).
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from interp.heads import Head
+from interp.records import RunRecord
 
 if TYPE_CHECKING:
     import torch
@@ -154,3 +155,10 @@ class Model:
     def __repr__(self) -> str:
         f = self.facts
         return f"Model({f.name!r}, {f.n_layers} layers x {f.n_heads} heads, {f.n_parameters:,} parameters, {f.dtype})"
+
+
+def record_of(model: Model, **entries: Any) -> RunRecord:
+    """The record of a run of this model; ``entries`` are the remaining fields of ``RunRecord``."""
+    facts = model.facts
+    device = str(model.device)
+    return RunRecord(facts.name, facts.revision, facts.weights_digest, dtype=facts.dtype, device=device, **entries)

@@ -38,7 +38,7 @@ TASKS = Registry(
     "interp.tasks",
     "task",
     group="interp.tasks",
-    exclude=("definition", "jsonl", "marks", "task", "token_batch", "tokenise", "words"),
+    exclude=("as_task", "definition", "jsonl", "marks", "positions", "task", "token_batch", "tokenise", "words"),
     kind="TaskDefinition",
 )
 

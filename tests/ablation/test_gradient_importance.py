@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from interp.ablation import ablate_heads, gradient_importance, normalise_layers
-from interp.engine.attention.as_task import as_task
-from interp.engine.forward.run import record_of, run
+from interp.engine.forward.run import run
 from interp.engine.gradients import attribution_patching
 from interp.engine.gradients.attribution_patching import head_gate_gradients
 from interp.engine.sweep.sweep import sweep
@@ -14,8 +13,9 @@ from interp.heads import Head, HeadScores
 from interp.interventions import scale
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_hooked_transformer, wrap_model
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
+from interp.tasks.as_task import as_task
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokens

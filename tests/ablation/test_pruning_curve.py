@@ -7,13 +7,14 @@ import torch
 from interp import interventions
 from interp.ablation import gradient_importance, pruning_curve
 from interp.ablation.pruning_curve import _in_order, _within_layers
-from interp.engine.forward.run import answer_logits, record_of
+from interp.engine.forward.run import answer_logits
 from interp.engine.sweep import sweep as sweeps
 from interp.engine.sweep.outcome import Answers
 from interp.heads import Head, HeadScores
 from interp.metrics import score_task
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
+from interp.models.model import record_of
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import tiny, tiny_hf
 

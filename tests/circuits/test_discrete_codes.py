@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 from interp.circuits import auroc, find_codes
 from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _learn, _written, unique_share
 from interp.engine import run
-from interp.engine.forward.z_cache import output_weights
 from interp.heads import Head, HeadScores
 from interp.models import plant
+from interp.models.weights import output_weights
 from interp.records import RunRecord
 from interp.tasks import Example, Task
 from tests.support.tiny_models import tiny, tiny_tokens

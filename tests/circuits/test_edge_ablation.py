@@ -11,11 +11,11 @@ from interp.ablation import ablate_heads
 from interp.circuits import Node, circuit_outcomes, score_edges
 from interp.circuits.edge_ablation import EDGE_ABLATIONS, check_edge_ablation, decompositions_with_ablation, resampled
 from interp.engine.edges.edge_patching import graph_of
-from interp.engine.forward.run import record_of
-from interp.engine.forward.z_cache import cache_z
 from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import record_of
 from interp.models.planted import plant
 from interp.tasks.task import Example, Task
 from tests.engine.edges.test_edge_patching import edge_of

@@ -10,10 +10,10 @@ import torch
 
 from interp.circuits import damping, decompose, decompose_mlp, residual_contributions, subject_heads, suppression
 from interp.engine import run
-from interp.engine.forward.z_cache import output_weights
 from interp.graph import Node
 from interp.heads import Head
 from interp.models import plant
+from interp.models.weights import output_weights
 from interp.tasks import Example, Task
 from tests.support.tiny_models import tiny, tiny_tokens
 

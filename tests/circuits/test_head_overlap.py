@@ -9,11 +9,11 @@ import torch
 from interp.ablation import ablate_heads
 from interp.circuits import head_overlap, overlap, repair
 from interp.engine import run, sweep
-from interp.engine.forward.run import record_of
 from interp.heads import Head, HeadScores
 from interp.interventions import attend_to, zero
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import plant
+from interp.models.model import record_of
 from interp.records import RunRecord
 from interp.tasks import Example, Task
 from tests.support.tiny_models import tiny

@@ -11,11 +11,11 @@ import pytest
 from interp.confirmation import confirm
 from interp.detectors import DETECTORS, Detection, TokenDetection, detect
 from interp.detectors.support.null_threshold import prompt_digests
-from interp.engine.forward.run import record_of
 from interp.errors import ArtefactInvalid
 from interp.heads import Head, HeadScores, TokenScores
 from interp.models import load_model
 from interp.models.load import PLANTED
+from interp.models.model import record_of
 from interp.models.planted.plant import plant_by_name
 from interp.store import list_runs, load_confirmation, load_detection, open_run, save_confirmation, save_detection
 from tests.cli.test_cli import assert_refused, interp

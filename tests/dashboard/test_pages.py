@@ -194,7 +194,7 @@ def test_a_head_that_the_model_lacks_is_told(page):
 @pytest.mark.parametrize("page", ["heads", "compare"])
 def test_an_empty_prompt_is_refused_in_a_sentence(page):
     app = opened(page, task="", text=" ")
-    assert len(app.error) == 1 and "no text to observe" in app.error[0].value
+    assert len(app.error) == 1 and "has no tokens" in app.error[0].value
 
 
 def test_the_command_is_left_out_where_it_would_read_other_prompts():

@@ -15,9 +15,9 @@ from interp.confirmation import _over_draws, confirm, draw_sets
 from interp.detectors import Detection
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
-from interp.engine.forward.run import record_of
 from interp.head_card import head_card, head_cards
 from interp.heads import Head, HeadScores
+from interp.models.model import record_of
 from interp.models.planted import plant
 from interp.records import RunRecord
 from interp.statistics import bootstrap_weights, mean_interval
@@ -174,7 +174,7 @@ def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, ablation, wh
     found = confirm(detection, llama, task, ks=[2, 3], ablation=ablation, positions=[where], metric="logit_diff")
     if ablation == "resample":
         from interp.ablation.ablate_heads import resample_source_ids
-        from interp.engine.forward.z_cache import cache_z
+        from interp.engine.sweep.z_cache import cache_z
 
         bank, source_ids = cache_z(llama, task), torch.from_numpy(resample_source_ids(task, 0))
     for row in found.table.query("k == 3").drop_duplicates("group").to_dict("records"):

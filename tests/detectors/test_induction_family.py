@@ -10,9 +10,9 @@ import transformers
 from interp.detectors import DETECTORS, detect, induction_family
 from interp.detectors.copy_ov import copying, rotations
 from interp.detectors.support.induction_family import METRIC_OF_ROLE, repeated_token_prompts
-from interp.engine.forward.z_cache import output_weights
 from interp.metrics.attention import attention_metrics
 from interp.models import plant, wrap_model
+from interp.models.weights import output_weights
 from tests.support.pattern_cases import given
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokenizer
 

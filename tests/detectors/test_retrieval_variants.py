@@ -14,12 +14,12 @@ from interp.detectors.support.passage_pairs import passage_prompts, passage_swap
 from interp.detectors.write_retrieval import COLUMNS, _directions, contrast
 from interp.engine import run
 from interp.engine.forward.run import pattern_is_writable
-from interp.engine.forward.z_cache import output_weights
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import InterventionContext
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
+from interp.models.weights import output_weights
 from interp.tasks import make_task
 from interp.tasks.task import Example, Task
 from tests.support.tiny_models import D_VOCAB, tiny, tiny_tokenizer

@@ -13,7 +13,6 @@ from interp.detectors.attention_sink import attention_sink, overlap
 from interp.detectors.support.sink_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import knows_sentences, sink_texts
 from interp.engine import capture, observe, run, sweep
-from interp.engine.forward.run import record_of
 from interp.heads import Head
 from interp.interventions import InterventionContext
 from interp.metrics import SinkColumns, calibrate_heads, improving_heads, massive_activations, sink_columns
@@ -21,6 +20,7 @@ from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.massive_activations import MassiveActivations
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
+from interp.models.model import record_of
 from interp.tasks import Example, Task, write_prompts
 from tests.support.pattern_cases import given, golden_heads, random_pattern, unpadded, visible_keys
 from tests.support.tiny_models import CONFIGS, TINY, tiny, tiny_hf, tiny_tokens

@@ -10,7 +10,6 @@ from PIL import Image
 
 from interp.engine import capture_attention
 from interp.engine.attention.attention_interface import AttentionInputs, Mask
-from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.figures import Atlas, atlas, style
 from interp.figures.dark_theme import DARK_COLOURS
@@ -19,6 +18,7 @@ from interp.heads import Head
 from interp.metrics import thumbnails
 from interp.metrics.thumbnails import overview
 from interp.records import RunRecord
+from interp.tasks.token_batch import TokenBatch
 from tests.support.pattern_cases import CASES, NOTHING, random_pattern, visible_keys
 from tests.support.tiny_models import TINY, tiny, tiny_images, tiny_tokens
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.support.reference_metrics import eager_pattern, hooked_pattern, same
 
 from interp.engine import capture_attention
 from interp.engine.attention.attention_observer import observe
-from interp.engine.forward.z_cache import output_weights
 from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
+from interp.models.weights import output_weights
 from tests.support.pattern_cases import given
+from tests.support.reference_metrics import eager_pattern, hooked_pattern, same
 from tests.support.tiny_models import ENCODERS, TINY, tiny, tiny_hf, tiny_tokens
 
 T = 19

@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from interp.engine.forward.z_cache import output_weights
 from interp.heads import Head
 from interp.metrics import cluster_heads, observe_attention, output_similarity, pattern_similarity
 from interp.metrics.attention import attention_metrics
 from interp.metrics.head_clusters import HeadPairScores
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
+from interp.models.weights import output_weights
 from interp.records import RunRecord
 from tests.support.pattern_cases import given, golden_heads, padded, random_pattern, unpadded
 from tests.support.sweep_cases import random_task
@@ -310,7 +310,7 @@ def test_what_cannot_be_compared_is_refused(llama):
 
 
 def test_more_than_the_memory_holds_is_refused_before_anything_is_run(llama, monkeypatch):
-    from interp.engine.forward.z_cache import cache_z
+    from interp.engine.sweep.z_cache import cache_z
     from interp.errors import MemoryBudgetExceeded
 
     z = 4 * 3 * 6 * 8 * 73  # 3 layers, 6 heads, d_head 8, 5 prompts of 11 tokens and 2 of 9, float32

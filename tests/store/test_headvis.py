@@ -10,18 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.reference_metrics import eager_pattern
 
 from interp.engine.attention.attention_interface import AttentionInputs
-from interp.engine.attention.attention_rows import TokenBatch
 from interp.engine.attention.qk_cache import AttentionCache, capture_attention
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.top_weights import SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store import export_headvis, headvis, load_headvis
+from interp.tasks.token_batch import TokenBatch
 from tests.cli.test_cli import assert_refused, interp
 from tests.support.pattern_cases import NOTHING, golden_heads
+from tests.support.reference_metrics import eager_pattern
 from tests.support.tiny_models import tiny, tiny_hf, tiny_images, tiny_tokenizer
 
 LENGTHS = (14, 9, 23)

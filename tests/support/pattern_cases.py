@@ -40,8 +40,8 @@ def given(
     """
     from interp.engine.attention.attention_interface import AttentionInputs
     from interp.engine.attention.attention_observer import AttentionObserver
-    from interp.engine.attention.attention_rows import TokenBatch
     from interp.metrics.attention import attention_metrics
+    from interp.tasks.token_batch import TokenBatch
 
     pattern = pattern[None] if pattern.dim() == 4 else pattern
     n_layers, batch, n_heads, length, _ = pattern.shape

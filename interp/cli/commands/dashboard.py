@@ -62,7 +62,8 @@ def dashboard(
     """
     if find_spec("streamlit") is None or find_spec("interp_dashboard") is None:
         raise UsageError("The dashboard is not installed: pip install 'interp-workbench[app]'.")
-    from interp.models.load import PLANTED, find_folder
+    from interp.models.embedded import PLANTED
+    from interp.models.load import find_folder
 
     if not model.startswith(PLANTED):
         find_folder(model)

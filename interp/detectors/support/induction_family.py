@@ -18,10 +18,9 @@ import numpy as np
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.engine.attention.query_null import observe_query_null
-from interp.engine.forward.run import record_of
 from interp.engine.sweep.sweep import Progress
 from interp.metrics.attention import attention_metrics
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 
 METRIC_OF_ROLE = {
     "induction": "induction_score",

@@ -16,10 +16,10 @@ from jaxtyping import Float
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.engine.forward.positions import resolve_positions
-from interp.engine.forward.run import record_of
 from interp.heads import HeadScores
+from interp.models.model import record_of
 from interp.tasks import make_task
+from interp.tasks.positions import resolve_positions
 from interp.tasks.task import Example, Span, Task
 
 if TYPE_CHECKING:

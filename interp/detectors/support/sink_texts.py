@@ -52,7 +52,7 @@ def truncate(model: Model, prompts: Any, length: int | None, longest: int) -> In
 
     Raises ValueError for a prompt shorter than ``length``.
     """
-    from interp.engine.attention.as_task import as_task
+    from interp.tasks.as_task import as_task
 
     texts = [example.clean for example in as_task(model, prompts)]
     length = min(longest, *map(len, texts)) if length is None else length

@@ -17,16 +17,13 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
-from interp.engine.forward.run import record_of
-from interp.engine.sweep.sweep import quiet_inference
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
-from interp.models.facts import reads_images
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
-from interp.tasks.task import Example, Task
+from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
 
 BYTES_A_WEIGHT = 24
 """Scores, weights, what metrics make of them, and the keys in float32."""
@@ -136,7 +133,7 @@ class Observation:
 
 def observe(
     model: Model,
-    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
+    prompts: Prompts,
     metrics: Sequence[AttentionMetric],
     *,
     token_mask: Tensor | None = None,
@@ -152,7 +149,7 @@ def observe(
     weights in one directly. Raises ValueError for empty text, text longer than the model's context and attention that the engine
     cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
-    texts, inputs = read_prompts(model, prompts, token_mask)
+    texts, inputs = prepare_inputs(model, prompts, token_mask)
     for intervention in intervene:
         for head in intervention.heads:
             model.facts.check_head(head)
@@ -178,7 +175,7 @@ def observing(
     observer = AttentionObserver(model, metrics, prompts, intervene, block)
     with (
         model.lock,
-        quiet_inference(),
+        torch.inference_mode(),
         attention_hooks(observer.hf, {module: observer.hook(module) for module in observer.hf.modules()}),
     ):
         yield observer
@@ -299,73 +296,20 @@ def words_of(model: Model, prompts: TokenBatch) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(model.to_str_tokens(row) if model.tokenizer is not None else map(str, row)) for row in rows)
 
 
-def read_prompts(
-    model: Model,
-    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
-    token_mask: Tensor | None = None,
-) -> tuple[TokenBatch, dict[str, Tensor]]:
-    """Texts, and what the model is called with. Raises ValueError for empty texts and for more tokens than the model's context."""
-    if isinstance(prompts, Tensor) and prompts.dim() == 4:
-        return _images(model, prompts)
-    if model.hf is not None and reads_images(model.hf):
-        raise ValueError(f"{model.facts.name} reads images, not tokens: give pixels [batch channel height width].")
-    marks: Sequence[dict[str, tuple[int, int]]] = ()
-    if isinstance(prompts, Task):
-        prompts = prompts.examples
-    if isinstance(prompts, str):
-        prompts = [model.to_tokens(prompts)] if prompts.strip() else []
-    rows: list[Any] = prompts.tolist() if isinstance(prompts, Tensor) else list(prompts)
-    if rows and isinstance(rows[0], Example):
-        marks, rows = [e.marks for e in rows], [list(e.clean) for e in rows]
-    if rows and isinstance(rows[0], int):
-        rows = [rows]
-    if not rows or not all(len(row) for row in rows):
-        raise ValueError("There is no text to observe: give at least one token.")
-    longest, limit = max(len(row) for row in rows), model.facts.max_length
-    if limit is not None and longest > limit:
-        raise ValueError(
-            f"The text has {longest} tokens, more than the {limit} of {model.facts.name}'s context: cut it, or take a model with a "
-            f"longer context."
-        )
-    if token_mask is None:
-        token_mask = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
-        rows = [[*row, *[0] * (longest - len(row))] for row in rows]
-    token_mask = token_mask.bool().to(model.device)
-    _check_padding(token_mask, len(rows), longest)
-    texts = TokenBatch(torch.tensor(rows, device=model.device), token_mask, marks)
-    inputs = {"input_ids": texts.tokens, "use_cache": False} if model.facts.causal else {"input_ids": texts.tokens}
-    if texts.padded:
-        inputs["attention_mask"] = token_mask.long()
+def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> tuple[TokenBatch, dict[str, Tensor]]:
+    """The prompts as a batch, and the arguments of the model's forward pass. Raises ValueError as ``as_batch`` does."""
+    batch = as_batch(model, prompts, token_mask)
+    if batch.grid is not None:
+        assert isinstance(prompts, Tensor)
+        return batch, {"pixel_values": prompts.to(model.device, model.dtype)}
+    inputs: dict[str, Any] = (
+        {"input_ids": batch.tokens, "use_cache": False} if model.facts.causal else {"input_ids": batch.tokens}
+    )
+    if batch.padded:
+        inputs["attention_mask"] = batch.token_mask.long()
         if _takes(model, "position_ids"):
-            inputs["position_ids"] = texts.positions.clamp(min=0) + _first_position(model)
-    return texts, inputs
-
-
-def _check_padding(token_mask: Tensor, n_rows: int, length: int) -> None:
-    if token_mask.shape != (n_rows, length):
-        raise ValueError(
-            f"real= says which of {n_rows} x {length} tokens are no padding, and has the shape {tuple(token_mask.shape)}."
-        )
-    edges = (token_mask[:, 1:] != token_mask[:, :-1]).sum(1) + token_mask[:, 0] + token_mask[:, -1]  # one run of tokens has two
-    holes = (edges != 2).nonzero().ravel().tolist()
-    if holes:
-        raise ValueError(f"Text {holes[0]} is empty or has padding between its tokens: padding stands before or after a text.")
-
-
-def _images(model: Model, pixels: Tensor) -> tuple[TokenBatch, dict[str, Tensor]]:
-    config: Any = model.hf.config if model.hf is not None else None
-    patch = getattr(config, "patch_size", None)
-    if patch is None:
-        raise ValueError(f"{model.facts.name} reads tokens, not images: give text or token ids.")
-    down, right = (patch, patch) if isinstance(patch, int) else patch
-    grid = (pixels.shape[2] // down, pixels.shape[3] // right)
-    if model.facts.max_length is None:
-        raise ValueError(f"{model.facts.name} has no table of positions, which says how many tokens stand before the patches.")
-    before = model.facts.max_length - grid[0] * grid[1]
-    length = before + grid[0] * grid[1]
-    tokens = torch.zeros(len(pixels), length, dtype=torch.long, device=model.device)
-    texts = TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, before))
-    return texts, {"pixel_values": pixels.to(model.device, model.dtype)}
+            inputs["position_ids"] = batch.positions.clamp(min=0) + _first_position(model)
+    return batch, inputs
 
 
 def _first_position(model: Model) -> int:

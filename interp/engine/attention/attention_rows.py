@@ -15,62 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs
-from interp.engine.forward.positions import resolve_positions
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
-from interp.tasks.task import Example
+from interp.models.weights import output_rows
+from interp.tasks.token_batch import TokenBatch
 
 BLOCK = 1 << 19
 """Weights in a block: 2 MiB in float32, so that a block and its scores stay in a core's cache, and calls of small ones do not count."""
 
 UNSEEN = -1e30
 """Score of a key that a query may not see: finite, so that weight times score is 0."""
-
-
-@short_repr
-@dataclass(frozen=True, eq=False)
-class TokenBatch:
-    """The texts of a run: ``tokens`` [batch pos], ``token_mask`` [batch pos] (False for padding, on either side), ``marks`` of each text as
-    half-open spans of its own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens before the patches)."""
-
-    tokens: Int[Tensor, "batch pos"]
-    token_mask: Bool[Tensor, "batch pos"]
-    marks: Sequence[dict[str, tuple[int, int]]] = ()
-    grid: tuple[int, int, int] | None = None
-    _touched: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def positions(self) -> Int[Tensor, "batch pos"]:
-        """Position of each token in its own text, counted from 0; padding before the text is negative, after it goes on counting."""
-        first = self.token_mask.int().argmax(-1, keepdim=True)
-        return torch.arange(self.token_mask.shape[1], device=self.token_mask.device) - first
-
-    def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
-        """True where ``positions`` (as in an Intervention) names a token, [batch pos]."""
-        if positions not in self._touched:
-            mask = torch.zeros_like(self.token_mask)
-            for row, token_mask in enumerate(self.token_mask):
-                start, length = int(token_mask.int().argmax()), int(token_mask.sum())
-                mask[
-                    row, [start + at for at in resolve_positions(positions, length, self.marks[row] if self.marks else {})]
-                ] = True
-            self._touched[positions] = mask
-        return self._touched[positions]
-
-    @cached_property
-    def padded(self) -> bool:
-        """Whether any text is padded."""
-        return not bool(self.token_mask.all())
-
-
-def batch_of_examples(examples: Sequence[Example], device: torch.device | str = "cpu") -> TokenBatch:
-    """The clean prompts of examples, padded on the right."""
-    longest = max(len(e.clean) for e in examples)
-    tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
-    ends = torch.tensor([len(e.clean) for e in examples], device=device)
-    return TokenBatch(tokens, torch.arange(longest, device=device) < ends[:, None], [e.marks for e in examples])
 
 
 @dataclass(eq=False)
@@ -90,8 +45,6 @@ class AttentionLayer:
     @cached_property
     def value_norms(self) -> Float[Tensor, "batch head key"]:
         """Length of what each head would write from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
-        from interp.engine.sweep.resume_from_layer import output_rows
-
         call, norms = self.call, []
         for head in range(call.q.shape[1]):
             value = call.head_value(head).float()

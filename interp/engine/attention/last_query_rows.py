@@ -17,9 +17,9 @@ from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs, attend, attention_hooks
 from interp.engine.attention.attention_observer import AttentionObserver
-from interp.engine.attention.attention_rows import BLOCK, AttentionRows, TokenBatch, read_rows
-from interp.engine.sweep.sweep import quiet_inference
+from interp.engine.attention.attention_rows import BLOCK, AttentionRows, read_rows
 from interp.models.model import Model
+from interp.tasks.token_batch import TokenBatch
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -57,7 +57,7 @@ def read_last_queries(
     inputs: dict[str, Any] = {"input_ids": tokens[:, before:], "use_cache": cache is not None, "logits_to_keep": n}
     if cache is not None:
         inputs["past_key_values"] = cache
-    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks):
+    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks):
         logits = observer.hf(**inputs).logits.float()
     if read is not None:
         observer.check_complete()

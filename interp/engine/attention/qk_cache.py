@@ -24,17 +24,17 @@ from interp.engine.attention.attention_observer import (
     AttentionObserver,
     MetricAccumulator,
     Observation,
-    read_prompts,
+    prepare_inputs,
     words_of,
 )
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, TokenBatch, read_rows
-from interp.engine.sweep.sweep import quiet_inference
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
 from interp.errors import ArtefactInvalid
 from interp.files import atomic_path, remove_temporary_files, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
+from interp.tasks.token_batch import TokenBatch
 
 MANIFEST = "attention.json"
 VERSION = 1
@@ -67,10 +67,9 @@ class AttentionCache:
         """The cache of one text alone, with its padding; nothing is copied. Raises LookupError for a text that is not there."""
         if not 0 <= example < len(self.prompts.tokens):
             raise LookupError(f"There is no text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
-        own, texts = slice(example, example + 1), self.prompts
-        alone = TokenBatch(texts.tokens[own], texts.token_mask[own], texts.marks[own], texts.grid)
+        own = slice(example, example + 1)
         calls, value_norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.value_norms)
-        return replace(self, calls=calls, prompts=alone, words=self.words[own], value_norms=value_norms)
+        return replace(self, calls=calls, prompts=self.prompts.prompt(example), words=self.words[own], value_norms=value_norms)
 
     def pattern(
         self,
@@ -137,7 +136,7 @@ def capture_attention(
     back memory-mapped. Raises ValueError for texts and models that cannot be observed, and where a mask follows a rule that cannot
     be written down; MemoryBudgetExceeded when the cache would not fit the memory; OSError when the disk refuses.
     """
-    texts, inputs = read_prompts(model, prompts, token_mask)
+    texts, inputs = prepare_inputs(model, prompts, token_mask)
     if store is None:
         needed = attention_bytes(model.facts, *texts.token_mask.shape, values=values, value_norms=value_norms)
         check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.token_mask.shape[1]} tokens")
@@ -158,12 +157,12 @@ def capture_attention(
         return observer.read(layer)
 
     hooks = {module: (lambda call, module=module: read(module, call)) for module in observer.hf.modules()}
-    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks):
+    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks):
         observer.forward(**inputs)
     observer.check_complete()
     words, record = words_of(model, texts), observer.result().record
     if folder is None:
-        return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], _on_cpu(texts), words, record)
+        return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], texts.cpu(), words, record)
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
     manifest |= {
         "tokens": texts.tokens.tolist(),
@@ -290,10 +289,6 @@ def _restored(tensors: dict[str, Tensor], entry: dict[str, Any], texts: TokenBat
         return call
     mask = _mask(entry["rule"], call, texts.token_mask.cpu() if texts.padded else None)
     return AttentionInputs(call.q, call.k, call.v, mask, call.scale, call.softcap, call.causal, call.slopes)
-
-
-def _on_cpu(texts: TokenBatch) -> TokenBatch:
-    return TokenBatch(texts.tokens.cpu(), texts.token_mask.cpu(), texts.marks, texts.grid)
 
 
 def _text(part: slice) -> str:

@@ -25,11 +25,11 @@ from interp.engine.attention.attention_observer import (
     MetricAccumulator,
     Observation,
     block_size,
-    read_prompts,
+    prepare_inputs,
 )
-from interp.engine.attention.attention_rows import AttentionLayer, TokenBatch, read_rows
-from interp.engine.sweep.sweep import Progress, quiet_inference
+from interp.engine.attention.attention_rows import AttentionLayer, read_rows
 from interp.models.model import Model
+from interp.tasks.token_batch import TokenBatch
 
 QueryNullScores = dict[str, Float[Tensor, "n_null_draws n_layers n_heads"]]
 
@@ -41,16 +41,16 @@ def observe_query_null(
     n_null_draws: int,
     *,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Observation, QueryNullScores]:
     """What ``observe`` gives for metrics of the axis ``query``, and beside every head what ``n_null_draws`` strangers have in its place.
 
     One pass, in which each attention module is asked ``n_null_draws`` more times for queries. Raises ValueError as ``observe`` does.
     """
-    texts, inputs = read_prompts(model, prompts)
+    texts, inputs = prepare_inputs(model, prompts)
     observer = _Watch(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)
     hooks = {module: observer.hook(module) for module in observer.hf.modules()}
-    with model.lock, quiet_inference(), attention_hooks(observer.hf, hooks), observer.listening():
+    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks), observer.listening():
         observer.forward(**inputs)
     return observer.result(), observer.null_scores
 
@@ -66,7 +66,7 @@ class _Watch(AttentionObserver):
         block: int,
         n_null_draws: int,
         seed: int,
-        progress: Progress | None,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         super().__init__(model, metrics, texts, (), block)
         facts = model.facts

@@ -21,7 +21,6 @@ from interp.engine.attention.attention_interface import (
     attend_after,
     attention_hooks,
 )
-from interp.engine.forward.z_cache import output_weights
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
@@ -30,6 +29,7 @@ from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
 from interp.graph import QKV
 from interp.models.model import Layout, Model
+from interp.models.weights import output_weights
 from interp.tasks.task import Example, Task
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, batch_of_examples, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.positions import position_mask
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
 from interp.tasks.task import Example
+from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
 
 Hook = tuple[str, Callable[..., Any]]
 
@@ -48,7 +49,7 @@ class ForwardRun:
 
 def run(
     model: Model,
-    prompts: str | Sequence[int] | Tensor | Sequence[Example],
+    prompts: Prompts,
     *,
     capture: Sequence[str] = (),
     intervene: Sequence[Intervention] = (),
@@ -58,46 +59,41 @@ def run(
     ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); they are returned as the
     changed run had them. Raises LookupError for a name or a head that the model does not have.
     """
-    examples = _examples(model, prompts)
+    batch = as_batch(model, prompts)
+    if batch.padded:
+        lengths = sorted(set(batch.lengths))
+        raise ValueError(f"Prompts of one run must have equally many tokens, not {lengths}: run each length by itself.")
     for intervention in intervene:
         for head in intervention.heads:
             model.facts.check_head(head)
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
     names = [hook_name(name) for name in capture]
     kept: dict[str, Tensor] = {}
-    example_ids = torch.arange(len(examples), device=model.device)
-    with model.lock, torch.inference_mode(), intervention_hooks(model, intervene, examples, example_ids) as hooks:
+    example_ids = torch.arange(len(batch.tokens), device=model.device)
+    with model.lock, torch.inference_mode(), intervention_hooks(model, intervene, batch, example_ids) as hooks:
         unknown = [name for name in names if name not in model.bridge.hook_dict]
         if unknown:
             raise LookupError(
                 f"{model.facts.name} has no activation called {unknown[0]!r}; write for instance z.0 or pattern.1."
             )
-        logits = model.bridge.run_with_hooks(tokens, fwd_hooks=[*hooks, *((name, _keeper(kept, name)) for name in names)])
+        logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=[*hooks, *((name, _keeper(kept, name)) for name in names)])
     missing = [name for name in names if name not in kept]
     if missing:
         raise LookupError(f"{missing[0]!r} exists but is never computed by a {model.facts.architecture} model.")
-    return ForwardRun(tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
-
-
-def record_of(model: Model, **entries: Any) -> RunRecord:
-    """The record of a run of this model; ``entries`` are the remaining fields of ``RunRecord``."""
-    facts = model.facts
-    device = str(model.device)
-    return RunRecord(facts.name, facts.revision, facts.weights_digest, dtype=facts.dtype, device=device, **entries)
+    return ForwardRun(batch.tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
 
 
 def answer_logits(
     model: Model, examples: Sequence[Example], example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
-    with intervention_hooks(model, intervene, examples, example_ids) as hooks:
-        return model.bridge.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1].float()
+    batch = as_batch(model, examples)
+    with intervention_hooks(model, intervene, batch, example_ids) as hooks:
+        return model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)[:, -1].float()
 
 
 def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "batch d_vocab"]:
     """Logits of the unchanged model that predict the answer, float32."""
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     if model.hf is None:
         return model.bridge(tokens)[:, -1].float()
     return model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
@@ -105,9 +101,9 @@ def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "ba
 
 @contextmanager
 def intervention_hooks(
-    model: Model, intervene: Sequence[Intervention], examples: Sequence[Example], example_ids: Tensor
+    model: Model, intervene: Sequence[Intervention], batch: TokenBatch, example_ids: Tensor
 ) -> Iterator[list[Hook]]:
-    """TransformerLens hooks that carry out the interventions on a pass over ``examples``; ``example_ids`` are their indices.
+    """TransformerLens hooks that carry out the interventions on a pass over ``batch``; ``example_ids`` are the indices of its examples.
 
     Bridges that call Hugging Face's own attention throw a changed pattern away; there the engine's attention makes the change.
     """
@@ -115,26 +111,34 @@ def intervention_hooks(
     readers: dict[nn.Module, AttentionHook] = {}
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
         here = [(i, head) for i in intervene for head in i.heads if head.layer == layer]
-        hooks += [(hook_name(f"z.{layer}"), _z_hook(examples, example_ids, i, head)) for i, head in here if i.site == "z"]
+        hooks += [(hook_name(f"z.{layer}"), _z_hook(batch, example_ids, i, head)) for i, head in here if i.site == "z"]
         inside = [(i, head) for i, head in here if i.site != "z"]
         if inside and pattern_is_writable(model, layer):
-            visible = visible_keys(model, layer, len(examples[0].clean)).to(example_ids.device)
+            visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
             hooks += [
                 (
                     hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}"),
-                    _pattern_hook(examples, example_ids, visible, i, head),
+                    _pattern_hook(batch, example_ids, visible, i, head),
                 )
                 for i, head in inside
             ]
         elif inside:
             changes = [i for i in intervene if i.site != "z"]
-            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(examples, example_ids, changes, layer)
+            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(batch, example_ids, changes, layer)
     with attention_hooks(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
 
-def _z_hook(examples: Sequence[Example], example_ids: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
-    here = position_mask(intervention.positions, examples)[:, :, None].to(example_ids.device)
+@contextmanager
+def quiet_inference() -> Iterator[None]:
+    """No gradients, and TransformerLens's warning of a discarded edit turned into an error: it would be a silent wrong number."""
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*discarded.*")
+        yield
+
+
+def _z_hook(batch: TokenBatch, example_ids: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
+    here = batch.position_mask(intervention.positions)[:, :, None]
 
     def edit(z: Tensor, hook: Any) -> Tensor:
         old = z[:, :, head.head]
@@ -147,9 +151,9 @@ def _z_hook(examples: Sequence[Example], example_ids: Tensor, intervention: Inte
 
 
 def _pattern_hook(
-    examples: Sequence[Example], example_ids: Tensor, visible: Tensor, intervention: Intervention, head: Head
+    batch: TokenBatch, example_ids: Tensor, visible: Tensor, intervention: Intervention, head: Head
 ) -> Callable[..., Tensor]:
-    here = position_mask(intervention.positions, examples)[:, :, None].to(example_ids.device) & visible
+    here = batch.position_mask(intervention.positions)[:, :, None] & visible
 
     def write(table: Tensor, hook: Any) -> Tensor:
         old = table[:, head.head]
@@ -163,11 +167,8 @@ def _pattern_hook(
     return write
 
 
-def _pattern_reader(
-    examples: Sequence[Example], example_ids: Tensor, changes: Sequence[Intervention], layer: int
-) -> AttentionHook:
-    texts = batch_of_examples(examples, example_ids.device)
-    return lambda call: read_rows(AttentionLayer(layer, call, texts), None, changes, example_ids, block=BLOCK)
+def _pattern_reader(batch: TokenBatch, example_ids: Tensor, changes: Sequence[Intervention], layer: int) -> AttentionHook:
+    return lambda call: read_rows(AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK)
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:
@@ -189,20 +190,3 @@ def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query
 
 def _keeper(kept: dict[str, Tensor], name: str) -> Callable[..., None]:
     return lambda x, hook: kept.__setitem__(name, x.detach().clone())
-
-
-def _examples(model: Model, prompts: str | Sequence[int] | Tensor | Sequence[Example]) -> list[Example]:
-    if isinstance(prompts, str):
-        prompts = model.to_tokens(prompts)
-    if isinstance(prompts, Tensor):
-        prompts = prompts.tolist()
-    items: list[Any] = list(prompts)
-    if not items:
-        raise ValueError("There is no prompt to run: give text, token ids or examples.")
-    if isinstance(items[0], int):
-        items = [items]
-    found = [i if isinstance(i, Example) else Example(tuple(i), tuple(i), (0,), ()) for i in items]
-    lengths = {len(e.clean) for e in found}
-    if len(lengths) != 1:
-        raise ValueError(f"Prompts of one run must have equally many tokens, not {sorted(lengths)}: run each length by itself.")
-    return found

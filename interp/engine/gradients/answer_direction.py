@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from interp.engine.attention.attention_interface import upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.readout import Readout
 from interp.models.model import Model
+from interp.models.weights import unembed_bias, unembed_rows
 from interp.tasks.task import Example
 
 
@@ -26,17 +26,17 @@ def answer_direction(
     Raises ValueError where logits are no such sum (a cap on them, a final norm that is neither a layer norm nor a root mean square).
     """
     assert model.layout is not None and outcome.weights is not None
-    last, unembed = upcast(last), cast(Any, model.layout.unembed)
+    last = upcast(last)
     norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that its rounding hides no cap
     answers = Answers.of(examples, last.device)
     ids = torch.cat([answers.answers, answers.distractors], -1)
     weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
-    read = torch.einsum("bk,bkd->bd", weights, upcast(unembed.weight[ids]))
+    read = torch.einsum("bk,bkd->bd", weights, upcast(unembed_rows(model.layout, ids)))
     offset, gains = _gains(norm, last)
     direction = _centred(norm, gains * read)
     constant = (offset * read).sum(-1)
-    if (bias := getattr(unembed, "bias", None)) is not None:
-        constant = constant + (weights * upcast(bias[ids])).sum(-1)
+    if (bias := unembed_bias(model.layout, ids)) is not None:
+        constant = constant + (weights * upcast(bias)).sum(-1)
     readout = Readout(model, examples, outcome, torch.empty(0, device=last.device))
     readout.final_norm = norm
     terms = (last.abs() * direction.abs()).sum(-1) + constant.abs()

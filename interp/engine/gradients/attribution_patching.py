@@ -31,6 +31,7 @@ from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
+from interp.tasks.token_batch import as_batch
 
 Value = Callable[[Tensor], Tensor]
 """What is differentiated: logits [batch pos d_vocab] -> [batch]."""
@@ -118,7 +119,7 @@ def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) ->
 
 def next_token_loss(examples: Sequence[Example], model: Model) -> Value:
     """Mean cross-entropy of each text's tokens after the first, in nats."""
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     return lambda logits: cross_entropy(upcast(logits[:, :-1]).mT, tokens[:, 1:], reduction="none").mean(1)
 
 
@@ -144,7 +145,7 @@ def z_gradients(
         written.register_hook(lambda slope: torch.zeros_like(slope) if layer == stopped else slope)
         return (entering + written, *output[1:]) if isinstance(output, tuple) else entering + written
 
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     passes: list[list[Tensor]] = []
     with model.lock, torch.enable_grad(), ExitStack() as stack:
         for projection in model.layout.outputs:
@@ -173,7 +174,7 @@ def _hooked_gradients(
     def keep(name: str, x: Tensor, hook: Any) -> None:
         seen[name] = x.detach()
 
-    tokens = torch.tensor([e.clean for e in examples], device=model.device)
+    tokens = as_batch(model, examples).tokens
     hooks = [*((name, partial(tap, name)) for name in z_names), *((name, partial(keep, name)) for name in read)]
     with model.lock, torch.enable_grad():
         found = value(model.bridge.run_with_hooks(tokens, fwd_hooks=hooks))

@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from interp.engine.attention.attention_interface import AttentionInputs, FastPathUnavailable, Mask, attend, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, batch_of_examples, read_rows
-from interp.engine.forward.positions import position_mask
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
+from interp.tasks.positions import position_mask
 from interp.tasks.task import Example
+from interp.tasks.token_batch import TokenBatch, as_batch
 
 
 @dataclass(eq=False)
@@ -136,14 +137,15 @@ def clean_pass(
     if model.hf is None or model.layout is None:
         raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     layout, device = model.layout, model.device
-    longest = max(len(e.clean) for e in examples)
-    positions = torch.arange(start, longest, device=device).expand(len(examples), -1)
+    batch = as_batch(model, examples)
+    positions = torch.arange(start, batch.tokens.shape[1], device=device).expand(len(examples), -1)
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
-    tokens = torch.tensor([[*e.clean, *[0] * (longest - len(e.clean))] for e in examples], device=device)
-    ends = torch.tensor([len(e.clean) - 1 for e in examples], device=device)
+    ends = batch.token_mask.sum(1) - 1
     distinct, which = ends.unique(return_inverse=True)
     hooks = {
-        module: partial(_read, run, layer, start if before is None else before, [i for i in interventions if i.site != "z"])
+        module: partial(
+            _read, run, batch, layer, start if before is None else before, [i for i in interventions if i.site != "z"]
+        )
         for layer, module in enumerate(layout.attentions)
     }
     with ExitStack() as stack:
@@ -153,7 +155,7 @@ def clean_pass(
             stack.callback(output.register_forward_pre_hook(partial(_keep_z, run, model.facts.n_heads)).remove)
             stack.callback(attention.register_forward_hook(partial(_leave, run)).remove)
         stack.callback(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)).remove)
-        logits = model.hf(input_ids=tokens, use_cache=False, logits_to_keep=distinct).logits
+        logits = model.hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
         run.logits = logits[torch.arange(len(examples), device=device), which]
     counts = {len(run.residual), len(run.z), len(run.attn_out), len(run.mask)}
     if counts != {model.facts.n_layers}:
@@ -188,18 +190,18 @@ def _finish(run: CleanPass, ends: Tensor, module: nn.Module, args: tuple, output
     run.last = (output[0] if isinstance(output, tuple) else output)[torch.arange(len(ends), device=ends.device), ends]
 
 
-def _read(run: CleanPass, layer: int, before: int, interventions: list[Intervention], call: AttentionInputs) -> Tensor:
+def _read(
+    run: CleanPass, batch: TokenBatch, layer: int, before: int, interventions: list[Intervention], call: AttentionInputs
+) -> Tensor:
     if call.slopes is not None:
         raise FastPathUnavailable("a run cannot be restarted under ALiBi")
     run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])
-    texts = None
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
-                texts = texts or batch_of_examples(run.examples, call.q.device)
-                layer_inputs = AttentionLayer(layer, call.last(run.n), texts)
+                layer_inputs = AttentionLayer(layer, call.last(run.n), batch)
                 run.ablated_z[intervention, head] = read_rows(
                     layer_inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head
                 )[:, 0]

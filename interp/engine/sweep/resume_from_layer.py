@@ -22,6 +22,7 @@ from interp.engine.sweep.fused_ops import replacing_forward
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Layout, Model
+from interp.models.weights import output_rows
 
 Variant = tuple[Intervention, ...]
 
@@ -134,13 +135,6 @@ def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[V
         w_o = torch.cat([output_rows(layout.outputs[layer], head.head, clean.z[layer].shape[-1]) for _, head in edits])
         torch.addmm(was.flatten(0, 1), z.flatten(0, 1), w_o, out=changed)
     return out.view(-1, *was.shape[1:])
-
-
-def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, "d_head d_model"]:
-    """Rows of W_O that one head writes through, [d_head d_model]."""
-    weight: Any = projection.weight
-    part = slice(head * d_head, (head + 1) * d_head)
-    return weight[:, part].T if isinstance(projection, nn.Linear) else weight[part]
 
 
 def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:

@@ -19,7 +19,7 @@ import torch
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import attention_hooks
-from interp.engine.forward.run import answer_logits, plain_logits
+from interp.engine.forward.run import answer_logits, plain_logits, quiet_inference
 from interp.engine.sweep.clean_pass import CleanPass, FastPathUnavailable, clean_pass
 from interp.engine.sweep.fused_ops import fused_modules
 from interp.engine.sweep.outcome import Answers, Outcome
@@ -228,14 +228,6 @@ def prove(model: Model, example: Example, outcome: Outcome) -> None:
         raise FastPathUnavailable(
             f"{model.facts.architecture}: a restarted run differs from the model by {worst:.2g} in its logits"
         )
-
-
-@contextmanager
-def quiet_inference() -> Iterator[None]:
-    """No gradients, and TransformerLens's warning of a discarded edit turned into an error: it would be a silent wrong number."""
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*discarded.*")
-        yield
 
 
 def _not_finite(model: Model, found: np.ndarray, unit: WorkUnit, variants: Sequence[Variant], outcome: Outcome) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.engine.forward.positions import position_mask
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.resume_from_layer import Variant, first_layer
 from interp.errors import MemoryBudgetExceeded
@@ -25,6 +24,7 @@ from interp.models.memory import (
 )
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
+from interp.tasks.positions import position_mask
 from interp.tasks.task import Task
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.metrics.attention.received_attention import column_sums
+from interp.tasks.token_batch import TokenBatch
 
 RULES = ("ratio", "abs")
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.tasks.token_batch import TokenBatch
 
 
 def _importance(rows: AttentionRows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:

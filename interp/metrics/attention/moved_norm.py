@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.engine.sweep.resume_from_layer import output_rows
+from interp.models.weights import output_rows
 
 
 def _moved(rows: AttentionRows, summed: bool) -> Tensor:

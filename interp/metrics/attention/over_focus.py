@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
-from interp.engine.attention.attention_rows import AttentionRows, TokenBatch
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.tasks.token_batch import TokenBatch
 
 
 def _shares(rows: AttentionRows, columns: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from interp.heads import Head
-from interp.models.load import PLANTED, check_device_and_dtype
+from interp.models.embedded import PLANTED
+from interp.models.memory import check_device_and_dtype
 from interp.models.planted.blueprint import Blueprint, Noise, Sizes
 from interp.models.planted.host_architectures import gpt2, llama
 from interp.models.planted.placement import check_placement, lookup, random_massive_layer, random_placement

@@ -3,13 +3,12 @@
 import pytest
 import torch
 import transformers as T
-from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 
 from interp import interventions, observe_attention
 from interp.engine.attention import alibi
 from interp.engine.attention.alibi import alibi_slopes
 from interp.engine.attention.attention_interface import attend, attention_hooks
-from interp.engine.attention.attention_observer import observing, read_prompts
+from interp.engine.attention.attention_observer import observing, prepare_inputs
 from interp.engine.forward.run import run
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
 from interp.engine.sweep.sweep import sweep
@@ -19,6 +18,7 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
+from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 from tests.support.tiny_models import D_VOCAB, tiny, tiny_hf, tiny_tokens
 
 BLOCKS = [1, 7, 200, 1 << 18]
@@ -62,7 +62,7 @@ def test_observing_changes_neither_logits_nor_model(padding):
     if padding:
         token_mask[1, :4] = False
         token_mask = token_mask if padding == "left" else token_mask.flip(-1)
-    texts, _ = read_prompts(model, tokens, token_mask)
+    texts, _ = prepare_inputs(model, tokens, token_mask)
     inputs = {"input_ids": tokens, "attention_mask": token_mask.long()} if padding else {"input_ids": tokens}
     with torch.no_grad():
         plain = model.hf(**inputs, output_hidden_states=True)
@@ -106,7 +106,7 @@ def test_passes_that_go_on_from_a_cache_are_one_pass(cuts, padded):
     model, tokens = tiny("bloom"), tiny_tokens(2, 8)
     token_mask = torch.ones(2, 8, dtype=torch.bool)
     token_mask[1, :3] = not padded
-    texts, _ = read_prompts(model, tokens, token_mask)
+    texts, _ = prepare_inputs(model, tokens, token_mask)
     whole = observe_attention(model, tokens, FORMULAS, token_mask=token_mask)
     cache, logits, first = T.DynamicCache(config=model.hf.config), [], 0
     with observing(model, attention_metrics(FORMULAS), texts, block=30) as observer:

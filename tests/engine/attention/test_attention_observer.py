@@ -5,8 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.reference_metrics import FORMULAS as NAMES
-from tests.support.reference_metrics import hooked_pattern, reference_metrics_of, same
 
 from interp import observe_attention
 from interp.engine import TokenBatch, observing
@@ -15,6 +13,8 @@ from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
+from tests.support.reference_metrics import FORMULAS as NAMES
+from tests.support.reference_metrics import hooked_pattern, reference_metrics_of, same
 from tests.support.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
 
 METRICS = attention_metrics(NAMES)
@@ -220,11 +220,11 @@ def test_scores_of_heads_and_tokens_carry_names_units_and_records():
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        ("", "There is no text to observe"),
-        ("  \n", "There is no text to observe"),
-        ([], "There is no text to observe"),
-        ([[5, 6], []], "There is no text to observe"),
-        ([4] * 65, "The text has 65 tokens, more than the 64 of tiny-llama's context"),
+        ("", "Prompt 0 has no tokens"),
+        ("  \n", "Prompt 0 has no tokens"),
+        ([], "There are no prompts"),
+        ([[5, 6], []], "Prompt 1 has no tokens"),
+        ([4] * 65, "Prompt 0 has 65 tokens, more than the 64 of tiny-llama's context"),
     ],
 )
 def test_texts_that_cannot_be_observed_are_refused_in_a_sentence(prompts, message):
@@ -233,7 +233,7 @@ def test_texts_that_cannot_be_observed_are_refused_in_a_sentence(prompts, messag
 
 
 def test_padding_between_tokens_is_refused():
-    with pytest.raises(ValueError, match="Text 1 is empty or has padding between its tokens"):
+    with pytest.raises(ValueError, match="Prompt 1 is empty or has padding between its tokens"):
         observe(tiny("llama"), tiny_tokens(2, 4), METRICS, token_mask=torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]]))
 
 

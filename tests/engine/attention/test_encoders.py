@@ -3,13 +3,12 @@
 import pytest
 import torch
 import transformers as T
-from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 from typer.testing import CliRunner
 
 from interp import observe_attention
 from interp.cli.app import app
 from interp.engine.attention.attention_interface import attention_hooks
-from interp.engine.attention.attention_observer import observing, read_prompts
+from interp.engine.attention.attention_observer import observing, prepare_inputs
 from interp.engine.gradients.attribution_patching import attribute
 from interp.engine.sweep.sweep import clean_outcome, sweep
 from interp.interventions import zero
@@ -18,6 +17,7 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import doctor, load_model, wrap_model
 from interp.records import RunRecord
 from interp.tasks import make_task, task_from_jsonl
+from tests.support.reference_metrics import FORMULAS, eager_pattern, reference_metrics_of, same
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import D_VOCAB, ENCODERS, tiny, tiny_hf, tiny_images, tiny_tokenizer, tiny_tokens
 
@@ -132,7 +132,7 @@ def test_padding_on_either_side_leaves_a_text_as_it_is_alone(name, left):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_observing_changes_neither_the_output_nor_the_model(name):
     model, inputs = tiny(name), inputs_of(name)
-    texts, _ = read_prompts(model, *inputs.values())
+    texts, _ = prepare_inputs(model, *inputs.values())
     with torch.no_grad():
         plain = model.hf(**inputs).logits
         with observing(model, attention_metrics(FORMULAS), texts, block=90):

@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from interp.ablation.ablate_heads import ablate_heads, build_variants
-from interp.engine.forward.run import record_of
 from interp.engine.gradients.attribution_patching import attribute, head_gate_gradients, rank_variants
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_hooked_transformer, wrap_model
-from interp.models.model import Model
+from interp.models.model import Model, record_of
 from interp.store import start_run, write_ablation
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads

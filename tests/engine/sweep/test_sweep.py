@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from interp import interventions
 from interp.ablation.ablate_heads import ABLATIONS, ablate_heads, build_variants, resample_source_ids
 from interp.engine.attention.attention_interface import NAME
-from interp.engine.forward.run import record_of
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
-from interp.engine.sweep.resume_from_layer import output_rows, resumable
+from interp.engine.sweep.resume_from_layer import resumable
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.work_units import plan_sweep, unit_bytes
 from interp.errors import MemoryBudgetExceeded
@@ -22,7 +21,8 @@ from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.baseline import score_task
 from interp.metrics.outcomes import OUTCOMES
-from interp.models.model import Layout, Model
+from interp.models.model import Layout, Model, record_of
+from interp.models.weights import output_rows
 from interp.tasks.task import Task
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import tiny, tiny_hf

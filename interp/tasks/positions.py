@@ -1,4 +1,4 @@
-"""Which token positions an intervention touches, example by example."""
+"""Token positions by name: ``all``, ``end``, a mark of the prompt, or indices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from interp.tasks.task import Example
 
 
 def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
-    """True where the intervention applies, [batch pos]; all examples have the same number of tokens."""
+    """True at the positions named, [batch pos], in the clean prompts of equally long examples."""
     length = len(examples[0].clean)
     mask = torch.zeros(len(examples), length, dtype=torch.bool)
     for row, example in enumerate(examples):
@@ -21,22 +21,22 @@ def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example])
 
 
 def resolve_positions(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
-    """The places in a prompt of ``length`` tokens that ``positions`` means: ``all``, ``end`` (the position that predicts the answer), the
-    name of a mark, or token indices (negative ones count from the end).
+    """Indices of the positions named, in a prompt of ``length`` tokens with half-open spans ``marks``.
 
-    Raises LookupError for an unknown mark and IndexError for an index outside the prompt.
+    ``positions`` is ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices, where negative ones
+    count from the end. Raises LookupError for an unknown mark and IndexError for an index outside the prompt.
     """
-    everywhere = range(length)
+    indices = range(length)
     if isinstance(positions, tuple):
         outside = [p for p in positions if not -length <= p < length]
         if outside:
             raise IndexError(f"Position {outside[0]} does not exist in a prompt of {length} tokens.")
-        return [everywhere[p] for p in positions]
+        return [indices[p] for p in positions]
     if positions == "all":
-        return list(everywhere)
+        return list(indices)
     if positions == "end":
         return [length - 1]
     if positions in marks:
-        return list(everywhere[slice(*marks[positions])])
+        return list(indices[slice(*marks[positions])])
     known = ", ".join(["all", "end", *sorted(marks)])
     raise LookupError(f"No position is called {positions!r} in these prompts. There are: {known}.")

@@ -9,14 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.positions import position_mask
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
-from interp.engine.sweep.resume_from_layer import output_rows
 from interp.engine.sweep.work_units import batches
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, check_budget
 from interp.models.model import Model
+from interp.tasks.positions import position_mask
 from interp.tasks.task import Example, Task
+from interp.tasks.token_batch import as_batch
 
 
 class ZCache:
@@ -68,14 +68,6 @@ def cache_z(model: Model, task: Task, side: str = "clean") -> ZCache:
     return ZCache(kept)
 
 
-def output_weights(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
-    """W_O of a layer, through which each head writes its z to the residual, [head d_head d_model]."""
-    if model.layout is None:
-        return model.bridge.blocks[layer].attn.W_O
-    width = model.facts.d_head
-    return torch.stack([output_rows(model.layout.outputs[layer], head, width) for head in range(model.facts.n_heads)])
-
-
 def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
     """z of one batch of equally long prompts, [n_layers batch pos head d_head]."""
     with model.lock, torch.inference_mode():
@@ -83,6 +75,5 @@ def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
             return torch.stack(clean_pass(model, examples, range(len(examples))).z).cpu()
         except FastPathUnavailable:
             names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
-            tokens = torch.tensor([e.clean for e in examples], device=model.device)
-            cache = model.bridge.run_with_cache(tokens, names_filter=names)[1]
+            cache = model.bridge.run_with_cache(as_batch(model, examples).tokens, names_filter=names)[1]
             return torch.stack([cache[name] for name in names]).cpu()

@@ -1,0 +1,145 @@
+"""Prompts in any form as one padded batch of token ids, the form in which a model runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from interp._short_repr import short_repr
+from interp.models.facts import reads_images
+from interp.models.model import Model
+from interp.tasks.positions import resolve_positions
+from interp.tasks.task import Example, Span, Task
+
+Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example]
+"""Text, texts, token ids [pos] or [batch pos], a task or examples (their clean prompts); pixels for image models."""
+
+
+@short_repr
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """Prompts of one run: ``tokens`` [batch pos], and ``token_mask`` [batch pos], which is False for padding, on either side.
+
+    ``marks`` are half-open spans of each prompt's own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens
+    before the patches).
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    token_mask: Bool[Tensor, "batch pos"]
+    marks: Sequence[dict[str, Span]] = ()
+    grid: tuple[int, int, int] | None = None
+    _masks: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """Position of each token in its own prompt, from 0; negative for padding before the prompt, counted on for padding after it."""
+        first = self.token_mask.int().argmax(-1, keepdim=True)
+        return torch.arange(self.token_mask.shape[1], device=self.token_mask.device) - first
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each prompt."""
+        return self.token_mask.sum(1).tolist()
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any prompt is padded."""
+        return not bool(self.token_mask.all())
+
+    def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch pos"]:
+        """True at the tokens that ``positions`` (as in an Intervention) names, [batch pos]."""
+        if positions not in self._masks:
+            mask = torch.zeros_like(self.token_mask)
+            for row, token_mask in enumerate(self.token_mask):
+                start, marks = int(token_mask.int().argmax()), self.marks[row] if self.marks else {}
+                mask[row, [start + i for i in resolve_positions(positions, self.lengths[row], marks)]] = True
+            self._masks[positions] = mask
+        return self._masks[positions]
+
+    def prompt(self, index: int) -> TokenBatch:
+        """One prompt alone, with its padding; nothing is copied."""
+        one = slice(index, index + 1)
+        return TokenBatch(self.tokens[one], self.token_mask[one], self.marks[one], self.grid)
+
+    def cpu(self) -> TokenBatch:
+        """The same batch on the CPU."""
+        return TokenBatch(self.tokens.cpu(), self.token_mask.cpu(), self.marks, self.grid)
+
+
+def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> TokenBatch:
+    """The prompts on the model's device, padded on the right with token 0.
+
+    ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on either side. Raises ValueError for a prompt without
+    tokens or longer than the model's context, for padding between tokens, and for text where the model reads images and the reverse.
+    """
+    if isinstance(prompts, Tensor) and prompts.dim() == 4:
+        return _image_batch(model, prompts)
+    if model.hf is not None and reads_images(model.hf):
+        raise ValueError(f"{model.facts.name} reads images, not tokens: give pixels [batch channel height width].")
+    examples = prompts.examples if isinstance(prompts, Task) else prompts
+    marks = [e.marks for e in examples if isinstance(e, Example)] if not isinstance(examples, Tensor | str) else []
+    rows = _token_rows(model, examples)
+    _check_lengths(model, rows)
+    longest = max(map(len, rows))
+    if token_mask is None:
+        token_mask = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
+        rows = [[*row, *[0] * (longest - len(row))] for row in rows]
+    _check_padding(token_mask, len(rows), longest)
+    return TokenBatch(torch.tensor(rows, device=model.device), token_mask.bool().to(model.device), marks)
+
+
+def _token_rows(model: Model, prompts: Any) -> list[Sequence[int]]:
+    """Token ids of each prompt; blank text has none."""
+    rows: list[Any] = [prompts] if isinstance(prompts, str) else prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
+    if rows and isinstance(rows[0], int):
+        return [rows]
+    if rows and isinstance(rows[0], str):
+        return [model.to_tokens(text) if text.strip() else [] for text in rows]
+    return [row.clean if isinstance(row, Example) else row for row in rows]
+
+
+def _check_lengths(model: Model, rows: Sequence[Sequence[int]]) -> None:
+    if not rows:
+        raise ValueError("There are no prompts: give text, token ids or examples.")
+    limit = model.facts.max_length
+    for i, row in enumerate(rows):
+        if not len(row):
+            raise ValueError(f"Prompt {i} has no tokens: give at least one.")
+        if limit is not None and len(row) > limit:
+            raise ValueError(
+                f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context: shorten it, or load a model "
+                f"with a longer context."
+            )
+
+
+def _check_padding(token_mask: Tensor, n_prompts: int, length: int) -> None:
+    if token_mask.shape != (n_prompts, length):
+        raise ValueError(
+            f"`token_mask` has shape {tuple(token_mask.shape)}; for these prompts it must be ({n_prompts}, {length})."
+        )
+    mask = token_mask.bool()
+    edges = (mask[:, 1:] != mask[:, :-1]).sum(1) + mask[:, 0] + mask[:, -1]  # one stretch of tokens has two
+    holes = (edges != 2).nonzero().ravel().tolist()
+    if holes:
+        raise ValueError(f"Prompt {holes[0]} is empty or has padding between its tokens: pad before or after a prompt only.")
+
+
+def _image_batch(model: Model, pixels: Float[Tensor, "batch channel height width"]) -> TokenBatch:
+    config: Any = model.hf.config if model.hf is not None else None
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        raise ValueError(f"{model.facts.name} reads tokens, not images: give text or token ids.")
+    down, right = (patch, patch) if isinstance(patch, int) else patch
+    grid = (pixels.shape[2] // down, pixels.shape[3] // right)
+    if model.facts.max_length is None:
+        raise ValueError(f"{model.facts.name} has no table of positions, which tells how many tokens precede the patches.")
+    tokens = torch.zeros(len(pixels), model.facts.max_length, dtype=torch.long, device=model.device)
+    return TokenBatch(
+        tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, model.facts.max_length - grid[0] * grid[1])
+    )
