@@ -9,7 +9,7 @@ WORKERS ?= auto
 export HF_HUB_DISABLE_TELEMETRY := 1
 export WANDB_MODE := disabled
 
-.PHONY: demo dashboard picture test test-slow survey test-browser lint format bench wheel clean
+.PHONY: demo dashboard picture test test-slow survey test-browser test-lowest test-newest lint format bench wheel clean
 
 demo: $(VENV)/.package
 	$(BIN)/interp ablate --model interp-mini --task ioi --n-prompts 64 --ablation mean --seed 0 --out runs/demo-ioi
@@ -41,6 +41,19 @@ survey: $(VENV)/.tools
 test-browser: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests/browser
 
+# The quick tests with the lowest versions that pyproject.toml allows, and with the newest that exist, each in an environment
+# of its own. uv resolves them; both take the CUDA build of torch where PyPI has no other (6 GB each).
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: OTHER = .venv-$(RESOLUTION)
+test-lowest test-newest:
+	$(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OTHER)/bin/uv pip compile --quiet --resolution $(RESOLUTION) --extra app --extra test pyproject.toml -o $(OTHER)/requirements.txt
+	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python -r $(OTHER)/requirements.txt
+	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python --no-deps -e .
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -57,7 +70,7 @@ wheel: $(VENV)/.tools
 	$(BIN)/python -m build --no-isolation --wheel
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .venv-* build dist
 
 # The package as a user has it.
 $(VENV)/.package: pyproject.toml constraints.txt
