@@ -68,7 +68,7 @@ def plan_confirmation(
     task: str,
     n_prompts: int,
     seed: int,
-    draws: int,
+    n_draws: int,
     ablation: str,
     offline: bool = False,
 ) -> JobPlan:
@@ -85,10 +85,10 @@ def plan_confirmation(
     detection = load_detection(found.path)
     assert isinstance(detection, Detection)
     question = load_task(model, task, None, n_prompts, seed)
-    asked: dict[str, Any] = {"draws": draws, "ablation": ablation, "positions": ["all", "end"], "metric": "accuracy"}
+    asked: dict[str, Any] = {"n_draws": n_draws, "ablation": ablation, "positions": ["all", "end"], "metric": "accuracy"}
     asked["ks"] = check_confirmation(detection, model, [question], ks=None, **asked)
     spec = spec_of(found, model, question, [], {**asked, "seed": seed})
-    given = {"task": task, "n-prompts": n_prompts, "seed": seed, "draws": draws, "ablation": ablation}
+    given = {"task": task, "n-prompts": n_prompts, "seed": seed, "n-draws": n_draws, "ablation": ablation}
     words = ["confirm", str(found.path), *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
     words += ["--offline"] if offline else []
     return JobPlan(tuple(words), spec, root.resolve() / folder_name(spec), _bytes(model))

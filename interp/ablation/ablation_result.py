@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp._short_repr import table_html
 from interp.ablation.effect_tables import effect_columns, head_columns, head_scores
 from interp.engine.sweep.sweep import SweepResult
 from interp.heads import Head, HeadScores
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.models.model import ModelFacts
-
-HTML_ROWS = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,11 +101,10 @@ class AblationResult(SweepResult):
         return f"AblationResult({record.model} on {record.task}: {what}, {self.metric})"
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         ranking = self._heads.sort_values("effect", key=abs, ascending=False, kind="stable")
-        shown = ranking[["label", "effect", "ci_low", "ci_high", "q_value", "control", "exceeds_control"]].head(HTML_ROWS)
-        return f"<p><b>{escape(repr(self))}</b></p>" + shown.to_html(index=False, float_format="{:.3f}".format)
+        return table_html(
+            repr(self), ranking[["label", "effect", "ci_low", "ci_high", "q_value", "control", "exceeds_control"]]
+        )
 
     @cached_property
     def _heads(self) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
 
     curve, details = found.tables["curve"], found.details
     terminal.line(
-        f"{found.role}: {found.record.metric} with the first k of {' '.join(details['found'])} taken out, mean and 95% interval."
+        f"{found.role}: {found.record.metric} with the first k of {' '.join(details['detected'])} taken out, mean and 95% interval."
     )
     terminal.line(f"effect = metric(ablated) - metric(clean); {sign_meaning(found.record.metric)}")
     if details["unmatched"]:

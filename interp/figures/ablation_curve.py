@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from interp.confirmation import Confirmation
 
 GROUPS = {
-    "found": ("found, highest scores", style.POSITIVE, "circle"),
+    "detected": ("detected, highest scores", style.POSITIVE, "circle"),
     "random": ("random", style.MUTED, "square"),
     "layer_matched": ("random, same layers", style.NEGATIVE, "diamond"),
     "bottom": ("lowest scores", style.INK, "triangle-down"),
@@ -41,7 +41,7 @@ def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> F
     air = (high - low) or 1.0
     caption = [
         f"{record.caption()} · {record.arguments['n_examples']:,} prompts",
-        f"mean and 95% interval; dot: one of {curve['draws'].max()} draws of random heads; dashed: all heads in place",
+        f"mean and 95% interval; dot: one of {curve['n_draws'].max()} draws of random heads; dashed: all heads in place",
     ]
     figure = style.canvas(width, HEIGHT, title or f"Taking out {confirmation.role} heads", caption, right=24)
     _add_legend(figure, end / width, high + 0.24 * air)
@@ -82,7 +82,7 @@ def _add_panel(figure: Figure, curve: Any, sets: Any, ks: Sequence[int], start: 
     for place, (group, (name, colour, symbol)) in enumerate(GROUPS.items()):
         points, drawn = ([row for row in table.itertuples() if row.group == group and row.k] for table in (curve, sets))
         at = {k: start + i + 0.5 + DODGE * (place - (len(GROUPS) - 1) / 2) for i, k in enumerate(ks)}
-        if any(point.draws > 1 for point in points):
+        if any(point.n_draws > 1 for point in points):
             figure.add_scatter(
                 x=[at[row.k] for row in drawn],
                 y=[row.value for row in drawn],
@@ -102,7 +102,7 @@ def _add_panel(figure: Figure, curve: Any, sets: Any, ks: Sequence[int], start: 
             x=[at[point.k] for point in points],
             y=[point.value for point in points],
             mode="lines+markers",
-            line={"color": colour, "width": 2 if group == "found" else 1},
+            line={"color": colour, "width": 2 if group == "detected" else 1},
             marker={"symbol": symbol, "size": 8, "color": colour, "line": {"width": 0}},
             hovertext=[f"<b>{name}</b><br>{_hover_text(point)}" for point in points],
             hoverinfo="text",

@@ -6,7 +6,7 @@ import torch
 
 from interp import interventions
 from interp.ablation import gradient_importance, pruning_curve
-from interp.ablation.pruning_curve import _in_order, _within_layers
+from interp.ablation.pruning_curve import _head_order, _layer_matched_order
 from interp.engine.forward.run import answer_logits
 from interp.engine.sweep import sweep as sweeps
 from interp.engine.sweep.outcome import Answers
@@ -112,12 +112,12 @@ def test_order_of_scores_is_by_magnitude_and_leaves_out_what_was_not_measured(ll
     values = np.full((3, 6), np.nan)
     values[0, 1], values[2, 3], values[1, 5], values[1, 0] = -0.5, 0.1, 2.0, -0.5
     scores = HeadScores("effect", values, "logits", (None, None), record_of(llama))
-    assert _in_order(llama, scores) == [Head(2, 3), Head(0, 1), Head(1, 0), Head(1, 5)]
+    assert _head_order(llama, scores) == [Head(2, 3), Head(0, 1), Head(1, 0), Head(1, 5)]
 
 
 def test_layer_matched_orders_take_as_many_heads_of_each_layer_at_every_step():
     heads = [Head(0, 1), Head(2, 0), Head(0, 3), Head(2, 5), Head(1, 1), Head(0, 0), Head(2, 2)]
-    orders = {tuple(_within_layers(heads, np.random.default_rng(seed))) for seed in range(20)}
+    orders = {tuple(_layer_matched_order(heads, np.random.default_rng(seed))) for seed in range(20)}
     assert len(orders) > 5
     for one in orders:
         assert [h.layer for h in one] == [h.layer for h in heads] and sorted(one) == sorted(heads)

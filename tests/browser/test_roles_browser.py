@@ -127,7 +127,7 @@ def test_every_file_of_retrieval_opens(app, measured):
     app.page.keyboard.press("Escape")
     assert list(opens(downloads(app, "needle-grid"), "needle-grid")["n"].unique()) == [2]
     app.page.keyboard.press("Escape")
-    assert set(opens(downloads(app, "dose"), "dose")["group"]) == {"found", "random", "layer_matched", "bottom"}
+    assert set(opens(downloads(app, "dose"), "dose")["group"]) == {"detected", "random", "layer_matched", "bottom"}
 
 
 def test_every_option_is_shown_and_changes_the_command(app):

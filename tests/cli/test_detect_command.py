@@ -19,7 +19,7 @@ from interp.models.model import record_of
 from interp.models.planted.plant import plant_by_name
 from interp.store import list_runs, load_confirmation, load_detection, open_run, save_confirmation, save_detection
 from tests.cli.test_cli import assert_refused, interp
-from tests.detectors.test_confirmation import planted_case, ranked_first
+from tests.support.planted_detections import planted_case, ranked_first
 
 MODEL = f"{PLANTED}two_tasks,seed=3,n_layers=5,length=21,n_names=7"
 SHAPE = (5, 6)
@@ -318,7 +318,7 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
     assert stored.record.seed == 1  # one more than the detection's
     assert stored.record.interventions == ("zero",)
     curve = {(row["positions"], row["group"], row["k"]): row["effect"] for row in told["curve"]}
-    assert curve["all", "found", 1] == pytest.approx(-10, abs=0.01) and curve["end", "bottom", 1] == pytest.approx(0, abs=0.01)
+    assert curve["all", "detected", 1] == pytest.approx(-10, abs=0.01) and curve["end", "bottom", 1] == pytest.approx(0, abs=0.01)
     shown = interp("show", tmp_path / "run")
     assert "made_up: logit_diff with the first k of" in shown.stdout and "layer matched" in shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told
@@ -362,7 +362,7 @@ def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found,
         (["--task", "needle", "--set", "deepness=0.5"], 2, "Task 'needle' has no option 'deepness'. There are: n_filler"),
         (["--prompts", "PROMPTS", "--ks", "1,40"], 2, "k=40 needs 40 heads"),
         (["--prompts", "PROMPTS", "--ks", "few"], 2, "is not a list of numbers"),
-        (["--prompts", "PROMPTS", "--draws", "2"], 2, "draws=2 is too few"),
+        (["--prompts", "PROMPTS", "--n-draws", "2"], 2, "n_draws=2 is too few"),
         (["--prompts", "PROMPTS", "--ablation", "patch"], 2, "'patch'"),
         (["--prompts", "PROMPTS", "--positions", "all,middle"], 2, "No position is called 'middle'"),
         (["--prompts", "PROMPTS", "--metric", "rouge"], 2, "'rouge'"),

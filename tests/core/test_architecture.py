@@ -114,7 +114,7 @@ REACHES_UP = {
     ("interp/ablation/ablation_result.py", "interp.figures"),
     ("interp/ablation/ablation_result.py", "interp.store"),
     ("interp/detectors/support/detection.py", "interp.figures"),
-    ("interp/confirmation.py", "interp.figures"),
+    ("interp/confirmation/confirmation_result.py", "interp.figures"),
 }
 
 

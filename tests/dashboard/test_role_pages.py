@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from interp.confirmation import DOSES, confirm
+from interp.confirmation import DEFAULT_KS, confirm
 from interp.detectors import detect, quick_detectors
 from interp.heads import Head
 from interp.models import load_model
@@ -29,7 +29,7 @@ MODEL = "interp-mini"
 GRID = {"retrieval.n_lengths": "3", "retrieval.n_depths": "2", "retrieval.n_needles": "2", "retrieval.longest": "300"}
 VALUES = {"n_lengths": 3, "n_depths": 2, "n_needles": 2, "longest": 300}
 TRIAL = {"confirm.n_prompts": "12", "confirm.seed": "4", "confirm.ablation": "zero"}
-ASKED = {"task": "needle", "n_prompts": 12, "seed": 4, "draws": 5, "ablation": "zero"}
+ASKED = {"task": "needle", "n_prompts": 12, "seed": 4, "n_draws": 5, "ablation": "zero"}
 OWN = {"texts": "", "prompt": "Tom has a disk. The disk is red.", "response": " Tom has a red disk and Tom has a cup."}
 PATIENCE = 120
 
@@ -313,12 +313,12 @@ def test_the_address_of_another_grid_shows_no_result(stored):
 
 
 def test_the_confirmation_is_offered_and_shown_with_its_controls(stored, tried):
-    other = opened("retrieval", **GRID, **{**TRIAL, "confirm.draws": "7"})
+    other = opened("retrieval", **GRID, **{**TRIAL, "confirm.n_draws": "7"})
     assert "Confirm" in labels(other)
     app = opened("retrieval", **GRID, **TRIAL)
     assert "Confirm" not in labels(app) and "<b>Taking out retrieval heads</b>" in pictures(app)
     curve = table_with(app, "group", "k", "effect_ci_low")
-    assert set(curve["group"]) == {"found", "random", "layer_matched", "bottom"} and set(curve["k"]) <= {0, *DOSES}
+    assert set(curve["group"]) == {"detected", "random", "layer_matched", "bottom"} and set(curve["k"]) <= {0, *DEFAULT_KS}
     assert "interp confirm" in " ".join(code.value for code in app.code)
 
 

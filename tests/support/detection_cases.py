@@ -67,19 +67,19 @@ def confirmation(ks=(1, 2, 5), draws=6, positions=("all", "end"), tasks=("needle
     for task in tasks:
         for where in positions:
             place = {"task": task, "positions": where}
-            for group in ("found", "random", "layer_matched", "bottom"):
-                for k in (0, *ks) if group == "found" else ks:
+            for group in ("detected", "random", "layer_matched", "bottom"):
+                for k in (0, *ks) if group == "detected" else ks:
                     each = draws if group in ("random", "layer_matched") else 1
-                    values = [0.95 - k * (0.15 if group == "found" else 0.01) + 0.001 * draw for draw in range(each)]
+                    values = [0.95 - k * (0.15 if group == "detected" else 0.01) + 0.001 * draw for draw in range(each)]
                     point = {**place, "group": group, "k": k}
                     for draw, value in enumerate(values):
                         heads = " ".join(f"L0H{i}" for i in range(k))
                         sets.append({**point, "draw": draw, "heads": heads, **numbers(value, 0.02), "n": 40})
-                    curve.append({**point, "draws": each, "sets": each, **numbers(float(np.mean(values)), 0.03), "n": 40})
+                    curve.append({**point, "n_draws": each, "n_sets": each, **numbers(float(np.mean(values)), 0.03), "n": 40})
     record = RunRecord(
         "toy", "0123456789ab", task="needle", metric="accuracy", arguments={"n_examples": 40}, interventions=("mean",)
     )
-    details = {"unit": "share of prompts", "found": [str(head) for head in FOUND], "unmatched": {}}
+    details = {"unit": "share of prompts", "detected": [str(head) for head in FOUND], "unmatched": {}}
     return Confirmation("retrieval", pd.DataFrame(sets), record, details, {"curve": pd.DataFrame(curve)})
 
 

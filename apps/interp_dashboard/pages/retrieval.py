@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.confirmation import CONFIRM_ABLATIONS, LEAST_DRAWS
+from interp.confirmation import CONFIRM_ABLATIONS, MIN_DRAWS
 from interp.detectors import DETECTORS, Detection
 from interp.heads import Head
 from interp.tasks import task_names
@@ -53,7 +53,7 @@ def fields() -> tuple[Field, ...]:
         choice("confirm.task", task_names(), NEEDLE, noun="task"),
         number("confirm.n_prompts", 64, 2, prompts.MOST_PROMPTS),
         number("confirm.seed", 1, 0, 10**6),
-        number("confirm.draws", LEAST_DRAWS, LEAST_DRAWS, MOST_DRAWS),
+        number("confirm.n_draws", MIN_DRAWS, MIN_DRAWS, MOST_DRAWS),
         choice("confirm.ablation", list(CONFIRM_ABLATIONS), "mean", noun="ablation"),
     )
 
@@ -204,9 +204,9 @@ def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
     on.selectbox("Task", task_names(), **state.widget_args("confirm.task"))
     n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("confirm.n_prompts"))
     seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("confirm.seed"))
-    draws.number_input("Draws", LEAST_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("confirm.draws"))
+    draws.number_input("Draws", MIN_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("confirm.n_draws"))
     ablation.selectbox("Ablation", list(CONFIRM_ABLATIONS), **state.widget_args("confirm.ablation"))
-    asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "draws", "ablation"))
+    asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "n_draws", "ablation"))
     return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
 

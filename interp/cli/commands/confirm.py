@@ -51,7 +51,7 @@ def confirm(
     ks: Annotated[
         str | None, typer.Option(help="How many heads to take out: 1,2,5; by default what controls remain for.")
     ] = None,
-    draws: Annotated[int, typer.Option(help="Sets of random heads, five at least.")] = 5,
+    n_draws: Annotated[int, typer.Option(help="Number of random draws of control heads, at least 5.")] = 5,
     ablation: Annotated[str, typer.Option(help="mean, zero, resample or uniform.")] = "mean",
     positions: Annotated[str, typer.Option(help="all, end, marks of the task; several with commas.")] = "all,end",
     metric: Annotated[str, typer.Option(help="What is measured (`interp metrics`).")] = "accuracy",
@@ -84,7 +84,7 @@ def confirm(
     with usage_errors():
         question = load_task(loaded, names, prompts, n_prompts, seed, _task_options(names, settings or []))
         others = [load_task(loaded, other, None, n_prompts, seed) for other in _listed(specificity)]
-        options: dict[str, Any] = {"draws": draws, "ablation": ablation, "positions": _listed(positions), "metric": metric}
+        options: dict[str, Any] = {"n_draws": n_draws, "ablation": ablation, "positions": _listed(positions), "metric": metric}
         options["ks"] = _check(detection, loaded, [question, *others], wanted, options)
     spec = spec_of(open_run(path), loaded, question, others, {**options, "seed": seed})
     folder = out or Path("runs") / folder_name(spec)

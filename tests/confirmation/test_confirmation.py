@@ -1,4 +1,4 @@
-"""Taking found heads out together, beside controls: the sets, the numbers, the intervals, the refusals; and the cards of heads."""
+"""Detected heads ablated together, compared with controls: the sets, the values, the intervals and the errors."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,50 +10,17 @@ import pytest
 import torch
 
 from interp import interventions
-from interp.ablation import ablate_heads
-from interp.confirmation import _over_draws, confirm, draw_sets
-from interp.detectors import Detection
+from interp.confirmation import confirm, draw_sets
+from interp.confirmation.confirmation_result import interval_over_draws
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
-from interp.head_card import head_card, head_cards
-from interp.heads import Head, HeadScores
-from interp.models.model import record_of
-from interp.models.planted import plant
-from interp.records import RunRecord
+from interp.heads import Head
 from interp.statistics import bootstrap_weights, mean_interval
-from interp.tasks import Example, Task
+from interp.tasks import Task
+from tests.support.planted_detections import SHAPE, detection_of, planted_case, ranked_first
 from tests.support.sweep_cases import random_task
 
-SHAPE = (5, 4)
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])
-
-
-def detection_of(values, model=None, *, role="retrieval", threshold=0.5, prompts=(), **fields):
-    """A detection with these scores [n_layers n_heads]."""
-    values = np.asarray(values, dtype=float)
-    record = RunRecord("toy") if model is None else record_of(model, task="needle", metric=role, seed=3)
-    scores = HeadScores(f"{role} score", values, "share", (0.0, 1.0), record)
-    control = HeadScores("with wrong targets", np.full(values.shape, 0.01), "share", (0.0, 1.0), record)
-    return Detection(role, scores, control, threshold, 0.05, 0.1, prompts=prompt_digests(prompts), **fields)
-
-
-def ranked_first(model, heads, seed=0):
-    """A detection that has exactly these heads above the threshold, in order, and small different scores elsewhere."""
-    shape = (model.facts.n_layers, model.facts.n_heads)
-    values = np.random.default_rng(seed).uniform(0.01, 0.2, shape)
-    for place, head in enumerate(heads):
-        values[head] = 0.9 - place / 100
-    return detection_of(values, model)
-
-
-def planted_case(n_kv_heads=None, seed=3, n_prompts=7):
-    """A model that answers needles by one retrieval head and repeats by one induction head, and both tasks."""
-    planted = plant("two_tasks", seed=seed, n_kv_heads=n_kv_heads, n_layers=5, n_heads=4, length=21, n_names=7)
-    tasks = {
-        kind: Task(kind, tuple(Example(*p) for p in planted.prompts(kind, n_prompts, seed=11)), "logit_diff")
-        for kind in ("needle", "repeats")
-    }
-    return planted, tasks
 
 
 def heads_in(text):
@@ -75,12 +42,12 @@ def test_controls_are_drawn_from_the_heads_that_were_not_found_and_matched_by_la
     sets, unmatched = draw_sets(detection_of(scores_with(found)), [1, 2, 4], 6, seed=0)
     by_group = Counter((s.group, s.k) for s in sets)
     assert by_group == {
-        (g, k): n for g, n in (("found", 1), ("random", 6), ("layer_matched", 6), ("bottom", 1)) for k in (1, 2, 4)
+        (g, k): n for g, n in (("detected", 1), ("random", 6), ("layer_matched", 6), ("bottom", 1)) for k in (1, 2, 4)
     }
     assert unmatched == {1: 0, 2: 0, 4: 0}
     for s in sets:
         assert len(set(s.heads)) == len(s.heads) == s.k
-        if s.group == "found":
+        if s.group == "detected":
             assert list(s.heads) == found[: s.k]
         else:
             assert not set(s.heads) & set(found)
@@ -153,8 +120,8 @@ def test_the_planted_head_is_needed_for_its_task_alone_and_its_controls_are_not(
     curve = found.tables["curve"].set_index(["task", "positions", "group", "k"])
     gain = planted.settings["gain"]
     for where in ("all", "end"):
-        assert curve.loc[("needle", where, "found", 1), "effect"] == pytest.approx(-gain, abs=0.01)
-        assert curve.loc[("repeats", where, "found", 1), "effect"] == pytest.approx(0, abs=1e-3)
+        assert curve.loc[("needle", where, "detected", 1), "effect"] == pytest.approx(-gain, abs=0.01)
+        assert curve.loc[("repeats", where, "detected", 1), "effect"] == pytest.approx(0, abs=1e-3)
         for group in ("random", "layer_matched", "bottom"):
             heads = [h for row in found.table.query("group == @group")["heads"] for h in heads_in(row)]
             if not set(heads) & set(planted.heads("induction")):
@@ -162,7 +129,7 @@ def test_the_planted_head_is_needed_for_its_task_alone_and_its_controls_are_not(
     assert found.table.query("k == 0")["effect"].eq(0).all()
     counted = confirm(detection, planted.model, tasks["needle"], ks=[1], ablation="zero", positions=["end"])
     shares = counted.tables["curve"].set_index(["group", "k"])["value"]
-    assert shares["found", 0] == 1 and shares["found", 1] < 0.5  # all logits are equal without the head
+    assert shares["detected", 0] == 1 and shares["detected", 1] < 0.5  # all logits are equal without the head
     assert shares["random", 1] == shares["layer_matched", 1] == shares["bottom", 1] == 1
 
 
@@ -207,7 +174,7 @@ def test_the_end_is_changed_with_means_of_the_end(gpt2):
     means[0, 3] = z
     change = [interventions.mean([Head(0, 3)], means, "end")]
     values = [logit_diff(run(gpt2, [e], intervene=change).logits[0, -1], e) for e in task]
-    assert found.table.query("group == 'found' and k == 1")["value"].item() == pytest.approx(np.mean(values), abs=2e-5)
+    assert found.table.query("group == 'detected' and k == 1")["value"].item() == pytest.approx(np.mean(values), abs=2e-5)
 
 
 # -- intervals ----------------------------------------------------------------------------------------------------------------
@@ -215,7 +182,7 @@ def test_the_end_is_changed_with_means_of_the_end(gpt2):
 
 def test_the_tables_of_a_confirmation_agree_with_each_other(llama):
     task = random_task(6, 5)
-    found = confirm(ranked_first(llama, [Head(1, 2), Head(2, 4)]), llama, task, ks=[1, 3], draws=6, metric="logit_diff")
+    found = confirm(ranked_first(llama, [Head(1, 2), Head(2, 4)]), llama, task, ks=[1, 3], n_draws=6, metric="logit_diff")
     prompts, curve = found.tables["prompts"], found.tables["curve"]
     keys = ["positions", "group", "k", "draw"]
     means = prompts.groupby(keys)["value"].mean()
@@ -226,7 +193,7 @@ def test_the_tables_of_a_confirmation_agree_with_each_other(llama):
     assert np.allclose(
         found.table["effect"], found.table["value"] - found.table.groupby("positions")["value"].transform("first")
     )
-    assert set(curve["draws"]) == {1, 6} and (curve["n"] == 11).all()
+    assert set(curve["n_draws"]) == {1, 6} and (curve["n"] == 11).all()
     row = found.table.query("group == 'bottom' and k == 3 and positions == 'end'").iloc[0]
     mine = prompts.query("group == 'bottom' and k == 3 and positions == 'end'")
     effects = (mine["value"] - mine["baseline"]).to_numpy()[None]
@@ -238,7 +205,7 @@ def test_an_interval_over_draws_and_prompts_holds_the_truth_as_often_as_it_says(
     rng, trials, held = np.random.default_rng(0), 300, 0
     for trial in range(trials):
         values = 2.0 + rng.normal(0, 1, (5, 1)) + rng.normal(0, 1, (1, 12)) + rng.normal(0, 0.5, (5, 12))
-        interval = _over_draws(values, bootstrap_weights(12, trial, 400), trial)
+        interval = interval_over_draws(values, bootstrap_weights(12, trial, 400), trial)
         held += bool(interval.low[0] <= 2.0 <= interval.high[0])
     assert held / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 
@@ -265,15 +232,15 @@ def test_prompts_are_told_apart_by_where_the_answer_stands():
 def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
     task, good = random_task(), ranked_first(llama, [Head(1, 2)])
     used = replace(good, prompts=prompt_digests([task.examples[1].clean, task.examples[4].clean, (1, 2)]))
-    with pytest.raises(ValueError, match=r"2 of the 5 prompts of task 'random' are among those"):
+    with pytest.raises(ValueError, match=r"2 of the 5 prompts of task 'random' were used for detection"):
         confirm(used, llama, task, metric="logit_diff")
-    with pytest.raises(ValueError, match="confirm them in the model they were found in"):
+    with pytest.raises(ValueError, match="confirm them in the model in which they were detected"):
         confirm(good, gpt2, task, metric="logit_diff")
-    with pytest.raises(ValueError, match="draws=4 is too few"):
-        confirm(good, llama, task, draws=4)
-    with pytest.raises(ValueError, match="k=0 needs to be at least 1"):
+    with pytest.raises(ValueError, match="n_draws=4 is too few"):
+        confirm(good, llama, task, n_draws=4)
+    with pytest.raises(ValueError, match="k=0 is not a number of heads to ablate: ks must be at least 1"):
         confirm(good, llama, task, ks=[0, 1])
-    with pytest.raises(ValueError, match=r"k=10 needs 10 heads with a score and as many that were not found: 18 heads"):
+    with pytest.raises(ValueError, match=r"k=10 needs 10 heads with a score and as many controls: 18 heads"):
         confirm(good, llama, task, ks=[2, 10])
     with pytest.raises(LookupError, match=r"'patch'. There are: zero, mean, resample, uniform"):
         confirm(good, llama, task, ablation="patch")
@@ -282,7 +249,7 @@ def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
     with pytest.raises(LookupError, match="'rouge'"):
         confirm(good, llama, task, metric="rouge")
     everyone = replace(good, threshold=0.0)
-    with pytest.raises(ValueError, match="18 of 18 heads were found to be retrieval, which leaves none"):
+    with pytest.raises(ValueError, match="18 of 18 heads are retrieval heads, which leaves too few controls"):
         confirm(everyone, llama, task)
 
 
@@ -315,58 +282,3 @@ def test_progress_counts_all_sweeps_and_a_ledger_saves_them(llama):
     ledger.put = None  # a second run may only read
     again = confirm(detection, llama, task, **arguments)
     assert size > 1 and again.table.equals(first.table)
-
-
-# -- cards --------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_card_gathers_what_is_known_of_a_head():
-    planted, tasks = planted_case(n_kv_heads=2)
-    model, [head] = planted.model, planted.heads("retrieval")
-    parts = {"frequency": HeadScores("frequency", np.arange(20.0).reshape(SHAPE) / 20, "share", (0.0, 1.0), RunRecord("toy"))}
-    detection = replace(ranked_first(model, [head]), extra_scores=parts)
-    sweep = ablate_heads(model, tasks["needle"], ablation="zero", pairs=False).heads()
-    cards = head_cards(model, [detection], tables=[sweep], prompts=tasks["needle"])
-    assert list(cards) == model.facts.heads()
-    card = cards[head]
-    assert card.roles == ["retrieval"] and all(not other.roles for h, other in cards.items() if h != head)
-    assert card.kv_head == head.head // 2
-    assert card.sharing == (Head(head.layer, head.head ^ 1),)
-    rows = card.table.set_index("kind")
-    role = rows.loc["role"]
-    assert (role["value"], role["rank"], role["of"], role["detected"]) == (0.9, 1, 20, True)
-    assert (role["threshold"], role["control"], role["literature_threshold"], role["source"]) == (0.5, 0.01, 0.1, "needle")
-    place = head.layer * 4 + head.head
-    assert (rows.loc["part", "name"], rows.loc["part", "value"]) == ("retrieval: frequency", place / 20)
-    assert rows.loc["part", "rank"] == 20 - place
-    effect, measured = rows.loc["effect"], sweep.set_index("label").loc[str(head)]
-    assert (effect["value"], effect["low"], effect["high"]) == (measured["effect"], measured["ci_low"], measured["ci_high"])
-    assert (effect["name"], effect["source"]) == ("zero ablation on logit_diff", "needle, positions all")
-    assert {"attention_distance", "entropy", "self_attention_score"} <= set(card.table.query("kind == 'metric'")["name"])
-    single = head_card(model, str(head), [detection], tables=[sweep], prompts=tasks["needle"])
-    pd.testing.assert_frame_equal(single.table, card.table)
-
-
-def test_attended_tokens_are_the_largest_column_means_of_the_first_text():
-    planted, tasks = planted_case()
-    [head] = planted.heads("retrieval")
-    card = head_card(planted.model, head, [], prompts=tasks["needle"])
-    example = tasks["needle"].examples[0]
-    pattern = run(planted.model, [example], capture=[f"pattern.{head.layer}"])[f"pattern.{head.layer}"][0, head.head].numpy()
-    length = len(example.clean)
-    means = np.array([pattern[key:, key].mean() if length - key >= 4 else -1 for key in range(length)])
-    order = np.argsort(-means, kind="stable")[:5]
-    assert card.attended["pos"].tolist() == order.tolist()
-    assert np.allclose(card.attended["weight"], means[order], atol=1e-6)
-    assert card.table.query("kind == 'role'").empty
-
-
-def test_cards_are_shown_with_tokens_escaped_and_say_where_there_is_nothing():
-    planted, tasks = planted_case()
-    card = head_card(planted.model, "L0H0", [], prompts=tasks["needle"])
-    assert "<s>" in card.attended["token"].tolist()
-    assert "<s>" not in card._repr_html_() and "&lt;s&gt;" in card._repr_html_()
-    bare = head_card(planted.model, "L0H0", [])
-    assert bare.table.empty and bare.attended.empty and "no role found" in bare._repr_html_()
-    with pytest.raises(LookupError, match="L9H0"):
-        head_card(planted.model, "L9H0", [])

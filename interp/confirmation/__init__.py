@@ -1,0 +1,17 @@
+"""Causal confirmation of a detection: a task with the top k detected heads ablated, compared with controls."""
+
+from typing import TYPE_CHECKING
+
+from interp._lazy import exports
+
+if TYPE_CHECKING:
+    from interp.confirmation.confirm import CONFIRM_ABLATIONS as CONFIRM_ABLATIONS
+    from interp.confirmation.confirm import MIN_DRAWS as MIN_DRAWS
+    from interp.confirmation.confirm import check_confirmation as check_confirmation
+    from interp.confirmation.confirm import confirm as confirm
+    from interp.confirmation.confirmation_result import Confirmation as Confirmation
+    from interp.confirmation.head_sets import DEFAULT_KS as DEFAULT_KS
+    from interp.confirmation.head_sets import GROUPS as GROUPS
+    from interp.confirmation.head_sets import draw_sets as draw_sets
+else:
+    __all__, __getattr__, __dir__ = exports(__name__)

@@ -1,0 +1,147 @@
+"""Whether detected heads matter for a task: the top k ablated together, compared with equally many control heads.
+
+``effect = metric(ablated) - metric(clean)``; negative = the heads helped. Positions ``all`` ablate the heads throughout the prompt, ``end``
+only where the answer is predicted, which leaves their effect on the context intact (the published code of arXiv 2404.15574 masks during
+decoding, with ablation ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be retrieval
+heads; the other controls are this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from interp.ablation.ablate_heads import ABLATIONS, build_variants
+from interp.confirmation.confirmation_result import Confirmation, set_tables
+from interp.confirmation.head_sets import CLEAN, choose_ks, control_pool, draw_sets
+from interp.detectors.support.null_threshold import prompt_digests
+from interp.metrics.outcomes import OUTCOMES
+from interp.registry import check_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.detectors.support.detection import Detection
+    from interp.engine.sweep.sweep import Progress, UnitLedger
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+CONFIRM_ABLATIONS = tuple(name for name in ABLATIONS if name != "patch")
+MIN_DRAWS = 5
+
+
+def confirm(
+    detection: Detection,
+    model: Model,
+    task: Task,
+    *,
+    ks: Sequence[int] | None = None,
+    n_draws: int = MIN_DRAWS,
+    ablation: str = "mean",
+    positions: Sequence[str] = ("all", "end"),
+    metric: str = "accuracy",
+    specificity: Sequence[Task] = (),
+    seed: int = 0,
+    memory: int | None = None,
+    ledger: UnitLedger | None = None,
+    progress: Progress | None = None,
+) -> Confirmation:
+    """The outcome with the top k heads of a detection ablated together, for every k, and with random, layer-matched and bottom heads.
+
+    ``ks`` defaults to those of 1, 2, 5, 10, 20, 50, 100 for which twice as many controls remain. ``ablation`` is ``zero``, ``mean``,
+    ``resample`` or ``uniform``; ``specificity`` are tasks that should not need these heads, measured with the same sets. Raises
+    ValueError for prompts that were used for detection, for another model, for too few controls, and where the model answers no
+    prompt correctly; LookupError for unknown names.
+    """
+    from interp.engine.sweep.sweep import sweep
+    from interp.models.model import record_of
+
+    tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
+    ks = check_confirmation(
+        detection, model, tasks, ks=ks, n_draws=n_draws, ablation=ablation, positions=positions, metric=metric
+    )
+    sets, unmatched = draw_sets(detection, ks, n_draws, seed)
+    unique = {frozenset(s.heads): s.heads for s in sets}
+    index = {heads: i for i, heads in enumerate(unique)}
+    arguments = {**task.provenance, "role": detection.role, "ks": ks, "n_draws": n_draws, "ablation": ablation}
+    arguments |= {"positions": list(positions)} | ({"specificity": [t.name for t in specificity]} if specificity else {})
+    record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
+    passes = [(measured, where) for measured in tasks for where in positions]
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for i, (measured, where) in enumerate(passes):
+        variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
+        step = _share_of_progress(progress, i, len(passes))
+        result = sweep(model, measured, variants, outcome, record=record, memory=memory, ledger=ledger, progress=step)
+        _check_answers(model, measured, outcome.name, result.baseline)
+        values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
+        for name, table in set_tables([CLEAN, *sets], values, measured, where, seed).items():
+            parts.setdefault(name, []).append(table)
+    tables = {name: _concat(part) for name, part in parts.items()}
+    top = detection.top(max(ks))
+    details = {
+        "detected": [str(head) for head in top],
+        "above_threshold": [str(head) for head in detection.detected],
+        "n_controls": len(control_pool(detection, top)),
+        "unmatched": {str(k): n for k, n in unmatched.items() if n},
+        "unit": outcome.unit,
+    }
+    return Confirmation(detection.role, tables.pop("sets"), record, details, tables)
+
+
+def check_confirmation(
+    detection: Detection,
+    model: Model,
+    tasks: Sequence[Task],
+    *,
+    ks: Sequence[int] | None,
+    n_draws: int,
+    ablation: str,
+    positions: Sequence[str],
+    metric: str,
+) -> list[int]:
+    """The numbers of heads that ``confirm`` would ablate, ascending; raises for every wrong argument, and runs nothing."""
+    from interp.engine.sweep.sweep import check_outcome
+    from interp.tasks.positions import resolve_positions
+
+    check_name(ablation, CONFIRM_ABLATIONS, "ablation for a confirmation")
+    if n_draws < MIN_DRAWS:
+        raise ValueError(f"n_draws={n_draws} is too few: random heads vary, use at least {MIN_DRAWS}.")
+    record, facts = detection.record, model.facts
+    if record.weights_digest != facts.weights_digest:
+        raise ValueError(
+            f"The heads were detected in {record.model} (weights {record.weights_digest}), and this is {facts.name} (weights "
+            f"{facts.weights_digest}, {facts.dtype}): confirm them in the model in which they were detected."
+        )
+    for task in tasks:
+        check_outcome(task, OUTCOMES.get(metric))
+        n_shared = len(detection.prompts & prompt_digests(example.clean for example in task))
+        if n_shared:
+            raise ValueError(
+                f"{n_shared} of the {len(task)} prompts of task {task.name!r} were used for detection: make the task with another seed."
+            )
+        for where, example in product(positions, task):
+            resolve_positions(where, len(example.clean), example.marks)
+    return choose_ks(detection, ks)
+
+
+def _check_answers(model: Model, task: Task, metric: str, baseline: np.ndarray) -> None:
+    if metric == "accuracy" and not baseline.any():
+        raise ValueError(
+            f"{model.facts.name} answers none of the {len(task)} prompts of task {task.name!r} correctly, so ablation cannot lower its "
+            f"accuracy: use an easier task or another metric, such as logit_diff."
+        )
+
+
+def _share_of_progress(progress: Progress | None, i: int, n: int) -> Progress | None:
+    """Progress of the ``i``-th of ``n`` sweeps as progress of all of them."""
+    return None if progress is None else lambda done, total: progress(i * total + done, n * total)
+
+
+def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.concat(tables, ignore_index=True)
+    return table.astype(dict.fromkeys(table.select_dtypes("int64").columns, "int32"))
