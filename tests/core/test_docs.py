@@ -1,0 +1,77 @@
+"""The promises of CONTRIBUTING, the guide and the files beside them."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import interp
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = sorted((ROOT / "docs/guide").glob("*.md"))
+TEXTS = [*GUIDE, *sorted((ROOT / "docs/validation").glob("*.md"))]
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands():
+    """Every `interp ...` line of the guide and of the validation pages, as words without its comment."""
+    lines = {line for path in TEXTS for block in blocks(path, "sh") for line in block.splitlines()}
+    return [shlex.split(line.partition(">")[0], comments=True) for line in sorted(lines) if line.startswith("interp ")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests/support/lab_heads").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_contributing_shows_the_files_that_are_tested(path):
+    assert f"# {path.name}\n{path.read_text(encoding='utf-8').rstrip()}\n```" in read("CONTRIBUTING.md")
+
+
+def test_contributing_shows_the_entry_points_that_are_tested():
+    from tests.extensions.conftest import ENTRY_POINTS
+
+    (shown,) = re.findall(r"```toml\n(.*?)```", read("CONTRIBUTING.md"), re.DOTALL)
+    entries = {group.split(".", 1)[1]: entry for group, entry in _flat(tomllib.loads(shown)["project"]["entry-points"])}
+    assert entries == dict(re.findall(r"\[interp\.(\w+)\]\n\w+ = (\S+)", ENTRY_POINTS))
+
+
+def _flat(groups):
+    return [(group, module) for group, entries in groups.items() for module in entries.values()]
+
+
+@pytest.mark.parametrize("path", [path for path in GUIDE if blocks(path, "python")], ids=lambda path: path.stem)
+def test_the_python_of_a_guide_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks(path, "python")), path.name, "exec"), {"__name__": "guide"})
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_docs_exists_with_its_options(words):
+    from typer.testing import CliRunner
+
+    from interp.cli.app import app
+
+    helped = CliRunner(env={"COLUMNS": "300"}).invoke(app, [words[1], "--help"])
+    assert helped.exit_code == 0
+    assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[a-z-]+", helped.stdout))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_page_is_short_and_its_links_lead_somewhere(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert all(len(line) <= 120 for line in lines if not line.startswith("|"))
+    assert path.parent.name != "guide" or len(lines) <= 80
+    targets = re.findall(r"\]\(([^)#]+)", "\n".join(lines))
+    assert not [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+
+
+def test_versions_are_the_same_everywhere():
+    assert f"version: {interp.__version__}" in read("CITATION.cff") and interp.__version__ in read("CHANGELOG.md")
+    (ruff,) = re.findall(r"^ruff==(\S+)", read("constraints.txt"), re.MULTILINE)
+    assert set(re.findall(r"ruff==([\d.]+)", read(".pre-commit-config.yaml"))) == {ruff}
