@@ -40,7 +40,7 @@ def brief(value: Any) -> str:
         return f"{len(value):,} bytes"
     if isinstance(value, str | PurePath):
         text = str(value)
-        return repr(text if len(text) <= 40 else f"{text[:37]}...")
+        return repr(text if len(text) <= 60 else f"{text[:57]}...")
     if value is None or isinstance(value, bool | int):
         return repr(value)
     if isinstance(value, Collection) and type(value).__str__ is object.__str__:

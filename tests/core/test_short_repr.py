@@ -106,7 +106,7 @@ def test_a_hostile_name_is_escaped_in_html():
         (np.zeros((2, 3), "float32"), "float32[2, 3]"),
         (pd.DataFrame({"a": [1, 2], "b": 0}), "table[2 x 2]"),
         (1 / 3, "0.3333"),
-        ("x" * 50, f"'{'x' * 37}...'"),
+        ("x" * 70, f"'{'x' * 57}...'"),
         (b"12345", "5 bytes"),
         ((1, 2.5, "a"), "(1, 2.5, 'a')"),
         (tuple(range(9)), "9 items"),
