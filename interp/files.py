@@ -1,4 +1,4 @@
-"""Files that are either the old one or the complete new one, whatever happens while they are written."""
+"""Atomic writes: a file is the old one or the complete new one, whatever interrupts the write."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` atomically; the errors are those of ``atomic_path``."""
+    """Writes ``content`` to ``path`` atomically. Raises as ``atomic_path``."""
     with atomic_path(path, len(content)) as temporary:
         _write(temporary, content)
 
 
 @contextmanager
 def atomic_path(path: Path, size: int) -> Iterator[Path]:
-    """A temporary name in the same folder; the file that the block writes there, of about ``size`` bytes, becomes ``path`` when the
-    block ends: fsync, rename, fsync of the folder.
+    """A temporary path in the same folder; the file of about ``size`` bytes that the block writes there replaces ``path`` when the block
+    ends (fsync, rename, fsync of the folder).
 
-    Raises OSError with one sentence when the disk is full or refuses; the file that was there before is then still there.
+    Raises OSError with one sentence when the write fails, for example on a full disk; an earlier file at ``path`` is kept then.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY_SUFFIX}")
     try:
@@ -39,7 +39,7 @@ def atomic_path(path: Path, size: int) -> Iterator[Path]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Removes the temporary files that killed writers left; only for a folder's one writer."""
+    """Removes the temporary files of killed writers. Only for the single writer of a folder."""
     for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         _remove(leftover)
 
@@ -59,7 +59,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows has no handle on a folder; its rename is on disk when it returns
+    if os.name != "posix":  # Windows cannot open a folder; its rename is on disk when it returns
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -71,12 +71,18 @@ def _sync_folder(folder: Path) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # a disk that refuses writes may refuse this too; the name alone marks the file as rubbish
+    except OSError:  # a failing disk may refuse this too; the suffix marks the file as temporary
         pass
+
+
+def error_reason(error: OSError) -> str:
+    """The cause of a failed read or write in words."""
+    known = {errno.ENOENT: "there is no such file", errno.EACCES: "permission denied", errno.EROFS: "the disk is read-only"}
+    return known.get(error.errno or 0, error.strerror or str(error))
 
 
 def _error_message(path: Path, size: int, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"The disk is full: {size:,} bytes for {path} could not be written"
         return f"{what}. What was stored stays readable; free some space and run the same command again."
-    return f"{path} could not be written ({error.strerror or error}). What was stored stays readable."
+    return f"{path} could not be written: {error_reason(error)}. What was stored stays readable."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.ablation.effect_tables import agreement
 from interp.files import sha256
-from interp.store.run_directory import RunWriter, StoredRun, start_run
+from interp.store.run_directory import RunWriter, StoredRun, write_once
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +21,9 @@ def save_ablation(result: AblationResult, folder: str | Path) -> Path:
     Raises ArtefactInvalid when the folder holds anything else.
     """
     record = result.record
-    spec = {"kind": "ablation", "model": record.model, "task": record.task, "record": record.to_json()}
-    with start_run(folder, {**spec, "values": sha256(result.values.tobytes())}) as writer:
-        if not writer.finished:
-            write_ablation(writer, result)
-    return Path(folder)
+    spec: dict[str, Any] = {"kind": "ablation", "model": record.model, "task": record.task, "record": record.to_json()}
+    spec["values"] = sha256(result.values.tobytes())
+    return write_once(folder, spec, lambda writer: write_ablation(writer, result)).path
 
 
 def write_ablation(writer: RunWriter, result: AblationResult) -> StoredRun:

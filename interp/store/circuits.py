@@ -1,4 +1,4 @@
-"""A circuit with its scores and its faithfulness, written to a run directory and read back."""
+"""Circuits with their scores and faithfulness as run directories, written and read back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
-from interp.errors import ArtefactInvalid
-from interp.store.run_directory import StoredRun, open_run, start_run
+from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
 if TYPE_CHECKING:
     from interp.circuits import EdgeScores
@@ -20,37 +19,39 @@ def save_circuit(
 ) -> StoredRun:
     """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back.
 
-    ``circuit.json`` is the circuit file, the table ``edges`` all scores with what is in the circuit, ``faithfulness`` the curve. ``spec``
-    says what was asked, ``details`` (JSON values) are kept beside the numbers. Raises ArtefactInvalid when the folder holds
+    ``circuit.json`` is the circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the
+    curve. ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises ArtefactInvalid when the folder holds
     anything else.
     """
-    graph = circuit.graph
-    with start_run(folder, spec) as writer:
-        if writer.finished:
-            return open_run(folder)
-        how = {"method": scores.method, "ablation": scores.record.arguments.get("ablation", "")}
-        writer.write_table(EDGES, circuit.to_dataframe().assign(metric=scores.record.metric, **how))
-        writer.write_table(FAITHFULNESS, curve.table)
-        writer.write_json(FILE, circuit.to_json())
-        said = {**how, "n_edges": len(circuit), "n_graph_edges": len(graph.edges), "n_nonzero": scores.n_nonzero}
-        said |= {
-            "rounding_floor": scores.floor,
-            "clean": float(scores.clean.mean()),
-            "corrupted": float(scores.corrupted.mean()),
-        }
-        said |= {"requested_size": circuit.about.get("k", len(circuit)), "n_heads": len(circuit.heads)}
-        said["curve"] = {"clean": curve.clean, "corrupted": curve.corrupted}
-        return writer.finish(scores.record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**said, **details})
+    return write_once(folder, spec, lambda writer: _write(writer, circuit, scores, curve, details))
 
 
 def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
     """The circuit and the curve that ``save_circuit`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
-    run = open_run(path)
-    record = run.record  # refuses what is not finished
-    if (other := run.manifest["details"].get("kind")) != KIND:
-        raise ArtefactInvalid(
-            f"{run.path} is a run of kind {other!r}, not a circuit: give the directory that `interp circuit` wrote."
-        )
-    said = run.manifest["details"]["circuit"]["curve"]
-    curve = FaithfulnessCurve(run.table(FAITHFULNESS), said["clean"], said["corrupted"], record)
+    run = open_run(path, KIND)
+    ends = run.manifest["details"]["circuit"]["curve"]
+    curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
     return load_circuit(run.json_file(FILE)), curve
+
+
+def _write(
+    writer: RunWriter, circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, details: dict[str, Any]
+) -> StoredRun:
+    graph, record = circuit.graph, scores.record
+    origin = {"method": scores.method, "ablation": record.arguments.get("ablation", "")}
+    writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
+    writer.write_table(FAITHFULNESS, curve.table)
+    writer.write_json(FILE, circuit.to_json())
+    summary = {
+        **origin,
+        "n_edges": len(circuit),
+        "n_graph_edges": len(graph.edges),
+        "n_nonzero": scores.n_nonzero,
+        "rounding_floor": scores.floor,
+        "clean": float(scores.clean.mean()),
+        "corrupted": float(scores.corrupted.mean()),
+        "requested_size": circuit.about.get("k", len(circuit)),
+        "n_heads": len(circuit.heads),
+        "curve": {"clean": curve.clean, "corrupted": curve.corrupted},
+    }
+    return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})

@@ -1,4 +1,4 @@
-"""``run.json``: what a run directory is, checked when it is read."""
+"""``run.json``, the manifest of a run directory: created, validated on reading, written."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FIELDS = "schema run_id status error spec spec_digest code_version record starte
 
 def new(spec: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that starts now. The run id follows from the spec, so that equal runs write equal tables."""
-    mark = digest(spec)
+    identity = digest(spec)
     blank = dict.fromkeys(("error", "record", "finished"))
     times = {"started": now(), "seconds": 0.0}
     return {
         "schema": SCHEMA,
-        "run_id": mark,
+        "run_id": identity,
         "status": "running",
         "spec": spec,
-        "spec_digest": mark,
+        "spec_digest": identity,
         "code_version": code_version(),
         **blank,
         **times,
@@ -37,13 +37,13 @@ def new(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def code_version() -> dict[str, Any]:
-    """The code that computes: package versions, commit, and whether it was changed since."""
+    """The code that computes: package versions, commit, and whether the source differs from it."""
     commit, dirty = source_commit()
     return {"packages": dict(package_versions()), "commit": commit, "dirty": dirty}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a run directory. Raises ArtefactInvalid when there is none, it is damaged or of another version."""
+    """The manifest of a run directory. Raises ArtefactInvalid if it is missing, damaged or of another version."""
     path = folder / NAME
     try:
         manifest = json.loads(path.read_bytes())
@@ -66,7 +66,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:
-    """Publishes the manifest; NaN and infinite numbers are refused (ValueError)."""
+    """Writes the manifest. Raises ValueError for NaN and infinite numbers."""
     write_atomically(folder / NAME, (json.dumps(manifest, indent=2, allow_nan=False) + "\n").encode())
 
 

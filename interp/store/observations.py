@@ -1,4 +1,4 @@
-"""What was read from attention, written to its run directory: a number a head, a number a token, and every row and column."""
+"""Attention observations as run directories: one number per head, one per token, and every row and column."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.files import sha256
-from interp.heads import Head
-from interp.store.run_directory import StoredRun, open_run, start_run
+from interp.store.run_directory import RunWriter, StoredRun, write_once
+from interp.store.scores import head_rows, metric_facts, token_rows
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
 
-    from interp.engine.attention.attention_observer import AttentionMetric, Observation
+    from interp.engine.attention.attention_observer import Observation
     from interp.models.model import ModelFacts
+    from interp.records import RunRecord
 
 
 def save_observation(
@@ -22,49 +23,30 @@ def save_observation(
 ) -> StoredRun:
     """Writes an observation to a run directory and returns the run, whose ``scores`` and ``token_scores`` read it back.
 
-    ``heads`` has one row a head and metric, ``tokens`` (where a metric has one number a token) one row a token and metric, the mean over
-    all heads; both leave out the metrics that are tables over something else. ``values.safetensors`` holds every metric as it was read,
-    [n_layers batch head axis]. ``spec`` says what was asked; by default the run is what its values are. Raises ArtefactInvalid when the
-    folder holds anything else.
+    ``heads`` has one row per head and metric, ``tokens`` (for metrics with one number per token) one row per token and metric, the mean
+    over all heads; metrics over other axes are in neither. ``values.safetensors`` holds every metric in full, [n_layers batch head
+    axis]. Without ``spec`` the run is identified by its record and values. Raises ArtefactInvalid when the folder holds anything else.
     """
-    metrics = list(observation.metrics.values())
-    record = replace(observation.record, metric=", ".join(metric.label for metric in metrics))
+    record = replace(observation.record, metric=", ".join(metric.label for metric in observation.metrics.values()))
     arrays = {name: values.float().cpu().numpy() for name, values in observation.values.items()}
     if spec is None:
         digests = {name: sha256(values.tobytes()) for name, values in arrays.items()}
         spec = {"kind": "attention", "record": record.to_json(), "values": digests}
-    with start_run(folder, spec) as writer:
-        if writer.finished:
-            return open_run(folder)
-        per_head = [m.name for m in metrics if m.axis in ("query", "key", "text") or m.per_head]
-        per_token = [m.name for m in metrics if m.axis in ("query", "key")]
-        if per_head:
-            writer.write_table("heads", _heads(observation, per_head, facts))
-        if per_token:
-            writer.write_table("tokens", _tokens(observation, per_token))
-        writer.write_arrays("values", arrays)
-        shape = [facts.n_layers, facts.n_heads]
-        return writer.finish(record, kind="attention", shape=shape, metrics={m.name: _facts(m) for m in metrics})
+    return write_once(folder, spec, lambda writer: _write(writer, observation, facts, record, arrays))
 
 
-def _heads(observation: Observation, names: list[str], facts: ModelFacts) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.concat([observation.heads(name).to_dataframe() for name in names], ignore_index=True)
-    heads = [Head(*pair) for pair in zip(table["layer"], table["head"], strict=True)]
-    table.insert(2, "kv_head", pd.Series([facts.kv_head(head) for head in heads], dtype="int32"))
-    return table
-
-
-def _tokens(observation: Observation, names: list[str]) -> pd.DataFrame:
-    """One row a token and metric, without the padding."""
-    import pandas as pd
-
-    token_mask = observation.prompts.token_mask.cpu().numpy().ravel()
-    return pd.concat([observation.tokens(name).to_dataframe().loc[token_mask] for name in names], ignore_index=True)
-
-
-def _facts(metric: AttentionMetric) -> dict[str, Any]:
-    bounds = [None if bound is None else float(bound) for bound in metric.bounds]
-    about = {"label": metric.label, "unit": metric.unit, "bounds": bounds, "nan_reason": metric.undefined}
-    return {**about, "axis": metric.axis, "paper": metric.paper}
+def _write(
+    writer: RunWriter, observation: Observation, facts: ModelFacts, record: RunRecord, arrays: dict[str, np.ndarray]
+) -> StoredRun:
+    metrics = observation.metrics.values()
+    per_head = {m.name: observation.heads(m.name) for m in metrics if m.axis in ("query", "key", "text") or m.per_head}
+    per_token = {m.name: observation.tokens(m.name) for m in metrics if m.axis in ("query", "key")}
+    if per_head:
+        writer.write_table("heads", head_rows(per_head, facts))
+    if per_token:
+        writer.write_table("tokens", token_rows(per_token, observation.prompts.token_mask.cpu().numpy().ravel()))
+    writer.write_arrays("values", arrays)
+    about = {
+        m.name: {**metric_facts(m.label, m.unit, m.bounds, m.undefined), "axis": m.axis, "paper": m.paper} for m in metrics
+    }
+    return writer.finish(record, kind="attention", shape=[facts.n_layers, facts.n_heads], metrics=about)

@@ -1,7 +1,7 @@
-"""Parquet files whose bytes depend on their content alone.
+"""Parquet files whose bytes depend only on their content.
 
 Integers are int32, strings are dictionary-encoded, there is no index and no time stamp, so equal tables are equal files (for one
-version of pyarrow, which signs what it writes).
+version of pyarrow, which writes its version into each file).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ ORDER = ("layer", "head", "layer2", "head2", "example")
 
 
 def to_parquet(table: pd.DataFrame) -> bytes:
-    """The table as a Parquet file, rows sorted by layer, head (then the second head and the example, where there are any).
+    """The table as a Parquet file, with rows sorted by layer and head, then by the second head and the example if present.
 
-    Raises ArtefactInvalid for a table without rows, with infinite numbers, or with a column of another kind than number, text, yes/no.
+    Raises ArtefactInvalid for a table without rows, with infinite numbers, or with a column that is not numeric, text or boolean.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,7 +39,7 @@ def to_parquet(table: pd.DataFrame) -> bytes:
 
 
 def from_parquet(content: bytes) -> pd.DataFrame:
-    """The table of a file made by ``to_parquet``. No thread is started: one that still runs when Python ends aborts the process."""
+    """The table of a file made by ``to_parquet``. Starts no threads: one still running at exit aborts the process."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(BytesIO(content), pre_buffer=False).read(use_threads=False).to_pandas(use_threads=False)
@@ -64,6 +64,6 @@ def _column(name: str, values: pd.Series) -> pa.Array:
     if types.is_string_dtype(values):
         texts = [
             str(value).encode("utf-8", "backslashreplace").decode() for value in values
-        ]  # half a letter has no form in UTF-8
+        ]  # a lone surrogate has no UTF-8 form
         return pa.array(texts, pa.string())
-    raise ArtefactInvalid(f"Column {name!r} is of kind {values.dtype}; a stored table holds numbers, text and yes/no only.")
+    raise ArtefactInvalid(f"Column {name!r} is of kind {values.dtype}; stored tables hold numbers, text and booleans only.")

@@ -1,14 +1,15 @@
-"""Run directories: started, resumed, finished and opened again.
+"""Run directories: start, resume, finish and open them.
 
-A run directory holds ``run.json`` (the manifest), one Parquet file a table (``heads``, ``examples`` ...), arrays as safetensors and, while
-the run is under way, ``units/`` with the work that is done. Tables are published first, then the manifest that names them, then the
-units go: a process killed in between leaves a run that resumes and ends in the same bytes.
+A run directory holds ``run.json`` (the manifest), one Parquet file per table (``heads``, ``examples`` ...), arrays as safetensors, and
+``units/`` with the completed units of work until the run is finished. Tables are written first, then the manifest that names them; then
+the units are removed. A process killed at any point leaves a run that resumes and ends in the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from interp._short_repr import table_html
 from interp.errors import ArtefactInvalid
-from interp.files import remove_temporary_files, sha256, write_atomically
+from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files, sha256, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 UNITS = "units"
-OURS = (LOCK, UNITS)
+OWN_FILES = (LOCK, UNITS, manifests.NAME)
+COMMANDS = {
+    "ablation": "ablate",
+    "detection": "detect",
+    "confirmation": "confirm",
+    "circuit": "circuit",
+    "attention": "attention",
+}
+"""The command that writes each kind of run."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run directory as it was when it was opened."""
+    """The contents of a run directory at the time it was opened."""
 
     path: Path
     manifest: dict[str, Any]
@@ -59,7 +68,7 @@ class StoredRun:
 
     @property
     def status(self) -> str:
-        """``running`` (also after a kill: it can be resumed), ``finished`` or ``failed``."""
+        """``running`` (also after a kill; the run can be resumed), ``finished`` or ``failed``."""
         return self.manifest["status"]
 
     @property
@@ -68,8 +77,8 @@ class StoredRun:
 
     @property
     def record(self) -> RunRecord:
-        """How the numbers were made. Raises ArtefactInvalid before the run is finished."""
-        self._need_finished()
+        """How the numbers were made. Raises ArtefactInvalid for an unfinished run."""
+        self.check_finished()
         try:
             return RunRecord.from_json(self.manifest["record"])
         except (TypeError, KeyError) as error:
@@ -84,60 +93,60 @@ class StoredRun:
         return self.table("examples")
 
     def table(self, name: str) -> pd.DataFrame:
-        """A stored table. Raises ArtefactInvalid when it is missing or not the file that the run wrote, LookupError for other names."""
+        """A stored table. Raises ArtefactInvalid when its file is missing or changed, LookupError for an unknown name."""
         return from_parquet(self._read(name, ".parquet", "table"))
 
     def arrays(self, name: str = "values") -> dict[str, np.ndarray]:
-        """Stored arrays by name: of an observation every metric as it was read, [n_layers batch head axis]. Raises as ``table``."""
+        """Stored arrays by name; those of an observation are its metrics in full, [n_layers batch head axis]. Raises as ``table``."""
         from safetensors.numpy import load
 
         return load(self._read(name, ".safetensors", "file of arrays"))
 
     def json_file(self, name: str) -> Path:
-        """Where a stored JSON file lies. Raises as ``table``."""
+        """Path of a stored JSON file. Raises as ``table``."""
         self._read(name, ".json", "JSON file")
         return self.path / f"{name}.json"
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What is known of each metric of an observation (label, unit, bounds, nan_reason ...), by its name; empty for a sweep."""
+        """Label, unit, bounds, nan_reason ... of each metric of an observation, by name; empty for an ablation."""
         return self.manifest["details"].get("metrics", {})
 
     def scores(self, name: str | None = None) -> HeadScores:
-        """One number per head from the ``heads`` table: a metric of an observation or of saved scores (default: the first), the effect of a
-        sweep or any other column of its numbers. Raises LookupError for a name that is not there."""
+        """One number per head from the ``heads`` table: a metric of an observation or of saved scores (default: the first), or a numeric
+        column of an ablation (default: the effect). Raises LookupError for an unknown name."""
         from interp.ablation.effect_tables import head_scores
 
         shape = self.manifest["details"]["shape"]
         if not self.metrics:
             return head_scores(self.heads(), self.record, shape, name or "effect")
-        rows, about, record = self._metric_rows("heads", name)
-        return head_scores(rows, record, shape, "value", tuple(about["bounds"]), about["nan_reason"])
+        rows, facts, record = self._metric_rows("heads", name)
+        return head_scores(rows, record, shape, "value", tuple(facts["bounds"]), facts["nan_reason"])
 
     def token_scores(self, name: str | None = None) -> TokenScores:
-        """A metric of an observation (default: the first that has one number a token) as the mean over all heads, [batch pos]; padding is
-        NaN. Raises LookupError for a metric that is not there."""
-        rows, about, record = self._metric_rows("tokens", name)
-        place = rows["example"].to_numpy(), rows["pos"].to_numpy()
-        size = tuple(int(side.max()) + 1 for side in place)
-        values, words = np.full(size, np.nan), np.full(size, "", dtype=object)
-        values[place], words[place] = rows["value"], rows["token"]
-        facts = {"unit": about["unit"], "bounds": tuple(about["bounds"]), "nan_reason": about["nan_reason"]}
-        return TokenScores(about["name"], values, tuple(map(tuple, words.tolist())), record=record, **facts)
+        """A metric of an observation (default: the first with one number per token) as the mean over all heads, [batch pos]; padding is
+        NaN. Raises LookupError for an unknown metric."""
+        rows, facts, record = self._metric_rows("tokens", name)
+        cells = rows["example"].to_numpy(), rows["pos"].to_numpy()
+        shape = tuple(int(axis.max()) + 1 for axis in cells)
+        values, tokens = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+        values[cells], tokens[cells] = rows["value"], rows["token"]
+        limits = {"unit": facts["unit"], "bounds": tuple(facts["bounds"]), "nan_reason": facts["nan_reason"]}
+        return TokenScores(facts["name"], values, tuple(map(tuple, tokens.tolist())), record=record, **limits)
 
     def _metric_rows(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
-        """The rows of one metric in a table, what is known of it, and its record."""
+        """The rows of one metric in a table, its facts, and its record."""
         rows = self.table(table)
-        there = set(rows["metric"])
-        known = [metric for metric in self.metrics if metric in there]
-        chosen = name or known[0]
-        if chosen not in known:
-            raise LookupError(f"The {table} of {self.path} have no metric {chosen!r}. There are: {', '.join(known)}.")
-        about = {"name": chosen, **self.metrics[chosen]}
-        return rows.query("metric == @chosen"), about, replace(self.record, metric=about["label"])
+        stored = set(rows["metric"])
+        known = [metric for metric in self.metrics if metric in stored]
+        metric = name or known[0]
+        if metric not in known:
+            raise LookupError(f"The {table} of {self.path} have no metric {metric!r}. There are: {', '.join(known)}.")
+        facts = {"name": metric, **self.metrics[metric]}
+        return rows.query("metric == @metric"), facts, replace(self.record, metric=facts["label"])
 
     def _read(self, name: str, ending: str, noun: str) -> bytes:
-        self._need_finished()
+        self.check_finished()
         files, file = self.manifest["files"], f"{name}{ending}"
         if file not in files:
             known = ", ".join(Path(other).stem for other in sorted(files) if other.endswith(ending)) or "none"
@@ -145,14 +154,15 @@ class StoredRun:
         try:
             content = (self.path / file).read_bytes()
         except OSError as error:
-            raise ArtefactInvalid(f"{self.path / file} cannot be read ({error.strerror}).") from None
+            raise ArtefactInvalid(f"{self.path / file} cannot be read: {error_reason(error)}.") from None
         if sha256(content) != files[file]:
             raise ArtefactInvalid(
-                f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from {manifests.NAME}."
+                f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from the one in {manifests.NAME}."
             )
         return content
 
-    def _need_finished(self) -> None:
+    def check_finished(self) -> None:
+        """Raises ArtefactInvalid for an unfinished run."""
         if self.status != "finished":
             reason = f" ({self.manifest['error']})" if self.manifest["error"] else ""
             raise ArtefactInvalid(
@@ -161,15 +171,15 @@ class StoredRun:
 
 
 class RunWriter:
-    """The one process that writes a run directory, between ``with start_run(...) as writer:`` and the end of the block.
+    """The only writer of a run directory, inside ``with start_run(...) as writer:``.
 
-    ``finished`` says that there is nothing left to do. An exception marks the run as failed; it can still be resumed.
+    Where ``finished`` is True, nothing is left to do. An exception marks the run as failed; it can still be resumed.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
         self.path, self._manifest, self._lock = path, manifest, lock
         self.ledger = FileLedger(path / UNITS, manifest["code_version"])
-        self._before, self._start = self.ledger.seconds(), time.monotonic()
+        self._earlier_seconds, self._start = self.ledger.seconds(), time.monotonic()
 
     @property
     def finished(self) -> bool:
@@ -177,31 +187,31 @@ class RunWriter:
 
     @property
     def run_id(self) -> str:
-        """The same for equal specs, so that equal runs write equal tables."""
+        """Equal for equal specs, so that equal runs write equal tables."""
         return self._manifest["run_id"]
 
     @property
     def details(self) -> dict[str, Any]:
-        """The details that this run was begun with, which the stored units rest on."""
+        """The details that the run was started with, on which the stored units depend."""
         return self._manifest["details"]
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Writes a table under this name; it belongs to the run once ``finish`` is called."""
-        self._publish(f"{name}.parquet", to_parquet(table))
+        """Writes a table under this name; it becomes part of the run at ``finish``."""
+        self._write(f"{name}.parquet", to_parquet(table))
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Writes arrays under this name as one safetensors file; it belongs to the run once ``finish`` is called."""
+        """Writes arrays under this name as one safetensors file; it becomes part of the run at ``finish``."""
         from safetensors.numpy import save
 
-        self._publish(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
+        self._write(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes a JSON file under this name; it belongs to the run once ``finish`` is called."""
-        self._publish(f"{name}.json", json.dumps(values, allow_nan=False, indent=1).encode())
+        """Writes a JSON file under this name; it becomes part of the run at ``finish``."""
+        self._write(f"{name}.json", json.dumps(values, allow_nan=False, indent=1).encode())
 
     def finish(self, record: RunRecord, **details: Any) -> StoredRun:
-        """Closes the run: the manifest names its tables, its record and ``details`` (``shape``: n_layers, n_heads); the units go."""
-        seconds = round(self._before + time.monotonic() - self._start, 3)
+        """Finishes the run: the manifest names its files, its record and ``details`` (``shape``: n_layers, n_heads); units are removed."""
+        seconds = round(self._earlier_seconds + time.monotonic() - self._start, 3)
         closing = {
             "status": "finished",
             "error": None,
@@ -220,12 +230,12 @@ class RunWriter:
         try:
             if isinstance(error, Exception) and not self.finished:
                 self._update(status="failed", error=f"{type(error).__name__}: {error}")
-        except OSError:  # the disk that failed the run may refuse this line too; the first error is the one to show
+        except OSError:  # the disk that failed the run may refuse this write too; the first error is the one to show
             pass
         finally:
             self._lock.release()
 
-    def _publish(self, file: str, content: bytes) -> None:
+    def _write(self, file: str, content: bytes) -> None:
         write_atomically(self.path / file, content)
         self._manifest["files"][file] = sha256(content)
 
@@ -236,11 +246,11 @@ class RunWriter:
 
 
 def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWriter:
-    """A writer for a new run directory, or for the run of the same spec that was interrupted there (nothing done is lost).
+    """A writer for a new run directory, or for the interrupted run of the same spec in it (completed units are kept).
 
-    ``details`` say how the work is cut (``memory``), which is no part of what the run is: a run that has units keeps the details it
-    was begun with, and ``writer.details`` says which those are. Raises ArtefactInvalid when the folder holds something else or
-    another process is writing it; what is there stays untouched.
+    ``details`` say how the work is divided (``memory``) and do not identify the run: a run with units keeps the details it was started
+    with (``writer.details``). Raises ArtefactInvalid when the folder holds something else or another process is writing it; its
+    contents are unchanged then.
     """
     folder = Path(path)
     lock = _lock(folder)
@@ -262,9 +272,9 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWrit
 
 
 def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
-    """The finished run of this spec in this directory, None where it is still to be made.
+    """The finished run of this spec in this directory, or None.
 
-    Raises ArtefactInvalid when the folder holds something else, so that this is known before anything is computed.
+    Raises ArtefactInvalid when the folder holds something else, before anything is computed.
     """
     folder = Path(path)
     _refuse_file(folder)
@@ -273,7 +283,7 @@ def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
 
 
 def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """The details that ``start_run`` would keep, whatever others it is given; empty where nothing is measured yet.
+    """The details that ``start_run`` would keep regardless of its arguments; empty where no unit is complete.
 
     Raises ArtefactInvalid when the folder holds something else.
     """
@@ -282,10 +292,23 @@ def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
     return _stored_details(folder, _claim(folder, spec)) if folder.exists() else {}
 
 
-def open_run(path: str | Path) -> StoredRun:
-    """The run stored in this directory. Raises ArtefactInvalid when there is none that this version can read."""
+def open_run(path: str | Path, kind: str | None = None) -> StoredRun:
+    """The run stored in this directory; with ``kind``, only a finished run of that kind. Raises ArtefactInvalid for anything else."""
     folder = Path(path)
-    return StoredRun(folder, manifests.read(folder))
+    run = StoredRun(folder, manifests.read(folder))
+    if kind is not None:
+        run.check_finished()
+        if run.kind != kind:
+            raise ArtefactInvalid(
+                f"{folder} is a run of kind {run.kind!r}, not {kind!r}: give the directory that `interp {COMMANDS[kind]}` wrote."
+            )
+    return run
+
+
+def write_once(folder: str | Path, spec: dict[str, Any], write: Callable[[RunWriter], StoredRun]) -> StoredRun:
+    """The finished run of this spec: what is stored in the folder, else what ``write`` writes there. Raises as ``start_run``."""
+    with start_run(folder, spec) as writer:
+        return open_run(folder) if writer.finished else write(writer)
 
 
 def _lock(folder: Path) -> Any:
@@ -304,7 +327,7 @@ def _lock(folder: Path) -> Any:
 
 
 def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """The manifest to go on with; refuses folders that belong to something else."""
+    """The manifest to continue; refuses folders that hold something else."""
     if not (folder / manifests.NAME).exists():
         _refuse_foreign_files(folder)
         return manifests.new(spec)
@@ -318,9 +341,9 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stored_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The details of a run that is finished or has units."""
-    begun = manifest["status"] == "finished" or FileLedger(folder / UNITS, manifests.code_version()).count()
-    return manifest["details"] if begun else {}
+    """The details of a run that is finished or has completed units."""
+    started = manifest["status"] == "finished" or FileLedger(folder / UNITS, manifests.code_version()).count()
+    return manifest["details"] if started else {}
 
 
 def _refuse_file(folder: Path) -> None:
@@ -330,15 +353,11 @@ def _refuse_file(folder: Path) -> None:
 
 def _refuse_foreign_files(folder: Path) -> None:
     """Raises ArtefactInvalid for a folder with files that no run wrote."""
-    strangers = sorted(
-        f.name for f in folder.iterdir() if f.name not in (*OURS, manifests.NAME) and not f.name.endswith(".tmp")
-    )
-    if strangers:
-        raise ArtefactInvalid(
-            f"{folder} is not empty and not a run directory (it holds {strangers[0]}): choose another folder."
-        )
+    foreign = sorted(f.name for f in folder.iterdir() if f.name not in OWN_FILES and not f.name.endswith(TEMPORARY_SUFFIX))
+    if foreign:
+        raise ArtefactInvalid(f"{folder} is not empty and not a run directory (it holds {foreign[0]}): choose another folder.")
 
 
-def _difference(stored: dict[str, Any], asked: dict[str, Any]) -> str:
-    names = [name for name in sorted({*stored, *asked}) if digest([stored.get(name)]) != digest([asked.get(name)])]
-    return ", ".join(f"{name} is {stored.get(name)!r}, asked for {asked.get(name)!r}" for name in names[:3])
+def _difference(stored: dict[str, Any], requested: dict[str, Any]) -> str:
+    names = [name for name in sorted({*stored, *requested}) if digest([stored.get(name)]) != digest([requested.get(name)])]
+    return ", ".join(f"{name} is {stored.get(name)!r}, requested {requested.get(name)!r}" for name in names[:3])

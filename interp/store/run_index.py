@@ -1,7 +1,7 @@
-"""The runs of a folder: what is there, and what may be given away or taken away.
+"""The runs in a folder: list, find, delete, pack.
 
-Only folders directly inside count, and a name is looked up among them, never joined to a path: no name leads out of the folder. Links
-are not followed, and nothing is deleted that no run wrote.
+Only direct subfolders count, and a name is looked up among them, never joined to a path: no name can point outside the folder. Links are
+not followed, and only files that a run wrote are deleted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FIGURE_SUFFIXES = (".png", ".svg", ".html")
 RUN_FILE_SUFFIXES = (".json", ".parquet", ".safetensors", *FIGURE_SUFFIXES, TEMPORARY_SUFFIX)
 MAX_ZIP_BYTES = 256 << 20
 """Bytes of the largest run that is packed into one file."""
-OLDEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP file gives as time where it knows none
+OLDEST = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest time, so that equal runs give equal files
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of a history. ``status`` is that of the run, ``interrupted`` where nobody writes it though it is not finished, or
-    ``damaged``; ``error`` is the sentence that says why. ``started`` is in UTC; ``n_layers`` and ``n_heads`` are 0 where unknown."""
+    """A run in a list. ``status`` is that of the run, ``interrupted`` for an unfinished one that no process is writing, or ``damaged``;
+    ``error`` gives the reason. ``started`` is in UTC; ``n_layers`` and ``n_heads`` are 0 where unknown."""
 
     path: Path
     status: str
@@ -48,13 +48,13 @@ class RunSummary:
 
 
 def list_runs(root: str | Path) -> list[RunSummary]:
-    """The run directories in a folder, the last one started first, those that are damaged at the end; empty where there is no folder."""
+    """The run directories in a folder, latest first and damaged ones last; empty if the folder does not exist."""
     entries = [_entry(folder) for folder in _folders(Path(root))]
     return sorted(sorted(entries, key=lambda entry: entry.name), key=lambda entry: entry.started, reverse=True)
 
 
 def find_run(root: str | Path, name: str) -> RunSummary:
-    """The run of this name. Raises LookupError where there is none."""
+    """The run of this name. Raises LookupError if there is none."""
     for folder in _folders(Path(root)):
         if folder.name == name:
             return _entry(folder)
@@ -62,20 +62,20 @@ def find_run(root: str | Path, name: str) -> RunSummary:
 
 
 def delete_run(root: str | Path, name: str) -> None:
-    """Removes a run directory for good.
+    """Deletes a run directory.
 
-    Raises LookupError where there is none, ArtefactInvalid while a process writes it or when it holds anything that no run wrote; nothing
-    is removed then.
+    Raises LookupError if there is none, ArtefactInvalid while a process is writing it or when it holds a file that no run wrote; nothing is
+    deleted then.
     """
     from filelock import FileLock, Timeout
 
     folder = find_run(root, name).path
-    stranger = next((path for path in folder.rglob("*") if not _written_by_run(path, folder)), None)
-    if stranger is not None:
-        raise ArtefactInvalid(f"{folder} holds {stranger.relative_to(folder)}, which no run wrote: delete the folder by hand.")
+    foreign = next((path for path in folder.rglob("*") if not _written_by_run(path, folder)), None)
+    if foreign is not None:
+        raise ArtefactInvalid(f"{folder} holds {foreign.relative_to(folder)}, which no run wrote: delete the folder by hand.")
     try:
         with FileLock(folder / LOCK, timeout=0):
-            for file in sorted(_files(folder), key=lambda file: file.name == manifests.NAME):  # what is left of a run is a run
+            for file in sorted(_files(folder), key=lambda file: file.name == manifests.NAME):  # manifest last
                 file.unlink()
             if (folder / UNITS).exists():
                 (folder / UNITS).rmdir()
@@ -91,7 +91,8 @@ def zip_run(entry: RunSummary) -> bytes:
 
     if entry.nbytes > MAX_ZIP_BYTES:
         raise MemoryBudgetExceeded(
-            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and one file is made of at most {MAX_ZIP_BYTES >> 20}: copy {entry.path} instead."
+            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and at most {MAX_ZIP_BYTES >> 20} are packed into one file: "
+            f"copy {entry.path} instead."
         )
     packed = BytesIO()
     with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
@@ -103,7 +104,7 @@ def zip_run(entry: RunSummary) -> bytes:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Run directories directly in the folder; not hidden ones, and none whose name cannot be written."""
+    """Run directories directly in the folder, without hidden ones and those with unprintable names."""
     for path in root.iterdir() if root.is_dir() else ():
         named = path.name.isprintable() and not path.name.startswith(".")
         if named and path.is_dir() and not path.is_symlink() and (path / manifests.NAME).is_file():
@@ -111,14 +112,14 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What lies in a run directory and its units, but for the lock and for links."""
+    """The files of a run directory and of its units, without the lock and links."""
     for path in (*folder.glob("*"), *folder.glob(f"{UNITS}/*")):
         if path.name != LOCK and path.is_file() and not path.is_symlink() and not path.parent.is_symlink():
             yield path
 
 
 def _written_by_run(path: Path, folder: Path) -> bool:
-    """Whether a run wrote this."""
+    """Whether a run writes files of this name and place."""
     if path.is_symlink():
         return False
     if path.is_dir():
@@ -139,20 +140,20 @@ def _entry(folder: Path) -> RunSummary:
     except ArtefactInvalid as error:
         return RunSummary(folder, DAMAGED, _text(error), nbytes=nbytes)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
-        said = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
-        return RunSummary(folder, DAMAGED, _text(said), nbytes=nbytes)
+        message = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
+        return RunSummary(folder, DAMAGED, _text(message), nbytes=nbytes)
 
 
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    asked, record = manifest["spec"], manifest["record"] or {}
+    spec, record = manifest["spec"], manifest["record"] or {}
     status = manifest["status"]
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
     return {
         "status": INTERRUPTED if status == "running" and not _is_being_written(folder) else status,
         "error": _text(manifest["error"] or ""),
-        "kind": _text(manifest["details"].get("kind") or asked.get("kind") or ""),
-        "task": _text(record.get("task") or asked.get("task") or asked.get("source") or ""),
-        "model": _text(record.get("model") or asked.get("model") or ""),
+        "kind": _text(manifest["details"].get("kind") or spec.get("kind") or ""),
+        "task": _text(record.get("task") or spec.get("task") or spec.get("input") or ""),
+        "model": _text(record.get("model") or spec.get("model") or ""),
         "started": _text(manifest["started"]),
         "seconds": float(manifest["seconds"]),
         "n_layers": n_layers,
@@ -161,12 +162,12 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """As text that can be written: JSON may hold halves of letters."""
+    """As text that can be encoded: JSON may hold lone surrogates."""
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_being_written(folder: Path) -> bool:
-    """Whether a process writes this run now."""
+    """Whether a process is writing this run."""
     from filelock import FileLock, Timeout
 
     if not (folder / LOCK).exists():

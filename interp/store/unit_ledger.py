@@ -1,7 +1,7 @@
-"""Units of work that are done: one small safetensors file each, named by what it answers.
+"""Completed units of work: one small safetensors file each, named after a digest of the unit's key and of the code version.
 
-The name is a digest of the unit's key and of the code that computed it (package versions and commit), so a run that is resumed
-by other code finds nothing and computes again. A file that is damaged, cut short or about another key counts as absent.
+A run resumed by other code (package versions, commit) finds no units and computes again. A file that is damaged, truncated or of another
+key counts as absent.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from interp.records import digest
 
 
 class FileLedger:
-    """The units of one run directory. ``get`` and ``put`` are all that a sweep needs to know."""
+    """The completed units of one run directory; a sweep uses only ``get`` and ``put``."""
 
     def __init__(self, folder: Path, code_version: dict[str, Any]) -> None:
         self.folder, self._code_version = folder, digest(code_version)
         self._since = time.monotonic()
 
     def get(self, key: str) -> np.ndarray | None:
-        """The stored values of this unit, or None when it must be computed."""
-        found = _read(self._path(key))
-        return found[0] if found and found[1]["key"] == key else None
+        """The stored values of this unit, or None if it must be computed."""
+        unit = _read(self._path(key))
+        return unit[0] if unit and unit[1]["key"] == key else None
 
     def put(self, key: str, values: np.ndarray) -> None:
-        """Stores the values of a unit, with the seconds since the unit before it."""
+        """Stores the values of a unit with the seconds since the previous one."""
         from safetensors.numpy import save
 
         now = time.monotonic()
@@ -41,15 +41,15 @@ class FileLedger:
         self._since = now
 
     def seconds(self) -> float:
-        """Seconds of work that these units took, over all processes that worked on this run."""
+        """Seconds that these units took, over all processes that worked on the run."""
         return sum((float(facts["seconds"]) for _, facts in self._units()), 0.0)
 
     def count(self) -> int:
-        """How many units ``get`` would find. Not ``len``: an empty ledger is a ledger and must not be false."""
+        """Number of units that ``get`` would find. Not ``__len__``, which would make an empty ledger false."""
         return sum(1 for _ in self._units())
 
     def clear(self) -> None:
-        """Removes all units; for a run whose tables are published."""
+        """Removes all units, once the tables of the run are written."""
         for file in self.folder.glob("*"):
             file.unlink()
         if self.folder.exists():
@@ -59,9 +59,9 @@ class FileLedger:
         return self.folder / f"{digest([key, self._code_version])}.safetensors"
 
     def _units(self) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
-        """Those of this code; what other code has left in the folder is not counted."""
-        found = ((path, _read(path)) for path in sorted(self.folder.glob("*.safetensors")))
-        return (unit for path, unit in found if unit and path == self._path(unit[1].get("key")))
+        """The units of this code version, without those that other code left in the folder."""
+        stored = ((path, _read(path)) for path in sorted(self.folder.glob("*.safetensors")))
+        return (unit for path, unit in stored if unit and path == self._path(unit[1].get("key")))
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, str]] | None:

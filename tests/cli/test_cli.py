@@ -212,7 +212,7 @@ def test_another_run_in_the_folder_is_refused_and_kept(ablation, tmp_path):
     before = (tmp_path / "run" / "run.json").read_bytes()
     answer = interp(*ablation, "--seed", "1", "--out", tmp_path / "run")
     assert answer.exit_code == 6
-    assert "seed is 0, asked for 1" in answer.stderr
+    assert "seed is 0, requested 1" in answer.stderr
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 

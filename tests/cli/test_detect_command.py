@@ -209,7 +209,7 @@ def test_a_confirmation_is_read_back_as_it_was(tmp_path):
 def test_a_run_of_another_kind_is_refused(model, tmp_path):
     save_detection(made_up(model), model.facts, tmp_path / "run")
     with pytest.raises(
-        ArtefactInvalid, match=r"is a run of kind 'detection', not a confirmation: give .* `interp confirm` wrote"
+        ArtefactInvalid, match=r"is a run of kind 'detection', not 'confirmation': give .* `interp confirm` wrote"
     ):
         load_confirmation(tmp_path / "run")
     with pytest.raises(ArtefactInvalid, match="holds another run"):

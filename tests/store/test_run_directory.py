@@ -121,7 +121,7 @@ def test_second_start_of_a_finished_run_does_nothing(tmp_path):
 def test_run_of_another_spec_is_refused_and_untouched(tmp_path):
     work(tmp_path)
     before = tables(tmp_path), (tmp_path / "run.json").read_bytes()
-    with pytest.raises(ArtefactInvalid, match=r"another run \(seed is 3, asked for 4\)"):
+    with pytest.raises(ArtefactInvalid, match=r"another run \(seed is 3, requested 4\)"):
         start_run(tmp_path, {**SPEC, "seed": 4})
     assert (tables(tmp_path), (tmp_path / "run.json").read_bytes()) == before
 

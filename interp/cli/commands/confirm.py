@@ -169,7 +169,7 @@ def _measure(
     """The finished run in ``folder``, measured there as far as it was not yet."""
     from interp.confirmation import confirm as measure
     from interp.store import open_run
-    from interp.store.detections import publish_confirmation
+    from interp.store.detections import write_confirmation
 
     with resumable_run(terminal, folder, spec, options["memory"]) as writer:
         if writer.finished:
@@ -178,6 +178,6 @@ def _measure(
         with terminal.progress(f"{detection.role} on {task.name}", bar) as progress:
             given = {**options, **writer.details, "ledger": writer.ledger, "progress": progress}
             found = measure(detection, model, task, **given)
-        run = publish_confirmation(writer, found, model.facts)
+        run = write_confirmation(writer, found, model.facts)
     terminal.say(f"Took {len(found.table)} sets of heads out on {len(task)} prompts in {time.perf_counter() - began:.1f} s.")
     return run
