@@ -1,9 +1,9 @@
-"""A model as a graph: what writes to the residual stream, what reads it, and which writer is read by whom.
+"""The computational graph of a model: nodes that write to the residual stream, nodes that read it, and the edges between them.
 
-Writers are the embeddings (token and position together), every head and every MLP; readers are the query, key and value of every head,
-every MLP, and the logits. An edge leads from a writer to every reader that comes after it. What a reader reads is the sum of all earlier
-writers, before its norm, and of biases, which belong to no edge. Keys and values of grouped-query heads are counted for each query head,
-as if every head had its own copy. GPT-2 small has 32,491 edges so counted; other conventions give other numbers.
+Writers are the embeddings (token and position together), every head and every MLP; readers are the query, key and value inputs of every
+head, every MLP, and the logits. An edge connects a writer with every later reader. A reader's input, before its norm, is the sum of all
+earlier writers and of biases, which belong to no edge. Keys and values of grouped-query heads count once per query head, as if every
+head had its own copy. By this convention GPT-2 small has 32,491 edges; others give other numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QKV = ("q", "k", "v")
 
 
 class Node(NamedTuple):
-    """``input``, a head (``a5.h1``), an MLP (``m5``) or ``logits``; ``layer`` and ``head`` are -1 where there is none."""
+    """``input``, a head (``a5.h1``), an MLP (``m5``) or ``logits``; ``layer`` and ``head`` are -1 where they do not apply."""
 
     kind: str
     layer: int = -1
@@ -30,7 +30,7 @@ class Node(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Node:
-        """The node written as in circuit files. Raises ValueError for anything else."""
+        """The node written as in circuit files, such as ``a5.h1``. Raises ValueError for anything else."""
         if text in ("input", "logits"):
             return cls(text)
         if found := re.fullmatch(r"a(\d+)\.h(\d+)", text):
@@ -79,42 +79,41 @@ class Graph:
     parallel_attn_mlp: bool = False
 
     def __str__(self) -> str:
-        said = ("" if self.has_mlps else ", without MLPs") + (", in parallel blocks" if self.parallel_attn_mlp else "")
-        return f"{self.n_layers} layers x {self.n_heads} heads{said}"
+        details = ("" if self.has_mlps else ", without MLPs") + (", in parallel blocks" if self.parallel_attn_mlp else "")
+        return f"{self.n_layers} layers x {self.n_heads} heads{details}"
 
     @cached_property
     def writers(self) -> tuple[Node, ...]:
-        """In the order in which they write."""
+        """All nodes that write, in the order of the forward pass."""
         return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
 
     @cached_property
     def writer_index(self) -> dict[Node, int]:
-        """The place of each writer in ``writers``."""
+        """The index of each writer in ``writers``."""
         return {writer: i for i, writer in enumerate(self.writers)}
 
     @cached_property
     def readers(self) -> tuple[tuple[Node, str], ...]:
-        """Nodes with the input that reads (q, k or v of a head), in the order in which they read."""
+        """All reading nodes with their input (``q``, ``k`` or ``v`` for heads, else empty), in the order of the forward pass."""
         inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
         inputs = [(node, qkv) for node in inside for qkv in (QKV if node.kind == "head" else ("",))]
         return (*inputs, (Node("logits"), ""))
 
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
-        """All edges, by reader and then by writer."""
+        """All edges, sorted by reader and then by writer."""
         return tuple(Edge(w, r, qkv) for r, qkv in self.readers for w in self.writers if self.connected(w, r))
 
     def connected(self, writer: Node, reader: Node) -> bool:
-        """Whether the reader reads what the writer writes."""
+        """Whether there is an edge from the writer to the reader."""
         if writer.kind == "input" or reader.kind == "logits":
             return writer.kind != "logits" and reader.kind != "input"
-        before = writer.layer < reader.layer
-        return before or (
+        return writer.layer < reader.layer or (
             writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
         )
 
     def check(self, edge: Edge) -> Edge:
-        """The same edge. Raises LookupError when this graph does not have it."""
+        """The edge itself. Raises LookupError if the graph does not have it."""
         nodes = {*self.writers, Node("logits")}
         for node in edge[:2]:
             if node not in nodes:

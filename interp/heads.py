@@ -1,7 +1,7 @@
-"""Who is measured: a head, and one number for each head or each token.
+"""A head, and one number per head or per token.
 
-Heads are query heads, counted from 0, written ``L5H1``. Effects have the sign ``metric(changed) - metric(clean)``: a negative
-effect means that the head helped.
+Heads are query heads, counted from 0 and written ``L5H1``. Effects are ``metric(changed) - metric(clean)``: negative means that the head
+helped.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Head(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Head:
         """The head written as ``L5H1``, ``5.1`` or ``5-1``. Raises ValueError for anything else."""
-        found = re.fullmatch(r"[Ll]?(\d+)\s*(?:[Hh]|[.-])\s*(\d+)", text.strip())
-        if not found:
+        match = re.fullmatch(r"[Ll]?(\d+)\s*(?:[Hh]|[.-])\s*(\d+)", text.strip())
+        if not match:
             raise ValueError(f"{text!r} is not a head: write L5H1, 5.1 or 5-1 (layer, head; both from 0).")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
 
 @short_repr
@@ -42,9 +42,9 @@ class Head(NamedTuple):
 class HeadScores:
     """One number per head.
 
-    ``values`` has shape [n_layers, n_heads] and holds NaN where a head was not measured or, for the ``nan_reason`` given, has no number;
-    infinite values, and a table without any number or reason, are refused. ``unit`` and ``bounds`` (inclusive, None = unbounded)
-    belong to the number; ``record`` says how it was made.
+    ``values`` has shape [n_layers, n_heads], with NaN for heads that were not measured or have no value (``nan_reason``). ``unit`` and
+    ``bounds`` (inclusive, None = unbounded) belong to the value; ``record`` states how it was computed. Raises ValueError for infinite
+    values, values out of bounds, and no value at all without a reason.
     """
 
     name: str
@@ -63,8 +63,8 @@ class HeadScores:
         return float(self.values[head[0], head[1]])
 
     def top(self, k: int, *, by: str = "magnitude") -> list[Head]:
-        """The ``k`` heads with the largest values, in order; ``by`` is ``magnitude``, ``highest`` or ``lowest``. Ties keep
-        head order; unmeasured heads are never returned."""
+        """The ``k`` heads with the largest values, in order; ``by`` is ``magnitude``, ``highest`` or ``lowest``. Ties keep head order;
+        heads without a value are never returned."""
         keys = {"magnitude": -np.abs(self.values), "highest": -self.values, "lowest": self.values}
         if by not in keys:
             raise ValueError(f"by={by!r} is not an order. There are: {', '.join(keys)}.")
@@ -77,8 +77,7 @@ class HeadScores:
         import pandas as pd
 
         layers, heads = np.indices(self.values.shape)
-        rows = {"layer": layers.ravel().astype("int32"), "head": heads.ravel().astype("int32")}
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame({"layer": layers.ravel().astype("int32"), "head": heads.ravel().astype("int32")})
         frame["label"] = [str(Head(*pair)) for pair in zip(frame["layer"], frame["head"], strict=True)]
         frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
         return frame
@@ -90,7 +89,7 @@ class HeadScores:
         return import_module("interp.figures").head_map(self, **options)
 
     def save(self, folder: str | Any) -> Any:
-        """Writes the table and its record to a run directory and returns its path."""
+        """Writes the values with their record to a run directory and returns its path."""
         from importlib import import_module
 
         return import_module("interp.store").save_scores(self, folder)
@@ -102,7 +101,7 @@ class HeadScores:
 @short_repr
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """One number per token: ``values`` and ``tokens`` have shape [batch, pos]; see ``HeadScores`` for the rest."""
+    """One number per token: ``values`` and ``tokens`` have shape [batch, pos]; the other fields are those of ``HeadScores``."""
 
     name: str
     values: np.ndarray
@@ -137,10 +136,9 @@ class TokenScores:
 
 def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], nan_reason: str) -> None:
     if np.isinf(values).any() or not (nan_reason or np.isfinite(values).any()):
-        raise ValueError(f"{what} holds infinite values or no number at all: the run that made it is broken.")
+        raise ValueError(f"{what} holds infinite values or no value at all: the run that computed it is broken.")
     if np.isnan(values).all():
         return
     low, high = bounds
     if (low is not None and np.nanmin(values) < low - 1e-6) or (high is not None and np.nanmax(values) > high + 1e-6):
         raise ValueError(f"{what} has values from {np.nanmin(values):g} to {np.nanmax(values):g}, outside its bounds {bounds}.")
-

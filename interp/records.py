@@ -1,4 +1,4 @@
-"""How a number was made: the record that rides on every result and is saved beside every table."""
+"""Run records: how a number was made, carried by every result and stored with every table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PACKAGES = ("interp-workbench", "torch", "transformers", "transformer-lens", "nu
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything needed to make the same number again.
+    """Everything needed to reproduce a number.
 
     ``model`` is the name it was loaded by, ``revision`` the resolved commit (empty for folders), ``weights_digest`` the digest of
-    its weights; ``task`` and ``arguments`` say what was asked; ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
+    its weights; ``task`` and ``arguments`` identify the experiment; ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
     """
 
     model: str
@@ -37,7 +37,7 @@ class RunRecord:
     dirty: bool = field(default_factory=lambda: source_commit()[1])
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values; ``RunRecord.from_json`` reads it back equal."""
+        """The record as JSON values; ``RunRecord.from_json`` restores an equal record."""
         return {**asdict(self), "interventions": list(self.interventions)}
 
     @classmethod
@@ -45,36 +45,38 @@ class RunRecord:
         return cls(**{**values, "interventions": tuple(values["interventions"])})
 
     def caption(self) -> str:
-        """One line for a figure: model and revision, task, how many prompts and tokens (where the arguments say it), interventions,
-        metric, seed."""
+        """One line for a figure: model and revision, task, numbers of prompts and tokens (if among the arguments), interventions, metric,
+        seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
-        n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # fewer than were made, where some were selected
+        n = self.arguments.get(
+            "n_examples", self.arguments.get("n_prompts")
+        )  # n_examples: after a selection of the task's prompts
         size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")
         parts = (f"{self.model}{revision}", self.task, *size, *self.interventions, self.metric, f"seed {self.seed}")
         return " · ".join(part for part in parts if part)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (first 16 hex digits) of a JSON value; the order of dictionary keys does not matter."""
+    """First 16 hex digits of the SHA-256 of a JSON value, independent of the order of dictionary keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
 def package_versions() -> tuple[tuple[str, str], ...]:
-    """Installed versions of the packages that decide the numbers."""
-    found = []
+    """Installed versions of the packages on which the numbers depend."""
+    versions = []
     for name in PACKAGES:
         try:
-            found.append((name, version(name)))
+            versions.append((name, version(name)))
         except PackageNotFoundError:
-            found.append((name, "not installed"))
-    return tuple(found)
+            versions.append((name, "not installed"))
+    return tuple(versions)
 
 
 @cache
 def source_commit() -> tuple[str, bool]:
-    """Commit of the source tree this package runs from, and whether it has local changes; ("", False) for an installed wheel."""
+    """Commit of the source tree that this package runs from, and whether it has local changes; ("", False) for an installed wheel."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return "", False

@@ -1,15 +1,15 @@
-"""How sure a mean over prompts is, and whether a head differs from a random one.
+"""Intervals and tests for mean effects over prompts, and the comparison of a head with random ones.
 
-All functions take effects [n_heads n_examples] (rows may be any variants) and are the same for the same seed.
+All functions take effects [n_heads n_examples] (one row per variant) and are deterministic for a given seed.
 
-- Interval: percentile bootstrap over prompts. Percentile intervals are too short for few prompts, so the levels are widened until
-  they match Student's t for normal data (the expanded percentile interval of Hesterberg 2015, The American Statistician 69).
-- p-value: two-sided sign-flip test of the mean; exact for up to 12 prompts, else from random flips, ``(1 + count) / (1 + flips)``.
-  Its hypothesis: the effects are symmetric around 0.
+- Interval: percentile bootstrap over prompts. Percentile intervals are too short for few prompts, so the levels are widened to match
+  Student's t for normal data (the expanded percentile interval of Hesterberg 2015, The American Statistician 69).
+- p-value: two-sided sign-flip test of the mean, exact for up to 12 prompts, otherwise from random flips, ``(1 + count) / (1 + flips)``.
+  Null hypothesis: the effects are symmetric around 0.
 - q-value: Benjamini and Hochberg 1995, over all rows.
-- Control: what a random other head does on average, with an interval over heads and prompts drawn together.
+- Control: the mean effect of a random other head, with an interval over heads and prompts resampled together.
 
-It does not correct for choosing heads and testing them on the same prompts.
+There is no correction for selecting heads and testing them on the same prompts.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from interp._short_repr import short_repr
 N_RESAMPLES = 2000
 MAX_EXACT_PROMPTS = 12
 MIN_FLIPS, MAX_FLIPS = 10_000, 100_000
-MAX_CELLS = 1 << 22  # numbers held at once: 32 MiB of float64
-TIE = 1e-9  # sums that differ by less, relative to the sum of magnitudes, are the same number in another order
+MAX_CELLS = 1 << 22  # values held at once: 32 MiB of float64
+TIE = 1e-9  # sums that differ by less, relative to the sum of magnitudes, differ only by the order of addition
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Interval:
-    """A mean with its 95% interval; each of shape [n_heads], NaN where there is nothing to compare with."""
+    """Means with 95% intervals, each of shape [n_heads]; NaN where a control has no other head."""
 
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     def exceeds(self, other: Interval) -> np.ndarray:
-        """Whether every number of this interval is farther from 0 than every number of the other, [n_heads]; False where either is NaN.
+        """Whether each interval lies farther from 0 than all of the other one, [n_heads]; False where either is NaN.
 
-        Then the two share no number. The reverse would not do: a head without any effect is clear of the others where they have one.
+        Disjoint intervals would not be enough: a head without any effect is disjoint from others that have one.
         """
-        nearest = np.maximum(self.low, -self.high)  # negative where the interval holds 0
+        nearest = np.maximum(self.low, -self.high)  # negative where the interval contains 0
         farthest = np.maximum(np.abs(other.low), np.abs(other.high))
         return nearest > farthest
 
 
 def bootstrap_weights(n_examples: int, seed: int, resamples: int = N_RESAMPLES) -> np.ndarray:
-    """Weights of a bootstrap over prompts, [resamples n_examples]; each row sums to 1. Raises ValueError for fewer than 2 prompts."""
+    """Bootstrap weights over prompts, [resamples n_examples]; each row sums to 1. Raises ValueError for fewer than 2 prompts."""
     if n_examples < 2:
         raise ValueError(f"An interval over prompts needs at least 2 prompts, got {n_examples}: use more prompts.")
     return (
@@ -59,7 +59,7 @@ def bootstrap_weights(n_examples: int, seed: int, resamples: int = N_RESAMPLES) 
 
 
 def mean_interval(effects: np.ndarray, weights: np.ndarray) -> Interval:
-    """Mean over prompts of each row and its 95% bootstrap interval; ``weights`` from ``bootstrap_weights``."""
+    """The mean of each row over prompts with its 95% bootstrap interval; ``weights`` are those of ``bootstrap_weights``."""
     low, high = np.empty(len(effects)), np.empty(len(effects))
     levels = expanded_levels(effects.shape[1])
     for rows in _blocks(len(effects), len(weights)):
@@ -77,23 +77,26 @@ def expanded_levels(n_examples: int, coverage: float = 0.95) -> tuple[float, flo
 
 
 def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = None) -> np.ndarray:
-    """Two-sided p-value of each row's mean, [n_heads], in (0, 1]: how often random signs give a mean as far from 0.
+    """Two-sided p-value of each row's mean, [n_heads], in (0, 1]: the share of sign flips whose mean is at least as far from 0.
 
-    ``flips`` (only used above 12 prompts) is by default 10,000, or more where one head among many could not reach q = 0.05 with
-    that, up to 100,000.
+    ``flips`` (used above 12 prompts) defaults to 10,000, or up to 100,000 for so many heads that a single one could not reach q = 0.05.
     """
     n_heads, n_examples = effects.shape
     if n_examples <= MAX_EXACT_PROMPTS:
-        return _count_as_far(effects, [_all_signs(n_examples)]) / 2 ** (n_examples - 1)
+        return _count_extreme(effects, [_all_signs(n_examples)]) / 2 ** (n_examples - 1)
     flips = flips or int(np.clip(20 * n_heads, MIN_FLIPS, MAX_FLIPS))
     rng = np.random.default_rng([seed, 2])
     sizes = [len(range(*part.indices(flips))) for part in _blocks(flips, max(n_heads, n_examples))]
     signs = (2.0 * rng.integers(0, 2, size=(size, n_examples)) - 1 for size in sizes)
-    return (1 + _count_as_far(effects, signs)) / (1 + flips)
+    return (1 + _count_extreme(effects, signs)) / (1 + flips)
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """q-value of each p-value: the smallest false-discovery rate at which it is still reported; same shape, in (0, 1]."""
+    """q-value of each p-value, in (0, 1]: the smallest false-discovery rate at which it is rejected.
+
+    ``scipy.stats.false_discovery_control`` computes the same up to the last bit: ``p * (m / i)`` where this is ``(p * m) / i``, which
+    stored tables hold.
+    """
     order = np.argsort(p_values, kind="stable")
     scaled = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)
     q_values = np.empty(len(p_values))
@@ -102,11 +105,11 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
 
 def random_head_control(effects: np.ndarray, groups: Sequence[Hashable], weights: np.ndarray, seed: int = 0) -> Interval:
-    """For each row: the mean effect of the other rows of its group, with a 95% interval over heads and prompts.
+    """For each row, the mean effect of the other rows of its group, with a 95% interval over heads and prompts.
 
-    ``groups`` names the group of each row: its layer for a layer-matched control, one name for all for a control over the model. In
-    each resample the prompts are weighted as for the heads' own intervals, as many rows are drawn from the group (with
-    replacement) as it has, and the draws of the row itself are put aside. A row alone in its group has no control (NaN).
+    ``groups`` holds the group of each row: its layer for a layer-matched control, one value for a control over the model. Each resample
+    weights the prompts as for the heads' own intervals, draws as many rows from the group (with replacement) as it has, and excludes the
+    row itself. A row alone in its group has no control (NaN).
     """
     rng = np.random.default_rng([seed, 3])
     mean, low, high = (np.full(len(effects), np.nan) for _ in range(3))
@@ -122,27 +125,25 @@ def random_head_control(effects: np.ndarray, groups: Sequence[Hashable], weights
         total = (draws * resampled).sum(1)
         for part in _blocks(len(rows), len(weights)):
             others = len(rows) - draws[:, part]
-            with np.errstate(
-                invalid="ignore"
-            ):  # 0/0 where a resample drew the row itself every time: that resample says nothing
+            with np.errstate(invalid="ignore"):  # 0/0 where a resample drew only the row itself; nanquantile skips it
                 control = (total[:, None] - draws[:, part] * resampled[:, part]) / others
             low[rows[part]], high[rows[part]] = np.nanquantile(control, (0.025, 0.975), axis=0)
     return Interval(mean, low, high)
 
 
 def _all_signs(n_examples: int) -> np.ndarray:
-    """All sign patterns whose first sign is +, [2**(n-1) n]; the others are their mirror images and give the same magnitude."""
+    """All sign patterns with a first sign of +, [2**(n-1) n]; the others are their negatives and give the same magnitudes."""
     numbers = np.arange(2 ** (n_examples - 1))[:, None] >> np.arange(n_examples) & 1
     return 1.0 - 2.0 * numbers[:, ::-1]
 
 
-def _count_as_far(effects: np.ndarray, signs: Iterator[np.ndarray] | list[np.ndarray]) -> np.ndarray:
-    """How many sign patterns bring each row's sum at least as far from 0 as it is, [n_heads]."""
-    bar = np.abs(effects.sum(1)) - TIE * np.abs(effects).sum(1)
-    return np.sum([(np.abs(block @ effects.T) >= bar).sum(0) for block in signs], axis=0)
+def _count_extreme(effects: np.ndarray, signs: Iterator[np.ndarray] | list[np.ndarray]) -> np.ndarray:
+    """The number of sign patterns under which each row's sum is at least as far from 0 as observed, [n_heads]."""
+    observed = np.abs(effects.sum(1)) - TIE * np.abs(effects).sum(1)
+    return np.sum([(np.abs(block @ effects.T) >= observed).sum(0) for block in signs], axis=0)
 
 
 def _blocks(n: int, width: int) -> list[slice]:
-    """Slices that cover ``n`` rows of ``width`` numbers, a bounded number of cells each."""
+    """Slices that cover ``n`` rows of ``width`` values, with at most MAX_CELLS values each."""
     step = max(1, MAX_CELLS // max(1, width))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]

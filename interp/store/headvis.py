@@ -1,13 +1,13 @@
-"""HeadVis trees: what each head looks at, text by text, in the files that HeadVis and Neuronpedia read and write.
+"""HeadVis trees: the attention of each head on each text, in the files that HeadVis and Neuronpedia read and write.
 
-A tree holds ``config.json`` (what was run, and how), ``scatter_data.json`` (six numbers a head) and ``heads/L5H1.json`` (of every text the
-tokens and of each row the 8 largest weights from 0.005 up, under ``query * len(tokens) + key``). All numbers are rounded to four places.
-The six have Neuronpedia's names and definitions: ``qk_distance_variance`` pools all rows of a head, ``induction_score`` drops weights
-below 0.01. One differs: in layers with a sliding window ``induction_score`` leaves out rows whose earlier occurrence is out of sight.
+A tree holds ``config.json`` (model, texts, settings), ``scatter_data.json`` (six metrics per head) and ``heads/L5H1.json`` (for every text
+its tokens and the 8 largest weights of each row, at least 0.005, under ``query * len(tokens) + key``). Values are rounded to four places.
+The metrics have Neuronpedia's names and definitions: ``qk_distance_variance`` pools all rows of a head, ``induction_score`` drops weights
+below 0.01. One differs: in layers with a sliding window ``induction_score`` excludes rows whose earlier occurrence lies outside it.
 Format: Neuronpedia's ``headvis`` pipeline, after github.com/anthropics/headvis.
 
-Neuronpedia samples the texts of a corpus, few from each fifth of a head's peaks; here every text is written, with its fifth. Its
-histograms and token tables, which can be made from the rest, are neither written nor read.
+Neuronpedia samples the texts of a corpus, a few from each fifth of a head's peaks; here every text is written, with its fifth. Its
+histograms and token tables, which follow from the rest, are neither written nor read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ METRICS = {
     "qk_distance_variance": "qk_distance_variance",
     "induction_score": f"induction_score:threshold={THRESHOLD}",
 }
-"""HeadVis's name of each metric, and how it is asked for here."""
+"""HeadVis's name of each metric, and its name and options here."""
 
 DESCRIPTIONS = {
     "self_attention_score": "Mean weight of a token on itself.",
@@ -57,36 +57,36 @@ CONFIG, SCATTER, HEADS = "config.json", "scatter_data.json", "heads"
 DECIMALS = 4
 FIFTHS = 5
 MAX_FILE_BYTES = 1 << 23
-"""Bytes of the largest file that is written or read: parsed, it may take 25 times as much. Neuronpedia's have 1 or 2 MB."""
+"""Largest file that is written or read, in bytes: parsed, it may take 25 times as much memory. Neuronpedia's files have 1 to 2 MB."""
 MAX_HEADS = 1 << 20
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class HeadVis:
-    """A HeadVis tree that was read: its ``config`` as it stands there, and one number a head of each of the six metrics in ``scores``,
-    by HeadVis's names, NaN where the tree has none. The patterns, which are most of it, stay in their files."""
+    """A loaded HeadVis tree: its ``config``, and ``scores`` with one value per head for each of the six metrics, by HeadVis's names (NaN
+    where the tree has none). Patterns, the bulk of a tree, are read from their files on request."""
 
     path: Path
     config: dict[str, Any]
     scores: dict[str, HeadScores]
 
     def patterns(self, head: Head) -> tuple[SparsePattern, ...]:
-        """What the tree keeps of a head's attention on each text. Raises LookupError for a head that is not there, ArtefactInvalid for a
-        file that is not what it should be."""
+        """The stored weights of a head on each text. Raises LookupError for a head that does not exist, ArtefactInvalid for a damaged
+        file."""
         n_layers, n_heads = self.scores["qk_distance"].values.shape
         if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
             raise LookupError(f"{self.path} has no head {head}: it has layers 0-{n_layers - 1} and heads 0-{n_heads - 1}.")
-        with _reading(self.path / HEADS / f"{head}.json") as found:
-            return tuple(_pattern(text, f"of text {i}") for i, text in enumerate(found["sequences"]))
+        with _reading(self.path / HEADS / f"{head}.json") as content:
+            return tuple(_pattern(text, f"of text {i}") for i, text in enumerate(content["sequences"]))
 
 
 def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) -> Path:
-    """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` says what the texts are.
+    """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` describes the texts.
 
-    The tree is built under a hidden name beside ``folder`` and renamed when it is whole; of one that fails nothing is left. Characters
-    that are no text (halves of a surrogate pair) are written as ``?``. Raises ArtefactInvalid when ``folder`` is not empty, ValueError
-    for texts of one token, for images, and for more texts than fit a file.
+    The tree is built under a hidden name beside ``folder`` and renamed when complete; a failed one leaves nothing behind. Lone surrogates
+    are written as ``?``. Raises ArtefactInvalid when ``folder`` is not empty, ValueError for texts of one token, for images, and for more
+    texts than fit a file.
     """
     from interp.metrics.top_weights import sparse_patterns
 
@@ -95,7 +95,7 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
     lengths = attention.prompts.token_mask.sum(1).tolist()
     if min(lengths) < 2:
         raise ValueError(f"Text {lengths.index(1)} has one token, and HeadVis describes texts of two or more: leave it out.")
-    scores = _six(attention)
+    scores = _metric_values(attention)
     shape = scores["qk_distance"].shape
     with _building(path) as tree:
         for layer in range(shape[0]):
@@ -112,15 +112,15 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
 
 
 def check_empty(folder: Path) -> None:
-    """Raises ArtefactInvalid when something lies where a tree is to be written."""
+    """Raises ArtefactInvalid unless the folder is empty or does not exist."""
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise ArtefactInvalid(f"{folder} is not an empty folder: choose another one for the HeadVis tree.")
 
 
 def load_headvis(folder: str | Path) -> HeadVis:
-    """The HeadVis tree in this folder, whoever wrote it. Nothing in it is trusted.
+    """The HeadVis tree in this folder, from any source. All of its content is validated.
 
-    Raises ArtefactInvalid, in a sentence, for files that are missing, too large or damaged, and numbers that cannot be.
+    Raises ArtefactInvalid for files that are missing, too large or damaged, and for impossible values.
     """
     path = Path(folder)
     with _reading(path / CONFIG) as config:
@@ -143,13 +143,13 @@ def load_headvis(folder: str | Path) -> HeadVis:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _six(attention: AttentionCache) -> dict[str, np.ndarray]:
+def _metric_values(attention: AttentionCache) -> dict[str, np.ndarray]:
     """HeadVis's six metrics, [n_layers n_heads] each."""
     from interp.metrics.attention import attention_metrics
 
-    found = attention.observe(attention_metrics([*METRICS.values()]))
-    scores = {name: found.heads(own.split(":")[0]).values for name, own in METRICS.items()}
-    distance = found["attention_distance"].double().cpu().numpy()
+    observation = attention.observe(attention_metrics([*METRICS.values()]))
+    scores = {name: observation.heads(own.split(":")[0]).values for name, own in METRICS.items()}
+    distance = observation["attention_distance"].double().cpu().numpy()
     between_rows = np.nanvar(distance, axis=(1, 3))
     return scores | {"qk_distance_variance": scores["qk_distance_variance"] + between_rows}
 
@@ -171,7 +171,7 @@ def _sequences(patterns: Sequence[SparsePattern]) -> list[dict[str, Any]]:
 
 
 def _fifths(peaks: Sequence[float]) -> list[int]:
-    """The fifth of all peaks that each is in, 1 (lowest) to 5; one on an edge is in the higher."""
+    """The quintile of each peak, 1 (lowest) to 5; a peak on a boundary belongs to the higher one."""
     edges = [sorted(peaks)[min(round(i * len(peaks) / FIFTHS), len(peaks) - 1)] for i in range(1, FIFTHS)]
     return (1 + np.searchsorted(edges, peaks, side="right")).tolist()
 
@@ -217,7 +217,7 @@ def _write(path: Path, value: Any) -> None:
 
 @contextmanager
 def _building(path: Path) -> Iterator[Path]:
-    """A hidden folder that becomes ``path`` when the block ends, and is removed when it fails."""
+    """A hidden folder that becomes ``path`` at the end of the block, and is removed if the block fails."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     temporary.mkdir(parents=True)
     try:
@@ -234,7 +234,7 @@ def _building(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
-    """The JSON value of a file; whatever the block finds wrong with it is damage of this file."""
+    """The JSON value of a file; errors in the block are reported as damage of this file."""
     _check_there(path)
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ArtefactInvalid(f"{path} has {path.stat().st_size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read.")
@@ -243,22 +243,22 @@ def _reading(path: Path) -> Iterator[Any]:
     except KeyError as error:
         raise ArtefactInvalid(f"{path} is damaged: it lacks {error}.") from None
     except TypeError:
-        raise ArtefactInvalid(f"{path} is damaged: a part of it is of another kind than in a HeadVis tree.") from None
+        raise ArtefactInvalid(f"{path} is damaged: a value has another type than in a HeadVis tree.") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise ArtefactInvalid(f"{path} is damaged: {str(error).rstrip('.')}.") from None
 
 
 def _check_there(path: Path) -> None:
     if not path.is_file():
-        raise ArtefactInvalid(f"{path} is missing: this is no HeadVis tree, or a part of one.")
+        raise ArtefactInvalid(f"{path} is missing: this is not a complete HeadVis tree.")
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"it holds {constant}, which is no JSON")
+    raise ValueError(f"it holds {constant}, which is not JSON")
 
 
 def _numbers(values: Any, what: str, kinds: set[type], low: int | float, high: int | float) -> np.ndarray:
-    """The values of a list, all of these kinds (true and false are no numbers) and from ``low`` to ``high``."""
+    """The values of a list, all of these types (booleans are not numbers) and from ``low`` to ``high``."""
     if type(values) is not list or not {*map(type, values)} <= kinds or not all(low <= value <= high for value in values):
         raise ValueError(f"{what} are not all {' or '.join(sorted(k.__name__ for k in kinds))} from {low:,} to {high:,}")
     return np.array(values, np.int64 if kinds == {int} else np.float64)
@@ -279,7 +279,7 @@ def _pattern(text: Any, which: str) -> SparsePattern:
     tokens = text["tokens"]
     if type(tokens) is not list:
         raise TypeError
-    "".join(tokens).encode()  # refuses what is no text
+    "".join(tokens).encode()  # refuses what is not text
     cells = _numbers(text["attention_indices"], f"the cells {which}", {int}, 0, len(tokens) ** 2 - 1)
     weights = _numbers(text["attention_values"], f"the weights {which}", {int, float}, 0, 1)
     (peak,) = _numbers([text["max_activation"]], f"the peak {which}", {int, float}, 0, 1)
@@ -291,10 +291,10 @@ def _pattern(text: Any, which: str) -> SparsePattern:
 
 
 def _record(config: Any) -> RunRecord:
-    """How the tree was made, as far as it says so in words that are known here."""
+    """The record of the tree, from those fields of its config that are known here."""
     found = {**config.get("pipeline_config", {}), "model": config["model_name"], "task": config.get("dataset_name")}
     names = ("model", "revision", "weights_digest", "task", "dtype", "device", "commit")
     stated = {name: found[name] for name in names if isinstance(found.get(name), str)}
-    "".join(stated.values()).encode()  # refuses what is no text
+    "".join(stated.values()).encode()  # refuses what is not text
     size = {"n_prompts": found["n_sequences"]} if type(found.get("n_sequences")) is int else {}
     return RunRecord(**{"dtype": "", "device": "", "commit": "", **stated}, arguments=size, packages={}, dirty=False)

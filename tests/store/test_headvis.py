@@ -347,7 +347,7 @@ DAMAGE = [
     ("scatter_data.json", (2, "qk_distance"), "3", "the qk_distances are not all float or int"),
     ("scatter_data.json", (2, "qk_distance"), -0.5, "outside its bounds"),
     ("scatter_data.json", (2, "self_attention_score"), 1.5, "outside its bounds"),
-    ("scatter_data.json", (2, "qk_distance"), math.nan, "it holds NaN, which is no JSON"),
+    ("scatter_data.json", (2, "qk_distance"), math.nan, "it holds NaN, which is not JSON"),
     ("scatter_data.json", (2, "qk_distance"), 10**400, "too large"),
     (HEAD, (), [], "a part of it is of another kind"),
     (HEAD, ("sequences",), ..., "it lacks 'sequences'"),
@@ -402,7 +402,7 @@ def test_a_damaged_tree_is_refused_in_one_sentence(file, path, new, sentence, tm
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "is missing: this is no HeadVis tree, or a part of one"),
+        (None, "is missing: this is not a complete HeadVis tree"),
         (b"", "is damaged: Expecting value"),
         (b'{"n_layers": 1', "is damaged: Expecting"),
         (b"\xff\xfe\x00", "is damaged: "),
