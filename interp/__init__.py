@@ -4,9 +4,10 @@ Models       ``load_model`` by name, folder or Hub id; ``doctor`` checks the ide
 Tasks        ``make_task`` writes clean and corrupted prompts; ``task_from_jsonl`` reads yours; ``score_task`` gives the model's baseline.
 Runs         ``run`` with interventions; ``capture`` activations; ``sweep`` many interventions over a task.
 Attention    ``observe_attention`` computes metrics of attention rows at any length.
-Ablation     ``ablate_heads`` of a model one by one; ``head_table`` is its table of effects, intervals, p- and q-values.
+Ablation     ``ablate_heads`` of a model one by one; ``AblationResult`` holds effects, intervals, p- and q-values.
 Detectors    ``detect`` the heads or tokens of a role; ``confirm`` by ablation that the task depends on them.
 Circuits     ``score_edges`` of the model's graph; ``faithfulness_curve`` of the circuits they give.
+Experiments  ``AblationSpec``, ``AttentionSpec``, ``DetectionSpec``, ``ConfirmationSpec``, ``CircuitSpec``: stored runs.
 Figures      ``show_attention`` of a prompt in a notebook; results draw themselves with ``plot``.
 Storage      ``open_run`` reads a run directory; ``save_observation`` writes one; results store themselves with ``save``.
 Values       ``Head``, ``HeadScores`` (one number per head), ``TokenScores`` (one per token), ``RunRecord`` (how a number was made).
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from interp.engine import capture as capture
     from interp.engine import run as run
     from interp.engine import sweep as sweep
+    from interp.experiments import AblationSpec as AblationSpec
+    from interp.experiments import AttentionSpec as AttentionSpec
+    from interp.experiments import CircuitSpec as CircuitSpec
+    from interp.experiments import ConfirmationSpec as ConfirmationSpec
+    from interp.experiments import DetectionSpec as DetectionSpec
     from interp.figures import show_attention as show_attention
     from interp.heads import Head as Head
     from interp.heads import HeadScores as HeadScores

@@ -1,28 +1,30 @@
-"""The options of a detector that can be written as text: fields of the address, widgets, and words of the command line."""
+"""The options of a detector that can be written as text: as fields of the address and as widgets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import Parameter, formatannotation, signature
+from inspect import Parameter, formatannotation
 from typing import Any
 
 import streamlit as st
 
-from interp.detectors import DETECTORS
-from interp.options_text import parse_options, settable
+from interp.experiments.detection import detector_options
+from interp.options_text import parse_options
 from interp_dashboard.url import Field, State, choice, flag, number, text
 
 MOST = 10**9
-"""Numbers are at most so large."""
+"""The largest number of a field."""
 ACROSS = 4
 NONE = "none"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Those of the detector ``role``, but for those ``exclude``; ``choices`` are what a text may be. The field of an option is called
-    ``ROLE.OPTION``; one that may be none is a text, empty where it is."""
+class DetectorOptions:
+    """The options of the detector ``role`` without those in ``exclude``; ``choices`` are the allowed values of a text.
+
+    The field of an option is called ``ROLE.OPTION``; that of an option that may be none is a text, then empty.
+    """
 
     role: str
     exclude: Sequence[str] = ()
@@ -30,20 +32,19 @@ class Options:
 
     @property
     def known(self) -> dict[str, Parameter]:
-        found = settable(signature(DETECTORS.get(self.role)).parameters)
-        return {name: about for name, about in found.items() if name not in self.exclude}
+        return {name: option for name, option in detector_options(self.role).items() if name not in self.exclude}
 
     def fields(self) -> tuple[Field, ...]:
-        return tuple(self._field(name, about.default) for name, about in self.known.items())
+        return tuple(self._field(name, option.default) for name, option in self.known.items())
 
     def values(self, state: State) -> dict[str, Any]:
-        """The values that are not the default. Raises ValueError for a text that the option cannot be."""
+        """The values that differ from their default. Raises ValueError for a text that is not a value of the option."""
         known = self.known
         read = {name: self._read(name, state[f"{self.role}.{name}"]) for name in known}
         return {name: value for name, value in read.items() if value != known[name].default}
 
     def choose(self, state: State) -> None:
-        """Widgets for all options, folded; the first of them are named."""
+        """Widgets for all options in a closed expander, which names the first of them."""
         names = list(self.known)
         named = ", ".join(name.removeprefix("n_").replace("_", " ") for name in names[:ACROSS])
         with st.expander(f"Options: {named} …", icon=":material/tune:"):
@@ -85,11 +86,3 @@ class Options:
 
     def _may_be_none(self, name: str) -> bool:
         return "None" in formatannotation(self.known[name].annotation)
-
-
-def words(values: Mapping[str, Any]) -> list[str]:
-    """The values as options of ``interp detect``."""
-    written = {
-        name: str(value).lower() if value is None or isinstance(value, bool) else str(value) for name, value in values.items()
-    }
-    return [word for name, value in written.items() for word in ("--set", f"{name}={value}")]

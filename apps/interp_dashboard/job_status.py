@@ -104,7 +104,7 @@ def _said(job: Job, now: JobStatus) -> str:
 def unfinished_jobs(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
     """Jobs of these kinds under way and those that ended before their time, of any session and of servers before this one, but for those
     that are shown here; ``show`` sets the page to one of them."""
-    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.kind in kinds]
+    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.command in kinds]
     open_ones = [(job, now) for job, now in found if now.state not in ("finished", "removed")]
     if not open_ones:
         return

@@ -11,7 +11,6 @@ from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
-from interp_dashboard.jobs import AblationRequest
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import View
 from interp_dashboard.selectors import table_height
@@ -91,13 +90,14 @@ def _continuation(
     from interp import interventions
     from interp.ablation import continue_prompt
     from interp.ablation.ablate_heads import build_variants
+    from interp.tasks import make_task
 
     with model_cache().acquire(model) as loaded:
         change: Any = ()
         if ablated and ablation != "mean":  # needs no prompts, which a task could not write in the tokens of every model
             change = (getattr(interventions, ablation)(ablated),)
         elif ablated:
-            means = AblationRequest(task=prompt.task or MEAN_TASK, n_prompts=MEAN_PROMPTS, seed=prompt.seed).question(loaded)
+            means = make_task(prompt.task or MEAN_TASK, loaded, n_prompts=MEAN_PROMPTS, seed=prompt.seed)
             (change,) = build_variants(loaded, means, ablation, "all", [ablated], prompt.seed)
         return continue_prompt(loaded, prompt.tokens(loaded), n_tokens=n_tokens, intervene=change)
 

@@ -113,12 +113,11 @@ def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
     plan = plan_sweep(model, task, variants, outcome, memory, identity="plan")
     work = {"exact": plan.work, "attribution": 3 * plan.clean_work}
     work["adaptive"] = work["attribution"] + options["top_share"] * plan.work
-    per_work = _seconds_of_pass(model, task) / (len(task.examples[0].clean) * model.facts.n_layers)
-    return CostEstimate(plan.n_units, plan.bytes, per_work * work[options["estimator"]])
+    return CostEstimate(plan.n_units, plan.bytes, seconds_per_work(model, task) * work[options["estimator"]])
 
 
-def _seconds_of_pass(model: Model, task: Task) -> float:
-    """Seconds of one clean pass over the first prompt, timed after a warm-up pass."""
+def seconds_per_work(model: Model, task: Task) -> float:
+    """Seconds per token and layer, from one clean pass over the first prompt, timed after a warm-up pass."""
     from time import perf_counter
 
     import torch
@@ -129,7 +128,7 @@ def _seconds_of_pass(model: Model, task: Task) -> float:
         forward(tokens)
         start = perf_counter()
         forward(tokens)
-        return perf_counter() - start
+        return (perf_counter() - start) / (tokens.shape[1] * model.facts.n_layers)
 
 
 def build_variants(

@@ -1,4 +1,4 @@
-"""The command line, filled from the files of ``commands/``: one file a command, named as the command."""
+"""The command line, made of the files in ``commands/``: one file per command, named as the command."""
 
 import os
 
@@ -17,7 +17,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 app = typer.Typer(
     name="interp",
-    help="Which attention heads of a language model matter, what they do, and whether to believe it.",
+    help="Ablate every attention head of a language model and measure the effect, with confidence intervals, controls and provenance.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,

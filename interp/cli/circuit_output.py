@@ -3,62 +3,68 @@
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.terminal import Terminal
+from interp.experiments.circuit import COUNTERFACTUAL, EXACT
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from interp.store import StoredRun
 
-COUNTERFACTUAL, EXACT = "counterfactual", "exact"
 EDGES_SHOWN = 10
-"""So many edges are shown after a search."""
+"""The number of edges shown after a search."""
 
 
 def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
-    """What was found, how far it carries the behaviour, and its ``top`` edges (0: all) by the size of their effect."""
-    said, record = run.manifest["details"]["circuit"], run.record
+    """The size of the circuit, its faithfulness, and its ``top`` edges (0: all) by the absolute value of their effect."""
+    found, record = run.manifest["details"]["circuit"], run.record
     edges, curve = edges_by_effect(run), run.table("faithfulness")
     terminal.line(
-        f"{said['method']} on {record.task}: {said['n_edges']:,} of {said['n_graph_edges']:,} edges of {record.model}, {said['n_heads']} heads; "
-        f"{record.metric} {said['clean']:.3g} clean, {said['corrupted']:.3g} corrupted."
+        f"{found['method']} on {record.task}: {found['n_edges']:,} of {found['n_graph_edges']:,} edges of {record.model}, "
+        f"{found['n_heads']} heads; {record.metric} {found['clean']:.3g} clean, {found['corrupted']:.3g} corrupted."
     )
-    if said["n_edges"] < min(said["requested_size"], said["n_nonzero"]):
-        terminal.line(f"Of the {said['requested_size']} largest the others lie on no way from the embedding to the logits.")
-    terminal.line(_faithful(curve, said["requested_size"], record.arguments.get("ablation", COUNTERFACTUAL)))
-    if "n_discovery_prompts" in said:
-        again = f", {said['n_shared_prompts']} of which are among the first" if said["n_shared_prompts"] else ""
-        terminal.line(f"Found on {said['n_discovery_prompts']} prompts, tested on {said['n_test_prompts']} others{again}.")
-    if said["n_nonzero"] < said["requested_size"]:
-        hint = "; where attention is saturated gradients vanish, and --method exact sees more" * (said["method"] != EXACT)
-        terminal.line(f"Only {said['n_nonzero']} edges have an effect above rounding ({said['rounding_floor']:.2g}){hint}.")
+    if found["n_edges"] < min(found["requested_size"], found["n_nonzero"]):
+        terminal.line(
+            f"The others of the {found['requested_size']} largest edges are on no path from the embedding to the logits."
+        )
+    terminal.line(_faithfulness(curve, found["requested_size"], record.arguments.get("ablation", COUNTERFACTUAL)))
+    if "n_discovery_prompts" in found:
+        shared = f", {found['n_shared_prompts']} of which are among the first" if found["n_shared_prompts"] else ""
+        terminal.line(f"Found on {found['n_discovery_prompts']} prompts, tested on {found['n_test_prompts']} others{shared}.")
+    if found["n_nonzero"] < found["requested_size"]:
+        hint = "; gradients vanish where attention is saturated, so --method exact finds more" * (found["method"] != EXACT)
+        terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['rounding_floor']:.2g}){hint}.")
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
-    rows = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
-    cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(rows), 1)]
+    kept = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
+    cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(kept), 1)]
     terminal.table(("", "edge", "effect", "unit"), cells, right=("", "effect"))
 
 
 def circuit_json(run: "StoredRun") -> dict[str, Any]:
-    """The run as one JSON object."""
+    """The run as one JSON object: its path, its record, its edges and its faithfulness."""
     facts = {"path": str(run.path), "status": run.status, **run.manifest["details"]["circuit"], "record": run.record.to_json()}
     return {**facts, "edges": _rows(edges_by_effect(run)), "faithfulness": _rows(run.table("faithfulness"))}
 
 
 def edges_by_effect(run: "StoredRun") -> "pd.DataFrame":
-    """All edges by the size of their effect, largest first."""
+    """All edges by the absolute value of their effect, largest first."""
     return run.table("edges").sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _faithful(curve: "pd.DataFrame", asked: int, ablation: str) -> str:
-    """How much of the difference the circuit recovers, or the largest one within it that was tried, and random ones of that size do."""
+def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> str:
+    """The share of the difference that the circuit recovers, or its largest tested part, and that random circuits of this size do."""
     sizes = curve["n_edges"].tolist()
-    size = max((n for n in sizes if n <= asked), default=min(sizes))
-    own = curve.query("n_edges == @size")
-    found, drawn = _rows(own.query("kind == 'found'"))[0], own.query("kind == 'random'")["faithfulness"]
-    chance = f"; {len(drawn)} random ones of that size {drawn.min():z.2f} to {drawn.max():z.2f}" if len(drawn) else ""
-    recovers = "it recovers" if size == asked else f"the {size} largest edges recover"
+    size = max((n for n in sizes if n <= requested_size), default=min(sizes))
+    of_size = curve.query("n_edges == @size")
+    found, random = _rows(of_size.query("kind == 'found'"))[0], of_size.query("kind == 'random'")["faithfulness"]
+    chance = (
+        f"; {len(random)} random circuits of this size recover {random.min():z.2f} to {random.max():z.2f}"
+        if len(random)
+        else ""
+    )
+    recovers = "it recovers" if size == requested_size else f"the {size} largest edges recover"
     return (
-        f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference ({found['low']:z.2f} to {found['high']:z.2f} over "
-        f"prompts), all other edges being corrupted ({ablation}){chance}."
+        f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['low']:z.2f} to "
+        f"{found['high']:z.2f} over prompts), with all other edges corrupted ({ablation}){chance}."
     )
 
 

@@ -1,7 +1,7 @@
-"""The form of a command: a function of a ``Terminal`` and its own options, which returns nothing or an exit code.
+"""A command: a function of a ``Terminal`` and its own options, which returns nothing or an exit code.
 
-The decorator adds the options that every command has (``--json``, ``--quiet``, ``--debug``) and turns whatever the function
-raises into one sentence on stderr and an exit code.
+The decorator adds the options that every command has (``--json``, ``--quiet``, ``--debug``) and turns every exception into one
+sentence on stderr and an exit code.
 """
 
 import inspect
@@ -18,14 +18,14 @@ from interp.cli.exit_codes import exit_code_and_message
 from interp.cli.terminal import Terminal
 
 SHARED = {
-    "as_json": Annotated[bool, typer.Option("--json", help="One JSON object on stdout; remarks stay on stderr.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Nothing on stderr but errors.")],
+    "as_json": Annotated[bool, typer.Option("--json", help="Write one JSON object to stdout; remarks still go to stderr.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Write only errors to stderr.")],
     "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
 }
 
 
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """``function(terminal, ...)`` as a Typer command with the shared options and the exit codes of ``exits``."""
+    """``function(terminal, ...)`` as a Typer command with the shared options and the exit codes of ``exit_codes``."""
 
     @wraps(function)
     def run(*, as_json: bool, quiet: bool, debug: bool, **arguments: Any) -> None:
@@ -52,7 +52,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
 
 @contextmanager
 def _remarks(terminal: Terminal) -> Iterator[None]:
-    """Warnings of this package become remarks; those of others, which a user of the command can do nothing about, are dropped."""
+    """Shows warnings of this package as remarks and drops those of others, which a user of the command cannot act on."""
 
     def remark(message: Warning | str, *_: Any, **__: Any) -> None:
         terminal.say(f"Note: {message}")

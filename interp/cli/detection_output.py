@@ -1,7 +1,8 @@
-"""What detectors found and what confirmed it, on the terminal and as JSON."""
+"""Detections and confirmations on the terminal and as JSON."""
 
 from typing import TYPE_CHECKING, Any
 
+from interp.cli.experiment_runner import print_location
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -13,9 +14,8 @@ if TYPE_CHECKING:
 
     RoleResult = Detection | TokenDetection | Confirmation
 
-ROLE_RUN_KINDS = ("detection", "confirmation")
 MIN_HEADS_SHOWN = 5
-"""So many heads are shown after a detection, and all that were found."""
+"""The number of heads shown after a detection; more where more are detected."""
 
 
 def load_role_run(run: "StoredRun") -> "RoleResult | None":
@@ -26,8 +26,19 @@ def load_role_run(run: "StoredRun") -> "RoleResult | None":
     return load and load(run.path)
 
 
+def print_role_run(terminal: Terminal, run: "StoredRun | None") -> None:
+    """The result of a stored detection or confirmation, and where it is; nothing after a dry run."""
+    if run is None:
+        return
+    result = load_role_run(run)
+    assert result is not None
+    print_detection(terminal, result)
+    print_location(terminal, run, "prints and draws it")
+    terminal.emit(detection_json(run, result))
+
+
 def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = None) -> None:
-    """The result for a reader; of heads the ``top`` (0: all; by default those found, five at least)."""
+    """The result as text, with the ``top`` heads (0: all; default: those detected, at least five)."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
 
@@ -40,14 +51,14 @@ def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = N
 
 
 def result_table(found: "RoleResult") -> "pd.DataFrame":
-    """The table that stands for the result: heads, tokens, or the points of the curve."""
+    """The table of the result: heads, tokens, or the points of the ablation curve."""
     from interp.confirmation import Confirmation
 
     return found.tables["curve"] if isinstance(found, Confirmation) else found.to_dataframe()
 
 
 def detection_json(run: "StoredRun", found: "RoleResult") -> dict[str, Any]:
-    """The run as one JSON object: where it is, how it was made, and its rows."""
+    """The run as one JSON object: its path, its record and its tables."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
 
@@ -66,11 +77,10 @@ def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
-    size = found.scores.values.size
-    paper = "" if found.literature_threshold is None else f", the literature's constant is {found.literature_threshold:g}"
+    usual = "" if found.literature_threshold is None else f" Usual threshold in the literature: {found.literature_threshold:g}."
     terminal.line(
-        f"{found.role}: {len(found.detected)} of {size} heads have {found.scores.name} above {found.threshold:.3g}, which some head "
-        f"passes in {found.fwer:.0%} of models without the role{paper}."
+        f"{found.role}: {len(found.detected)} of {found.scores.values.size} heads exceed the calibrated threshold {found.threshold:.3g} of "
+        f"{found.scores.name} ({found.fwer:.0%} of models without the role have any such head).{usual}"
     )
     _print_details(terminal, found.details)
     numbers = ["score", "control", *found.extra_scores]
@@ -83,7 +93,7 @@ def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
 
 def _print_tokens(terminal: Terminal, found: "TokenDetection") -> None:
     chosen = ", ".join(f"{int(marks.sum())} {name}" for name, marks in found.masks.items())
-    terminal.line(f"{found.role}: of {sum(map(len, found.words)):,} tokens {chosen}.")
+    terminal.line(f"{found.role}: {chosen} of {sum(map(len, found.words)):,} tokens.")
     terminal.line("; ".join(f"{name} heads: {' '.join(map(str, heads)) or 'none'}" for name, heads in found.heads.items()))
     _print_details(terminal, found.details)
     if "statistics" in found.tables:
@@ -98,12 +108,12 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
 
     curve, details = found.tables["curve"], found.details
     terminal.line(
-        f"{found.role}: {found.record.metric} with the first k of {' '.join(details['detected'])} taken out, mean and 95% interval."
+        f"{found.role}: {found.record.metric} with the top k of {' '.join(details['detected'])} ablated, mean and 95% interval."
     )
     terminal.line(f"effect = metric(ablated) - metric(clean); {sign_meaning(found.record.metric)}")
     if details["unmatched"]:
         short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
-        terminal.line(f"Layer-matched heads that stand in the nearest layer, because their own has too few others: {short}.")
+        terminal.line(f"Layer-matched heads from the nearest layer, where their own has too few others: {short}.")
     rows = []
     for (task, where, k), points in curve.groupby(["task", "positions", "k"], sort=False):
         by_group = {row["group"]: row for row in points.to_dict("records")}

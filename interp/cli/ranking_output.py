@@ -1,8 +1,9 @@
-"""A table of heads as a ranking, on the terminal and as JSON rows; several metrics as one line each."""
+"""A table of heads as a ranking, on the terminal and as JSON; several metrics as one line each."""
 
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.terminal import Terminal
+from interp.experiments.ablation import agreement_sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -10,16 +11,15 @@ if TYPE_CHECKING:
     from interp.store import StoredRun
 
 
-def sign(table: "pd.DataFrame") -> str:
-    """What an effect is, and what its sign says for the metric of this table."""
+def effect_definition(table: "pd.DataFrame") -> str:
+    """The definition of the effect, and the meaning of its sign for the metric of this table."""
     from interp.ablation.effect_tables import sign_meaning
 
     return f"effect = metric(ablated) - metric(clean); {sign_meaning(str(table['metric'].iloc[0]))}"
 
 
 def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows ordered by the size of their effect (of their value, where scores were stored), largest first; ties in order of heads,
-    one metric after the other."""
+    """The rows by the absolute value of their effect (or of their score), largest first, ties by head; one metric after the other."""
     order = {metric: place for place, metric in enumerate(dict.fromkeys(table["metric"]))}
     rows = table.sort_values(_column(table), key=abs, ascending=False, kind="stable")
     return rows.sort_values("metric", key=lambda metrics: metrics.map(order), kind="stable")
@@ -34,17 +34,17 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
             ("", "head", "value", "unit"), [_score_cells(i, row) for i, row in enumerate(rows, 1)], right=("", "value")
         )
         return
-    terminal.line(sign(table))
+    terminal.line(effect_definition(table))
     columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
 
 def print_metrics(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
-    """One line a metric of an observation: mean, lowest number, the ``top`` heads (0: four) with the largest."""
+    """One line per metric of an observation: mean, minimum, and the ``top`` heads (0: four) with the largest values."""
     rows = []
-    there = set(run.heads()["metric"])
+    stored = set(run.heads()["metric"])
     for name, about in run.metrics.items():
-        if name not in there:
+        if name not in stored:
             rows.append([about["label"], about["unit"], "", "", f"a table over {about['axis']}, in values.safetensors"])
             continue
         scores = run.scores(name)
@@ -56,35 +56,22 @@ def print_metrics(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
 
 
 def print_undefined(terminal: Terminal, run: "StoredRun", table: "pd.DataFrame") -> None:
-    """Why heads have no number, one line for each metric in the table where some have none."""
+    """Why the value of some heads is undefined, one line for each metric where that is so."""
     if not run.metrics:
         return
     for metric, values in table.groupby("metric", sort=False)["value"]:
         if n := sum(value != value for value in values):
-            terminal.line(f"{metric}: {n} of {len(values)} heads have no number: {run.metrics[str(metric)]['reason']}.")
+            terminal.line(f"{metric}: undefined for {n} of {len(values)} heads: {run.metrics[str(metric)]['nan_reason']}.")
 
 
 def print_agreement(terminal: Terminal, run: "StoredRun") -> None:
     """``agreement_sentence`` on stdout; nothing for other runs."""
-    if said := agreement_sentence(run):
-        terminal.line(said)
-
-
-def agreement_sentence(run: "StoredRun") -> str:
-    """How well the gradient estimate that chose the heads agrees with what was then measured; empty for other runs."""
-    found = run.manifest["details"].get("agreement")
-    if not found:
-        return ""
-    rank = "undefined" if found["spearman"] is None else f"{found['spearman']:+.2f}"
-    sign_share = "an undefined share" if found["same_sign"] is None else f"{found['same_sign']:.0%}"
-    return (
-        f"Estimate against exact, on the {found['n']} heads measured: Spearman {rank}, {found['top_overlap']:.0%} of the top "
-        f"{found['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
-    )
+    if sentence := agreement_sentence(run):
+        terminal.line(sentence)
 
 
 def head_rows(run: "StoredRun", metric: str | None = None) -> "pd.DataFrame":
-    """The ``heads`` table of a run, of one metric alone where it is named. Raises LookupError for a metric that is not there."""
+    """The ``heads`` table of a run, or its rows of one metric. Raises LookupError for a metric that the run does not have."""
     table = run.heads()
     if metric is None:
         return table
@@ -95,7 +82,7 @@ def head_rows(run: "StoredRun", metric: str | None = None) -> "pd.DataFrame":
 
 
 def as_json(run: "StoredRun", metric: str | None = None) -> dict[str, Any]:
-    """The run as one JSON object: where it is, how it was made, and its rows in order of rank."""
+    """The run as one JSON object: its path, its record, and its rows by rank."""
     rows = [{str(key): value for key, value in row.items()} for row in ranked(head_rows(run, metric)).to_dict("records")]
     facts = {"path": str(run.path), "status": run.status, "details": run.manifest["details"]}
     return {**facts, "record": run.record.to_json(), "heads": rows}

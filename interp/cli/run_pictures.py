@@ -1,33 +1,31 @@
-"""The pictures that a run directory holds."""
+"""The figures that a run directory holds."""
 
 from typing import TYPE_CHECKING
-
-from interp.cli.detection_output import ROLE_RUN_KINDS
 
 if TYPE_CHECKING:
     from interp.store import StoredRun
 
 
 def save_run_figures(run: "StoredRun") -> None:
-    """Writes pictures into the run directory, where missing: of a sweep ``heads.png`` (the head map) and ``ranking.png``, of an observation
-    a head map for each metric, ``heads-METRIC.png``, of detections, confirmations and circuits what there is to draw.
+    """Writes the missing figures into the run directory: of an ablation ``heads.png`` (the head map) and ``ranking.png``, of an observation
+    a head map for each metric, ``heads-METRIC.png``, of detections, confirmations and circuits every available figure.
 
-    The interactive form carries plotly with it, five megabytes a file: `interp show --figure x.html` makes it when it is wanted.
+    An interactive file carries five megabytes of plotly: `interp show --figure x.html` writes one on demand.
     """
     from interp.figures import run_figure, save_figure
 
-    for name, what in _figures_to_save(run).items():
+    for name, arguments in _figures_to_save(run).items():
         file = run.path / f"{name}.png"
         if not file.exists():
-            save_figure(run_figure(run, *what), file)
+            save_figure(run_figure(run, *arguments), file)
 
 
 def _figures_to_save(run: "StoredRun") -> dict[str, tuple[str, ...]]:
-    """The pictures of a run by file name: what is drawn, and of which metric."""
+    """The figures of a run by file name: their kind, and the metric."""
     from interp.figures.run_figures import available_figures
 
-    if run.manifest["details"].get("kind") in (*ROLE_RUN_KINDS, "circuit"):
+    if run.manifest["details"].get("kind") in ("detection", "confirmation", "circuit"):
         return {name: (name,) for name in available_figures(run) if name not in ("layers", "tokens")}
-    there = set(run.heads()["metric"])
-    pictures = {f"heads-{name}": ("heads", name) for name in run.metrics if name in there}
-    return pictures or {"heads": ("heads",), "ranking": ("ranking",)}
+    stored = set(run.heads()["metric"])
+    figures = {f"heads-{name}": ("heads", name) for name in run.metrics if name in stored}
+    return figures or {"heads": ("heads",), "ranking": ("ranking",)}

@@ -1,4 +1,4 @@
-"""What a command says and where: results on stdout, everything else on stderr."""
+"""The output of a command: results on stdout, everything else on stderr."""
 
 import json
 import math
@@ -14,33 +14,33 @@ SECONDS_BEFORE_BAR = 2.0
 
 @dataclass(frozen=True)
 class Terminal:
-    """The two streams of one command. ``json``: stdout carries one JSON object and nothing else; ``quiet``: stderr only errors."""
+    """The two streams of one command. ``json``: one JSON object on stdout and nothing else; ``quiet``: only errors on stderr."""
 
     json: bool = False
     quiet: bool = False
 
     def say(self, text: str) -> None:
-        """A remark on stderr."""
+        """Writes a remark to stderr."""
         if not self.quiet:
             sys.stderr.write(text + "\n")
 
     def fail(self, sentence: str, code: int) -> None:
-        """Why the command ends without a result; with ``--json`` also as an object on stdout."""
+        """Writes why the command ends without a result; with ``--json`` also as an object on stdout."""
         sys.stderr.write(sentence + "\n")
         self.emit({"error": sentence, "exit_code": code})
 
     def emit(self, values: dict[str, Any]) -> None:
-        """The result as one JSON object on stdout, NaN as null; nothing without ``--json``."""
+        """Writes the result as one JSON object to stdout, NaN as null; nothing without ``--json``."""
         if self.json:
             sys.stdout.write(json.dumps(to_json_value(values), allow_nan=False, indent=2) + "\n")
 
     def line(self, text: str = "") -> None:
-        """A line of the result for a reader; nothing with ``--json``."""
+        """Writes a line of the result to stdout; nothing with ``--json``."""
         if not self.json:
             sys.stdout.write(text + "\n")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-        """A table on stdout, the columns named in ``right`` aligned to the right; nothing with ``--json``."""
+        """Writes a table to stdout, the columns in ``right`` right-aligned; nothing with ``--json``."""
         if self.json:
             return
         from rich.box import SIMPLE_HEAD
@@ -56,16 +56,16 @@ class Terminal:
         Console(width=None if sys.stdout.isatty() else WIDTH_OF_PIPE, highlight=False).print(table)
 
     @contextmanager
-    def progress(self, what: str, forced: bool = False) -> Iterator[Callable[[int, int], None]]:
-        """A function (done, total) that draws a bar with the time left on stderr, for work of over two seconds.
+    def progress(self, title: str, forced: bool = False) -> Iterator[Callable[[int, int], None]]:
+        """A function (done, total) that draws a bar with the remaining time on stderr, for work of more than two seconds.
 
-        Only where stderr is a terminal, or where it is forced.
+        Only where stderr is a terminal, or where ``forced``.
         """
         from tqdm import tqdm
 
         hidden = self.quiet or not (forced or sys.stderr.isatty())
         delay = 0.0 if forced else SECONDS_BEFORE_BAR
-        with tqdm(desc=what, unit="unit", file=sys.stderr, delay=delay, disable=hidden, leave=False) as bar:
+        with tqdm(desc=title, unit="unit", file=sys.stderr, delay=delay, disable=hidden, leave=False) as bar:
 
             def show(done: int, total: int) -> None:
                 bar.total = total
@@ -75,7 +75,7 @@ class Terminal:
 
 
 def to_json_value(value: Any) -> Any:
-    """The value with JSON types only: NumPy numbers as Python's, NaN as None, tuples as lists."""
+    """The value in JSON types: NumPy numbers as Python's, NaN as None, tuples as lists, paths as text."""
     if isinstance(value, dict):
         return {str(key): to_json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from interp.experiments import AblationSpec
 from interp.heads import Head
 from interp.store import open_run
 from interp_dashboard import jobs
+from interp_dashboard.job_plans import plan_job
 from tests.browser.app import PATIENCE, App
 
 pytestmark = pytest.mark.browser
@@ -50,8 +52,8 @@ def measured(server):
     """Values of the address of a finished sweep on the server."""
     from interp.models import load_model
 
-    sweep = jobs.AblationRequest(task="induction", ablation="zero", n_prompts=6, seed=2)
-    job = jobs.start(jobs.plan(load_model("interp-mini"), sweep, server.runs))
+    sweep = AblationSpec(task="induction", ablation="zero", n_prompts=6, seed=2)
+    job = plan_job(sweep, load_model("interp-mini"), server.runs).start()
     while jobs.status(job).active:
         time.sleep(0.2)
     return {"ablation": "zero", "n_prompts": "6", "seed": "2"}
@@ -64,7 +66,7 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     button(app, "Cancel").wait_for(timeout=PATIENCE)
     app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* a second")).wait_for(timeout=2 * PATIENCE)
     app.page.context.close()
-    (job,) = [found for found in jobs.jobs(server.runs) if found.sweep and found.sweep.n_prompts == 300]
+    (job,) = [found for found in jobs.jobs(server.runs) if found.command == "ablate" and found.spec.n_prompts == 300]
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
 
     app = App(new_page(), server.address)

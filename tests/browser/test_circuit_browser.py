@@ -42,7 +42,7 @@ def measured(server, browser):
     app.open("circuit", **ASKED)
     picture(app, "Faithfulness by size")
     page.context.close()
-    assert "circuit" in {job.kind for job in jobs.jobs(server.runs)}
+    assert "circuit" in {job.command for job in jobs.jobs(server.runs)}
     return ASKED
 
 

@@ -85,7 +85,7 @@ def measured(server, browser):
     press(app, "Confirm")
     picture(app, "Taking out retrieval heads")
     page.context.close()
-    assert {job.kind for job in jobs.jobs(server.runs)} >= {"detect", "confirm"}
+    assert {job.command for job in jobs.jobs(server.runs)} >= {"detect", "confirm"}
     return {**GRID, **TRIAL}
 
 

@@ -118,11 +118,10 @@ def test_the_prompts_of_a_task_are_read_on_the_embedded_model(tmp_path):
     assert {row["label"] for row in told["heads"]} == {str(Head(layer, head)) for layer in range(4) for head in range(4)}
 
 
-def test_default_metrics_are_on_the_shelf():
-    from interp.cli.commands.attention import DEFAULT_METRICS
-    from interp.metrics import attention_metrics
+def test_default_metrics_are_registered():
+    from interp.experiments import AttentionSpec
 
-    assert len(attention_metrics(DEFAULT_METRICS.split(","))) == 6
+    assert len(AttentionSpec().attention_metrics()) == 6
 
 
 def test_the_default_folder_is_named_after_what_was_read(folder, prompts, tmp_path, monkeypatch):
@@ -213,7 +212,7 @@ def test_a_text_of_one_token_has_no_number_and_says_why(read, tmp_path):
     run = stored(answer, tmp_path / "run")
     assert np.isnan(run.scores("induction_score").values).all()
     assert {row["value"] for row in json.loads(answer.stdout)["heads"] if row["metric"] == "induction_score"} == {None}
-    said = "induction_score: 18 of 18 heads have no number: the row sees no key after an earlier occurrence of its token."
+    said = "induction_score: undefined for 18 of 18 heads: the row sees no key after an earlier occurrence of its token."
     for words in ([], ["--metric", "induction_score"]):
         shown = interp("show", tmp_path / "run", *words).stdout
         assert said in shown and "nan" not in shown
@@ -224,7 +223,7 @@ def test_a_text_of_one_token_has_no_number_and_says_why(read, tmp_path):
 def test_show_draws_heads_layers_and_tokens(read, tmp_path, drawing):
     read("--text", TEXT, "--metrics", "entropy,confidence")
     file = tmp_path / f"{drawing}.svg"
-    answer = interp("show", tmp_path / "run", "--metric", "confidence", "--draw", drawing, "--figure", file)
+    answer = interp("show", tmp_path / "run", "--metric", "confidence", "--kind", drawing, "--figure", file)
     assert answer.exit_code == 0, answer.stderr
     drawn = file.read_text()
     assert "confidence" in drawn and "8 tokens" in drawn and ("w9" in drawn) == (drawing == "tokens")
@@ -244,16 +243,16 @@ def test_show_draws_the_difference_of_two_runs(read, tmp_path):
 def test_an_ablation_can_be_drawn_by_layer_but_has_no_tokens(folder, prompts, tmp_path):
     interp("ablate", "--model", folder, "--prompts", prompts, "--ablation", "zero", "--out", tmp_path / "run")
     show = ["show", tmp_path / "run", "--figure", tmp_path / "a.png"]
-    assert interp(*show, "--draw", "layers").exit_code == 0
-    assert_refused(interp(*show, "--draw", "tokens"), 2, "is drawn as heads or layers or ranking, not as tokens")
+    assert interp(*show, "--kind", "layers").exit_code == 0
+    assert_refused(interp(*show, "--kind", "tokens"), 2, "is drawn as heads or layers or ranking, not as tokens")
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--draw", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, roles, tokens"),
-        (["--minus", "elsewhere"], "say with --figure where to"),
-        (["--minus", "elsewhere", "--figure", "a.png", "--draw", "tokens"], "A difference is drawn as heads"),
+        (["--kind", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, roles, tokens"),
+        (["--minus", "elsewhere"], "--minus needs --figure"),
+        (["--minus", "elsewhere", "--figure", "a.png", "--kind", "tokens"], "A difference is drawn as heads"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_refused(read, tmp_path, words, sentence):
@@ -282,7 +281,7 @@ def test_help_names_the_commands():
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        ([], 2, "What to read is missing: give one of --text, --file, --task, --prompts. Tasks: colored_objects"),
+        ([], 2, "The text or task to read is missing: give one of --text, --file, --task, --prompts. Tasks: colored_objects"),
         (["--text", "w1", "--task", "ioi"], 2, "--text and --task do not go together"),
         (["--text", " \n"], 2, "--text is empty"),
         (["--file", "none.txt"], 2, "There is no file none.txt"),

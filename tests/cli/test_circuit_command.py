@@ -28,7 +28,7 @@ from interp.tasks import make_task, task_from_jsonl
 from tests.cli.test_cli import assert_refused, interp
 from tests.support.tiny_models import tiny_hf, tiny_tokenizer
 
-WORDS = ("circuit", "--task", "ioi", "--n-prompts", 4, "--draws", 2)
+WORDS = ("circuit", "--task", "ioi", "--n-prompts", 4, "--n-draws", 2)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_finished_run_is_left_as_it_is_and_shown(runs):
     again = interp(*WORDS, "--method", "eap", "--size", 20, "--out", path)
     assert again.exit_code == 0 and "nothing was computed" in again.stderr
     assert f"{runs[0]['n_edges']} of 479 edges of interp-mini" in again.stdout
-    assert "random ones of that size" in again.stdout
+    assert "random circuits of this size" in again.stdout
     assert {"circuit.json", "circuit.png", "faithfulness.png"} <= {file.name for file in Path(path).iterdir()}
     shown = interp("show", path)
     assert shown.exit_code == 0 and runs[0]["edges"][0]["edge"] in shown.stdout
@@ -88,7 +88,7 @@ def test_a_finished_run_is_left_as_it_is_and_shown(runs):
     assert len(table) == 479 and table["in_circuit"].sum() == runs[0]["n_edges"]
     assert json.loads(interp("show", path, "--json").stdout)["edges"] == runs[0]["edges"]
     assert "ioi on interp-mini: corrupted edge (counterfactual), logit_diff" in shown.stdout
-    for words in (("--draw", "heads", "--figure", "a.png"), ("--minus", path, "--figure", "a.png"), ("--metric", "logit_diff")):
+    for words in (("--kind", "heads", "--figure", "a.png"), ("--minus", path, "--figure", "a.png"), ("--metric", "logit_diff")):
         assert_refused(
             interp("show", path, *words), 2, "is drawn as circuit or faithfulness|is a circuit, which has one metric"
         )
@@ -111,7 +111,7 @@ def test_two_circuits_are_compared_as_runs_and_as_files(runs):
 
 def test_a_comparison_says_how_both_were_found(runs, tmp_path):
     paths = [answer["path"] for answer in runs]
-    said = json.loads(interp("circuit", "compare", *paths, "--json").stdout)["found"]
+    said = json.loads(interp("circuit", "compare", *paths, "--json").stdout)["provenance"]
     records = [answer["record"] for answer in runs]
     assert [facts["method"] for facts in said] == ["eap", "eap-ig"]
     for facts, record in zip(said, records, strict=True):
@@ -129,7 +129,7 @@ def test_a_comparison_says_how_both_were_found(runs, tmp_path):
     assert "both called interp-mini and have other weights" in interp("circuit", "compare", paths[0], other).stderr
     del content["about"]
     other.write_text(json.dumps(content))
-    bare = json.loads(interp("circuit", "compare", paths[0], other, "--json").stdout)["found"][1]
+    bare = json.loads(interp("circuit", "compare", paths[0], other, "--json").stdout)["provenance"][1]
     assert {name for name, value in bare.items() if value} == {"model"}
 
 
@@ -222,7 +222,7 @@ def pairs(path, n, **changed):
 
 def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_path):
     words = ("circuit", "--model", models["llama"], "--prompts", pairs(tmp_path / "nine.jsonl", 9), "--method", "exact")
-    answer = interp(*words, "--size", 60, "--draws", 1, "--seed", 3, "--out", tmp_path / "run", "--json")
+    answer = interp(*words, "--size", 60, "--n-draws", 1, "--seed", 3, "--out", tmp_path / "run", "--json")
     assert answer.exit_code == 0, answer.stderr
     model = load_model(str(models["llama"]))
     whole = task_from_jsonl(tmp_path / "nine.jsonl", model)
@@ -238,15 +238,19 @@ def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_
     told = json.loads(answer.stdout)
     assert (told["n_discovery_prompts"], told["n_test_prompts"]) == (5, 4)
     assert "Found on 5 prompts, tested on 4 others" in interp("show", tmp_path / "run").stdout
-    assert "nothing was computed" in interp(*words, "--size", 60, "--draws", 1, "--seed", 3, "--out", tmp_path / "run").stderr
-    assert_refused(interp(*words, "--size", 60, "--draws", 1, "--seed", 4, "--out", tmp_path / "run"), 6, "holds another run")
+    assert "nothing was computed" in interp(*words, "--size", 60, "--n-draws", 1, "--seed", 3, "--out", tmp_path / "run").stderr
+    assert_refused(interp(*words, "--size", 60, "--n-draws", 1, "--seed", 4, "--out", tmp_path / "run"), 6, "holds another run")
 
 
 @pytest.mark.parametrize(
     ("n", "changed", "sentence"),
     [
-        (5, {"corrupted": None}, "1 of the 5 prompts of .*jsonl have no corrupted one that differs"),
-        (3, {}, "found on one half of the prompts and tested on the other, 2 at least, and .* has 3 in all: give 4 or more"),
+        (5, {"corrupted": None}, "1 of the 5 prompts of .*jsonl have no corrupted version that differs"),
+        (
+            3,
+            {},
+            "found on one half of the prompts and tested on the other, at least 2 each, and .* has 3 in all: give 4 or more",
+        ),
         (1, {}, "needs at least 2 of them"),
         (5, {"corrupted": "w1 w2"}, "line 5: The clean prompt has 4 tokens and the corrupted one 3"),
         (5, {"answer": None}, "line 5: The key 'answer' is missing"),
@@ -264,7 +268,7 @@ def test_prompts_that_show_nothing_are_refused_in_a_sentence(models, tmp_path, m
 def test_prompts_that_stand_twice_in_a_file_are_counted(models, tmp_path):
     file = pairs(tmp_path / "mine.jsonl", 1)
     file.write_text("\n".join([file.read_text()] * 5))
-    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "eap", "--size", 60, "--draws", 1)
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "eap", "--size", 60, "--n-draws", 1)
     answer = interp(*words, "--out", tmp_path / "run")
     assert answer.exit_code == 0, answer.stderr
     assert "Found on 3 prompts, tested on 2 others, 2 of which are among the first" in answer.stdout
@@ -282,10 +286,10 @@ def test_a_circuit_that_was_saved_from_python_is_shown(tmp_path):
 
 def test_what_corrupted_edges_show_is_chosen_and_named(models, tmp_path):
     file = pairs(tmp_path / "mine.jsonl", 9, corrupted=None)
-    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "exact", "--size", 60, "--draws", 1)
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "exact", "--size", 60, "--n-draws", 1)
     answer = interp(*words, "--ablation", "zero", "--out", tmp_path / "run")
     assert answer.exit_code == 0, answer.stderr
-    assert "all other edges being corrupted (zero)" in answer.stdout
+    assert "with all other edges corrupted (zero)" in answer.stdout
     model = load_model(str(models["llama"]))
     scores = score_edges(model, task_from_jsonl(file, model).halves(0)[0], method="exact", ablation="zero")
     told = json.loads(interp("show", tmp_path / "run", "--json").stdout)
@@ -313,7 +317,7 @@ def test_what_has_no_circuit_is_refused_in_a_sentence(models, tmp_path, monkeypa
 @pytest.mark.slow
 def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
     answer = interp(
-        *WORDS[:3], "-n", 2, "--draws", 1, "--method", "acdc", "--threshold", 0.5, "--out", tmp_path / "a", "--json"
+        *WORDS[:3], "-n", 2, "--n-draws", 1, "--method", "acdc", "--threshold", 0.5, "--out", tmp_path / "a", "--json"
     )
     assert answer.exit_code == 0, answer.stderr
     said = json.loads(answer.stdout)
@@ -335,7 +339,11 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
         (["--task", "ioi", "-n", 2, "--method", "eap", "--threshold", 1000], 2, "leaves no edge: give a lower one"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--metric", "accuracy"], 2, "has no gradient"),
         (["--task", "ioi", "--ablation", "uniform"], 2, "No ablation of edges is called 'uniform'. There are: counterfactual"),
-        (["--task", "ioi", "--ablation", "zero", "--method", "acdc"], 2, "acdc corrupts edges by the corrupted prompt"),
+        (
+            ["--task", "ioi", "--ablation", "zero", "--method", "acdc"],
+            2,
+            "acdc replaces edges by those of the corrupted prompt",
+        ),
         (["compare", "one"], 2, "is no comparison: write `interp circuit compare A B`"),
         (["compare", "nowhere", "nowhere.json"], 6, "cannot be read"),
     ],
@@ -359,5 +367,5 @@ def test_a_seed_below_zero_is_refused_before_anything_is_computed(words, tmp_pat
 def test_a_dry_run_says_what_would_be_done(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = json.loads(interp(*WORDS, "--dry-run", "--json").stdout)
-    assert (answer["n_edges"], answer["method"], answer["steps"]) == (479, "eap-ig", 10)
+    assert (answer["n_units"], answer["method"], answer["steps"]) == (479, "eap-ig", 10)
     assert not list(tmp_path.iterdir())

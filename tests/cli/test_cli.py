@@ -74,7 +74,7 @@ def test_doctor_tells_an_unsound_model_from_a_sound_one_by_its_exit_code(folder,
     answer = interp("doctor", folder, "--json")
     assert answer.exit_code == 3, answer.stderr
     told = json.loads(answer.stdout)
-    assert not told["sound"] and [c["name"] for c in told["checks"] if c["passed"] is False] == ["residual_adds_up"]
+    assert not told["passed"] and [c["name"] for c in told["checks"] if c["passed"] is False] == ["residual_adds_up"]
 
 
 def test_an_ablation_stores_one_row_a_head_and_show_reads_it(ablation, tmp_path):
@@ -138,10 +138,10 @@ def test_a_finished_run_is_not_computed_again_and_says_so(ablation, tmp_path):
 @pytest.mark.parametrize(
     ("first", "then", "said"),
     [
-        ("200KB", "1MB", "begun with a memory budget of 200,000 bytes and goes on with it: --fresh"),
+        ("200KB", "1MB", "started with a memory budget of 200,000 bytes, which it keeps: --fresh"),
         ("200KB", None, ""),
         ("200KB", "0.2MB", ""),
-        (None, "200KB", "begun with the default memory budget and goes on with it: --fresh"),
+        (None, "200KB", "started with the default memory budget, which it keeps: --fresh"),
     ],
 )
 def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_path, monkeypatch, first, then, said):
@@ -164,7 +164,7 @@ def test_a_resumed_run_keeps_the_memory_budget_it_was_begun_with(ablation, tmp_p
     in_resumed = len(units)
     interp(*ablation, *budget(first), "--out", tmp_path / "whole")
     assert len(units) == in_resumed + in_resumed + 1  # the resumed run lacked none but the one that was stored
-    assert said in resumed.stderr and ("begun with" in resumed.stderr) == bool(said)
+    assert said in resumed.stderr and ("started with" in resumed.stderr) == bool(said)
     details = [json.loads((tmp_path / name / "run.json").read_text())["details"] for name in ("run", "whole")]
     assert details[0]["memory"] == details[1]["memory"] == (200_000 if first else None)
     assert (tmp_path / "run" / "heads.parquet").read_bytes() == (tmp_path / "whole" / "heads.parquet").read_bytes()
@@ -185,7 +185,7 @@ def test_a_budget_that_would_not_do_does_not_keep_a_run_from_going_on(ablation, 
         assert interp(*ablation, "--out", tmp_path / "run").exit_code == 130
     assert interp(*ablation, *small, "--dry-run").exit_code == 5
     resumed = interp(*ablation, *small)
-    assert resumed.exit_code == 0 and "goes on with it: --fresh" in resumed.stderr
+    assert resumed.exit_code == 0 and "which it keeps: --fresh" in resumed.stderr
     finished = interp(*ablation, *small)
     assert finished.exit_code == 0 and "nothing was computed" in finished.stderr
     assert_refused(interp(*ablation, *small, "--fresh"), 5, "1.95 KiB")
@@ -323,7 +323,7 @@ def test_an_unknown_task_is_answered_with_the_list():
     assert_refused(interp("ablate", "--task", "ioy"), 2, "No task is called 'ioy'. There are: .*induction, ioi")
 
 
-def test_a_model_that_cannot_be_had_is_code_4(tmp_path):
+def test_an_unavailable_model_is_code_4(tmp_path):
     assert_refused(interp("ablate", "--task", "ioi", "--model", "someone/some-model", "--offline"), 4, "someone/some-model")
     assert_refused(interp("doctor", tmp_path / "no-such-folder"), 4, "no-such-folder")
 

@@ -246,7 +246,11 @@ def test_a_detection_is_stored_printed_and_shown(shelf, tmp_path):
     shown = interp("show", tmp_path / "run", "--json")
     assert json.loads(shown.stdout) == told
     text = interp("show", tmp_path / "run").stdout
-    assert "made-up score above 0.25" in text and "accepted 17" in text and str(made.detected[0]) in text
+    assert (
+        "exceed the calibrated threshold 0.25 of made-up score" in text
+        and "accepted 17" in text
+        and str(made.detected[0]) in text
+    )
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
     assert table["label"].tolist() == made.to_dataframe()["label"].tolist()
     assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"heads.png"}
@@ -286,14 +290,14 @@ def test_a_dry_run_says_all_settings_and_stores_nothing(shelf, tmp_path):
     ("words", "code", "sentence"),
     [
         (["no_role"], 2, "No detector is called 'no_role'. There are: made_up, tokens_of"),
-        (["made_up", "--set", "shape=3"], 2, "The detector of 'made_up' has no option 'shape'. There are: n_prompts, share"),
+        (["made_up", "--set", "shape=3"], 2, "Detector 'made_up' has no option 'shape'. There are: n_prompts, share"),
         (["made_up", "--set", "pool=3"], 2, "has no option 'pool'"),
         (["made_up", "--set", "n_prompts"], 2, "write name=value"),
         (["made_up", "--set", "n_prompts=few"], 2, "'n_prompts=few': the value must be a whole number"),
         (["made_up", "--set", "share=half"], 2, "the value must be a number"),
         (["made_up", "--set", "strict=1"], 2, "the value must be true or false"),
-        (["made_up", "--set", "n_prompts=3", "-n", "4"], 2, "--n-prompts and --set n_prompts= say the same"),
-        (["tokens_of", "-n", "4"], 2, "The detector of 'tokens_of' has no option 'n_prompts'. There are: seed"),
+        (["made_up", "--set", "n_prompts=3", "-n", "4"], 2, "--n-prompts and --set n_prompts= set the same option"),
+        (["tokens_of", "-n", "4"], 2, "Detector 'tokens_of' has no option 'n_prompts'. There are: seed"),
         (["made_up", "--memory", "2GB"], 2, "has no option 'memory'"),
         (["made_up", "--set", "fails=true"], 2, "was asked to fail"),
         (["made_up", "--model", "planted:nothing"], 2, "nothing"),
@@ -320,7 +324,7 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
     curve = {(row["positions"], row["group"], row["k"]): row["effect"] for row in told["curve"]}
     assert curve["all", "detected", 1] == pytest.approx(-10, abs=0.01) and curve["end", "bottom", 1] == pytest.approx(0, abs=0.01)
     shown = interp("show", tmp_path / "run")
-    assert "made_up: logit_diff with the first k of" in shown.stdout and "layer matched" in shown.stdout
+    assert "made_up: logit_diff with the top k of" in shown.stdout and "layer matched" in shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told
     assert (tmp_path / "run" / "ablation_curve.png").exists()
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
@@ -345,7 +349,7 @@ def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found,
     assert stopped.exit_code == 130 and "1 units are stored" in stopped.stderr
     resumed = interp(*words, "--memory", "1GB", "--out", tmp_path / "run")
     assert resumed.exit_code == 0 and "Resuming" in resumed.stderr
-    assert "begun with the default memory budget and goes on with it: --fresh" in resumed.stderr
+    assert "started with the default memory budget, which it keeps: --fresh" in resumed.stderr
     interp(*words, "--out", tmp_path / "whole")
     tables = [(tmp_path / name / "sets.parquet").read_bytes() for name in ("run", "whole")]
     assert tables[0] == tables[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("ablation", "circuits", "detectors", "engine", "figures", "interventions", "metrics", "models", "store", "tasks")
+ROOMS = ("ablation", "circuits", "detectors", "engine", "experiments", "figures", "interventions", "metrics", "models", "store", "tasks")
 PYRIGHT = shutil.which("pyright") or shutil.which("pyright", path=str(Path(sys.executable).parent))
 WRONG = {
     "interp.ablate_haeds": '"ablate_haeds" is not a known attribute of module "interp"',

@@ -10,13 +10,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from interp.errors import MemoryBudgetExceeded
+from interp.experiments import AblationSpec
 from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
-from interp_dashboard.jobs import AblationRequest
+from interp_dashboard.job_plans import JobPlan, plan_job
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"
-SHORT = AblationRequest(task="induction", ablation="zero", n_prompts=5, seed=3)
+SHORT = AblationSpec(task="induction", ablation="zero", n_prompts=5, seed=3)
 QUERY = {"ablation": "zero", "n_prompts": "5", "seed": "3"}
 PATIENCE = 120
 
@@ -46,8 +47,8 @@ def finished(tmp_path_factory):
     from interp.models import load_model
 
     root = tmp_path_factory.mktemp("finished")
-    planned = jobs.plan(load_model("interp-mini"), SHORT, root)
-    job = jobs.start(planned)
+    planned = plan_job(SHORT, load_model("interp-mini"), root)
+    job = planned.start()
     wait(lambda: not jobs.status(job).active)
     return root, planned.run()
 
@@ -183,7 +184,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(root, monkeypatch):
     def refuse(self):
         raise MemoryBudgetExceeded("A second interp-mini needs about 9 GiB, and 1 GiB are available.")
 
-    monkeypatch.setattr(jobs.AblationJobPlan, "check_memory", refuse)
+    monkeypatch.setattr(JobPlan, "check_memory", refuse)
     app = opened(**QUERY)
     assert "9 GiB" in app.error[0].value.replace("\\", "") and button(app, "Start").disabled
 

@@ -8,13 +8,14 @@ from functools import cache
 import pytest
 
 from interp.circuits import Edge, Node, faithfulness_curve, score_edges
+from interp.experiments import CircuitSpec
 from interp.figures.style import number
 from interp.heads import Head
 from interp.models import load_model
 from interp.store import load_circuit_run, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
-from interp_dashboard.job_plans import find_stored_circuit, plan_circuit
+from interp_dashboard.job_plans import find_stored_circuit, plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import circuit as page
 from interp_dashboard.settings import settings
@@ -55,8 +56,8 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def stored(root):
     """The run of what ``QUERY`` asks for."""
-    plan = plan_circuit(mini(), root, **ASKED)
-    return save_circuit(scores().circuit(47), scores(), curve(), plan.folder, plan.spec)
+    plan = plan_job(CircuitSpec(**ASKED), mini(), root)
+    return save_circuit(scores().circuit(47), scores(), curve(), plan.folder, plan.identity)
 
 
 def opened(name="circuit", **query):
@@ -294,8 +295,8 @@ def test_prompts_of_different_lengths_are_named_by_their_line(root):
 
 @pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])
 def test_what_corrupted_edges_show_is_part_of_what_is_asked(root, ablation):
-    plans = [plan_circuit(mini(), root, **ASKED, **more) for more in ({}, {"ablation": ablation})]
-    assert plans[0].folder != plans[1].folder and plans[1].spec["ablation"] == ablation
+    plans = [plan_job(CircuitSpec(**ASKED, **more), mini(), root) for more in ({}, {"ablation": ablation})]
+    assert plans[0].folder != plans[1].folder and plans[1].identity["ablation"] == ablation
     app = opened(**QUERY, **{"circuit.ablation": ablation})
     assert app.code[0].value.endswith(f"--ablation {ablation}")
     app = opened(**QUERY | {"circuit.ablation": ablation, "circuit.method": "acdc"})
@@ -325,7 +326,7 @@ def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, roo
     there = find_stored_circuit(root, mini().facts, "cpu", "ioi")
     app = opened(**{name: str(value) for name, value in there.items()}, edges="30")
     assert "Start" not in labels(app) and edges_drawn(app) == set(map(str, scores().circuit(30).edges))
-    assert plan_circuit(mini(), root, **ASKED | {"seed": 5}).run() is None
+    assert plan_job(CircuitSpec(**ASKED | {"seed": 5}), mini(), root).run() is None
 
 
 def test_the_circuit_file_says_of_how_many_edges_it_is(stored):

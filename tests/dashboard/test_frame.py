@@ -179,7 +179,7 @@ def written(monkeypatch, tmp_path):
 
     watching = []
     sys.addaudithook(hook)
-    for name in ("start", "resume", "cancel", "_spawn", "save_uploaded_prompts"):
+    for name in ("start", "cancel", "save_uploaded_prompts"):
         monkeypatch.setattr(jobs, name, lambda *asked, name=name: found.append(name))
     monkeypatch.setattr(ModelCache, "add", lambda self, name: found.append(f"load {name}"))
     monkeypatch.setenv(VARIABLE, json.dumps({"runs": str(tmp_path / "runs")}))

@@ -1,4 +1,4 @@
-"""Sweeps that the dashboard runs in processes of their own."""
+"""Runs that the dashboard starts in processes of their own."""
 
 import json
 import os
@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
+from interp.experiments import AblationSpec, DetectionSpec
 from interp_dashboard import jobs
-from interp_dashboard.jobs import AblationRequest
+from interp_dashboard.job_plans import plan_job
 
 MODEL = "interp-mini"
-SHORT = AblationRequest(task="induction", ablation="zero", n_prompts=7, seed=3)
-LONG = AblationRequest(task="induction", ablation="mean", n_prompts=120, seed=1)
+SHORT = AblationSpec(task="induction", ablation="zero", n_prompts=7, seed=3)
+LONG = AblationSpec(task="induction", ablation="mean", n_prompts=120, seed=1)
 PATIENCE = 120
 
 
@@ -29,8 +30,8 @@ def mini():
     return load_model(MODEL)
 
 
-def plan(sweep, root):
-    return jobs.plan(mini(), sweep, root)
+def plan(spec, root):
+    return plan_job(spec, mini(), root)
 
 
 def wait(job, until, patience=PATIENCE):
@@ -56,7 +57,7 @@ def tables(folder):
 def finished(tmp_path_factory):
     """A short sweep that ran to its end: the plan, the job and its last status."""
     planned = plan(SHORT, tmp_path_factory.mktemp("runs"))
-    job = jobs.start(planned)
+    job = planned.start()
     return planned, job, wait(job, ended)[-1]
 
 
@@ -77,7 +78,7 @@ def test_a_finished_sweep_is_not_started_again(finished):
     planned, job, _ = finished
     before = tables(job.folder)
     with pytest.raises(ValueError, match="measured already"):
-        jobs.start(planned)
+        planned.start()
     assert tables(job.folder) == before and jobs.find(job.folder.parent, job.name) == job
 
 
@@ -87,38 +88,38 @@ def test_the_words_of_a_job_are_the_command_that_measures_the_same(finished):
     from interp.cli.app import app
 
     planned, job, _ = finished
-    answer = CliRunner().invoke(app, [*job.words, "--out", str(job.folder), "--json"])
+    answer = CliRunner().invoke(app, [*job.spec.to_argv(), "--out", str(job.folder), "--json"])
     assert answer.exit_code == 0, answer.stderr
     assert "nothing was computed" in answer.stderr and json.loads(answer.stdout)["path"] == str(planned.folder)
 
 
 def test_a_cancelled_job_is_resumed_to_the_same_bytes(tmp_path):
     planned = plan(LONG, tmp_path / "stopped")
-    job = jobs.start(planned)
+    job = planned.start()
     seen = wait(job, lambda s: s.done >= 3)
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
     assert seen[0].state == "loading" and seen[-1].state == "running" and seen[-1].total == planned.total
     with pytest.raises(ValueError, match="wait for it or cancel it"):
-        jobs.resume(job)
+        jobs.start(job)
     del job
     (job,) = jobs.jobs(tmp_path / "stopped")  # what a server that knows nothing of it finds
     jobs.cancel(job)
     os.kill(job.pid, signal.SIGCONT)
     last = wait(job, ended)[-1]
     assert last.state == "cancelled" and 3 <= last.done < planned.total and planned.run() is None
-    again = jobs.resume(job)
-    assert again.before == last.done and not again.cancelled
+    again = jobs.start(job)
+    assert again.n_done_at_start == last.done and not again.cancelled
     counts = [s.done for s in wait(again, ended)]
     assert jobs.status(again).state == "finished" and counts == sorted(counts) and counts[-1] == planned.total
     whole = plan(LONG, tmp_path / "whole")
-    wait(jobs.start(whole), ended)
+    wait(whole.start(), ended)
     assert tables(planned.folder) == tables(whole.folder)
 
 
 def test_rate_and_time_left_follow_from_units_and_clock(tmp_path, monkeypatch):
     from interp.store import start_run
 
-    job = jobs.Job(tmp_path / "run", MODEL, SHORT, (), total=20, seconds=1.0, before=4, started=1000.0)
+    job = jobs.Job(tmp_path / "run", MODEL, SHORT, total=20, seconds=1.0, n_done_at_start=4, started=1000.0)
     job.job_dir.mkdir(parents=True)
     with start_run(job.folder, {"kind": "test"}) as writer, jobs._locked(job.job_dir / jobs.STDOUT):
         for i in range(10):
@@ -132,7 +133,7 @@ def test_rate_and_time_left_follow_from_units_and_clock(tmp_path, monkeypatch):
 
 
 def test_a_failing_job_says_the_sentence_of_its_command(tmp_path):
-    job = jobs._spawn(jobs.Job(tmp_path / "run", "nowhere", SHORT, ("ablate", "--model", "./nowhere", "--task", "ioi"), 3, 1.0))
+    job = jobs.start(jobs.Job(tmp_path / "run", "nowhere", AblationSpec(model="./nowhere", task="ioi"), 3, 1.0))
     last = wait(job, ended)[-1]
     assert last.state == "failed" and "There is no folder './nowhere'" in last.error
     assert not job.folder.exists()
@@ -150,12 +151,12 @@ def test_a_job_whose_run_was_deleted_has_not_failed_and_can_be_forgotten(finishe
     assert jobs.jobs(tmp_path) == [] and jobs.status(finished[1]).state == "finished"
 
 
-def test_a_killed_job_is_told_from_one_at_work_even_when_its_number_lives_on(tmp_path):
-    job = jobs._spawn(jobs.Job(tmp_path / "run", MODEL, SHORT, ("ablate", "--model", MODEL, "--task", "induction"), 3, 1.0))
+def test_a_killed_job_is_told_from_a_running_one_even_when_its_number_is_reused(tmp_path):
+    job = jobs.start(jobs.Job(tmp_path / "run", MODEL, AblationSpec(task="induction"), 3, 1.0))
     assert jobs.status(job).active
     os.kill(job.pid, signal.SIGKILL)
     last = wait(job, ended)[-1]
-    assert last.state == "failed" and "ended without a word" in last.error
+    assert last.state == "failed" and "ended without a message" in last.error
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         mistaken = replace(job, pid=other.pid)
@@ -193,7 +194,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_started(tmp_path, 
     assert planned.bytes == planned.cost.bytes + 4 * mini().facts.n_parameters
     monkeypatch.setattr(memory, "available_memory", lambda device: planned.bytes - 1)
     with pytest.raises(MemoryBudgetExceeded, match="A second interp-mini"):
-        jobs.start(planned)
+        planned.start()
     assert jobs.jobs(tmp_path) == []
 
 
@@ -202,7 +203,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     planned.folder.mkdir()
     (planned.folder / "thesis.txt").write_text("mine")
     with pytest.raises(ArtefactInvalid, match=r"thesis\.txt"):
-        jobs.start(planned)
+        planned.start()
     assert jobs.jobs(tmp_path) == [] and (planned.folder / "thesis.txt").read_text() == "mine"
 
 
@@ -211,20 +212,31 @@ def test_the_total_is_the_number_of_units_that_are_stored(tmp_path, estimator, s
     from interp.ablation.ablate_heads import ablate_heads
     from interp.store import FileLedger
 
-    sweep = replace(LONG, ablation="zero" if estimator == "exact" else "mean", estimator=estimator, top_share=share)
-    question = sweep.question(mini())
+    spec = replace(LONG, ablation="zero" if estimator == "exact" else "mean", estimator=estimator, top_share=share)
+    task = spec.load_task(mini())
     ledger = FileLedger(tmp_path / "units", {})
-    options = {name: value for name, value in sweep.options(question).items() if name != "pairs"}
-    ablate_heads(mini(), question, **options, ledger=ledger)
-    assert plan(sweep, tmp_path).total == ledger.count() > 1
-    assert plan(replace(sweep, estimator="attribution"), tmp_path).total is None
+    options = {name: getattr(spec, name) for name in ("ablation", "estimator", "positions", "seed", "top_share")}
+    ablate_heads(mini(), task, **options, ledger=ledger)
+    assert plan(spec, tmp_path).total == ledger.count() > 1
+    assert plan(replace(spec, estimator="attribution"), tmp_path).total is None
+
+
+def test_a_job_of_any_kind_is_read_back_from_its_file(tmp_path):
+    for spec in (
+        replace(SHORT, heads=("L0H1", "L2H3")),
+        DetectionSpec(role="retrieval", options={"n_prompts": 3, "null": "a=b"}),
+    ):
+        job = jobs.Job(tmp_path / spec.command, MODEL, spec, seconds=1.0, query={"seed": "3"})
+        job.job_dir.mkdir(parents=True)
+        jobs._write(job)
+        assert jobs.find(tmp_path, spec.command) == job
 
 
 def test_only_plain_names_are_looked_up(tmp_path):
     for name in ("..", "../x", "/etc", "", ".", "a\0b", "a/b"):
         assert jobs.find(tmp_path, name) is None
     (tmp_path / jobs.JOBS / "broken").mkdir(parents=True)
-    (tmp_path / jobs.JOBS / "broken" / jobs.JOB).write_text('{"sweep": 3}')
+    (tmp_path / jobs.JOBS / "broken" / jobs.JOB).write_text('{"spec": 3}')
     assert jobs.jobs(tmp_path) == []
 
 

@@ -15,6 +15,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from interp.engine.attention.qk_cache import AttentionCache
+from interp.experiments import AblationSpec
 from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
 from interp.models import load_model
@@ -116,7 +117,7 @@ def of_scores(folder, values, name="entropy", model="toy"):
 
 def job_of(folder):
     """The job of a run directory, not at work."""
-    job = jobs.Job(folder, MODEL, jobs.AblationRequest(task="induction"), ("ablate",), 4, 1.0)
+    job = jobs.Job(folder, MODEL, AblationSpec(task="induction"), 4, 1.0)
     job.job_dir.mkdir(parents=True)
     jobs._write(job)
     return job

@@ -9,14 +9,15 @@ import pytest
 
 from interp.confirmation import DEFAULT_KS, confirm
 from interp.detectors import detect, quick_detectors
+from interp.experiments import ConfirmationSpec, DetectionSpec
 from interp.heads import Head
 from interp.models import load_model
 from interp.store import save_confirmation, save_detection
 from interp.tasks import make_task
-from interp_dashboard import detector_options, jobs, url
-from interp_dashboard.detector_options import Options
+from interp_dashboard import jobs, url
+from interp_dashboard.detector_options import DetectorOptions
 from interp_dashboard.head_roles import role_cache
-from interp_dashboard.job_plans import plan_confirmation, plan_detection
+from interp_dashboard.job_plans import plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import retrieval, tokens
 from interp_dashboard.role_badges import role_badges
@@ -93,16 +94,16 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def stored(root):
     """The run of the detection that ``GRID`` asks for."""
-    plan = plan_detection(mini(), "retrieval", VALUES, root)
-    return save_detection(found(), mini().facts, plan.folder, plan.spec)
+    plan = plan_job(DetectionSpec(role="retrieval", options=VALUES), mini(), root)
+    return save_detection(found(), mini().facts, plan.folder, plan.identity)
 
 
 @pytest.fixture
 def tried(root, stored):
     """The run of the confirmation that ``TRIAL`` asks for."""
-    plan = plan_confirmation(mini(), stored, root, **ASKED)
+    plan = plan_job(ConfirmationSpec(detection=str(stored.path), **ASKED), mini(), root)
     made = confirm(found(), mini(), make_task("needle", mini(), n_prompts=12, seed=4), ablation="zero", seed=4)
-    return save_confirmation(made, mini().facts, plan.folder, plan.spec)
+    return save_confirmation(made, mini().facts, plan.folder, plan.identity)
 
 
 # --- options
@@ -127,7 +128,7 @@ class Given(dict):
 
 
 def test_values_are_of_the_kind_that_the_detector_takes():
-    own = Options("retrieval", exclude=("haystack", "mark"))
+    own = DetectorOptions("retrieval", exclude=("haystack", "mark"))
     usual = Given({field.name: field.default for field in own.fields()})
     assert own.values(usual) == {}
     given = Given({**usual, "retrieval.min_recall": " ", "retrieval.n_depths": 3, "retrieval.mode": "greedy"})
@@ -144,7 +145,7 @@ def test_values_are_written_as_the_command_line_reads_them():
     from interp.options_text import parse_options
 
     values = {"calibrate": False, "n_prompts": 7, "fwer": 0.1, "null_query": "a=b c"}
-    words = detector_options.words(values)
+    words = DetectionSpec(role="query_retrieval", options=values).to_argv()[4:]
     assert words[::2] == ["--set"] * 4
     assert parse_options(words[1::2], signature(DETECTORS.get("query_retrieval")).parameters, "it") == values
 
@@ -324,8 +325,8 @@ def test_the_confirmation_is_offered_and_shown_with_its_controls(stored, tried):
 
 def test_prompts_that_the_heads_were_found_on_are_refused_in_a_sentence(root):
     made = detect(mini(), "query_retrieval", n_prompts=12, seed=4)
-    plan = plan_detection(mini(), "query_retrieval", {"n_prompts": 12, "seed": 4}, root)
-    save_detection(made, mini().facts, plan.folder, plan.spec)
+    plan = plan_job(DetectionSpec(role="query_retrieval", options={"n_prompts": 12, "seed": 4}), mini(), root)
+    save_detection(made, mini().facts, plan.folder, plan.identity)
     query = {"detector": "query_retrieval", "query_retrieval.n_prompts": "12", "query_retrieval.seed": "4"}
     app = opened("retrieval", **query, **TRIAL)
     assert "12 of the 12 prompts" in app.error[0].value.replace("\\", "") and table_with(app, "head", "score") is not None
@@ -354,7 +355,7 @@ def test_a_detection_runs_in_its_own_process_and_a_failed_one_says_why(root):
 
 
 def test_how_far_a_command_is_is_read_from_its_progress_bar(tmp_path):
-    job = jobs.Job(tmp_path / "run", MODEL, None, ("detect", "retrieval"), started=1000.0, query={"detector": "retrieval"})
+    job = jobs.Job(tmp_path / "run", MODEL, DetectionSpec(role="retrieval"), started=1000.0, query={"detector": "retrieval"})
     job.job_dir.mkdir(parents=True)
     jobs._write(job)
     assert jobs.find(tmp_path, "run") == job

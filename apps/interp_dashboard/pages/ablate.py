@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS
-from interp.cli.ranking_output import agreement_sentence
+from interp.experiments import AblationSpec
+from interp.experiments.ablation import agreement_sentence
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, duration, plain
-from interp_dashboard.job_plans import find_stored_circuit
-from interp_dashboard.jobs import AblationJobPlan, AblationRequest, Job
+from interp_dashboard.job_plans import JobPlan, find_stored_circuit, plan_job
+from interp_dashboard.jobs import Job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
@@ -79,7 +80,7 @@ def _sweep(view: View) -> None:
         job_status.unfinished_jobs(view.state, {here}, {"ablate"}, _show)
 
 
-def _planned_sweep(view: View, planned: AblationJobPlan) -> None:
+def _planned_sweep(view: View, planned: JobPlan) -> None:
     run, job = planned.run(), jobs.find(settings().root, planned.folder.name)
     now = jobs.status(job) if job else None
     figure = table = None
@@ -87,15 +88,16 @@ def _planned_sweep(view: View, planned: AblationJobPlan) -> None:
         job_status.progress_panel(job.name, "What is measured stays; the sweep can be resumed.")
     elif run is not None:
         table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
-        _result(view, table, figure, bars, planned.sweep)
+        assert isinstance(planned.spec, AblationSpec)
+        _result(view, table, figure, bars, planned.spec)
         st.caption(plain(agreement_sentence(run)))
     else:
         _offer(planned, now)
-    cli = shlex.join(["interp", *planned.words])
-    export_menu(planned.folder.name, cli=cli, python=_python(planned), figure=figure, table=table)
+    cli = shlex.join(["interp", *planned.cli_args])
+    export_menu(planned.folder.name, cli=cli, python=planned.spec.to_python(), figure=figure, table=table)
 
 
-def _form(view: View) -> AblationRequest | None:
+def _form(view: View) -> AblationSpec | None:
     """The sweep that is asked for; None while its prompts are missing."""
     state = view.state
     what, count, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
@@ -105,10 +107,10 @@ def _form(view: View) -> AblationRequest | None:
     )
     if state["task"]:
         count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
-        source = AblationRequest(task=state["task"], n_prompts=state["n_prompts"], seed=state["seed"])
+        source = AblationSpec(task=state["task"], n_prompts=state["n_prompts"], seed=state["seed"])
     else:
         file = prompts.prompts_file(state)
-        source = file and AblationRequest(prompts=str(file), seed=state["seed"])
+        source = file and AblationSpec(prompts=str(file), seed=state["seed"])
     seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.widget_args("seed"))
     if source is None:
         return None
@@ -131,20 +133,20 @@ def _form(view: View) -> AblationRequest | None:
 
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _asked(model: str, weights: str, source: AblationRequest) -> tuple[list[str], str]:
+def _asked(model: str, weights: str, source: AblationSpec) -> tuple[list[str], str]:
     """Marks and metric of the prompts."""
     with model_cache().acquire(model) as loaded:
-        task = source.question(loaded)
+        task = source.load_task(loaded)
     return task.marks, task.metric
 
 
 @st.cache_resource(max_entries=64, show_spinner="Estimating …")
-def _planned(model: str, weights: str, sweep: AblationRequest, root: str) -> AblationJobPlan:
+def _planned(model: str, weights: str, sweep: AblationSpec, root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
-        return jobs.plan(loaded, sweep, Path(root), offline=settings().offline)
+        return plan_job(sweep, loaded, Path(root), offline=settings().offline)
 
 
-def _offer(planned: AblationJobPlan, last: jobs.JobStatus | None) -> None:
+def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
     """What the sweep will cost, how it ended before, and the button that starts it."""
     from interp.models.memory import format_bytes
 
@@ -159,7 +161,7 @@ def _offer(planned: AblationJobPlan, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    job_status.start_button(planned.folder.name, lambda: jobs.start(planned), last, kept=True, disabled=bool(refused))
+    job_status.start_button(planned.folder.name, planned.start, last, kept=True, disabled=bool(refused))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -173,7 +175,7 @@ def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
     return table, head_map(table, shape=run.manifest["details"]["shape"]), ranked_effects(table)
 
 
-def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: AblationRequest) -> None:
+def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: AblationSpec) -> None:
     from interp.ablation.effect_tables import sign_meaning
 
     metric = str(table["metric"].iloc[0])
@@ -191,7 +193,7 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Abla
     head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", _columns())
 
 
-def _head(view: View, table: pd.DataFrame, sweep: AblationRequest, chosen: Head | None) -> PromptChoice | None:
+def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | None) -> PromptChoice | None:
     """What the sweep says of one head, and the ways to go on with it; the prompt on which it is looked at."""
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
@@ -238,7 +240,7 @@ def _said(table: pd.DataFrame, chosen: Head) -> str:
     return "Only estimated, not measured: it is not among the heads of largest estimated effect."
 
 
-def _prompt(view: View, sweep: AblationRequest, example: int) -> PromptChoice:
+def _prompt(view: View, sweep: AblationSpec, example: int) -> PromptChoice:
     if sweep.task:
         return PromptChoice(task=sweep.task, seed=sweep.seed, example=example)
     assert sweep.prompts is not None
@@ -269,8 +271,8 @@ def _columns() -> dict[str, Any]:
 
 def _show(state: State, job: Job) -> None:
     """Sets the form to what the job measures."""
-    sweep = job.sweep
-    assert sweep is not None
+    sweep = job.spec
+    assert isinstance(sweep, AblationSpec)
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     asked = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
     made = {
@@ -281,29 +283,6 @@ def _show(state: State, job: Job) -> None:
     }
     model = {"model": job.model} if job.model in model_cache().known else {}
     state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
-
-
-def _python(planned: AblationJobPlan) -> str:
-    spec, sweep = planned.spec, planned.sweep
-    load = [
-        repr(spec["model"]),
-        *(f"{n}={spec[n]!r}" for n, usual in (("device", "cpu"), ("dtype", "float32")) if spec[n] != usual),
-    ]
-    asked = {
-        "ablation": sweep.ablation,
-        "estimator": sweep.estimator,
-        "positions": sweep.positions,
-        "metric": spec["metric"],
-        "seed": sweep.seed,
-    }
-    asked |= {"top_share": sweep.top_share} if sweep.estimator == "adaptive" else {}
-    made = f"interp.make_task({sweep.task!r}, model, n_prompts={sweep.n_prompts}, seed={sweep.seed})"
-    return (
-        f"import interp\n\nmodel = interp.load_model({', '.join(load)})\n"
-        f"task = {made if sweep.task else f'interp.task_from_jsonl({sweep.prompts!r}, model)'}\n"
-        f"result = interp.ablate_heads(model, task, {', '.join(f'{name}={value!r}' for name, value in asked.items())})\n"
-        "table = result.heads()\n"
-    )
 
 
 PAGE = Page(

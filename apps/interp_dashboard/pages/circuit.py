@@ -12,15 +12,15 @@ import streamlit as st
 
 from interp.circuits import Circuit, Node
 from interp.circuits.methods import EDGE_ABLATIONS
-from interp.cli.circuit_output import COUNTERFACTUAL
-from interp.cli.commands.circuit import METHODS
+from interp.experiments import CircuitSpec
+from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.clickable_maps import CHOSEN, CONFIG, INVISIBLE
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, plain
-from interp_dashboard.job_plans import JobPlan, plan_circuit
+from interp_dashboard.job_plans import JobPlan, plan_job
 from interp_dashboard.jobs import Job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
@@ -48,7 +48,7 @@ def fields() -> tuple[Field, ...]:
         prompts.file_field(),
         number("n_prompts", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
-        choice("circuit.method", list(METHODS), "eap-ig", noun="method"),
+        choice("circuit.method", list(CIRCUIT_METHODS), "eap-ig", noun="method"),
         choice("circuit.ablation", list(EDGE_ABLATIONS), COUNTERFACTUAL, noun="ablation"),
         outcome_field(),
         number("edges", 30, 1, MOST_EDGES),
@@ -74,7 +74,7 @@ def _page(view: View, here: set[str]) -> None:
     run = job_status.run_or_progress(view.state, search)
     if run is None:
         st.caption("Every edge gets a score; then circuits of growing size, and random ones, are tried on other prompts.")
-        export_menu(search.folder.name, cli=shlex.join(["interp", *search.words]))
+        export_menu(search.folder.name, cli=shlex.join(["interp", *search.cli_args]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
     _graph(view, found, run, search, _prompt(view, asked))
@@ -99,7 +99,7 @@ def _form(state: State) -> dict[str, Any] | None:
     if not state["task"] and file is None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
-    how.selectbox("Method", list(METHODS), help=bullets(METHODS), **state.widget_args("circuit.method"))
+    how.selectbox("Method", list(CIRCUIT_METHODS), help=bullets(CIRCUIT_METHODS), **state.widget_args("circuit.method"))
     corrupted.selectbox(
         "Corrupted edges show", list(EDGE_ABLATIONS), help=bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")
     )
@@ -118,7 +118,7 @@ def _form(state: State) -> dict[str, Any] | None:
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
 def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
-        return plan_circuit(loaded, Path(root), **dict(asked), offline=settings().offline)
+        return plan_job(CircuitSpec(**dict(asked)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -251,7 +251,7 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
 
 
 def _share(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
-    cli = shlex.join(["interp", *search.words])
+    cli = shlex.join(["interp", *search.cli_args])
     export_menu("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
         "Circuit file",

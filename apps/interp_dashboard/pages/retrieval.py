@@ -10,13 +10,14 @@ import streamlit as st
 
 from interp.confirmation import CONFIRM_ABLATIONS, MIN_DRAWS
 from interp.detectors import DETECTORS, Detection
+from interp.experiments import ConfirmationSpec, DetectionSpec
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
-from interp_dashboard.detector_options import Options
+from interp_dashboard.detector_options import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
-from interp_dashboard.job_plans import JobPlan, plan_confirmation, plan_detection
+from interp_dashboard.job_plans import JobPlan, plan_job
 from interp_dashboard.jobs import Job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     from interp.store import StoredRun
 
 OPTIONS = {
-    "retrieval": Options(
+    "retrieval": DetectorOptions(
         "retrieval",
         exclude=("haystack", "mark"),
         choices={"mode": ("teacher", "greedy"), "needles": ("auto", "texts", "secrets", "repeats")},
     ),
-    "query_retrieval": Options("query_retrieval"),
-    "write_retrieval": Options("write_retrieval"),
-    "far_context": Options("far_context"),
+    "query_retrieval": DetectorOptions("query_retrieval"),
+    "write_retrieval": DetectorOptions("write_retrieval"),
+    "far_context": DetectorOptions("far_context"),
 }
 NEEDLE = "needle"
 MOST_DRAWS = 50
@@ -75,7 +76,7 @@ def _page(view: View, here: set[str]) -> None:
     here.add(search.folder.name)
     run = job_status.run_or_progress(state, search, label="Start")
     if run is None:
-        export_menu(search.folder.name, cli=shlex.join(["interp", *search.words]))
+        export_menu(search.folder.name, cli=shlex.join(["interp", *search.cli_args]))
         return
     found, figures = _found(str(run.path), str(run.manifest["files"]))
     _result(view, run, found, figures, search)
@@ -84,7 +85,7 @@ def _page(view: View, here: set[str]) -> None:
     here.add(confirmation_plan.folder.name)
     tried = job_status.run_or_progress(state, confirmation_plan, label="Confirm", kept=True)
     if tried is None:
-        export_menu(confirmation_plan.folder.name, cli=shlex.join(["interp", *confirmation_plan.words]))
+        export_menu(confirmation_plan.folder.name, cli=shlex.join(["interp", *confirmation_plan.cli_args]))
         return
     _curve(view, tried, confirmation_plan)
 
@@ -104,7 +105,7 @@ def _said(role: str) -> str:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
-        return plan_detection(loaded, role, dict(values), Path(root), offline=settings().offline)
+        return plan_job(DetectionSpec(role=role, options=dict(values)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -136,7 +137,7 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
         with st.container(width=320):
             _head(found, chosen)
     table = _table(found)
-    cli, python = shlex.join(["interp", *search.words]), _python(run, "load_detection", "detection_map(found)")
+    cli, python = shlex.join(["interp", *search.cli_args]), _python(run, "load_detection", "detection_map(found)")
     export_menu(found.role, cli=cli, python=python, figure=figures["map"], table=table)
     if "grid" in figures:
         show_figure(view, figures["grid"], "needle-grid", "recall by length of the text across and depth of the needle down")
@@ -212,10 +213,8 @@ def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
 
 @st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
 def _plan_confirmation(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
-    from interp.store import open_run
-
     with model_cache().acquire(model) as loaded:
-        return plan_confirmation(loaded, open_run(path), Path(root), **dict(asked), offline=settings().offline)
+        return plan_job(ConfirmationSpec(detection=path, **dict(asked)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -237,7 +236,7 @@ def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
         view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
     )
     curve = tried.tables["curve"]
-    cli, python = shlex.join(["interp", *confirmation_plan.words]), _python(run, "load_confirmation", "ablation_curve(found)")
+    cli, python = shlex.join(["interp", *confirmation_plan.cli_args]), _python(run, "load_confirmation", "ablation_curve(found)")
     export_menu("dose", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")

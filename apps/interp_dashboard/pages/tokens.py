@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.detectors import TokenDetection
+from interp.experiments import DetectionSpec
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard import detector_options
-from interp_dashboard.detector_options import Options
+from interp_dashboard.detector_options import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
@@ -27,7 +27,7 @@ ROLE = "preplan_anchor"
 OWN = ""
 PROMPT = "The cat sat on the mat because the cat was tired."
 MOST_TEXTS = 64
-OPTIONS = Options(
+OPTIONS = DetectorOptions(
     ROLE,
     exclude=("task", "n_prompts", "prompt", "response", "seed"),
     choices={"layers": ("all", "middle"), "exclude": ("none", "first", "detected")},
@@ -64,7 +64,7 @@ def render(view: View) -> None:
         found = _found(view.model, view.facts.weights_digest, tuple(values.items()))
     figure, table, example = _strips(view, found)
     chosen = state.validated("head", view.facts.check_head, None)
-    cli = shlex.join(["interp", "detect", ROLE, "--model", view.model, *detector_options.words(values)])
+    cli = shlex.join(["interp", *DetectionSpec(model=view.model, role=ROLE, options=values).to_argv()])
     export_menu("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
     _statistics(found)
     _heads(view, found, chosen, asked, example)

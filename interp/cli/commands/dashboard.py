@@ -1,4 +1,4 @@
-"""`interp dashboard`: the app in the browser, on this machine alone."""
+"""`interp dashboard`: the dashboard in the browser, on this machine only."""
 
 import os
 import sys
@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from interp.cli.command import command
-from interp.cli.exit_codes import UsageError
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, ModelName, Offline
 from interp.cli.terminal import Terminal
+from interp.experiments.experiment import RUNS
+from interp.experiments.usage import UsageError
 
 LOCAL = "127.0.0.1"
 SECURITY_FLAGS = (
@@ -29,7 +30,7 @@ SECURITY_FLAGS = (
     ("client.showErrorDetails", "none"),
     ("runner.magicEnabled", "false"),
 )
-"""Nobody else on the network reaches the app, no other page may talk to it, and nothing is reported to anyone."""
+"""No other machine can reach the app, no other page can talk to it, and it reports nothing to anyone."""
 
 THEME_FLAGS = (
     ("theme.light.primaryColor", "#2473b0"),
@@ -41,24 +42,24 @@ THEME_FLAGS = (
     ("theme.dark.secondaryBackgroundColor", "#1a1f2a"),
     ("theme.dark.textColor", "#e8eaee"),
 )
-"""The paper and ink of the figures (``interp.figures.style``, ``interp.figures.dark_theme``)."""
+"""The colours of the figures (``interp.figures.style``, ``interp.figures.dark_theme``)."""
 
 
 @command
 def dashboard(
     terminal: Terminal,
     model: ModelName = DEFAULT_MODEL,
-    run: Annotated[Path | None, typer.Option(help="A run directory to open first.")] = None,
-    runs: Annotated[Path, typer.Option(help="The folder whose run directories are shown.")] = Path("runs"),
+    run: Annotated[Path | None, typer.Option(help="Run directory to open first.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder whose run directories are shown.")] = RUNS,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Start the server, open nothing.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Start the server without opening a browser.")] = False,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     offline: Offline = False,
 ) -> None:
-    """Open the dashboard in the browser: every head on one screen, and what it does when it is taken out.
+    """Open the dashboard in the browser: the attention patterns of every head, and the effects of ablating them.
 
-    It listens on 127.0.0.1 only. Stop it with Ctrl-C; sweeps that it started go on.
+    It listens on 127.0.0.1 only. Stop it with Ctrl-C; runs that it started continue.
     """
     if find_spec("streamlit") is None or find_spec("interp_dashboard") is None:
         raise UsageError("The dashboard is not installed: pip install 'interp-workbench[app]'.")
@@ -73,14 +74,14 @@ def dashboard(
         runs = open_run(run).path.resolve().parent
     from interp_dashboard.settings import Settings
 
-    opened = run.resolve().name if run else ""
-    asked = Settings(model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=opened)
-    place = [("server.port", str(port)), ("server.headless", "true" if no_browser else "false")]
-    _serve(asked.to_environment(), [*SECURITY_FLAGS, *THEME_FLAGS, *place])
+    first = run.resolve().name if run else ""
+    chosen = Settings(model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=first)
+    server = [("server.port", str(port)), ("server.headless", "true" if no_browser else "false")]
+    _serve(chosen.to_environment(), [*SECURITY_FLAGS, *THEME_FLAGS, *server])
 
 
 def _serve(settings: dict[str, str], options: list[tuple[str, str]]) -> None:
-    """Becomes the server."""
+    """Replaces this process by the server."""
     import interp_dashboard
 
     script = Path(str(interp_dashboard.__file__)).parent / "server" / "script.py"

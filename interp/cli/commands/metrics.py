@@ -1,4 +1,4 @@
-"""`interp metrics`: what can be measured."""
+"""`interp metrics`: the metrics of attention patterns and of answers."""
 
 from interp.cli.command import command
 from interp.cli.terminal import Terminal
@@ -6,21 +6,21 @@ from interp.cli.terminal import Terminal
 
 @command
 def metrics(terminal: Terminal) -> None:
-    """List the metrics of attention and of answers, with unit, parameters and source."""
+    """List the metrics of attention patterns and of answers, with unit, parameters and source."""
     from interp.metrics import ATTENTION_METRICS, OUTCOMES
 
-    read = [(metric, ATTENTION_METRICS.describe(name)) for name, metric in ATTENTION_METRICS.entries().items()]
+    described = [(metric, ATTENTION_METRICS.describe(name)) for name, metric in ATTENTION_METRICS.entries().items()]
     attention = [
         {"name": m.name, "about": about, "unit": m.unit, "axis": m.axis, "parameters": dict(m.parameters), "paper": m.paper}
-        for m, about in read
+        for m, about in described
     ]
     answers = [{"name": name, "about": OUTCOMES.describe(name), "unit": m.unit} for name, m in OUTCOMES.entries().items()]
     cells = []
     for row in attention:
-        written = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
-        cells.append((row["name"], row["about"], row["unit"], written, row["paper"]))
-    terminal.line("Of attention, for `interp attention --metrics`; parameters are written windowed_distance:window=20.")
-    terminal.table(("metric", "says", "unit", "parameters", "source"), cells)
+        parameters = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
+        cells.append((row["name"], row["about"], row["unit"], parameters, row["paper"]))
+    terminal.line("Of attention patterns, for `interp attention --metrics`; write parameters as windowed_distance:window=20.")
+    terminal.table(("metric", "description", "unit", "parameters", "source"), cells)
     terminal.line("Of answers, for `interp ablate --metric`.")
-    terminal.table(("metric", "says", "unit"), [(row["name"], row["about"], row["unit"]) for row in answers])
+    terminal.table(("metric", "description", "unit"), [(row["name"], row["about"], row["unit"]) for row in answers])
     terminal.emit({"attention": attention, "answers": answers})

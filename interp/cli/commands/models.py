@@ -1,4 +1,4 @@
-"""`interp models`: what can be loaded with no network."""
+"""`interp models`: the models that load without a network."""
 
 import json
 
@@ -9,7 +9,7 @@ from interp.cli.terminal import Terminal
 
 @command
 def models(terminal: Terminal) -> None:
-    """List the models that ship with the project; a local folder or a Hub name can be given as well."""
+    """List the models that ship with the project; every command also accepts a local folder or a Hub name."""
     from interp.models.embedded import embedded_folder, embedded_names
     from interp.models.planted import FAMILIES
 
@@ -34,8 +34,7 @@ def models(terminal: Terminal) -> None:
         for r in rows
     ]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
-    terminal.line("Any --model may also be a folder in Hugging Face form, or a Hub name such as openai-community/gpt2.")
-    terminal.line(
-        f"Models whose heads are known, made by hand: planted:{' planted:'.join(FAMILIES)}; options as in planted:mini_ioi,seed=3."
-    )
+    terminal.line("--model also accepts a folder in Hugging Face form, and a Hub name such as openai-community/gpt2.")
+    planted = " ".join(f"planted:{name}" for name in FAMILIES)
+    terminal.line(f"Models with planted heads, whose weights are written by hand: {planted}; options: planted:mini_ioi,seed=3.")
     terminal.emit({"models": rows, "default": DEFAULT_MODEL, "planted": [*FAMILIES]})

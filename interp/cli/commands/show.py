@@ -1,4 +1,4 @@
-"""`interp show`: a stored run, as a ranking, as data, or as a picture."""
+"""`interp show`: a stored run as text, as data, or as a figure."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,9 @@ import typer
 from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circuit
 from interp.cli.command import command
 from interp.cli.detection_output import detection_json, load_role_run, print_detection, result_table
-from interp.cli.exit_codes import UsageError, usage_errors
 from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
 from interp.cli.terminal import Terminal
+from interp.experiments.usage import UsageError, usage_errors
 
 if TYPE_CHECKING:
     from interp.records import RunRecord
@@ -21,53 +21,52 @@ if TYPE_CHECKING:
 @command
 def show(
     terminal: Terminal,
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
-    top: Annotated[int, typer.Option(min=0, help="Only so many rows; 0 for all.")] = 0,
-    figure: Annotated[Path | None, typer.Option(help="Draw the run to this file: .png, .svg or .html.")] = None,
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")],
+    top: Annotated[int, typer.Option(min=0, help="Number of rows; 0 for all.")] = 0,
+    figure: Annotated[Path | None, typer.Option(help="Write a figure to this file: .png, .svg or .html.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric of an observation.")] = None,
-    draw: Annotated[
+    kind: Annotated[
         str | None,
         typer.Option(
-            help="What --figure draws: heads, layers (dots), tokens (the first text) or ranking; of a detection roles or grid, of a "
-            "confirmation dose, of a circuit circuit or faithfulness. By default the first of these that there is."
+            help="Kind of --figure: heads, layers, tokens (the first text) or ranking; for detections waad_fai or needle_grid, for "
+            "confirmations ablation_curve, for circuits circuit or faithfulness. Default: the first that is available."
         ),
     ] = None,
-    minus: Annotated[Path | None, typer.Option(help="--figure draws the difference to this run directory.")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="The ranked table as CSV on stdout, and nothing else.")] = False,
+    minus: Annotated[Path | None, typer.Option(help="--figure shows the difference from this run directory.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write only the ranked table to stdout, as CSV.")] = False,
 ) -> None:
-    """Print the heads of a finished run with the record of how it was made, and draw them.
+    """Print a finished run with its record, and draw it.
 
-    Of an ablation the ranking, where effect = metric(ablated) - metric(clean); negative = the head helped. Of an observation one line a
-    metric, or with --metric the ranking of all heads. Of a detection the heads by score, of a confirmation the dose curve, of a
-    circuit its edges.
+    Ablations: heads ranked by effect = metric(ablated) - metric(clean); negative = the head helped. Observations: one line per metric,
+    or with --metric the ranking of all heads. Detections: heads by score. Confirmations: the ablation curve. Circuits: the edges.
     """
     from interp.store import open_run
 
     if csv and terminal.json:
-        raise UsageError("--csv and --json both decide what stands on stdout: give one of them.")
+        raise UsageError("--csv and --json both decide what is written to stdout: give one of them.")
     if minus and not figure:
-        raise UsageError("--minus is drawn: say with --figure where to.")
-    if minus and draw not in (None, "heads"):
-        raise UsageError(f"A difference is drawn as heads, not as {draw}: leave out --draw or --minus.")
+        raise UsageError("--minus needs --figure, the file for the figure of the difference.")
+    if minus and kind not in (None, "heads"):
+        raise UsageError(f"A difference is drawn as heads, not as {kind}: leave out --kind or --minus.")
     run = open_run(path)
     if run.manifest["details"].get("kind") == "circuit":
         if metric or minus:
             raise UsageError(
-                f"{path} is a circuit, which has one metric and no number a head: leave out {'--metric' if metric else '--minus'}; "
+                f"{path} is a circuit, which has one metric and no value per head: leave out {'--metric' if metric else '--minus'}; "
                 f"`interp circuit compare A B` compares two."
             )
-        return _show_circuit(terminal, run, top, figure, draw, csv)
-    found = load_role_run(run) if metric is None else None
-    table = head_rows(run, metric) if found is None else result_table(found)
+        return _show_circuit(terminal, run, top, figure, kind, csv)
+    result = load_role_run(run) if metric is None else None
+    table = head_rows(run, metric) if result is None else result_table(result)
     if figure:
-        _draw(terminal, run, figure, draw, metric, minus)
+        _draw(terminal, run, figure, kind, metric, minus)
     if csv:
-        (ranked(table) if found is None else table).to_csv(sys.stdout, index=False, lineterminator="\n")
+        (ranked(table) if result is None else table).to_csv(sys.stdout, index=False, lineterminator="\n")
         return None
     _print_record(terminal, run.record)
-    if found is not None:
-        print_detection(terminal, found, top)
-        terminal.emit(detection_json(run, found))
+    if result is not None:
+        print_detection(terminal, result, top)
+        terminal.emit(detection_json(run, result))
         return None
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
@@ -79,9 +78,9 @@ def show(
     return None
 
 
-def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path | None, draw: str | None, csv: bool) -> None:
+def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path | None, kind: str | None, csv: bool) -> None:
     if figure:
-        _draw(terminal, run, figure, draw, None, None)
+        _draw(terminal, run, figure, kind, None, None)
     if csv:
         edges_by_effect(run).to_csv(sys.stdout, index=False, lineterminator="\n")
         return
@@ -90,21 +89,19 @@ def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path |
     terminal.emit(circuit_json(run))
 
 
-def _draw(terminal: Terminal, run: "StoredRun", figure: Path, draw: str | None, metric: str | None, minus: Path | None) -> None:
+def _draw(terminal: Terminal, run: "StoredRun", figure: Path, kind: str | None, metric: str | None, minus: Path | None) -> None:
     from interp.figures import head_difference_map, run_figure, save_figure
     from interp.figures.run_figures import FIGURE_KINDS, available_figures
     from interp.store import open_run
 
-    if draw in FIGURE_KINDS and draw not in available_figures(run):
-        raise UsageError(f"{run.path} is drawn as {' or '.join(available_figures(run))}, not as {draw}.")
+    if kind in FIGURE_KINDS and kind not in available_figures(run):
+        raise UsageError(f"{run.path} is drawn as {' or '.join(available_figures(run))}, not as {kind}.")
     with usage_errors():
-        other = open_run(minus).scores(metric) if minus else None
-        drawn = (
-            head_difference_map(run.scores(metric), other)
-            if other
-            else run_figure(run, draw or available_figures(run)[0], metric)
-        )
-        terminal.say(f"Drawn to {save_figure(drawn, figure)}.")
+        if minus:
+            drawn = head_difference_map(run.scores(metric), open_run(minus).scores(metric))
+        else:
+            drawn = run_figure(run, kind or available_figures(run)[0], metric)
+        terminal.say(f"Wrote the figure to {save_figure(drawn, figure)}.")
 
 
 def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " ablation") -> None:

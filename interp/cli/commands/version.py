@@ -1,4 +1,4 @@
-"""`interp version`: what is installed."""
+"""`interp version`: the installed versions."""
 
 import platform
 
@@ -9,7 +9,7 @@ from interp.cli.terminal import Terminal
 
 @command
 def version(terminal: Terminal) -> None:
-    """Say the versions of interp, of Python, and of the packages that decide the numbers."""
+    """Print the versions of interp, of Python, and of the packages that the numbers depend on."""
     from interp.records import package_versions, source_commit
 
     commit, dirty = source_commit()

@@ -1,0 +1,225 @@
+"""The circuit of a task: edges scored on some prompts, the largest kept, and their faithfulness on other prompts.
+
+``effect = metric(corrupted edge) - metric(clean)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from interp.circuits.methods import EDGE_ABLATIONS
+from interp.circuits.methods import METHODS as EDGE_METHODS
+from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
+from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
+from interp.experiments.run_folder import Notify
+from interp.registry import check_name
+
+if TYPE_CHECKING:
+    from interp.ablation.ablate_heads import CostEstimate
+    from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve
+    from interp.models.model import Model
+    from interp.store import StoredRun
+    from interp.tasks.task import Task
+
+COUNTERFACTUAL, EXACT, ACDC, IG_METHOD = "counterfactual", "exact", "acdc", "eap-ig"
+CIRCUIT_METHODS = {**EDGE_METHODS, ACDC: "edges are removed one after another while the metric stays within a threshold"}
+DEFAULT_SHARE = 0.1
+"""Share of all edges that is kept where neither a size nor a threshold is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircuitSpec(Spec):
+    """What to score, keep and test.
+
+    ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` is for the methods
+    with integrated gradients; ``n_draws`` is the number of random circuits of each size.
+    """
+
+    command: ClassVar[str] = "circuit"
+    explicit: ClassVar[tuple[str, ...]] = ("model", "method", "n_prompts", "seed")
+
+    task: str | None = None
+    prompts: str | None = None
+    method: str = "eap-ig"
+    n_prompts: int = 32
+    seed: int = 0
+    size: int | None = None
+    threshold: float | None = None
+    steps: int = 10
+    metric: str | None = None
+    n_draws: int = 5
+    ablation: str = COUNTERFACTUAL
+
+    def check(self) -> None:
+        from interp.metrics.outcomes import OUTCOMES
+
+        check_prompts(self.task, self.prompts)
+        if self.metric is not None:
+            check_name(self.metric, OUTCOMES.names(), "metric")
+        check_name(self.method, CIRCUIT_METHODS, "method")
+        check_name(self.ablation, EDGE_ABLATIONS, "ablation of edges")
+        if self.method == ACDC and self.ablation != COUNTERFACTUAL:
+            raise ValueError(
+                f"acdc replaces edges by those of the corrupted prompt, not by {self.ablation}: leave out --ablation."
+            )
+        if self.size is not None and self.threshold is not None:
+            raise ValueError("--size and --threshold both decide which edges are kept: give one of them.")
+        if self.size is not None and self.method == ACDC:
+            raise ValueError("--method acdc decides itself how many edges are kept: give --threshold instead of --size.")
+        if self.threshold is not None and not self.threshold > 0:
+            raise ValueError(f"--threshold {self.threshold:g} is no size of an effect: give a number above 0.")
+
+    def bind(self, model: Model) -> CircuitExperiment:
+        paired = self.ablation == COUNTERFACTUAL
+        tasks = discovery_and_test_tasks(model, self.task, self.prompts, self.n_prompts, self.seed, paired=paired)
+        _check_edges(model, tasks, self)
+        return CircuitExperiment(self, model, *tasks)
+
+    def to_python(self) -> str:
+        if self.prompts is not None:
+            made = f"task, test_task = interp.task_from_jsonl({self.prompts!r}, model).halves({self.seed})\n"
+        else:
+            tasks = (python_task(self.task, None, self.n_prompts, seed) for seed in (self.seed, self.seed + 1))
+            made = "".join(f"{name} = {code}\n" for name, code in zip(("task", "test_task"), tasks, strict=True))
+        if self.method == ACDC:
+            scored = f"interp.circuits.acdc(model, task, {python_arguments(**_acdc_options(self, self.metric))})"
+        else:
+            scored = f"interp.score_edges(model, task, {python_arguments(**_score_options(self, self.metric))})"
+        size = f"{self.size}"
+        if self.method == ACDC:
+            size = "scores.n_nonzero"
+        elif self.threshold is not None:
+            size = f"int((abs(scores.effects) >= {self.threshold!r}).sum())"
+        elif self.size is None:
+            size = f"int({DEFAULT_SHARE} * len(scores.graph.edges))"
+        curve = f"interp.faithfulness_curve(model, test_task, scores, draws={self.n_draws}, seed={self.seed})"
+        return f"{self.python_model()}{made}scores = {scored}\ncircuit = scores.circuit({size})\ncurve = {curve}\n"
+
+
+@dataclass(frozen=True)
+class CircuitExperiment(OneShotExperiment[CircuitSpec]):
+    """The circuit of one model, found on ``task`` and tested on ``test_task``."""
+
+    kind: ClassVar[str] = "circuit"
+    task: Task
+    test_task: Task
+
+    @property
+    def metric(self) -> str:
+        return self.spec.metric or self.task.metric
+
+    def inputs(self) -> dict[str, Any]:
+        task, spec = self.task, self.spec
+        made = {
+            "task": task.name,
+            "arguments": task.arguments,
+            "examples": task.digest(),
+            "test_examples": self.test_task.digest(),
+        }
+        how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
+        how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
+        return {**made, **how, **({"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {})}
+
+    def name_parts(self) -> tuple[str, ...]:
+        return "circuit", self.task.name, self.model_name, self.spec.method
+
+    def title(self) -> str:
+        return f"{self.spec.method} scores of all edges of {self.model.facts.name} on {self.task.name}"
+
+    def plan(self, memory: int | None = None) -> CostEstimate:
+        """One unit per edge; the bytes of a pass with gradients over the longest prompts, seconds NaN."""
+        from interp.ablation.ablate_heads import CostEstimate
+        from interp.engine.edges.edge_patching import graph_of
+        from interp.models.memory import forward_bytes
+
+        length = max(len(example.clean) for task in (self.task, self.test_task) for example in task)
+        n_bytes = (
+            3 * forward_bytes(self.model.facts, 1, length) * self.model.facts.n_layers
+        )  # activations kept for the gradient
+        return CostEstimate(len(graph_of(self.model).edges), n_bytes, float("nan"))
+
+    def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> tuple[Any, ...]:
+        from interp.circuits import faithfulness_curve
+
+        scores = self._scores(progress)
+        k = self._size(scores)
+        circuit, shares = scores.circuit(k), _shares(scores, min(k, scores.n_nonzero))
+        options = {"shares": shares, "draws": self.spec.n_draws, "seed": self.spec.seed}
+        return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, **options, progress=progress)
+
+    def save(self, result: tuple[Circuit, EdgeScores, FaithfulnessCurve], folder: Path) -> StoredRun:
+        from interp.store import save_circuit
+
+        circuit, scores, curve = result
+        discovery = {example.clean for example in self.task}
+        details: dict[str, Any] = {"n_discovery_prompts": len(self.task), "n_test_prompts": len(self.test_task)}
+        details["n_shared_prompts"] = sum(example.clean in discovery for example in self.test_task)
+        if 1 in curve.table["share"].to_numpy():  # that of acdc ends at the circuit
+            details |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at()}
+        return save_circuit(circuit, scores, curve, folder, self.identity, **details)
+
+    def _scores(self, progress: Progress | None) -> EdgeScores:
+        from interp.circuits import acdc, score_edges
+
+        if self.spec.method == ACDC:
+            return acdc(self.model, self.task, **_acdc_options(self.spec, self.metric), progress=progress)
+        return score_edges(self.model, self.task, **_score_options(self.spec, self.metric), progress=progress)
+
+    def _size(self, scores: EdgeScores) -> int:
+        """How many edges are kept. Raises ValueError where none is."""
+        if self.spec.size is not None:
+            return min(self.spec.size, len(scores.graph.edges))
+        is_acdc, threshold = self.spec.method == ACDC, self.spec.threshold
+        if not is_acdc and threshold is None:
+            return max(1, int(DEFAULT_SHARE * len(scores.graph.edges)))
+        sizes = abs(scores.effects)
+        n_kept = scores.n_nonzero if threshold is None or is_acdc else int((sizes >= threshold).sum())
+        if not n_kept:
+            largest = "" if is_acdc else f" The largest effect is {sizes.max():.3g} {scores.unit}."
+            used = scores.record.arguments.get("threshold", threshold)
+            raise ValueError(f"The threshold {used:.3g} leaves no edge: give a lower one.{largest}")
+        return n_kept
+
+
+def _score_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
+    """The arguments of ``score_edges``."""
+    steps = {"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {}
+    return {"method": spec.method, "metric": metric, "ablation": spec.ablation, "seed": spec.seed, **steps}
+
+
+def _acdc_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
+    return {"threshold": spec.threshold, "metric": metric, "absolute": True}
+
+
+def _check_edges(model: Model, tasks: tuple[Task, Task], spec: CircuitSpec) -> None:
+    """Raises ValueError for a model without edges, prompts without what the ablation or the metric needs, and a metric without the gradient
+    that the method needs."""
+    import torch
+
+    from interp.circuits.edge_ablation import check_edge_ablation
+    from interp.engine.edges.edge_patching import graph_of
+    from interp.engine.edges.residual_decomposition import decompose_residual
+    from interp.engine.gradients.attribution_patching import check_gradient
+    from interp.engine.sweep.sweep import check_outcome
+    from interp.metrics.outcomes import OUTCOMES
+
+    outcome = OUTCOMES.get(spec.metric or tasks[0].metric)
+    graph_of(model)
+    with model.lock, torch.inference_mode():
+        decompose_residual(model, tasks[0].examples[:1])  # refuses a residual stream that is not the sum of its parts
+    for task in tasks:
+        check_edge_ablation(task, spec.ablation)
+        check_outcome(task, outcome)
+    if spec.method not in (EXACT, ACDC):
+        check_gradient(outcome)
+
+
+def _shares(scores: EdgeScores, k: int) -> list[float]:
+    """The circuit sizes of MIB and the circuit's own, as shares of all edges; acdc does not rank the edges that it removes."""
+    from interp.circuits.faithfulness import MIB_EDGE_SHARES
+
+    n_edges = len(scores.graph.edges)
+    own = min(1.0, (k + 0.5) / n_edges)
+    return sorted({own, *(s for s in MIB_EDGE_SHARES if int(s * n_edges) != k and (scores.method != ACDC or s < own))})

@@ -1,0 +1,105 @@
+"""Detection of heads, or tokens, with a role, at a threshold calibrated on a null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments
+from interp.experiments.run_folder import Notify
+from interp.options_text import option_text, settable
+
+if TYPE_CHECKING:
+    from interp.ablation.ablate_heads import CostEstimate
+    from interp.detectors import Detection, TokenDetection
+    from interp.models.model import Model
+    from interp.store import StoredRun
+
+PLANNED_LENGTH = 2048
+"""Tokens of the text that the estimate of memory assumes, where the context is not shorter."""
+
+
+def detector_options(role: str) -> dict[str, Parameter]:
+    """The options of a detector that can be written as text. Raises LookupError for an unknown role."""
+    from interp.detectors import DETECTORS
+
+    own = {name: p for name, p in signature(DETECTORS.get(role)).parameters.items() if name not in ("model", "progress")}
+    return settable(own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSpec(Spec):
+    """What ``detect`` is to look for; ``options`` are those of the detector that differ from its defaults."""
+
+    command: ClassVar[str] = "detect"
+    positional: ClassVar[tuple[str, ...]] = ("role",)
+
+    role: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        known = detector_options(self.role)
+        if unknown := next((name for name in self.options if name not in known), None):
+            raise LookupError(f"Detector {self.role!r} has no option {unknown!r}. There are: {', '.join(known)}.")
+
+    def bind(self, model: Model) -> DetectionExperiment:
+        return DetectionExperiment(self, model)
+
+    def settings(self) -> dict[str, Any]:
+        """The values of all options."""
+        return {name: p.default for name, p in detector_options(self.role).items()} | dict(self.options)
+
+    def option(self, name: str, value: Any) -> list[str]:
+        if name != "options":
+            return super().option(name, value)
+        return [word for key, setting in value.items() for word in ("--set", f"{key}={option_text(setting)}")]
+
+    def to_python(self) -> str:
+        return f"{self.python_model()}detection = interp.detect({_call(self)})\n"
+
+
+@dataclass(frozen=True)
+class DetectionExperiment(OneShotExperiment[DetectionSpec]):
+    """The detection of a role in one model."""
+
+    kind: ClassVar[str] = "detection"
+
+    def inputs(self) -> dict[str, Any]:
+        options = {name: value for name, value in self.spec.settings().items() if name != "memory"}
+        return {"role": self.spec.role, "options": options}
+
+    def name_parts(self) -> tuple[str, ...]:
+        return self.spec.role, self.model_name
+
+    def title(self) -> str:
+        return f"{self.spec.role} in {self.model.facts.name}"
+
+    def plan(self, memory: int | None = None) -> CostEstimate:
+        """One unit per prompt (1 for detectors without prompts); the bytes of a forward pass over one text, seconds NaN."""
+        from interp.ablation.ablate_heads import CostEstimate
+        from interp.models.memory import forward_bytes
+
+        facts = self.model.facts
+        length = min(facts.max_length or PLANNED_LENGTH, PLANNED_LENGTH)
+        n_prompts = self.spec.settings().get("n_prompts") or 1
+        return CostEstimate(n_prompts, forward_bytes(facts, 1, length, patterns=False), float("nan"))
+
+    def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> Detection | TokenDetection:
+        from interp.detectors import DETECTORS, detect
+
+        role, options = self.spec.role, self.spec.settings()
+        options |= {} if memory is None else {"memory": memory}
+        options |= {"progress": progress} if "progress" in signature(DETECTORS.get(role)).parameters else {}
+        return detect(self.model, role, **options)
+
+    def save(self, result: Detection | TokenDetection, folder: Path) -> StoredRun:
+        from interp.store import save_detection
+
+        return save_detection(result, self.model.facts, folder, self.identity)
+
+
+def _call(spec: DetectionSpec) -> str:
+    return ", ".join(filter(None, ["model", python_arguments(spec.role), python_arguments(**dict(spec.options))]))

@@ -1,0 +1,78 @@
+"""The prompts of a run: a registered task, or a JSON Lines file of the user's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.registry import check_name
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+
+def check_prompts(task: str | None, prompts: str | None) -> None:
+    """Raises ValueError unless exactly one of the two is given, LookupError for an unknown task, FileNotFoundError for a missing file."""
+    from interp.tasks import TASKS
+
+    if (task is None) == (prompts is None):
+        raise ValueError(f"Give either --task or --prompts FILE.jsonl. Tasks: {', '.join(TASKS.names())}.")
+    if task is not None:
+        check_name(task, TASKS.names(), "task")
+    if prompts is not None:
+        check_file(prompts)
+
+
+def check_file(file: str) -> None:
+    """Raises FileNotFoundError where there is no such file."""
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"There is no file {file}.")
+
+
+def load_task(
+    model: "Model",
+    task: str | None,
+    prompts: str | None,
+    n_prompts: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    at_least: int = 2,
+) -> "Task":
+    """The prompts in the model's tokens. Raises ValueError for fewer than ``at_least``; an interval over prompts needs two."""
+    from interp.tasks import make_task, task_from_jsonl
+
+    if prompts is not None:
+        loaded = task_from_jsonl(Path(prompts), model)
+    else:
+        assert task is not None
+        loaded = make_task(task, model, n_prompts=n_prompts, seed=seed, **(options or {}))
+    if len(loaded) < at_least:
+        raise ValueError(
+            f"An interval over prompts needs at least {at_least} of them, and {loaded.name} has {len(loaded)}: add prompts."
+        )
+    return loaded
+
+
+def discovery_and_test_tasks(
+    model: "Model", task: str | None, prompts: str | None, n_prompts: int, seed: int, *, paired: bool = True
+) -> "tuple[Task, Task]":
+    """The prompts on which a circuit is found and those on which it is tested: of a task the prompts of this seed and of the next, of a
+    file its two halves in an order drawn with the seed.
+
+    Raises ValueError for a file of fewer than four prompts, and, where they must be ``paired``, for prompts without a corrupted version.
+    """
+    if prompts is None:
+        return load_task(model, task, None, n_prompts, seed), load_task(model, task, None, n_prompts, seed + 1)
+    whole = load_task(model, None, prompts, n_prompts, seed)
+    if paired and (n_unpaired := sum(example.clean == example.corrupted for example in whole)):
+        raise ValueError(
+            f"{n_unpaired} of the {len(whole)} prompts of {prompts} have no corrupted version that differs, which counterfactual "
+            f'ablation needs: add "corrupted" to their lines, or choose another --ablation.'
+        )
+    if len(whole) < 4:
+        raise ValueError(
+            f"A circuit is found on one half of the prompts and tested on the other, at least 2 each, and {prompts} has {len(whole)} in "
+            f"all: give 4 or more."
+        )
+    return whole.halves(seed)

@@ -1,0 +1,202 @@
+"""Specifications: what they are the same as, what they cost, and that the command line and Python code they give do the same."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from interp.experiments import (
+    AblationSpec,
+    AttentionSpec,
+    CircuitSpec,
+    ConfirmationSpec,
+    DetectionSpec,
+    UsageError,
+    spec_from_json,
+    spec_to_json,
+)
+
+ABLATION = AblationSpec(task="ioi", n_prompts=4, seed=3, ablation="zero", heads=("L0H1", "L2H3"))
+ATTENTION = AttentionSpec(text="the cat's cat", metrics=("entropy", "windowed_distance:window=3"))
+DETECTION = DetectionSpec(role="previous_token", options={"n_prompts": 2, "n_null_draws": 19, "seed": 2})
+CIRCUIT = CircuitSpec(task="ioi", n_prompts=2, method="eap", size=40, n_draws=1)
+CONFIRMATION = ConfirmationSpec(detection="runs/found", task="needle", task_options={"depth": 0.5}, ks=(1, 2), n_prompts=4)
+SPECS = [
+    ABLATION,
+    AblationSpec(
+        prompts="mine.jsonl", estimator="adaptive", top_share=0.3, layers=(0, 2), pairs=True, metric="kl", positions="end"
+    ),
+    AblationSpec(model="gpt2", task="ioi", device="cuda:1", dtype="bfloat16", revision="main", offline=True),
+    ATTENTION,
+    AttentionSpec(file="essay.txt"),
+    AttentionSpec(task="ioi", n_prompts=3, seed=5),
+    DETECTION,
+    DetectionSpec(role="retrieval", options={"mode": "greedy", "min_recall": None}, revision="v1"),
+    CIRCUIT,
+    CircuitSpec(prompts="mine.jsonl", ablation="mean", threshold=0.25, steps=3, metric="logit_diff"),
+    CONFIRMATION,
+    replace(
+        CONFIRMATION, seed=4, ablation="zero", positions=("end",), specificity=("ioi",), device="cuda", metric="logit_diff"
+    ),
+]
+
+
+@cache
+def mini():
+    from interp.models import load_model
+
+    return load_model("interp-mini")
+
+
+def kind(spec):
+    return spec.command
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The specification that the command line makes of words."""
+    caught = []
+
+    def catch(spec, model=None):
+        caught.append(spec)
+        raise UsageError("caught")
+
+    for made in (AblationSpec, AttentionSpec, CircuitSpec, ConfirmationSpec, DetectionSpec):
+        monkeypatch.setattr(made, "prepare", catch)
+    monkeypatch.setattr(ConfirmationSpec, "resolve", lambda spec: spec)
+
+    def parse(words):
+        from interp.cli.app import app
+
+        answer = CliRunner().invoke(app, words)
+        assert answer.stderr == "caught\n" and answer.exit_code == 2, answer.stderr
+        return caught.pop()
+
+    return parse
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=kind)
+def test_the_command_line_reads_back_the_words_of_a_specification(spec, parsed):
+    assert parsed(spec.to_argv()) == spec
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=kind)
+def test_a_specification_is_read_back_from_json(spec):
+    assert spec_from_json(json.loads(json.dumps(spec_to_json(spec)))) == spec
+
+
+def test_words_name_what_differs_from_the_default():
+    assert AblationSpec(task="ioi").to_argv() == ["ablate", "--model", "interp-mini", "--task", "ioi"]
+    assert DetectionSpec(role="retrieval").to_argv() == ["detect", "retrieval", "--model", "interp-mini"]
+    assert ConfirmationSpec(detection="a b").to_argv() == ["confirm", "a b"]
+    assert "--n-prompts" not in AblationSpec(prompts="mine.jsonl", n_prompts=9).to_argv()
+
+
+def test_equal_identities_have_equal_digests_and_folders():
+    again = replace(ABLATION, heads=("0.1", "L2H3"))
+    assert ABLATION.digest(mini()) == again.digest(mini()) != replace(ABLATION, seed=4).digest(mini())
+    assert ABLATION.folder_name(mini()) == f"ioi-interp-mini-zero-{ABLATION.digest(mini())[:8]}"
+    assert replace(ABLATION, estimator="adaptive").folder_name(mini()).startswith("ioi-interp-mini-zero-adaptive-")
+    assert ATTENTION.folder_name(mini()).startswith("attention-text-interp-mini-")
+    assert DETECTION.folder_name(mini()).startswith("previous_token-interp-mini-")
+    assert CIRCUIT.folder_name(mini()).startswith("circuit-ioi-interp-mini-eap-")
+
+
+def test_the_code_of_an_ablation_computes_the_stored_effects(tmp_path):
+    run = ABLATION.run(tmp_path / "run", model=mini())
+    names = {}
+    exec(ABLATION.to_python(), names)
+    np.testing.assert_allclose(names["table"]["effect"], run.heads()["effect"], rtol=0, atol=1e-5)
+    assert names["table"]["label"].tolist() == ["L0H1", "L2H3"] and run.record == names["result"].record
+
+
+def test_the_code_of_an_observation_computes_the_stored_values(tmp_path):
+    run = ATTENTION.run(tmp_path / "run", model=mini())
+    names = {}
+    exec(ATTENTION.to_python(), names)
+    for metric in run.metrics:
+        np.testing.assert_allclose(names["observation"].heads(metric).values, run.scores(metric).values, atol=1e-5)
+
+
+def test_the_code_of_a_file_reads_the_same_text(tmp_path):
+    (tmp_path / "a.txt").write_text(ATTENTION.text)
+    names = {}
+    exec(AttentionSpec(file=str(tmp_path / "a.txt"), metrics=("entropy",)).to_python(), names)
+    assert names["prompts"] == mini().to_tokens(ATTENTION.text)
+
+
+def test_the_code_of_a_detection_and_of_its_confirmation_computes_the_stored_tables(tmp_path):
+    from interp.store import FileLedger, load_confirmation, load_detection
+
+    DETECTION.run(tmp_path / "found", model=mini())
+    names = {}
+    exec(DETECTION.to_python(), names)
+    np.testing.assert_allclose(
+        names["detection"].scores.values, load_detection(tmp_path / "found").scores.values, atol=1e-5, equal_nan=True
+    )
+    spec = ConfirmationSpec(detection=str(tmp_path / "found"), task="induction", n_prompts=6, ks=(1,), positions=("all",))
+    experiment = spec.prepare(mini())
+    ledger = FileLedger(tmp_path / "units", {})
+    experiment.measure(memory=None, ledger=ledger)
+    assert experiment.plan().n_units == ledger.count() and experiment.plan().bytes > 0
+    spec.run(tmp_path / "confirmed", model=mini())
+    exec(spec.to_python(), names)
+    stored, computed = load_confirmation(tmp_path / "confirmed").table["effect"], names["confirmation"].table["effect"]
+    np.testing.assert_allclose(np.sort(computed), np.sort(stored), atol=1e-5)
+
+
+def test_the_code_of_a_circuit_finds_the_stored_edges(tmp_path):
+    from interp.store import load_circuit_run
+
+    CIRCUIT.run(tmp_path / "run", model=mini())
+    circuit, curve = load_circuit_run(tmp_path / "run")
+    names = {}
+    exec(CIRCUIT.to_python(), names)
+    assert names["circuit"].edges == circuit.edges
+    assert names["curve"].clean == pytest.approx(curve.clean, abs=1e-5)
+
+
+def test_a_finished_run_is_returned_and_fresh_moves_it_aside(tmp_path):
+    sentences = []
+    first = ATTENTION.run(tmp_path / "run", model=mini(), notify=sentences.append)
+    assert ATTENTION.run(tmp_path / "run", model=mini(), notify=sentences.append).manifest == first.manifest
+    assert "nothing was computed" in sentences[-1]
+    ATTENTION.run(tmp_path / "run", model=mini(), fresh=True, notify=sentences.append)
+    assert (tmp_path / "run.1" / "run.json").exists() and "moved to" in sentences[-1]
+
+
+@pytest.mark.parametrize("spec", [ABLATION, ATTENTION, DETECTION, CIRCUIT], ids=kind)
+def test_every_kind_says_its_units_and_bytes_before_it_runs(spec):
+    plan = spec.plan(mini())
+    assert plan.n_units > 0 and plan.bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "sentence"),
+    [
+        (AblationSpec(), ValueError, "Give either --task or --prompts"),
+        (AblationSpec(task="iou"), LookupError, "No task is called 'iou'"),
+        (AblationSpec(prompts="none.jsonl"), FileNotFoundError, r"There is no file none\.jsonl"),
+        (AblationSpec(task="ioi", estimator="guess"), LookupError, "No estimator is called 'guess'"),
+        (AblationSpec(task="ioi", heads=("L0H1",), layers=(0,)), ValueError, "give one of them"),
+        (AttentionSpec(text="a", metrics=()), ValueError, "names no metric"),
+        (DetectionSpec(role="retrieval", options={"shape": 3}), LookupError, "Detector 'retrieval' has no option 'shape'"),
+        (CircuitSpec(task="ioi", method="acdc", size=3), ValueError, "give --threshold instead of --size"),
+    ],
+    ids=lambda value: value.command if hasattr(value, "command") else "",
+)
+def test_what_is_wrong_is_known_before_a_model_is_loaded(spec, kind, sentence, monkeypatch):
+    monkeypatch.setattr(type(spec), "load_model", None)  # a call would fail
+    with pytest.raises(kind, match=sentence):
+        spec.prepare()
+
+
+def test_specifications_need_neither_torch_nor_the_command_line_nor_the_dashboard():
+    code = "import sys, interp.experiments.ablation, interp.experiments.circuit; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "typer", "streamlit", "interp.cli"} & {*loaded}
