@@ -1,15 +1,16 @@
 """Attention sinks, heads whose attention rests on the first token.
 
-The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts a head of a
-text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64 but 0.34 at T = 8. A head that
-finds no match in a text also rests on the first token and is detected; on texts with matches its score falls.
+The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts
+a head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64
+but 0.34 at T = 8. A head that finds no match in a text also rests on the first token and is detected; on texts with matches
+its score falls.
 
-The null gives the first token another key (``sink_null``). Shuffling keys within rows would not do: the first token is the same in all texts
-and attends only to itself, so even in an untrained model its weight varies more than that of other tokens (with BOS, 27 to 97 % of
-untrained models, by architecture, had a head above that 5 % threshold).
+The null gives the first token another key (``sink_null``). Shuffling keys within rows would not do: the first token is the
+same in all texts and attends only to itself, so even in an untrained model its weight varies more than that of other tokens
+(with BOS, 27 to 97 % of untrained models, by architecture, had a head above that 5 % threshold).
 
-Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), massive activations (arXiv 2402.17762), and the overlap of the
-two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
+Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), massive activations (arXiv 2402.17762), and the
+overlap of the two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
 """
 
 from __future__ import annotations
@@ -63,18 +64,20 @@ def attention_sink(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads by alpha_0 = (1/T) sum_t A[t, 0], their mean attention to the first token, 0 to 1; arXiv 2410.10781, whose threshold is ``epsilon``.
+    """Heads by alpha_0 = (1/T) sum_t A[t, 0], their mean attention to the first token, 0 to 1; arXiv 2410.10781, whose
+    threshold is ``epsilon``.
 
-    ``n_prompts`` texts of T = ``length`` tokens (by default 64, or what the context or the shortest of ``prompts`` allows). ``text`` is ``task``
-    (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos`` prepends BOS, by default as the model
-    does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0 of ``random`` and ``repeated`` tokens (controls; a
-    repeated token without BOS leaves a rotary model no distinct first token), ``sink_share`` of the first four tokens in rows from 16 on
-    (or the later half), and ``max_later_column``, the largest mean weight of a later column. Tables: ``later_sinks`` by both rules
-    (``ratio``: above ``alpha`` / T; ``abs``: above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the
-    ``overlap`` of both per layer.
+    ``n_prompts`` texts of T = ``length`` tokens (by default 64, or what the context or the shortest of ``prompts`` allows).
+    ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos``
+    prepends BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0
+    of ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first
+    token), ``sink_share`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the
+    largest mean weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``:
+    above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the ``overlap`` of both
+    per layer.
 
-    The threshold holds the family-wise error rate ``fwer`` (0.04 with 99 draws of either kind of key). Raises ValueError for encoders,
-    texts shorter than T, and models whose blocks are not known.
+    The threshold holds the family-wise error rate ``fwer`` (0.04 with 99 draws of either kind of key). Raises ValueError for
+    encoders, texts shorter than T, and models whose blocks are not known.
     """
     model.facts.check_causal("An attention sink at the first token")
     kind, tokens = _texts(model, text, n_prompts, length, bos, prompts, min_rows, seed)
@@ -145,9 +148,9 @@ def attention_sink(
 def overlap(massive: MassiveActivations, flags: Float[Tensor, "n_layers batch head pos"]) -> pd.DataFrame:
     """Agreement of sinks (``flags``, NaN where not judged) with massive tokens, one row per layer.
 
-    Of the judged ``tokens``, ``massive`` counts those with massive activations in the entering residual stream, ``sinks`` those that are a
-    sink of some head, ``both`` their intersection; ``correlation`` is phi between the two (NaN if one does not vary); ``median`` and ``largest``
-    are |x| of the residual stream that leaves the layer.
+    Of the judged ``tokens``, ``massive`` counts those with massive activations in the entering residual stream, ``sinks``
+    those that are a sink of some head, ``both`` their intersection; ``correlation`` is phi between the two (NaN if one does
+    not vary); ``median`` and ``largest`` are |x| of the residual stream that leaves the layer.
     """
     import pandas as pd
 

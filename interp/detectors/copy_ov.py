@@ -1,12 +1,13 @@
 """Copying heads by their OV circuit, which raises the logit of whichever token is attended to.
 
-The full OV circuit ``W_E W_V W_O W_U`` maps each attended token to its effect on every logit. The score is the sum of its eigenvalues
-over the sum of their magnitudes: 1 where all are positive (tokens raise themselves or each other), -1 where all are negative, near 0
-where they point in all directions. The nonzero eigenvalues are those of the d_head x d_head product ``W_O (W_U W_E) W_V``, so no
-vocabulary-sized matrix is formed.
+The full OV circuit ``W_E W_V W_O W_U`` maps each attended token to its effect on every logit. The score is the sum of its
+eigenvalues over the sum of their magnitudes: 1 where all are positive (tokens raise themselves or each other), -1 where all
+are negative, near 0 where they point in all directions. The nonzero eigenvalues are those of the d_head x d_head product
+``W_O (W_U W_E) W_V``, so no vocabulary-sized matrix is formed.
 
-Norm weights are not folded in; biases and MLPs are left out. W_U is centred, since a shift of all logits changes no probability. The null
-inserts a random rotation between the head's values and its output; untrained weights are equally likely under it.
+Norm weights are not folded in; biases and MLPs are left out. W_U is centred, since a shift of all logits changes no
+probability. The null inserts a random rotation between the head's values and its output; untrained weights are equally likely
+under it.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def copy_ov(
 ) -> Detection:
     """Heads by ``sum Re(eigenvalue) / sum |eigenvalue|`` of their full OV circuit, -1 to 1; copying heads are near 1.
 
-    No paper gives a threshold; the score follows Elhage et al. 2021 (from memory). A head that writes nothing the unembedding reads has
-    no score. Each of the ``n_null_draws`` rotations costs one eigenvalue problem per head; fwer=0.05 needs 19. Raises ValueError for an encoder,
-    for too few draws, and when no head has a score.
+    No paper gives a threshold; the score follows Elhage et al. 2021 (from memory). A head that writes nothing the unembedding
+    reads has no score. Each of the ``n_null_draws`` rotations costs one eigenvalue problem per head; fwer=0.05 needs 19.
+    Raises ValueError for an encoder, for too few draws, and when no head has a score.
     """
     model.facts.check_causal("The copying score")
     with torch.inference_mode():

@@ -23,8 +23,9 @@ def duplicate_token(
 ) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-n, over the second copy of n repeated random tokens.
 
-    ``period`` is n, by default 50 or the most that fit. ``literature_threshold`` is 0.4, a convention. The threshold comes from
-    ``n_null_draws`` draws of other queries (``induction_family``) and holds the family-wise error rate ``fwer``; 0.05 needs 19 draws. Raises
-    ValueError for an encoder, for a period that does not fit the context, vocabulary or window, and for too few draws.
+    ``period`` is n, by default 50 or the most that fit. ``literature_threshold`` is 0.4, a convention. The threshold comes
+    from ``n_null_draws`` draws of other queries (``induction_family``) and holds the family-wise error rate ``fwer``; 0.05
+    needs 19 draws. Raises ValueError for an encoder, for a period that does not fit the context, vocabulary or window, and
+    for too few draws.
     """
     return detect_roles(model, ["duplicate_token"], n_prompts, period, n_null_draws, fwer, seed, progress)["duplicate_token"]

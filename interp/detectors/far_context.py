@@ -1,9 +1,9 @@
 """Far-context heads, which need more than the first and the most recent tokens.
 
-DuoAttention learns a gate per key/value head that chooses between full and streaming attention; here one head at a time is restricted
-to streaming attention, exactly, and nothing is learned. Each prompt has one passage far back and one inside the window; its
-counterfactual asks for the other one. Both lose the same text, so a head that does not fetch the requested passage is affected alike:
-the null swaps far and near.
+DuoAttention learns a gate per key/value head that chooses between full and streaming attention; here one head at a time is
+restricted to streaming attention, exactly, and nothing is learned. Each prompt has one passage far back and one inside the
+window; its counterfactual asks for the other one. Both lose the same text, so a head that does not fetch the requested
+passage is affected alike: the null swaps far and near.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ def far_context(
 ) -> Detection:
     """Heads by the KL divergence, in nats, that restricting them to the first ``n_sink`` and last ``n_recent`` tokens causes.
 
-    KL(full || restricted) is that of the next-token distribution, with one head restricted at every position; mean over prompts whose
-    question asks for a passage outside the window while the competing one is inside (``control``: the reverse). ``n_recent`` defaults to half of the
-    shortest prompt. ``by_kv_group`` restricts all query heads of a key/value head together, as DuoAttention does. Prompts that
-    do not have one passage on each side are skipped and counted in ``details``.
+    KL(full || restricted) is that of the next-token distribution, with one head restricted at every position; mean over
+    prompts whose question asks for a passage outside the window while the competing one is inside (``control``: the reverse).
+    ``n_recent`` defaults to half of the shortest prompt. ``by_kv_group`` restricts all query heads of a key/value head
+    together, as DuoAttention does. Prompts that do not have one passage on each side are skipped and counted in ``details``.
 
-    The paper keeps a fixed share of heads; here the threshold swaps far and near (``passage_pairs``) and holds the family-wise error rate
-    ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below 0.01 nats at most 0.07 of the
-    probability mass moves (Pinsker). Raises ValueError for an encoder and when no prompt is usable. Source: arXiv 2410.10819.
+    The paper keeps a fixed share of heads; here the threshold swaps far and near (``passage_pairs``) and holds the
+    family-wise error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below
+    0.01 nats at most 0.07 of the probability mass moves (Pinsker). Raises ValueError for an encoder and when no prompt is
+    usable. Source: arXiv 2410.10819.
     """
     prompts = passage_prompts(model, "far_context", task, n_prompts, gold, question, seed)
     window = min(len(e.clean) for e in prompts.task) // 2 if n_recent is None else n_recent

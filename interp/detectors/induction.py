@@ -1,7 +1,7 @@
 """Induction heads, which attend to the token after an earlier occurrence of the current one.
 
-The score reads attention alone; whether the head writes a prediction is its effect, a separate number. Olsson et al. 2022 (arXiv
-2209.11895); repeated random tokens as in TransformerLens's demonstrations.
+The score reads attention alone; whether the head writes a prediction is its effect, a separate number. Olsson et al. 2022
+(arXiv 2209.11895); repeated random tokens as in TransformerLens's demonstrations.
 """
 
 from dataclasses import replace
@@ -30,9 +30,9 @@ def induction(
 ) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-n+1, over the second copy of n repeated random tokens.
 
-    With ``effects``, ``extra_scores["effect"]`` is the change of the log-probability of the last token when the head is zero-ablated at all
-    positions, in nats (mean over prompts; negative = the head helped). Other options, threshold and errors are those of
-    ``duplicate_token``.
+    With ``effects``, ``extra_scores["effect"]`` is the change of the log-probability of the last token when the head is
+    zero-ablated at all positions, in nats (mean over prompts; negative = the head helped). Other options, threshold and
+    errors are those of ``duplicate_token``.
     """
     detection = detect_roles(model, ["induction"], n_prompts, period, n_null_draws, fwer, seed, progress)["induction"]
     if not effects:

@@ -1,13 +1,13 @@
 """Preplan and anchor tokens, where a response attends far back before it continues, and what it keeps attending to.
 
-The tokens are those of ``interp.metrics.waad_fai``, here selected in responses that a model generates, or that are given, and compared
-with chance. A response is the model's own text from the mark ``response`` of a prompt on, or everything after the prompt. In the task
-``plan_following`` it starts at a plan line, which the prompt contains and the steps need.
+The tokens are those of ``interp.metrics.waad_fai``, here selected in responses that a model generates, or that are given, and
+compared with chance. A response is the model's own text from the mark ``response`` of a prompt on, or everything after the
+prompt. In the task ``plan_following`` it starts at a plan line, which the prompt contains and the steps need.
 
-There is no threshold: the paper selects a fixed share of the tokens, so a model without the role has as many. The table of statistics
-tells the two apart, with random heads as the null. The paper's own null, marks at random positions, is rejected by untrained models as
-well: FAI falls along a text in all heads alike, so peaks of two groups coincide, and permuted marks may be adjacent, which peaks never are
-(``coupling_statistics``).
+There is no threshold: the paper selects a fixed share of the tokens, so a model without the role has as many. The table of
+statistics tells the two apart, with random heads as the null. The paper's own null, marks at random positions, is rejected by
+untrained models as well: FAI falls along a text in all heads alike, so peaks of two groups coincide, and permuted marks may
+be adjacent, which peaks never are (``coupling_statistics``).
 """
 
 from __future__ import annotations
@@ -109,27 +109,30 @@ def preplan_anchor(
     response_start: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> TokenDetection:
-    """The preplan and anchor tokens of responses (arXiv 2510.13554, without public code; its two versions differ in the horizon).
+    """The preplan and anchor tokens of responses (arXiv 2510.13554, without public code; its two versions differ in the
+    horizon).
 
-    *Options* are the fields of ``PreplanAnchorOptions``, as keywords. *Texts:* ``prompts`` of a task, or the text ``prompt``, or the first
-    ``n_prompts`` of the task called ``task``; the model generates up to ``max_new_tokens`` (greedily, or sampled at ``temperature``). Or given
-    responses: the text ``response`` to ``prompt``, or token ids ``prompts`` with the positions ``response_start``.
+    *Options* are the fields of ``PreplanAnchorOptions``, as keywords. *Texts:* ``prompts`` of a task, or the text ``prompt``,
+    or the first ``n_prompts`` of the task called ``task``; the model generates up to ``max_new_tokens`` (greedily, or sampled
+    at ``temperature``). Or given responses: the text ``response`` to ``prompt``, or token ids ``prompts`` with the positions
+    ``response_start``.
 
-    *Scores:* ``waad`` of the local group, in tokens; ``delta``, WAAD of a token minus that of the next; next-token ``entropy`` in nats; ``fai`` of the
-    global group (the paper's analysis reaches to the end of the response, its training 10 to 50 tokens ahead, or 10 to 100 in version 2);
-    ``sink``, the weight a token receives from all heads. *Masks:* ``preplan``, the share ``q`` with the largest |delta|; ``anchor``, that with the
-    largest FAI; ``waad_peak`` and ``fai_peak``, which the paper does not define; ``dominated`` anchors and their ``introductory`` tokens, whose
-    limits it does not give; ``sink``, tokens that receive more than 5 / length.
+    *Scores:* ``waad`` of the local group, in tokens; ``delta``, WAAD of a token minus that of the next; next-token
+    ``entropy`` in nats; ``fai`` of the global group (the paper's analysis reaches to the end of the response, its training 10
+    to 50 tokens ahead, or 10 to 100 in version 2); ``sink``, the weight a token receives from all heads. *Masks:*
+    ``preplan``, the share ``q`` with the largest |delta|; ``anchor``, that with the largest FAI; ``waad_peak`` and
+    ``fai_peak``, which the paper does not define; ``dominated`` anchors and their ``introductory`` tokens, whose limits it
+    does not give; ``sink``, tokens that receive more than 5 / length.
 
-    *Tables:* ``statistics``: entropy at WAAD peaks; FAI peaks of receiver heads that are FAI peaks of the global group; WAAD peaks with a FAI
-    peak at the same or the next token; each against ``n_null_draws`` random positions, circular shifts and random heads. Receivers are the
-    heads whose FAI has the highest kurtosis over tokens (in arXiv 2506.19143 over sentences), up to 20, no more than the global group.
-    ``groups``: each head's distance, its group with and without sinks, and whether it is a receiver. ``introductions``: dominated anchors
-    with their introductory tokens.
+    *Tables:* ``statistics``: entropy at WAAD peaks; FAI peaks of receiver heads that are FAI peaks of the global group; WAAD
+    peaks with a FAI peak at the same or the next token; each against ``n_null_draws`` random positions, circular shifts and
+    random heads. Receivers are the heads whose FAI has the highest kurtosis over tokens (in arXiv 2506.19143 over sentences),
+    up to 20, no more than the global group. ``groups``: each head's distance, its group with and without sinks, and whether
+    it is a receiver. ``introductions``: dominated anchors with their introductory tokens.
 
-    *False positives:* every model has as many selected tokens. Of untrained models 1 to 6 % have p <= 0.05 against random heads for any
-    statistic. Against circular shifts these are 3 to 7 % for entropy, none for the FAI peak after a WAAD peak, and 78 to 94 % for
-    receivers; against random positions 3 to 8 %, 11 %, and 80 to 96 %.
+    *False positives:* every model has as many selected tokens. Of untrained models 1 to 6 % have p <= 0.05 against random
+    heads for any statistic. Against circular shifts these are 3 to 7 % for entropy, none for the FAI peak after a WAAD peak,
+    and 78 to 94 % for receivers; against random positions 3 to 8 %, 11 %, and 80 to 96 %.
 
     Raises ValueError for an encoder, texts without a response or with one too short for the horizon, and invalid options.
     """
@@ -328,8 +331,8 @@ def _scores(measurement: _Measurement, record: RunRecord) -> dict[str, TokenScor
 
 
 def _head_table(measurement: _Measurement) -> pd.DataFrame:
-    """One row per head: ``layer head label group distance group_other distance_other receiver kurtosis``, where *other* treats sinks the
-    other way."""
+    """One row per head: ``layer head label group distance group_other distance_other receiver kurtosis``, where *other*
+    treats sinks the other way."""
     table = measurement.groups.distance.to_dataframe().drop(columns=["metric", "value", "unit"])
     heads = list(np.ndindex(measurement.kurtosis.shape))
     for split, ending in ((measurement.groups, ""), (measurement.other_groups, "_other")):

@@ -1,8 +1,8 @@
 """Query-focused retrieval heads, which attend from the question to the passage that answers it.
 
-Nothing is copied or generated, so the score also finds heads that fetch more than words. Question rows also attend to each other, to
-sinks and to what all passages share; the attention of the same question with empty content ("N/A") is subtracted. Tokens whose
-calibrated score is far below those of their passage are artefacts of the subtraction and count as 0.
+Nothing is copied or generated, so the score also finds heads that fetch more than words. Question rows also attend to each
+other, to sinks and to what all passages share; the attention of the same question with empty content ("N/A") is subtracted.
+Tokens whose calibrated score is far below those of their passage are artefacts of the subtraction and count as 0.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ def query_retrieval(
 ) -> Detection:
     """Heads by the attention of the question's rows to the passage that answers it, minus that of an empty question, -1 to 1.
 
-    The sum over the tokens ``s`` of the passage ``gold`` (a mark) of the mean over the rows ``t`` of ``question`` (a mark or ``end``) of ``A[t,
-    s]``; minus the same with ``null_query`` in place of the mark ``query`` (without it, of the whole question); without tokens below mean -
-    2 standard deviations of their passage; mean over prompts. ``extra_scores["uncalibrated"]`` is the paper's formula, without
-    ``calibrate`` and ``mask_outliers``, which are its code's. ``control`` scores the competing passage.
+    The sum over the tokens ``s`` of the passage ``gold`` (a mark) of the mean over the rows ``t`` of ``question`` (a mark or
+    ``end``) of ``A[t, s]``; minus the same with ``null_query`` in place of the mark ``query`` (without it, of the whole
+    question); without tokens below mean - 2 standard deviations of their passage; mean over prompts.
+    ``extra_scores["uncalibrated"]`` is the paper's formula, without ``calibrate`` and ``mask_outliers``, which are its
+    code's. ``control`` scores the competing passage.
 
-    The paper uses the 16 highest heads below 10B parameters, 32 at 70B, and no threshold; here passages are swapped (``passage_pairs``,
-    which also says what prompts need) at the family-wise error rate ``fwer``. Of 200 untrained models 0.045, and of all heads 0.003, exceed
-    it; without ``calibrate`` 0.12 of the GPT-2s, whose heads may match a name with itself. Raises ValueError for an encoder and for
-    prompts without two passages. Source: arXiv 2506.09944.
+    The paper uses the 16 highest heads below 10B parameters, 32 at 70B, and no threshold; here passages are swapped
+    (``passage_pairs``, which also says what prompts need) at the family-wise error rate ``fwer``. Of 200 untrained models
+    0.045, and of all heads 0.003, exceed it; without ``calibrate`` 0.12 of the GPT-2s, whose heads may match a name with
+    itself. Raises ValueError for an encoder and for prompts without two passages. Source: arXiv 2506.09944.
     """
     prompts = passage_prompts(model, "query_retrieval", task, n_prompts, gold, question, seed)
     n = len(prompts.task)

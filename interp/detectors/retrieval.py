@@ -1,10 +1,11 @@
 """Retrieval heads, which copy the answer out of a long context.
 
-At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt is the share
-of the needle's answer that a head copies, each position counted once; that of a head is the mean over the prompts the model answers
-(arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth of a grid; the shared start of the
-haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and measures copying given the answer; ``greedy``
-mode generates, as the paper does. The null scores wrong targets (``wrong_targets``).
+At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt
+is the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the
+prompts the model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth
+of a grid; the shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and
+measures copying given the answer; ``greedy`` mode generates, as the paper does. The null scores wrong targets
+(``wrong_targets``).
 """
 
 from __future__ import annotations
@@ -61,20 +62,22 @@ def retrieval(
 ) -> Detection:
     """Heads by the share of the needle's answer that they copy, 0 to 1; the paper's threshold is 0.1.
 
-    Positions of the span count once; ``score_code`` counts steps instead, as the paper's code does, and exceeds 1 when an answer is
-    repeated. ``frequency`` is the share of prompts with at least one copied token, ``attention`` the mean weight on the span.
+    Positions of the span count once; ``score_code`` counts steps instead, as the paper's code does, and exceeds 1 when an
+    answer is repeated. ``frequency`` is the share of prompts with at least one copied token, ``attention`` the mean weight on
+    the span.
 
-    Prompts: ``n_needles`` at each of ``n_lengths`` lengths (``shortest`` to ``longest`` tokens; 0: the context, at most 5000) and ``n_depths``
-    depths, from the start to right before the question. ``needles`` is ``texts``, ``secrets``, ``repeats``, ``auto`` (the first of these that
-    the tokenizer covers) or a JSONL file of needle, answer and question; ``haystack`` is a text file, by default uninformative sentences.
-    Or give ``prompts`` whose first answer is in the span called ``mark``.
+    Prompts: ``n_needles`` at each of ``n_lengths`` lengths (``shortest`` to ``longest`` tokens; 0: the context, at most 5000)
+    and ``n_depths`` depths, from the start to right before the question. ``needles`` is ``texts``, ``secrets``, ``repeats``,
+    ``auto`` (the first of these that the tokenizer covers) or a JSONL file of needle, answer and question; ``haystack`` is a
+    text file, by default uninformative sentences. Or give ``prompts`` whose first answer is in the span called ``mark``.
 
-    Only prompts with more than ``min_recall`` of the answer right count (None: all), among predicted tokens in ``teacher`` mode, among up to
-    ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional on that: compare models by
-    ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths`` (head x depth).
+    Only prompts with more than ``min_recall`` of the answer right count (None: all), among predicted tokens in ``teacher``
+    mode, among up to ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional
+    on that: compare models by ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths``
+    (head x depth).
 
-    The threshold holds the family-wise error rate ``fwer``. Raises ValueError for an encoder, an unknown mode, a needle that cannot be
-    located in its sentence or exceeds the context, and a model that answers no prompt.
+    The threshold holds the family-wise error rate ``fwer``. Raises ValueError for an encoder, an unknown mode, a needle that
+    cannot be located in its sentence or exceeds the context, and a model that answers no prompt.
     """
     model.facts.check_causal("Retrieval")
     if mode not in ("teacher", "greedy"):
@@ -138,8 +141,8 @@ def _accepted(model: Model, answers: Sequence[CopiedAnswer], min_recall: float |
     if not accepted:
         best = max(answer.recall for answer in answers)
         raise ValueError(
-            f"{model.facts.name} answers none of {len(answers)} prompts: at most {best:.0%} of an answer is right, and min_recall={min_recall} "
-            f"requires more than {min_recall:.0%}. Use easier needles or another model; min_recall=None counts every prompt."
+            f"{model.facts.name} answers none of {len(answers)} prompts: at most {best:.0%} of an answer is right, and "
+            f"min_recall={min_recall} requires more than {min_recall:.0%}. Use easier needles or another model; min_recall=None counts every prompt."
         )
     return accepted
 

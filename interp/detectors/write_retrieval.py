@@ -1,8 +1,8 @@
-"""Write retrieval heads (LOCOS), which write the answer they read from the passage.
+"""LOCOS write-retrieval heads, which write the answer they read from the passage.
 
-Attention alone does not distinguish a head that carries the answer from one that attends to it and writes nothing of it. Here each
-token's value is followed through the output projection to the answer's row of the unembedding. Only this direct path counts, without
-later blocks or a norm that a block applies after its attention.
+Attention alone does not distinguish a head that carries the answer from one that attends to it and writes nothing of it. Here
+each token's value is followed through the output projection to the answer's row of the unembedding. Only this direct path
+counts, without later blocks or a norm that a block applies after its attention.
 """
 
 from __future__ import annotations
@@ -48,15 +48,17 @@ def write_retrieval(
 ) -> Detection:
     """Heads by the logit they write for the answer from the passage that holds it, in logits.
 
-    With ``phi[j] = A[t, j] * (v[j] W_O u)`` for the row ``t`` that predicts the answer and the answer's row ``u`` of the unembedding, the score
-    is the sum of phi over the passage ``gold`` (a mark), minus that over all other keys times (keys in the passage) / (other keys),
-    mean over prompts. In ``extra_scores``, ``attention_on_needle`` is the same with phi = A and ``logit_attribution`` the sum of phi over all
-    keys. ``control`` scores the competing passage for its own word, the distractor. Logits are those before the final norm, without
-    biases; ``fold_norm`` applies the norm at the scale it has in that run.
+    With ``phi[j] = A[t, j] * (v[j] W_O u)`` for the row ``t`` that predicts the answer and the answer's row ``u`` of the
+    unembedding, the score is the sum of phi over the passage ``gold`` (a mark), minus that over all other keys times (keys in
+    the passage) / (other keys), mean over prompts. In ``extra_scores``, ``attention_on_needle`` is the same with phi = A and
+    ``logit_attribution`` the sum of phi over all keys. ``control`` scores the competing passage for its own word, the
+    distractor. Logits are those before the final norm, without biases; ``fold_norm`` applies the norm at the scale it has in
+    that run.
 
-    The paper ranks without a threshold; here passages are swapped (``passage_pairs``, which also says what prompts need) at the
-    family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token. Raises
-    ValueError for an encoder, prompts without two passages, and models with an unknown output projection. Source: arXiv 2607.01002.
+    The paper ranks without a threshold; here passages are swapped (``passage_pairs``, which also says what prompts need) at
+    the family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one
+    token. Raises ValueError for an encoder, prompts without two passages, and models with an unknown output projection.
+    Source: arXiv 2607.01002.
     """
     if model.layout is None:
         raise ValueError(
@@ -96,8 +98,8 @@ def locos_scores(
     fold_norm: bool = False,
     progress: Progress | None = None,
 ) -> Float[np.ndarray, "n_prompts n_layers n_heads columns"]:
-    """``COLUMNS`` for every prompt and head: contrast of the gold passage for the answer, of the competing passage for the distractor, of
-    the gold passage in attention alone, and the sum over all keys for the answer."""
+    """``COLUMNS`` for every prompt and head: contrast of the gold passage for the answer, of the competing passage for the
+    distractor, of the gold passage in attention alone, and the sum over all keys for the answer."""
     assert model.layout is not None
     scores = np.empty((len(task), model.facts.n_layers, model.facts.n_heads, len(COLUMNS)))
     done = 0

@@ -1,4 +1,4 @@
-"""What a detector found: its score of every head, and the decision drawn around the heads above the threshold."""
+"""Detection map: the score of every head, with the detected heads outlined."""
 
 from __future__ import annotations
 
@@ -18,37 +18,41 @@ if TYPE_CHECKING:
 def detection_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> Figure:
     """Layer x head map of a detector's scores; the contour encloses the heads above the threshold.
 
-    Pointing at a head tells its rank, its score with the right and with wrong targets, the threshold, and the detection's other numbers.
+    Hovering shows a head's rank, score, score under the null, the threshold and the extra scores.
     """
-    scores, found = detection.scores, detection.detected
+    scores, detected = detection.scores, detection.detected
     named = title or f"Role {detection.role}: {scores.name}"
-    figure = head_map(scores, title=named, caption=caption, notes=[_decision(detection, len(found))])
+    figure = head_map(scores, title=named, caption=caption, notes=[_decision(detection, len(detected))])
     cells: Any = figure.data[0]
     hover: Any = np.array(cells.hovertext, dtype=object)
     for rank, head in enumerate(detection.top(scores.values.size), 1):
         hover[head] = _hover_text(detection, head, rank)
     cells.hovertext = hover
-    if found:
-        x, y = _contour({*found})
+    if detected:
+        x, y = _contour({*detected})
         line = {"color": style.INK, "width": 2.5}
         figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", cliponaxis=False)
     return figure
 
 
-def _decision(detection: Detection, n_found: int) -> str:
-    """What the contour means, and how much to trust it."""
-    enclosed = f"enclosed: {n_found} of {detection.scores.values.size:,} heads" if n_found else "no head is"
-    chance = f"chance gets any head there in {detection.fwer:.0%} of models"
-    literature = "" if detection.literature_threshold is None else f"; the literature takes {style.number(detection.literature_threshold)}"
-    return f"{enclosed} above {style.number(detection.threshold)} ({chance}){literature}"
+def _decision(detection: Detection, n_detected: int) -> str:
+    """The meaning of the contour and its error rate."""
+    enclosed = f"enclosed: {n_detected} of {detection.scores.values.size:,} heads" if n_detected else "no head is"
+    error_rate = f"{detection.fwer:.0%} of models without the role have any such head"
+    literature = (
+        ""
+        if detection.literature_threshold is None
+        else f"; usual threshold in the literature {style.number(detection.literature_threshold)}"
+    )
+    return f"{enclosed} above {style.number(detection.threshold)} ({error_rate}){literature}"
 
 
 def _hover_text(detection: Detection, head: Head, rank: int) -> str:
-    control, verdict = detection.control[head], "found" if detection.scores[head] > detection.threshold else "not found"
+    control, verdict = detection.control[head], "detected" if detection.scores[head] > detection.threshold else "not detected"
     lines = [
         style.score_lines(detection.scores, head),
         f"{verdict}: rank {rank}, threshold {style.number(detection.threshold)}",
-        f"with wrong targets {style.number(control)}" if control == control else "",
+        f"under the null {style.number(control)}" if control == control else "",
         *(
             f"{style.escape_markup(name)} {style.number(part[head])}"
             for name, part in detection.extra_scores.items()

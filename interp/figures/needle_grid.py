@@ -1,4 +1,4 @@
-"""Whether the model finds the needle: length of the text across, place of the needle down."""
+"""Recall of the needle by text length (columns) and needle depth (rows)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LARGEST_CELL = 96
 
 
 def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = None) -> Figure:
-    """Recall of the answer in every cell of a grid of lengths and depths, one hue from 0 to 1; depth 0 (the beginning) is at the top.
+    """Recall of the answer, 0 to 1, in every cell of a grid of lengths and depths; depth 0 (the start) is at the top.
 
-    ``cells`` has one row a cell: ``length`` (tokens), ``depth`` (percent), ``n`` trials of which ``accepted`` were answered, ``recall``
-    (0 to 1). Cells that were not measured are grey. ``record`` says how they were made.
+    ``cells`` has one row per cell: ``length`` (tokens), ``depth`` (percent), ``n`` trials of which ``accepted`` were
+    answered, ``recall``. Cells that were not measured are grey. ``record`` captions the figure.
     """
     lengths, depths = sorted({*cells["length"]}), sorted({*cells["depth"]})
     recall = np.full((len(depths), len(lengths)), np.nan)
@@ -32,8 +32,8 @@ def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = N
     for row in rows:
         at = depths.index(row.depth), lengths.index(row.length)
         recall[at] = row.recall
-        place = f"needle at {row.depth:.0f}% of {row.length:,} tokens"
-        hover[at] = f"<b>{place}</b><br>recall {style.number(row.recall)}<br>{row.accepted} of {row.n} trials answered"
+        title_of_cell = f"needle at {row.depth:.0f}% of {row.length:,} tokens"
+        hover[at] = f"<b>{title_of_cell}</b><br>recall {style.number(row.recall)}<br>{row.accepted} of {row.n} trials answered"
     width, height = (min(LARGEST_CELL, max(14, size // n)) for size, n in zip((WIDTH, HEIGHT), recall.shape[::-1], strict=True))
     trials, answered = (sum(getattr(row, name) for row in rows) for name in ("n", "accepted"))
     caption = [
@@ -58,7 +58,7 @@ def needle_grid(cells: pd.DataFrame, record: RunRecord, *, title: str | None = N
         **(style.cell_text(recall) if width >= READABLE else {}),
     )
     across, down = style.ticks(len(lengths)), style.ticks(len(depths))
-    room = max(1, -(-6 * len(f"{lengths[-1]:,}") // width))  # a length is wider than a small cell
+    room = max(1, -(-6 * len(f"{lengths[-1]:,}") // width))  # labels are wider than small cells
     across = across[::room]
     figure.update_xaxes(title_text="length in tokens", tickvals=across, ticktext=[f"{lengths[i]:,}" for i in across])
     figure.update_yaxes(title_text="depth of the needle", tickvals=down, ticktext=[f"{depths[i]:.0f}%" for i in down])

@@ -1,4 +1,4 @@
-"""A text in lines as a reader would have them, each with a strip for WAAD and one for FAI, and a mark above each token with a role."""
+"""A wrapped text with strips for WAAD and FAI below each line, and markers above the tokens with a role."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from interp.figures.figure import Figure
 if TYPE_CHECKING:
     from interp.detectors import TokenDetection
 
-MAX_TOKENS = 512  # tokens in one picture
-FEWEST = 2  # lines, so that the colour bar has room
-COLUMNS, LINE = 110, 64  # letters in a line, and pixels from one line to the next, in which lie from the top, as shares of it:
+MAX_TOKENS = 512  # tokens in one figure
+MIN_LINES = 2  # so that the colour bar fits
+COLUMNS, LINE = 110, 64  # letters per line, and pixels per line; heights within a line as shares of it:
 MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
 STRIPS = {"waad": 0.61, "fai": 0.8}
 ROLES = {
@@ -24,20 +24,20 @@ ROLES = {
     "introductory": ("▼", "triangle-down", style.INK),
     "sink": ("■", "square", style.MUTED),
 }
-"""How a token with a role is marked: the sign in the caption, the marker and its colour."""
+"""Sign in the caption, marker and colour of each role."""
 
 Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of each token the left edge and the width of its cell in letters, and its line."""
+"""Left edge and width of each token's cell in letters, and its line."""
 
 
 def waad_fai_strips(
     detection: TokenDetection, *, example: int = 0, span: tuple[int, int] | None = None, title: str | None = None
 ) -> Figure:
-    """The tokens of one text in order, with their WAAD and FAI as shades (share of the text's largest) and marks for their roles.
+    """The tokens of one text in order, shaded by WAAD and FAI (share of the text's largest), with markers for their roles.
 
-    ``span`` chooses the tokens from start to before end; by default the first 512 from a little before the first token with a WAAD.
-    Tokens without a number are grey. Raises LookupError for a text that is not there and ValueError for a span outside the text or of
-    more than 512 tokens.
+    ``span`` selects tokens from start to before end; by default the first 512 from shortly before the first token with a
+    WAAD. Tokens without a number are grey. Raises LookupError for a text that does not exist and ValueError for a span
+    outside the text or of more than 512 tokens.
     """
     words, numbers = _text(detection, example)
     start, end = span or _default_span(numbers["waad"])
@@ -46,16 +46,16 @@ def waad_fai_strips(
     shown = [style.token(word, 40) for word in words[start:end]]
     cells = style.wrap_tokens(shown, COLUMNS)
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
-    n_written = int(cells[-1][-1]) + 1
-    n_lines = max(n_written, FEWEST)
+    n_text_lines = int(cells[-1][-1]) + 1
+    n_lines = max(n_text_lines, MIN_LINES)
     caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
-    title = title or "Where the model looks ahead, and what it keeps looking back to"
+    title = title or "Preplan and anchor tokens by WAAD and FAI"
     figure = style.canvas(int(COLUMNS * style.LETTER), LINE * n_lines, title, caption, left=52, bottom=16)
     shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
     _add_strips(figure, shares, cells, hover)
     _add_words(figure, shown, np.isnan(shares["waad"]), cells, hover)
     _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, cells)
-    ticks = [(row + place, name.upper()) for row in range(n_written) for name, place in STRIPS.items()]
+    ticks = [(row + place, name.upper()) for row in range(n_text_lines) for name, place in STRIPS.items()]
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
     figure.update_yaxes(range=[n_lines, 0], tickvals=[at for at, _ in ticks], ticktext=[name for _, name in ticks])
@@ -64,7 +64,7 @@ def waad_fai_strips(
 
 
 def _add_strips(figure: Figure, shares: dict[str, np.ndarray], cells: Cells, hover: list[str]) -> None:
-    """One row of cells a line for each number, grey where a token has none."""
+    """One strip of cells per line and score, grey for tokens without a number."""
     left, width, line = cells
     for known in (True, False):
         at = [(name, int(i)) for name in STRIPS for i in np.flatnonzero(np.isnan(shares[name]) != known)]
@@ -96,12 +96,12 @@ def _add_words(figure: Figure, words: list[str], pale: np.ndarray, cells: Cells,
     figure.add_scatter(**place, text=text, textfont=font, hovertext=hover, hoverinfo="text")
 
 
-def _add_marks(figure: Figure, chosen: dict[str, np.ndarray], cells: Cells) -> None:
-    """The marks of each token side by side."""
+def _add_marks(figure: Figure, masks: dict[str, np.ndarray], cells: Cells) -> None:
+    """The markers of each token side by side."""
     left, _, line = cells
     before = np.zeros(len(left))
-    for name in (name for name in ROLES if name in chosen):
-        marked = chosen[name]
+    for name in (name for name in ROLES if name in masks):
+        marked = masks[name]
         _, symbol, colour = ROLES[name]
         marker = {"symbol": symbol, "size": 7, "color": colour, "line": {"width": 0}}
         figure.add_scatter(
@@ -111,9 +111,9 @@ def _add_marks(figure: Figure, chosen: dict[str, np.ndarray], cells: Cells) -> N
 
 
 def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The tokens of a text without its padding, which is written as "", and the numbers of the strips."""
+    """The tokens of a text without padding (empty strings), and the numbers of the strips."""
     if not 0 <= example < len(detection.words):
-        raise LookupError(f"Text {example} does not exist: there are the texts 0-{len(detection.words) - 1}.")
+        raise LookupError(f"Text {example} does not exist: the texts are 0-{len(detection.words) - 1}.")
     words = list(detection.words[example])
     while words and not words[-1]:
         words.pop()
@@ -121,7 +121,7 @@ def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str,
 
 
 def _default_span(waad: np.ndarray) -> tuple[int, int]:
-    """The first tokens, from eight before the response on where not all have room."""
+    """The whole text, or a span from eight tokens before the response on."""
     (response,) = np.nonzero(~np.isnan(waad))
     start = 0 if len(waad) <= MAX_TOKENS or not len(response) else max(0, min(int(response[0]) - 8, len(waad) - MAX_TOKENS))
     return start, min(start + MAX_TOKENS, len(waad))
@@ -145,7 +145,7 @@ def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: 
 
 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
-    """What a reader sees when pointing at a token: the token, its numbers and its roles."""
+    """The token, its scores and its roles."""
     numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
     roles = ", ".join(name for name, marked in detection.masks.items() if marked[example, at])
     lines = [

@@ -1,4 +1,4 @@
-"""How well a model does a task as it is, before anything is changed."""
+"""Performance of the unmodified model on a task."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def score_task(model: Model, task: Task, metric: str = "accuracy") -> np.ndarray:
-    """The outcome of the clean run on every example, [n_examples] float64; ``metric`` is any outcome (``accuracy``, ``logit_diff`` ...).
+    """The outcome of the clean run on every example, [n_examples] float64; ``metric`` is any outcome (``accuracy``,
+    ``logit_diff`` ...).
 
-    Raises LookupError for an unknown metric, ValueError when it needs distractors that the task does not have.
+    Raises LookupError for an unknown metric, ValueError if it needs distractors and the task has none.
     """
     from interp.engine.sweep.sweep import clean_outcome
 

@@ -1,8 +1,8 @@
-"""How alike heads are, two by two, and which of them belong together.
+"""Pairwise similarity of heads, and clusters of similar heads.
 
-``output_similarity`` compares what heads of all layers write to the residual stream, ``pattern_similarity`` where heads of one layer
-look. Heads that look alike may write different things, and heads that write alike may look elsewhere. Neither says that one head can
-stand in for another: that is a question for an ablation of both.
+``output_similarity`` compares what heads of all layers write to the residual stream, ``pattern_similarity`` the attention
+patterns of heads in one layer. Heads with similar patterns may write different things, and the reverse. Neither shows that
+one head can replace another; ablating both does.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.records import RunRecord
 
-BLOCK = 1 << 24  # numbers held at once
-APART = 1e6  # distance of heads that were not compared: more than any mean over a cluster can make up for
+BLOCK = 1 << 24  # numbers in memory at once
+APART = 1e6  # distance of heads that were not compared; no mean over a cluster offsets it
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class HeadPairScores:
-    """One number for every two heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN where two were not compared.
+    """One number per pair of heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN for pairs that were not
+    compared.
 
     ``unit``, ``bounds`` and ``record`` as in ``HeadScores``.
     """
@@ -48,40 +49,42 @@ class HeadPairScores:
         return float(self.values[*one, *other])
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Long table of all pairs that were compared, each once: layer, head, label, layer2, head2, label2, metric, value, unit."""
+        """One row per compared pair, each once: ``layer head label layer2 head2 label2 metric value unit``."""
         import pandas as pd
 
         heads = [Head(*at) for at in np.ndindex(self.values.shape[:2])]
-        found = [
+        rows = [
             (*a, str(a), *b, str(b), self.name, self[a, b], self.unit)
             for a, b in combinations(heads, 2)
             if not np.isnan(self[a, b])
         ]
         columns = ["layer", "head", "label", "layer2", "head2", "label2", "metric", "value", "unit"]
-        return pd.DataFrame(found, columns=columns)
+        return pd.DataFrame(rows, columns=columns)
 
 
 def pattern_similarity(observation: Observation) -> HeadPairScores:
-    """Similarity of the patterns of every two heads of one layer, in 0..1: ``head_similarity`` of an observation, averaged over its texts.
+    """Similarity of the attention patterns of heads in the same layer, 0 to 1: ``head_similarity``, averaged over the texts
+    of an observation.
 
-    Heads of different layers are not compared. Raises LookupError when it was not observed.
+    Raises LookupError if ``head_similarity`` was not observed.
     """
     table = observation["head_similarity"].double().nanmean(1).cpu().numpy()
     values = np.full((*table.shape[:2], *table.shape[:2]), np.nan)
-    for layer, found in enumerate(table):
-        values[layer, :, layer] = found
-    measure = observation.metrics["head_similarity"]
-    return HeadPairScores(measure.label, values, measure.unit, measure.bounds, observation.record)
+    for layer, similarity in enumerate(table):
+        values[layer, :, layer] = similarity
+    metric = observation.metrics["head_similarity"]
+    return HeadPairScores(metric.label, values, metric.unit, metric.bounds, observation.record)
 
 
 def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadPairScores:
-    """Similarity of what every two heads of the model write (z W_O) at the positions of ``prompts`` (a task or texts, as in ``observe``).
+    """Similarity of what heads write (z W_O) at the positions of ``prompts`` (a task or texts, as in ``observe``), for all
+    pairs of heads.
 
-    ``cka``: linear centred kernel alignment, with the unbiased estimator of Song et al. 2012, which is 0 in the mean for unrelated
-    heads however few the positions are: 1 when the outputs are the same up to rotation, scale and a constant, so that heads that write the
-    same to other directions are alike. Needs 4 positions. ``cosine``: the mean over positions of the cosine of the two outputs: 1 for
-    the same direction everywhere, -1 where one takes back what the other writes. NaN for a head that never writes (anything else).
-    Raises ValueError for another measure or too few positions, MemoryBudgetExceeded for more than the memory holds. arXiv 1905.00414 (CKA).
+    ``cka``: linear centred kernel alignment with the unbiased estimator of Song et al. 2012, whose mean is 0 for unrelated
+    heads at any number of positions; 1 for outputs equal up to rotation, scale and a constant, so heads that write the same
+    in other directions are similar. Needs 4 positions. ``cosine``: mean over positions of the cosine of the two outputs; 1
+    for the same direction everywhere, -1 for opposite ones. NaN for a head that never writes (anything else). Raises
+    ValueError for an unknown measure or too few positions, and MemoryBudgetExceeded. arXiv 1905.00414 (CKA).
     """
     import torch
 
@@ -91,19 +94,19 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     from interp.tasks.as_task import as_task
 
     if measure not in MEASURES:
-        raise ValueError(f"output_similarity has no measure {measure!r}. There are: {', '.join(MEASURES)}.")
+        raise ValueError(f"measure={measure!r} is unknown. There are: {', '.join(MEASURES)}.")
     task, facts = as_task(model, prompts), model.facts
     n_positions = sum(len(example.clean) for example in task)
     if measure == "cka" and n_positions < 4:
-        raise ValueError(f"cka needs 4 positions, and the prompts have {n_positions}: give longer texts.")
-    what = f"Comparing what {len(facts.heads())} heads write at {n_positions:,} positions"
-    check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z, and two copies on the way
+        raise ValueError(f"cka needs at least 4 positions, and the prompts have {n_positions}: use longer texts.")
+    what = f"Comparing the outputs of {len(facts.heads())} heads at {n_positions:,} positions"
+    check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z and two copies
     bank = cache_z(model, task)
     with torch.inference_mode():
         z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
         w_o = [output_weights(model, layer).float().cpu() for layer in range(facts.n_layers)]
-        found = MEASURES[measure](z, w_o).clamp(-1, 1).double().numpy()
-    values = (found + found.T).reshape(facts.n_layers, facts.n_heads, facts.n_layers, facts.n_heads) / 2
+        similarity = MEASURES[measure](z, w_o).clamp(-1, 1).double().numpy()
+    values = (similarity + similarity.T).reshape(facts.n_layers, facts.n_heads, facts.n_layers, facts.n_heads) / 2
     record = record_of(
         model, task=task.name, arguments={"n_examples": len(task), "measure": measure}, metric="output_similarity"
     )
@@ -111,23 +114,21 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
 
 
 def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadScores:
-    """The cluster of each head, numbered from 0, larger clusters first: average linkage on 1 - similarity.
+    """The cluster of each head, numbered from 0 by decreasing size: average linkage on 1 - similarity.
 
-    Two clusters are joined as long as the mean similarity between their heads is ``min_similarity``; heads that were not compared are never
-    joined. Raises ValueError for ``min_similarity`` outside (-1, 1].
+    Clusters are merged while the mean similarity between their heads is at least ``min_similarity``; heads that were not
+    compared are never merged. Raises ValueError for ``min_similarity`` outside (-1, 1].
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from sklearn.cluster import AgglomerativeClustering
 
     if not -1 < min_similarity <= 1:
-        raise ValueError(
-            f"min_similarity={min_similarity:g} is not a similarity that could tell heads apart: take one above -1, up to 1."
-        )
+        raise ValueError(f"min_similarity={min_similarity:g} is outside (-1, 1]: use a value above -1, up to 1.")
     shape = pairs.values.shape[:2]
     similarity = pairs.values.reshape(int(np.prod(shape)), -1)
-    distance = np.where(np.isnan(similarity), APART, np.clip(1 - similarity, 0, None))[np.triu_indices(len(similarity), 1)]
-    joined = (
-        np.zeros(1, int) if len(similarity) == 1 else fcluster(linkage(distance, "average"), 1 - min_similarity, "distance")
-    )
+    distance = np.where(np.isnan(similarity), APART, np.clip(1 - similarity, 0, None))
+    threshold = np.nextafter(1 - min_similarity, np.inf)  # the library merges below its threshold, not at it
+    clustering = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=threshold)
+    joined = clustering.fit_predict(distance) if len(distance) > 1 else np.zeros(1, int)
     _, first, member, size = np.unique(joined, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(size))
     rank[np.lexsort((first, -size))] = np.arange(len(size))
@@ -135,21 +136,20 @@ def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadSco
 
 
 def _cka(z: list[Tensor], w_o: list[Tensor]) -> Tensor:
-    """Debiased linear CKA of z W_O for every two heads of every two layers, [n_layers*n_heads n_layers*n_heads]."""
+    """Debiased linear CKA of z W_O for all pairs of heads, [n_layers*n_heads n_layers*n_heads]."""
     import torch
 
-    # z R^T, with W_O^T = Q R, has the products of z W_O between positions, and is as narrow as z.
+    # z R^T, with W_O^T = Q R, has the same inner products between positions as z W_O, and the width of z.
     outputs = [torch.einsum("phd,hkd->phk", x, torch.linalg.qr(w.mT).R) for x, w in zip(z, w_o, strict=True)]
     outputs = [x - x.mean(0) for x in outputs]
     n = len(outputs[0])
     cross = torch.cat([torch.cat([_squared_products(x, y) for y in outputs], 1) for x in outputs])
-    own = torch.cat(
-        [x.square().sum(-1) for x in outputs], 1
-    )  # diagonals of the kernels, [pos head]: the estimator leaves them out
+    # Diagonals of the kernels, [pos head], which the estimator leaves out.
+    own = torch.cat([x.square().sum(-1) for x in outputs], 1)
     total = own.sum(0)
-    alike = cross - own.T @ own * n / (n - 2) + total[:, None] * total / ((n - 1) * (n - 2))
-    scale = alike.diagonal().sqrt()
-    return alike / (scale[:, None] * scale)
+    hsic = cross - own.T @ own * n / (n - 2) + total[:, None] * total / ((n - 1) * (n - 2))
+    scale = hsic.diagonal().sqrt()
+    return hsic / (scale[:, None] * scale)
 
 
 def _squared_products(x: Tensor, y: Tensor) -> Tensor:
@@ -159,15 +159,15 @@ def _squared_products(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cosine(z: list[Tensor], w_o: list[Tensor]) -> Tensor:
-    """Mean over positions of the cosine of z W_O of every two heads, [n_layers*n_heads n_layers*n_heads]."""
+    """Mean over positions of the cosine of z W_O for all pairs of heads, [n_layers*n_heads n_layers*n_heads]."""
     import torch
 
     n_heads, d_model = len(z) * z[0].shape[1], w_o[0].shape[-1]
     total, count = torch.zeros(n_heads, n_heads), torch.zeros(n_heads, n_heads)
     for part in zip(*(x.split(max(1, BLOCK // (n_heads * d_model))) for x in z), strict=True):
-        written = torch.cat([torch.einsum("phd,hdm->hpm", x, w) for x, w in zip(part, w_o, strict=True)])
-        length = written.norm(dim=-1)
-        directions = torch.nn.functional.normalize(written, dim=-1, eps=1e-30).flatten(1)
+        outputs = torch.cat([torch.einsum("phd,hdm->hpm", x, w) for x, w in zip(part, w_o, strict=True)])
+        length = outputs.norm(dim=-1)
+        directions = torch.nn.functional.normalize(outputs, dim=-1, eps=1e-30).flatten(1)
         total += directions @ directions.T
         count += (length > 0).float() @ (length > 0).float().T
     return total / count

@@ -1,8 +1,8 @@
-"""Calibration of sinks, measured: which heads do better on a task when their later sinks get less weight (arXiv 2406.15765).
+"""Effect of sink calibration, which reduces the attention weight of a head's later sinks, on a task (arXiv 2406.15765).
 
-``effect = metric(calibrated) - metric(clean)``; positive = the calibration helped. The method keeps the heads whose effect on one set of
-prompts is positive and calibrates them together on another; compare with as many random heads and with random columns of as much
-weight. Sinks are those of the clean run, also where several layers are calibrated together.
+``effect = metric(calibrated) - metric(clean)``; positive = the calibration helped. The method selects heads with a positive
+effect on one set of prompts and calibrates them together on another; compare with equally many random heads and with random
+columns of equal weight. Sinks are those of the clean run, also when several layers are calibrated together.
 """
 
 from __future__ import annotations
@@ -29,20 +29,18 @@ if TYPE_CHECKING:
 @short_repr
 @dataclass(frozen=True, eq=False)
 class SinkColumns:
-    """``is_sink`` [n_layers batch n_heads pos] says which positions are sinks of a head in an example; ``weight``, of the same shape, is the
-    mean weight of each column, NaN where it is not judged."""
+    """Sinks of every head: ``is_sink``, and the mean ``weight`` of each column, NaN where it is not judged."""
 
     is_sink: Bool[Tensor, "n_layers batch n_heads pos"]
     weight: Float[Tensor, "n_layers batch n_heads pos"]
 
     @property
     def heads(self) -> list[Head]:
-        """The heads with a sink in at least one example."""
+        """Heads with a sink in at least one example."""
         return [Head(*at) for at in self.is_sink.any(-1).any(1).nonzero().tolist()]
 
     def random(self, seed: int = 0) -> SinkColumns:
-        """For every head and example with sinks other columns, drawn at random until they have as much weight as its sinks (or there is
-        no other): the control of a calibration."""
+        """Random other columns for every head and example, with as much weight as its sinks where available: the control."""
         generator = torch.Generator().manual_seed(seed)
         is_sink = torch.zeros_like(self.is_sink)
         for at in self.is_sink.any(-1).nonzero().tolist():
@@ -66,14 +64,13 @@ def sink_columns(
     memory: int | None = None,
 ) -> SinkColumns:
     """The sinks of every head in the clean prompts of a task; parameters as in ``column_sinks``."""
-
     from interp.engine.attention.attention_observer import observe
     from interp.metrics.attention.column_sinks import column_sinks
     from interp.metrics.attention.received_attention import received_attention
 
     limits = {"rule": rule, "alpha": alpha, "threshold": threshold, "min_rows": min_rows, "keep_first": keep_first}
-    seen = observe(model, task, [column_sinks.set(**limits), received_attention.set(min_rows=min_rows)], memory=memory)
-    is_sink, weight = seen["column_sinks"], seen["received_attention"]
+    observation = observe(model, task, [column_sinks.set(**limits), received_attention.set(min_rows=min_rows)], memory=memory)
+    is_sink, weight = observation["column_sinks"], observation["received_attention"]
     return SinkColumns(is_sink == 1, weight.masked_fill(is_sink.isnan(), torch.nan))
 
 
@@ -88,9 +85,10 @@ def calibrate_heads(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """The outcome of the task with the ``sinks`` of each group of heads cut to ``beta``; by default every head that has any, alone.
+    """The outcome of the task with the ``sinks`` of each group of heads scaled to ``beta``; by default each head with sinks
+    alone.
 
-    Raises ValueError when no head has a sink.
+    Raises ValueError if no head has a sink.
     """
     from interp.engine.sweep.sweep import sweep
     from interp.models.model import record_of
@@ -98,8 +96,8 @@ def calibrate_heads(
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:
         raise ValueError(
-            f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}: there is nothing to calibrate. "
-            f"Lower the limit of sink_columns (alpha, threshold)."
+            f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}: lower alpha or "
+            f"threshold of sink_columns."
         )
     outcome = OUTCOMES.get(metric)
     variants = [(interventions.calibrate_sinks(group, sinks.is_sink, beta),) for group in groups]
@@ -109,8 +107,8 @@ def calibrate_heads(
 
 
 def improving_heads(result: SweepResult) -> list[Head]:
-    """The heads that were calibrated alone and with a mean effect above 0, largest first."""
-    found = [
+    """Heads calibrated alone with a mean effect above 0, largest first."""
+    effects = [
         (effect, group[0]) for group, effect in zip(result.variants, result.effects.mean(1), strict=True) if len(group) == 1
     ]
-    return [head for effect, head in sorted(found, key=lambda pair: -pair[0]) if effect > 0]
+    return [head for effect, head in sorted(effects, key=lambda pair: -pair[0]) if effect > 0]

@@ -1,7 +1,7 @@
-"""The few largest weights of every row: enough to draw a pattern, and as small as the text is long.
+"""The largest weights of every attention row, a compact form for drawing patterns.
 
-Of each row the 8 largest weights are kept, where they are 0.005 or more: Neuronpedia's choice for HeadVis. What is not kept is not 0,
-only less: read numbers of a head from its rows (``observe_attention``), not from here.
+Each row keeps its 8 largest weights of at least 0.005, Neuronpedia's choice for HeadVis. Weights that are not kept are
+smaller, not 0: compute scores from the rows (``observe_attention``), not from here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MIN_WEIGHT = 0.005
 @short_repr
 @dataclass(frozen=True, eq=False)
 class SparsePattern:
-    """What is kept of one head's attention on one text: the weight from query ``q`` to key ``k`` under cell ``q * len(tokens) + k``.
+    """The largest weights of one head on one text; cell ``q * len(tokens) + k`` holds the weight from query ``q`` to key ``k``.
 
-    ``cells`` are all different. ``peak`` is the largest weight of the pattern from any query but the first to any key but the first,
-    which is where heads park what they do not use; 0 for a text of one token.
+    ``cells`` are distinct. ``peak`` is the largest weight of the pattern outside its first row and first column, where sinks
+    are; 0 for a text of one token.
     """
 
     tokens: tuple[str, ...]
@@ -40,39 +40,39 @@ class SparsePattern:
     ) -> Float[np.ndarray, "some_queries some_keys"]:
         """The weights of some queries and keys, [query key], 0 where none was kept.
 
-        Raises IndexError for an empty tile, MemoryBudgetExceeded when it takes more than ``memory`` (bytes, default what is available).
+        Raises IndexError for an empty tile, MemoryBudgetExceeded beyond ``memory`` (bytes; default: available memory).
         """
         length = len(self.tokens)
-        places, size = [], []
+        indices, size = [], []
         for part in (queries, keys):
             chosen = np.arange(length)[part]
-            place = np.full(length, -1)
-            place[chosen] = np.arange(len(chosen))
-            places.append(place)
+            index = np.full(length, -1)
+            index[chosen] = np.arange(len(chosen))
+            indices.append(index)
             size.append(len(chosen))
         if 0 in size:
             raise IndexError(f"This tile of a text of {length} tokens is empty.")
         check_budget(4 * size[0] * size[1], memory, f"A tile of {size[0]} x {size[1]} weights")
         dense = np.zeros(size, np.float32)
-        query, key = places[0][self.cells // length], places[1][self.cells % length]
+        query, key = indices[0][self.cells // length], indices[1][self.cells % length]
         inside = (query >= 0) & (key >= 0)
         dense[query[inside], key[inside]] = self.weights[inside]
         return dense
 
 
 def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK) -> list[list[SparsePattern]]:
-    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order; no whole pattern is made.
+    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order.
 
-    Positions count from the first token of each text, without its padding.
+    Positions count from the first token of each text, without padding; full patterns are never formed.
     """
     prompts, call = attention.prompts, attention.calls[layer]
     shape = (*call.q.shape[:3], KEYS_PER_ROW)
     weights, columns = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)
 
     def read(rows: AttentionRows) -> None:
-        found = rows.pattern.topk(min(KEYS_PER_ROW, rows.pattern.shape[-1]), sorted=False)
-        place = (slice(None), rows.heads, rows.queries, slice(found.values.shape[-1]))
-        weights[place], columns[place] = found.values, (found.indices + rows.keys.start).int()
+        top = rows.pattern.topk(min(KEYS_PER_ROW, rows.pattern.shape[-1]), sorted=False)
+        place = (slice(None), rows.heads, rows.queries, slice(top.values.shape[-1]))
+        weights[place], columns[place] = top.values, (top.indices + rows.keys.start).int()
 
     attention.read(layer, read, block=block)
     texts = [np.flatnonzero(token_mask) for token_mask in prompts.token_mask.cpu().numpy()]

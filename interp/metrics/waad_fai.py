@@ -1,12 +1,15 @@
-"""Preplan and anchor tokens: where a text looks back before it goes on, and what it keeps looking back to (arXiv 2510.13554).
+"""Preplan and anchor tokens, where a text attends far back before it continues, and what it keeps attending to (arXiv
+2510.13554).
 
-Heads are split by how far they look back: the nearest are the local group, the farthest the global one. WAAD is the windowed distance
-of the local group at each token, FAI the weight that later tokens put on a token in the global group; the map of a group is the mean
-of its heads. Preplan tokens are those after which WAAD changes most, anchors those with the highest FAI: the paper's rules for choosing
-tokens. Its analysis counts peaks instead, which it does not define: here they are tokens above both neighbours and the median.
+Heads are grouped by how far back they attend: the nearest form the local group, the farthest the global group. WAAD is the
+windowed distance of the local group at each token, FAI the weight a token receives from later ones in the global group; a
+group's pattern is the mean of its heads. Preplan tokens are those after which WAAD changes most, anchors those with the
+highest FAI: the paper's rules for selecting tokens. Its analysis counts peaks, which it does not define; here they exceed
+both neighbours and the median.
 
-Heads with a sink look farthest of all and fill the global group with maps of nearly nothing: observe ``attention_distance:exclude=0``
-as well, and compare. WAAD and FAI of a token are those of its own row and column, in which the next token is prepared.
+Heads with a sink attend farthest of all and fill the global group with nearly empty patterns: observe
+``attention_distance:exclude=0`` as well, and compare. WAAD and FAI of a token are those of its own row and column, which
+predict the next token.
 """
 
 from __future__ import annotations
@@ -22,21 +25,21 @@ from interp.engine.attention.attention_observer import Observation
 from interp.heads import Head, HeadScores, TokenScores
 
 REQUIRED_METRICS = ("attention_distance", "windowed_distance", "future_attention")
-"""The metrics that must have been observed; the ``positions`` of ``future_attention`` are the response."""
+"""Metrics to observe first; the ``positions`` of ``future_attention`` are the response."""
 
 ROUNDING = 1e-6
-"""Differences of WAAD or FAI below it are those of float32."""
+"""Smaller differences of WAAD or FAI are float32 rounding."""
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class PreplanAnchors:
-    """Which heads and tokens were found.
+    """Groups of heads and selected tokens.
 
-    ``distance`` is that by which the heads were split, over the response tokens of all texts; ``overlap`` [batch 2] the Jaccard overlap of
-    each text's own two groups with ``local_heads`` and ``global_heads``. ``waad`` and ``delta`` (WAAD of a token minus that of the next:
-    positive where it falls) are of response tokens, ``fai`` also of tokens before them. ``preplan`` and ``anchor`` [batch pos] are True
-    for the tokens chosen from the response.
+    ``distance``, over the response tokens of all texts, splits the heads; ``overlap`` [batch 2] is the Jaccard overlap of
+    each text's own groups with ``local_heads`` and ``global_heads``. ``waad`` and ``delta`` (WAAD of a token minus that of
+    the next; positive where it falls) cover response tokens, ``fai`` also earlier ones. ``is_preplan`` and ``is_anchor``
+    [batch pos] mark the selected response tokens.
     """
 
     distance: HeadScores
@@ -53,11 +56,11 @@ class PreplanAnchors:
 def preplan_and_anchors(
     observation: Observation, share: float = 0.3, q: float = 0.4, layers: Sequence[int] | None = None
 ) -> PreplanAnchors:
-    """Both groups, each a ``share`` of the heads (of ``layers``, or of all), the numbers of every token, and the top ``q`` of each response
-    as preplan and anchors.
+    """Both groups of heads, the scores of every token, and the preplan tokens and anchors of each response.
 
-    Tokens whose number is NaN or 0 are never chosen, and do not count for ``q`` when NaN. Raises LookupError when one of ``REQUIRED_METRICS`` was
-    not observed, ValueError for shares that cannot be taken.
+    Each group is a ``share`` of the heads (of ``layers``, or of all); preplan tokens and anchors are the top ``q`` of the
+    tokens, ignoring NaN; tokens with NaN or 0 are never selected. Raises LookupError if one of ``REQUIRED_METRICS`` was not
+    observed, ValueError for invalid shares.
     """
     tables = {name: observation[name] for name in REQUIRED_METRICS}
     response = observation.prompts.position_mask(observation.metrics["future_attention"].parameters["positions"]).cpu().numpy()
@@ -74,14 +77,16 @@ def preplan_and_anchors(
     falls[:, :-1] = waad.values[:, :-1] - waad.values[:, 1:]
     return PreplanAnchors(
         distance=replace(
-            observation.heads("attention_distance"), values=pooled, nan_reason="a head of another layer, or of no distance"
+            observation.heads("attention_distance"), values=pooled, nan_reason="a head of another layer, or without a distance"
         ),
         local_heads=groups[0],
         global_heads=groups[1],
         overlap=np.array([[len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(text, groups, strict=True)] for text in own]),
         waad=waad,
         fai=fai,
-        delta=replace(waad, name="waad_delta", values=falls, bounds=(None, None), nan_reason="no token of the response follows"),
+        delta=replace(
+            waad, name="waad_delta", values=falls, bounds=(None, None), nan_reason="no token of the response follows"
+        ),
         is_preplan=top_tokens(np.where(np.abs(falls) > ROUNDING, np.abs(falls), falls * 0), q),
         is_anchor=top_tokens(np.where(response, fai.values, np.nan), q),
     )
@@ -92,13 +97,13 @@ def split_heads(
 ) -> tuple[tuple[Head, ...], tuple[Head, ...]]:
     """The ``share`` of heads with the smallest distance, nearest first, and that with the largest, farthest first.
 
-    Of equal heads the earlier one counts as nearer; heads without a number (NaN) are in neither. Raises ValueError for shares beyond
-    0 to 0.5 and for fewer than two heads.
+    Ties go to the earlier head as nearer; heads without a distance (NaN) are in neither group. Raises ValueError for shares
+    outside 0 to 0.5 and for fewer than two heads.
     """
     order = [i for i in np.argsort(distance.ravel(), kind="stable") if not np.isnan(distance.ravel()[i])]
     if not 0 < share <= 0.5 or len(order) < 2:
         raise ValueError(
-            f"{len(order)} heads cannot be split in two groups of share={share}: take 0 < share <= 0.5 and 2 heads or more."
+            f"{len(order)} heads cannot be split into two groups of share={share}: use 0 < share <= 0.5 and at least 2 heads."
         )
     k = min(max(1, round(share * len(order))), len(order) // 2)
     heads = [Head(*divmod(int(i), distance.shape[1])) for i in order]
@@ -106,63 +111,63 @@ def split_heads(
 
 
 def top_tokens(values: Float[np.ndarray, "batch pos"], q: float = 0.4) -> Bool[np.ndarray, "batch pos"]:
-    """True for the largest share ``q`` of each text's numbers, at least one; never for NaN or 0. Of equal tokens the earlier is taken."""
+    """The largest share ``q`` of each text's values as True, at least one; never NaN or 0. Ties go to the earlier token."""
     if not 0 < q <= 1:
-        raise ValueError(f"q={q} is not a share of the tokens: take 0 < q <= 1.")
-    chosen = np.zeros(values.shape, dtype=bool)
+        raise ValueError(f"q={q} is not a share of the tokens: use 0 < q <= 1.")
+    selected = np.zeros(values.shape, dtype=bool)
     for row, text in enumerate(values):
         n = np.isfinite(text).sum()
-        chosen[row, np.argsort(-text, kind="stable")[: max(1, round(q * n))]] = True
-    return chosen & (values > 0)
+        selected[row, np.argsort(-text, kind="stable")[: max(1, round(q * n))]] = True
+    return selected & (values > 0)
 
 
 def peaks(series: Float[np.ndarray, "*series pos"], prominence: float | None = None) -> Bool[np.ndarray, "*series pos"]:
-    """True where a series is larger than at both neighbours and than its median; never at its ends.
+    """Peaks as True: values above both neighbours and the median of the series; never at its ends.
 
-    With a ``prominence``, in standard deviations of the series, the peaks of ``scipy.signal.find_peaks`` instead.
+    With ``prominence``, in standard deviations of the series, the peaks of ``scipy.signal.find_peaks``.
     """
-    found = np.zeros(series.shape, dtype=bool)
+    is_peak = np.zeros(series.shape, dtype=bool)
     if prominence is None:
         inside, median = series[..., 1:-1] - ROUNDING, np.median(series, axis=-1, keepdims=True)
-        found[..., 1:-1] = (inside > series[..., :-2]) & (inside > series[..., 2:]) & (inside > median)
-        return found
+        is_peak[..., 1:-1] = (inside > series[..., :-2]) & (inside > series[..., 2:]) & (inside > median)
+        return is_peak
     from scipy.signal import find_peaks
 
     for at in np.ndindex(series.shape[:-1]):
-        found[at][find_peaks(series[at], prominence=max(prominence * series[at].std(), ROUNDING))[0]] = True
-    return found
+        is_peak[at][find_peaks(series[at], prominence=max(prominence * series[at].std(), ROUNDING))[0]] = True
+    return is_peak
 
 
 def introductory_tokens(
     waad: Float[np.ndarray, " pos"],
     delta: Float[np.ndarray, " pos"],
-    anchor: Bool[np.ndarray, " pos"],
+    is_anchor: Bool[np.ndarray, " pos"],
     k: int = 3,
     waad_quantile: float = 0.5,
     delta_quantile: float = 0.6,
 ) -> dict[int, int]:
-    """The locally dominated anchors of one text, each with its introductory token: the one of the ``k`` tokens before it at which WAAD
-    changes most.
+    """The locally dominated anchors of one text, each with its introductory token: of the ``k`` tokens before, the one with
+    the largest |delta|.
 
-    Dominated is an anchor whose WAAD is at most a quantile of the text's, where |``delta``| of the introductory token is at least a
-    quantile of the text's. The paper has two limits instead of the quantiles, and does not give them. Raises ValueError for k below 1
-    and quantiles outside 0 to 1.
+    An anchor is dominated if its WAAD is at most a quantile of the text's and |``delta``| of the introductory token is at
+    least a quantile of the text's. The paper uses two limits instead of quantiles and does not give them. Raises ValueError
+    for k below 1 and quantiles outside 0 to 1.
     """
     if k < 1 or not (0 <= waad_quantile <= 1 and 0 <= delta_quantile <= 1):
         raise ValueError(
-            f"k={k}, waad_quantile={waad_quantile}, delta_quantile={delta_quantile}: take k of at least 1, and 0 to 1."
+            f"k={k}, waad_quantile={waad_quantile}, delta_quantile={delta_quantile}: use k of at least 1 and quantiles of 0 to 1."
         )
     change = np.abs(delta)
     near, far = np.nanquantile(waad, waad_quantile), np.nanquantile(change, delta_quantile)
-    found = {}
-    for at in np.flatnonzero(anchor & (waad <= near)):
+    introductions = {}
+    for at in np.flatnonzero(is_anchor & (waad <= near)):
         before = np.nan_to_num(change[max(at - k, 0) : at], nan=-1.0)
         if len(before) and before.max() >= max(far, ROUNDING):
-            found[int(at)] = int(at - len(before) + before.argmax())
-    return found
+            introductions[int(at)] = int(at - len(before) + before.argmax())
+    return introductions
 
 
 def _mean(values: np.ndarray, axes: int | tuple[int, ...]) -> np.ndarray:
-    """Mean of the numbers that are there, NaN where there are none."""
+    """Mean ignoring NaN; NaN where all are NaN."""
     count = (~np.isnan(values)).sum(axes)
     return np.nansum(values, axes) / np.where(count, count, np.nan)

@@ -140,7 +140,7 @@ ODD = [
         "needle",
         "docstring",
         "entropy",
-        "moved_norm",
+        "value_weighted_norm",
         "head_similarity",
         "logit_diff",
         "end",

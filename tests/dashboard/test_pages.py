@@ -126,7 +126,7 @@ def job_of(folder):
 # --- Heads
 
 
-@pytest.mark.parametrize("metric", ["entropy", "moved_norm", "head_similarity"])
+@pytest.mark.parametrize("metric", ["entropy", "value_weighted_norm", "head_similarity"])
 def test_the_table_of_heads_holds_what_is_measured_on_the_prompt(metric):
     app = opened("heads", task="", text=TEXT, reading=metric, columns="self_attention_score")
     table = table_with(app, "head", metric, "self_attention_score")
@@ -238,7 +238,7 @@ def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
     found = metric_cache.measure(reading, prompt, MODEL, names)
     assert {scores.values.shape for scores in found.values()} == {(mini().facts.n_layers, mini().facts.n_heads)}
     assert all(metric_cache.about_metric(name).endswith(f" ({scores.unit})") for name, scores in found.items())
-    assert "hop_profile" not in names and "moved_norm" in names
+    assert "patch_ring_mass" not in names and "value_weighted_norm" in names
 
 
 # --- Compare

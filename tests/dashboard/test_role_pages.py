@@ -160,7 +160,7 @@ def test_the_tokens_of_a_given_response_are_those_that_the_detector_finds():
     assert len(shown) == len(made)
     for name in ("waad", "fai", "delta", "entropy", "preplan", "anchor", "dominated", "sink"):
         np.testing.assert_array_equal(shown[name], made[name])
-    assert pictures(app) == ["<b>Where the model looks ahead, and what it keeps looking back to</b>"]
+    assert pictures(app) == ["<b>Preplan and anchor tokens by WAAD and FAI</b>"]
 
 
 def test_a_response_is_written_where_none_is_given():
@@ -422,7 +422,7 @@ def test_stored_roles_are_drawn_on_the_page_of_runs(root, stored, tried):
     assert table_with(app, "length", "depth", "recall") is not None
     assert pictures(opened("runs", run=tried.path.name)) == ["<b>Taking out retrieval heads</b>"]
     app = opened("runs", run="texts")
-    assert pictures(app) == ["<b>Where the model looks ahead, and what it keeps looking back to</b>"]
+    assert pictures(app) == ["<b>Preplan and anchor tokens by WAAD and FAI</b>"]
     app.segmented_control(key="field:figure").set_value("tokens").run()
     assert not app.exception and pictures(app) == ["<b>waad of each token</b>"]
 

@@ -181,11 +181,11 @@ def test_one_large_entry_is_found_from_its_layer_on_and_nothing_else(model):
         (output[0] if isinstance(output, tuple) else output)[1, 4, 17] += 1e5
         return output
 
-    plain = massive_activations(model, rows, least=100.0, ratio=1000.0)
+    plain = massive_activations(model, rows, min_magnitude=100.0, ratio=1000.0)
     assert plain.entries == [] and plain.onset is None
     hook = model.layout.blocks[1].register_forward_hook(write)
     try:
-        found = massive_activations(model, rows, least=100.0, ratio=1000.0)
+        found = massive_activations(model, rows, min_magnitude=100.0, ratio=1000.0)
     finally:
         hook.remove()
     at = [cell[:4] for cell in found.entries]
@@ -198,7 +198,7 @@ def test_one_large_entry_is_found_from_its_layer_on_and_nothing_else(model):
 def test_sizes_and_cells_are_those_of_the_captured_stream(lengths):
     model = tiny("llama")
     rows = [tiny_tokens(1, n, seed=n)[0].tolist() for n in lengths]
-    found = massive_activations(model, rows, least=0.5, ratio=4.0)
+    found = massive_activations(model, rows, min_magnitude=0.5, ratio=4.0)
     streams = [capture(model, torch.tensor([row]), ["resid_post"]) for row in rows]
     want = []
     for layer in range(3):

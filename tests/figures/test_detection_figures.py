@@ -86,7 +86,7 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "n = 7",
         "4 of 15 heads above 0.2",
         "chance gets any head there in 5% of models",
-        "literature takes 0.1",
+        "literature 0.1",
     ):
         assert part in words
     assert "literature" not in caption(detection_map(detection(literature_threshold=None)))
@@ -94,9 +94,9 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
 
 def test_pointing_at_a_head_tells_rank_control_and_parts_and_nothing_of_one_without_a_score():
     hover = detection_map(detection()).data[0].hovertext
-    for part in ("L1H4", "found: rank 2, threshold 0.2", "with wrong targets 0.0125", "frequency 0.4"):
+    for part in ("L1H4", "detected: rank 2, threshold 0.2", "under the null 0.0125", "frequency 0.4"):
         assert part in hover[1][4]
-    assert "not found: rank" in hover[0][1]
+    assert "not detected: rank" in hover[0][1]
     assert hover[2][0] == "no trial was answered"
 
 
@@ -232,7 +232,7 @@ def test_a_span_outside_the_text_is_refused(span):
 
 
 def test_a_text_that_is_not_there_is_refused():
-    with pytest.raises(LookupError, match=r"Text 2 does not exist: there are the texts 0-1\."):
+    with pytest.raises(LookupError, match=r"Text 2 does not exist: the texts are 0-1\."):
         waad_fai_strips(token_detection(n_texts=2), example=2)
 
 

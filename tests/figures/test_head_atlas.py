@@ -130,7 +130,7 @@ def test_the_overview_of_a_head_is_its_thumbnail_and_can_scale_keys(case):
 
 def test_thumbnails_of_what_is_not_there_are_refused():
     cache = capture_attention(tiny("llama"), tiny_tokens(2, 7))
-    with pytest.raises(ValueError, match="size=0 is the number of bins along a side of a thumbnail: take 1 or more"):
+    with pytest.raises(ValueError, match="size=0 is too small: use at least 1 bin per side of a thumbnail"):
         thumbnails(cache, 0)
     for example in (-1, 2):
         with pytest.raises(LookupError, match=f"There is no text {example}: the texts are 0-1"):

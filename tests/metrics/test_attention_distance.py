@@ -150,32 +150,32 @@ def test_an_excluded_far_sink_does_not_blur_a_near_distance_in_a_long_text():
 def test_offsets_are_counted_where_a_row_has_a_choice(case, block):
     token_mask, causal, window = CASES[case]
     pattern = random_pattern(4, 5, token_mask, causal, window)
-    found = given(pattern, "offset_histogram:radius=2", block=block, token_mask=token_mask, causal=causal, window=window)
+    found = given(pattern, "argmax_offsets:radius=2", block=block, token_mask=token_mask, causal=causal, window=window)
     place = own_places(token_mask)
     for text, row_of_text in enumerate(pattern.transpose(0, 1)):
         rows = [q for q in range(token_mask.shape[1]) if token_mask[text, q] and not (causal and place[text, q] == 0)]
         best = row_of_text.argmax(-1) - torch.arange(token_mask.shape[1])
         for i, offset in enumerate(range(-2, 3)):
             share = (best[..., rows] == offset).double().mean(-1)
-            torch.testing.assert_close(found["offset_histogram"][:, text, :, i].double(), share, atol=1e-6, rtol=0)
+            torch.testing.assert_close(found["argmax_offsets"][:, text, :, i].double(), share, atol=1e-6, rtol=0)
 
 
 def test_a_positional_head_has_one_offset_and_a_sink_none():
-    found = given(golden_heads(12), "offset_histogram")
-    previous, _, sink, itself = found["offset_histogram"][0, 0]
+    found = given(golden_heads(12), "argmax_offsets")
+    previous, _, sink, itself = found["argmax_offsets"][0, 0]
     assert previous.tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert itself.tolist() == [0, 0, 0, 1, 0, 0, 0]
     assert sink.tolist() == pytest.approx([1 / 11, 1 / 11, 1 / 11, 0, 0, 0, 0])
-    assert found.heads("offset_histogram")[0, 0] == 1.0
+    assert found.heads("argmax_offsets")[0, 0] == 1.0
 
 
 def test_impossible_windows_are_refused():
-    with pytest.raises(ValueError, match="window=0 looks at no token: take 1 or more"):
+    with pytest.raises(ValueError, match="window=0 is too small: use at least 1"):
         given(golden_heads(), "windowed_distance:window=0")
 
 
 def test_permuting_heads_permutes_numbers():
-    names = ("attention_distance", "windowed_distance", "normalised_entropy", "confidence", "offset_histogram")
+    names = ("attention_distance", "windowed_distance", "normalised_entropy", "confidence", "argmax_offsets")
     pattern, order = random_pattern(2, 5, unpadded(3, 6)), [3, 0, 4, 1, 2]
     plain, permuted = given(pattern, *names), given(pattern[:, :, order], *names, block=17)
     for name in names:

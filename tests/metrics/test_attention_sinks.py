@@ -98,7 +98,7 @@ def test_a_text_that_ends_before_the_position_has_no_importance():
 def test_sink_share_is_the_weight_of_the_first_tokens_in_late_rows(case, block):
     token_mask, causal, window = CASES[case]
     pattern = random_pattern(4, 5, token_mask, causal, window)
-    found = given(pattern, "sink_share:sinks=2:from_row=3", block=block, token_mask=token_mask, causal=causal, window=window)[
+    found = given(pattern, "sink_share:n_sink=2:from_row=3", block=block, token_mask=token_mask, causal=causal, window=window)[
         "sink_share"
     ]
     for text, columns in enumerate(texts(token_mask)):
@@ -174,7 +174,7 @@ def test_the_two_rules_meet_at_fifty_tokens(length, weight, by_ratio, by_thresho
 def test_a_text_too_short_to_judge_has_no_number_and_an_unknown_rule_is_refused():
     found = given(golden_heads(7), "column_sinks")
     assert all(math.isnan(x) for x in found.heads("column_sinks").values.ravel())
-    with pytest.raises(ValueError, match=r"rule=mean is not a rule\. There are: ratio, abs"):
+    with pytest.raises(ValueError, match=r"rule=mean is unknown\. There are: ratio, abs"):
         given(golden_heads(), "column_sinks:rule=mean")
 
 

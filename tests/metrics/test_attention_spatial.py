@@ -36,7 +36,7 @@ def distance_by_hand(weights: list[float], patch: int, places: list[tuple[int, i
     return sum(w * math.dist(places[patch], place) for w, place in zip(weights, places, strict=True)) / sum(weights)
 
 
-def hops_by_hand(weights: list[list[float]], places: list[tuple[int, int]], density: bool) -> list[float]:
+def rings_by_hand(weights: list[list[float]], places: list[tuple[int, int]], density: bool) -> list[float]:
     """The profile of one head whose rows between patches are ``weights``."""
     profile = []
     for hop in range(1 + max(max(place) for place in places)):
@@ -62,8 +62,8 @@ def test_a_uniform_head_has_the_mean_distance_of_all_pairs_of_patches():
 
 @pytest.mark.parametrize("grid", [GRID, GRID[::-1]])
 def test_a_uniform_head_has_a_flat_density_and_the_mass_of_its_rings(grid):
-    mass = observed(uniform(N_PATCHES), "hop_profile", grid=grid)["hop_profile"][0, 0, 0]
-    density = observed(uniform(N_PATCHES), "hop_profile:density=true", grid=grid)["hop_profile"][0, 0, 0]
+    mass = observed(uniform(N_PATCHES), "patch_ring_mass", grid=grid)["patch_ring_mass"][0, 0, 0]
+    density = observed(uniform(N_PATCHES), "patch_ring_mass:density=true", grid=grid)["patch_ring_mass"][0, 0, 0]
     torch.testing.assert_close(density, torch.full((N_HOPS,), 1 / N_PATCHES))
     # Of the 225 ordered pairs of a 3 x 5 grid: 15 at 0 hops; 7 x 13 = 91 within one; 9 x 19 = 171 within two; 9 x 23 = 207, all.
     torch.testing.assert_close(mass, torch.tensor([15, 76, 80, 36, 18]) / 225)
@@ -75,21 +75,21 @@ def test_heads_that_step_a_fixed_way_by_hand():
     for patch, (row, column) in enumerate(product(range(2), range(3))):
         for head, (r, c) in enumerate([(row, column), (row, (column + 1) % 3), (1 - row, column)]):
             step[0, head, patch, 3 * r + c] = 1
-    found = observed(step, "spatial_distance", "hop_profile", grid=(2, 3))
+    found = observed(step, "spatial_distance", "patch_ring_mass", grid=(2, 3))
     assert found["spatial_distance"][0, 0].tolist() == [[0] * 6, [1, 1, 2, 1, 1, 2], [1] * 6]
-    torch.testing.assert_close(found["hop_profile"][0, 0], torch.tensor([[1, 0, 0], [0, 2 / 3, 1 / 3], [0, 1, 0]]))
-    density = observed(step, "hop_profile:density=true", grid=(2, 3))["hop_profile"][0, 0]
+    torch.testing.assert_close(found["patch_ring_mass"][0, 0], torch.tensor([[1, 0, 0], [0, 2 / 3, 1 / 3], [0, 1, 0]]))
+    density = observed(step, "patch_ring_mass:density=true", grid=(2, 3))["patch_ring_mass"][0, 0]
     # One hop: 3 patches around a corner, 5 around the middle. Two hops: 2 patches from a corner, none from the middle.
     torch.testing.assert_close(density[1], torch.tensor([0, (2 / 3 + 2 / 5) / 6, (2 / 2) / 4]))
 
 
 def test_other_tokens_are_dropped_and_the_rows_normalised_again():
     patches = random_pattern(1, 3, unpadded(2, N_PATCHES), causal=False)[0]
-    names = ("spatial_distance", "hop_profile")
+    names = ("spatial_distance", "patch_ring_mass")
     alone, among = observed(patches, *names), observed(with_others(patches), *names, before=BEFORE)
     assert among["spatial_distance"][..., :BEFORE].isnan().all()
     assert_same(among["spatial_distance"][..., BEFORE:], alone["spatial_distance"])
-    assert_same(among["hop_profile"], alone["hop_profile"])
+    assert_same(among["patch_ring_mass"], alone["patch_ring_mass"])
 
 
 @pytest.mark.parametrize("leak", [0.0, 1e-8])
@@ -98,7 +98,7 @@ def test_a_row_that_looks_at_no_patch_has_no_number_and_is_not_counted(leak):
     full = with_others(patches)
     full[0, :, BEFORE + 4] = torch.eye(LENGTH)[0]
     full[0, :, BEFORE + 4, -1] = leak
-    found = observed(full, "spatial_distance", "hop_profile", before=BEFORE)
+    found = observed(full, "spatial_distance", "patch_ring_mass", before=BEFORE)
     assert found["spatial_distance"][0, 0].isnan().nonzero()[:, 1].tolist() == [0, 1, 6] * 2
     kept = [p for p in range(N_PATCHES) if p != 4]
     rows = [
@@ -106,7 +106,7 @@ def test_a_row_that_looks_at_no_patch_has_no_number_and_is_not_counted(leak):
         for h in (0, 1)
         for p in kept
     ]
-    assert_same(found["hop_profile"][0, 0], torch.tensor(rows).view(2, 14, 5).mean(1))
+    assert_same(found["patch_ring_mass"][0, 0], torch.tensor(rows).view(2, 14, 5).mean(1))
 
 
 def hop(a: int, b: int) -> int:
@@ -117,15 +117,15 @@ def hop(a: int, b: int) -> int:
 def test_any_block_size_gives_the_numbers_of_the_full_pattern(rows):
     pattern = random_pattern(2, 4, unpadded(3, LENGTH), causal=False, seed=rows)
     block = rows * 3 * LENGTH
-    found = observed(pattern, "spatial_distance", "hop_profile", before=BEFORE, block=block)
-    density = observed(pattern, "hop_profile:density=true", before=BEFORE, block=block)["hop_profile"]
+    found = observed(pattern, "spatial_distance", "patch_ring_mass", before=BEFORE, block=block)
+    density = observed(pattern, "patch_ring_mass:density=true", before=BEFORE, block=block)["patch_ring_mass"]
     patches = pattern[..., BEFORE:, BEFORE:].double().tolist()
     for layer, text, head in product(range(2), range(3), range(4)):
         weights = patches[layer][text][head]
         distances = [distance_by_hand(row, patch, PLACES) for patch, row in enumerate(weights)]
         assert_same(found["spatial_distance"][layer, text, head, BEFORE:], torch.tensor(distances))
-        assert_same(found["hop_profile"][layer, text, head], torch.tensor(hops_by_hand(weights, PLACES, False)))
-        assert_same(density[layer, text, head], torch.tensor(hops_by_hand(weights, PLACES, True)))
+        assert_same(found["patch_ring_mass"][layer, text, head], torch.tensor(rings_by_hand(weights, PLACES, False)))
+        assert_same(density[layer, text, head], torch.tensor(rings_by_hand(weights, PLACES, True)))
 
 
 def test_local_heads_are_found_among_random_ones():
@@ -134,19 +134,17 @@ def test_local_heads_are_found_among_random_ones():
         pattern = random_pattern(1, 4, unpadded(2, N_PATCHES), causal=False, seed=seed)
         near = torch.tensor([[-3.0 * math.dist(a, b) for b in PLACES] for a in PLACES]).softmax(-1)
         pattern[0, :, planted] = near
-        found = given(pattern, "spatial_distance", "hop_profile", causal=False, grid=(*GRID, 0))
+        found = given(pattern, "spatial_distance", "patch_ring_mass", causal=False, grid=(*GRID, 0))
         assert found.heads("spatial_distance").top(1, by="lowest")[0].head == planted
-        within_one = found["hop_profile"][0, ..., :2].sum(-1).mean(0)
+        within_one = found["patch_ring_mass"][0, ..., :2].sum(-1).mean(0)
         assert int(within_one.argmax()) == planted and within_one[planted] > 0.9
 
 
-@pytest.mark.parametrize("metric", ["spatial_distance", "hop_profile"])
+@pytest.mark.parametrize("metric", ["spatial_distance", "patch_ring_mass"])
 def test_text_has_no_patches(metric):
     from interp.metrics.attention import observe_attention
 
-    with pytest.raises(
-        ValueError, match=f"{metric} needs the grid of an image's patches, and these prompts are text: give pixels"
-    ):
+    with pytest.raises(ValueError, match=f"{metric} needs image patches, but the prompts are text: use images"):
         observe_attention(tiny("gpt2"), tiny_tokens(1, 7), [metric])
 
 
@@ -160,10 +158,10 @@ def test_numbers_of_a_vision_model_are_those_of_its_attention_weights():
         attentions = eager(pixel_values=images, output_attentions=True).attentions
     places = list(product(range(4), range(5)))
     for block in (1, 100, 1 << 18):
-        found = observe_attention(tiny("vit"), images, ["spatial_distance", "hop_profile"], block=block)
+        found = observe_attention(tiny("vit"), images, ["spatial_distance", "patch_ring_mass"], block=block)
         for layer, image, head in product(range(3), range(2), range(5)):
             weights = attentions[layer][image, head, 1:, 1:].double().tolist()
             distances = [distance_by_hand(row, patch, places) for patch, row in enumerate(weights)]
             assert_same(found["spatial_distance"][layer, image, head, 1:], torch.tensor(distances))
-            assert_same(found["hop_profile"][layer, image, head], torch.tensor(hops_by_hand(weights, places, False)))
+            assert_same(found["patch_ring_mass"][layer, image, head], torch.tensor(rings_by_hand(weights, places, False)))
     assert found["spatial_distance"][..., 0].isnan().all()

@@ -9,7 +9,7 @@ import torch
 from tests.support.pattern_cases import given, golden_heads, padded, random_pattern, unpadded, visible_keys
 from tests.support.tiny_models import tiny, tiny_tokens
 
-NAMES = ("qk_distance_variance", "concentration", "top_k_mass:k=3", "local_focus:window=2", "retained_mass:window=2:sinks=4")
+NAMES = ("qk_distance_variance", "concentration", "top_k_mass:k=3", "local_focus:window=2", "retained_mass:window=2:n_sink=4")
 LENGTH = 9
 PREVIOUS, UNIFORM, SINK, SELF = range(4)
 
@@ -127,7 +127,7 @@ def test_single_diagonals_are_differences_of_local_focus():
 
 def test_retained_mass_is_how_little_the_renormalised_rows_change():
     pattern = random_pattern(1, 4, unpadded(2, 15), seed=5)
-    mass = given(pattern, "retained_mass:window=4:sinks=2")["retained_mass"]
+    mass = given(pattern, "retained_mass:window=4:n_sink=2")["retained_mass"]
     query, key = torch.arange(15)[:, None], torch.arange(15)
     mask = (query - key < 4) | (key < 2)
     swap = pattern * mask / (pattern * mask).sum(-1, keepdim=True)
@@ -138,7 +138,7 @@ def test_retained_mass_is_how_little_the_renormalised_rows_change():
 
 def test_a_mask_that_keeps_all_retains_all():
     pattern = random_pattern(1, 4, unpadded(2, 15), seed=5)
-    for setting in ("window=15:sinks=0", "window=16:sinks=4", "window=1:sinks=15"):
+    for setting in ("window=15:n_sink=0", "window=16:n_sink=4", "window=1:n_sink=15"):
         mass = given(pattern, f"retained_mass:{setting}")["retained_mass"]
         torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_share_of_kept_keys_counts_the_cells_of_the_mask(window, sinks):
     mask = ((query - key < window) | (key < sinks)) & (key <= query)
     assert mask_density(12, window, sinks) == pytest.approx(mask.sum().item() / 78)  # 78 = 12 * 13 / 2
     uniform = golden_heads(12)[:, UNIFORM, None]
-    rows = given(uniform, f"retained_mass:window={window}:sinks={sinks}")["retained_mass"][0, 0, 0]
+    rows = given(uniform, f"retained_mass:window={window}:n_sink={sinks}")["retained_mass"][0, 0, 0]
     assert_same(rows, mask.sum(-1) / torch.arange(1.0, 13).double())
 
 
@@ -164,10 +164,10 @@ def test_k_largest_weights_with_ties_and_with_fewer_keys_than_k():
 @pytest.mark.parametrize(
     ("metric", "sentence"),
     [
-        ("top_k_mass:k=0", "top_k_mass:k=0 keeps no weight: take 1 or more"),
-        ("local_focus:window=0", "local_focus:window=0 looks at no token: take 1 or more"),
-        ("retained_mass:window=0", "retained_mass keeps window=0 tokens and sinks=4: take window >= 1 and sinks >= 0"),
-        ("retained_mass:sinks=-1", "retained_mass keeps window=512 tokens and sinks=-1: take window >= 1 and sinks >= 0"),
+        ("top_k_mass:k=0", "top_k_mass:k=0 is too small: use at least 1"),
+        ("local_focus:window=0", "local_focus:window=0 is too small: use at least 1"),
+        ("retained_mass:window=0", "retained_mass:window=0:n_sink=4 is invalid: use window >= 1 and n_sink >= 0"),
+        ("retained_mass:n_sink=-1", "retained_mass:window=512:n_sink=-1 is invalid: use window >= 1 and n_sink >= 0"),
     ],
 )
 def test_settings_that_keep_nothing_are_refused(metric, sentence):

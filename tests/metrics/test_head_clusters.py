@@ -98,13 +98,13 @@ def test_similarity_without_anything_to_compare_has_no_number():
 
 
 def test_an_unknown_measure_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"no measure='hellinger'\. There are: cosine, jensen_shannon"):
+    with pytest.raises(ValueError, match=r"measure=hellinger is unknown\. There are: cosine, jensen_shannon"):
         given(golden_heads(), "head_similarity:measure=hellinger")
 
 
 @pytest.mark.parametrize("block", [1, 90, 10**6])
 @pytest.mark.parametrize("case", CASES)
-def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
+def test_value_weighted_norm_equals_the_norms_of_the_written_parts(case, block):
     token_mask, causal, window = CASES[case]
     pattern, batch, length = random_pattern(2, 6, token_mask, causal, window), *token_mask.shape
     values, w_o = torch.randn(2, batch, 3, length, 4), torch.randn(2, 6, 4, 11)
@@ -113,9 +113,9 @@ def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
     parts = torch.einsum("lbhqk,lbhkd,lhdm->lbhqkm", pattern, shared, w_o)
     alone = torch.einsum("lbhqk,lbhkd->lbhqkd", pattern, shared)
     for summed, norm in ((False, lambda x: x.norm(dim=-1).sum(-1)), (True, lambda x: x.sum(-2).norm(dim=-1))):
-        name = f"moved_norm:summed={str(summed).lower()}"
-        known = given(pattern, name, values=values, w_o=w_o, **options)["moved_norm"]
-        unknown = given(pattern, name, values=values, **options)["moved_norm"]
+        name = f"value_weighted_norm:summed={str(summed).lower()}"
+        known = given(pattern, name, values=values, w_o=w_o, **options)["value_weighted_norm"]
+        unknown = given(pattern, name, values=values, **options)["value_weighted_norm"]
         for found, whole in ((known, norm(parts)), (unknown, norm(alone))):
             expected = whole.masked_fill(~token_mask[:, None], torch.nan)
             assert ((found - expected).abs() / (1 + expected.abs())).nan_to_num().max() < 1e-5
@@ -125,7 +125,7 @@ def test_moved_norm_equals_the_norms_of_the_written_parts(case, block):
 def test_a_head_that_moves_nothing_from_its_sink_has_norm_0_whatever_its_weights():
     values = torch.ones(1, 1, 4, 6, 2)
     values[:, :, :, 0] = 0
-    norms = given(golden_heads(6), "moved_norm", values=values)["moved_norm"][0, 0]
+    norms = given(golden_heads(6), "value_weighted_norm", values=values)["value_weighted_norm"][0, 0]
     assert norms[2].eq(0).all()  # the sink head
     torch.testing.assert_close(norms[1], 2**0.5 * torch.arange(6) / torch.arange(1, 7))  # uniform: t of t+1 keys count
 
@@ -133,13 +133,15 @@ def test_a_head_that_moves_nothing_from_its_sink_has_norm_0_whatever_its_weights
 @pytest.mark.parametrize("name", TINY)
 def test_norm_of_what_a_model_head_writes_equals_that_of_its_z_through_the_output_weights(name):
     model, tokens = tiny(name), tiny_tokens(2, 9)
-    summed, parts = (m.set(summed=s) for s, m in zip((True, False), attention_metrics(["moved_norm"] * 2), strict=True))
+    summed, parts = (
+        m.set(summed=s) for s, m in zip((True, False), attention_metrics(["value_weighted_norm"] * 2), strict=True)
+    )
     _, cache = model.bridge.run_with_cache(tokens)
     z = torch.stack([cache[f"blocks.{layer}.attn.hook_z"] for layer in range(model.facts.n_layers)])
     written = torch.einsum("lbphd,lhdm->lbhpm", z, model.bridge.W_O).norm(dim=-1)
-    found = observe_attention(model, tokens, [summed], block=100)["moved_norm"]
+    found = observe_attention(model, tokens, [summed], block=100)["value_weighted_norm"]
     torch.testing.assert_close(found, written, atol=1e-5 * float(1 + written.max()), rtol=1e-5)
-    assert (observe_attention(model, tokens, [parts])["moved_norm"] >= found - 1e-4).all()
+    assert (observe_attention(model, tokens, [parts])["value_weighted_norm"] >= found - 1e-4).all()
 
 
 def written(model, texts):
@@ -301,7 +303,7 @@ def test_pattern_similarity_of_an_observation_compares_heads_of_one_layer():
 
 
 def test_what_cannot_be_compared_is_refused(llama):
-    with pytest.raises(ValueError, match=r"no measure 'js'\. There are: cka, cosine"):
+    with pytest.raises(ValueError, match=r"measure='js' is unknown\. There are: cka, cosine"):
         output_similarity(llama, random_task(), "js")
     with pytest.raises(ValueError, match="needs 4 positions, and the prompts have 3"):
         output_similarity(llama, [5, 6, 7])

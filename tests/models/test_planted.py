@@ -23,7 +23,7 @@ PATTERNS = {
     "duplicate_token_score": {"duplicate_token"},
     "sink_share": {"first_token_sink"},
 }
-READINGS = ["prev_token_score", "induction_score", "duplicate_token_score", "sink_share:sinks=1:from_row=1"]
+READINGS = ["prev_token_score", "induction_score", "duplicate_token_score", "sink_share:n_sink=1:from_row=1"]
 ANSWERS = [
     ("repeats", "repeats"),
     ("backup", "ioi"),

@@ -1,10 +1,10 @@
 """Coincidence of marked tokens compared with chance: three statistics of arXiv 2510.13554 and their nulls.
 
-A statistic is a mean over the marked tokens of all texts. A null permutes one of the series in every text: its marks go to random
-positions, count preserved (the paper's null), or the whole series is shifted circularly. Peaks are never adjacent, while marks at random
-positions may be: of windows of two tokens they hit fewer, 1 - (1-r)^2 instead of 2r for a share r of peaks. Neither preserves what all
-heads share, such as a slope along the text; random groups of heads do. Expectations under permutations are exact; quantiles and p-values
-(one-sided, more than chance) come from draws.
+A statistic is a mean over the marked tokens of all texts. A null permutes one of the series in every text: its marks go to
+random positions, count preserved (the paper's null), or the whole series is shifted circularly. Peaks are never adjacent,
+while marks at random positions may be: of windows of two tokens they hit fewer, 1 - (1-r)^2 instead of 2r for a share r of
+peaks. Neither preserves what all heads share, such as a slope along the text; random groups of heads do. Expectations under
+permutations are exact; quantiles and p-values (one-sided, more than chance) come from draws.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def coupling(
 ) -> pd.DataFrame:
     """One row per statistic, heads and null, with ``COLUMNS``; peak rates are shares of the tokens.
 
-    Statistics of the head groups and of all heads together are compared with both permutations, those of the groups also with disjoint random
-    groups of the same ``sizes`` (local, global).
+    Statistics of the head groups and of all heads together are compared with both permutations, those of the groups also with
+    disjoint random groups of the same ``sizes`` (local, global).
     """
     import pandas as pd
 

@@ -1,8 +1,8 @@
 """The result of a detector: a score per head or token, the calibrated threshold and the scores under the null.
 
-Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, which is calibrated on the same
-model and prompts (``null_threshold``). ``literature_threshold`` is the constant used in papers, if there is one; it misses heads with
-diffuse attention.
+Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, which is calibrated
+on the same model and prompts (``null_threshold``). ``literature_threshold`` is the constant used in papers, if there is one;
+it misses heads with diffuse attention.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Detection:
     def to_dataframe(self) -> pd.DataFrame:
         """One row per head, highest score first.
 
-        Columns: ``layer head label role metric unit score control threshold detected literature_threshold`` (NaN without a constant in the
-        literature) and one for each of ``extra_scores``.
+        Columns: ``layer head label role metric unit score control threshold detected literature_threshold`` (NaN without a
+        constant in the literature) and one for each of ``extra_scores``.
         """
         table = self.scores.to_dataframe().drop(columns=["metric", "value", "unit"])
         table["role"], table["metric"], table["unit"] = self.role, self.scores.name, self.scores.unit

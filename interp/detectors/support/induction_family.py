@@ -1,10 +1,11 @@
 """Scores of induction, previous-token and duplicate-token heads on repeated random tokens.
 
-Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy have an
-earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean over the whole
-(n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and replaces its queries with
-another group's, computed from a permuted, sign-flipped residual stream (``interp.engine.attention.query_null``). Other keys of the same
-head are no null: position and token identity alone make an untrained head prefer some of these targets.
+Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy
+have an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean
+over the whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and
+replaces its queries with another group's, computed from a permuted, sign-flipped residual stream
+(``interp.engine.attention.query_null``). Other keys of the same head are no null: position and token identity alone make an
+untrained head prefer some of these targets.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def repeated_token_prompts(model: Model, n_prompts: int, period: int | None, see
     period = min(LONGEST, most) if period is None else period
     if not SHORTEST <= period <= most:
         raise ValueError(
-            f"{facts.name} cannot repeat {period} random tokens: at least {SHORTEST} are needed, and {most} fit, with {len(words)} ordinary "
-            f"tokens and a context of {facts.max_length or 'any length'}. Use another period."
+            f"{facts.name} cannot repeat {period} random tokens: at least {SHORTEST} are needed, and {most} fit, with {len(words)} "
+            f"ordinary tokens and a context of {facts.max_length or 'any length'}. Use another period."
         )
     rng = Random(f"repeats/{seed}")
     return [[*bos, *words, *words] for words in (rng.sample(words, period) for _ in range(n_prompts))]

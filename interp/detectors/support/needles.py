@@ -1,7 +1,7 @@
 """Needle-in-a-haystack prompts at every length and depth of a grid, built from token ids so that every span is exact.
 
-Needles are of three kinds, or your own. ``texts``: odd sentences, part of which answers a question; ``secrets``: the secret word of a
-person, drawn anew for every prompt; ``repeats``: random tokens, the first of which is shown again, without words.
+Needles are of three kinds, or your own. ``texts``: odd sentences, part of which answers a question; ``secrets``: the secret
+word of a person, drawn anew for every prompt; ``repeats``: random tokens, the first of which is shown again, without words.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class Needle(NamedTuple):
 class Trial:
     """A prompt that contains its answer word for word.
 
-    ``tokens`` end right before the answer; ``span`` is the answer inside them, ``context`` the part in which it could be; the first
-    ``n_shared_prefix`` tokens are those of the haystack. ``rivals`` are tokens of the context other than the answer. ``depth`` is in
-    percent. Trials of one ``needle`` share its text.
+    ``tokens`` end right before the answer; ``span`` is the answer inside them, ``context`` the part in which it could be; the
+    first ``n_shared_prefix`` tokens are those of the haystack. ``rivals`` are tokens of the context other than the answer.
+    ``depth`` is in percent. Trials of one ``needle`` share its text.
     """
 
     tokens: tuple[int, ...]
@@ -106,9 +106,9 @@ def hide_needles(
 ) -> Grid:
     """``n_needles`` prompts for each length and depth.
 
-    ``needles`` is a kind, ``auto`` (the first kind the tokenizer covers) or a JSONL file; ``haystack`` a text file or ''. ``lengths`` are the
-    shortest and longest prompt in tokens (0: the context) and how many lengths. Raises ValueError for a needle that cannot be located in its
-    sentence or exceeds the context, and for unknown kinds and words.
+    ``needles`` is a kind, ``auto`` (the first kind the tokenizer covers) or a JSONL file; ``haystack`` a text file or ''.
+    ``lengths`` are the shortest and longest prompt in tokens (0: the context) and how many lengths. Raises ValueError for a
+    needle that cannot be located in its sentence or exceeds the context, and for unknown kinds and words.
     """
     shortest, longest, n_lengths = lengths
     if min(shortest, n_lengths, n_depths, n_needles) < 1:
@@ -126,8 +126,8 @@ def hide_needles(
     most = min(model.facts.max_length or LONGEST, longest or LONGEST) - max(len(n.answer) for n in hidden)
     if least > most:
         raise ValueError(
-            f"The longest needle has {least} tokens with its question, but only {max(most, 0)} fit besides its answer: use shorter needles, "
-            f"a larger longest, or a model with a longer context than {model.facts.name}."
+            f"The longest needle has {least} tokens with its question, but only {max(most, 0)} fit besides its answer: use "
+            f"shorter needles, a larger longest, or a model with a longer context than {model.facts.name}."
         )
     sizes = np.unique(np.linspace(max(least, min(shortest, most // 2)), most, n_lengths).round().astype(int)).tolist()
     depths = np.linspace(0, 100, n_depths).round().astype(int).tolist()
@@ -143,8 +143,8 @@ def hide_needles(
 def trials_from_prompts(model: Model, examples: Sequence[Example], mark: str) -> list[Trial]:
     """Prompts of a task as trials; the first answer of each must be a token of the span called ``mark``.
 
-    The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts that the context contains, or
-    else all of its tokens. Raises ValueError for a missing mark or an answer outside of it.
+    The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts that the context
+    contains, or else all of its tokens. Raises ValueError for a missing mark or an answer outside of it.
     """
     trials, answers = [], {example.answers[0] for example in examples}
     for i, example in enumerate(examples):

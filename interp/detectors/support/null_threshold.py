@@ -1,9 +1,10 @@
 """Detection thresholds calibrated on null draws.
 
-A null draw is the same score computed again with the signal of the role destroyed: a head's queries replaced by another group's, the
-first token's key redrawn, the gold passage swapped with the competing one, a random rotation inside the OV circuit. Each detector's file
-states its null, which must leave the scores of untrained models unchanged in distribution; tests check this. Without any head that
-plays the role, the observed scores are one more null draw, so some head exceeds the largest of ``n`` draws with probability 1 / (n + 1).
+A null draw is the same score computed again with the signal of the role destroyed: a head's queries replaced by another
+group's, the first token's key redrawn, the gold passage swapped with the competing one, a random rotation inside the OV
+circuit. Each detector's file states its null, which must leave the scores of untrained models unchanged in distribution;
+tests check this. Without any head that plays the role, the observed scores are one more null draw, so some head exceeds the
+largest of ``n`` draws with probability 1 / (n + 1).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def null_threshold(
 ) -> tuple[float, float, Float[np.ndarray, "n_layers n_heads"]]:
     """The threshold, its actual family-wise error rate, and the mean of each head over the draws.
 
-    The best head exceeds the threshold in at most a share ``fwer`` of the draws, counting the observed scores as one of them: with 99
-    draws and fwer=0.05 it is the fifth largest. Raises ValueError for too few draws.
+    The best head exceeds the threshold in at most a share ``fwer`` of the draws, counting the observed scores as one of them:
+    with 99 draws and fwer=0.05 it is the fifth largest. Raises ValueError for too few draws.
     """
     best = np.sort(np.nanmax(draws, axis=(1, 2)))[::-1]
     above = int(np.floor(fwer * (len(best) + 1) + 1e-9)) - 1

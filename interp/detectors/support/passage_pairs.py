@@ -1,8 +1,8 @@
 """Prompts with a gold passage and a competing passage of the same form, one of which the question asks for.
 
-The gold passage is a mark. The competing one is the mark ``competing`` or, without it, the span placed around the distractor as the gold
-one is around the answer. The null swaps the two passages' scores in a random half of the prompts: a model that cannot tell which passage
-the question asks for scores the same either way.
+The gold passage is a mark. The competing one is the mark ``competing`` or, without it, the span placed around the distractor
+as the gold one is around the answer. The null swaps the two passages' scores in a random half of the prompts: a model that
+cannot tell which passage the question asks for scores the same either way.
 """
 
 from __future__ import annotations
@@ -139,9 +139,9 @@ def passage_swap_threshold(
 ) -> tuple[float, float]:
     """The threshold for the mean of ``gold_scores`` and its actual error rate, by swapping passages in half of the prompts.
 
-    A head that plays the role also scores under the null, with the gold passage in half of the prompts. So the heads above the threshold
-    are removed from the null and the threshold is computed again until no more are detected (step-down, Westfall and Young 1993),
-    which preserves the error rate.
+    A head that plays the role also scores under the null, with the gold passage in half of the prompts. So the heads above
+    the threshold are removed from the null and the threshold is computed again until no more are detected (step-down,
+    Westfall and Young 1993), which preserves the error rate.
     """
     swapped = np.random.default_rng(seed).random((n_null_draws, len(gold_scores))) < 0.5
     scores = gold_scores.mean(0)

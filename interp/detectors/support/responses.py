@@ -41,8 +41,8 @@ def response_texts(
 ) -> tuple[str, list[ResponseText]]:
     """The name and the texts of a task, of the text ``options.prompt``, or of given token ids.
 
-    The response of a task's prompt starts at its mark ``response``; other prompts have no response yet. Raises ValueError for no texts, a
-    response without a prompt, and a wrong number of ``starts``.
+    The response of a task's prompt starts at its mark ``response``; other prompts have no response yet. Raises ValueError for
+    no texts, a response without a prompt, and a wrong number of ``starts``.
     """
     if prompts is None and options.prompt is not None:
         ids = model.to_tokens(options.prompt)

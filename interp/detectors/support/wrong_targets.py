@@ -1,9 +1,10 @@
 """The null of retrieval heads: the same attention scored against wrong targets.
 
-There are two kinds, and the larger counts, since a head can match by chance because of the word at a position or of the position itself.
-A wrong word is another token of the context (in given prompts: another prompt's answer), the same in all prompts of one needle and
-matched wherever it occurs, which is conservative. A wrong position is equally far from the start or the end of the context in all prompts of
-one depth. Where all answers are at one position the two cannot be told apart, and the threshold is high.
+There are two kinds, and the larger counts, since a head can match by chance because of the word at a position or of the
+position itself. A wrong word is another token of the context (in given prompts: another prompt's answer), the same in all
+prompts of one needle and matched wherever it occurs, which is conservative. A wrong position is equally far from the start or
+the end of the context in all prompts of one depth. Where all answers are at one position the two cannot be told apart, and
+the threshold is high.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _wrong_words(answers: Sequence[CopiedAnswer], n_null_draws: int, seed: int) 
 
 
 def _wrong_positions(answers: Sequence[CopiedAnswer], n_null_draws: int, seed: int) -> list[Int[np.ndarray, " n_null_draws"]]:
-    """For each answer a wrong position of its first token per draw: as far from the start, or end, of the context in all prompts of a depth."""
+    """For each answer a wrong position of its first token per draw, equally far from an end of the context at each depth."""
     rng = np.random.default_rng([seed, 1])
     room = {}
     for trial in (answer.trial for answer in answers):

@@ -1,4 +1,4 @@
-"""Readings of attention rows; one file each. ``observe`` takes them by block, so each works at any length."""
+"""Attention metrics, one per file, computed from blocks of attention rows so that each works at any length."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,18 +1,18 @@
-"""How alike the rows of a layer are, its heads averaged first: 1 where all tokens look at the same few, a loss in the paper's training.
+"""Similarity of a layer's attention rows, averaged over its heads; high when all tokens attend to the same few keys.
 
-One number for a layer, given to each of its heads; ``row_similarity`` is that of a head by itself, and says what is taken as 0 and
-which rows are compared.
+The name is the paper's, where it is a loss to minimise: 1 is the least diverse. One number per layer, given to each of its
+heads; ``row_similarity`` is that of a single head, and describes the thresholding and which rows are compared.
 """
 
 from torch import Tensor
 
 from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention.row_similarity import alike, mean_cosine
+from interp.metrics.attention.row_similarity import cosine_sums, mean_cosine
 
 
 def _of_layer(rows: AttentionRows) -> tuple[Tensor, Tensor]:
-    return alike(rows, rows.pattern.mean(1, keepdim=True))
+    return cosine_sums(rows, rows.pattern.mean(1, keepdim=True))
 
 
 attention_diversification = AttentionMetric(

@@ -1,9 +1,9 @@
-"""Which tokens, wherever they stand, soak up a head's attention: 1 where the mean weight of a column passes a limit, else 0.
+"""Tokens that attract a head's attention, as 1 where the mean weight of a column exceeds a limit and 0 elsewhere.
 
-``rule="ratio"`` takes ``alpha`` times the uniform share, alpha / length of the text; ``rule="abs"`` takes ``threshold``, as the authors'
-code does (with 0.1; the two meet at 50 tokens). The last tokens are judged by few rows, so those that fewer than ``min_rows`` rows see
-have no number; nor has the first token, whose sink every model keeps, unless ``keep_first=false``. The number of a head is the share
-of texts in which it has such a token. The mean weights themselves are ``received_attention``.
+``rule="ratio"`` uses ``alpha`` times the uniform share, alpha / text length; ``rule="abs"`` uses ``threshold``, as the
+authors' code does (0.1; the two meet at 50 tokens). Undefined for tokens seen by fewer than ``min_rows`` rows and, unless
+``keep_first=false``, for the first token, whose sink every model keeps. A head's value is the share of texts in which it has
+such a token. ``received_attention`` gives the mean weights themselves.
 """
 
 import torch
@@ -24,9 +24,9 @@ def _received(rows: AttentionRows, min_rows: int, **limit: object) -> tuple[Tens
 def sink_flags(
     weight: Tensor, prompts: TokenBatch, rule: str, alpha: float, threshold: float, min_rows: int, keep_first: bool
 ) -> Tensor:
-    """1 where ``weight`` [... batch head key], as ``received_attention`` gives it, passes the limit, else 0; NaN where not judged."""
+    """1 where ``weight`` [... batch head key], as ``received_attention`` gives it, exceeds the limit, else 0; NaN where undefined."""
     if rule not in RULES:
-        raise ValueError(f"column_sinks:rule={rule} is not a rule. There are: {', '.join(RULES)}.")
+        raise ValueError(f"column_sinks:rule={rule} is unknown. There are: {', '.join(RULES)}.")
     length = prompts.token_mask.sum(-1)[:, None, None]
     limit = alpha / length if rule == "ratio" else threshold
     flags = torch.where(weight.isnan(), weight, (weight > limit).float())
@@ -45,7 +45,7 @@ column_sinks = AttentionMetric(
     function=_received,
     paper="arXiv 2406.15765 (ACT)",
     parameters={"rule": "ratio", "alpha": 5.0, "threshold": 0.1, "min_rows": 8, "keep_first": True},
-    undefined="the first token is not judged, nor one that fewer than min_rows rows see",
+    undefined="the first token, or one seen by fewer than min_rows rows",
     per_head=_share_of_texts,
     finish=sink_flags,
 )

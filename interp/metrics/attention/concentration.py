@@ -1,7 +1,7 @@
-"""How few keys a row looks at: the sum of its squared weights (Herfindahl index), 1 for one key, 1/n for n keys alike.
+"""Sum of a row's squared weights, the Herfindahl index; 1 for a single key, 1/n for n equal keys.
 
-Its inverse is an effective number of keys. The paper's concentration of a head is the Frobenius norm of its map, which is the root of
-the sum of this number over all rows and grows with the text; the mean over rows does not.
+Its inverse is an effective number of keys. The paper's concentration of a head is the Frobenius norm of its pattern, the root
+of the sum of this number over all rows, which grows with the text; the mean over rows does not.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""How sure a row is of one key: its largest weight. 1 for one key, 1/(t+1) for row t of a uniform causal head.
+"""Largest weight of each attention row; 1 for a single key, 1/(t+1) for row t of a uniform causal head.
 
 The paper averages over all tokens but the end of the sentence.
 """

@@ -1,6 +1,6 @@
-"""How much a token looks at earlier occurrences of itself: the mass on all earlier keys that hold the same token.
+"""Attention from a token to all of its earlier occurrences, 0 to 1.
 
-Only rows that see such a key have a number, so that a text with few repeats gives a mean over few rows, not a low one.
+Only rows with an earlier occurrence count, so few repeats mean few rows, not a low score.
 """
 
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""How spread a row is: the Shannon entropy of its weights in nats, 0 for one key, ln(t+1) for row t of a uniform causal head."""
+"""Shannon entropy of each attention row, in nats; 0 for a single key, ln(t+1) for row t of a uniform causal head."""
 
 from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows

@@ -1,8 +1,8 @@
-"""Whether a head has its sink at one position: the mean weight that the rows from there on put on it, and whether that passes ``epsilon``.
+"""Share of texts in which a head has a sink at one position, a mean weight above ``epsilon`` over the rows that can see it.
 
-The table has two entries for each text: the mean weight, and 1 or 0. The number of a head is the share of texts in which it passes;
-the mean over all heads is Gu's sink metric. State the length T with it: at T = 64 a uniform head has 0.074, at T = 8 0.340, more than
-the epsilon. Rows beyond a sliding window count as weight 0.
+Two values per text, the mean weight and whether it exceeds ``epsilon``; a head's value is the share of texts where it does,
+and its mean over all heads is Gu's sink metric. Report the text length T: a uniform head has 0.074 at T = 64 and 0.340, above
+epsilon, at T = 8. Rows beyond a sliding window count as weight 0.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""Future attention influence (FAI) of one head: the mean weight that the tokens ``horizon_min`` to ``horizon_max`` places later put on a token.
+"""FAI, future attention influence, the mean weight a token receives from tokens ``horizon_min`` to ``horizon_max`` later.
 
-``horizon_max=0`` means all up to the end of the text. ``positions`` names the rows that are counted: ``all``, or a mark of the texts such as
-``response``. Counted are the rows that can see the token; near the end there are fewer, and for the last ``horizon_min`` tokens none: they
-have no number, which is not an influence of 0. The FAI of a group of heads is their mean. The paper's analysis looks to the end of
-the response, its training 10 to 50 tokens ahead (second version: 100).
+``horizon_max=0`` extends to the end of the text. ``positions`` selects the rows: ``all``, or a mark such as ``response``. The
+mean is over rows that can see the token; the last ``horizon_min`` tokens have none and are undefined, not 0. The FAI of a
+group of heads is their mean. The paper's analysis extends to the end of the response, its training 10 to 50 tokens ahead
+(version 2: 100).
 """
 
 import torch
@@ -16,11 +16,12 @@ from interp.engine.attention.attention_rows import AttentionRows
 def _future(rows: AttentionRows, horizon_min: int, horizon_max: int, positions: str) -> tuple[Tensor, Tensor]:
     if horizon_min < 0 or 0 < horizon_max < horizon_min:
         raise ValueError(
-            f"future_attention looks from horizon_min={horizon_min} to horizon_max={horizon_max} tokens ahead: take 0 <= horizon_min <= horizon_max, or horizon_max=0."
+            f"future_attention:horizon_min={horizon_min}:horizon_max={horizon_max} is invalid: use 0 <= horizon_min <= horizon_max, or "
+            f"horizon_max=0."
         )
     counted = rows.prompts.position_mask(positions)[:, rows.queries]
     first, last = rows.queries.start - rows.keys.start, rows.queries.stop - 1 - rows.keys.start
-    # Keys before ``start`` are in the horizon of all these rows or, with ``horizon_max``, of none; keys from ``stop`` on are in that of none.
+    # Keys before ``edge`` are in the horizon of all these rows or, with ``horizon_max``, of none; keys after it are in none.
     start = max(first - horizon_max if horizon_max else first - horizon_min + 1, 0)
     edge = slice(start, max(last - horizon_min + 1, start))
     lag = rows.lag[:, edge]
@@ -45,5 +46,5 @@ future_attention = AttentionMetric(
     function=_future,
     paper="arXiv 2510.13554 §3 (FAI)",
     parameters={"horizon_min": 10, "horizon_max": 0, "positions": "all"},
-    undefined="no counted row lies in the horizon of the token",
+    undefined="no row in the horizon of the token",
 )

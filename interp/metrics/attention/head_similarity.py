@@ -1,9 +1,8 @@
-"""How alike the heads of a layer look: the similarity of the rows of every two of them, averaged over rows; 1 for a head with itself.
+"""Similarity of the attention rows of each pair of heads in a layer, averaged over rows; 1 for identical heads.
 
-``cosine`` is that of the weights; ``jensen_shannon`` is 1 minus the Jensen-Shannon distance in bits, which takes a pass over the rows
-for every pair. Both are 0 for heads that never look at the same key, and near 1 for any two heads that are parked on the same sink.
-Rows that see one key are left out: there all heads look alike. As a number for each head it is the mean over the other heads of the
-layer: how far they could stand in for it.
+``cosine`` compares the weights; ``jensen_shannon`` is 1 minus the Jensen-Shannon distance in bits, computed pair by pair.
+Both are 0 for heads that share no key, and near 1 for any two heads with the same sink. Rows with one visible key are left
+out, since all heads agree there. A head's value is the mean over the other heads of its layer.
 """
 
 from math import log
@@ -17,7 +16,7 @@ from interp.engine.attention.attention_rows import AttentionRows
 
 def _similarity(rows: AttentionRows, measure: str) -> tuple[Tensor, Tensor]:
     if measure not in MEASURES:
-        raise ValueError(f"head_similarity has no measure={measure!r}. There are: {', '.join(MEASURES)}.")
+        raise ValueError(f"head_similarity:measure={measure} is unknown. There are: {', '.join(MEASURES)}.")
     counted = (rows.n_visible > 1) & rows.token_mask
     return MEASURES[measure](rows.pattern, counted.float()), counted.sum(-1)[:, None, None].float()
 
@@ -31,16 +30,16 @@ def _cosine(pattern: Tensor, counted: Tensor) -> Tensor:
 
 
 def _jensen_shannon(pattern: Tensor, counted: Tensor) -> Tensor:
-    n_heads, pattern = pattern.shape[1], pattern.double()  # the distance is a root: in float32 it would be wrong by 3e-4 near 0
-    found = counted.sum(-1)[:, None, None].repeat(1, n_heads, n_heads)
+    n_heads, pattern = pattern.shape[1], pattern.double()  # the root makes float32 wrong by 3e-4 near 0
+    similarity = counted.sum(-1)[:, None, None].repeat(1, n_heads, n_heads)
     own = torch.xlogy(pattern, pattern).sum(-1)
     for one in range(n_heads):
         for other in range(one + 1, n_heads):
             middle = (pattern[:, one] + pattern[:, other]) / 2
             divergence = (own[:, one] + own[:, other]) / 2 - torch.xlogy(middle, middle).sum(-1)
             distance = (divergence.clamp(min=0) / log(2)).sqrt()
-            found[:, one, other] = found[:, other, one] = ((1 - distance) * counted).sum(-1)
-    return found
+            similarity[:, one, other] = similarity[:, other, one] = ((1 - distance) * counted).sum(-1)
+    return similarity
 
 
 MEASURES = {"cosine": _cosine, "jensen_shannon": _jensen_shannon}
@@ -60,7 +59,7 @@ head_similarity = AttentionMetric(
     function=_similarity,
     paper="arXiv 1906.04341 §6 (Jensen-Shannon between heads)",
     parameters={"measure": "cosine"},
-    undefined="a text of one token, or a layer of one head, has nothing to compare",
+    undefined="a text of one token, or a layer of one head",
     all_heads=True,
     per_head=_mean_over_others,
 )

@@ -1,8 +1,8 @@
-"""How much a token looks at what followed it before: the mass on all keys right after an earlier occurrence of the same token.
+"""Attention from a token to the keys right after its earlier occurrences, 0 to 1.
 
-Only rows that see such a key have a number. On random tokens repeated after n, these are exactly the rows of the second half, and a
-perfect induction head scores 1; the mean of the whole (n-1)-th diagonal, also in use, reads cells that are no induction as well.
-``threshold`` drops weights below it, cell by cell (HeadVis: 0.01), which keeps a diffuse head from scoring on tokens with many repeats.
+Only rows with such a key count. On random tokens repeated after n these are the rows of the second copy, and a perfect
+induction head scores 1; the mean over the whole (n-1)-th diagonal, also in use, includes rows without induction.
+``threshold`` drops smaller weights (HeadVis: 0.01), so that a diffuse head does not score on tokens with many repeats.
 """
 
 from torch import Tensor

@@ -1,7 +1,7 @@
-"""How much a token looks at its neighbourhood: the mass on the last ``window`` tokens, itself included.
+"""Attention to the last ``window`` tokens, the query's own included, 0 to 1.
 
-Where rows look ahead, as in BERT, the keys less than ``window`` tokens away on both sides. The paper reports single diagonals, which
-are differences of this number at neighbouring windows: ``self_attention_score`` at 1, ``prev_token_score`` between 1 and 2.
+In bidirectional models such as BERT the window extends to both sides. The paper reports single diagonals, the differences
+between neighbouring windows: ``self_attention_score`` is window 1, ``prev_token_score`` the difference of windows 2 and 1.
 """
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from interp.metrics.attention._near import mass_in_window
 
 def _local(rows: AttentionRows, window: int) -> Tensor:
     if window < 1:
-        raise ValueError(f"local_focus:window={window} looks at no token: take 1 or more.")
+        raise ValueError(f"local_focus:window={window} is too small: use at least 1.")
     return mass_in_window(rows, window)
 
 

@@ -1,7 +1,7 @@
-"""Attention distance as a share of the largest there is: 0 looks at itself, 1 at the farthest token; row t of a uniform head has 1/2.
+"""Attention distance divided by the largest possible one, 0 to 1; a uniform causal head has 1/2.
 
-A causal row t can look back t tokens, also where a sliding window hides some; a bidirectional row is measured by the farther end of its
-text. Rows of different positions, and texts of different lengths, become comparable.
+The largest distance of causal row t is t tokens, even if a sliding window hides some; of a bidirectional row, the farther end
+of its text. Rows at different positions and texts of different lengths become comparable.
 """
 
 import torch
@@ -25,5 +25,5 @@ normalised_distance = AttentionMetric(
     bounds=(0.0, 1.0),
     function=_normalised,
     paper="arXiv 2510.13554 §3, divided by the position",
-    undefined="the first token of a causal text can look at itself alone",
+    undefined="the first token of a causal text sees only itself",
 )

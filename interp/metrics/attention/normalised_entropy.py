@@ -1,4 +1,4 @@
-"""How spread a row is, as a share of the most it could be: entropy / ln(number of visible keys); 0 for one key, 1 for uniform."""
+"""Entropy of each attention row divided by ln(number of visible keys); 0 for a single key, 1 for uniform."""
 
 import torch
 from torch import Tensor
@@ -19,5 +19,5 @@ normalised_entropy = AttentionMetric(
     bounds=(0.0, 1.0),
     function=_normalised,
     paper="Shannon 1948 (efficiency); for attention arXiv 1906.04284",
-    undefined="a row that sees one key has no entropy to share",
+    undefined="the row sees a single key",
 )

@@ -1,7 +1,7 @@
-"""How few tokens take a head's attention: entry k-1 is the share of all its attention that its k most attended tokens receive.
+"""Share of a head's attention received by its k most attended tokens, for k = 1, 2 ... ``columns``.
 
-The number of a head is the last entry, that of the ``columns`` most attended tokens. 1 for a head parked on one token. Early tokens of
-a causal text are seen by more rows: a uniform head gives its first token (1 + 1/2 + ... + 1/T)/T, not 1/T. Compare with that.
+A head's value is the last entry. 1 for a head that attends to one token. Early tokens of a causal text are visible to more
+rows, so a uniform head gives its first token (1 + 1/2 + ... + 1/T)/T, not 1/T: compare with that.
 """
 
 import torch.nn.functional as F

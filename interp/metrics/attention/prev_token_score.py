@@ -1,4 +1,4 @@
-"""How much a token looks at the one before it. Near 1 for the heads that induction heads read from."""
+"""Attention from each token to the one before it, 0 to 1; near 1 for the heads that induction heads compose with."""
 
 import torch
 from torch import Tensor

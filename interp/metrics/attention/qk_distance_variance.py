@@ -1,7 +1,7 @@
-"""How much the distance varies within a row: the variance of |query - key| under the row's weights, in tokens squared.
+"""Variance of the query-key distance within each attention row, in tokens squared.
 
-0 for a head that looks at one key, however far; (n^2 - 1) / 12 for a uniform row of n keys. HeadVis's number of this name pools all rows
-of a head: by the law of total variance it is the mean of this one plus the variance of ``attention_distance`` over the rows.
+0 for a head that attends to one key, however far; (n^2 - 1) / 12 for a uniform row of n keys. HeadVis's number of this name
+pools all rows of a head: it is the mean of this one plus the variance of ``attention_distance`` over the rows.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from interp.engine.attention.attention_rows import AttentionRows
 
 def _variance(rows: AttentionRows) -> Tensor:
     distance = rows.lag if rows.causal else rows.lag.abs()
-    # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has a variance of 1 and squares of 1e9.
+    # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has variance 1 and squares of 1e9.
     return (distance - rows.distance[..., None]).square_().mul_(rows.pattern).sum(-1)
 
 

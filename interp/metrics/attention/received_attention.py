@@ -1,7 +1,7 @@
-"""How much later tokens look at a token: the mean weight of its column, over the rows that can see it.
+"""Mean attention a token receives from the rows that can see it, 0 to 1.
 
-``min_rows`` leaves out the last tokens of a causal text, whose columns are means of fewer rows: that of the very last is its weight
-on itself.
+``min_rows`` leaves out the last tokens of a causal text, whose means cover fewer rows; that of the very last is its weight on
+itself.
 """
 
 import torch
@@ -12,11 +12,11 @@ from interp.engine.attention.attention_rows import AttentionRows
 
 
 def column_sums(rows: AttentionRows, min_rows: int) -> tuple[Tensor, Tensor]:
-    """Sum of each column, and how many rows see it, [batch head key] and [batch 1 key]; no rows where fewer than ``min_rows`` follow."""
+    """Sum of each column, [batch head key], and the number of rows that see it, [batch 1 key], 0 if fewer than ``min_rows``."""
     count = rows.n_seeing
     if rows.causal and min_rows > 1:
-        from_here_on = rows.prompts.token_mask.sum(-1, keepdim=True) - rows.key_positions
-        count = torch.where(from_here_on >= min_rows, count, 0)
+        n_later = rows.prompts.token_mask.sum(-1, keepdim=True) - rows.key_positions
+        count = torch.where(n_later >= min_rows, count, 0)
     return rows.pattern.sum(2), count[:, None].float()
 
 
@@ -28,5 +28,5 @@ received_attention = AttentionMetric(
     function=column_sums,
     paper="arXiv 2410.10781 (importance of a position)",
     parameters={"min_rows": 1},
-    undefined="no row sees the token, or fewer than min_rows",
+    undefined="seen by no row, or by fewer than min_rows",
 )

@@ -1,8 +1,8 @@
-"""How alike a head's rows are: the mean cosine between each row and the mean row. 1 where all tokens look at the same few.
+"""Mean cosine between each attention row of a head and its mean row; 1 when all tokens attend to the same few keys.
 
-Weights up to twice the uniform share (2 / number of visible keys; of the mean row, 2 / length of the text) are taken as 0 first, so
-that spread rows do not count as alike; a row or a mean row without a larger weight has cosine 0. Rows of a causal text see different
-keys, so only those of its second half are compared.
+Weights up to twice the uniform share (2 / number of visible keys; in the mean row, 2 / text length) are set to 0 first, so
+that diffuse rows do not count as similar; a row without larger weights has cosine 0. In causal texts, whose rows see
+different keys, only the second half is compared.
 """
 
 import torch
@@ -14,16 +14,17 @@ from interp.engine.attention.attention_rows import AttentionRows
 from interp.tasks.token_batch import TokenBatch
 
 
-def alike(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``mean_cosine`` needs of rows ``pattern`` [batch head query key]: side by side the sum of the rows at length 1, with which
-    the cosine is linear, and the sum of the rows themselves, [batch head 2*pos]; and the number of rows, [batch 1 1]."""
+def cosine_sums(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums behind ``mean_cosine`` for rows ``pattern`` [batch head query key], and the number of rows [batch 1 1].
+
+    The sum of the unit-norm rows, in which the cosine is linear, and the sum of the rows themselves, side by side, [batch
+    head 2*pos].
+    """
     counted = rows.token_mask
     if rows.causal:
         counted = counted & (2 * rows.query_positions >= rows.prompts.token_mask.sum(-1, keepdim=True))
     once = counted[:, None, None].float()  # [batch 1 1 query]
-    large = F.threshold(
-        pattern * rows.n_visible[:, None, :, None], 2, 0
-    )  # in uniform shares: the scale of a row does not matter
+    large = F.threshold(pattern * rows.n_visible[:, None, :, None], 2, 0)  # in uniform shares; scale does not matter
     length = large.norm(dim=-1)[:, :, None]
     sums = torch.cat([torch.where(length > 0, once / length, 0) @ large, once @ pattern], 2)
     sums = F.pad(sums, (rows.keys.start, rows.prompts.token_mask.shape[1] - rows.keys.stop))
@@ -31,7 +32,7 @@ def alike(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_cosine(means: Tensor, prompts: TokenBatch) -> Tensor:
-    """The mean cosine with the mean row, [n_layers batch head 1], from the means of what ``alike`` sums."""
+    """The mean cosine with the mean row, [n_layers batch head 1], from the means of ``cosine_sums``."""
     units, mean_row = means.chunk(2, -1)
     mean_row = mean_row * (mean_row > 2 / prompts.token_mask.sum(-1)[:, None, None])
     length = mean_row.norm(dim=-1, keepdim=True)
@@ -39,7 +40,7 @@ def mean_cosine(means: Tensor, prompts: TokenBatch) -> Tensor:
 
 
 def _of_heads(rows: AttentionRows) -> tuple[Tensor, Tensor]:
-    return alike(rows, rows.pattern)
+    return cosine_sums(rows, rows.pattern)
 
 
 row_similarity = AttentionMetric(

@@ -1,4 +1,4 @@
-"""How much a token looks at itself: the weight of the diagonal. 1 for the first token of a causal text, which sees nothing else."""
+"""Attention from each token to itself, 0 to 1; the first token of a causal text sees nothing else and has 1."""
 
 from torch import Tensor
 

@@ -1,7 +1,6 @@
-"""How much a head parks on the first tokens: the weight of the first ``sinks`` positions, in rows from ``from_row`` on.
+"""Attention to the first ``n_sink`` tokens, in rows from ``from_row`` on, 0 to 1.
 
-AttentionRows near the beginning have little else to look at. A uniform head has sinks/(t+1) in row t. The number of a row beyond a sliding
-window is 0: it cannot look there.
+Earlier rows have few other keys. A uniform head has n_sink/(t+1) in row t. Rows beyond a sliding window have 0.
 """
 
 import torch
@@ -11,8 +10,8 @@ from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
 
 
-def _share(rows: AttentionRows, sinks: int, from_row: int) -> Tensor:
-    wanted = (rows.key_positions >= 0) & (rows.key_positions < sinks)
+def _share(rows: AttentionRows, n_sink: int, from_row: int) -> Tensor:
+    wanted = (rows.key_positions >= 0) & (rows.key_positions < n_sink)
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum(-1)
     return weight.masked_fill((rows.query_positions < from_row)[:, None], torch.nan)
@@ -25,6 +24,6 @@ sink_share = AttentionMetric(
     bounds=(0.0, 1.0),
     function=_share,
     paper="arXiv 2309.17453 (four initial tokens)",
-    parameters={"sinks": 4, "from_row": 16},
-    undefined="rows before from_row are not counted",
+    parameters={"n_sink": 4, "from_row": 16},
+    undefined="rows before from_row do not count",
 )

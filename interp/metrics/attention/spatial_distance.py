@@ -1,7 +1,7 @@
-"""How far a head looks across an image: the mean distance from patch to patch, weighted by attention, in patches.
+"""Mean distance from image patch to image patch, weighted by attention, in patches.
 
-Euclidean on the patch grid; times the patch size it is in pixels. Columns of other tokens (CLS, registers) are dropped and the rows
-normalised again, which common code leaves out. A uniform head has the mean distance of all pairs of patches.
+Euclidean on the patch grid; times the patch size it is in pixels. Other tokens (CLS, registers) are dropped and the rows
+renormalised, which common code omits. A uniform head has the mean distance of all pairs of patches.
 """
 
 from torch import Tensor
@@ -12,8 +12,8 @@ from interp.metrics.attention._patches import patch_attention
 
 
 def _spatial(rows: AttentionRows) -> Tensor:
-    weights, apart = patch_attention(rows, "spatial_distance")
-    return (weights * apart.float().norm(dim=0)).sum(-1)
+    weights, offsets = patch_attention(rows, "spatial_distance")
+    return (weights * offsets.float().norm(dim=0)).sum(-1)
 
 
 spatial_distance = AttentionMetric(
@@ -24,5 +24,5 @@ spatial_distance = AttentionMetric(
     function=_spatial,
     paper="arXiv 2010.11929, Fig. 11",
     needs=("grid",),
-    undefined="a token that is no patch, or a row that looks at no patch",
+    undefined="not a patch, or no weight on patches",
 )

@@ -1,6 +1,6 @@
-"""How much of a row its ``k`` largest weights hold: 1 where a row sees no more than ``k`` keys, k/n for n keys alike.
+"""Attention mass on the ``k`` largest weights of each row; 1 for rows that see at most ``k`` keys, k/n for n equal keys.
 
-The most that any choice of ``k`` keys for each query can retain: the oracle for ``retained_mass`` at the same number of keys.
+The upper bound on what any choice of ``k`` keys per query retains: the oracle for ``retained_mass`` at the same number of keys.
 """
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from interp.engine.attention.attention_rows import AttentionRows
 
 def _top(rows: AttentionRows, k: int) -> Tensor:
     if k < 1:
-        raise ValueError(f"top_k_mass:k={k} keeps no weight: take 1 or more.")
+        raise ValueError(f"top_k_mass:k={k} is too small: use at least 1.")
     return rows.pattern.topk(min(k, rows.pattern.shape[-1]), sorted=False).values.sum(-1)
 
 

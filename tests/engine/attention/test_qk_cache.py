@@ -74,8 +74,8 @@ def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
 
 @pytest.mark.parametrize("summed", ["true", "false"])
 def test_what_heads_move_is_not_guessed_from_queries_and_keys(summed):
-    with pytest.raises(ValueError, match="moved_norm needs what heads move, and only queries and keys are read here"):
-        capture_attention(tiny("llama"), tiny_tokens(1, 7)).observe(attention_metrics([f"moved_norm:summed={summed}"]))
+    with pytest.raises(ValueError, match="value_weighted_norm needs what heads move, and only queries and keys are read here"):
+        capture_attention(tiny("llama"), tiny_tokens(1, 7)).observe(attention_metrics([f"value_weighted_norm:summed={summed}"]))
 
 
 @pytest.mark.parametrize("damage", ["missing layer", "truncated layer", "no manifest", "other version", "broken manifest"])

@@ -1,7 +1,7 @@
-"""Where a head's rows have their largest weight, seen from the row: the share at each offset from -``radius`` (earlier) to +``radius``.
+"""Share of rows whose most attended key is at each offset from the query, -``radius`` to ``radius``; negative is earlier.
 
-The number of a head is its largest share; the paper calls a head positional when 90% of its rows agree on the offset -1 or +1. AttentionRows
-that see a single key have no choice and are not counted. Of equal weights the earliest key is taken.
+A head's value is its largest share; the paper calls a head positional when 90% of its rows agree on offset -1 or +1. Rows
+that see a single key do not count. Ties go to the earliest key.
 """
 
 import torch
@@ -14,16 +14,16 @@ from interp.engine.attention.attention_rows import AttentionRows
 def _shares(rows: AttentionRows, radius: int) -> tuple[Tensor, Tensor]:
     counted = rows.token_mask & (rows.n_visible > 1)
     offset = -rows.lag[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.lag), device=rows.pattern.device)
-    found = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
-    return (found & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
+    is_offset = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
+    return (is_offset & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
 
 
 def _largest(shares: Tensor) -> Tensor:
     return shares.nanmean(1).amax(-1)
 
 
-offset_histogram = AttentionMetric(
-    name="offset_histogram",
+argmax_offsets = AttentionMetric(
+    name="argmax_offsets",
     axis="offset",
     unit="share of rows",
     bounds=(0.0, 1.0),

@@ -1,0 +1,39 @@
+"""Attention mass from an image patch to the ring of patches at distance 0, 1, 2 ... on the patch grid.
+
+The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the empty; with ``density``
+each ring's mass is divided by its number of patches inside the image, and patches without the ring do not count, so a uniform
+head is flat. Other tokens (CLS, registers) are dropped and the rows renormalised. The study this follows gives no formula;
+this one is ours.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._patches import patch_attention
+
+
+def _ring_mass(rows: AttentionRows, density: bool) -> tuple[Tensor, Tensor]:
+    weights, offsets = patch_attention(rows, "patch_ring_mass")
+    ring = offsets.amax(0)
+    known = ~weights.isnan().any(-1, keepdim=True)
+    zeros = weights.new_zeros(len(ring), max(rows.prompts.grid[:2]))
+    size = zeros.scatter_add(-1, ring, torch.ones_like(ring, dtype=zeros.dtype))
+    mass = zeros.expand(*weights.shape[:3], -1).scatter_add(-1, ring.expand_as(weights), weights.nan_to_num(0.0))
+    if density:
+        mass, known = mass / size.clamp(min=1), known & (size > 0)
+    return mass.sum(2), known.expand_as(mass).sum(2).float()
+
+
+patch_ring_mass = AttentionMetric(
+    name="patch_ring_mass",
+    axis="ring",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    function=_ring_mass,
+    paper="arXiv 2303.13731 (spatial profile of attention strength)",
+    parameters={"density": False},
+    needs=("grid",),
+    undefined="no patch has a ring at this distance",
+)

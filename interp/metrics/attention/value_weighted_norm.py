@@ -1,0 +1,39 @@
+"""Norm of what a head writes per query, summed over keys as weight times the norm of the projected value, |a v W_O|.
+
+A weight says little where the value is small: sinks hold most of the weight and write little. With ``summed`` it is the norm
+of the sum over keys, |sum a v W_O|, at most as large; their ratio shows how much the terms cancel. The output bias and any
+norm a block applies afterwards are left out. For models without a known output projection (encoders) the norm is that of v
+alone: compare rows of one head there, not heads.
+"""
+
+import torch
+from torch import Tensor
+
+from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.models.weights import output_rows
+
+
+def _norm(rows: AttentionRows, summed: bool) -> Tensor:
+    layer = rows.layer
+    here = slice(rows.keys.start - layer.call.first_key, rows.keys.stop - layer.call.first_key)
+    if not summed:
+        return rows.weighted_mean(layer.value_norms[:, rows.heads, here])
+    norms = []
+    for i, head in enumerate(range(rows.heads.start, rows.heads.stop)):
+        z = rows.pattern[:, i] @ layer.call.head_value(head)[:, here].float()
+        output = z if layer.output is None else z @ output_rows(layer.output, head, z.shape[-1]).float()
+        norms.append(output.norm(dim=-1))
+    return torch.stack(norms, 1)
+
+
+value_weighted_norm = AttentionMetric(
+    name="value_weighted_norm",
+    axis="query",
+    unit="residual norm",
+    bounds=(0.0, None),
+    function=_norm,
+    paper="arXiv 2004.10102 (norm-based analysis)",
+    parameters={"summed": False},
+    needs=("values",),
+)
