@@ -142,7 +142,8 @@ def _accepted(model: Model, answers: Sequence[CopiedAnswer], min_recall: float |
         best = max(answer.recall for answer in answers)
         raise ValueError(
             f"{model.facts.name} answers none of {len(answers)} prompts: at most {best:.0%} of an answer is right, and "
-            f"min_recall={min_recall} requires more than {min_recall:.0%}. Use easier needles or another model; min_recall=None counts every prompt."
+            f"min_recall={min_recall} requires more than {min_recall:.0%}. Use easier needles or another model; min_recall=None counts "
+            f"every prompt."
         )
     return accepted
 

@@ -11,8 +11,8 @@ def detector(
 ) -> Callable[[Function], Function]:
     """A decorator that stores ``about``, ``default_task`` and ``quick`` as attributes of a detector.
 
-    ``about`` is one line for lists (default: the first sentence of the file's docstring); ``default_task`` the task that needs the role, for
-    ``confirm``; ``quick`` says that it runs on a few prompts or none, so that a head card may run it unasked.
+    ``about`` is one line for lists (default: the first sentence of the file's docstring); ``default_task`` a task that needs the role, for
+    ``confirm``; ``quick`` detectors run on few or no prompts, so a head card runs them by default.
     """
 
     def declare(function: Function) -> Function:
