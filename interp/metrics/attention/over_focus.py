@@ -1,4 +1,4 @@
-"""Share of a head's attention received by its k most attended tokens, for k = 1, 2 ... ``columns``.
+"""Share of a head's attention received by its k most attended tokens, for each k up to ``columns``.
 
 A head's value is the last entry. 1 for a head that attends to one token. Early tokens of a causal text are visible to more
 rows, so a uniform head gives its first token (1 + 1/2 + ... + 1/T)/T, not 1/T: compare with that.

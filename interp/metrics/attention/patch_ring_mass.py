@@ -1,4 +1,4 @@
-"""Attention mass from an image patch to the ring of patches at distance 0, 1, 2 ... on the patch grid.
+"""Attention mass from an image patch to the ring of patches at each distance on the patch grid.
 
 The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the empty; with ``density``
 each ring's mass is divided by its number of patches inside the image, and patches without the ring do not count, so a uniform
