@@ -266,7 +266,7 @@ def test_bad_input_is_refused_in_a_sentence():
 def test_one_prompt_is_refused_before_anything_is_computed(monkeypatch):
     model, pair = tiny("gpt2"), example((3, 4, 6), (3, 8, 6))
     scores = score_edges(model, Task("two", (pair, example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
-    for home in ("believing", "removing"):
+    for home in ("faithfulness", "completeness_minimality"):
         monkeypatch.delattr(f"interp.circuits.{home}.circuit_outcomes")
     task, circuit = Task("one", (pair,), "logit_diff"), scores.circuit(99)
     for ask in (faithfulness_curve, minimality, completeness):

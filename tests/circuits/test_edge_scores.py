@@ -6,6 +6,7 @@ import torch
 
 from interp.circuits import acdc, circuit_outcomes, patch_grid, score_edges, score_nodes, score_positions
 from interp.engine.gradients.qk_fix import resume_changes
+from interp.engine.sweep import work_units
 from interp.graph import Graph
 from interp.heads import Head
 from interp.models import wrap_model
@@ -80,8 +81,8 @@ def test_places_of_long_prompts_are_patched_in_parts(monkeypatch):
         sizes.append(len(changes))
         return resume_changes(stream, changes)
 
-    monkeypatch.setattr("interp.engine.gradients.qk_fix.continued", counted)
-    monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 2 * 3 * 9})
+    monkeypatch.setattr("interp.engine.gradients.qk_fix.resume_changes", counted)
+    monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 2 * 3 * 9})
     parts = patch_grid(model, task, positions=["middle", "end", "all"])
     np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
     assert set(sizes) == {1, 2, 3}
