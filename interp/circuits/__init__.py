@@ -1,4 +1,4 @@
-"""Circuits: which edges of a model's graph carry a behaviour, and how faithful the part is to the whole."""
+"""Circuits: edge scores, circuits and their faithfulness, activation and path patching, head overlap, factual recall."""
 
 from typing import TYPE_CHECKING
 
@@ -13,20 +13,13 @@ if TYPE_CHECKING:
     from interp.circuits.circuit import load_circuit as load_circuit
     from interp.circuits.circuit_overlap import compare_circuits as compare_circuits
     from interp.circuits.circuit_overlap import score_agreement as score_agreement
-    from interp.circuits.completeness_minimality import Completeness as Completeness
-    from interp.circuits.completeness_minimality import Minimality as Minimality
-    from interp.circuits.completeness_minimality import completeness as completeness
-    from interp.circuits.completeness_minimality import minimality as minimality
+    from interp.circuits.completeness import Completeness as Completeness
+    from interp.circuits.completeness import completeness as completeness
     from interp.circuits.discrete_codes import DiscreteCodes as DiscreteCodes
     from interp.circuits.discrete_codes import find_codes as find_codes
     from interp.circuits.edge_scores import EdgeScores as EdgeScores
     from interp.circuits.edge_scores import score_edges as score_edges
-    from interp.circuits.factual_recall import ResidualContributions as ResidualContributions
-    from interp.circuits.factual_recall import RidgeDecomposition as RidgeDecomposition
-    from interp.circuits.factual_recall import damping as damping
-    from interp.circuits.factual_recall import decompose as decompose
-    from interp.circuits.factual_recall import decompose_mlp as decompose_mlp
-    from interp.circuits.factual_recall import residual_contributions as residual_contributions
+    from interp.circuits.factual_recall import head_scaling_curve as head_scaling_curve
     from interp.circuits.factual_recall import subject_heads as subject_heads
     from interp.circuits.factual_recall import suppression as suppression
     from interp.circuits.faithfulness import FaithfulnessCurve as FaithfulnessCurve
@@ -34,18 +27,26 @@ if TYPE_CHECKING:
     from interp.circuits.faithfulness import circuit_outcomes as circuit_outcomes
     from interp.circuits.faithfulness import faithfulness_curve as faithfulness_curve
     from interp.circuits.head_overlap import Overlap as Overlap
-    from interp.circuits.head_overlap import Repair as Repair
     from interp.circuits.head_overlap import head_overlap as head_overlap
     from interp.circuits.head_overlap import overlap as overlap
-    from interp.circuits.head_overlap import repair as repair
     from interp.circuits.logit_attribution import LogitAttribution as LogitAttribution
+    from interp.circuits.logit_attribution import direct_logit_attribution as direct_logit_attribution
     from interp.circuits.logit_attribution import direct_logit_attribution_from as direct_logit_attribution_from
-    from interp.circuits.logit_attribution import direct_logits as direct_logits
     from interp.circuits.methods import EDGE_ABLATIONS as EDGE_ABLATIONS
+    from interp.circuits.methods import EDGE_METHODS as EDGE_METHODS
+    from interp.circuits.minimality import Minimality as Minimality
+    from interp.circuits.minimality import minimality as minimality
     from interp.circuits.node_attribution import score_nodes as score_nodes
     from interp.circuits.node_attribution import score_positions as score_positions
     from interp.circuits.path_patching import path_patch as path_patch
     from interp.circuits.path_patching import path_patch_stages as path_patch_stages
+    from interp.circuits.repair import Repair as Repair
+    from interp.circuits.repair import repair as repair
+    from interp.circuits.residual_contributions import ResidualContributions as ResidualContributions
+    from interp.circuits.residual_contributions import residual_contributions as residual_contributions
+    from interp.circuits.ridge_decomposition import RidgeDecomposition as RidgeDecomposition
+    from interp.circuits.ridge_decomposition import decompose_mlp as decompose_mlp
+    from interp.circuits.ridge_decomposition import ridge_decompose as ridge_decompose
     from interp.circuits.stability import Stability as Stability
     from interp.circuits.stability import stability as stability
     from interp.graph import Edge as Edge

@@ -1,9 +1,11 @@
-"""Activation patching by layer and position: where what decides the answer is, on its way from the words to END.
+"""Activation patching by layer and position: where the information that decides the answer is carried, from the prompt's tokens
+to END.
 
-The clean prompts are run with one site of one layer, at one place, as it was on the corrupted prompts (noising): ``effect =
-metric(patched) - metric(clean)``, negative = what stands there is needed. ``task.swapped()`` turns it round (denoising): the corrupted
-prompts are run with what the clean ones had there, and positive = it is enough. The two disagree where parts cover for each other or
-need each other (arXiv 2404.15255). Heads at a place are patched by ``ablate_heads(ablation="patch", positions=...)``.
+The clean prompts are run with one site of one layer and position set to its value on the corrupted prompts (noising): ``effect
+= metric(patched) - metric(clean)``; negative = the activation is needed. ``task.swapped()`` patches in the other direction
+(denoising): the corrupted prompts are run with clean activations, and positive = the activation is sufficient. The two disagree
+where components back each other up or depend on each other (arXiv 2404.15255). To patch single heads at a position:
+``ablate_heads(ablation="patch", positions=...)``.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp._short_repr import short_repr
-from interp.circuits.edge_ablation import check_pairs
-from interp.circuits.edge_scores import check_finite_and_gap
+from interp.circuits.circuit_result import PlottedResult
+from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.records import RunRecord
 from interp.registry import check_name
 
@@ -31,17 +33,21 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 PATCH_SITES = {
-    "resid": "the residual stream that enters a layer",
-    "attn": "what attention of a layer writes",
-    "mlp": "what the MLP of a layer writes",
+    "resid": "the residual stream entering a layer",
+    "attn": "the attention output of a layer",
+    "mlp": "the MLP output of a layer",
 }
+Position = str | tuple[int, ...]
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
-class PatchGrid:
-    """``values`` [n_layers n_positions n_examples]: the effect of patching ``site`` at each of ``positions``, in ``unit``; ``clean`` and
-    ``corrupted`` [n_examples] are the outcome of the run that is patched and of the one that it is patched from."""
+class PatchGrid(PlottedResult):
+    """``values`` [n_layers n_positions n_examples]: the effect of patching ``site`` at each of ``positions``, in ``unit``;
+    ``clean`` and ``corrupted`` [n_examples] are the outcomes of the patched prompts and of the prompts that are patched from.
+    """
+
+    figure = "patch_map"
 
     site: str
     positions: tuple[str, ...]
@@ -53,25 +59,31 @@ class PatchGrid:
 
     @property
     def effects(self) -> Float[np.ndarray, "n_layers n_positions"]:
-        """Mean over examples."""
+        """Mean over examples, in ``unit``."""
         return self.values.mean(2)
 
     @property
     def gap(self) -> float:
-        """The whole swap: what patching everything does."""
+        """Corrupted minus clean outcome: the effect of patching everything, in ``unit``."""
         return float(self.corrupted.mean() - self.clean.mean())
 
+    def top(self, k: int) -> list[tuple[int, str]]:
+        """The ``k`` cells (layer, position) with the largest absolute effects, in order."""
+        order = np.argsort(-np.abs(self.effects), axis=None, kind="stable")[: max(0, k)]
+        return [(int(i) // len(self.positions), self.positions[int(i) % len(self.positions)]) for i in order]
+
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
-        """One row a cell: ``site layer position effect low high share_of_gap n metric unit``, with a 95% interval over examples."""
+        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``, with a 95% interval over
+        examples."""
         import pandas as pd
 
         from interp.statistics import bootstrap_weights, mean_interval
 
         n_layers, n_positions, n = self.values.shape
         interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
-        layers, places = np.indices((n_layers, n_positions)).reshape(2, -1)
-        table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in places]})
-        table["effect"], table["low"], table["high"] = interval.mean, interval.low, interval.high
+        layers, columns = np.indices((n_layers, n_positions)).reshape(2, -1)
+        table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in columns]})
+        table["effect"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
         table["share_of_gap"], table["n"] = interval.mean / self.gap, n
         table["metric"], table["unit"] = self.record.metric, self.unit
         return table
@@ -82,67 +94,64 @@ def patch_grid(
     task: Task,
     site: str = "resid",
     *,
-    positions: str | Sequence[str | tuple[int, ...]] | None = None,
+    positions: str | Sequence[Position] | None = None,
     metric: str | None = None,
     progress: Progress | None = None,
 ) -> PatchGrid:
-    """The effect of patching ``site`` (``resid``, ``attn`` or ``mlp``) of every layer at each of ``positions``, example by example.
+    """Effects of patching ``site`` (``resid``, ``attn`` or ``mlp``) of every layer at each of ``positions``, per example.
 
-    A position is a mark, ``end`` or token indices; by default every token where all prompts are equally long, else every mark and ``end``.
-    Raises LookupError for an unknown site, position or metric; ValueError for no position, a model without MLPs where they are asked
-    for, and for what ``score_edges`` refuses.
+    A position is a mark, ``end`` or token indices; by default every token if all prompts are equally long, else every mark and
+    ``end``. Raises LookupError for an unknown site, position or metric; ValueError for an empty list of positions, for ``mlp``
+    in a model without MLPs, and for what ``score_edges`` refuses.
     """
-    import torch
-
-    from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import decompose_task
-    from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
-    from interp.engine.sweep.sweep import check_outcome
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.models.model import record_of
-    from interp.tasks.positions import position_mask
-
     check_name(site, PATCH_SITES, "site")
-    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
-    if site == "mlp" and not graph.has_mlps:
-        raise ValueError(f"{model.facts.name} has no MLPs to patch: take resid or attn.")
-    check_outcome(task, outcome)
-    check_pairs(task)
     places = _places(task) if positions is None else [positions] if isinstance(positions, str) else list(positions)
     if not places:
         raise ValueError("positions=[] leaves nothing to patch: name marks, end or token indices.")
-
-    def added(decomposition: ResidualDecomposition, layer: int) -> Tensor:
-        first = decomposition.before(layer)
-        writers = {"resid": range(first), "attn": range(first, first + graph.n_heads), "mlp": [first + graph.n_heads]}[site]
-        return decomposition.added([*writers]).sum(0)
-
-    values, ends = np.zeros((graph.n_layers, len(places), len(task))), np.empty((2, len(task)))
-    with model.lock, torch.inference_mode():
-        for rows, decomposition, read in decompose_task(model, task, outcome, progress):
-            masks = [
-                position_mask(p, decomposition.clean.examples)[:, -decomposition.clean.n :].to(model.device) for p in places
-            ]
-            live = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
-            both = read(decomposition.ends)
-            ends[:, rows] = both.cpu().double().numpy()
-            for layer in range(graph.n_layers if live else 0):
-                plus = added(decomposition, layer)
-                for first in range(0, len(live), decomposition.runs_per_batch):
-                    some = live[first : first + decomposition.runs_per_batch]
-                    changes = [
-                        ResidualChange(layer + (site == "mlp"), site == "attn", plus * masks[i][:, :, None]) for i in some
-                    ]
-                    found = read(resume_changes(decomposition, changes)) - both[:1]
-                    values[layer][np.ix_(some, rows)] = found.cpu().double().numpy()
-    check_finite_and_gap(model, outcome.name, ends, values)
+    with measuring(model, task, metric) as measurement:
+        graph = measurement.graph
+        if site == "mlp" and not graph.has_mlps:
+            raise ValueError(f"{model.facts.name} has no MLPs to patch: use resid or attn.")
+        values = measurement.zeros(graph.n_layers, len(places), len(task))
+        for batch in measurement.batches(progress):
+            masks = _position_masks(batch, places)
+            active = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
+            for layer in range(graph.n_layers if active else 0):
+                change = _site_change(batch.decomposition, site, layer, graph.n_heads)
+                for first in range(0, len(active), batch.decomposition.runs_per_batch):
+                    cells = active[first : first + batch.decomposition.runs_per_batch]
+                    effects = _patch_effects(batch, site, layer, [change * masks[i] for i in cells])
+                    values[layer][np.ix_(cells, batch.example_ids)] = effects
     names = tuple(p if isinstance(p, str) else ",".join(map(str, p)) for p in places)
-    arguments = {**task.provenance, "site": site, "positions": [*names], "ablation": "counterfactual"}
-    record = record_of(model, task=task.name, arguments=arguments, interventions=(f"patched {site}",), metric=outcome.name)
-    return PatchGrid(site, names, values, ends[0], ends[1], outcome.unit, record)
+    record = measurement.record(f"patched {site}", site=site, positions=[*names])
+    return PatchGrid(site, names, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 
 
-def _places(task: Task) -> list[str | tuple[int, ...]]:
-    """Every token where prompts are equally long, else every mark and the end."""
+def _places(task: Task) -> list[Position]:
+    """Every token if prompts are equally long, else every mark and the end."""
     lengths = task.by_length()
     return [*task.marks, "end"] if len(lengths) > 1 else [(i,) for i in range(min(lengths))]
+
+
+def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Tensor]:
+    """True at each place among the decomposed positions, [batch n 1] each."""
+    from interp.tasks.positions import position_mask
+
+    clean = batch.decomposition.clean
+    device = clean.residual[0].device
+    return [position_mask(place, clean.examples)[:, -clean.n :, None].to(device) for place in places]
+
+
+def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_heads: int) -> Float[Tensor, "batch n d_model"]:
+    """Corrupted minus clean value of a site."""
+    first = decomposition.before(layer)
+    writers = {"resid": range(first), "attn": range(first, first + n_heads), "mlp": [first + n_heads]}[site]
+    return decomposition.added([*writers]).sum(0)
+
+
+def _patch_effects(batch: MeasuredBatch, site: str, layer: int, changes: Sequence[Tensor]) -> Float[np.ndarray, "n batch"]:
+    """The effect of each change of a site of a layer, all in one pass."""
+    from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
+
+    patches = [ResidualChange(layer + (site == "mlp"), site == "attn", change) for change in changes]
+    return to_numpy(batch.read(resume_changes(batch.decomposition, patches)) - batch.clean)

@@ -1,4 +1,5 @@
-"""A circuit: some edges of a model's graph, with the scores they were chosen by; and its file, in the form that MIB and EAP-IG read."""
+"""A circuit: a subset of the edges of a model's graph with the scores that selected it, saved in the JSON form of MIB and
+EAP-IG."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp._short_repr import short_repr
+from interp.circuits.circuit_result import PlottedResult
 from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node
@@ -27,19 +29,21 @@ LOGITS, INPUT = Node("logits"), Node("input")
 
 @short_repr
 @dataclass(frozen=True, eq=False)
-class Circuit:
-    """``edges`` of ``graph``; ``scores`` of all edges that have one, in ``unit``; ``model`` is the name of what it was found in, ``about``
-    says how (JSON values).
+class Circuit(PlottedResult):
+    """``edges`` of ``graph``; ``scores`` of all scored edges, in ``unit``; ``model`` is the name of the model, ``metadata``
+    (JSON values) holds the method and the record of the scores.
 
     Raises LookupError for an edge that the graph does not have.
     """
+
+    figure = "circuit_graph"
 
     graph: Graph
     edges: frozenset[Edge]
     scores: dict[Edge, float] = field(default_factory=dict)
     unit: str = ""
     model: str = ""
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = set(self.graph.edges)
@@ -52,9 +56,9 @@ class Circuit:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """Nodes at an end of some edge, in the order in which they compute."""
-        there = {node for edge in self.edges for node in edge[:2]}
-        return tuple(node for node in (*self.graph.writers, LOGITS) if node in there)
+        """Nodes at either end of an edge, in the order of computation."""
+        present = {node for edge in self.edges for node in edge[:2]}
+        return tuple(node for node in (*self.graph.writers, LOGITS) if node in present)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -63,45 +67,50 @@ class Circuit:
 
     @property
     def ablation(self) -> str:
-        """What a corrupted edge shows, as ``about`` says; empty where it does not."""
-        return self.about.get("record", {}).get("arguments", {}).get("ablation", "")
+        """The edge ablation of the scores, from ``metadata``; empty if unknown."""
+        return self.metadata.get("record", {}).get("arguments", {}).get("ablation", "")
 
     def pruned(self) -> Circuit:
-        """Without the edges that change nothing when all others are corrupted: those on no way from the embedding to the logits.
+        """The circuit without the edges on no path from the embedding to the logits, which change nothing when all others are
+        corrupted.
 
-        Under the ablations ``zero`` and ``mean`` a node that nothing feeds still writes something of its own: there only edges on no way to
-        the logits are left out.
+        Under the ablations ``zero`` and ``mean`` a node without inputs still has an output of its own: there only edges on no
+        path to the logits are pruned.
         """
         fed = {*self.graph.writers} if self.ablation in ("zero", "mean") else {INPUT}
         for edge in self._ordered(self.edges):
             if edge.writer in fed:
                 fed.add(edge.reader)
-        heard = {LOGITS}
+        is_read = {LOGITS}
         for edge in reversed(self._ordered(self.edges)):
-            if edge.reader in heard:
-                heard.add(edge.writer)
-        return replace(self, edges=frozenset(e for e in self.edges if e.writer in fed and e.reader in heard))
+            if edge.reader in is_read:
+                is_read.add(edge.writer)
+        return replace(self, edges=frozenset(e for e in self.edges if e.writer in fed and e.reader in is_read))
+
+    def top(self, k: int) -> list[Edge]:
+        """The ``k`` edges of the circuit with the largest |score|, in order; edges without a score come last."""
+        return sorted(self._ordered(self.edges), key=lambda edge: -abs(self.scores.get(edge, 0.0)))[: max(0, k)]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge of the graph that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
+        """One row per edge that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
         import pandas as pd
 
-        shown = self._ordered({*self.edges, *self.scores})
+        listed = self._ordered({*self.edges, *self.scores})
         return pd.DataFrame(
             {
-                "edge": map(str, shown),
-                "writer": [str(e.writer) for e in shown],
-                "reader": [str(e.reader) for e in shown],
-                "qkv": [e.qkv for e in shown],
-                "score": [self.scores.get(e, float("nan")) for e in shown],
+                "edge": map(str, listed),
+                "writer": [str(e.writer) for e in listed],
+                "reader": [str(e.reader) for e in listed],
+                "qkv": [e.qkv for e in listed],
+                "score": [self.scores.get(e, float("nan")) for e in listed],
                 "unit": self.unit,
-                "in_circuit": [e in self.edges for e in shown],
+                "in_circuit": [e in self.edges for e in listed],
             }
         )
 
     def to_json(self) -> dict[str, Any]:
-        """``cfg`` (sizes), ``nodes`` and ``edges`` with ``score`` and ``in_graph``, as MIB and EAP-IG write them; ``about`` is ours."""
-        there = set(self.nodes)
+        """``cfg`` (sizes), ``nodes`` and ``edges`` with ``score`` and ``in_graph``, as in MIB and EAP-IG; ``metadata`` is ours."""
+        present = set(self.nodes)
         cfg = {
             "n_layers": self.graph.n_layers,
             "n_heads": self.graph.n_heads,
@@ -109,26 +118,26 @@ class Circuit:
         }
         return {
             "cfg": {**cfg, "has_mlps": self.graph.has_mlps, "model_name": self.model},
-            "nodes": {str(node): {"in_graph": node in there} for node in (*self.graph.writers, LOGITS)},
+            "nodes": {str(node): {"in_graph": node in present} for node in (*self.graph.writers, LOGITS)},
             "edges": {str(edge): {"score": self.scores.get(edge), "in_graph": edge in self.edges} for edge in self.graph.edges},
-            "about": {**self.about, "unit": self.unit},
+            "metadata": {**self.metadata, "unit": self.unit},
         }
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes the circuit to a JSON file, atomically; ``load_circuit`` reads it back."""
+        """Writes the circuit to a JSON file, atomically, and returns the path; ``load_circuit`` reads it back."""
         write_atomically(Path(path), json.dumps(self.to_json(), allow_nan=False, indent=1).encode())
         return Path(path)
 
     def _ordered(self, edges: Collection[Edge]) -> list[Edge]:
-        """In the order of the graph, so that what feeds a node comes before what the node feeds."""
+        """In the order of the graph: edges into a node before edges out of it."""
         return [edge for edge in self.graph.edges if edge in edges]
 
 
 def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit:
-    """A circuit from a file, ours or another's in the same form.
+    """The circuit of a file in the JSON form of MIB and EAP-IG, written here or elsewhere.
 
-    Raises ArtefactInvalid for what cannot be read and for unknown nodes, ValueError where ``model`` has another graph than the circuit, or
-    other weights than those that the file names.
+    Raises ArtefactInvalid for a file that cannot be read and for unknown nodes, ValueError when the graph of ``model`` differs
+    from the circuit's, or its weights from those that the file names.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -137,36 +146,36 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         has_mlps = cfg.get("has_mlps", any(Edge.parse(name).writer.kind == "mlp" for name in names))
         graph = Graph(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(has_mlps), bool(cfg.get("parallel_attn_mlp", False)))
         edges = {graph.check(Edge.parse(name)): facts for name, facts in names.items()}
-        kept = frozenset(e for e, facts in edges.items() if facts.get("in_graph", True))
+        inside = frozenset(e for e, facts in edges.items() if facts.get("in_graph", True))
         scores = {e: _score(e, facts["score"]) for e, facts in edges.items() if facts.get("score") is not None}
-        about = dict(content.get("about", {}))
-        found = Circuit(graph, kept, scores, about.pop("unit", ""), cfg.get("model_name", ""), about)
-        weights, _ = about.get("record", {}).get("weights"), found.ablation
+        metadata = dict(content.get("metadata", {}))
+        circuit = Circuit(graph, inside, scores, metadata.pop("unit", ""), cfg.get("model_name", ""), metadata)
+        weights, _ = metadata.get("record", {}).get("weights_digest"), circuit.ablation
     except OSError as error:
         raise ArtefactInvalid(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ArtefactInvalid(
-            f"{path} is no circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
+            f"{path} is not a circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
     if model is not None:
         check_graph(model, graph, f"{path} is a circuit")
         if weights and model.facts.weights_digest and weights != model.facts.weights_digest:
             raise ValueError(
-                f"{path} is a circuit of {found.model or 'another model'}, and {model.facts.name} has other weights: load the model it was "
-                f"found in, or read the file without a model to take its edges all the same."
+                f"{path} is a circuit of {circuit.model or 'another model'}, and {model.facts.name} has other weights: load the "
+                f"model it was found in, or read the file without `model` to use its edges regardless."
             )
-    return found
+    return circuit
 
 
 def _score(edge: Edge, value: Any) -> float:
     if not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError(f"the score of {edge} is {value!r} and no finite number")
+        raise ValueError(f"the score of {edge} is {value!r}, not a finite number")
     return float(value)
 
 
-def check_graph(model: Model, graph: Graph, what: str) -> None:
-    """Raises ValueError, beginning with ``what``, for a graph that is not the model's."""
+def check_graph(model: Model, graph: Graph, subject: str) -> None:
+    """Raises ValueError, opening with ``subject``, for a graph that is not the model's."""
     from interp.engine.edges.edge_patching import graph_of
 
     if graph != graph_of(model):
-        raise ValueError(f"{what} of {graph}, and {model.facts.name} has {graph_of(model)}: load the model it was found in.")
+        raise ValueError(f"{subject} of {graph}, and {model.facts.name} has {graph_of(model)}: load the model it was found in.")

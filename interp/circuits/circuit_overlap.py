@@ -1,8 +1,8 @@
-"""What two circuits of one model share, beside what chance gives.
+"""Overlap of two circuits of one model, compared with chance.
 
-Chance draws as many edges (or heads) as each circuit has from all that there are; ``p_value`` is how often two such draws share as many
-(hypergeometric). Late heads and large edges are in most circuits: a small p-value says that the two are no random sets, not that they are
-the same mechanism. ``expected_within_layers`` draws as many heads of each layer instead.
+Chance draws as many edges (or heads) as each circuit has; ``p_value`` is the probability that two such draws share as many
+(hypergeometric). Late heads and large edges are in most circuits: a small p-value says that the two are not random sets, not
+that they are the same mechanism. ``expected_within_layers`` draws as many heads of each layer instead.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
-    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_within_layers p_value_within_layers
-    ablation_first ablation_second`` (chance in layers of heads only; each ablation is what the corrupted edges of that circuit showed).
+    """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_within_layers
+    p_value_within_layers ablation_first ablation_second`` (chance within layers for heads only; each ablation is that of the
+    circuit's scores).
 
-    Raises ValueError for circuits of two graphs.
+    Raises ValueError for circuits of different graphs.
     """
     import pandas as pd
     from scipy.stats import hypergeom
@@ -44,19 +45,17 @@ def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
 
 
 def score_agreement(first: Circuit, second: Circuit) -> float:
-    """Spearman correlation of the sizes of the scores of all edges that both circuits have one for; NaN where it is not defined."""
-    from scipy.stats import rankdata
+    """Spearman correlation of |score| over the edges scored in both circuits, -1 to 1; NaN if undefined."""
+    from scipy.stats import spearmanr
 
     _check(first, second)
     both = [edge for edge in first.graph.edges if edge in first.scores and edge in second.scores]
     sizes = np.abs([[circuit.scores[edge] for edge in both] for circuit in (first, second)])
     if not both or (np.ptp(sizes, axis=1) == 0).any():
         return float("nan")
-    return float(np.corrcoef(rankdata(sizes, axis=1))[0, 1])
+    return float(spearmanr(*sizes).statistic)
 
 
 def _check(first: Circuit, second: Circuit) -> None:
     if first.graph != second.graph:
-        raise ValueError(
-            f"The circuits have graphs of {first.graph} and {second.graph}: edges of two models are not the same, compare circuits of one."
-        )
+        raise ValueError(f"The circuits have graphs of {first.graph} and {second.graph}: compare circuits of one model.")

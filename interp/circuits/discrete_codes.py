@@ -1,18 +1,19 @@
-"""Heads whose outputs take discrete codes that only prompts with the behaviour have (arXiv 2405.12522). Exploratory.
+"""Heads whose outputs take discrete codes found only on prompts with the behaviour (arXiv 2405.12522). Exploratory.
 
-One sparse autoencoder is trained in seconds on what every head writes (mean over ``positions``) for a few clean and corrupted prompts; the
-strongest feature of a vector is its code, -1 where none is active. The score of a head is the share of its distinct codes, on other
-prompts, that clean prompts have and corrupted ones never; that of a pair the same for codes that occur together. Nothing is
-intervened on: a head that merely differs between the two kinds of prompts scores as high as one that causes the answer. Read the causal
-effect beside it, and the p-value, which permutes the two kinds.
+One sparse autoencoder is trained, in seconds, on the outputs of all heads (mean over ``positions``) for a few clean and
+corrupted prompts; the strongest feature of an output is its code, -1 if none is active. The score of a head is the share of its
+distinct codes, on other prompts, that occur on clean prompts and never on corrupted ones; that of a pair is the same for codes
+that occur together. There is no intervention: a head that merely differs between the two kinds of prompts scores as high as one
+that causes the answer. Compare with a causal effect, and with the p-value, which permutes the two kinds.
 
-Departures from the paper, each of which the planted models ask for: outputs have a norm of ``sqrt(d_model)`` on average, for each head
-by itself (else strong heads have all codes); 100 codes, not 200, and scores divided by the number of distinct codes (else a head of
-varied outputs collects more of them); prompts that were not trained on are scored.
+Deviations from the paper, each motivated by planted models: outputs of each head are normalised to ``sqrt(d_model)`` on average
+(otherwise strong heads take all codes); 100 codes instead of 200, and scores divided by the number of distinct codes (otherwise
+heads with varied outputs collect more); scores are computed on held-out prompts.
 
-What it is worth there (mini-IOI of 4 x 6 heads, 10 + 10 prompts to learn from, 50 + 50 to score): the AUROC of the four planted heads is
-.97 to 1 where attention is sharp, and .83 to .88 where it is soft, since no code tells how much of its one direction a head writes.
-Smaller models and fewer prompts do worse, down to chance for soft heads; in `interp-mini` no head differs from permuted labels.
+Accuracy on planted models (mini-IOI of 4 x 6 heads, 10 + 10 prompts for training, 50 + 50 for scoring): the AUROC of the four
+planted heads is .97 to 1 for sharp attention and .83 to .88 for soft attention, since no code expresses how much of its one
+direction a head writes. Smaller models and fewer prompts do worse, down to chance for soft heads; in `interp-mini` no head
+differs from permuted labels.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interp.circuits.edge_ablation import check_pairs
+from interp.circuits.measurement import measurement_record
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
     from interp.tasks.task import Task
 
-SPARSITY, RATE, EPOCHS = 0.02, 1e-3, 500
+SPARSITY, LEARNING_RATE, EPOCHS = 0.02, 1e-3, 500
 NAME = "discrete_codes (exploratory: planted AUROC .59-1)"
 NOTE = (
     "exploratory: codes that differ between two kinds of prompts, not effects; AUROC of the planted heads of mini-IOI .97 to 1 where "
@@ -45,10 +47,11 @@ UNIT = "share of codes"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DiscreteCodes:
-    """``codes`` [n_examples 2 n_layers n_heads] of every prompt that was not trained on, clean then corrupted; -1 = none.
+    """``codes`` [n_examples 2 n_layers n_heads] of every held-out prompt, clean then corrupted; -1 = none.
 
-    ``scores`` is the share of a head's codes that only clean prompts have, ``p_values`` [n_layers n_heads] how often labels drawn at random
-    give as much. ``explained`` is the share of the variance of the training vectors that the autoencoder reconstructs.
+    ``scores`` is the share of a head's codes found only on clean prompts (0 to 1), ``p_values`` [n_layers n_heads] how often
+    random labels give as much. ``explained`` is the share of the variance of the training outputs that the autoencoder
+    reconstructs.
     """
 
     codes: Int[np.ndarray, "n_examples 2 n_layers n_heads"]
@@ -58,17 +61,21 @@ class DiscreteCodes:
     record: RunRecord
 
     def __repr__(self) -> str:
-        record, best = self.record, self.scores.top(3, by="highest")
+        record, best = self.record, self.top(3)
         heads = ", ".join(f"{head} {self.scores[head]:.2f} (p {self.p_values[head]:.3f})" for head in best)
         return f"DiscreteCodes of {record.model} on {record.task}, {len(self.codes)} prompts scored: {heads} ... {NOTE}"
 
+    def top(self, k: int) -> list[Head]:
+        """The ``k`` heads with the highest scores, in order."""
+        return self.scores.top(k, by="highest")
+
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a head: those of the scores, with ``p_value`` and a ``note`` that says how far to trust them."""
+        """One row per head: the columns of the scores, ``p_value``, and a ``note`` on their reliability."""
         return self.scores.to_dataframe().assign(p_value=self.p_values.ravel(), note=NOTE)
 
     def pairs_to_dataframe(self) -> pd.DataFrame:
-        """One row a head and one of a later layer, ``writer reader value unit note``: the share of the codes which both have together that
-        only clean prompts have."""
+        """One row per pair of a head and one of a later layer, ``writer reader value unit note``: the share of their joint
+        codes found only on clean prompts."""
         import pandas as pd
 
         n_layers, n_heads = self.p_values.shape
@@ -82,7 +89,7 @@ class DiscreteCodes:
         return pd.DataFrame({"writer": names[0], "reader": names[1], "value": shares, "unit": UNIT, "note": NOTE})
 
     def plot(self, **options: Any) -> Any:
-        """Layer x head heat map with the note below its caption; options as in ``interp.figures.head_map``."""
+        """Layer x head heat map with the note in its caption; options as in ``interp.figures.head_map``."""
         return self.scores.plot(**{"notes": [NOTE], **options})
 
 
@@ -93,40 +100,39 @@ def find_codes(
     n_train: int = 10,
     n_codes: int = 100,
     positions: str = "all",
-    permutations: int = 200,
+    n_permutations: int = 200,
     seed: int = 0,
 ) -> DiscreteCodes:
-    """Codes of every head, learned from ``n_train`` clean and as many corrupted prompts, on the other prompts of the task.
+    """Codes of every head on the prompts of the task after the first ``n_train`` pairs, which train the autoencoder.
 
-    Raises ValueError for a task without corrupted prompts, for one without prompts that are left to score, and for less than one code or
-    permutation.
+    Raises ValueError for a task without corrupted prompts, for one without prompts left to score, and for fewer than one code
+    or permutation.
     """
     import torch
 
-    from interp.models.model import record_of
-
     check_pairs(task)
     if not 0 < n_train < len(task):
-        raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: take fewer, or make more prompts.")
-    if min(n_codes, permutations) < 1:
-        raise ValueError(f"n_codes={n_codes} and permutations={permutations}: take at least 1 of each.")
-    x = _written(model, task, positions)
+        raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: train on fewer, or add prompts.")
+    if min(n_codes, n_permutations) < 1:
+        raise ValueError(f"n_codes={n_codes} and n_permutations={n_permutations}: use at least 1 of each.")
+    x = _head_outputs(model, task, positions)
     x = x * (x.shape[-1] / x.square().sum(-1).mean((0, 1)).clamp(min=1e-12)).sqrt()[..., None]
     features, explained = _learn(x[:n_train].flatten(0, 3), x[n_train:], n_codes, seed)
     codes = torch.where(features.amax(-1) > 0, features.argmax(-1), -1).numpy()
     flat, positive = codes.swapaxes(0, 1).reshape(2 * len(codes), -1), _positive(len(codes))
     share, rng = unique_share(flat, positive), np.random.default_rng(seed)
-    drawn = np.stack([unique_share(flat, rng.permutation(positive)) for _ in range(permutations)])
+    drawn = np.stack([unique_share(flat, rng.permutation(positive)) for _ in range(n_permutations)])
     shape = (model.facts.n_layers, model.facts.n_heads)
-    p_values = ((1 + (drawn >= share).sum(0)) / (1 + permutations)).reshape(shape)
-    arguments = {**task.provenance, "n_train": n_train, "n_codes": n_codes, "positions": positions, "note": NOTE}
-    record = record_of(model, task=task.name, arguments=arguments, metric="discrete_codes", seed=seed)
+    p_values = ((1 + (drawn >= share).sum(0)) / (1 + n_permutations)).reshape(shape)
+    arguments = {"n_train": n_train, "n_codes": n_codes, "positions": positions, "note": NOTE}
+    record = measurement_record(model, task, "", "discrete_codes", seed, **arguments)
     scores = HeadScores(NAME, share.reshape(shape), UNIT, (0.0, 1.0), record)
     return DiscreteCodes(codes, scores, p_values, explained, record)
 
 
 def unique_share(codes: Int[np.ndarray, "n_prompts n"], positive: Bool[np.ndarray, " n_prompts"]) -> Float[np.ndarray, " n"]:
-    """Of the distinct codes of each column (-1 is none), the share that only positive prompts have; 0 where there are none."""
+    """Share of the distinct codes of each column (-1 = none) that only positive prompts have, 0 to 1; 0 for a column without
+    codes."""
     sides = [[set(column.tolist()) - {-1} for column in codes[side].T] for side in (positive, ~positive)]
     return np.array([len(yes - no) / max(1, len(yes | no)) for yes, no in zip(*sides, strict=True)])
 
@@ -135,8 +141,8 @@ def _positive(n: int) -> Bool[np.ndarray, " two_n"]:
     return np.arange(2 * n) < n
 
 
-def _written(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examples 2 n_layers n_heads d_model"]:
-    """The mean of what every head writes to the residual stream, for clean and corrupted prompts."""
+def _head_outputs(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examples 2 n_layers n_heads d_model"]:
+    """The mean output of every head in the residual stream, for clean and corrupted prompts."""
     import torch
 
     from interp.engine.sweep.z_cache import cache_z
@@ -148,19 +154,19 @@ def _written(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examp
 
 
 def _learn(
-    x: Float[Tensor, "n d_model"], others: Float[Tensor, "*rest d_model"], n_codes: int, seed: int
+    x: Float[Tensor, "n d_model"], held_out: Float[Tensor, "*rest d_model"], n_codes: int, seed: int
 ) -> tuple[Float[Tensor, "*rest n_codes"], float]:
-    """Features of ``others`` in an autoencoder trained on ``x``, and the share of the variance of ``x`` that it reconstructs.
+    """Features of ``held_out`` in an autoencoder trained on ``x``, and the share of the variance of ``x`` that it reconstructs.
 
-    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit length; mean squared error plus the mean of ``|h|_1``, all rows in
-    every step of Adam.
+    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; mean squared error plus the mean of ``|h|_1``,
+    full-batch Adam.
     """
     import torch
     from torch.nn.functional import normalize
 
     start = normalize(torch.randn(n_codes, x.shape[-1], generator=torch.Generator().manual_seed(seed)), dim=-1)
-    parts = [start.clone(), start.clone(), torch.zeros(n_codes), torch.zeros(x.shape[-1])]
-    encoder, decoder, bias, middle = parts = [part.requires_grad_() for part in parts]
+    initial = (start.clone(), start.clone(), torch.zeros(n_codes), torch.zeros(x.shape[-1]))
+    encoder, decoder, bias, middle = parameters = [tensor.requires_grad_() for tensor in initial]
 
     def features(x: Tensor) -> Tensor:
         return ((x - middle) @ normalize(encoder, dim=-1).T + bias).relu()
@@ -168,14 +174,14 @@ def _learn(
     def error(h: Tensor) -> Tensor:
         return (h @ normalize(decoder, dim=-1) + middle - x).square()
 
-    descent = torch.optim.Adam(parts, lr=RATE)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     with torch.enable_grad():
         for _ in range(EPOCHS):
             h = features(x)
             loss = error(h).mean() + SPARSITY * h.sum(-1).mean()
-            descent.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            descent.step()
+            optimizer.step()
     with torch.no_grad():
         spread = (x - x.mean(0)).square().sum()
-        return features(others), float(1 - error(features(x)).sum() / spread)
+        return features(held_out), float(1 - error(features(x)).sum() / spread)

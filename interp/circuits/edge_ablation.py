@@ -1,7 +1,7 @@
-"""What a corrupted edge shows its reader in place of what its writer wrote; which one it is changes every number, so each result names it.
+"""What replaces the writer's output on a corrupted edge. The choice changes every number, so every result names it.
 
-``counterfactual`` asks what carries the difference between two prompts; ``resample`` and ``mean`` what carries anything that differs
-among the prompts; ``zero`` also takes away what is the same on all of them, and leaves what the model knows.
+``counterfactual`` isolates what differs between the two prompts of a pair; ``resample`` and ``mean`` what differs among the
+prompts; ``zero`` also removes what is the same on all of them.
 """
 
 from __future__ import annotations
@@ -26,46 +26,42 @@ if TYPE_CHECKING:
 def decompositions_with_ablation(
     model: Model, task: Task, outcome: Outcome, ablation: str, seed: int = 0, progress: Progress | None = None
 ) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
-    """``decompose_task`` of a task whose edges are corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``.
-
-    Raises what ``check_edge_ablation`` raises.
-    """
+    """``decompose_task`` with the edges of the task corrupted by ``ablation``; ``seed`` draws the other prompts of
+    ``resample``."""
     import torch
 
     from interp.engine.edges.residual_decomposition import decompose_task, mean_outputs
 
-    check_edge_ablation(task, ablation)
     if ablation == "zero":
         return decompose_task(model, task, outcome, progress, dict.fromkeys(task.by_length(), torch.zeros(())))
     if ablation == "mean":
         return decompose_task(model, task, outcome, progress, mean_outputs(model, task))
-    return decompose_task(model, task if ablation == "counterfactual" else resampled(task, seed), outcome, progress)
+    paired = resample_corrupted_prompts(task, seed) if ablation == "resample" else task
+    return decompose_task(model, paired, outcome, progress)
 
 
-def resampled(task: Task, seed: int) -> Task:
-    """The same task with another clean prompt of equal length in place of each corrupted one, never the prompt itself."""
+def resample_corrupted_prompts(task: Task, seed: int) -> Task:
+    """The task with every corrupted prompt replaced by another example's clean prompt of equal length."""
     source_ids = resample_source_ids(task, seed)
-    examples = (replace(e, corrupted=task.examples[donor].clean) for e, donor in zip(task, source_ids, strict=True))
+    examples = (replace(e, corrupted=task.examples[i].clean) for e, i in zip(task, source_ids, strict=True))
     return replace(task, examples=tuple(examples))
 
 
 def check_edge_ablation(task: Task, ablation: str) -> None:
-    """Raises LookupError for an unknown ablation; ValueError for ``counterfactual`` where no prompt differs from its corrupted twin, and
-    for ``resample`` and ``mean`` where a prompt is the only one of its length."""
+    """Raises LookupError for an unknown ablation; ValueError for ``counterfactual`` when no prompt differs from its corrupted
+    twin, and for ``resample`` and ``mean`` when a prompt is the only one of its length."""
     check_name(ablation, EDGE_ABLATIONS, "ablation of edges")
     if ablation == "counterfactual":
-        check_pairs(task, ", or take the ablation zero, mean or resample")
-    for length, rows in task.by_length().items():
-        if ablation in ("resample", "mean") and len(rows) == 1:
+        check_pairs(task, ", or use the ablation zero, mean or resample")
+    for length, example_ids in task.by_length().items():
+        if ablation in ("resample", "mean") and len(example_ids) == 1:
             raise ValueError(
-                f"Edges cannot be corrupted by {ablation!r}: example {rows[0]} of task {task.name!r} is the only one of {length} tokens, "
-                f"and others of its length must stand for it. Add prompts, or take counterfactual or zero."
+                f"Ablation {ablation!r} needs another prompt of equal length, and example {example_ids[0]} of task {task.name!r} is the "
+                f"only one of {length} tokens. Add prompts, or use counterfactual or zero."
             )
 
 
-def check_pairs(task: Task, otherwise: str = "") -> None:
-    """Raises ValueError where no prompt differs from its corrupted twin; ``otherwise`` is what can be done beside adding some."""
+def check_pairs(task: Task, alternative: str = "") -> None:
+    """Raises ValueError when no prompt differs from its corrupted twin; ``alternative`` completes the advice."""
     if not task.has_corrupted:
-        raise ValueError(
-            f"Task {task.name!r} has no corrupted prompts, from which parts are taken in place of the clean ones: add them{otherwise}."
-        )
+        raise ValueError(f"Task {task.name!r} has no corrupted prompts to patch from: add them{alternative}.")

@@ -1,18 +1,24 @@
-"""A score for every edge: how much the outcome changes when it is shown what the corrupted prompt writes.
+"""A score for every edge of the model's graph: the change of the outcome when the edge carries the writer's corrupted output.
 
-``exact`` corrupts every edge by itself. ``eap`` estimates all of them from one gradient (arXiv 2310.10348), the others from a mean of
-gradients (arXiv 2403.17806): ``eap-ig`` along the straight path between the embeddings of the corrupted and the clean prompt ("inputs"),
-``eap-clean-corrupted`` at its two ends, ``eap-ig-activations`` along such paths of the embedding, each layer's heads and each MLP in turn,
-while what comes later follows; steps are equal and gradients taken at their midpoints. ``eap-ig-outputs`` (ours) takes what the reader
-makes of the edge as it is, and a gradient on a path of each reader: nearest to ``exact``, and of the estimates the dearest.
+``effect = metric(corrupted edge) - metric(clean)``; negative = the edge helped. With ``a`` and ``a'`` the writer's output on
+the clean and the corrupted prompt, and ``g`` the gradient of the metric at the reader's input:
 
-``effect = metric(corrupted) - metric(clean)``: negative = the edge helped. Gradients vanish where attention is saturated:
-``EdgeScores.floor`` says below which size an estimate is rounding, and nothing below it is ranked.
+- ``exact``: activation patching, one edge at a time.
+- ``eap``: ``(a' - a) . g(clean)`` (edge attribution patching, arXiv 2310.10348).
+- ``eap-ig``: the same with the mean of ``g`` along the straight line between the corrupted and the clean embedding (EAP-IG,
+  "inputs", arXiv 2403.17806). Deviation: ``steps`` equal steps with gradients at their midpoints, not at their ends.
+- ``eap-clean-corrupted``: the mean of ``g`` at the two ends of that line (arXiv 2403.17806).
+- ``eap-ig-activations``: the mean of ``g`` over such lines for the outputs of the embedding, of each layer's heads and of each
+  MLP in turn, with everything after them recomputed. Deviations: midpoints, and the heads of a layer move together.
+- ``eap-ig-outputs`` (ours): the exact change of the reader's output, times the mean gradient there along a line of the reader's
+  own. Closest to ``exact`` of the estimates, and the slowest.
+
+Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` an estimate is rounding error, and nothing below
+it is ranked.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -22,8 +28,8 @@ from jaxtyping import Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit
-from interp.circuits.edge_ablation import decompositions_with_ablation
-from interp.circuits.methods import METHODS
+from interp.circuits.measurement import measuring, to_numpy
+from interp.circuits.methods import EDGE_METHODS
 from interp.graph import Edge, Graph
 from interp.records import RunRecord
 from interp.registry import check_name
@@ -36,15 +42,15 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-FLOOR = 1e-6
-"""Of the largest score: what is smaller is rounding."""
+NOISE_FLOOR = 1e-6
+"""Relative to the largest score: anything smaller is rounding error."""
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class EdgeScores:
-    """``values`` [n_edges n_examples] of the edges of ``graph``, in ``unit``; ``clean`` and ``corrupted`` [n_examples] are the outcome of
-    both runs. ``record`` says how they were made."""
+    """``values`` [n_edges n_examples] are the effects of the edges of ``graph``, in ``unit``; ``clean`` and ``corrupted``
+    [n_examples] the outcomes of the clean and of the fully corrupted run."""
 
     method: str
     graph: Graph
@@ -56,40 +62,43 @@ class EdgeScores:
 
     @property
     def effects(self) -> Float[np.ndarray, " n_edges"]:
-        """Mean over examples; 0 where it is below the floor."""
+        """Mean over examples, in ``unit``; 0 below the noise floor."""
         mean = self.values.mean(1)
-        return np.where(np.abs(mean) < self.floor, 0.0, mean)
+        return np.where(np.abs(mean) < self.noise_floor, 0.0, mean)
 
     @property
-    def floor(self) -> float:
-        """Scores below this size are rounding: 1e-6 of the largest."""
-        return FLOOR * float(np.abs(self.values.mean(1)).max())
+    def noise_floor(self) -> float:
+        """Effects below this size are rounding error: 1e-6 of the largest, in ``unit``."""
+        return NOISE_FLOOR * float(np.abs(self.values.mean(1)).max())
 
     @property
     def n_nonzero(self) -> int:
-        """How many edges have a score above the floor."""
+        """Number of edges with an effect above the noise floor."""
         return int((self.effects != 0).sum())
 
     def top(self, k: int) -> list[Edge]:
-        """The ``k`` edges with the largest effects, by size; those below the floor are never returned."""
+        """The ``k`` edges with the largest absolute effects, in order; never one below the noise floor."""
         effects = np.abs(self.effects)
         order = np.argsort(-effects, kind="stable")[: max(0, min(k, self.n_nonzero))]
         return [self.graph.edges[i] for i in order]
 
     def circuit(self, k: int) -> Circuit:
-        """The top ``k`` edges, without those that change nothing (``Circuit.pruned``). Raises ValueError when nothing is left."""
+        """The top ``k`` edges, pruned of those on no path from the embedding to the logits (``Circuit.pruned``).
+
+        Raises ValueError when no edge remains.
+        """
         scores = dict(zip(self.graph.edges, self.effects.tolist(), strict=True))
-        about = {"method": self.method, "k": k, "record": self.record.to_json()}
-        found = Circuit(self.graph, frozenset(self.top(k)), scores, self.unit, self.record.model, about).pruned()
-        if not found.edges:
+        metadata = {"method": self.method, "k": k, "record": self.record.to_json()}
+        circuit = Circuit(self.graph, frozenset(self.top(k)), scores, self.unit, self.record.model, metadata).pruned()
+        if not circuit.edges:
             raise ValueError(
-                f"The top {k} edges leave nothing: none of them lies on a way from the embedding to the logits "
-                f"({self.n_nonzero} of {len(self.graph.edges)} edges have an effect above the floor). Take more edges."
+                f"The top {k} edges form no circuit: none lies on a path from the embedding to the logits "
+                f"({self.n_nonzero} of {len(self.graph.edges)} edges have an effect above the noise floor). Use more edges."
             )
-        return found
+        return circuit
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge, largest effect first: ``edge writer reader qkv effect metric unit method ablation``."""
+        """One row per edge, largest absolute effect first: ``edge writer reader qkv effect metric unit method ablation``."""
         import pandas as pd
 
         edges = self.graph.edges
@@ -112,83 +121,45 @@ def score_edges(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EdgeScores:
-    """A score for every edge of the model's graph on every example of the task.
+    """Effects of all edges of the model's graph on every example of the task, in the metric's unit.
 
-    A corrupted edge shows its reader what ``ablation`` says (``counterfactual resample mean zero``; ``seed`` draws for ``resample``).
-    Raises LookupError for an unknown method, ablation or metric; ValueError for an encoder, a model whose residual stream is no sum of what
-    its parts write, a task without what the ablation needs, a metric without a gradient (estimates only), and where the clean and the
-    corrupted run have the same outcome, so that there is nothing to explain.
+    ``method`` is one of ``EDGE_METHODS``; a corrupted edge carries what ``ablation`` names (``counterfactual resample mean
+    zero``; ``seed`` draws for ``resample``). Raises LookupError for an unknown method, ablation or metric; ValueError for an
+    encoder, a model whose residual stream is not the sum of its heads' and MLPs' outputs, a task without what the ablation
+    needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome, so that
+    there is no effect to attribute.
     """
-    import torch
-
     from interp.engine.edges.edge_attribution import edge_gradients
     from interp.engine.edges.edge_ig_outputs import edge_changes
-    from interp.engine.edges.edge_patching import graph_of, patch_single_edges
-    from interp.engine.gradients.attribution_patching import check_gradient
-    from interp.engine.sweep.sweep import check_outcome, own_modules
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.models.model import record_of
+    from interp.engine.edges.edge_patching import patch_single_edges
 
-    check_name(method, METHODS, "method")
+    check_name(method, EDGE_METHODS, "method")
     if steps < 1:
-        raise ValueError(f"steps={steps} is too few: take at least 1.")
-    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
-    check_outcome(task, outcome)
-    if method != "exact":
-        check_gradient(outcome)
-    values = np.empty((len(graph.edges), len(task)))
-    ends = np.empty((2, len(task)))
-    with model.lock, torch.no_grad(), own_modules(model) if method == "exact" else nullcontext():  # which have no gradients
-        for rows, decomposition, read in decompositions_with_ablation(model, task, outcome, ablation, seed, progress):
-            both = read(decomposition.ends)
-            clean = both[:1]
-            if method == "exact":
-                found = patch_single_edges(decomposition, graph.edges, read) - clean
+        raise ValueError(f"steps={steps} is too few: use at least 1.")
+    exact = method == "exact"
+    options: dict[str, Any] = {"ablation": ablation, "seed": seed, "gradient": not exact, "fused": exact}
+    with measuring(model, task, metric, **options) as measurement:
+        graph = measurement.graph
+        values = measurement.zeros(len(graph.edges), len(task))
+        for batch in measurement.batches(progress):
+            if exact:
+                effects = patch_single_edges(batch.decomposition, graph.edges, batch.read) - batch.clean
             elif method == "eap-ig-outputs":
-                found = edge_changes(decomposition, graph, read, steps)
+                effects = edge_changes(batch.decomposition, graph, batch.read, steps)
             else:
-                found = edge_gradients(decomposition, graph, read, _interpolation_points(method, graph, steps))
-            values[:, rows] = found.cpu().double().numpy()
-            ends[:, rows] = both.cpu().double().numpy()
-    arguments: dict[str, Any] = {**task.provenance, "method": method}
-    arguments |= {"ablation": ablation} | ({"steps": steps} if method.startswith("eap-ig") else {})
-    label = f"corrupted edge ({ablation})"
-    record = record_of(model, task=task.name, arguments=arguments, interventions=(label,), metric=outcome.name, seed=seed)
-    check_finite_and_gap(model, outcome.name, ends, values)
-    return EdgeScores(method, graph, values, ends[0], ends[1], outcome.unit, record)
+                points = _interpolation_points(method, graph, steps)
+                effects = edge_gradients(batch.decomposition, graph, batch.read, points)
+            values[:, batch.example_ids] = to_numpy(effects)
+    steps_used = {"steps": steps} if method.startswith("eap-ig") else {}
+    record = measurement.record(f"corrupted edge ({ablation})", method=method, **steps_used)
+    return EdgeScores(method, graph, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 
 
 def _interpolation_points(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs n_writers"]:
-    """How far each writer is moved in each run whose gradient counts."""
+    """How far each writer is moved toward its corrupted output (0 to 1) in each run whose gradient is averaged."""
     from interp.engine.edges.edge_attribution import moved_in_turn
 
     ends = {"eap": [0.0], "eap-clean-corrupted": [0.0, 1.0]}
     groups = [[*group] for _, group in groupby(graph.writers, lambda writer: (writer.layer, writer.kind))]
-    chosen = groups if method == "eap-ig-activations" else groups[:1]
-    return moved_in_turn(graph, chosen, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
-
-
-def check_finite_and_gap(model: Model, metric: str, ends: Float[np.ndarray, "2 n"], *values: np.ndarray) -> None:
-    """Raises ValueError where something measured is no number, and where both ``ends``, clean and corrupted, are the same."""
-    check_finite(model, metric, ends, *values)
-    check_gap(ends[0], ends[1], metric)
-
-
-def check_finite(model: Model, metric: str, *values: np.ndarray) -> None:
-    """Raises ValueError where a model computes numbers that are none."""
-    for found in values:
-        if not np.isfinite(found).all():
-            raise ValueError(
-                f"{metric} comes to {found[~np.isfinite(found)][0]}: {model.facts.name} computes NaN or inf in {model.facts.dtype}. Load "
-                f"it in float32 or check its weights with `interp doctor`."
-            )
-
-
-def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:
-    """Raises ValueError when both runs have the same outcome."""
-    gap, size = abs(clean.mean() - corrupted.mean()), max(np.abs(clean).max(), np.abs(corrupted).max())
-    if not gap > 1e-6 * size:
-        raise ValueError(
-            f"The clean and the corrupted run have the same {metric} ({clean.mean():.4g}): there is no difference that edges could carry. "
-            f"Take another metric, other corrupted prompts or another ablation."
-        )
+    moved = groups if method == "eap-ig-activations" else groups[:1]
+    return moved_in_turn(graph, moved, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))

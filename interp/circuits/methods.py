@@ -1,17 +1,17 @@
-"""How edges are scored and what corrupted ones show, by name: what a command can offer without importing anything."""
+"""Names of edge scoring methods and edge ablations, with one line each: what a command offers without importing torch."""
 
-METHODS = {
-    "exact": "every edge corrupted by itself",
-    "eap": "gradient estimate at the clean prompt, one backward pass",
-    "eap-clean-corrupted": "mean of the gradients with the clean and with the corrupted embedding",
-    "eap-ig": "mean gradient between the corrupted and the clean embedding",
-    "eap-ig-activations": "mean gradient between corrupted and clean outputs of the embedding, each layer's heads and MLP in turn",
-    "eap-ig-outputs": "exact change of what the reader writes, times the mean gradient there on the reader's own way",
+EDGE_METHODS = {
+    "exact": "activation patching of every edge by itself",
+    "eap": "edge attribution patching: gradient at the clean prompt, one backward pass",
+    "eap-clean-corrupted": "EAP with the mean of the gradients at the clean and at the corrupted embedding",
+    "eap-ig": "EAP with the mean gradient between the corrupted and the clean embedding (EAP-IG inputs)",
+    "eap-ig-activations": "EAP with the mean gradient between corrupted and clean outputs of each layer's heads and MLP",
+    "eap-ig-outputs": "exact change of the reader's output, times the mean gradient at that output",
 }
 
 EDGE_ABLATIONS = {
-    "counterfactual": "what the writer wrote on the corrupted prompt",
-    "resample": "what it wrote on another clean prompt of equal length",
-    "mean": "its mean over the clean prompts of equal length, position by position",
-    "zero": "nothing",
+    "counterfactual": "the writer's output on the corrupted prompt",
+    "resample": "its output on another clean prompt of equal length",
+    "mean": "its mean output over the clean prompts of equal length, position by position",
+    "zero": "zero",
 }

@@ -1,8 +1,8 @@
-"""Whether other prompts of the same kind would give the same circuit: the top edges, chosen again from resampled prompts.
+"""Stability of a circuit over prompts: how often resampled prompts select the same edges.
 
-Scores are kept for every example, so that no new pass is needed. ``jaccard`` is the mean over pairs of resamples of ``shared / either``.
-Published circuits of EAP-IG reached .67 (arXiv 2510.00845); from .8 on a circuit is called stable here (ours). It says nothing of what
-a method gets wrong on all prompts alike.
+Scores are stored per example, so no further forward pass is needed. ``jaccard`` is the mean over pairs of resamples of ``|A and
+B| / |A or B|``. Published EAP-IG circuits reached .67 (arXiv 2510.00845); from .8 on a circuit is called stable here (ours).
+Errors that a method makes on all prompts alike do not show.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp._short_repr import short_repr
-from interp.circuits.edge_scores import FLOOR, EdgeScores
+from interp.circuits.circuit_result import TableResult
+from interp.circuits.edge_scores import NOISE_FLOOR, EdgeScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 STABLE = 0.8
-LEAST = 100
+MIN_RESAMPLES = 100
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
-class Stability:
-    """``table``: one row an edge that some resample chose, most frequent first: ``edge frequency chosen effect ablation``; ``chosen`` says
-    whether all prompts together choose it. ``jaccard`` is the mean of pairs of resamples, ``jaccard_with_full`` that of a resample and the
-    circuit of all prompts; both from 0 to 1. ``record`` is that of the scores."""
+class Stability(TableResult):
+    """``table``: one row per edge that any resample selects, most frequent first: ``edge frequency in_full_circuit effect
+    ablation``.
+
+    ``jaccard`` is the mean over pairs of resamples, ``jaccard_with_full`` over resamples with the circuit of all prompts; both
+    0 to 1. ``record`` is that of the scores."""
 
     table: pd.DataFrame
     k: int
@@ -39,40 +42,40 @@ class Stability:
 
     @property
     def stable(self) -> bool:
-        """Whether pairs of resamples share enough: a ``jaccard`` of .8 (ours)."""
+        """Whether ``jaccard`` is at least .8 (ours)."""
         return self.jaccard >= STABLE
 
 
-def stability(scores: EdgeScores, k: int, *, resamples: int = LEAST, seed: int = 0) -> Stability:
-    """How often each edge is among the top ``k`` by |mean score| of resampled prompts, and how much such circuits share.
+def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, seed: int = 0) -> Stability:
+    """How often each edge is among the top ``k`` by |mean score| of resampled prompts, and how much such circuits overlap.
 
-    Edges below the floor are never chosen; circuits are not pruned. Raises ValueError for fewer than 100 resamples, fewer than 2 prompts, a
-    ``k`` below 1, and scores that only say what was kept (``acdc``).
+    Edges below the noise floor are never selected; circuits are not pruned. Raises ValueError for fewer than 100 resamples,
+    fewer than 2 prompts, ``k`` below 1, and scores of ``acdc``, which do not rank edges.
     """
     import pandas as pd
 
     from interp.statistics import bootstrap_weights
 
-    if resamples < LEAST:
-        raise ValueError(f"resamples={resamples} are too few to say how often an edge is chosen: take at least {LEAST}.")
+    if n_resamples < MIN_RESAMPLES:
+        raise ValueError(f"n_resamples={n_resamples} is too few to estimate frequencies: use at least {MIN_RESAMPLES}.")
     if k < 1:
-        raise ValueError(f"k={k} is no size of a circuit: take at least 1 edge.")
+        raise ValueError(f"k={k} is not a circuit size: use at least 1 edge.")
     if scores.method == "acdc":
         raise ValueError(
-            "acdc decides edge by edge, on all prompts at once: search again on other prompts to see how stable it is."
+            "acdc decides edge by edge, on all prompts at once: run it again on other prompts to judge its stability."
         )
-    weights = bootstrap_weights(scores.values.shape[1], seed, resamples)
+    weights = bootstrap_weights(scores.values.shape[1], seed, n_resamples)
     sizes = np.abs(np.concatenate([scores.values.mean(1)[None], weights @ scores.values.T]))
-    chosen = np.zeros(sizes.shape)
-    np.put_along_axis(chosen, np.argsort(-sizes, axis=1, kind="stable")[:, :k], 1, axis=1)
-    chosen *= sizes >= FLOOR * sizes.max(1, keepdims=True)
-    shared = chosen @ chosen.T
+    selected = np.zeros(sizes.shape)
+    np.put_along_axis(selected, np.argsort(-sizes, axis=1, kind="stable")[:, :k], 1, axis=1)
+    selected *= sizes >= NOISE_FLOOR * sizes.max(1, keepdims=True)
+    shared = selected @ selected.T
     n = shared.diagonal()
     jaccard = shared / (n[:, None] + n - shared)
-    frequency = chosen[1:].mean(0)
+    frequency = selected[1:].mean(0)
     order = np.lexsort([-sizes[0], -frequency])[: int((frequency > 0).sum())]
     table = pd.DataFrame({"edge": [str(scores.graph.edges[i]) for i in order], "frequency": frequency[order]})
-    table["chosen"], table["effect"] = chosen[0, order] > 0, scores.effects[order]
+    table["in_full_circuit"], table["effect"] = selected[0, order] > 0, scores.effects[order]
     table["ablation"] = scores.record.arguments.get("ablation", "")
-    pairs = jaccard[1:, 1:][np.triu_indices(resamples, 1)]
+    pairs = jaccard[1:, 1:][np.triu_indices(n_resamples, 1)]
     return Stability(table, k, float(pairs.mean()), float(jaccard[0, 1:].mean()), scores.record)

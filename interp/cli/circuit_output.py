@@ -32,7 +32,7 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
         terminal.line(f"Found on {found['n_discovery_prompts']} prompts, tested on {found['n_test_prompts']} others{shared}.")
     if found["n_nonzero"] < found["requested_size"]:
         hint = "; gradients vanish where attention is saturated, so --method exact finds more" * (found["method"] != EXACT)
-        terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['rounding_floor']:.2g}){hint}.")
+        terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
     kept = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
     cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(kept), 1)]
@@ -55,7 +55,7 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
     sizes = curve["n_edges"].tolist()
     size = max((n for n in sizes if n <= requested_size), default=min(sizes))
     of_size = curve.query("n_edges == @size")
-    found, random = _rows(of_size.query("kind == 'found'"))[0], of_size.query("kind == 'random'")["faithfulness"]
+    found, random = _rows(of_size.query("kind == 'circuit'"))[0], of_size.query("kind == 'random'")["faithfulness"]
     chance = (
         f"; {len(random)} random circuits of this size recover {random.min():z.2f} to {random.max():z.2f}"
         if len(random)
@@ -63,8 +63,8 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
     )
     recovers = "it recovers" if size == requested_size else f"the {size} largest edges recover"
     return (
-        f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['low']:z.2f} to "
-        f"{found['high']:z.2f} over prompts), with all other edges corrupted ({ablation}){chance}."
+        f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['ci_low']:z.2f} to "
+        f"{found['ci_high']:z.2f} over prompts), with all other edges corrupted ({ablation}){chance}."
     )
 
 

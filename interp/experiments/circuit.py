@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.circuits.methods import EDGE_ABLATIONS
-from interp.circuits.methods import METHODS as EDGE_METHODS
+from interp.circuits.methods import EDGE_ABLATIONS, EDGE_METHODS
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
 from interp.experiments.run_folder import Notify
@@ -94,7 +93,7 @@ class CircuitSpec(Spec):
             size = f"int((abs(scores.effects) >= {self.threshold!r}).sum())"
         elif self.size is None:
             size = f"int({DEFAULT_SHARE} * len(scores.graph.edges))"
-        curve = f"interp.faithfulness_curve(model, test_task, scores, draws={self.n_draws}, seed={self.seed})"
+        curve = f"interp.faithfulness_curve(model, test_task, scores, n_draws={self.n_draws}, seed={self.seed})"
         return f"{self.python_model()}{made}scores = {scored}\ncircuit = scores.circuit({size})\ncurve = {curve}\n"
 
 
@@ -146,7 +145,7 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         scores = self._scores(progress)
         k = self._size(scores)
         circuit, shares = scores.circuit(k), _shares(scores, min(k, scores.n_nonzero))
-        options = {"shares": shares, "draws": self.spec.n_draws, "seed": self.spec.seed}
+        options = {"shares": shares, "n_draws": self.spec.n_draws, "seed": self.spec.seed}
         return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, **options, progress=progress)
 
     def save(self, result: tuple[Circuit, EdgeScores, FaithfulnessCurve], folder: Path) -> StoredRun:
@@ -190,7 +189,7 @@ def _score_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
 
 
 def _acdc_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
-    return {"threshold": spec.threshold, "metric": metric, "absolute": True}
+    return {"threshold": spec.threshold, "metric": metric, "abs_value_threshold": True}
 
 
 def _check_edges(model: Model, tasks: tuple[Task, Task], spec: CircuitSpec) -> None:

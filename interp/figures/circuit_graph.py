@@ -1,4 +1,4 @@
-"""A circuit as a picture: the embedding at the bottom, layers upwards, the logits on top, an edge for each line."""
+"""A circuit as a graph: the embedding at the bottom, layers upwards, the logits on top, one line per edge."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from interp.figures import style
 from interp.figures.figure import Figure
 from interp.records import RunRecord
 
-PARTS = {"q": ("query", "dash"), "k": ("key", "dot"), "v": ("value", "solid"), "": ("", "solid")}
-"""What the part that reads is called, and its line; q, k and v also end at places of their own below a head."""
+QKV_STYLES = {"q": ("query", "dash"), "k": ("key", "dot"), "v": ("value", "solid"), "": ("", "solid")}
+"""Name and line style of what an edge feeds; edges into q, k and v also end at separate ports below a head."""
 PORTS = {"q": -0.17, "k": 0.0, "v": 0.17, "": 0.0}
-"""Columns from the middle of a head to where each part reads."""
+"""Offset of each port from the middle of a head, in columns."""
 SAMPLES = (
     ("query", style.MUTED, "dash"),
     ("key", style.MUTED, "dot"),
@@ -26,14 +26,14 @@ SAMPLES = (
 )
 """The lines of the legend."""
 
-COLUMN, ROW, NARROWEST = 108, 74, 620  # pixels from one head to the next, from one row to the next, of the picture at least
+COLUMN, ROW, NARROWEST = 108, 74, 620  # pixels from one head to the next, from one row to the next, least width of the figure
 HALF, WIDER, TALL = 0.27, 0.42, 13  # half a node's width in columns, of embedding and logits, and half its height in pixels
 BELOW = 16  # pixels from a head to the lines that end at its ports
 FAN = 0.75  # of a node's width that the lines leaving it, or arriving at an MLP or the logits, take up
 HEADROOM = 0.75  # rows above the logits, for the legend
 THIN, THICK = 1.0, 6.0  # pixels of a line of no effect and of the largest
-POINTS = 25  # of a line; each of them answers the pointer
-BENDS = (0.0, -0.35, 0.35, -0.7, 0.7, -1.05, 1.05, -1.4, 1.4)  # columns by which a line may leave the straight way
+POINTS = 25  # of a line, each with hover text
+BENDS = (0.0, -0.35, 0.35, -0.7, 0.7, -1.05, 1.05, -1.4, 1.4)  # columns by which a line may bend
 Position = tuple[float, float]
 Positions = dict[Node, Position]
 MAX_EDGES = 150
@@ -41,17 +41,17 @@ STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100, MAX_EDGES)
 
 
 def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None = None) -> Figure:
-    """Nodes in rows by layer, attention below the MLP; width of a line by the size of the edge's effect, red where it is negative (the
-    edge helps) and blue where positive; dashed for queries, dotted for keys, solid for values and others.
+    """Nodes in rows by layer, heads below the MLP; line width is the absolute effect of the edge, red if negative (the edge
+    helps) and blue if positive; dashed into queries, dotted into keys, solid into values and others.
 
-    With ``threshold`` a slider below leaves only the edges of largest effect that lie on a way from the embedding to the logits (in HTML;
-    PNG and SVG show all). A marker's ``customdata`` is its node, a line's its edge, as in circuit files. At most the 150 largest
-    edges are drawn, of these those on such a way where there is one, and the caption says so.
+    With ``threshold`` a slider restricts the edges to those of largest effect on a path from the embedding to the logits (in
+    HTML; PNG and SVG show all). The ``customdata`` of a marker is its node, that of a line its edge, as in circuit files. At
+    most the 150 largest edges are drawn, pruned to such paths if there are any; the caption says so.
 
     Raises ValueError for a circuit without edges.
     """
     if not circuit.edges:
-        raise ValueError("A circuit without edges has no picture: take more edges, or a lower threshold.")
+        raise ValueError("A circuit without edges cannot be drawn: use more edges, or a lower threshold.")
     ranked = _ranked(circuit)
     whole = len(ranked)
     if whole > MAX_EDGES:
@@ -86,30 +86,29 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
 
 
 def node_label(node: Node) -> str:
-    """A node as a reader sees it: L5H1, MLP 5, embedding, logits."""
+    """The label of a node: L5H1, MLP 5, embedding, logits."""
     names = {"input": "embedding", "head": f"L{node.layer}H{node.head}", "mlp": f"MLP {node.layer}", "logits": "logits"}
     return names[node.kind]
 
 
 def _ranked(circuit: Circuit) -> list[Edge]:
-    """Edges by falling size of their score; those without one come last."""
-    listed = [edge for edge in circuit.graph.edges if edge in circuit.edges]
-    return sorted(listed, key=lambda edge: -abs(circuit.scores.get(edge, 0.0)))
+    """Edges by |score|, largest first; those without a score come last."""
+    return circuit.top(len(circuit))
 
 
 def _caption(circuit: Circuit, whole: int) -> list[str]:
-    record, method = circuit.about.get("record"), circuit.about.get("method", "")
-    about = RunRecord.from_json(record).caption() if record else circuit.model
+    record, method = circuit.metadata.get("record"), circuit.metadata.get("method", "")
+    origin = RunRecord.from_json(record).caption() if record else circuit.model
     drawn = f"{whole} of {len(circuit.graph.edges):,} edges"
     if whole > MAX_EDGES:
         drawn = f"{f'{len(circuit)} of ' * (len(circuit) < MAX_EDGES)}the {MAX_EDGES} largest of {whole} edges"
     unit = f" in {circuit.unit}" if circuit.unit else ""
     effect = f"effect{unit} = metric(corrupted) − metric(clean), negative: helps"
-    return [about, " · ".join(part for part in (method, drawn, effect) if part)]
+    return [origin, " · ".join(part for part in (method, drawn, effect) if part)]
 
 
 def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]:
-    """Where each node stands (column, row), what each row is called, and the number of columns. Rows without a node are left out."""
+    """Position (column, row) of each node, the label of each row, and the number of columns. Rows without a node are omitted."""
     rows: dict[tuple[str, int], list[Node]] = {}
     for node in nodes:
         rows.setdefault((node.kind, node.layer), []).append(node)
@@ -126,7 +125,7 @@ def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]
 
 
 def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position, Position]]:
-    """Where the line of each edge starts and ends: side by side on the writer, in the order of where they go."""
+    """Start and end of each edge's line, side by side on a node in the order of their other ends."""
     leaving: dict[Node, list[Edge]] = {}
     arriving: dict[Node, list[Edge]] = {}
     for edge in edges:
@@ -145,7 +144,7 @@ def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position
 
 
 def _spread_ends(node: Node, edges: list[Edge], far: int, places: Positions) -> list[tuple[Edge, float]]:
-    """A place on the node for each of its edges, from left to right as their ``far`` ends stand."""
+    """A position on the node for each of its edges, ordered from left to right like their ``far`` ends."""
     ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.qkv], places[edge[far]][1]))
     wide = 2 * FAN * _half(node)
     return [(edge, places[node][0] + wide * ((i + 0.5) / len(ordered) - 0.5)) for i, edge in enumerate(ordered)]
@@ -162,7 +161,7 @@ def _add_edge(figure: Figure, circuit: Circuit, edge: Edge, line: tuple[list[flo
         x=x,
         y=y,
         mode="lines",
-        line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": PARTS[edge.qkv][1]},
+        line={"color": colour, "width": THIN + (THICK - THIN) * abs(score or 0.0) / largest, "dash": QKV_STYLES[edge.qkv][1]},
         opacity=0.75,
         customdata=[str(edge)] * len(x),
         hovertext=_hover_text(circuit, edge, score),
@@ -171,13 +170,13 @@ def _add_edge(figure: Figure, circuit: Circuit, edge: Edge, line: tuple[list[flo
 
 
 def _hover_text(circuit: Circuit, edge: Edge, score: float | None) -> str:
-    part = f", {PARTS[edge.qkv][0]}" if edge.qkv else ""
+    part = f", {QKV_STYLES[edge.qkv][0]}" if edge.qkv else ""
     effect = "no score" if score is None else f"effect {style.number(score)} {style.escape_markup(circuit.unit)}"
     return f"<b>{node_label(edge.writer)} → {node_label(edge.reader)}{part}</b><br>{effect}"
 
 
 def _curve(start: Position, end: Position, boxes: np.ndarray) -> tuple[list[float], list[float]]:
-    """Upwards from start to end, with the bend that passes behind the fewest of the ``boxes`` (left, right, bottom, top), and the least."""
+    """A curve from start to end that crosses the fewest ``boxes`` (left, right, bottom, top), with the smallest bend."""
     (x0, y0), (x1, y1) = start, end
     t = np.linspace(0, 1, POINTS)
     weights = np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
@@ -189,7 +188,7 @@ def _curve(start: Position, end: Position, boxes: np.ndarray) -> tuple[list[floa
 
 
 def _boxes(places: Positions, columns: float) -> np.ndarray:
-    """What a line should keep off, [n left-right-bottom-top]: the nodes, and all that is beside the picture."""
+    """What lines should avoid, [n left-right-bottom-top]: the nodes, and everything outside the figure."""
     high = (TALL - 1) / ROW  # lines begin and end at the edge of a box
     own = [(x - _half(node), x + _half(node), y - high, y + high) for node, (x, y) in places.items()]
     return np.array([*own, (-np.inf, -0.5, -np.inf, np.inf), (columns - 0.5, np.inf, -np.inf, np.inf)])
@@ -201,7 +200,7 @@ def _n_crossed_boxes(x: np.ndarray, y: np.ndarray, boxes: np.ndarray) -> int:
 
 
 def _add_nodes(figure: Figure, circuit: Circuit, places: Positions) -> None:
-    """Boxes with their names, the letters of the ports that something is read at, and a marker that answers the pointer."""
+    """Boxes with their labels, the letters of ports with edges, and a marker with hover text."""
     nodes = list(places)
     x, y = [places[node][0] for node in nodes], [places[node][1] for node in nodes]
     figure.add_scatter(
@@ -234,8 +233,8 @@ def _add_nodes(figure: Figure, circuit: Circuit, places: Positions) -> None:
 
 
 def _node_hover_text(circuit: Circuit, node: Node) -> str:
-    read, written = (sum(edge[side] == node for edge in circuit.edges) for side in (1, 0))
-    return f"<b>{node_label(node)}</b><br>reads by {read} edges, is read by {written}"
+    incoming, outgoing = (sum(edge[side] == node for edge in circuit.edges) for side in (1, 0))
+    return f"<b>{node_label(node)}</b><br>{incoming} incoming edges, {outgoing} outgoing"
 
 
 def _add_legend(figure: Figure, height: float) -> None:
@@ -250,16 +249,16 @@ def _add_legend(figure: Figure, height: float) -> None:
 
 
 def _add_slider(figure: Figure, circuit: Circuit, ranked: list[Edge]) -> None:
-    """A slider whose steps show the edges of largest effect; nodes stay where they are."""
+    """A slider over the number of edges shown, largest effects first; nodes keep their positions."""
     steps: list[dict[str, Any]] = []
     drawn, traces, last = list(reversed(ranked)), list[Any](figure.data), 0
     rest = [True] * (len(traces) - len(drawn))  # the lines of the edges come first
     for k in (*(k for k in STEPS if k < len(ranked)), len(ranked)):
-        kept = circuit.edges if k == len(ranked) else replace(circuit, edges=frozenset(ranked[:k])).pruned().edges
-        if len(kept) == last:
+        visible = circuit.edges if k == len(ranked) else replace(circuit, edges=frozenset(ranked[:k])).pruned().edges
+        if len(visible) == last:
             continue
-        last = len(kept)
-        shown = {"visible": [*(edge in kept for edge in drawn), *rest]}
+        last = len(visible)
+        shown = {"visible": [*(edge in visible for edge in drawn), *rest]}
         steps.append({"method": "restyle", "label": str(last), "args": [shown]})
     font = {"size": 11, "color": style.MUTED}
     figure.update_layout(
@@ -267,7 +266,7 @@ def _add_slider(figure: Figure, circuit: Circuit, ranked: list[Edge]) -> None:
             {
                 "active": len(steps) - 1,
                 "steps": steps,
-                "currentvalue": {"prefix": "edges of largest effect on a way to the logits: ", "font": font},
+                "currentvalue": {"prefix": "edges of largest effect on a path to the logits: ", "font": font},
                 "font": font,
                 "x": 0,
                 "len": 1,

@@ -1,4 +1,4 @@
-"""How much of a behaviour circuits of growing size keep, beside random circuits of the same sizes."""
+"""Faithfulness of circuits by size, beside random circuits of the same sizes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from interp.figures.figure import Figure
 
 WIDTH, HEIGHT = 620, 320
 LEVEL = 0.85
-FOUND, RANDOM = ("found", style.POSITIVE, "circle"), ("random", style.MUTED, "square")
+CIRCUIT, RANDOM = ("circuit", style.POSITIVE, "circle"), ("random", style.MUTED, "square")
 
 
 def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: str | None = None) -> Figure:
     """Number of edges on x (logarithmic), faithfulness on y: 0 = as the corrupted run, 1 = as the model.
 
-    The line of the circuits found has 95% intervals over prompts; that of random ones is the mean over draws, and a dot is one draw. The
-    dashed lines are 0, 1 and ``level``; the caption says from which size on the circuits recover it.
+    The line of the circuits has 95% intervals over prompts; that of random circuits is the mean over draws, with a dot for each draw. The
+    dashed lines are 0, 1 and ``level``; the caption gives the size from which on circuits reach it.
     """
     table = curve.table.drop_duplicates(["n_edges", "kind", "draw"])
-    found = table[table["kind"] == "found"].sort_values("n_edges")
+    own = table[table["kind"] == "circuit"].sort_values("n_edges")
     draws = table[table["kind"] == "random"].sort_values("n_edges")
     size, record = curve.size_at(level), curve.record
     recovered = f"{level:.0%} recovered from {size:,} edges on" if size else f"{level:.0%} recovered at no size"
-    areas = f" · CPR {style.number(curve.cpr)}, CMD {style.number(curve.cmd)}" if found["share"].max() == 1 else ""
+    areas = f" · CPR {style.number(curve.cpr)}, CMD {style.number(curve.cmd)}" if own["share"].max() == 1 else ""
     caption = [
         " · ".join(part for part in (record.caption(), str(record.arguments.get("method", ""))) if part),
         f"{recovered}{areas} · mean and 95% interval over prompts · dot: one of {draws['draw'].nunique()} draws of random edges",
     ]
     figure = style.canvas(WIDTH, HEIGHT, title or "Faithfulness by size of the circuit", caption, right=24)
-    low, high = min(0.0, *table["low"], *table["faithfulness"]), max(1.0, *table["high"], *table["faithfulness"])
+    low, high = min(0.0, *table["ci_low"], *table["faithfulness"]), max(1.0, *table["ci_high"], *table["faithfulness"])
     air = high - low
     ends = np.log10([max(1, table["n_edges"].min()), table["n_edges"].max()])
     left, right = float(ends[0]) - 0.06, float(ends[1]) + 0.06
@@ -52,20 +52,20 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     )
     _add_line(figure, RANDOM, draws.groupby("n_edges")["faithfulness"].mean())
     figure.add_scatter(
-        x=[x for n in found["n_edges"] for x in (float(np.log10(n)), float(np.log10(n)), None)],
-        y=[y for row in found.itertuples() for y in (row.low, row.high, None)],
+        x=[x for n in own["n_edges"] for x in (float(np.log10(n)), float(np.log10(n)), None)],
+        y=[y for row in own.itertuples() for y in (row.ci_low, row.ci_high, None)],
         mode="lines",
-        line={"color": FOUND[1], "width": 1.2},
+        line={"color": CIRCUIT[1], "width": 1.2},
         hoverinfo="skip",
     )
     texts = [
-        f"<b>found</b><br>{_hover_text(row)}<br>95% interval {style.number(row.low)} to {style.number(row.high)}"
-        for row in found.itertuples()
+        f"<b>circuit</b><br>{_hover_text(row)}<br>95% interval {style.number(row.ci_low)} to {style.number(row.ci_high)}"
+        for row in own.itertuples()
     ]
-    _add_line(figure, FOUND, found.set_index("n_edges")["faithfulness"], texts)
+    _add_line(figure, CIRCUIT, own.set_index("n_edges")["faithfulness"], texts)
     _add_legend(figure, left, (right - left) / WIDTH, high + 0.1 * air)
     sizes = sorted(set(table["n_edges"]))
-    figure.update_xaxes(title_text="edges kept", range=[left, right], tickvals=np.log10(sizes).tolist())
+    figure.update_xaxes(title_text="edges in the circuit", range=[left, right], tickvals=np.log10(sizes).tolist())
     figure.update_xaxes(ticktext=_labels(sizes))
     steps = style.round_ticks(low, high)
     figure.update_yaxes(title_text="faithfulness", range=[low - 0.05 * air, high + 0.18 * air], tickvals=steps)
@@ -80,21 +80,21 @@ def _hover_text(row: Any) -> str:
 def _add_line(figure: Figure, look: tuple[str, str, str], values: Any, texts: list[str] | None = None) -> None:
     """The values by number of edges, joined."""
     name, colour, symbol = look
-    told = [f"<b>mean of {name}</b><br>{n:,} edges: {style.number(value)}" for n, value in values.items()]
+    means = [f"<b>mean of {name}</b><br>{n:,} edges: {style.number(value)}" for n, value in values.items()]
     figure.add_scatter(
         x=np.log10(values.index.to_numpy()).tolist(),
         y=values.tolist(),
         mode="lines+markers",
-        line={"color": colour, "width": 2 if look is FOUND else 1},
-        marker={"symbol": symbol, "size": 8 if look is FOUND else 6, "color": colour, "line": {"width": 0}},
-        hovertext=texts or told,
+        line={"color": colour, "width": 2 if look is CIRCUIT else 1},
+        marker={"symbol": symbol, "size": 8 if look is CIRCUIT else 6, "color": colour, "line": {"width": 0}},
+        hovertext=texts or means,
         hoverinfo="text",
     )
 
 
 def _add_legend(figure: Figure, left: float, pixel: float, height: float) -> None:
     at = left + 10 * pixel
-    for name, colour, symbol in (FOUND, RANDOM):
+    for name, colour, symbol in (CIRCUIT, RANDOM):
         marker = {"symbol": symbol, "size": 8, "color": colour, "line": {"width": 0}}
         figure.add_scatter(x=[at], y=[height], mode="markers", marker=marker, hoverinfo="skip")
         place = {"x": [at + 9 * pixel], "y": [height], "textposition": "middle right"}
@@ -104,7 +104,7 @@ def _add_legend(figure: Figure, left: float, pixel: float, height: float) -> Non
 
 
 def _labels(sizes: list[int]) -> list[str]:
-    """A number below each size that has room for it."""
+    """A label for each size that has room for one."""
     texts, last = [], -np.inf
     wide = np.log10(sizes[-1] / sizes[0]) or 1.0
     for size in sizes:

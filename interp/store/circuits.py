@@ -27,7 +27,7 @@ def save_circuit(
 
 
 def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
-    """The circuit and the curve that ``save_circuit`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
+    """The circuit and the curve that ``save_circuit`` wrote. Raises ArtefactInvalid for a run of another kind or a damaged one."""
     run = open_run(path, KIND)
     ends = run.manifest["details"]["circuit"]["curve"]
     curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
@@ -47,10 +47,10 @@ def _write(
         "n_edges": len(circuit),
         "n_graph_edges": len(graph.edges),
         "n_nonzero": scores.n_nonzero,
-        "rounding_floor": scores.floor,
+        "noise_floor": scores.noise_floor,
         "clean": float(scores.clean.mean()),
         "corrupted": float(scores.corrupted.mean()),
-        "requested_size": circuit.about.get("k", len(circuit)),
+        "requested_size": circuit.metadata.get("k", len(circuit)),
         "n_heads": len(circuit.heads),
         "curve": {"clean": curve.clean, "corrupted": curve.corrupted},
     }

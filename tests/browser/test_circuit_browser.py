@@ -77,7 +77,7 @@ def test_every_file_of_a_circuit_opens(app, measured):
     edges = opens(downloads(app, "circuit"), "circuit")
     assert {"edge", "score", "qkv"} <= set(edges.columns)
     app.page.keyboard.press("Escape")
-    assert set(opens(downloads(app, "faithfulness"), "faithfulness")["kind"]) == {"found", "random"}
+    assert set(opens(downloads(app, "faithfulness"), "faithfulness")["kind"]) == {"circuit", "random"}
     app.page.keyboard.press("Escape")
     name, content = download(app, "Circuit file")
     kept = {edge for edge, facts in json.loads(content)["edges"].items() if facts["in_graph"]}

@@ -119,7 +119,7 @@ def test_the_table_and_the_picture_hold_every_cell(planted):
     np.testing.assert_array_equal(cells.z, grid.effects)
     assert list(figure.layout.xaxis.ticktext) == ["S s2", "END end", "f A 1,2"]
     assert "noising: 0 = clean run, −7 = corrupted run" in figure.layout.annotations[0].text.replace("<br>", " ")
-    assert "133% of the whole swap" in cells.hovertext[1][1]
+    assert "133% of the total effect" in cells.hovertext[1][1]
     assert figure.layout.xaxis.tickangle is None and "n = 4" in grid.record.caption()
     narrow = patch_map(patch_grid(planted.model, ioi(planted)), tokens=["wonderful"] * 10)
     assert narrow.layout.xaxis.tickangle == -90 and narrow.layout.height > figure.layout.height + 60

@@ -16,7 +16,7 @@ def test_the_backup_of_a_planted_mover_is_found_once_the_mover_is_gone(n_kv_head
     [mover], [backup] = source.heads("name_mover"), source.heads("backup_name_mover")
     first = ablate_heads(source.model, task, method="zero", heads=[mover, backup]).effects.mean(1)
     assert np.abs(first) == pytest.approx([0.0247, 0.0247], abs=1e-4)
-    found = backup_heads(source.model, task, [mover], method="zero")
+    found = backup_heads(source.model, task, [mover], ablation="zero")
     assert np.isnan(found[mover]) and found[backup] == pytest.approx(-10, abs=1e-3)
     role = {backup, *source.heads("s_inhibition"), *source.heads("duplicate_token"), *source.heads("negative_name_mover")}
     noise = [head for head in source.model.facts.heads() if head not in {mover, *role}]
@@ -29,7 +29,7 @@ def test_the_backup_of_a_planted_mover_is_found_once_the_mover_is_gone(n_kv_head
 def test_bad_input_is_refused_in_a_sentence():
     source = plant("backup", seed=2, n_layers=5)
     task = Task("ioi", tuple(Example(*p) for p in source.prompts("ioi", 2)), "logit_diff")
-    with pytest.raises(ValueError, match="No head is removed"):
+    with pytest.raises(ValueError, match="ablated_heads is empty"):
         backup_heads(source.model, task, [])
     with pytest.raises(LookupError, match="No ablation is called 'adaptive'"):
-        backup_heads(source.model, task, [next(iter(source.roles))], method="adaptive")
+        backup_heads(source.model, task, [next(iter(source.roles))], ablation="adaptive")

@@ -94,13 +94,13 @@ def test_faithfulness_is_one_with_every_edge_and_that_of_the_planted_circuit_wit
     source, scores = planted(30.0), scored(30.0, "exact")
     n_edges = len(scores.graph.edges)
     shares = (1.5 / n_edges, 9.5 / n_edges, 17.5 / n_edges, 1.0)
-    curve = faithfulness_curve(source.model, task_of(source, 5, seed=1), scores, shares=shares, draws=3)
-    found = curve.table.query("kind == 'found'")
+    curve = faithfulness_curve(source.model, task_of(source, 5, seed=1), scores, shares=shares, n_draws=3)
+    found = curve.table.query("kind == 'circuit'")
     assert found["n_edges"].tolist() == [1, 9, 17, n_edges]
     assert found["faithfulness"].iloc[-1] == pytest.approx(1, abs=1e-5)
     assert curve.table.query("kind == 'random' and share < 1")["faithfulness"].abs().max() < 0.2
     assert set(curve.table["ablation"]) == {"counterfactual"}
-    assert (found["low"] <= found["faithfulness"] + 1e-9).all() and (found["faithfulness"] <= found["high"] + 1e-9).all()
+    assert (found["ci_low"] <= found["faithfulness"] + 1e-9).all() and (found["faithfulness"] <= found["ci_high"] + 1e-9).all()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -113,11 +113,11 @@ def test_what_is_kept_of_the_largest_edges_does_all_that_they_do(name, ablation)
     scores = score_edges(model, task, method="exact", ablation=ablation)
     edges, k = scores.graph.edges, 60
     found = scores.circuit(k)
-    curve = faithfulness_curve(model, task, scores, shares=((k + 0.5) / len(edges),), draws=0)
+    curve = faithfulness_curve(model, task, scores, shares=((k + 0.5) / len(edges),), n_draws=0)
     kept = np.array([[edge in found.edges for edge in edges]])
     alone = circuit_outcomes(model, task, kept, ablation=ablation).mean()
     assert alone == pytest.approx(curve.table["outcome"].item(), abs=1e-4)
-    unfed = replace(found, about={}).pruned()  # what counterfactual alone allows
+    unfed = replace(found, metadata={}).pruned()  # what counterfactual alone allows
     assert len(unfed) < k and (len(unfed) < len(found)) == (ablation in ("zero", "mean"))
 
 
@@ -132,7 +132,7 @@ def curve_of(shares, values, n_edges=1000) -> FaithfulnessCurve:
     import pandas as pd
 
     table = pd.DataFrame(
-        {"share": shares, "n_edges": [int(s * n_edges) for s in shares], "kind": "found", "faithfulness": values}
+        {"share": shares, "n_edges": [int(s * n_edges) for s in shares], "kind": "circuit", "faithfulness": values}
     )
     return FaithfulnessCurve(table, 1.0, 0.0, RunRecord("m"))
 
@@ -175,7 +175,7 @@ def test_a_circuit_is_read_back_from_its_file(tmp_path):
     again = load_circuit(circuit.save(tmp_path / "ioi.json"), planted(30.0).model)
     assert (again.edges, again.unit, again.model) == (circuit.edges, circuit.unit, circuit.model)
     assert again.scores == pytest.approx(circuit.scores)
-    assert again.about == circuit.about
+    assert again.metadata == circuit.metadata
     table = again.to_dataframe()
     assert table["in_circuit"].sum() == len(circuit) == len(again)
 
@@ -208,13 +208,13 @@ def test_a_file_of_another_tool_is_read(tmp_path):
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": 3}}',
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": NaN}}}',
      '{"cfg": {"n_layers": 1, "n_heads": 1}, "edges": {"input->logits": {"score": "1"}}}',
-     *(f'{{"cfg": {{"n_layers": 1, "n_heads": 1}}, "edges": {{}}, "about": {about}}}'
-       for about in ('{"record": null}', '{"record": "x"}', '{"record": {"arguments": []}}', '"x"'))],
+     *(f'{{"cfg": {{"n_layers": 1, "n_heads": 1}}, "edges": {{}}, "metadata": {metadata}}}'
+       for metadata in ('{"record": null}', '{"record": "x"}', '{"record": {"arguments": []}}', '"x"'))],
 )  # fmt: skip
 def test_what_is_no_circuit_file_is_refused(content, tmp_path):
     path = tmp_path / "bad.json"
     path.write_text(content)
-    with pytest.raises(ArtefactInvalid, match=r"bad\.json is no circuit file"):
+    with pytest.raises(ArtefactInvalid, match=r"bad\.json is not a circuit file"):
         load_circuit(path)
     with pytest.raises(ArtefactInvalid, match="cannot be read"):
         load_circuit(tmp_path / "absent.json")
@@ -250,23 +250,23 @@ def test_bad_input_is_refused_in_a_sentence():
         score_edges(model, Task("same", (example((3, 4), (3, 4)),), "logit_diff"))
     with pytest.raises(ValueError, match="has no gradient"):
         score_edges(model, pairs, metric="kl")
-    with pytest.raises(ValueError, match=r"same logit_diff .* no difference that edges could carry"):
+    with pytest.raises(ValueError, match=r"same logit_diff .* no effect to attribute to edges"):
         both = Task("both", (example((3, 4, 6), (3, 8, 6)), example((3, 8, 6), (3, 4, 6))), "logit_diff")
         score_edges(model, both, method="exact")
     scores = score_edges(model, pairs, method="eap")
     with pytest.raises(ValueError, match="are not shares of the edges"):
         faithfulness_curve(model, pairs, scores, shares=(0.5, 2.0))
     for k in (0, -3):
-        with pytest.raises(ValueError, match=f"The top {k} edges leave nothing: .* Take more edges"):
+        with pytest.raises(ValueError, match=f"The top {k} edges form no circuit: .* Use more edges"):
             scores.circuit(k)
-    with pytest.raises(ValueError, match="These scores are of 3 layers x 5 heads, and tiny-llama has 3 layers x 6 heads"):
+    with pytest.raises(ValueError, match="The scores are of 3 layers x 5 heads, and tiny-llama has 3 layers x 6 heads"):
         faithfulness_curve(tiny("llama"), pairs, scores)
 
 
 def test_one_prompt_is_refused_before_anything_is_computed(monkeypatch):
     model, pair = tiny("gpt2"), example((3, 4, 6), (3, 8, 6))
     scores = score_edges(model, Task("two", (pair, example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
-    for home in ("faithfulness", "completeness_minimality"):
+    for home in ("faithfulness", "minimality", "completeness"):
         monkeypatch.delattr(f"interp.circuits.{home}.circuit_outcomes")
     task, circuit = Task("one", (pair,), "logit_diff"), scores.circuit(99)
     for ask in (faithfulness_curve, minimality, completeness):
@@ -278,7 +278,7 @@ def test_other_prompts_without_a_gap_are_refused_in_a_sentence():
     model, pair = tiny("gpt2"), ((3, 4, 6), (3, 8, 6))
     scores = score_edges(model, Task("one", (example(*pair), example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
     for examples, said in (
-        ((example(*pair), example(*pair[::-1])), r"run have the same logit_diff .* no difference that edges could carry"),
+        ((example(*pair), example(*pair[::-1])), r"run have the same logit_diff .* no effect to attribute to edges"),
         ((example(pair[0], pair[0]),) * 2, "has no corrupted prompts"),
     ):
         other = Task("other", examples, "logit_diff")

@@ -113,6 +113,6 @@ def test_tasks_with_nothing_to_learn_from_are_refused():
         find_codes(tiny("gpt2"), Task("t", (Example(row, row[::-1], (5,), (7,)),) * 2, "logit_diff"), n_train=2)
     with pytest.raises(ValueError, match="no corrupted prompts"):
         find_codes(tiny("gpt2"), Task("t", (Example(row, row, (5,), (7,)),) * 2, "logit_diff"), n_train=1)
-    for wrong, said in (({"n_codes": 0}, "n_codes=0 and permutations=200"), ({"permutations": 0}, "and permutations=0")):
-        with pytest.raises(ValueError, match=f"{said}: take at least 1 of each"):
+    for wrong, said in (({"n_codes": 0}, "n_codes=0 and n_permutations=200"), ({"n_permutations": 0}, "and n_permutations=0")):
+        with pytest.raises(ValueError, match=f"{said}: use at least 1 of each"):
             find_codes(tiny("gpt2"), Task("t", (Example(row, row[::-1], (5,), (7,)),) * 2, "logit_diff"), n_train=1, **wrong)

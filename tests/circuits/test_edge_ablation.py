@@ -9,7 +9,12 @@ import torch
 from interp import interventions
 from interp.ablation import ablate_heads
 from interp.circuits import Node, circuit_outcomes, score_edges
-from interp.circuits.edge_ablation import EDGE_ABLATIONS, check_edge_ablation, decompositions_with_ablation, resampled
+from interp.circuits.edge_ablation import (
+    EDGE_ABLATIONS,
+    check_edge_ablation,
+    decompositions_with_ablation,
+    resample_corrupted_prompts,
+)
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.z_cache import cache_z
@@ -130,24 +135,23 @@ def test_zeroed_edges_of_a_planted_model_have_the_effects_that_a_hand_counts(n_k
 
 def test_other_prompts_are_a_random_exchange_within_each_length():
     task = random_task(5, 4)
-    changed = resampled(task, 2)
+    changed = resample_corrupted_prompts(task, 2)
     clean = [e.clean for e in task]
     assert sorted(e.corrupted for e in changed) == sorted(clean)
     assert all(e.corrupted != e.clean == c for e, c in zip(changed, clean, strict=True))
-    assert changed.digest() == resampled(task, 2).digest() != resampled(task, 3).digest()
+    assert changed.digest() == resample_corrupted_prompts(task, 2).digest() != resample_corrupted_prompts(task, 3).digest()
 
 
 def test_what_an_ablation_needs_and_a_task_lacks_is_said_in_a_sentence():
     lonely = random_task(3, 1)
     for ablation in ("mean", "resample"):
         with pytest.raises(
-            ValueError, match=f"Edges cannot be corrupted by '{ablation}': example 3 .* is the only one of 9 tokens"
+            ValueError,
+            match=f"Ablation '{ablation}' needs another prompt of equal length, and example 3 .* is the only one of 9 tokens",
         ):
             circuit_outcomes(tiny("gpt2"), lonely, without(tiny("gpt2"), [Node("input")]), ablation=ablation)
     same = Task("same", tuple(Example(e.clean, e.clean, e.answers, e.distractors) for e in lonely), "logit_diff")
-    with pytest.raises(
-        ValueError, match=r"has no corrupted prompts, .*: add them, or take the ablation zero, mean or resample"
-    ):
+    with pytest.raises(ValueError, match=r"has no corrupted prompts, .*: add them, or use the ablation zero, mean or resample"):
         check_edge_ablation(same, "counterfactual")
     check_edge_ablation(same, "zero")
     with pytest.raises(

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from interp.circuits import damping, decompose, decompose_mlp, residual_contributions, subject_heads, suppression
+from interp.circuits import (
+    decompose_mlp,
+    head_scaling_curve,
+    residual_contributions,
+    ridge_decompose,
+    subject_heads,
+    suppression,
+)
 from interp.engine import run
 from interp.graph import Node
 from interp.heads import Head
@@ -33,7 +40,7 @@ def sum_of_parts(noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, n
 
 def test_a_planted_sum_is_recovered_exactly():
     parts, output, constant, topics = sum_of_parts(0)
-    found = decompose(parts, output, topics, resamples=20, shuffles=3)
+    found = ridge_decompose(parts, output, topics, n_resamples=20, n_shuffles=3)
     np.testing.assert_allclose(found.coefficients, ALPHA, atol=1e-10)
     np.testing.assert_allclose(found.intercept, constant, atol=1e-10)
     assert (found.r2, found.r2_held_out, found.ridge) == pytest.approx((1, 1, 0))
@@ -43,7 +50,7 @@ def test_a_planted_sum_is_recovered_exactly():
 def test_a_planted_sum_in_noise_is_recovered_as_well_as_its_variance_allows():
     noise = np.sqrt((ALPHA**2).sum() * 0.005 / 0.995)  # a share of .005 of the variance
     parts, output, _, topics = sum_of_parts(noise)
-    found = decompose(parts, output, topics)
+    found = ridge_decompose(parts, output, topics)
     assert np.abs(found.coefficients - ALPHA).max() < 3 * noise / np.sqrt(N_TOPICS * EACH * WIDTH)
     assert (found.r2, found.r2_held_out) == pytest.approx((0.995, 0.995), abs=1e-3)
     assert found.p_value == 1 / 100
@@ -53,15 +60,15 @@ def test_intervals_over_topics_hold_the_planted_coefficients():
     held = []
     for seed in range(20):
         parts, output, _, topics = sum_of_parts(1.0, seed)
-        found = decompose(parts, output, topics, resamples=200, shuffles=1)
-        held += ((found.low < ALPHA) & (found.high > ALPHA)).tolist()
-        assert (found.high - found.low).max() < 8 / np.sqrt(N_TOPICS * EACH * WIDTH)  # twice what the noise asks for
+        found = ridge_decompose(parts, output, topics, n_resamples=200, n_shuffles=1)
+        held += ((found.ci_low < ALPHA) & (found.ci_high > ALPHA)).tolist()
+        assert (found.ci_high - found.ci_low).max() < 8 / np.sqrt(N_TOPICS * EACH * WIDTH)  # twice what the noise asks for
     assert np.mean(held) > 0.85
 
 
 def test_ridge_regression_is_least_squares_with_a_constant_a_coordinate_and_rows_of_the_ridge():
     parts, output, _, topics = sum_of_parts(3.0)
-    found = decompose(parts, output, topics, resamples=2, shuffles=1)
+    found = ridge_decompose(parts, output, topics, n_resamples=2, n_shuffles=1)
     constants = np.tile(np.eye(WIDTH), (N_TOPICS * EACH, 1))
     design = np.hstack([parts.reshape(3, -1).T, constants])
     around = parts - parts.mean(1, keepdims=True)
@@ -74,24 +81,24 @@ def test_ridge_regression_is_least_squares_with_a_constant_a_coordinate_and_rows
 def test_what_is_rotated_or_unrelated_is_not_described():
     parts, output, _, topics = sum_of_parts(0)
     rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(WIDTH, WIDTH)))[0]
-    rotated = decompose(parts, parts[0] @ rotation, topics, resamples=2, shuffles=1)
+    rotated = ridge_decompose(parts, parts[0] @ rotation, topics, n_resamples=2, n_shuffles=1)
     assert rotated.r2_held_out < 0.05
-    unrelated = decompose(parts, np.random.default_rng(2).normal(size=output.shape), topics, resamples=2)
+    unrelated = ridge_decompose(parts, np.random.default_rng(2).normal(size=output.shape), topics, n_resamples=2)
     assert abs(unrelated.r2_held_out) < 0.01 and unrelated.p_value > 0.05
 
 
 def test_parts_that_are_alike_are_reported_by_their_condition():
     parts, output, _, topics = sum_of_parts(0.1)
     twins = np.concatenate([parts, parts[:1] + 1e-3 * parts[1:2]])
-    assert decompose(twins, output, topics, resamples=2, shuffles=1).condition > 1e3
+    assert ridge_decompose(twins, output, topics, n_resamples=2, n_shuffles=1).condition > 1e3
 
 
 def test_too_few_topics_and_constant_outputs_are_refused():
     parts, output, constant, topics = sum_of_parts(0)
     with pytest.raises(ValueError, match="4 topics are too few"):
-        decompose(parts[:, : 4 * EACH], output[: 4 * EACH], topics[: 4 * EACH])
+        ridge_decompose(parts[:, : 4 * EACH], output[: 4 * EACH], topics[: 4 * EACH])
     with pytest.raises(ValueError, match="the same for every prompt"):
-        decompose(parts, np.tile(constant, (len(output), 1)), topics)
+        ridge_decompose(parts, np.tile(constant, (len(output), 1)), topics)
 
 
 @cache
@@ -111,11 +118,11 @@ def ragged() -> Task:
 def test_what_is_written_at_the_end_is_what_hooks_see_and_adds_up():
     model, task = tiny("llama"), ragged()
     written = residual_contributions(model, task)
-    torch.testing.assert_close(written.parts.sum(0), written.last, rtol=0, atol=1e-4)
+    torch.testing.assert_close(written.contributions.sum(0), written.final_residual, rtol=0, atol=1e-4)
     for i in (0, 3):
         seen = run(model, [task.examples[i]], capture=["z.1", "mlp_out.1", "resid_post.2"])
         torch.testing.assert_close(written[Node("mlp", 1)][i], seen["mlp_out.1"][0, -1], rtol=0, atol=1e-4)
-        torch.testing.assert_close(written.last[i], seen["resid_post.2"][0, -1], rtol=0, atol=1e-4)
+        torch.testing.assert_close(written.final_residual[i], seen["resid_post.2"][0, -1], rtol=0, atol=1e-4)
         head = seen["z.1"][0, -1, 4] @ output_weights(model, 1)[4]
         torch.testing.assert_close(written[Node("head", 1, 4)][i], head, rtol=0, atol=1e-4)
 
@@ -131,7 +138,7 @@ def test_an_mlp_is_decomposed_from_its_own_heads():
         for h in heads
     ]
     output = np.stack([seen["mlp_out.1"][0, -1].numpy() for seen in runs])
-    again = decompose(np.stack(parts).astype(float), output.astype(float), [e.clean[2] for e in task])
+    again = ridge_decompose(np.stack(parts).astype(float), output.astype(float), [e.clean[2] for e in task])
     np.testing.assert_allclose(found.coefficients, again.coefficients, atol=1e-4)
     assert found.r2_held_out == pytest.approx(again.r2_held_out, abs=1e-4)
     with pytest.raises(LookupError, match=r"no edge a2.h0->m1"):
@@ -180,24 +187,24 @@ def test_attention_to_the_subject_is_what_patterns_show(name):
 
 def test_the_last_layer_holds_back_what_was_planted_against_the_answer():
     planted, task = suppressing()
-    table = suppression(planted.model, task).set_index("part")
+    table = suppression(planted.model, task).set_index("component")
     assert set(table["ablation"]) == {"mean"}
     assert table.loc["a4.h2", "effect"] == pytest.approx(3 * others(task), abs=1e-4)
     assert table["effect"].drop(["a4.h2", "all"]).abs().max() < 1e-4
     assert table.loc["all", ["effect", "share"]].tolist() == pytest.approx([3 * others(task), 1], abs=1e-4)
 
 
-def test_damping_gives_the_answer_back_and_costs_nothing_where_the_head_is_silent():
+def test_scaling_a_head_down_gives_the_answer_back_and_costs_nothing_where_the_head_is_silent():
     planted, task = suppressing()
-    gammas = (0.0, 0.5, 1.0, 2.0)
-    table = damping(planted.model, task, task, [NEGATIVE], gammas)
-    answer = [10 - 3 * gamma for gamma in gammas]
+    scales = (0.0, 0.5, 1.0, 2.0)
+    table = head_scaling_curve(planted.model, task, task, [NEGATIVE], scales)
+    answer = [10 - 3 * scale for scale in scales]
     expected = [a - log(exp(a) + planted.model.facts.d_vocab - 1) for a in answer]
     assert table["answer_logprob"].tolist() == pytest.approx(expected, abs=1e-4)
     assert table["accuracy"].tolist() == [1, 1, 1, 1]
     assert table["intervention"].tolist() == ["scale 0", "scale 0.5", "scale 1", "scale 2"] and set(table["heads"]) == {"L4H2"}
-    assert table["neutral_kl"].iloc[2] == 0 and (table["neutral_kl"].iloc[[0, 1, 3]] > 1e-4).all()
+    assert table["control_kl"].iloc[2] == 0 and (table["control_kl"].iloc[[0, 1, 3]] > 1e-4).all()
     silent = Task("repeats", tuple(Example(*p) for p in planted.prompts("needle", 5)), "logit_diff")
-    assert damping(planted.model, task, silent, [NEGATIVE], gammas)["neutral_kl"].max() < 1e-6
-    everything = damping(planted.model, task, silent, gammas=(0.0,))
+    assert head_scaling_curve(planted.model, task, silent, [NEGATIVE], scales)["control_kl"].max() < 1e-6
+    everything = head_scaling_curve(planted.model, task, silent, scales=(0.0,))
     assert everything["answer_logprob"].tolist() == pytest.approx(expected[:1], abs=1e-4)

@@ -64,10 +64,10 @@ def traced(source: PlantedModel, task: Task, kept: frozenset[Edge]) -> float:
 def test_a_circuit_without_the_backup_is_faithful_and_not_complete(family, n_kv_heads):
     source = backup(family, n_kv_heads)
     task, (whole, naive), mover = task_of(source), circuits_of(source), node_of(source, "name_mover")
-    asked = {"groups": {"mover": [mover]}, "draws": 6, "runs": 2, "steps": 2, "candidates": 5}
+    asked = {"groups": {"mover": [mover]}, "n_draws": 6, "n_greedy_runs": 2, "n_greedy_steps": 2, "n_candidates": 5}
     found = {len(c): completeness(source.model, task, c, **asked) for c in (whole, naive)}
     complete, lacking = (found[len(c)].table.set_index("kind") for c in (whole, naive))
-    assert found[len(whole)].largest < 1e-4
+    assert found[len(whole)].max_difference < 1e-4
     assert abs(lacking.loc["none", "difference"]) < 0.01  # faithful
     assert lacking.loc["group", "difference"] < -0.99
     assert complete.loc["group", "model"] == pytest.approx(lacking.loc["group", "model"], abs=1e-4)
@@ -81,19 +81,19 @@ def test_a_circuit_without_the_backup_is_faithful_and_not_complete(family, n_kv_
             assert row.circuit == pytest.approx(traced(source, task, here), abs=1e-3)
             assert row.model == pytest.approx(traced(source, task, everywhere), abs=1e-3)
             assert row.difference == pytest.approx((row.circuit - row.model) / found[len(circuit)].gap)
-            assert row.low <= row.difference + 1e-9 and row.difference <= row.high + 1e-9
+            assert row.ci_low <= row.difference + 1e-9 and row.difference <= row.ci_high + 1e-9
 
 
 @HOSTS
 def test_a_backup_is_needed_once_the_head_it_stands_for_is_gone(n_kv_heads):
     source = backup("dormant_backup", n_kv_heads)
     (whole, _), mover, spare = circuits_of(source), node_of(source, "name_mover"), node_of(source, "backup_name_mover")
-    alone = minimality(source.model, task_of(source), whole, parts="nodes", draws=2)
-    behind = minimality(source.model, task_of(source), whole, parts="nodes", draws=2, without=[mover])
+    alone = minimality(source.model, task_of(source), whole, granularity="nodes", n_draws=2)
+    behind = minimality(source.model, task_of(source), whole, granularity="nodes", n_draws=2, excluded=[mover])
     assert alone.unnecessary() == [str(mover), str(spare)]
     assert behind.unnecessary() == []
-    assert behind.table.set_index("part").loc[str(spare), "effect"] == pytest.approx(-0.9933, abs=1e-3)
-    assert behind.record.arguments["without"] == [str(mover)]
+    assert behind.table.set_index("component").loc[str(spare), "effect"] == pytest.approx(-0.9933, abs=1e-3)
+    assert behind.record.arguments["excluded"] == [str(mover)]
 
 
 @cache
@@ -107,49 +107,51 @@ def mini(n_kv_heads: int | None) -> tuple[PlantedModel, Circuit]:
 def test_every_active_edge_of_a_planted_circuit_is_needed_and_junk_is_not(n_kv_heads):
     source, circuit = mini(n_kv_heads)
     task, rng = task_of(source, 5), np.random.default_rng(0)
-    found = minimality(source.model, task, circuit, draws=12)
+    found = minimality(source.model, task, circuit, n_draws=12)
     assert len(circuit) == 9 and found.unnecessary() == []
-    members = found.table.query("kind == 'member'")
+    members = found.table.query("kind == 'circuit'")
     for row in members.itertuples():
-        change = traced(source, task, circuit.edges - {Edge.parse(row.part)}) - traced(source, task, circuit.edges)
+        change = traced(source, task, circuit.edges - {Edge.parse(row.component)}) - traced(source, task, circuit.edges)
         assert row.effect == pytest.approx(change / 7, abs=1e-4)
     control = found.table.query("kind == 'random'")
     assert len(control) == 12 and control["effect"].abs().max() < 1e-5
     inside = {*circuit.nodes}
-    assert all(inside.issuperset(Edge.parse(part)[:2]) and Edge.parse(part) not in circuit.edges for part in control["part"])
+    assert all(
+        inside.issuperset(Edge.parse(part)[:2]) and Edge.parse(part) not in circuit.edges for part in control["component"]
+    )
 
     others = [e for e in circuit.graph.edges if e not in circuit.edges]
     junk = {others[i] for i in rng.choice(len(others), 6, replace=False)} | {edge_of("input", "logits")}
-    fuller = minimality(source.model, task, replace(circuit, edges=circuit.edges | junk), draws=3)
+    fuller = minimality(source.model, task, replace(circuit, edges=circuit.edges | junk), n_draws=3)
     assert {*fuller.unnecessary()} == {*map(str, junk)}
 
 
 def test_parts_that_are_gone_already_are_not_taken_out_again():
     source, circuit = mini(None)
     [mover] = source.heads("name_mover")
-    found = minimality(source.model, task_of(source, 5), circuit, without=[Node.of(mover)], draws=9).table
+    found = minimality(source.model, task_of(source, 5), circuit, excluded=[Node.of(mover)], n_draws=9).table
     left = [str(e) for e in circuit.graph.edges if e in circuit.edges and e.writer != Node.of(mover)]
-    assert found.query("kind == 'member'")["part"].tolist() == left and len(left) < len(circuit)
-    assert found.query("kind == 'random'")["part"].str.count("->").tolist() == [1] * 9
-    with pytest.raises(ValueError, match=r"None of the circuit's nodes is left to be taken out \(without=.*: leave less out"):
-        minimality(source.model, task_of(source), circuit, parts="nodes", without=circuit.edges)
+    assert found.query("kind == 'circuit'")["component"].tolist() == left and len(left) < len(circuit)
+    assert found.query("kind == 'random'")["component"].str.count("->").tolist() == [1] * 9
+    with pytest.raises(ValueError, match=r"None of the circuit's nodes remains to be removed \(excluded=.*: exclude fewer"):
+        minimality(source.model, task_of(source), circuit, granularity="nodes", excluded=circuit.edges)
 
 
 def test_the_steps_of_a_search_end_with_the_parts_and_there_may_be_no_search():
     source, circuit = mini(None)
     small, told = replace(circuit, edges=frozenset([*circuit.edges][:2])), []
-    asked = {"parts": "edges", "draws": 0, "candidates": 1, "steps": 3}
+    asked = {"granularity": "edges", "n_draws": 0, "n_candidates": 1, "n_greedy_steps": 3}
     progress = lambda done, total: told.append((done, total))  # noqa: E731
-    found = completeness(source.model, task_of(source), small, runs=1, progress=progress, **asked)
+    found = completeness(source.model, task_of(source), small, n_greedy_runs=1, progress=progress, **asked)
     assert told == [(1, 2), (2, 2)] and found.table["n_removed"].tolist() == [0, 1, 2]
-    assert completeness(source.model, task_of(source), small, runs=0, **asked).table["kind"].tolist() == ["none"]
+    assert completeness(source.model, task_of(source), small, n_greedy_runs=0, **asked).table["kind"].tolist() == ["none"]
 
 
 def test_the_record_tells_circuits_of_one_size_apart():
     source, circuit = mini(None)
     edges = [*circuit.edges]
     records = [
-        minimality(source.model, task_of(source), replace(circuit, edges=frozenset(chosen)), draws=0).record
+        minimality(source.model, task_of(source), replace(circuit, edges=frozenset(chosen)), n_draws=0).record
         for chosen in (edges[:3], edges[2::-1], edges[1:4])
     ]
     digests = [record.arguments["edges_digest"] for record in records]
@@ -160,15 +162,18 @@ def test_all_structural_edges_are_complete_and_the_active_ones_alone_are_not():
     """Eight edges carry nothing as long as no other is taken out."""
     source, active = mini(None)
     whole = replace(active, edges=frozenset(edge_of(*e) for e in source.structural_edges))
-    task, asked = task_of(source, 3), {"parts": "edges", "draws": 5, "runs": 1, "steps": 1, "candidates": 99, "seed": 4}
+    task, asked = (
+        task_of(source, 3),
+        {"granularity": "edges", "n_draws": 5, "n_greedy_runs": 1, "n_greedy_steps": 1, "n_candidates": 99, "seed": 4},
+    )
     found, lacking = (completeness(source.model, task, c, **asked) for c in (whole, active))
-    assert found.largest < 1e-4
+    assert found.max_difference < 1e-4
     assert abs(lacking.table["difference"].iloc[0]) < 1e-4
     key = edge_of("input", f"{source.heads('name_mover')[0]}.k")
     assert lacking.table["removed"].iloc[-1] == str(key)
     expected = (traced(source, task, active.edges - {key}) - traced(source, task, whole.edges - {key})) / 7
     assert lacking.table["difference"].iloc[-1] == pytest.approx(expected, abs=1e-4)
-    assert lacking.largest > 0.5
+    assert lacking.max_difference > 0.5
 
     table = found.table
     assert table["kind"].tolist() == ["none", *["random"] * 5, "greedy"]
@@ -184,7 +189,9 @@ def test_a_random_circuit_is_as_incomplete_as_it_is_unfaithful():
     source, circuit = mini(None)
     others = [e for e in circuit.graph.edges if e not in circuit.edges and e.writer.kind == "head"]
     chosen = frozenset(others[i] for i in np.random.default_rng(1).choice(len(others), 9, replace=False))
-    found = completeness(source.model, task_of(source), replace(circuit, edges=chosen), draws=3, runs=1, steps=1)
+    found = completeness(
+        source.model, task_of(source), replace(circuit, edges=chosen), n_draws=3, n_greedy_runs=1, n_greedy_steps=1
+    )
     assert found.table["difference"].iloc[0] == pytest.approx(-1, abs=1e-3)
 
 
@@ -200,13 +207,13 @@ def made(values: np.ndarray, method: str = "exact") -> EdgeScores:
 def test_edges_that_lead_on_every_prompt_are_always_chosen():
     found = stability(made(np.array([[3.0, 4, 5, 6], [2, 1, 2, 1], [0.5, 0.2, 0.1, 0.3]])), 2)
     assert (found.jaccard, found.jaccard_with_full, found.stable) == (1, 1, True)
-    assert found.table["frequency"].tolist() == [1, 1] and found.table["chosen"].all()
+    assert found.table["frequency"].tolist() == [1, 1] and found.table["in_full_circuit"].all()
 
 
 def test_an_edge_of_one_prompt_is_chosen_when_that_prompt_is_drawn():
     """Two edges, the second carried by one prompt of five: it leads when that prompt is drawn at all, 1 - .8^5 of the time."""
     n, resamples = 5, 4000
-    found = stability(made(np.array([[1.0] * n, [100.0, 0, 0, 0, 0]])), 1, resamples=resamples)
+    found = stability(made(np.array([[1.0] * n, [100.0, 0, 0, 0, 0]])), 1, n_resamples=resamples)
     share = 1 - 0.8**n
     frequency = dict(zip(found.table["edge"], found.table["frequency"], strict=True))
     assert sum(frequency.values()) == pytest.approx(1)
@@ -247,27 +254,26 @@ def test_bad_input_is_refused_in_a_sentence():
     source, circuit = mini(None)
     task, empty = task_of(source), replace(circuit, edges=frozenset())
     for function in (completeness, minimality):
+        with pytest.raises(ValueError, match="The circuit has 0 edges and no nodes to remove: use a larger circuit"):
+            function(source.model, task, empty, granularity="nodes")
+        with pytest.raises(ValueError, match="granularity='heads': the components of a circuit are 'nodes' or 'edges'"):
+            function(source.model, task, circuit, granularity="heads")
         with pytest.raises(
-            ValueError, match="The circuit has 0 edges and no nodes that could be taken out: take a larger circuit"
-        ):
-            function(source.model, task, empty, parts="nodes")
-        with pytest.raises(ValueError, match="parts='heads': a circuit's parts are 'nodes' or 'edges'"):
-            function(source.model, task, circuit, parts="heads")
-        with pytest.raises(
-            ValueError, match="circuit of 1 layers x 2 heads, and planted:mini_ioi,seed=3 has 4 layers x 6 heads"
+            ValueError, match="The circuit is of 1 layers x 2 heads, and planted:mini_ioi,seed=3 has 4 layers x 6 heads"
         ):
             function(source.model, task, Circuit(Graph(1, 2), frozenset()))
-    with pytest.raises(LookupError, match=r"There is no part a9\.h0 in a graph of 4 layers x 6 heads"):
-        minimality(source.model, task, circuit, without=[Node.parse("a9.h0")])
+    with pytest.raises(LookupError, match=r"There is no component a9\.h0 in a graph of 4 layers x 6 heads"):
+        minimality(source.model, task, circuit, excluded=[Node.parse("a9.h0")])
     with pytest.raises(
-        ValueError, match="draws=-1, runs=5, steps=5 and candidates=5: take at least 0, and at least 1 candidate"
+        ValueError,
+        match="n_draws=-1, n_greedy_runs=5, n_greedy_steps=5, n_candidates=5: each must be at least 0, and n_candidates at least 1",
     ):
-        completeness(source.model, task, circuit, draws=-1)
-    with pytest.raises(ValueError, match="The circuits have 5 edges to keep or not, and planted:mini_ioi,seed=3 has"):
+        completeness(source.model, task, circuit, n_draws=-1)
+    with pytest.raises(ValueError, match="edge_masks has 5 columns, and the graph of planted:mini_ioi,seed=3 has"):
         circuit_outcomes(source.model, task, np.ones((1, 5), bool))
-    with pytest.raises(ValueError, match="resamples=99 are too few"):
-        stability(made(np.ones((2, 3))), 1, resamples=99)
-    with pytest.raises(ValueError, match="k=0 is no size of a circuit"):
+    with pytest.raises(ValueError, match="n_resamples=99 is too few"):
+        stability(made(np.ones((2, 3))), 1, n_resamples=99)
+    with pytest.raises(ValueError, match="k=0 is not a circuit size"):
         stability(made(np.ones((2, 3))), 0)
     with pytest.raises(ValueError, match="acdc decides edge by edge"):
         stability(made(np.ones((2, 3)), "acdc"), 1)

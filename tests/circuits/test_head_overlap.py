@@ -118,7 +118,9 @@ def test_set_rows_of_prompts_of_all_lengths_are_the_same_on_both_roads(name):
 def test_looking_at_the_repeated_name_repairs_what_a_removed_duplicate_head_broke(n_kv_heads, wrong):
     planted = plant("mini_ioi", seed=2, n_layers=5, n_heads=4, n_kv_heads=n_kv_heads, length=21, n_names=7)
     [flag], [chosen] = planted.heads("duplicate_token"), planted.heads("s_inhibition")
-    found = repair(planted.model, task_of(planted, "ioi"), [chosen], wrong, ["io"], damage=(zero([flag]),), draws=3)
+    found = repair(
+        planted.model, task_of(planted, "ioi"), [chosen], wrong, ["io"], base_interventions=(zero([flag]),), n_draws=3
+    )
     outcome = found.table.groupby("condition")["outcome"].mean()
     expected = {"clean": 7, "damaged": -7 / 3, "repair": 7, "right": -7, "random_heads": -7 / 3}
     assert outcome[[*expected]].to_dict() == pytest.approx(expected, abs=1e-4)
@@ -136,7 +138,7 @@ def test_looking_at_the_repeated_name_repairs_what_a_removed_duplicate_head_brok
 def test_random_heads_are_of_the_chosen_layers_and_never_chosen():
     planted = plant("mini_ioi", seed=2, n_layers=5, n_heads=4, length=21, n_names=7)
     chosen = [Head(1, 0), Head(1, 3), Head(4, 2)]
-    table = repair(planted.model, task_of(planted, "ioi"), chosen, ["s2"], ["io"], draws=5).table
+    table = repair(planted.model, task_of(planted, "ioi"), chosen, ["s2"], ["io"], n_draws=5).table
     drawn = [[Head.parse(name) for name in row.split()] for row in table.query("condition == 'random_heads'")["heads"].tolist()]
     assert len(drawn) == 5 and all([h.layer for h in row] == [1, 1, 4] and not {*row} & {*chosen} for row in drawn)
     assert "damaged" not in set(table["condition"])

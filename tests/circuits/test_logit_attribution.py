@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.circuits import direct_logit_attribution_from, direct_logits
+from interp.circuits import direct_logit_attribution, direct_logit_attribution_from
 from interp.circuits.factual_recall import residual_contributions
 from interp.engine.forward.run import plain_logits
 from interp.figures import head_map
@@ -33,7 +33,7 @@ def logit_diffs(model, task):
 @pytest.mark.parametrize("name", WITH_EDGES)
 def test_the_parts_add_up_to_the_logit_difference(name):
     model, task = tiny(name), random_task()  # two lengths, two answers
-    found = direct_logits(model, task)
+    found = direct_logit_attribution(model, task)
     want = logit_diffs(model, task)
     assert found.values.shape == (len(found.writers), len(task))
     assert np.abs(want).min() > 1e-2
@@ -44,11 +44,11 @@ def test_the_parts_add_up_to_the_logit_difference(name):
 @pytest.mark.parametrize("name", WITH_EDGES)
 def test_the_parts_of_a_model_in_half_precision_add_up_to_what_its_last_residual_says(name, dtype):
     model, task = wrap_model(tiny_hf(name).to(dtype), name="half"), random_task()
-    found = direct_logits(model, task)
+    found = direct_logit_attribution(model, task)
     hf = tiny_hf(name).to(dtype)
     exact = wrap_model(hf, name="read in single precision")
     with exact.lock, torch.no_grad():
-        last = residual_contributions(exact, task).last.float()
+        last = residual_contributions(exact, task).final_residual.float()
         logits = exact.layout.unembed.float()(exact.layout.final_norm.float()(last))
     want = [float(row[list(e.answers)].mean() - row[list(e.distractors)].mean()) for row, e in zip(logits, task, strict=True)]
     np.testing.assert_allclose(found.values.sum(0) + found.biases, want, rtol=0, atol=1e-5 * np.abs(found.values).max())
@@ -65,7 +65,7 @@ def test_transformerlens_finds_the_same(name):
         for parameter in (p for n, p in hf.named_parameters() if n.endswith(constants)):
             parameter.zero_()  # it folds what is the same in all values into the output's bias, where it is no head's
     model, prompts = wrap_model(hf, name=f"folded {name}"), examples()
-    ours = direct_logits(model, Task("random", tuple(prompts), "logit_diff"))
+    ours = direct_logit_attribution(model, Task("random", tuple(prompts), "logit_diff"))
     bridge = model.bridge
     bridge.enable_compatibility_mode(disable_warnings=True)
     tokens, answers, distractors = (
@@ -90,7 +90,7 @@ def test_planted_heads_write_their_gains_and_those_that_work_through_others_noth
     for seed in range(3):
         planted = plant("mini_ioi", seed=seed, n_kv_heads=n_kv_heads, dtype="float64")
         task = Task("ioi", tuple(Example(*p) for p in planted.prompts("ioi", 6)), "logit_diff")
-        found = direct_logits(planted.model, task)
+        found = direct_logit_attribution(planted.model, task)
         gains = {planted.heads("name_mover")[0]: 10, planted.heads("negative_name_mover")[0]: -3}
         for head in planted.model.facts.heads():  # S-inhibition, the duplicate head and all noise: nothing
             assert found.heads[head] == pytest.approx(gains.get(head, 0), abs=1e-3), str(head)
@@ -100,17 +100,17 @@ def test_planted_heads_write_their_gains_and_those_that_work_through_others_noth
             assert {head: from_there[head] for head in gains} == pytest.approx(
                 {h: share * g for h, g in gains.items()}, abs=1e-3
             )
-        assert found.to_dataframe()["part"].head(2).tolist() == [str(Node.of(head)) for head in gains]
+        assert found.to_dataframe()["component"].head(2).tolist() == [str(Node.of(head)) for head in gains]
 
 
 def test_the_table_holds_every_part_with_its_interval_and_the_map_is_drawn():
     model = tiny("llama")
-    found = direct_logits(model, random_task())
+    found = direct_logit_attribution(model, random_task())
     table = found.to_dataframe()
     assert len(table) == 1 + 3 * (6 + 1) + 1 and table["n"].eq(5).all()
-    assert (table["low"] <= table["logits"]).all() and (table["logits"] <= table["high"]).all()
+    assert (table["ci_low"] <= table["logits"]).all() and (table["logits"] <= table["ci_high"]).all()
     assert table["logits"].sum() == pytest.approx(logit_diffs(model, random_task()).mean(), abs=1e-4)
-    row = table.set_index("part").loc["a2.h5"]
+    row = table.set_index("component").loc["a2.h5"]
     assert (row["layer"], row["head"], row["logits"]) == (2, 5, pytest.approx(found.heads[Head(2, 5)]))
     drawn: Any = head_map(found.heads)
     np.testing.assert_array_equal(drawn.data[0].z, found.heads.values)
@@ -121,7 +121,7 @@ def test_the_table_holds_every_part_with_its_interval_and_the_map_is_drawn():
 def test_what_heads_read_at_all_keys_adds_up_to_what_they_write(name):
     model, task = tiny(name), random_task().select([0, 1, 2])
     parts = [direct_logit_attribution_from(model, task, keys) for keys in ("middle", "end", (0, 1, *range(5, 10)))]
-    whole = direct_logits(model, task).heads
+    whole = direct_logit_attribution(model, task).heads
     scale = np.abs(whole.values).max()
     np.testing.assert_allclose(sum(part.values for part in parts), whole.values, rtol=0, atol=1e-5 * scale)
     assert (np.abs(parts[0].values).max() > 1e-2 * scale) == (name != "mistral")  # whose window ends behind it
@@ -132,17 +132,17 @@ def test_what_heads_read_at_all_keys_adds_up_to_what_they_write(name):
 def test_what_has_no_direct_logits_is_refused():
     bare = Task("bare", tuple(Example(e.clean, e.corrupted, e.answers, ()) for e in examples()), "answer_logprob")
     with pytest.raises(ValueError, match="example 0 of task 'bare' has none"):
-        direct_logits(tiny("gemma2"), bare)  # before it is run: it has no edges
+        direct_logit_attribution(tiny("gemma2"), bare)  # before it is run: it has no edges
     with pytest.raises(ValueError, match="tiny-gemma2 has no edges"):
-        direct_logits(tiny("gemma2"), random_task())
+        direct_logit_attribution(tiny("gemma2"), random_task())
 
 
 def test_a_cap_on_logits_leaves_no_sum():
     model = wrap_model(tiny_hf("llama"), name="capped")
     model.hf.config.final_logit_softcapping = 3.0
     with pytest.raises(ValueError, match="logit_diff of capped is no sum of what its parts write: LlamaForCausalLM caps"):
-        direct_logits(model, random_task())
+        direct_logit_attribution(model, random_task())
     half = wrap_model(tiny_hf("llama").to(torch.bfloat16), name="capped half")
     half.hf.config.final_logit_softcapping = 3.0
     with pytest.raises(ValueError, match="logit_diff of capped half is no sum"):
-        direct_logits(half, random_task())
+        direct_logit_attribution(half, random_task())

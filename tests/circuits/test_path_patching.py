@@ -175,7 +175,7 @@ def test_one_receiver_at_a_time_has_the_effect_of_its_edge():
 def test_bad_input_is_refused_in_a_sentence():
     source = planted()
     task = task_of(source)
-    with pytest.raises(ValueError, match="No head comes before L0H1: take receivers of a later layer"):
+    with pytest.raises(ValueError, match="No head precedes L0H1: use receivers in a later layer"):
         path_patch(source.model, task, [(Head(0, 1), "q")])
     with pytest.raises(ValueError, match="pairs of a head and one of q, k, v"):
         path_patch(source.model, task, [(Head(1, 1), "z")])

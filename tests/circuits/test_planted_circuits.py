@@ -137,7 +137,7 @@ def test_in_single_precision_scores_are_the_ground_truth_to_what_a_score_of_atte
         10 * SHARP * np.finfo(np.float32).eps * np.sqrt(at.source.model.facts.d_model)
     )  # of a score, times the logit it moves
     assert np.abs(at.scores.values.mean(1) - at.truth).max() < rounding
-    assert auroc(at.scores.effects, np.abs(at.truth) > at.scores.floor) == 1.0
+    assert auroc(at.scores.effects, np.abs(at.truth) > at.scores.noise_floor) == 1.0
 
 
 GOLDEN = {
@@ -260,7 +260,7 @@ def test_a_backup_is_missed_by_single_heads_and_found_by_paths_by_a_second_sweep
     assert set().union(*harmful) == hidden and min(map(len, harmful)) == 2
     assert change[frozenset([mover, backup])] == pytest.approx(-10.0247, abs=1e-4)
 
-    again = backup_heads(source.model, task, [mover], method="zero")
+    again = backup_heads(source.model, task, [mover], ablation="zero")
     assert again[backup] == pytest.approx(-10, abs=1e-4)
     assert {head for head in singles if again[head] < -1} == hidden - {mover}
 

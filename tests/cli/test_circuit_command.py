@@ -52,8 +52,8 @@ def test_the_scores_are_those_of_the_function_and_the_largest_are_kept(runs):
     assert answer["clean"] == pytest.approx(scores.clean.mean(), abs=1e-5)
     assert curve.record == open_run(answer["path"]).record
     own = curve.table.query("n_edges == 20")
-    assert own["kind"].tolist() == ["found", "random", "random"]
-    whole = curve.table.query("share == 1 and kind == 'found'")
+    assert own["kind"].tolist() == ["circuit", "random", "random"]
+    whole = curve.table.query("share == 1 and kind == 'circuit'")
     assert whole["faithfulness"].item() == pytest.approx(1) and answer["cpr"] == pytest.approx(curve.cpr)
 
 
@@ -72,7 +72,7 @@ def test_what_is_stored_is_what_was_tested_where_few_edges_have_an_effect(tmp_pa
     assert len(found) <= n < 60 and 60 not in curve.table["n_edges"].tolist()
     kept = np.array([[edge in found.edges for edge in found.graph.edges]])
     alone = circuit_outcomes(model, make_task("ioi", model, n_prompts=4, seed=1), kept).mean()
-    assert curve.table.query("kind == 'found' and n_edges == @n")["outcome"].item() == pytest.approx(alone, abs=1e-5)
+    assert curve.table.query("kind == 'circuit' and n_edges == @n")["outcome"].item() == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_finished_run_is_left_as_it_is_and_shown(runs):
@@ -147,7 +147,7 @@ def test_overlap_by_chance_is_that_of_drawing():
         for values in ([*map(float, range(9))], [-v / 2 for v in range(9)])
     ]
     assert score_agreement(*scored) == pytest.approx(1)
-    with pytest.raises(ValueError, match="edges of two models are not the same"):
+    with pytest.raises(ValueError, match="compare circuits of one model"):
         compare_circuits(one, Circuit(Graph(2, 2), frozenset({Edge.parse("input->m0")})))
 
 
@@ -310,7 +310,7 @@ def test_what_has_no_circuit_is_refused_in_a_sentence(models, tmp_path, monkeypa
     assert_refused(
         interp(*words, "--threshold", 1000), 2, r"threshold 1e\+03 leaves no edge.* The largest effect is [\d.]+ logits"
     )
-    assert_refused(interp(*words, "--size", 1), 2, "The top 1 edges leave nothing")
+    assert_refused(interp(*words, "--size", 1), 2, "The top 1 edges form no circuit")
     assert [tmp_path / "in"] == list(tmp_path.iterdir())
 
 

@@ -120,7 +120,7 @@ def test_the_threshold_is_live_beyond_the_stored_size_and_stands_in_the_address(
 
 
 def test_a_size_that_leaves_nothing_says_so_and_keeps_the_slider(stored):
-    with pytest.raises(ValueError, match="leave nothing"):
+    with pytest.raises(ValueError, match="form no circuit"):
         scores().circuit(1)
     app = opened(**QUERY, edges="1")
     assert "Nothing is left" in app.info[0].value and not app.error

@@ -12,7 +12,7 @@ import pytest
 
 from interp.circuits import Circuit, Edge, FaithfulnessCurve, Graph, score_edges
 from interp.figures import circuit_graph, faithfulness_plot, figure_bytes, save_figure, style, to_dark_theme
-from interp.figures.circuit_graph import FAN, HALF, MAX_EDGES, PARTS, PORTS, THICK, THIN, WIDER
+from interp.figures.circuit_graph import FAN, HALF, MAX_EDGES, PORTS, QKV_STYLES, THICK, THIN, WIDER
 from interp.models.planted import plant
 from interp.records import RunRecord
 from interp.tasks.task import Example, Task
@@ -42,10 +42,10 @@ def circuit(names=tuple(SCORES), scores=SCORES, graph=GRAPH):
 
 
 def curve(sizes=(1, 10, 40, 100), found=(0.0, 0.5, 0.9, 1.0), draws=2):
-    rows = [(n / 100, n, "found", 0, f, f - 0.1, f + 0.2, 2 * f) for n, f in zip(sizes, found, strict=True)]
+    rows = [(n / 100, n, "circuit", 0, f, f - 0.1, f + 0.2, 2 * f) for n, f in zip(sizes, found, strict=True)]
     for draw in range(draws):
         rows += [(n / 100, n, "random", draw, 0.1 * draw, -0.1, 0.2, 0.2 * draw) for n in sizes]
-    names = ["share", "n_edges", "kind", "draw", "faithfulness", "low", "high", "outcome"]
+    names = ["share", "n_edges", "kind", "draw", "faithfulness", "ci_low", "ci_high", "outcome"]
     return FaithfulnessCurve(pd.DataFrame(rows, columns=names), 2.0, 0.0, RECORD)
 
 
@@ -110,12 +110,12 @@ def test_width_is_size_colour_is_sign_and_dash_is_the_part_that_reads():
         line = drawn[name].line
         assert line.width == pytest.approx(THIN + (THICK - THIN) * abs(score) / 4.0)
         assert line.color == (style.NEGATIVE if score < 0 else style.POSITIVE)
-        assert line.dash == PARTS[Edge.parse(name).qkv][1]
-    assert len({PARTS[part][1] for part in "qkv"}) == len({PORTS[part] for part in "qkv"}) == 3
+        assert line.dash == QKV_STYLES[Edge.parse(name).qkv][1]
+    assert len({QKV_STYLES[part][1] for part in "qkv"}) == len({PORTS[part] for part in "qkv"}) == 3
 
 
 def test_ports_that_something_is_read_at_have_their_letter():
-    letters = sorted((text, round(x, 6)) for text, x, _ in texts(circuit_graph(circuit())) if text in PARTS)
+    letters = sorted((text, round(x, 6)) for text, x, _ in texts(circuit_graph(circuit())) if text in QKV_STYLES)
     place = nodes(circuit_graph(circuit()))
     ends = [("a0.h4", "q"), ("a0.h4", "k"), ("a0.h4", "v"), ("a2.h1", "q"), ("a2.h1", "v")]
     assert letters == sorted((part, round(place[node][0] + PORTS[part], 6)) for node, part in ends)
@@ -221,7 +221,7 @@ def test_a_found_circuit_is_drawn_as_it_is():
 
 
 def test_names_are_no_markup():
-    figure = circuit_graph(replace(circuit(), model="<img src=x>", unit="<b>", about={}))
+    figure = circuit_graph(replace(circuit(), model="<img src=x>", unit="<b>", metadata={}))
     assert "<img" not in caption(figure)
     assert "&lt;b&gt;" in lines(figure)["m2->logits"].hovertext
 

@@ -174,7 +174,7 @@ def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
     """The ``k`` edges of largest effect without those that lead nowhere, and the smallest effect among the ``k``."""
     alive = [edge for edge in whole.graph.edges if whole.scores.get(edge)]
     top = sorted(alive, key=lambda edge: -abs(whole.scores[edge]))[:k]
-    cut = replace(whole, edges=frozenset(top), about={**whole.about, "k": len(top)})
+    cut = replace(whole, edges=frozenset(top), metadata={**whole.metadata, "k": len(top)})
     return cut.pruned(), abs(whole.scores[top[-1]])
 
 

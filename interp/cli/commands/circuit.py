@@ -135,10 +135,10 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
 
 def _provenance(circuit: "Circuit") -> dict[str, str]:
     """Model, weights, task, method, metric and ablation of a circuit, empty where its file does not say."""
-    record = circuit.about.get("record") or {}
+    record = circuit.metadata.get("record") or {}
     ablation = record.get("arguments", {}).get("ablation", COUNTERFACTUAL) if record else ""
     facts = {"model": circuit.model, "weights_digest": record.get("weights_digest", ""), "task": record.get("task", "")}
-    return {**facts, "method": circuit.about.get("method", ""), "metric": record.get("metric", ""), "ablation": ablation}
+    return {**facts, "method": circuit.metadata.get("method", ""), "metric": record.get("metric", ""), "ablation": ablation}
 
 
 def _load(path: Path) -> "Circuit":

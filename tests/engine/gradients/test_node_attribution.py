@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.ablation import ablate_heads
-from interp.circuits import direct_logits, score_nodes, score_positions
+from interp.circuits import direct_logit_attribution, score_nodes, score_positions
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 from interp.engine.edges.residual_decomposition import decompose_residual
 from interp.engine.gradients.attribution_patching import answer_value, z_gradients
@@ -297,7 +297,7 @@ def test_a_direct_effect_that_a_later_head_cancels_is_found_where_that_head_is_d
     named = {Head(0, 3): "duplicate_token", Head(1, 1): "s_inhibition", Head(2, 4): "name_mover", Head(3, 0): "canceller"}
     planted = plant(named, seed=2, dtype="float64")
     mover, task = Head(2, 4), ioi(planted)
-    written = direct_logits(planted.model, task)
+    written = direct_logit_attribution(planted.model, task)
     assert (written.heads[mover], written.heads[3, 0]) == pytest.approx((10, -10), abs=1e-3)
     exact, plain, dropped = (score_nodes(planted.model, task, "z", method=m)[mover] for m in ("exact", "atp", "atp*"))
     assert max(exact, plain) < 1e-4

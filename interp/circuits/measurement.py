@@ -1,0 +1,161 @@
+"""The measurement behind every circuit function: the outcome of a task with parts of the residual stream corrupted.
+
+``measuring`` checks model, task and metric, holds the model's lock while it is open, and refuses what cannot be interpreted:
+numbers that are not finite, and a clean and a corrupted run with the same outcome, between which there is no effect to
+attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.circuits.edge_ablation import check_edge_ablation, check_pairs, decompositions_with_ablation
+from interp.graph import Graph
+from interp.records import RunRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.engine.edges.residual_decomposition import ResidualDecomposition
+    from interp.engine.sweep.outcome import Outcome
+    from interp.engine.sweep.readout import Readout
+    from interp.engine.sweep.sweep import Progress
+    from interp.models.model import Model
+    from interp.tasks.task import Task
+
+
+class MeasuredBatch(NamedTuple):
+    """Examples of one length: their decomposed residual streams, the function from last residuals to outcomes, and the outcomes
+    of the clean and the fully corrupted run, [2 batch]."""
+
+    example_ids: list[int]
+    decomposition: ResidualDecomposition
+    read: Readout
+    ends: Tensor
+
+    @property
+    def clean(self) -> Float[Tensor, "1 batch"]:
+        return self.ends[:1]
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """An open measurement of ``outcome``; ``ends`` [2 n_examples] holds the outcomes of the clean and the corrupted run once
+    ``batches`` has been exhausted."""
+
+    model: Model
+    task: Task
+    outcome: Outcome
+    graph: Graph
+    ablation: str
+    seed: int
+    ends: Float[np.ndarray, "2 n_examples"]
+    arrays: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def clean(self) -> Float[np.ndarray, " n_examples"]:
+        return self.ends[0]
+
+    @property
+    def corrupted(self) -> Float[np.ndarray, " n_examples"]:
+        return self.ends[1]
+
+    def batches(self, progress: Progress | None = None) -> Iterator[MeasuredBatch]:
+        """Every example once. After the last batch, raises ValueError when both runs have the same outcome or one that is not
+        finite."""
+        streams = decompositions_with_ablation(self.model, self.task, self.outcome, self.ablation, self.seed, progress)
+        for example_ids, decomposition, read in streams:
+            ends = read(decomposition.ends)
+            self.ends[:, example_ids] = to_numpy(ends)
+            yield MeasuredBatch(example_ids, decomposition, read, ends)
+        self.check_finite(self.ends)
+        check_gap(self.clean, self.corrupted, self.outcome.name)
+
+    def zeros(self, *shape: int) -> np.ndarray:
+        """An array for results, which must be finite when the measurement closes."""
+        self.arrays.append(np.zeros(shape))
+        return self.arrays[-1]
+
+    def check_finite(self, *values: np.ndarray) -> None:
+        """Raises ValueError when the model computes NaN or infinite outcomes."""
+        facts = self.model.facts
+        for array in values:
+            if not np.isfinite(array).all():
+                raise ValueError(
+                    f"{self.outcome.name} is {array[~np.isfinite(array)][0]}: {facts.name} computes NaN or inf in {facts.dtype}. Load it "
+                    f"in float32, or check its weights with `interp doctor`."
+                )
+
+    def record(self, intervention: str, **arguments: Any) -> RunRecord:
+        """The record of this measurement, with ``arguments`` and the ablation beside those of the task."""
+        return measurement_record(
+            self.model, self.task, intervention, self.outcome.name, self.seed, ablation=self.ablation, **arguments
+        )
+
+
+@contextmanager
+def measuring(
+    model: Model,
+    task: Task,
+    metric: str | None = None,
+    *,
+    ablation: str | None = None,
+    seed: int = 0,
+    gradient: bool = False,
+    fused: bool = False,
+) -> Iterator[Measurement]:
+    """Opens a measurement of ``metric`` (by default the task's) with what is corrupted replaced as ``ablation`` says (``None``:
+    by the corrupted prompts, with no other choice); ``gradient`` where the outcome is differentiated, ``fused`` to run the
+    engine's fused modules.
+
+    Raises LookupError for an unknown metric or ablation; ValueError for a model without a residual graph, a task without what
+    metric or ablation needs, a metric without the gradient that is needed, and for what ``Measurement`` refuses.
+    """
+    import torch
+
+    from interp.engine.edges.edge_patching import graph_of
+    from interp.engine.gradients.attribution_patching import check_gradient
+    from interp.engine.sweep.sweep import check_outcome, own_modules
+    from interp.metrics.outcomes import OUTCOMES
+
+    outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
+    check_outcome(task, outcome)
+    if gradient:
+        check_gradient(outcome)
+    check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
+    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))))
+    without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
+    with model.lock, without_gradient, own_modules(model) if fused else nullcontext():
+        yield measurement
+    measurement.check_finite(*measurement.arrays)
+
+
+def measurement_record(
+    model: Model, task: Task, intervention: str, metric: str | None = None, seed: int = 0, **arguments: Any
+) -> RunRecord:
+    """The record of a run of ``task`` with one kind of intervention; ``arguments`` are added to those of the task."""
+    from interp.models.model import record_of
+
+    arguments, labels = {**task.provenance, **arguments}, (intervention,) if intervention else ()
+    return record_of(model, task=task.name, arguments=arguments, interventions=labels, metric=metric or task.metric, seed=seed)
+
+
+def check_gap(clean: Float[np.ndarray, " n"], corrupted: Float[np.ndarray, " n"], metric: str) -> None:
+    """Raises ValueError when both runs have the same mean outcome."""
+    gap, size = abs(clean.mean() - corrupted.mean()), max(np.abs(clean).max(), np.abs(corrupted).max())
+    if not gap > 1e-6 * size:
+        raise ValueError(
+            f"The clean and the corrupted run have the same {metric} ({clean.mean():.4g}): there is no effect to attribute to edges. "
+            f"Use another metric, other corrupted prompts or another ablation."
+        )
+
+
+def to_numpy(outcomes: Tensor) -> np.ndarray:
+    """Outcomes in double precision on the CPU."""
+    return outcomes.cpu().double().numpy()
