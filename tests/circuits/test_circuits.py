@@ -1,6 +1,7 @@
 """Circuits: scores against planted edges, faithfulness against its ends, files against what other tools write."""
 
 import json
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -267,7 +268,7 @@ def test_one_prompt_is_refused_before_anything_is_computed(monkeypatch):
     model, pair = tiny("gpt2"), example((3, 4, 6), (3, 8, 6))
     scores = score_edges(model, Task("two", (pair, example((9, 4, 6), (9, 8, 6))), "logit_diff"), method="eap")
     for home in ("faithfulness", "minimality", "completeness"):
-        monkeypatch.delattr(f"interp.circuits.{home}.circuit_outcomes")
+        monkeypatch.delattr(sys.modules[f"interp.circuits.{home}"], "circuit_outcomes")
     task, circuit = Task("one", (pair,), "logit_diff"), scores.circuit(99)
     for ask in (faithfulness_curve, minimality, completeness):
         with pytest.raises(ValueError, match="needs at least 2 prompts, got 1"):

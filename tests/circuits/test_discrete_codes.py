@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from interp.circuits import auroc, find_codes
-from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _learn, _written, unique_share
+from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _head_outputs, _learn, unique_share
 from interp.engine import run
 from interp.heads import Head, HeadScores
 from interp.models import plant
@@ -53,7 +53,7 @@ def test_what_is_coded_is_the_mean_of_what_a_head_writes():
     rows = [row.tolist() for row in (*tiny_tokens(2, 7, seed=1), *tiny_tokens(2, 9, seed=2))]
     task = Task("t", tuple(Example(tuple(r), (*r[:3], 50, *r[4:]), (5,), (7,), {"m": (3, 5)}) for r in rows), "logit_diff")
     for positions, where in (("all", slice(None)), ("m", slice(3, 5)), ("end", slice(-1, None))):
-        found = _written(model, task, positions)
+        found = _head_outputs(model, task, positions)
         for i, e in enumerate(task):
             for side, tokens in enumerate((e.clean, e.corrupted)):
                 z = run(model, tokens, capture=["z.2"])["z.2"][0, where, 3].mean(0)

@@ -19,7 +19,7 @@ from interp.circuits import (
     score_agreement,
     score_edges,
 )
-from interp.circuits.edge_scores import METHODS
+from interp.circuits.methods import EDGE_METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model
@@ -65,7 +65,7 @@ def test_a_threshold_keeps_the_edges_that_reach_it(runs):
 
 
 def test_what_is_stored_is_what_was_tested_where_few_edges_have_an_effect(tmp_path, monkeypatch):
-    monkeypatch.setattr("interp.circuits.edge_scores.FLOOR", 0.1)
+    monkeypatch.setattr("interp.circuits.edge_scores.NOISE_FLOOR", 0.1)
     answer = json.loads(interp(*WORDS, "--method", "eap", "--size", 60, "--out", tmp_path / "run", "--json").stdout)
     found, curve = load_circuit_run(tmp_path / "run")
     n, model = answer["n_nonzero"], load_model("interp-mini")
@@ -329,7 +329,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--task", "ioi", "--method", "EAP"], 2, f"No method is called 'EAP'. There are: {', '.join(METHODS)}, acdc."),
+        (["--task", "ioi", "--method", "EAP"], 2, f"No method is called 'EAP'. There are: {', '.join(EDGE_METHODS)}, acdc."),
         (["--task", "iou"], 2, "No task is called 'iou'"),
         ([], 2, "Give either --task or --prompts FILE.jsonl"),
         (["--task", "ioi", "--size", 3, "--threshold", 1], 2, "give one of them"),
