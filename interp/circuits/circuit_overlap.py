@@ -7,7 +7,7 @@ that they are the same mechanism. ``expected_within_layers`` draws as many heads
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,7 +53,8 @@ def score_agreement(first: Circuit, second: Circuit) -> float:
     sizes = np.abs([[circuit.scores[edge] for edge in both] for circuit in (first, second)])
     if not both or (np.ptp(sizes, axis=1) == 0).any():
         return float("nan")
-    return float(spearmanr(*sizes).statistic)
+    correlation: Any = spearmanr(*sizes)
+    return float(correlation.statistic)
 
 
 def _check(first: Circuit, second: Circuit) -> None:
