@@ -65,10 +65,11 @@ def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_l
     import torch
 
     from interp.engine.sweep.work_units import batches
+    from interp.tasks.token_batch import as_batch
 
     weights = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for example_ids in batches(task):
-        tokens = torch.tensor([task.examples[i].clean for i in example_ids], device=model.device)
+        tokens = as_batch(model, [task.examples[i] for i in example_ids]).tokens
         marked = torch.zeros(tokens.shape, device=model.device)
         for row, i in enumerate(example_ids):
             marked[row, slice(*task.examples[i].marks[mark])] = 1

@@ -233,7 +233,7 @@ def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_
     scores = score_edges(model, found, method="exact")
     circuit, curve = load_circuit_run(tmp_path / "run")
     assert circuit.edges == scores.circuit(60).edges
-    assert curve.clean == pytest.approx(faithfulness_curve(model, tested, scores, shares=(1.0,), draws=0).clean, abs=1e-5)
+    assert curve.clean == pytest.approx(faithfulness_curve(model, tested, scores, shares=(1.0,), n_draws=0).clean, abs=1e-5)
     assert curve.clean != pytest.approx(float(scores.clean.mean()), abs=1e-2)
     told = json.loads(answer.stdout)
     assert (told["n_discovery_prompts"], told["n_test_prompts"]) == (5, 4)
@@ -277,7 +277,7 @@ def test_prompts_that_stand_twice_in_a_file_are_counted(models, tmp_path):
 def test_a_circuit_that_was_saved_from_python_is_shown(tmp_path):
     model = load_model("interp-mini")
     scores = score_edges(model, make_task("ioi", model, n_prompts=4, seed=0), method="eap")
-    curve = faithfulness_curve(model, make_task("ioi", model, n_prompts=4, seed=1), scores, shares=(0.05, 1.0), draws=1)
+    curve = faithfulness_curve(model, make_task("ioi", model, n_prompts=4, seed=1), scores, shares=(0.05, 1.0), n_draws=1)
     save_circuit(scores.circuit(30), scores, curve, tmp_path / "run", {"kind": "circuit"})
     shown = interp("show", tmp_path / "run")
     assert shown.exit_code == 0, shown.stderr

@@ -40,7 +40,7 @@ def scores():
 
 @cache
 def curve():
-    return faithfulness_curve(mini(), make_task("ioi", mini(), n_prompts=4, seed=4), scores(), shares=(0.1, 1.0), draws=2)
+    return faithfulness_curve(mini(), make_task("ioi", mini(), n_prompts=4, seed=4), scores(), shares=(0.1, 1.0), n_draws=2)
 
 
 @pytest.fixture
@@ -331,5 +331,5 @@ def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, roo
 
 def test_the_circuit_file_says_of_how_many_edges_it_is(stored):
     whole = load_circuit_run(stored.path)[0]
-    assert whole.about["k"] == 47
+    assert whole.metadata["k"] == 47
     assert page._largest(whole, 30)[0].about == {**whole.about, "k": 30}
