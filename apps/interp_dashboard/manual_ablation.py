@@ -89,7 +89,7 @@ def _continuation(
 ) -> Continuation:
     from interp import interventions
     from interp.ablation import continue_prompt
-    from interp.ablation.ablate_heads import build_variants
+    from interp.ablation.ablations import build_variants
     from interp.tasks import make_task
 
     with model_cache().acquire(model) as loaded:
@@ -167,6 +167,6 @@ def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablatio
         )
     names = (
         "from interp import Head, interventions\nfrom interp.ablation import compare_next_tokens, continue_prompt\n"
-        "from interp.ablation.ablate_heads import build_variants\n"
+        "from interp.ablation.ablations import build_variants\n"
     )
     return prompts.python_code(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made

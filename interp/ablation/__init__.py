@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interp.ablation.ablated_generation import compare_next_tokens as compare_next_tokens
     from interp.ablation.ablated_generation import continue_prompt as continue_prompt
     from interp.ablation.ablation_result import AblationResult as AblationResult
+    from interp.ablation.ablations import ablations as ablations
     from interp.ablation.effect_tables import agreement as agreement
     from interp.ablation.gradient_importance import gradient_importance as gradient_importance
     from interp.ablation.gradient_importance import normalise_layers as normalise_layers

@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from interp import interventions
+from interp.ablation.ablations import StandIns, build_variants, check_ablation
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.registry import check_name
@@ -20,20 +18,11 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.ablation.ablation_result import AblationResult
     from interp.engine.sweep.outcome import Outcome
-    from interp.engine.sweep.resume_from_layer import Variant
     from interp.engine.sweep.sweep import Progress, UnitLedger
-    from interp.interventions import Intervention
     from interp.models.model import Model
     from interp.records import RunRecord
     from interp.tasks.task import Task
 
-ABLATIONS = {
-    "zero": "the head's output is set to zero",
-    "mean": "the head's output is replaced by its mean over the prompts, at the ablated positions",
-    "resample": "the head's output is replaced by its output on another prompt of equal length",
-    "patch": "the head's output is replaced by its output on the corrupted prompt",
-    "uniform": "the head attends uniformly to all visible tokens",
-}
 ESTIMATORS = {
     "exact": "one run with each head ablated",
     "attribution": "gradient estimate for all heads, from one backward pass",
@@ -68,12 +57,12 @@ def ablate_heads(
 ) -> AblationResult:
     """The outcome of the task with each head (or each pair of heads) ablated, for every example.
 
-    ``ablation`` is ``zero``, ``mean``, ``resample``, ``patch`` or ``uniform``. ``estimator`` is ``exact``; ``attribution``, a gradient
-    estimate for all heads; or ``adaptive``, which measures only the ``top_share`` of heads with the largest estimate exactly and
-    keeps the ``estimate``. ``positions`` is ``all``, ``end`` or a mark; ``metric`` defaults to the task's. ``memory`` is the budget in
-    bytes in addition to the loaded model; the units in a ``ledger`` belong to one budget, so an interrupted run is resumed with the
-    budget it was started with (``RunWriter.details``). Raises LookupError for unknown names and heads, ValueError for arguments that do
-    not fit the task.
+    ``ablation`` is one of ``interp.ablation.ablations()``, such as ``zero``, ``mean`` or ``streaming:n_sink=4,n_recent=64``. ``estimator``
+    is ``exact``; ``attribution``, a gradient estimate for all heads; or ``adaptive``, which measures only the ``top_share`` of heads with
+    the largest estimate exactly and keeps the ``estimate``. ``positions`` is ``all``, ``end`` or a mark; ``metric`` defaults to the
+    task's. ``memory`` is the budget in bytes in addition to the loaded model; the units in a ``ledger`` belong to one budget, so an
+    interrupted run is resumed with the budget it was started with (``RunWriter.details``). Raises LookupError for unknown names and
+    heads, ValueError for arguments that do not fit the task.
     """
     from interp.ablation.ablation_result import AblationResult
     from interp.engine.gradients.attribution_patching import attribute, rank_variants
@@ -104,12 +93,7 @@ def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
     } | arguments
     memory, _, _ = (options.pop(name) for name in ("memory", "ledger", "progress"))
     outcome, groups, _ = _prepare(model, task, **options)
-    ablation = options["ablation"]
-    if ablation == "resample":
-        resample_source_ids(task, options["seed"])
-    if ablation != "uniform":
-        ablation = "zero"  # same cost, and no activations to collect first
-    variants = build_variants(model, task, ablation, options["positions"], groups, 0)
+    variants = build_variants(model, task, options["ablation"], options["positions"], groups, options["seed"], StandIns)
     plan = plan_sweep(model, task, variants, outcome, memory, identity="plan")
     work = {"exact": plan.work, "attribution": 3 * plan.clean_work}
     work["adaptive"] = work["attribution"] + options["top_share"] * plan.work
@@ -131,51 +115,6 @@ def seconds_per_work(model: Model, task: Task) -> float:
         return (perf_counter() - start) / (tokens.shape[1] * model.facts.n_layers)
 
 
-def build_variants(
-    model: Model, task: Task, ablation: str, positions: str, groups: Sequence[tuple[Head, ...]], seed: int
-) -> list[Variant]:
-    """One variant for each group of heads, whose heads are ablated together; the same kind of ablation for all groups."""
-    make = _intervention_factory(model, task, ablation, positions, seed)
-    return [(make(group),) for group in groups]
-
-
-def resample_source_ids(task: Task, seed: int) -> np.ndarray:
-    """For each example the id of another one of equal length, its resample source: a random cycle within each length.
-
-    Raises ValueError when an example is the only one of its length.
-    """
-    source_ids = np.arange(len(task))
-    rng = np.random.default_rng(seed)
-    for length, example_ids in task.by_length().items():
-        if len(example_ids) == 1:
-            raise ValueError(
-                f"resample needs another prompt of equal length for each example, and example {example_ids[0]} is the only one with "
-                f"{length} tokens: add prompts or use mean."
-            )
-        order = rng.permutation(example_ids)
-        source_ids[order] = np.roll(order, 1)
-    return source_ids
-
-
-def _intervention_factory(
-    model: Model, task: Task, ablation: str, positions: str, seed: int
-) -> Callable[[tuple[Head, ...]], Intervention]:
-    import torch
-
-    from interp.engine.sweep.z_cache import cache_z
-
-    if ablation in ("zero", "uniform"):
-        return lambda heads: getattr(interventions, ablation)(heads, positions)
-    if ablation == "mean":
-        means = cache_z(model, task).mean(positions, task.examples)
-        return lambda heads: interventions.mean(heads, means, positions)
-    if ablation == "resample":
-        source_ids, clean = torch.from_numpy(resample_source_ids(task, seed)), cache_z(model, task)
-        return lambda heads: interventions.resample(heads, clean, source_ids, positions)
-    corrupted = cache_z(model, task, "corrupted")
-    return lambda heads: interventions.patch(heads, corrupted, positions)
-
-
 def _prepare(
     model: Model,
     task: Task,
@@ -191,14 +130,12 @@ def _prepare(
     """The outcome, the groups of heads to ablate and the record; raises for every wrong argument."""
     from interp.models.model import record_of
 
-    check_name(ablation, ABLATIONS, "ablation")
+    check_ablation(ablation, task)
     check_name(estimator, ESTIMATORS, "estimator")
     if not 0 < top_share <= 1:
         raise ValueError(f"top_share is {top_share:g}; it is a share of the heads, above 0 and at most 1.")
     outcome = OUTCOMES.get(metric or task.metric)
     chosen = [model.facts.check_head(Head(*h)) for h in heads] if heads else model.facts.heads()
-    if ablation == "patch" and not task.has_corrupted:
-        raise ValueError(f"Task {task.name!r} has no corrupted prompts, which patch needs: add them or use mean or resample.")
     groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
     if pairs:
         groups += list(combinations(chosen, 2))

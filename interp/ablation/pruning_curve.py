@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.ablation.ablate_heads import ABLATIONS, build_variants
+from interp.ablation.ablations import build_variants, check_ablation
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
-from interp.registry import check_name
 from interp.statistics import Interval, bootstrap_weights, expanded_levels, mean_interval
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def pruning_curve(
     from interp.engine.sweep.sweep import sweep
     from interp.models.model import record_of
 
-    check_name(ablation, ABLATIONS, "ablation")
+    check_ablation(ablation, task)
     heads = _head_order(model, order)
     if n_random < MIN_RANDOM_ORDERS or not 1 <= steps <= len(heads):
         raise ValueError(

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.ablation.ablate_heads import ABLATIONS, build_variants
+from interp.ablation.ablations import build_variants, check_ablation
 from interp.circuits.measurement import measurement_record
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
-from interp.registry import check_name
 
 if TYPE_CHECKING:
     from interp.engine.sweep.sweep import Progress
@@ -41,7 +40,7 @@ def backup_heads(
     """
     from interp.engine.sweep.sweep import sweep
 
-    check_name(ablation, ABLATIONS, "ablation")
+    check_ablation(ablation, task)
     ablated = tuple(dict.fromkeys(model.facts.check_head(Head(*head)) for head in ablated_heads))
     if not ablated:
         raise ValueError("ablated_heads is empty: give the heads that a first sweep found.")

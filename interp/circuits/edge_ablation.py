@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from interp.ablation.ablate_heads import resample_source_ids
+from interp.ablation.ablations import resample_source_ids
 from interp.circuits.methods import EDGE_ABLATIONS
 from interp.registry import check_name
 

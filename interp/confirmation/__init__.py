@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.confirmation.confirm import CONFIRM_ABLATIONS as CONFIRM_ABLATIONS
     from interp.confirmation.confirm import MIN_DRAWS as MIN_DRAWS
+    from interp.confirmation.confirm import NO_PAIRS as NO_PAIRS
     from interp.confirmation.confirm import check_confirmation as check_confirmation
     from interp.confirmation.confirm import confirm as confirm
     from interp.confirmation.confirmation_result import Confirmation as Confirmation

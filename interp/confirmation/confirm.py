@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.ablation.ablate_heads import ABLATIONS, build_variants
+from interp.ablation.ablations import build_variants, check_ablation
 from interp.confirmation.confirmation_result import Confirmation, set_tables
 from interp.confirmation.head_sets import CLEAN, choose_ks, control_pool, draw_sets
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.metrics.outcomes import OUTCOMES
-from interp.registry import check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from interp.models.model import Model
     from interp.tasks.task import Task
 
-CONFIRM_ABLATIONS = tuple(name for name in ABLATIONS if name != "patch")
+NO_PAIRS = ("corrupted",)
+"""What the ablation of a confirmation must not need: its tasks may have no corrupted prompts."""
 MIN_DRAWS = 5
 
 
@@ -106,7 +106,7 @@ def check_confirmation(
     from interp.engine.sweep.sweep import check_outcome
     from interp.tasks.positions import resolve_positions
 
-    check_name(ablation, CONFIRM_ABLATIONS, "ablation for a confirmation")
+    check_ablation(ablation, without=NO_PAIRS)
     if n_draws < MIN_DRAWS:
         raise ValueError(f"n_draws={n_draws} is too few: random heads vary, use at least {MIN_DRAWS}.")
     record, facts = detection.record, model.facts

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,13 +46,14 @@ class AblationSpec(Spec):
     top_share: float = 0.2
 
     def check(self) -> None:
-        from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS
+        from interp.ablation.ablate_heads import ESTIMATORS
+        from interp.ablation.ablations import check_ablation
         from interp.metrics.outcomes import OUTCOMES
 
         check_prompts(self.task, self.prompts)
         if self.metric is not None:
             check_name(self.metric, OUTCOMES.names(), "metric")
-        check_name(self.ablation, ABLATIONS, "ablation")
+        check_ablation(self.ablation)
         check_name(self.estimator, ESTIMATORS, "estimator")
         if self.heads and self.layers:
             raise ValueError("--heads and --layers both choose heads: give one of them.")
@@ -108,7 +110,7 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
 
     def name_parts(self) -> tuple[str, ...]:
         estimator = () if self.spec.estimator == "exact" else (self.spec.estimator,)
-        return (self.task.name, self.model_name, self.spec.ablation, *estimator)
+        return (self.task.name, self.model_name, re.sub(r"[:,=]", "-", self.spec.ablation), *estimator)
 
     def title(self) -> str:
         return f"{self.spec.ablation} ablation on {len(self.task)} prompts of {self.task.name} in {self.model.facts.name}"

@@ -160,18 +160,18 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
 
     def plan(self, memory: int | None = None) -> CostEstimate:
         """The units of all sets of heads, tasks and positions; seconds from one timed pass."""
-        from interp.ablation.ablate_heads import CostEstimate, build_variants, seconds_per_work
+        from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
+        from interp.ablation.ablations import StandIns, build_variants
         from interp.confirmation import draw_sets
         from interp.engine.sweep.work_units import plan_sweep
         from interp.metrics.outcomes import OUTCOMES
 
         sets, _ = draw_sets(self.detection, self.ks, self.spec.n_draws, self.seed)
         groups = list({frozenset(s.heads): s.heads for s in sets}.values())
-        ablation = "uniform" if self.spec.ablation == "uniform" else "zero"  # same cost, and no activations to collect first
         plans = []
         for task in (self.task, *self.control_tasks):
             for where in self.spec.positions:
-                variants = build_variants(self.model, task, ablation, where, groups, 0)
+                variants = build_variants(self.model, task, self.spec.ablation, where, groups, self.seed, StandIns)
                 plans.append(plan_sweep(self.model, task, variants, OUTCOMES.get(self.spec.metric), memory, identity="plan"))
         seconds = seconds_per_work(self.model, self.task) * sum(plan.work for plan in plans)
         return CostEstimate(sum(plan.n_units for plan in plans), max(plan.bytes for plan in plans), seconds)

@@ -140,7 +140,7 @@ def test_sets_equal_hooked_runs_with_all_their_heads_changed(llama, ablation, wh
     detection = ranked_first(llama, [Head(1, 2), Head(2, 4), Head(0, 1)])
     found = confirm(detection, llama, task, ks=[2, 3], ablation=ablation, positions=[where], metric="logit_diff")
     if ablation == "resample":
-        from interp.ablation.ablate_heads import resample_source_ids
+        from interp.ablation.ablations import resample_source_ids
         from interp.engine.sweep.z_cache import cache_z
 
         bank, source_ids = cache_z(llama, task), torch.from_numpy(resample_source_ids(task, 0))
@@ -242,7 +242,9 @@ def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
         confirm(good, llama, task, ks=[0, 1])
     with pytest.raises(ValueError, match=r"k=10 needs 10 heads with a score and as many controls: 18 heads"):
         confirm(good, llama, task, ks=[2, 10])
-    with pytest.raises(LookupError, match=r"'patch'. There are: zero, mean, resample, uniform"):
+    with pytest.raises(
+        LookupError, match=r"'patch'. There are: attend_to, calibrate_sinks, mean, resample, scale, streaming, uniform, zero"
+    ):
         confirm(good, llama, task, ablation="patch")
     with pytest.raises(LookupError, match="No position is called 'needle'"):
         confirm(good, llama, task, positions=["all", "needle"])

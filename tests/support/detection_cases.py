@@ -105,7 +105,13 @@ def token_detection(words=None, response=4, n_texts=1):
     record = RunRecord("toy", "0123456789ab", task="own text", metric="waad, fai", arguments={"n_tokens": length})
     scores = {
         name: TokenScores(
-            name, np.tile(values, (n_texts, 1)), (tuple(words),) * n_texts, unit, bounds, record, nan_reason="not of the response"
+            name,
+            np.tile(values, (n_texts, 1)),
+            (tuple(words),) * n_texts,
+            unit,
+            bounds,
+            record,
+            nan_reason="not of the response",
         )
         for name, values, unit, bounds in (
             ("waad", waad, "tokens", (0.0, None)),

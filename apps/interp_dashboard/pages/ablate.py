@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.ablation.ablate_heads import ABLATIONS, ESTIMATORS
+from interp.ablation.ablate_heads import ESTIMATORS
+from interp.ablation.ablations import ablations
 from interp.experiments import AblationSpec
 from interp.experiments.ablation import agreement_sentence
 from interp.heads import Head
@@ -44,7 +45,7 @@ def fields() -> tuple[Field, ...]:
         *prompts.fields(),
         prompts.file_field(),
         number("n_prompts", 64, 2, prompts.MOST_PROMPTS),
-        choice("ablation", list(ABLATIONS), "mean", noun="ablation"),
+        choice("ablation", list(ablations()), "mean", noun="ablation"),
         choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
         number("top_share", 0.2, 0.01, 1.0),
         text("positions", "all"),
@@ -117,7 +118,7 @@ def _form(view: View) -> AblationSpec | None:
     marks, metric = _asked(view.model, view.facts.weights_digest, source)
     adaptive = state["estimator"] == "adaptive"
     how, estimator, *share, where, measured = st.columns(4 + adaptive, vertical_alignment="bottom")
-    how.selectbox("Ablation", list(ABLATIONS), help=bullets(ABLATIONS), **state.widget_args("ablation"))
+    how.selectbox("Ablation", list(ablations()), help=bullets(ablations()), **state.widget_args("ablation"))
     estimator.selectbox("Estimator", list(ESTIMATORS), help=bullets(ESTIMATORS), **state.widget_args("estimator"))
     if adaptive:
         share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top_share"))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from interp.confirmation import CONFIRM_ABLATIONS, MIN_DRAWS
+from interp.ablation.ablations import ablations
+from interp.confirmation import MIN_DRAWS, NO_PAIRS
 from interp.detectors import DETECTORS, Detection
 from interp.experiments import ConfirmationSpec, DetectionSpec
 from interp.heads import Head
@@ -55,7 +56,7 @@ def fields() -> tuple[Field, ...]:
         number("confirm.n_prompts", 64, 2, prompts.MOST_PROMPTS),
         number("confirm.seed", 1, 0, 10**6),
         number("confirm.n_draws", MIN_DRAWS, MIN_DRAWS, MOST_DRAWS),
-        choice("confirm.ablation", list(CONFIRM_ABLATIONS), "mean", noun="ablation"),
+        choice("confirm.ablation", list(ablations(NO_PAIRS)), "mean", noun="ablation"),
     )
 
 
@@ -206,7 +207,7 @@ def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
     n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("confirm.n_prompts"))
     seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("confirm.seed"))
     draws.number_input("Draws", MIN_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("confirm.n_draws"))
-    ablation.selectbox("Ablation", list(CONFIRM_ABLATIONS), **state.widget_args("confirm.ablation"))
+    ablation.selectbox("Ablation", list(ablations(NO_PAIRS)), **state.widget_args("confirm.ablation"))
     asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "n_draws", "ablation"))
     return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
@@ -236,7 +237,10 @@ def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
         view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
     )
     curve = tried.tables["curve"]
-    cli, python = shlex.join(["interp", *confirmation_plan.cli_args]), _python(run, "load_confirmation", "ablation_curve(found)")
+    cli, python = (
+        shlex.join(["interp", *confirmation_plan.cli_args]),
+        _python(run, "load_confirmation", "ablation_curve(found)"),
+    )
     export_menu("dose", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.ablation.ablate_heads import ablate_heads, build_variants
+from interp.ablation.ablate_heads import ablate_heads
+from interp.ablation.ablations import build_variants
 from interp.engine.gradients.attribution_patching import attribute, head_gate_gradients, rank_variants
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head

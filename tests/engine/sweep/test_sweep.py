@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import interventions
-from interp.ablation.ablate_heads import ABLATIONS, ablate_heads, build_variants, resample_source_ids
+from interp.ablation.ablate_heads import ablate_heads
+from interp.ablation.ablations import ablations, build_variants, resample_source_ids
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
@@ -28,6 +29,12 @@ from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import tiny, tiny_hf
 
 TOLERANCE = 1e-5
+OPTIONS = {
+    "calibrate_sinks": ":beta=0,alpha=1.2,min_rows=2",
+    "streaming": ":n_sink=1,n_recent=2",
+    "attend_to": ":targets=middle",
+}
+"""Ablations whose defaults are for longer prompts than these."""
 
 
 def both_roads(model, task, variants, metric="logit_diff"):
@@ -36,7 +43,7 @@ def both_roads(model, task, variants, metric="logit_diff"):
 
 
 @pytest.mark.parametrize("positions", ["all", "end", "middle"])
-@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("ablation", [name + OPTIONS.get(name, "") for name in ablations()])
 def test_restarted_sweep_equals_one_hooked_pass_per_head(model, ablation, positions):
     task = random_task()
     variants = build_variants(model, task, ablation, positions, [(h,) for h in some_heads(model)], 0)
@@ -116,7 +123,9 @@ def test_a_head_without_output_weights_has_no_effect(gpt2):
         hf.transformer.h[1].attn.c_proj.weight[8:16] = 0
     from interp.models import wrap_model
 
-    result = ablate_heads(wrap_model(hf, name="one silent head"), random_task(), ablation="zero", heads=[Head(1, 1), Head(1, 2)])
+    result = ablate_heads(
+        wrap_model(hf, name="one silent head"), random_task(), ablation="zero", heads=[Head(1, 1), Head(1, 2)]
+    )
     assert np.abs(result.effects[0]).max() <= 1e-6 < 1e-3 < np.abs(result.effects[1]).max()
 
 
@@ -226,7 +235,7 @@ def test_unknown_names_are_answered_with_the_known_ones(gpt2):
         ablate_heads(gpt2, task, heads=[Head(12, 0)])
     with pytest.raises(LookupError, match=r"No metric is called 'logit'. There are: accuracy, answer_logprob"):
         ablate_heads(gpt2, task, metric="logit")
-    with pytest.raises(LookupError, match=r"No ablation is called 'means'. There are: zero, mean"):
+    with pytest.raises(LookupError, match=r"No ablation is called 'means'. There are: attend_to, calibrate_sinks, mean"):
         ablate_heads(gpt2, task, ablation="means")
     with pytest.raises(LookupError, match=r"No position is called 'subject'.*There are: all, end, middle\."):
         ablate_heads(gpt2, task, positions="subject")
