@@ -6,6 +6,7 @@ that a package defines itself takes it as a decorator.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, TypeVar
@@ -37,8 +38,8 @@ def checks_arguments(function: F) -> F:
 
 
 def _annotation(annotation: Any) -> str:
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return text.strip("\"'").removesuffix(" | None")
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"\b\w+\.", "", text).strip("\"'").removesuffix(" | None")
 
 
 def _is(value: Any, kind: str) -> bool:
