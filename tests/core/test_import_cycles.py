@@ -76,7 +76,12 @@ def test_a_folder_of_the_engine_imports_only_from_those_before_it(folder):
     later = ENGINE_FOLDERS[ENGINE_FOLDERS.index(folder) + 1 :]
     own = {name: found for name, found in imports().items() if name.startswith(f"interp.engine.{folder}.")}
     assert own
-    upward = {f"{name} -> {i}" for name, found in own.items() for i in found if i.startswith("interp.engine") and i.split(".")[2] in later}
+    upward = {
+        f"{name} -> {i}"
+        for name, found in own.items()
+        for i in found
+        if i.startswith("interp.engine") and i.split(".")[2] in later
+    }
     assert not upward
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("ablation", "circuits", "detectors", "engine", "experiments", "figures", "interventions", "metrics", "models", "store", "tasks")
+ROOMS = sorted(file.parent.name for file in (ROOT / "interp").glob("*/__init__.py") if file.parent.name != "cli")
 PYRIGHT = shutil.which("pyright") or shutil.which("pyright", path=str(Path(sys.executable).parent))
 WRONG = {
     "interp.ablate_haeds": '"ablate_haeds" is not a known attribute of module "interp"',
