@@ -183,9 +183,9 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
         return confirm(self.detection, self.model, self.task, **how, **options)
 
     def publish(self, writer: RunWriter, result: Confirmation) -> StoredRun:
-        from interp.store.detections import publish_confirmation
+        from interp.store.detections import write_confirmation
 
-        return publish_confirmation(writer, result, self.model.facts)
+        return write_confirmation(writer, result, self.model.facts)
 
 
 def task_parameters(task: str | None) -> tuple[dict[str, Parameter], str]:
