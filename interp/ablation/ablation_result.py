@@ -44,8 +44,14 @@ class AblationResult(SweepResult):
         cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: AblationResult | None = None
     ) -> AblationResult:
         """The result of a sweep over heads of the model with these ``facts``."""
-        sizes = {"n_layers": facts.n_layers, "n_heads": facts.n_heads, "n_kv_heads": facts.n_kv_heads}
-        return cls(**vars(sweep), **sizes, estimator=estimator, estimate=estimate)
+        return cls(
+            **vars(sweep),
+            n_layers=facts.n_layers,
+            n_heads=facts.n_heads,
+            n_kv_heads=facts.n_kv_heads,
+            estimator=estimator,
+            estimate=estimate,
+        )
 
     def heads(self) -> pd.DataFrame:
         """One row per head (or pair of heads), in the order of the sweep.
