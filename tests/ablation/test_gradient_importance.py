@@ -199,5 +199,5 @@ def test_what_has_no_gradient_is_refused(llama):
         gradient_importance(llama, texts(), "logit_diff")
     with pytest.raises(ValueError, match="Text 1 has one token, and none is predicted"):
         gradient_importance(llama, [[5, 6], [7]])
-    with pytest.raises(ValueError, match="There is no text"):
+    with pytest.raises(ValueError, match="Prompt 0 has no tokens: give at least one"):
         gradient_importance(llama, "")

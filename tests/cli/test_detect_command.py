@@ -46,7 +46,7 @@ def made_up(
     values[4, 5] = np.nan
     arguments = {"n_prompts": n_prompts, "share": share, "strict": strict, "words": words}
     record = record_of(model, task="made up", arguments=arguments, metric="made up", seed=seed)
-    numbers = {"unit": "share", "bounds": (0.0, 1.0), "record": record, "reason": "left out"}
+    numbers = {"unit": "share", "bounds": (0.0, 1.0), "record": record, "nan_reason": "left out"}
     if progress:
         progress(1, 1)
     return Detection(
