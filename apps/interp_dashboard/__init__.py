@@ -1,5 +1,5 @@
 """The dashboard: a Streamlit app whose pages are thin over ``interp``.
 
-A page is one file in ``pages/`` that defines ``PAGE`` (see ``page``). What a page shows stands in the address (``url``); models are
-held one at a time (``model_cache``); what was read of a prompt is kept by digest (``attention_cache``). ``interp dashboard`` starts it.
+A page is one file in ``pages/`` that defines ``PAGE`` (see ``page``). The address holds the state of a page (``url``); one model is
+loaded at a time (``model_cache``); the attention of prompts is cached by digest (``attention_cache``). ``interp dashboard`` starts it.
 """

@@ -1,4 +1,4 @@
-"""The menu, the choice of the model, and the page that was asked for."""
+"""The menu, the model selector, and the current page."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SENTENCES = (ValueError, LookupError, ArtefactInvalid, ModelUnavailable, MemoryB
 
 
 def main() -> None:
-    """One run of the script."""
+    """One run of the Streamlit script."""
     _warm()
     st.set_page_config(page_title="interp", page_icon=str(ICON), layout="wide")
     st.html(f"<style>{LOOK}</style>")
-    found = pages()
-    first = "runs" if settings().run else next(iter(found))
-    places = {name: _place(page, "start" if name == first else name, default=name == first) for name, page in found.items()}
+    known = pages()
+    first = "runs" if settings().run else next(iter(known))
+    places = {name: _place(page, "start" if name == first else name, default=name == first) for name, page in known.items()}
     by_name = _place(
-        found[first], first, visibility="hidden"
-    )  # Streamlit serves the first page at / alone, and a link may name it
+        known[first], first, visibility="hidden"
+    )  # Streamlit serves the first page at / only, but a link may name it
     st.session_state[MENU_KEY] = places
     st.navigation([*places.values(), by_name]).run()
 
 
 def show(name: str) -> None:
-    """One page by itself."""
+    """Render one page."""
     page = pages()[name]
     state = State(page.all_fields())
     view = View(page, state)
@@ -49,31 +49,31 @@ def show(name: str) -> None:
     notices = st.container()
     try:
         page.render(view)
-    except (KeyError, IndexError):  # ours, not the user's
+    except (KeyError, IndexError):  # a bug, not bad input
         raise
     except SENTENCES as error:
-        st.error(_sentence(error), icon=":material/error:")
+        st.error(_one_line(error), icon=":material/error:")
     for notice in state.notices:
         notices.warning(_plain(notice), icon=":material/info:")
     state.write_query()
 
 
 def _place(page: Page, address: str, **options: Any) -> StreamlitPage:
-    return st.Page(_shown(page), title=page.title, icon=page.icon, url_path=address, **options)
+    return st.Page(_script(page), title=page.title, icon=page.icon, url_path=address, **options)
 
 
 @st.cache_resource(show_spinner=False)
 def _warm() -> None:
-    """Loads the first model while the browser still draws the first page."""
+    """Load the first model while the browser renders the first page."""
     Thread(target=_load_first, daemon=True).start()
 
 
 def _load_first() -> None:
-    with suppress(*SENTENCES):  # whoever asks for the model is told
+    with suppress(*SENTENCES):  # the page that needs the model reports it
         model_cache().facts(settings().model)
 
 
-def _shown(page: Page):
+def _script(page: Page):
     def run() -> None:
         show(page.name)
 
@@ -89,7 +89,7 @@ def _model_menu(state: State) -> None:
             if st.form_submit_button("Load", on_click=_add) and "another-failed" in st.session_state:
                 st.error(_plain(st.session_state.pop("another-failed")))
             elif not name:
-                st.caption("It is loaded in place of the one that is held now; the code that comes with a model is never run.")
+                st.caption("Replaces the current model. Code that comes with a model is never executed.")
 
 
 def _add() -> None:
@@ -100,13 +100,13 @@ def _add() -> None:
         model_cache().add(name)
         st.session_state.setdefault(STATE_KEY, {})["model"] = name
     except SENTENCES as error:
-        st.session_state["another-failed"] = _sentence(error)
+        st.session_state["another-failed"] = _one_line(error)
 
 
-def _sentence(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return _plain(" ".join(str(error).split()))
 
 
 def _plain(text: str) -> str:
-    """The text as Markdown that shows it as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()<>#+-.!|~$:&" else letter for letter in text)
+    """The text escaped for Markdown."""
+    return "".join(f"\\{character}" if character in "\\`*_{}[]()<>#+-.!|~$:&" else character for character in text)

@@ -1,7 +1,7 @@
-"""What models made of prompts, kept by what was asked: looking at a head costs no second pass.
+"""The attention of models on prompts, cached: showing another head needs no second forward pass.
 
-A reading holds rotated queries and keys (any tile of any pattern is made from them), the length of what each key would move, and the
-badges' numbers. The readings of all sessions share one budget; the one that was not asked for longest goes first.
+An entry holds rotated queries and keys (from which any tile of any pattern is recomputed), the value norms ‖vW_O‖ of each key, and the
+scores of the badges. All sessions share one memory budget; the least recently used entry is evicted first.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from interp.models.model import Model, ModelFacts
 
 SHARE = 8
-"""All readings together may take one part in so many of the memory that is free."""
+"""The cache may use this fraction (1/8) of the free memory."""
 
 
 @dataclass(frozen=True)
 class PromptChoice:
-    """A prompt of somebody's own, or one of a task's: the ``example``-th of those with this seed, clean or corrupted."""
+    """A prompt typed by the user, or prompt number ``example`` of a task with this seed, clean or corrupted."""
 
     text: str = ""
     task: str = ""
@@ -54,13 +54,13 @@ class PromptChoice:
 
 @dataclass(eq=False)
 class PromptAttention:
-    """One pass of one model over one prompt."""
+    """The attention of one model on one prompt."""
 
     facts: ModelFacts
     cache: AttentionCache
     observed: Observation
     tokens: tuple[int, ...]
-    _drawn: dict[tuple[float, bool], Atlas] = field(default_factory=dict, repr=False)
+    _atlases: dict[tuple[float, bool], Atlas] = field(default_factory=dict, repr=False)
 
     @property
     def words(self) -> Sequence[str]:
@@ -69,7 +69,7 @@ class PromptAttention:
 
     @cached_property
     def digest(self) -> str:
-        """Names the model's weights and the tokens: two readings with the same digest are the same."""
+        """Identifies weights and tokens: entries with the same digest are equal."""
         return digest([self.facts.weights_digest, self.facts.dtype, list(self.tokens)])[:12]
 
     @cached_property
@@ -81,18 +81,18 @@ class PromptAttention:
 
     @cached_property
     def scores(self) -> dict[str, HeadScores]:
-        """The badges' numbers by name."""
+        """The scores of the badges by name."""
         return {badge.name: self.observed.heads(badge.name) for badge in badges()}
 
     @cached_property
     def first(self) -> Head:
-        """The head shown when none was chosen: the one with the highest number of the last badge that names a role."""
+        """The head shown by default: the one with the highest score of the last badge that names a role."""
         best = [self.scores[badge.name].top(1, by="highest") for badge in badges() if badge.threshold is not None]
         return next((found[0] for found in reversed(best) if found), Head(0, 0))
 
     @cached_property
     def labels(self) -> dict[Head, str]:
-        """A few words on every head: the badges that name a role and have a number, largest first."""
+        """The roles of every head with their scores, largest first, of badges that name a role."""
         return {head: self._label(head) for head in self.facts.heads()}
 
     @property
@@ -100,36 +100,36 @@ class PromptAttention:
         return self.cache.record
 
     def badge(self, badge: Badge, head: Head) -> float | None:
-        """The number of a badge, None where the head has none."""
+        """The score of a badge, or None if it is undefined for the head."""
         value = self.scores[badge.name][head]
         return None if value != value else value
 
     def atlas(self, gamma: float, dark: bool) -> Atlas:
-        """The picture of all heads."""
+        """Thumbnails of all heads."""
         from interp.figures import atlas
 
-        if (gamma, dark) not in self._drawn:
+        if (gamma, dark) not in self._atlases:
             facts = self.facts
-            self._drawn.clear()
-            self._drawn[gamma, dark] = atlas(
+            self._atlases.clear()
+            self._atlases[gamma, dark] = atlas(
                 self.thumbnails, gamma=gamma, causal=facts.causal, n_kv_heads=facts.n_kv_heads, dark=dark
             )
-        return self._drawn[gamma, dark]
+        return self._atlases[gamma, dark]
 
     def weights(self, head: Head, window: tuple[int, int, int, int], *, value_weighted: bool = False) -> np.ndarray:
-        """Attention weights of a window (first query, end, first key, end), [query key]; with ``value_weighted`` times |v W_O| of the key."""
+        """Weights of a window (first query, end, first key, end), [query key]; ``value_weighted`` multiplies them by ‖vW_O‖ of the key."""
         q0, q1, k0, k1 = window
         tile = self.cache.pattern(head, slice(q0, q1), slice(k0, k1)).numpy()
         return tile * self._value_norms(head)[k0:k1] if value_weighted else tile
 
     def overview(self, head: Head, size: int, *, value_weighted: bool = False) -> np.ndarray:
-        """The whole pattern in ``size`` bins a side, each with its largest weight (times |v W_O| with ``value_weighted``)."""
+        """The whole pattern in ``size`` bins a side, each with its largest weight (``value_weighted``: times ‖vW_O‖)."""
         from interp.metrics import overview
 
         return overview(self.cache, head, size, scale=self._value_norms(head) if value_weighted else None)
 
     def max_value_norm(self, head: Head) -> float:
-        """The largest |v W_O| of any key."""
+        """The largest ‖vW_O‖ of any key."""
         return float(self._value_norms(head).max())
 
     def _value_norms(self, head: Head) -> np.ndarray:
@@ -146,38 +146,38 @@ class PromptAttention:
 
 
 class PromptAttentionCache:
-    """The readings of this server."""
+    """The attention of recent prompts, for all sessions of this server."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Any, PromptAttention] = OrderedDict()
+        self._entries: OrderedDict[Any, PromptAttention] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, name: str, prompt: PromptChoice) -> PromptAttention:
-        """The reading of a prompt by the model called ``name``, made now if it is not kept.
+        """The attention of the model ``name`` on a prompt, computed if it is not cached.
 
-        Raises ModelUnavailable, ValueError for a prompt that cannot be read, and MemoryBudgetExceeded for one that does not fit.
+        Raises ModelUnavailable, ValueError for a prompt that cannot be tokenised, and MemoryBudgetExceeded for one that does not fit.
         """
         key = (name, prompt)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        reading = read(name, prompt)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key]
+        entry = read(name, prompt)
         with self._lock:
-            self._kept[key] = reading
-            self._make_room()
-        return reading
+            self._entries[key] = entry
+            self._evict()
+        return entry
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         from interp.models.memory import available_memory
 
         budget = available_memory() // SHARE
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > budget:
-            self._kept.popitem(last=False)
+        while len(self._entries) > 1 and sum(entry.nbytes for entry in self._entries.values()) > budget:
+            self._entries.popitem(last=False)
 
 
 def read(name: str, prompt: PromptChoice) -> PromptAttention:
-    """Reads a prompt anew."""
+    """One forward pass over the prompt."""
     from interp.engine import capture_attention
     from interp.metrics.attention import attention_metrics
 
@@ -185,11 +185,11 @@ def read(name: str, prompt: PromptChoice) -> PromptAttention:
         tokens = prompt.tokens(model)
         cache = capture_attention(model, tokens, value_norms=True)
         facts = model.facts
-    del model  # what follows may take long, and another session may load another model meanwhile
+    del model  # observing may take long, and another session may load another model meanwhile
     return PromptAttention(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))
 
 
 @st.cache_resource(show_spinner=False)
 def attention_cache() -> PromptAttentionCache:
-    """Those of this server."""
+    """The cache of this server."""
     return PromptAttentionCache()

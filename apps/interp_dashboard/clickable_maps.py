@@ -1,6 +1,6 @@
 """Head maps that can be clicked.
 
-Plotly tells nothing of a click on a heat map, but does of one on a marker, so each cell carries an invisible one that speaks for it.
+Plotly reports no clicks on heat maps, but those on markers: each cell carries an invisible marker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def choose_head(figure: Figure, state: State, key: str, *, alt: str) -> None:
-    """Shows a head map, to which it adds what can be clicked; a click on a cell sets the field ``head``, whose cell is framed."""
+    """Show a head map; a click on a cell sets the field ``head``, whose cell is framed."""
     st.plotly_chart(
         _clickable(figure, state["head"]),
         key=key,
@@ -35,7 +35,7 @@ def choose_head(figure: Figure, state: State, key: str, *, alt: str) -> None:
 
 
 def _clickable(figure: Figure, chosen: Head | None) -> Figure:
-    """The figure with a marker on every cell; the nearest to the pointer answers, wherever in the cell it is."""
+    """The figure with a marker on every cell; the marker nearest to the pointer responds."""
     heat: Any = figure.data[0]
     places = [(x, y) for y in heat.y for x in heat.x]
     hover = [text for row in heat.hovertext for text in row]

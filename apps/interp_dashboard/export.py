@@ -1,4 +1,4 @@
-"""What every view can give away: the command and the code that make it again, and files of what is shown."""
+"""Export of a view: the command and the code that reproduce it, and files of its figure and table."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ def export_menu(
     figure: Figure | Callable[[], Figure] | None = None,
     table: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
 ) -> None:
-    """A row with "copy as CLI", "copy as Python" and "download" for a view.
+    """A row with "Copy as CLI", "Copy as Python" and "Download".
 
-    ``name`` begins the names of its files and is unique on the page. A figure or table given as a function is made when its file is
-    asked for.
+    ``name`` is unique on the page and names the files. A figure or table passed as a function is computed on download.
     """
     with st.container(horizontal=True, key=f"share-{name}"):
         for label, language, code in (("Copy as CLI", "bash", cli), ("Copy as Python", "python", python)):
@@ -43,13 +42,13 @@ def export_menu(
         if figure is not None or table is not None:
             with st.popover("Download", icon=":material/download:", type="tertiary"):
                 for ending in ("png", "svg", "html") if figure is not None else ():
-                    _button(name, ending, lambda ending=ending: picture(_made(figure), ending))
+                    _button(name, ending, lambda ending=ending: figure_file(_value(figure), ending))
                 for ending, make in (("csv", csv), ("parquet", parquet)) if table is not None else ():
-                    _button(name, ending, lambda make=make: make(_made(table)))
+                    _button(name, ending, lambda make=make: make(_value(table)))
 
 
-def _made(thing: Any) -> Any:
-    return thing() if callable(thing) else thing
+def _value(item: Any) -> Any:
+    return item() if callable(item) else item
 
 
 def _button(name: str, ending: str, make: Any) -> None:
@@ -58,7 +57,7 @@ def _button(name: str, ending: str, make: Any) -> None:
     )
 
 
-def picture(figure: Figure, ending: str) -> bytes:
+def figure_file(figure: Figure, ending: str) -> bytes:
     """The figure as a file."""
     from interp.figures import figure_bytes
 
@@ -66,14 +65,14 @@ def picture(figure: Figure, ending: str) -> bytes:
 
 
 def csv(table: pd.DataFrame) -> bytes:
-    """The table as CSV in UTF-8; text that a spreadsheet would read as a formula begins with an apostrophe."""
-    return table.map(_written).to_csv(index=False).encode()
+    """The table as CSV in UTF-8; text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe."""
+    return table.map(_safe_cell).to_csv(index=False).encode()
 
 
-def _written(cell: Any) -> Any:
+def _safe_cell(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    text = cell.encode("utf-8", "backslashreplace").decode()  # half a letter has no form in UTF-8
+    text = cell.encode("utf-8", "backslashreplace").decode()  # a lone surrogate has no UTF-8 form
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -1,4 +1,4 @@
-"""Numbers and texts as a reader sees them."""
+"""Numbers and texts as they are shown."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping
 
 
 def plain(text: str) -> str:
-    """The text as Markdown that shows it as it is."""
+    """The text escaped for Markdown."""
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])", r"\\\1", text)
 
 
 def visible(token: str) -> str:
-    """A token with its spaces and line ends to be seen."""
+    """A token with visible spaces and line ends."""
     from interp.figures.style import token as shown
 
     return shown(token).replace(" ", "␣")
 
 
-def bullets(described: Mapping[str, str]) -> str:
-    """Names with what they are, a line each, as Markdown."""
-    return "\n".join(f"- **{name}**: {what}" for name, what in described.items())
+def bullets(descriptions: Mapping[str, str]) -> str:
+    """Names with their descriptions as a Markdown list."""
+    return "\n".join(f"- **{name}**: {description}" for name, description in descriptions.items())
 
 
 def duration(seconds: float) -> str:
-    """Seconds for a reader: 0.4 s, 12 s, 3 min, 2.1 h."""
+    """Seconds with a suitable unit: 0.4 s, 12 s, 3 min, 2.1 h."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -1,6 +1,6 @@
-"""Which roles the heads of a model play, as far as it is known here: from stored detections, and from those made on this server.
+"""Roles of the heads of a model: from stored detections and from those made on this server.
 
-Nothing is computed unless it is asked for. Of several stored detections of a role the last one counts.
+Nothing is computed unless requested. Of several stored detections of a role the most recent counts.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class RoleCache:
-    """Detections made on this server, by weights and role."""
+    """Detections made on this server, by digest of the weights and role."""
 
     def __init__(self) -> None:
-        self._made: dict[str, dict[str, Detection]] = {}
+        self._detections: dict[str, dict[str, Detection]] = {}
         self._refused: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def known(self, facts: ModelFacts) -> dict[str, Detection]:
-        """What is known of the model with these weights, by role."""
-        return dict(sorted({**_stored(facts), **self._made.get(facts.weights_digest, {})}.items()))
+        """The available detections of the model with these weights, by role."""
+        return dict(sorted({**_stored(facts), **self._detections.get(facts.weights_digest, {})}.items()))
 
     def quick(self, model: str, facts: ModelFacts) -> tuple[dict[str, Detection], dict[str, str]]:
-        """The same after the quick detectors of roles that were not known have run; and why there is none of some."""
+        """The same after running the missing quick detectors, and the reasons of those that refused."""
         from interp.detectors import detect, quick_detectors
 
         known, refused = self.known(facts), self._refused.setdefault(facts.weights_digest, {})
@@ -41,18 +41,18 @@ class RoleCache:
                 continue
             try:
                 with model_cache().acquire(model) as loaded:
-                    found = detect(loaded, role)
-            except ValueError as error:  # a model that this cannot be asked of
+                    detection = detect(loaded, role)
+            except ValueError as error:  # this detector does not apply to the model
                 refused[role] = str(error)
                 continue
-            assert isinstance(found, Detection)
+            assert isinstance(detection, Detection)
             with self._lock:
-                self._made.setdefault(facts.weights_digest, {})[role] = found
+                self._detections.setdefault(facts.weights_digest, {})[role] = detection
         return self.known(facts), refused
 
 
 def _stored(facts: ModelFacts) -> dict[str, Detection]:
-    """Detections of heads in the folder of the runs."""
+    """Stored detections of heads."""
     from interp.store import list_runs, open_run
 
     found: dict[str, Detection] = {}
@@ -79,5 +79,5 @@ def _loaded(path: str, digest: str) -> Detection:
 
 @st.cache_resource(show_spinner=False)
 def role_cache() -> RoleCache:
-    """Those of this server."""
+    """The cache of this server."""
     return RoleCache()

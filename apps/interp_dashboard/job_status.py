@@ -1,4 +1,4 @@
-"""What a page says of jobs: how the last attempt ended, the button that starts one, how far one is, and which others are open."""
+"""The state of jobs on a page: the outcome of the last attempt, the start button, progress, and other unfinished jobs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def start_button(
     kept: bool = False,
     disabled: bool = False,
 ) -> None:
-    """How the last attempt at the job ``name`` ended, and the button that starts it; what ``start`` raises is shown as a sentence.
-    ``kept``: what an attempt measured is not measured again."""
+    """The outcome of the last attempt at the job ``name`` and the button that starts it; errors of ``start`` are shown.
+    ``kept``: completed units of an earlier attempt are reused."""
     if last is not None and last.state in ("failed", "cancelled"):
-        say = st.error if last.state == "failed" else st.warning
-        done = f" {last.done:,} of {last.total:,} units are kept." if kept and last.total else ""
-        say(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
+        show = st.error if last.state == "failed" else st.warning
+        done = f" {last.done:,} of {last.total:,} units are done and will be reused." if kept and last.total else ""
+        show(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
     st.button(
         "Resume" if kept and last is not None and last.done else label,
         icon=":material/play_arrow:",
@@ -49,7 +49,7 @@ def start_button(
 
 
 def run_or_progress(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> StoredRun | None:
-    """The finished run; where there is none, how far it is, or the button that starts it."""
+    """The finished run, or None after showing progress or the start button."""
     job = jobs.find(settings().root, search.folder.name)
     now = jobs.status(job) if job else None
     if job and now and now.active:
@@ -70,12 +70,12 @@ def _try(start: Callable[[], object], name: str) -> None:
 
 @st.fragment(run_every=POLL)
 def progress_panel(name: str, about: str = "") -> None:
-    """How far the job is, drawn again every second without the rest of the page."""
+    """Progress of the job, refreshed every second without the rest of the page."""
     job = jobs.find(settings().root, name)
     now = jobs.status(job) if job else None
     if job is None or now is None or not now.active:
         st.rerun()
-    st.progress(now.share or 0.0, text=plain(_said(job, now)))
+    st.progress(now.share or 0.0, text=plain(_progress_text(job, now)))
     st.button(
         "Stopping …" if job.cancelled else "Cancel",
         icon=":material/stop:",
@@ -85,34 +85,34 @@ def progress_panel(name: str, about: str = "") -> None:
         key=f"cancel-{name}",
         help=about or None,
     )
-    st.caption("It runs in a process of its own: this page may be closed, and shows it again when it is opened.")
+    st.caption("Runs in a separate process: you can close this page and come back.")
 
 
-def _said(job: Job, now: JobStatus) -> str:
+def _progress_text(job: Job, now: JobStatus) -> str:
     if now.state == "loading":
-        return f"The process loads {job.model} … {duration(now.seconds)}"
+        return f"Loading {job.model} … {duration(now.seconds)}"
     if now.total is None:
-        return f"Measuring in one backward pass … {duration(now.seconds)}"
+        return f"One backward pass … {duration(now.seconds)}"
     if now.done == now.total:
-        return f"All {now.total:,} units are done; tables and pictures are being written."
-    said = f"{now.done:,} of {now.total:,} units in {duration(now.seconds)}"
+        return f"All {now.total:,} units done. Writing tables and figures …"
+    progress = f"{now.done:,} of {now.total:,} units in {duration(now.seconds)}"
     if now.rate:
-        said += f", {now.rate:,.1f} a second"
-    return said + (f", about {duration(now.eta)} to go" if now.eta else "")
+        progress += f", {now.rate:,.1f} units/s"
+    return progress + (f", about {duration(now.eta)} left" if now.eta else "")
 
 
 def unfinished_jobs(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
-    """Jobs of these kinds under way and those that ended before their time, of any session and of servers before this one, but for those
-    that are shown here; ``show`` sets the page to one of them."""
-    found = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.command in kinds]
-    open_ones = [(job, now) for job, now in found if now.state not in ("finished", "removed")]
+    """Running, failed and cancelled jobs of these kinds, of all sessions and earlier servers, except those in ``here``; ``show`` sets the
+    page to one of them."""
+    states = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.command in kinds]
+    open_ones = [(job, now) for job, now in states if now.state not in ("finished", "removed")]
     if not open_ones:
         return
-    with st.expander(f"Others that are not finished ({len(open_ones)})", icon=":material/pending_actions:"):
+    with st.expander(f"Other unfinished jobs ({len(open_ones)})", icon=":material/pending_actions:"):
         for job, now in open_ones:
-            said, shown, drop = st.columns([5, 1, 1], vertical_alignment="center")
+            text, open_button, forget_button = st.columns([5, 1, 1], vertical_alignment="center")
             done = f", {now.done:,} of {now.total:,} units" if now.total else ""
-            said.markdown(plain(f"{job.name}: {now.state}{done}"))
-            shown.button("Show", on_click=show, args=(state, job), key=f"show-{job.name}")
-            key, about = f"forget-{job.name}", "Takes it off this list; what it measured stays."
-            drop.button("Forget", on_click=jobs.forget, args=(job,), key=key, disabled=now.active, help=about)
+            text.markdown(plain(f"{job.name}: {now.state}{done}"))
+            open_button.button("Show", on_click=show, args=(state, job), key=f"show-{job.name}")
+            key, about = f"forget-{job.name}", "Removes the job from this list; its results stay."
+            forget_button.button("Forget", on_click=jobs.forget, args=(job,), key=key, disabled=now.active, help=about)

@@ -1,4 +1,4 @@
-"""Heads switched ablated by hand: what the model would write then, and ablation likely each next token becomes."""
+"""Manual ablation: the continuation of a prompt with some heads ablated, and the probabilities of the next token."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from interp.ablation import Continuation
 
-ABLATIONS_BY_HAND = {
-    "zero": "the head writes nothing",
-    "mean": "the head writes its mean over the prompts of a task",
-    "uniform": "the head looks at all visible tokens alike",
+MANUAL_ABLATIONS = {
+    "zero": "the head's output is zero",
+    "mean": "the head's output is its mean over the prompts of a task",
+    "uniform": "the head attends uniformly to all visible tokens",
 }
 MOST_TOKENS = 64
 MEAN_TASK, MEAN_PROMPTS = "induction", 64
@@ -33,38 +33,38 @@ NAMED = 6
 
 
 def fields() -> tuple[Field, ...]:
-    """The heads that are ablated, ablation, and ablation many tokens are written."""
+    """The ablated heads, the kind of ablation, and the number of generated tokens."""
     return (
         heads("ablated"),
-        choice("manual_ablation", list(ABLATIONS_BY_HAND), noun="way"),
+        choice("manual_ablation", list(MANUAL_ABLATIONS), noun="ablation"),
         number("n_tokens", 12, 1, MOST_TOKENS),
     )
 
 
 def manual_ablation_panel(view: View) -> None:
-    """Heads are chosen, and the prompt goes on with them and without."""
+    """Select heads and compare the continuation of the prompt with and without them."""
     state, facts = view.state, view.facts
     prompt = prompts.choose(view)
     known = facts.heads()
     absent = [head for head in state["ablated"] if head not in known]
     if absent:
-        state.notices.append(f"{facts.name} has no head {absent[0]}: heads that it does not have were left out.")
+        state.notices.append(f"{facts.name} has no head {absent[0]}: unknown heads were removed from the selection.")
         state.set(ablated=[head for head in state["ablated"] if head in known])
-    which, way, length = st.columns([3, 2, 1], vertical_alignment="bottom")
-    which.multiselect("Heads to switch ablated", known, placeholder="L0H0, L3H1 …", **state.widget_args("ablated"))
-    way.selectbox(
-        "How",
-        list(ABLATIONS_BY_HAND),
-        format_func=lambda name: f"{name}: {ABLATIONS_BY_HAND[name]}",
+    which, kind, length = st.columns([3, 2, 1], vertical_alignment="bottom")
+    which.multiselect("Heads to ablate", known, placeholder="L0H0, L3H1 …", **state.widget_args("ablated"))
+    kind.selectbox(
+        "Ablation",
+        list(MANUAL_ABLATIONS),
+        format_func=lambda name: f"{name}: {MANUAL_ABLATIONS[name]}",
         **state.widget_args("manual_ablation"),
     )
-    length.number_input("Tokens to write", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
+    length.number_input("Tokens to generate", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
     ablated, ablation = tuple(state["ablated"]), state["manual_ablation"]
-    with st.spinner(f"{plain(view.model)} writes …", show_time=True):
+    with st.spinner(f"{plain(view.model)} generates …", show_time=True):
         table, text, before, after = _compared(view.model, facts.weights_digest, prompt, ablated, ablation, state["n_tokens"])
     _texts(text, before, after, ablated)
     if not ablated:
-        st.info("No head is ablated yet: choose some, and what they change stands beside this.", icon=":material/toggle_off:")
+        st.info("No head is ablated. Select heads to compare the continuation without them.", icon=":material/toggle_off:")
     _table(table, ablated)
     export_menu("next-tokens", python=_python(view.model, prompt, ablated, ablation, state["n_tokens"]), table=table)
 
@@ -73,7 +73,7 @@ def manual_ablation_panel(view: View) -> None:
 def _compared(
     model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> tuple[pd.DataFrame, str, str, str]:
-    """The table of next tokens, the prompt as text, and what follows it with all heads and without those that are ablated."""
+    """The table of next tokens, the prompt as text, and its continuation by the intact and by the ablated model."""
     from interp.ablation import compare_next_tokens
 
     with model_cache().acquire(model) as loaded:
@@ -94,7 +94,7 @@ def _continuation(
 
     with model_cache().acquire(model) as loaded:
         change: Any = ()
-        if ablated and ablation != "mean":  # needs no prompts, which a task could not write in the tokens of every model
+        if ablated and ablation != "mean":  # needs no task, whose words not every tokenizer has
             change = (getattr(interventions, ablation)(ablated),)
         elif ablated:
             means = make_task(prompt.task or MEAN_TASK, loaded, n_prompts=MEAN_PROMPTS, seed=prompt.seed)
@@ -103,9 +103,9 @@ def _continuation(
 
 
 def _texts(prompt: str, before: str, after: str, ablated: tuple[Head, ...]) -> None:
-    st.caption("The prompt")
+    st.caption("Prompt")
     st.code(prompt, language=None, wrap_lines=True)
-    shown = {"goes on, with all heads": before} | ({f"goes on without {_named(ablated)}": after} if ablated else {})
+    shown = {"Continuation, intact": before} | ({f"Continuation, {_named(ablated)} ablated": after} if ablated else {})
     for side, (label, text) in zip(st.columns(2), shown.items(), strict=False):
         with side:
             st.caption(label)
@@ -120,8 +120,8 @@ def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
             f"The most probable next token {changes} {_likely(first, 'before')}"
             + (f" to {_likely(then, 'after')}." if changes != "stays" else f", now {then['after']:.1%}.")
         )
-    difference = f"; difference = probability without {_named(ablated)} − probability with all heads" if ablated else ""
-    st.caption(f"Probabilities of the next token{difference}.")
+    difference = f"; difference = ablated − intact, with {_named(ablated)} ablated" if ablated else ""
+    st.caption(f"Probability of the next token{difference}.")
     most = float(table[["before", "after"]].to_numpy().max())
 
     def bar(label: str) -> Any:
@@ -130,8 +130,8 @@ def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
     columns = {
         "text": "next token",
         "token": st.column_config.NumberColumn("id", format="%d"),
-        "before": bar("with all heads"),
-        "after": bar(f"without {_named(ablated)}"),
+        "before": bar("intact"),
+        "after": bar("ablated"),
         "difference": st.column_config.NumberColumn("difference", format="percent"),
     }
     order = ["text", "before", "after", "difference", "token"] if ablated else ["text", "before", "token"]
@@ -155,11 +155,11 @@ def _named(ablated: tuple[Head, ...]) -> str:
 
 
 def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int) -> str:
-    made = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
+    code = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
     if ablated:
         task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"
         change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(ablated)], {prompt.seed})"
-        made += (
+        code += (
             f"ablated = [Head.parse(label) for label in {' '.join(map(str, ablated))!r}.split()]\n"
             f"{change if ablation == 'mean' else f'change = [interventions.{ablation}(ablated)]'}\n"
             f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
@@ -169,4 +169,4 @@ def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablatio
         "from interp import Head, interventions\nfrom interp.ablation import compare_next_tokens, continue_prompt\n"
         "from interp.ablation.ablations import build_variants\n"
     )
-    return prompts.python_code(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + made
+    return prompts.python_code(prompt, model).replace("import interp\n", f"import interp\n{names}", 1) + code

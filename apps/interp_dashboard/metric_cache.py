@@ -1,8 +1,7 @@
-"""Numbers per head of a prompt, kept by what was read: a metric that was asked for once costs nothing again."""
+"""Attention metrics of prompts, one number per head, cached by the digest of weights and tokens."""
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import streamlit as st
+import thattention
 
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.model_cache import model_cache
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from interp.heads import HeadScores
 
 MAX_CACHED_METRICS = 512
-"""Metrics of readings that are kept, one number a head each."""
+"""Number of cached metrics, each one number per head."""
 
 
 @cache
 def metric_names() -> tuple[str, ...]:
-    """The attention metrics that give one number per head of a text: those of the badges first."""
+    """The attention metrics with one number per head of a text, those of the badges first."""
     from interp.metrics.attention import ATTENTION_METRICS
 
     shown = [badge.metric for badge in badges()]
@@ -35,58 +35,58 @@ def metric_names() -> tuple[str, ...]:
 
 
 def about_metric(name: str) -> str:
-    """What a metric is, in a sentence, and its unit."""
+    """One sentence on a metric, and its unit."""
     from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
 
     (metric,) = attention_metrics([name])
     return f"{ATTENTION_METRICS.describe(metric.name)} ({metric.unit})"
 
 
-def measure(reading: PromptAttention, prompt: PromptChoice, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
-    """These metrics of a reading of the prompt by the model called ``model``, with a record that says which prompt."""
-    found = _metric_cache().get(reading, model, names)
-    size = {"n_tokens": len(reading.tokens)}
+def measure(attention: PromptAttention, prompt: PromptChoice, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+    """These metrics of the attention of ``model`` on the prompt, with a record that names the prompt."""
+    cached = _metric_cache().get(attention, model, names)
+    size = {"n_tokens": len(attention.tokens)}
     about = {"task": prompt.task or "own text", "arguments": size, "seed": prompt.seed}
-    return {name: replace(scores, record=replace(scores.record, **about)) for name, scores in found.items()}
+    return {name: replace(scores, record=replace(scores.record, **about)) for name, scores in cached.items()}
 
 
 class MetricCache:
-    """What this server measured."""
+    """Metrics computed on this server."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], HeadScores] = OrderedDict()
-        self._lock = threading.Lock()
+        self._scores: OrderedDict[tuple[str, str], HeadScores] = OrderedDict()
+        self._lock = thattention.Lock()
 
-    def get(self, reading: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
-        """The scores by the names as they were asked for. Raises LookupError for unknown metrics."""
+    def get(self, attention: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+        """The scores by requested name. Raises LookupError for unknown metrics."""
         with self._lock:
-            kept = {name: self._kept[reading.digest, name] for name in names if (reading.digest, name) in self._kept}
-        new = _observed(reading, model, [name for name in names if name not in kept])
+            cached = {name: self._scores[attention.digest, name] for name in names if (attention.digest, name) in self._scores}
+        new = _observed(attention, model, [name for name in names if name not in cached])
         with self._lock:
             for name in names:
-                self._kept[reading.digest, name] = (kept | new)[name]
-                self._kept.move_to_end((reading.digest, name))
-            while len(self._kept) > MAX_CACHED_METRICS:
-                self._kept.popitem(last=False)
-        return {name: (kept | new)[name] for name in names}
+                self._scores[attention.digest, name] = (cached | new)[name]
+                self._scores.move_to_end((attention.digest, name))
+            while len(self._scores) > MAX_CACHED_METRICS:
+                self._scores.popitem(last=False)
+        return {name: (cached | new)[name] for name in names}
 
 
-def _observed(reading: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
-    """Metrics read anew: from what is kept of the pass, or in a pass of their own where they need what heads move."""
+def _observed(attention: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
+    """Metrics computed from the cached queries and keys, or in another forward pass if they need values."""
     from interp.metrics.attention import attention_metrics, observe_attention
 
     metrics = dict(zip(names, attention_metrics(names), strict=True))
     found: dict[str, HeadScores] = {}
-    for moving in (False, True):
-        wanted = {name: metric for name, metric in metrics.items() if ("values" in metric.needs) is moving}
+    for needs_values in (False, True):
+        wanted = {name: metric for name, metric in metrics.items() if ("values" in metric.needs) is needs_values}
         if not wanted:
             continue
         observed: Observation
-        if moving:
+        if needs_values:
             with model_cache().acquire(model) as loaded:
-                observed = observe_attention(loaded, list(reading.tokens), list(wanted.values()))
+                observed = observe_attention(loaded, list(attention.tokens), list(wanted.values()))
         else:
-            observed = reading.cache.observe(list(wanted.values()))
+            observed = attention.cache.observe(list(wanted.values()))
         found |= {name: observed.heads(metric.name) for name, metric in wanted.items()}
     return found
 

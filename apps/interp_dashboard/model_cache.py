@@ -1,7 +1,7 @@
-"""The one model that this server holds at a time.
+"""The one model that is loaded at a time.
 
-Loading another frees the first. A model is used under its lock by one session after the other; what is read of it is kept elsewhere
-(``attention_cache``), so that looking around waits for nobody.
+Loading another frees the first. Sessions use the model in turn, under a lock; the attention of prompts is cached separately
+(``attention_cache``), so that exploring a prompt waits for no other session.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ModelCache:
-    """Models by name, at most one of them loaded; ``facts`` of all that were."""
+    """Models by name, at most one of them loaded; ``facts`` of all that have been."""
 
     def __init__(self) -> None:
         from interp.models import embedded_names
@@ -34,17 +34,17 @@ class ModelCache:
 
     @property
     def known(self) -> list[str]:
-        """Names that an address may ask for: what the server was started with, the embedded models, and those that somebody loaded."""
+        """Names that an address may use: the model the server was started with, the embedded models, and those a user has loaded."""
         return list(self._known)
 
     def add(self, name: str) -> None:
-        """Loads a model that somebody typed the name of; from now on an address may ask for it. Raises as ``load_model``."""
+        """Load a model whose name a user typed; from now on an address may use it. Raises as ``load_model``."""
         with self.acquire(name):
             if name not in self._known:
                 self._known.append(name)
 
     def facts(self, name: str) -> ModelFacts:
-        """What is known of a model, which is loaded the first time."""
+        """Sizes and other facts of a model, which is loaded the first time."""
         if name not in self._facts:
             with self.acquire(name):
                 pass
@@ -61,7 +61,7 @@ class ModelCache:
                 about = settings()
                 model = load_model(name, device=about.device, dtype=about.dtype, offline=about.offline)
                 self._model, self._name, self._facts[name] = model, name, model.facts
-                del model  # nobody but the holder keeps it
+                del model  # the cache holds the only reference
             assert self._model is not None
             yield self._model
 
@@ -76,5 +76,5 @@ class ModelCache:
 
 @st.cache_resource(show_spinner=False)
 def model_cache() -> ModelCache:
-    """The holder of this server."""
+    """The cache of this server."""
     return ModelCache()

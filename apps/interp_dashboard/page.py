@@ -1,8 +1,8 @@
 """The form of a page: one file in ``pages/`` that defines ``PAGE``.
 
-``render(view)`` draws it with Streamlit from ``view.state`` (the page's fields, see ``url``) and ``view.model`` (the name of the chosen
-model). What it raises with a sentence (ValueError, LookupError and the errors of ``interp.errors``) is shown as that sentence; the rest
-of the app stays in use. A page computes nothing of its own.
+``render(view)`` draws it with Streamlit from ``view.state`` (the page's fields, see ``url``) and ``view.model`` (the name of the selected
+model). ValueError, LookupError and the errors of ``interp.errors`` are shown as messages while the rest of the app stays usable. A page
+computes nothing of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MENU_KEY = "places"
 @dataclass(frozen=True)
 class Page:
     """``name`` is the page's address, and ``order`` its place in the menu; ``icon`` is a Material symbol. ``fields`` is called when the
-    page is drawn. ``question`` is what the page answers, in the user's words."""
+    page is drawn. ``question`` is shown below the title."""
 
     name: str
     title: str
@@ -38,31 +38,31 @@ class Page:
     render: Callable[[View], None]
 
     def all_fields(self) -> tuple[Field, ...]:
-        """The page's fields and those of every page."""
+        """The page's fields and those that all pages share."""
         return (model_field(), *self.fields())
 
 
 @dataclass(frozen=True)
 class View:
-    """A page while it is drawn."""
+    """A page being rendered."""
 
     page: Page
     state: State
 
     @property
     def model(self) -> str:
-        """Name of the chosen model."""
+        """Name of the selected model."""
         return self.state["model"]
 
     @property
     def facts(self) -> ModelFacts:
-        """What is known of the chosen model, which is loaded when it was not yet."""
+        """Facts of the selected model, which is loaded if necessary."""
         with st.spinner(f"Loading {plain(self.model)} …", show_time=True):
             return model_cache().facts(self.model)
 
     @property
     def dark(self) -> bool:
-        """Whether the browser shows the dark theme."""
+        """Whether the browser uses the dark theme."""
         return st.context.theme.type == "dark"
 
 
@@ -75,13 +75,13 @@ def pages() -> dict[str, Page]:
 
 
 def link(label: str, name: str, values: Mapping[str, Any], *, icon: str | None = None, help: str | None = None) -> None:
-    """A link to another page that shows these values of its fields; the model stays chosen. Nothing where a page is shown by itself."""
+    """A link to another page with these values of its fields and the same model. Nothing if a page is rendered by itself."""
     if place := st.session_state.get(MENU_KEY, {}).get(name):
         st.page_link(place, label=label, icon=icon, help=help, query_params=_address(name, values))
 
 
 def go(name: str, values: Mapping[str, Any]) -> None:
-    """Leaves for another page that shows these values of its fields; the model stays chosen."""
+    """Switch to another page with these values of its fields and the same model."""
     if place := st.session_state.get(MENU_KEY, {}).get(name):
         st.switch_page(place, query_params=_address(name, values))
 
@@ -92,14 +92,14 @@ def _address(name: str, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def model_field() -> Field:
-    """The model; an address may name one that this server knows, and loads nothing else."""
+    """The model; an address may name only models that this server knows."""
 
     def read(text: str) -> str:
         known = model_cache().known
         if text not in known:
             raise LookupError(
-                f"This address asks for the model {text[:80]!r}, which an address may not load: write its name in the sidebar. Known "
-                f"are {', '.join(known)}."
+                f"This address names the model {text[:80]!r}, which an address may not load: enter it in the sidebar. Known models: "
+                f"{', '.join(known)}."
             )
         return text
 

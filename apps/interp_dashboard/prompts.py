@@ -1,4 +1,4 @@
-"""The choice of a prompt, which all pages share: a text of one's own, or a prompt of a task."""
+"""The prompt selector of all pages: the user's own text, or a prompt of a task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 
 
 def fields(suffix: str = "") -> tuple[Field, ...]:
-    """The fields of a prompt; ``suffix`` ends their names where a page has a second prompt."""
+    """The fields of a prompt; a page with a second prompt adds a ``suffix`` to their names."""
     return (
         choice(f"task{suffix}", [OWN, *task_names()], "induction", noun="task"),
         text(f"text{suffix}", TEXT),
@@ -41,24 +41,24 @@ def file_field() -> Field:
 
 
 def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
-    """The file of prompts that was uploaded, or that the address names, with the widget that takes it; None while there is none.
-    ``needed`` are the keys that every line must have."""
+    """The uploaded file of prompts, or the one named by the address, with the upload widget; None while there is none. ``needed`` lists the
+    keys that every line must have."""
     root = settings().root
-    given = st.file_uploader("A JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
-    if given is not None:
-        kept = jobs.save_uploaded_prompts(root, given.name, given.getvalue())
-        state.set(file=f"{kept.parent.name}/{kept.stem}")
+    upload = st.file_uploader("JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
+    if upload is not None:
+        saved = jobs.save_uploaded_prompts(root, upload.name, upload.getvalue())
+        state.set(file=f"{saved.parent.name}/{saved.stem}")
     named = state["file"]
     path = root / jobs.PROMPTS / f"{named}.jsonl"
     if named and FILE.fullmatch(named) and path.is_file():
         st.caption(f"Prompts of {path.stem}.jsonl")
         return path
     if named:
-        state.notices.append("The prompts that this address names are not on this server: upload them.")
+        state.notices.append("The prompts named by this address are not on this server: upload them.")
         state.set(file="")
     st.info(
-        'One prompt a line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
-        f"{needed} are needed.",
+        'One prompt per line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
+        f"{needed} are required.",
         icon=":material/upload_file:",
     )
     return None
@@ -66,7 +66,7 @@ def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def prompt_texts(model: str, weights: str, file: str) -> list[str]:
-    """The clean prompts of a file as text, without what the model puts in front."""
+    """The clean prompts of a file as text, without the beginning-of-sequence token."""
     from interp.tasks import task_from_jsonl
 
     with model_cache().acquire(model) as loaded:
@@ -75,12 +75,12 @@ def prompt_texts(model: str, weights: str, file: str) -> list[str]:
 
 
 def choose(view: View, suffix: str = "") -> PromptChoice:
-    """The prompt, with the widgets that choose it."""
+    """The selected prompt, with its widgets."""
     state = view.state
     own = f"task{suffix}"
     what, where = st.columns([1, 3], vertical_alignment="bottom")
     with what:
-        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.widget_args(own))
+        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "Custom text", **state.widget_args(own))
     if not state[own]:
         with where:
             st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}"))
@@ -95,7 +95,7 @@ def choose(view: View, suffix: str = "") -> PromptChoice:
 
 
 def read(view: View, prompt: PromptChoice, model: str | None = None) -> PromptAttention:
-    """The reading of the prompt by the chosen model. Raises as ``PromptAttentionCache.get``."""
+    """The attention of the selected model on the prompt. Raises as ``PromptAttentionCache.get``."""
     with st.spinner(f"{plain(model or view.model)} reads …", show_time=True):
         return attention_cache().get(model or view.model, prompt)
 
@@ -111,8 +111,8 @@ def python_code(prompt: PromptChoice, model: str) -> str:
 
 
 def command(prompt: PromptChoice, model: str, metrics: Sequence[str]) -> str:
-    """The command that reads these metrics of the prompt; nothing for a later or corrupted prompt of a task, since the command reads the
-    first ones, clean."""
+    """The command that computes these metrics on the prompt; empty for a later or corrupted prompt of a task, because the command uses the
+    first clean ones."""
     if prompt.task and (prompt.example or prompt.corrupted):
         return ""
     what = f"--task {prompt.task} --n-prompts 1 --seed {prompt.seed}" if prompt.task else f"--text {shlex.quote(prompt.text)}"

@@ -1,7 +1,7 @@
-"""What is said of a head beside its picture, in a word and a number.
+"""Badges: scores of a head shown beside its pattern.
 
-A badge is an attention metric with a short name and, if there is one, the value from which the head is said to play the role. A
-page of one's own adds a metric with ``add_badge``. What detectors found of the head in the whole model stands beside (``role_badges``).
+A badge is an attention metric with a short name and, for roles, the score from which the head counts as having the role. Further pages
+can add one with ``add_badge``. Scores of detectors, measured on their own prompts, are shown beside them (``role_badges``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Badge:
-    """``metric`` as ``observe_attention`` takes it; ``threshold``: from here on the badge is shown in colour."""
+    """``metric`` as for ``observe_attention``; from ``threshold`` on the badge is coloured."""
 
     label: str
     metric: str
@@ -30,34 +30,45 @@ class Badge:
 
 
 _BADGES = [
-    Badge("distance", "attention_distance", about="mean distance from query to key in tokens, weighted by attention"),
-    Badge("entropy", "entropy", about="mean Shannon entropy of a row in nats"),
-    Badge("sink", "sink_share", 0.5, "mean weight on the first four tokens, of the queries from 16 on"),
-    Badge("previous", "prev_token_score", 0.5, "mean weight on the token before"),
-    Badge("self", "self_attention_score", 0.5, "mean weight on the token itself"),
-    Badge("induction", "induction_score", 0.5, "mean weight on the tokens that followed earlier occurrences of the same token"),
+    Badge(
+        "distance",
+        "attention_distance",
+        about="On this prompt: mean distance from query to key in tokens, weighted by attention",
+    ),
+    Badge("entropy", "entropy", about="On this prompt: mean entropy of an attention row, in nats"),
+    Badge("sink", "sink_share", 0.5, "On this prompt: mean attention to the first four tokens, of queries from position 16 on"),
+    Badge("previous", "prev_token_score", 0.5, "On this prompt: mean attention to the previous token"),
+    Badge("self", "self_attention_score", 0.5, "On this prompt: mean attention to the query's own token"),
+    Badge(
+        "induction",
+        "induction_score",
+        0.5,
+        "On this prompt: mean attention to the tokens after earlier occurrences of the query's token",
+    ),
 ]
 
 
 def add_badge(badge: Badge) -> None:
-    """Shows a badge beside every head from now on; one of the same metric is replaced."""
+    """Add a badge for every head; one of the same metric is replaced."""
     _BADGES[:] = [known for known in _BADGES if known.metric != badge.metric] + [badge]
 
 
 def badges() -> tuple[Badge, ...]:
-    """All badges in the order in which they are shown."""
+    """All badges in display order."""
     return tuple(_BADGES)
 
 
 def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, bool, str]]:
-    """Of each role its name with the head's score, whether the head was found to play it, and what the score is compared with."""
+    """Of each role its name with the head's score, whether the score exceeds the threshold, and an explanation."""
     from interp.figures.style import number
 
-    told = []
+    rows = []
     for role, found in known.items():
         score = found.scores[head]
         if score == score:
             limit, chance = number(found.threshold), number(found.control[head])
-            about = f"{found.scores.name} in {found.scores.unit}; threshold {limit}, with wrong targets {chance}"
-            told.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
-    return told
+            about = (
+                f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}. Threshold {limit}, null {chance}"
+            )
+            rows.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
+    return rows

@@ -1,4 +1,4 @@
-"""Choosing a metric or an outcome, choosing a head by a row of a table, and figures that are looked at."""
+"""Selectors of metrics, outcomes and heads, and themed figures."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 OWN_METRIC = ""
 ROW, TALLEST = 35, 12
-"""Height of a row in pixels, and rows of a table that are shown without scrolling."""
+"""Height of a row in pixels, and number of rows shown without scrolling."""
 
 
 def outcome_field() -> Field:
-    """The metric of an outcome; by default that of the task."""
+    """The metric; by default that of the task."""
     return choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric")
 
 
 def choose_outcome(state: State, own: str) -> None:
-    """The box that chooses it, the field ``outcome``; ``own`` is how the task's is called."""
+    """Selector of the field ``outcome``; ``own`` labels the task's own metric."""
     names = [OWN_METRIC, *OUTCOMES.names()]
     st.selectbox("Metric", names, format_func=lambda name: name or own, **state.widget_args("outcome"))
 
 
 def choose_metric(view: View) -> None:
-    """The box that chooses the attention metric of the page, the field ``reading``."""
+    """Selector of the page's attention metric, the field ``metric``."""
     st.selectbox(
         "Metric",
         metric_names(),
@@ -52,17 +52,19 @@ def show_figure(view: View, figure: Figure, key: str, alt: str) -> None:
 
 
 def head_from_map(view: View, figure: Figure, key: str, alt: str) -> None:
-    """A map of heads in the browser's theme; a click chooses one."""
+    """A head map in the browser's theme; a click selects a head."""
     choose_head(_themed(view, figure), view.state, key, alt=alt)
 
 
 def head_from_table(
     view: View, table: pd.DataFrame, heads: Sequence[Head], key: str, columns: Mapping[str, Any] | None = None
 ) -> None:
-    """A sortable table, one row for each of ``heads``, in which a row chooses its head."""
+    """A sortable table with one row for each of ``heads``; selecting a row selects its head."""
     chosen = view.state["head"]
     mount = st.session_state.setdefault(f"{key}-mount", {"number": 0, "head": chosen})
-    if chosen != mount["head"]:  # chosen elsewhere: the table is made anew so that its marked row follows, and loses its order
+    if (
+        chosen != mount["head"]
+    ):  # selected elsewhere: a new table widget, because the selected row of a mounted one cannot be set
         mount.update(number=mount["number"] + 1, head=chosen)
     own = f"{key}-{mount['number']}"
 
@@ -86,7 +88,7 @@ def head_from_table(
 
 
 def table_height(n_rows: int) -> int:
-    """Pixels of a table that shows its rows, the first twelve at most, without a gap below."""
+    """Height in pixels of a table that shows up to twelve rows."""
     return ROW * (min(n_rows, TALLEST) + 1) + 3
 
 

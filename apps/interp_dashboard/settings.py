@@ -1,4 +1,4 @@
-"""What ``interp dashboard`` was started with, handed to the server through the environment."""
+"""Options of ``interp dashboard``, passed to the server through the environment."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ VARIABLE = "INTERP_DASHBOARD"
 
 @dataclass(frozen=True)
 class Settings:
-    """The model that is shown first, where models run, and the folder whose run directories are shown.
+    """The initial model, its device, and the folder of run directories.
 
-    ``run`` is the name, inside ``runs``, of the run to open first.
+    ``run`` is the name, inside ``runs``, of the run to open.
     """
 
     model: str = "interp-mini"
@@ -36,5 +36,5 @@ class Settings:
 
 @cache
 def settings() -> Settings:
-    """Those of this server."""
+    """The settings of this server."""
     return Settings(**json.loads(os.environ.get(VARIABLE, "{}")))

@@ -1,8 +1,7 @@
-"""The state of a page, which is its address: copying the address reproduces the view.
+"""The state of a page, mirrored in its address: copying the address reproduces the view.
 
-A page names its ``Field``s. ``State`` fills them from the address when somebody opens or follows a link, keeps them while pages are
-switched, and writes those that are not the default back. What an address says is never trusted: a value that a field does not take
-becomes the default, with a notice.
+A page declares ``Field``s. ``State`` fills them from the address when a link is opened, keeps them while the user switches pages, and
+writes those that differ from the default back. Addresses are untrusted: an invalid value is replaced by the default, with a notice.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from interp.heads import Head
 
 STATE_KEY, LAST_QUERY_KEY = "kept", "written"
 PLAIN = 600
-"""A text of more characters than this stands compressed in the address."""
+"""Longer texts are compressed in the address."""
 LONGEST = 1 << 20
-"""Characters of the longest text that is read from an address."""
+"""Maximum length of a text from an address, in characters."""
 COMPRESSED = "~"
 
 
 @dataclass(frozen=True)
 class Field:
-    """A named value of a page. ``read`` makes it from the text in the address and raises ValueError or LookupError, with a sentence, for
-    what it does not take; ``write`` is its inverse."""
+    """A named value of a page. ``read`` parses the text in the address and raises ValueError or LookupError for invalid text; ``write``
+    is its inverse."""
 
     name: str
     default: Any
@@ -55,16 +54,16 @@ def several(name: str, options: Sequence[str], default: Sequence[str] = ()) -> F
 
 
 def number(name: str, default: float, low: float, high: float) -> Field:
-    """A number from ``low`` to ``high``, whole when the default is."""
+    """A number from ``low`` to ``high``, an integer if the default is one."""
     kind = type(default)
 
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except (ValueError, OverflowError):
-            raise ValueError(f"{name} is a number from {low:g} to {high:g}, not {text[:40]!r}.") from None
+            raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {text[:40]!r}.") from None
         if not low <= value <= high:
-            raise ValueError(f"{name} is from {low:g} to {high:g}, not {text[:40]}.")
+            raise ValueError(f"{name} must be from {low:g} to {high:g}, not {text[:40]}.")
         return value
 
     return Field(name, default, read)
@@ -91,19 +90,19 @@ def heads(name: str) -> Field:
 
 
 def numbers(name: str, n: int) -> Field:
-    """``n`` whole numbers that are not negative, separated by commas, or nothing."""
+    """``n`` non-negative integers, separated by commas, or None."""
 
     def read(text: str) -> tuple[int, ...] | None:
         parts = text.split(",")
         if len(parts) != n or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-            raise ValueError(f"{name} are {n} whole numbers separated by commas, not {text[:40]!r}.")
+            raise ValueError(f"{name} must be {n} non-negative integers separated by commas, not {text[:40]!r}.")
         return tuple(map(int, parts))
 
     return Field(name, None, read, lambda found: ",".join(map(str, found)))
 
 
 def text(name: str, default: str = "") -> Field:
-    """Any text; a long one is compressed."""
+    """Any text; long ones are compressed."""
     return Field(name, default, _unpacked, _packed)
 
 
@@ -123,44 +122,47 @@ def _unpacked(value: str) -> str:
         found = packed.decompress(raw, LONGEST)
         if packed.unconsumed_tail or not packed.eof:
             raise ValueError("too long or cut")
-        return found.decode("utf-8", "replace")  # half a letter can be neither shown nor written
+        return found.decode("utf-8", "replace")  # a lone surrogate can be neither shown nor encoded
     except (ValueError, zlib.error):
         raise ValueError("The text in this address is damaged or cut: copy the whole address.") from None
 
 
 class State:
-    """The values of a page's fields in this session; ``notices`` says what of the address was not taken."""
+    """The values of a page's fields in this session; ``notices`` lists the values of the address that were rejected."""
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self.fields = {field.name: field for field in fields}
         self.notices: list[str] = []
         st.session_state.setdefault(STATE_KEY, {})
-        asked = st.query_params.to_dict()
-        # Somebody opened an address or followed a link, and it says everything; only those of the menu are empty.
-        if asked and asked != st.session_state.get(LAST_QUERY_KEY):
-            self.load_query(asked)
+        current = st.query_params.to_dict()
+        # An opened address or link states every field; only links of the menu are empty.
+        if current and current != st.session_state.get(LAST_QUERY_KEY):
+            self.load_query(current)
 
     def __getitem__(self, name: str) -> Any:
         return st.session_state[STATE_KEY].get(name, self.fields[name].default)
 
     def set(self, **values: Any) -> None:
-        """Changes fields; in a callback, so that the page is drawn once."""
+        """Set fields; in a callback, so that the page is rendered once."""
         st.session_state[STATE_KEY].update(values)
 
-    def load_query(self, asked: Mapping[str, str]) -> None:
-        """Takes all values from the parameters of an address; those that are not there are the defaults."""
+    def load_query(self, current: Mapping[str, str]) -> None:
+        """Set all fields from the parameters of an address; missing ones become the default."""
         self.set(
-            **{name: self._read(field, asked[name]) if name in asked else field.default for name, field in self.fields.items()}
+            **{
+                name: self._read(field, current[name]) if name in current else field.default
+                for name, field in self.fields.items()
+            }
         )
 
     def widget_args(self, name: str) -> dict[str, Any]:
-        """What a Streamlit widget is given so that it shows and changes this field: ``st.toggle("Dark", **state.widget_args("dark"))``."""
+        """Arguments that bind a Streamlit widget to this field: ``st.toggle("Dark", **state.widget_args("dark"))``."""
         key = f"field:{name}"
         st.session_state[key] = self[name]
         return {"key": key, "on_change": _changed, "args": (name, key)}
 
     def validated(self, name: str, check: Callable[[Any], Any], otherwise: Any) -> Any:
-        """The field's value as ``check`` gives it back, or ``otherwise``, with a notice, when that raises ValueError or LookupError."""
+        """The field's value as returned by ``check``, or ``otherwise`` and a notice if that raises ValueError or LookupError."""
         try:
             return check(self[name]) if self[name] is not None else otherwise
         except (ValueError, LookupError) as error:
@@ -168,15 +170,15 @@ class State:
             return otherwise
 
     def query(self, **changes: Any) -> dict[str, str]:
-        """The address of this view, or of one with some values changed: every field that is not the default."""
+        """The address parameters of this view, optionally with changes: every field that differs from its default."""
         values = {name: changes.get(name, self[name]) for name in self.fields}
         return query(self.fields.values(), values)
 
     def write_query(self) -> None:
-        """Writes the address, unless it says the same already: each writing is a step that the browser's "back" has to take."""
-        written, asked = self.query(), st.query_params.to_dict()
-        if {name: text for name, text in asked.items() if not self._is_default(name, text)} != written:
-            st.query_params.from_dict(written)
+        """Write the address if it differs: each write adds a step to the browser's history."""
+        wanted, current = self.query(), st.query_params.to_dict()
+        if {name: text for name, text in current.items() if not self._is_default(name, text)} != wanted:
+            st.query_params.from_dict(wanted)
         st.session_state[LAST_QUERY_KEY] = st.query_params.to_dict()
 
     def _is_default(self, name: str, text: str) -> bool:
@@ -192,7 +194,7 @@ class State:
 
 
 def query(fields: Iterable[Field], values: Mapping[str, Any]) -> dict[str, str]:
-    """Address parameters of those of the values that are not their field's default."""
+    """Address parameters of the values that differ from their field's default."""
     return {f.name: f.write(values[f.name]) for f in fields if f.name in values and values[f.name] != f.default}
 
 

@@ -8,10 +8,10 @@ from html import unescape
 
 import numpy as np
 import pytest
-from tests.support.reference_metrics import hooked_pattern
 
 from interp import show_attention
 from interp.heads import Head
+from tests.support.reference_metrics import hooked_pattern
 from tests.support.tiny_models import tiny, tiny_tokens
 
 

@@ -1,4 +1,4 @@
-"""How much each head matters: sweeps in processes of their own, their results, and heads switched off by hand."""
+"""Ablate: the effect of every head, measured in background jobs, and manual ablation on one prompt."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-SWEEP, HAND = "sweep", "manual"
-MODES = {SWEEP: "Measure every head", HAND: "Switch heads off by hand"}
+SWEEP, MANUAL = "sweep", "manual"
+MODES = {SWEEP: "Ablate every head", MANUAL: "Ablate by hand"}
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "exceeds_control", "sign_consistency", "n")
 SHOWN = 64
-"""Tokens of a prompt whose pattern stands on this page: half a megabyte."""
+"""Tokens of the pattern on this page; more would exceed half a megabyte."""
 
 
 def fields() -> tuple[Field, ...]:
-    """What is measured, on which prompts, the head that is looked at, and which heads are off."""
+    """The mode, the prompts, the ablation, the selected head, and the fields of manual ablation."""
     return (
         choice("mode", list(MODES)),
         *prompts.fields(),
@@ -58,14 +58,14 @@ def fields() -> tuple[Field, ...]:
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
     chosen: Any = view.state.widget_args("mode")  # no overload takes the arguments of every widget
-    st.segmented_control("What to do", list(MODES), format_func=_doing, required=True, label_visibility="collapsed", **chosen)
-    if view.state["mode"] == HAND:
+    st.segmented_control("Mode", list(MODES), format_func=_mode_label, required=True, label_visibility="collapsed", **chosen)
+    if view.state["mode"] == MANUAL:
         manual_ablation.manual_ablation_panel(view)
     else:
         _sweep(view)
 
 
-def _doing(name: str) -> str:
+def _mode_label(name: str) -> str:
     return MODES[name]
 
 
@@ -86,9 +86,9 @@ def _planned_sweep(view: View, planned: JobPlan) -> None:
     now = jobs.status(job) if job else None
     figure = table = None
     if job and now and now.active:
-        job_status.progress_panel(job.name, "What is measured stays; the sweep can be resumed.")
+        job_status.progress_panel(job.name, "Completed units are kept: the job can be resumed.")
     elif run is not None:
-        table, figure, bars = _drawn(str(run.path), run.manifest["files"]["heads.parquet"])
+        table, figure, bars = _figures(str(run.path), run.manifest["files"]["heads.parquet"])
         assert isinstance(planned.spec, AblationSpec)
         _result(view, table, figure, bars, planned.spec)
         st.caption(plain(agreement_sentence(run)))
@@ -99,12 +99,12 @@ def _planned_sweep(view: View, planned: JobPlan) -> None:
 
 
 def _form(view: View) -> AblationSpec | None:
-    """The sweep that is asked for; None while its prompts are missing."""
+    """The requested ablation; None while its prompts are missing."""
     state = view.state
     what, count, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
     options = [*task_names(), prompts.OWN]
     what.selectbox(
-        "Prompts", options, format_func=lambda name: name or "my own prompts (JSON Lines)", **state.widget_args("task")
+        "Prompts", options, format_func=lambda name: name or "Custom prompts (JSON Lines)", **state.widget_args("task")
     )
     if state["task"]:
         count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
@@ -112,10 +112,10 @@ def _form(view: View) -> AblationSpec | None:
     else:
         file = prompts.prompts_file(state)
         source = file and AblationSpec(prompts=str(file), seed=state["seed"])
-    seed.number_input("Seed", 0, 10**6, help="Of prompts, donors and statistics.", **state.widget_args("seed"))
+    seed.number_input("Seed", 0, 10**6, help="Seed for prompts, resample pairings and bootstrap.", **state.widget_args("seed"))
     if source is None:
         return None
-    marks, metric = _asked(view.model, view.facts.weights_digest, source)
+    marks, metric = _marks_and_metric(view.model, view.facts.weights_digest, source)
     adaptive = state["estimator"] == "adaptive"
     how, estimator, *share, where, measured = st.columns(4 + adaptive, vertical_alignment="bottom")
     how.selectbox("Ablation", list(ablations()), help=bullets(ablations()), **state.widget_args("ablation"))
@@ -124,17 +124,19 @@ def _form(view: View) -> AblationSpec | None:
         share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top_share"))
     places = ["all", "end", *marks]
     if state["positions"] not in places:
-        state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all are taken.")
+        state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all positions are used.")
         state.set(positions="all")
-    where.selectbox("Positions", places, help="Where in the prompt the head is taken out.", **state.widget_args("positions"))
+    where.selectbox(
+        "Positions", places, help="Positions of the prompt at which the head is ablated.", **state.widget_args("positions")
+    )
     with measured:
-        choose_outcome(state, f"{metric} (the task's)")
+        choose_outcome(state, f"{metric} (task default)")
     asked = {name: state[name] for name in ("ablation", "estimator", "positions")}
     return replace(source, **asked, metric=state["outcome"] or None, top_share=state["top_share"])
 
 
-@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
-def _asked(model: str, weights: str, source: AblationSpec) -> tuple[list[str], str]:
+@st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
+def _marks_and_metric(model: str, weights: str, source: AblationSpec) -> tuple[list[str], str]:
     """Marks and metric of the prompts."""
     with model_cache().acquire(model) as loaded:
         task = source.load_task(loaded)
@@ -148,14 +150,10 @@ def _planned(model: str, weights: str, sweep: AblationSpec, root: str) -> JobPla
 
 
 def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
-    """What the sweep will cost, how it ended before, and the button that starts it."""
+    """The estimated cost, the outcome of the last attempt, and the start button."""
     from interp.models.memory import format_bytes
 
-    units = "in one backward pass" if planned.total is None else f"{planned.total:,} units of work"
-    st.markdown(
-        f"**{units}**, about **{duration(planned.cost.seconds)}** once the model is loaded, and **{format_bytes(planned.bytes)}** of memory: "
-        f"{format_bytes(planned.cost.bytes)} for the work and the rest for the process's own copy of the model."
-    )
+    st.markdown(f"about **{duration(planned.cost.seconds)}** plus loading, **{format_bytes(planned.bytes)}**")
     try:
         planned.check_memory()
         refused = ""
@@ -166,8 +164,8 @@ def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _drawn(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
-    """The heads of a finished run, largest effect first, their map and their bars."""
+def _figures(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
+    """The table of a finished run, largest effect first, its map and its bars."""
     from interp.figures import head_map, ranked_effects
     from interp.store import open_run
 
@@ -180,7 +178,7 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Abla
     from interp.ablation.effect_tables import sign_meaning
 
     metric = str(table["metric"].iloc[0])
-    st.caption(f"effect = metric(ablated) − metric(clean); {sign_meaning(metric)}. Click a head to see it.")
+    st.caption(f"effect = metric(ablated) − metric(clean); {sign_meaning(metric)}. Click a head to select it.")
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             head_from_map(view, figure, "ablation-map", f"effect of every head on {metric}, layers down and heads across")
@@ -195,27 +193,27 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Abla
 
 
 def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | None) -> PromptChoice | None:
-    """What the sweep says of one head, and the ways to go on with it; the prompt on which it is looked at."""
+    """The result for one head and links to other pages; returns the prompt on which its pattern is shown."""
     if chosen is None:
-        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        st.info("Click a cell of the map or a row of the table to select a head.", icon=":material/ads_click:")
         return None
     state, last = view.state, min(int(table["n"].to_numpy().max()), prompts.MOST_EXAMPLES) - 1
     st.subheader(str(chosen), anchor=False)
-    st.markdown(_said(table, chosen))
+    st.markdown(_effect_text(table, chosen))
     state.set(example=min(state["example"], last), corrupted=False)
-    st.number_input("On prompt", 0, last, **state.widget_args("example"))
+    st.number_input("Show on prompt", 0, last, **state.widget_args("example"))
     prompt = _prompt(view, sweep, state["example"])
     shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
-    link("See it among all heads", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
+    link("Attention pattern", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
     _to_circuit(view, chosen)
-    st.button("Switch it off by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
+    st.button("Ablate by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
     return prompt
 
 
 def _to_circuit(view: View, chosen: Head) -> None:
-    """The way to the head's place in a circuit of the model that was found already, or to where one is looked for."""
+    """A link to the head's place in a stored circuit of the model, or else to the search for one."""
     there = find_stored_circuit(settings().root, view.facts, settings().device, view.state["task"])
-    label = f"Its place in the circuit of {there['task']}" if there else "Find the circuit that it is in"
+    label = f"Place in the {there['task']} circuit" if there else "Find a circuit"
     asked = there or {name: view.state[name] for name in ("task", "file", "seed")}
     link(label, "circuit", {**asked, "head": chosen}, icon=":material/account_tree:")
 
@@ -234,11 +232,11 @@ def _tile(view: View, prompt: PromptChoice, chosen: Head) -> None:
     show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
 
 
-def _said(table: pd.DataFrame, chosen: Head) -> str:
+def _effect_text(table: pd.DataFrame, chosen: Head) -> str:
     for row in table.loc[table["label"] == str(chosen)].itertuples():
         interval = f"95% interval {row.ci_low:+.3g} to {row.ci_high:+.3g}, q = {row.q_value:.2g}"
         return f"effect **{row.effect:+.3g}** {row.unit}  \n{interval}  \nmean of the other heads {row.control:+.3g}"
-    return "Only estimated, not measured: it is not among the heads of largest estimated effect."
+    return "Estimated only: not among the heads with the largest estimated effects, which were measured exactly."
 
 
 def _prompt(view: View, sweep: AblationSpec, example: int) -> PromptChoice:
@@ -249,7 +247,7 @@ def _prompt(view: View, sweep: AblationSpec, example: int) -> PromptChoice:
 
 
 def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:
-    state.set(**shown, corrupted=False, mode=HAND, ablated=[chosen])
+    state.set(**shown, corrupted=False, mode=MANUAL, ablated=[chosen])
 
 
 def _columns() -> dict[str, Any]:
@@ -258,20 +256,20 @@ def _columns() -> dict[str, Any]:
 
     return {
         "label": st.column_config.TextColumn("head", pinned=True, width="small"),
-        "effect": shown("effect"),
-        "ci_low": shown("95% from"),
-        "ci_high": shown("to"),
-        "p_value": shown("p"),
-        "q_value": shown("q", "p corrected over all heads (Benjamini-Hochberg)"),
-        "control": shown("other heads", "mean effect of the other heads"),
-        "exceeds_control": st.column_config.CheckboxColumn(help="beyond the interval of the other heads, with q ≤ 0.05"),
-        "sign_consistency": shown("same sign", "share of the prompts whose effect has the sign of the mean", "percent"),
-        "n": shown("n", "prompts", "%d"),
+        "effect": shown("effect", "metric(ablated) − metric(clean), mean over prompts"),
+        "ci_low": shown("95% low", "lower end of the 95% interval over prompts (bootstrap)"),
+        "ci_high": shown("95% high", "upper end of the 95% interval over prompts (bootstrap)"),
+        "p_value": shown("p", "p-value of a sign-flip test over prompts"),
+        "q_value": shown("q", "p-value adjusted over all heads (Benjamini-Hochberg)"),
+        "control": shown("other heads", "mean effect of the other heads (the control)"),
+        "exceeds_control": st.column_config.CheckboxColumn(help="interval beyond that of the other heads, and q ≤ 0.05"),
+        "sign_consistency": shown("same sign", "share of prompts whose effect has the sign of the mean effect", "percent"),
+        "n": shown("n", "number of prompts", "%d"),
     }
 
 
 def _show(state: State, job: Job) -> None:
-    """Sets the form to what the job measures."""
+    """Set the form to the request of the job."""
     sweep = job.spec
     assert isinstance(sweep, AblationSpec)
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
@@ -291,7 +289,7 @@ PAGE = Page(
     title="Ablate",
     icon=":material/content_cut:",
     order=5,
-    question="Which heads does the model need for this, and what would it say without them?",
+    question="How much does each head contribute to the task, and what does the model predict without it?",
     fields=fields,
     render=render,
 )

@@ -1,4 +1,4 @@
-"""Attention: every head on one screen, one of them large, and the text with what each token attends to."""
+"""Attention: thumbnails of all heads, the pattern of one head, and the text with the attention of each token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KEY = "attention-viewer"
 EXACT = 256
-"""Queries or keys of a tile that is drawn weight by weight; a longer text is shown in so many bins, and a window of it exactly."""
+"""Largest tile of exact weights; a longer text is shown in this many bins, and a window of it exactly."""
 
 SCRIPT, LOOK = view_assets()
 viewer = components.component("interp.attention_viewer", js=SCRIPT, css=LOOK)
@@ -51,45 +51,45 @@ def render(view: View) -> None:
                     f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", color="blue" if strong else "gray", help=badge.about
                 )
         if reading.facts.group_size > 1:
-            shared = f"shares keys and values with {reading.facts.group_size - 1} other heads of its layer"
+            shared = f"Keys and values are shared with {reading.facts.group_size - 1} other heads of the layer"
             st.badge(f"KV group {reading.facts.kv_head(chosen)}", color="gray", help=shared)
         st.space("stretch")
         st.toggle(
-            "Weigh by what is moved",
-            help="Weight times |v W_O|, the length of what the head writes from a key.",
+            "Scale by value norm (weight × ‖vW_O‖)",
+            help="Multiplies each weight by ‖vW_O‖, the norm of what the head would write if it attended to that key alone.",
             **state.widget_args("value_weighted"),
         )
 
-    _roles(reading, chosen)
-    with st.spinner("Drawing every head …", show_time=True):
+    _role_badges(reading, chosen)
+    with st.spinner("Rendering every head …", show_time=True):
         data = _data(view, reading, chosen, window)
     viewer(
         key=KEY,
         data=data,
-        on_head_change=lambda: _take(state, "head", lambda pair: Head(*map(int, pair))),
-        on_window_change=lambda: _take(state, "window", lambda ends: tuple(map(int, ends))),
-        on_gamma_change=lambda: _take(state, "gamma", float),
+        on_head_change=lambda: _store(state, "head", lambda pair: Head(*map(int, pair))),
+        on_window_change=lambda: _store(state, "window", lambda ends: tuple(map(int, ends))),
+        on_gamma_change=lambda: _store(state, "gamma", float),
     )
     st.caption(f"{plain(view.model)} · {len(reading.words)} tokens · digest {reading.digest}")
     here = {field.name: state[field.name] for field in prompts.fields()}
     with st.container(horizontal=True):
-        link("All heads in numbers", "heads", {**here, "head": chosen}, icon=":material/apps:")
-        link("Its roles", "heads", {**here, "head": chosen, "roles": True}, icon=":material/badge:")
-    _share(view, prompt, reading, chosen, _exact(window))
+        link("Metrics of all heads", "heads", {**here, "head": chosen}, icon=":material/apps:")
+        link("Roles of this head", "heads", {**here, "head": chosen, "roles": True}, icon=":material/badge:")
+    _export(view, prompt, reading, chosen, _exact(window))
 
 
-def _roles(reading: PromptAttention, chosen: Head) -> None:
-    """What detectors found of the head, as far as they were asked."""
-    told = role_badges(role_cache().known(reading.facts), chosen)
-    if told:
+def _role_badges(reading: PromptAttention, chosen: Head) -> None:
+    """Badges of the detectors whose results are available."""
+    roles = role_badges(role_cache().known(reading.facts), chosen)
+    if roles:
         with st.container(horizontal=True, vertical_alignment="center", key="role-badges"):
-            for label, found, about in told:
-                icon = ":material/check:" if found else None
-                st.badge(label, icon=icon, color="blue" if found else "gray", help=about)
+            for label, detected, about in roles:
+                icon = ":material/check:" if detected else None
+                st.badge(label, icon=icon, color="blue" if detected else "gray", help=about)
 
 
-def _take(state: Any, name: str, make: Any) -> None:
-    """Keeps what the viewer reports. What is no head, window or gamma is passed over."""
+def _store(state: Any, name: str, make: Any) -> None:
+    """Store a value that the viewer reports, unless it is malformed."""
     value = st.session_state[KEY].get(name)
     try:
         state.set(**{name: make(value)})
@@ -97,9 +97,9 @@ def _take(state: Any, name: str, make: Any) -> None:
         return
 
 
-def _window(asked: tuple[int, ...] | None, length: int) -> tuple[int, int, int, int]:
-    """The window, cut to the text; by default all of it."""
-    q0, q1, k0, k1 = asked or (0, length, 0, length)
+def _window(requested: tuple[int, ...] | None, length: int) -> tuple[int, int, int, int]:
+    """The window, clipped to the text; by default the whole text."""
+    q0, q1, k0, k1 = requested or (0, length, 0, length)
     return (*_cut(q0, q1, length), *_cut(k0, k1, length))
 
 
@@ -109,13 +109,13 @@ def _cut(start: int, end: int, length: int) -> tuple[int, int]:
 
 
 def _exact(window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The part of a window that is drawn weight by weight: its first 256 queries and keys."""
+    """The part of a window with exact weights: its first 256 queries and keys."""
     q0, q1, k0, k1 = window
     return q0, min(q1, q0 + EXACT), k0, min(k1, k0 + EXACT)
 
 
 def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
-    """What the viewer draws: the atlas, the chosen head's tile and, of a long text, its overview."""
+    """The data of the viewer: the atlas, the selected head's tile and, for a long text, its overview."""
     state, value_weighted = view.state, view.state["value_weighted"]
     top = reading.max_value_norm(chosen) if value_weighted else 1.0
     long = len(reading.words) > EXACT
@@ -125,7 +125,7 @@ def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int,
         tiles.append(tile_data(reading.overview(chosen, EXACT, value_weighted=value_weighted), every, top=top))
     if window == _exact(window):
         tiles.append(tile_data(reading.weights(chosen, window, value_weighted=value_weighted), window, top=top))
-    notes = [f"shade: weight times |v W_O|, strongest = {top:.3g}; the atlas shows weights"] if value_weighted else []
+    notes = [f"colour: weight × ‖vW_O‖, strongest = {top:.3g}; the thumbnails show weights"] if value_weighted else []
     return view_data(
         reading.words,
         tiles={chosen: tiles},
@@ -141,7 +141,9 @@ def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int,
     )
 
 
-def _share(view: View, prompt: PromptChoice, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> None:
+def _export(
+    view: View, prompt: PromptChoice, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]
+) -> None:
     q0, q1, k0, k1 = window
 
     def figure() -> Figure:
@@ -167,9 +169,9 @@ def _table(reading: PromptAttention, chosen: Head, window: tuple[int, int, int, 
     query, key = (place.ravel() for place in np.indices(tile.shape))
     words = np.array(reading.words, dtype=object)
     query, key = query + window[0], key + window[2]
-    seen = key <= query if reading.facts.causal else np.ones(len(key), bool)
+    visible = key <= query if reading.facts.causal else np.ones(len(key), bool)
     columns = {"query": query, "query_token": words[query], "key": key, "key_token": words[key], "weight": tile.ravel()}
-    return pd.DataFrame(columns).loc[seen]
+    return pd.DataFrame(columns).loc[visible]
 
 
 PAGE = Page(
@@ -177,7 +179,7 @@ PAGE = Page(
     title="Attention",
     icon=":material/grid_view:",
     order=1,
-    question="Where does every head look, and what does one of them move?",
+    question="Which tokens does each head attend to?",
     fields=fields,
     render=render,
 )

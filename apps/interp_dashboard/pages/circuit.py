@@ -1,4 +1,4 @@
-"""Circuit: which edges carry what the model does on a task, how many of them suffice, and the place of a head among them."""
+"""Circuit: the edges that carry a task, the faithfulness of circuits by size, and the place of a head in the graph."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from interp.store import StoredRun
 
 KEY = "circuit-graph"
-BESIDE = 240  # pixels: as much as is left beside a graph of four heads a layer on a screen of 1440
+BESIDE = 240  # pixels: the room beside a graph of four heads per layer on a screen of 1440
 TASK = "ioi"
 MOST_EDGES = 150
 
 
 def fields() -> tuple[Field, ...]:
-    """What is looked for, on which prompts, how many edges are shown, and the head that is looked at."""
+    """The prompts, the method, the number of edges, and the selected head."""
     return (
         choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
         prompts.file_field(),
@@ -73,27 +73,29 @@ def _page(view: View, here: set[str]) -> None:
     here.add(search.folder.name)
     run = job_status.run_or_progress(view.state, search)
     if run is None:
-        st.caption("Every edge gets a score; then circuits of growing size, and random ones, are tried on other prompts.")
+        st.caption(
+            "Scores every edge, then measures the faithfulness of circuits of growing size, and of random circuits, on held-out prompts."
+        )
         export_menu(search.folder.name, cli=shlex.join(["interp", *search.cli_args]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
     _graph(view, found, run, search, _prompt(view, asked))
-    st.markdown("##### How much of the behaviour do so many edges keep?")
-    show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits found and of random ones")
+    st.markdown("##### Faithfulness by circuit size")
+    show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits and of random ones")
     export_menu("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
 
 
 def _form(state: State) -> dict[str, Any] | None:
-    """What is looked for; None while its prompts are missing."""
+    """The requested circuit; None while its prompts are missing."""
     what, n, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
     tasks = [*task_names(), prompts.OWN]
     what.selectbox(
-        "Prompts", tasks, format_func=lambda name: name or "my own pairs of prompts (JSON Lines)", **state.widget_args("task")
+        "Prompts", tasks, format_func=lambda name: name or "Custom prompt pairs (JSON Lines)", **state.widget_args("task")
     )
     if state["task"]:
         n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
-    about = "Of the prompts; those that the circuit is tried on have the next one. Of prompts of one's own it draws the halves: it is "
-    about += "found on one and tried on the other."
+    about = "Seed for the prompts; the held-out prompts use the next seed. Custom prompts are split into two random halves, one to find "
+    about += "the circuit and one to test it."
     seed.number_input("Seed", 0, 10**6, help=about, **state.widget_args("seed"))
     file = None if state["task"] else prompts.prompts_file(state, "clean, corrupted and answer")
     if not state["task"] and file is None:
@@ -101,10 +103,13 @@ def _form(state: State) -> dict[str, Any] | None:
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
     how.selectbox("Method", list(CIRCUIT_METHODS), help=bullets(CIRCUIT_METHODS), **state.widget_args("circuit.method"))
     corrupted.selectbox(
-        "Corrupted edges show", list(EDGE_ABLATIONS), help=bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")
+        "Replace removed edges with",
+        list(EDGE_ABLATIONS),
+        help=bullets(EDGE_ABLATIONS),
+        **state.widget_args("circuit.ablation"),
     )
     with measured:
-        choose_outcome(state, "the task's")
+        choose_outcome(state, "task default")
     asked = {
         "task": state["task"] or None,
         "prompts": file and str(file),
@@ -115,7 +120,7 @@ def _form(state: State) -> dict[str, Any] | None:
     return {**asked, **made}
 
 
-@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
+@st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
 def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
         return plan_job(CircuitSpec(**dict(asked)), loaded, Path(root), offline=settings().offline)
@@ -123,7 +128,7 @@ def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
-    """The circuit of a finished run with the scores of all edges, how faithful it is, and the picture of that."""
+    """The circuit of a finished run with the scores of all edges, its faithfulness curve, and the figure of the curve."""
     from interp.figures import faithfulness_plot
     from interp.store import load_circuit_run
 
@@ -132,31 +137,31 @@ def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
 
 
 def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
-    """The first of the prompts, on which other pages show a head."""
+    """The first prompt, on which other pages show a head."""
     if asked["prompts"]:
         return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, asked["prompts"])[0]}
     return {"task": asked["task"], "seed": asked["seed"]}
 
 
 def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: dict[str, Any]) -> None:
-    """The circuit of the largest edges, live, and one head of it."""
+    """The circuit of the edges with the largest effects, and the selected head."""
     from interp.figures import circuit_graph
 
     state, alive = view.state, sum(score != 0 for score in found.scores.values())
     most = min(MOST_EDGES, alive)
     state.set(edges=min(state["edges"], most))
     chosen = state.validated("head", view.facts.check_head, None)
-    about = "By the size of their effect; those on no way from the embedding to the logits are left out."
-    st.slider("Edges of largest effect", 1, max(2, most), help=about, width=560, **state.widget_args("edges"))
+    about = "Edges by |effect|; those on no path from the embedding to the logits are pruned."
+    st.slider("Edges with the largest effects", 1, max(2, most), help=about, width=560, **state.widget_args("edges"))
     circuit, least = _largest(found, state["edges"])
     st.caption(
         plain(
-            f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit} lie on a way from the embedding to "
-            f"the logits; {alive:,} of {len(found.graph.edges):,} edges have an effect. Click a head to see it."
+            f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit} lie on a path from the embedding to "
+            f"the logits; {alive:,} of {len(found.graph.edges):,} edges have a nonzero effect. Click a head to select it."
         )
     )
     if not circuit.edges:
-        st.info("Nothing is left at this size: take more edges.", icon=":material/filter_alt:")
+        st.info("No edge is left at this size: increase the number of edges.", icon=":material/filter_alt:")
         _head(circuit, chosen, prompt)
         return
     figure, table = circuit_graph(circuit, threshold=False), _edges(circuit)
@@ -165,13 +170,13 @@ def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: 
             _clickable(view, figure, circuit)
         with st.container(width=BESIDE):
             _head(circuit, chosen, prompt)
-    _share(circuit, run, search, lambda: circuit_graph(circuit), table)
+    _export(circuit, run, search, lambda: circuit_graph(circuit), table)
     numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
     st.dataframe(table, hide_index=True, height=table_height(len(table)), column_config=numbers, key="circuit-table")
 
 
 def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
-    """The ``k`` edges of largest effect without those that lead nowhere, and the smallest effect among the ``k``."""
+    """The ``k`` edges of largest effect, pruned to paths from embedding to logits, and the smallest effect among the ``k``."""
     alive = [edge for edge in whole.graph.edges if whole.scores.get(edge)]
     top = sorted(alive, key=lambda edge: -abs(whole.scores[edge]))[:k]
     cut = replace(whole, edges=frozenset(top), metadata={**whole.metadata, "k": len(top)})
@@ -179,14 +184,14 @@ def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
 
 
 def _edges(circuit: Circuit) -> pd.DataFrame:
-    """The edges of the circuit, the largest first."""
+    """The edges of the circuit, largest effect first."""
     table = circuit.to_dataframe()
     table = table[table["in_circuit"]].drop(columns="in_circuit")
     return table.sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _clickable(view: View, figure: Figure, circuit: Circuit) -> None:
-    """The graph in the browser's theme; a click on a head sets the field ``head``, and the chosen one is framed."""
+    """The graph in the browser's theme; a click on a head sets the field ``head``, and the selected head is framed."""
     from interp.figures import to_dark_theme
 
     shown = to_dark_theme(figure) if view.dark else type(figure)(figure)
@@ -209,7 +214,7 @@ def _clickable(view: View, figure: Figure, circuit: Circuit) -> None:
         on_select=lambda: _clicked(view.state),
         selection_mode="points",
         config=CONFIG,
-        alt=f"circuit of {len(circuit)} edges, the embedding at the bottom and the logits on top",
+        alt=f"circuit of {len(circuit)} edges, embedding at the bottom, logits at the top",
     )
 
 
@@ -221,36 +226,38 @@ def _clicked(state: State) -> None:
 
 
 def _only(data: Any) -> str:
-    """The one value of a point's data, which may come in a list."""
+    """The value of a point's data, which Streamlit may wrap in a list."""
     return data if isinstance(data, str) else data[0]
 
 
 def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None:
-    """What one head reads and who reads it, and the ways to go on with it."""
+    """The inputs and outputs of one head, and links to other pages."""
     from interp.figures.circuit_graph import node_label
-    from interp.figures.style import number as written
+    from interp.figures.style import number as format_number
 
     if chosen is None:
-        st.info("Click a head of the graph to choose it.", icon=":material/ads_click:")
+        st.info("Click a head of the graph to select it.", icon=":material/ads_click:")
         return
     st.markdown(f"##### {chosen}")
     own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
-    reads = [f"{node_label(e.writer)} ({e.qkv}) {written(circuit.scores[e])}" for e in edges if e.reader == own]
+    reads = [f"{node_label(e.writer)} ({e.qkv}) {format_number(circuit.scores[e])}" for e in edges if e.reader == own]
     read_by = [
-        f"{node_label(e.reader)}{f' ({e.qkv})' * bool(e.qkv)} {written(circuit.scores[e])}" for e in edges if e.writer == own
+        f"{node_label(e.reader)}{f' ({e.qkv})' * bool(e.qkv)} {format_number(circuit.scores[e])}"
+        for e in edges
+        if e.writer == own
     ]
     if reads or read_by:
-        st.markdown("**Reads**  \n" + "  \n".join(map(plain, reads)))
-        st.markdown("**Is read by**  \n" + "  \n".join(map(plain, read_by)))
+        st.markdown("**Input edges**  \n" + "  \n".join(map(plain, reads)))
+        st.markdown("**Output edges**  \n" + "  \n".join(map(plain, read_by)))
     else:
-        st.markdown("It is not in the circuit of this size.")
+        st.markdown("Not in the circuit at this size.")
     values = {**prompt, "head": chosen}
-    link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
-    link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
+    link("Attention pattern", "attention", values, icon=":material/grid_on:")
+    link("Ablate by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
+    link("Roles of this head", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _share(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
+def _export(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
     cli = shlex.join(["interp", *search.cli_args])
     export_menu("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
@@ -261,12 +268,12 @@ def _share(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table
         icon=":material/account_tree:",
         type="tertiary",
         on_click="ignore",
-        help="In the form that MIB and EAP-IG read.",
+        help="JSON in the format of MIB and EAP-IG.",
     )
 
 
 def _python(run: StoredRun, draw: str) -> str:
-    """Code that loads what the run holds, and draws it."""
+    """Code that loads the run and plots it."""
     return (
         f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_circuit_run\n\n"
         f"found, curve = load_circuit_run({str(run.path)!r})\n{draw}\n"
@@ -274,7 +281,7 @@ def _python(run: StoredRun, draw: str) -> str:
 
 
 def _show(state: State, job: Job) -> None:
-    """Shows the form as it was when the job was started."""
+    """Restore the form as it was when the job was started."""
     state.load_query(job.query)
 
 
@@ -283,7 +290,7 @@ PAGE = Page(
     title="Circuit",
     icon=":material/account_tree:",
     order=6,
-    question="Which edges between heads and MLPs carry the behaviour, and how many of them suffice?",
+    question="Which edges between heads and MLPs carry the behaviour, and how many are enough?",
     fields=fields,
     render=render,
 )

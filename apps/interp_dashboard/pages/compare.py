@@ -1,4 +1,4 @@
-"""Compare: one number of every head, and one head's pattern, on two prompts, by two models or in two runs; always B minus A."""
+"""Compare: one number per head, and one head's pattern, on two prompts, in two models or two runs; always B minus A."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 COMPARISONS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
 B = "_b"
 TILE = 48
-"""Queries and keys of a difference pattern: each has a label, and the hover texts are less than half a megabyte."""
+"""Queries and keys of a difference pattern: each is labelled, and the hover texts stay below half a megabyte."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What a prompt is read by, and what came of it."""
+    """A model, a prompt, and the attention of the model on it."""
 
     model: str
     prompt: PromptChoice
@@ -68,10 +68,10 @@ def render(view: View) -> None:
     if view.state["versus"] == "runs":
         _runs(view)
     else:
-        _readings(view)
+        _compare_attention(view)
 
 
-def _readings(view: View) -> None:
+def _compare_attention(view: View) -> None:
     a, b = _sides(view)
     metric = view.state["metric"]
     _check_shapes(a, b)
@@ -80,19 +80,22 @@ def _readings(view: View) -> None:
     _show_difference(view, before, after, cli=_cli(a, b, metric), python=_python(a, b, metric))
     chosen = view.state.validated("head", a.reading.facts.check_head, None)
     if chosen is None:
-        st.info("Click a cell of the map or a row of the table to compare that head's pattern.", icon=":material/ads_click:")
+        st.info("Click a cell of the map or a row of the table to compare the head's pattern.", icon=":material/ads_click:")
     else:
         _show_patterns(view, a.reading, b.reading, chosen)
 
 
 def _sides(view: View) -> tuple[Side, Side]:
-    """Both sides as they are chosen, read."""
+    """Both sides as selected, with their attention."""
     state = view.state
     if state["versus"] == "models":
         prompt = prompts.choose(view)
         left, right = st.columns([1, 3])
         left.selectbox(
-            "Model B", model_cache().known, help="Model A is the one in the sidebar.", **state.widget_args(f"model{B}")
+            "Model B",
+            model_cache().known,
+            help="Model A is the model selected in the sidebar.",
+            **state.widget_args(f"model{B}"),
         )
         with right:
             choose_metric(view)
@@ -104,13 +107,13 @@ def _sides(view: View) -> tuple[Side, Side]:
     a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
     if a.reading.digest == b.reading.digest:
         same = {"prompts": "prompt", "models": "model"}[state["versus"]]
-        other = " Load another one, or a checkpoint's folder, in the sidebar." if same == "model" else ""
-        st.info(f"A and B are the same {same}: nothing can differ.{other}", icon=":material/equal:")
+        other = " Load another model, or the folder of a checkpoint, in the sidebar." if same == "model" else ""
+        st.info(f"A and B are the same {same}: all differences are 0.{other}", icon=":material/equal:")
     return a, b
 
 
 def _lettered(view: View, letter: str, suffix: str = "") -> PromptChoice:
-    """The choice of a prompt with the letter of its side before it."""
+    """The prompt selector of one side, with its letter."""
     before, beside = st.columns([1, 30], vertical_alignment="center")
     before.markdown(f"**{letter}**")
     with beside:
@@ -120,10 +123,12 @@ def _lettered(view: View, letter: str, suffix: str = "") -> PromptChoice:
 def _check_shapes(a: Side, b: Side) -> None:
     shapes = [(side.reading.facts.n_layers, side.reading.facts.n_heads) for side in (a, b)]
     if shapes[0] != shapes[1]:
-        said = [
+        sizes = [
             f"{side.model} has {layers} layers x {heads} heads" for side, (layers, heads) in zip((a, b), shapes, strict=True)
         ]
-        raise ValueError(f"Heads are compared by their place, and {said[0]} while {said[1]}: choose models of one shape.")
+        raise ValueError(
+            f"Heads are matched by layer and index, but {sizes[0]} and {sizes[1]}: choose models of the same shape."
+        )
 
 
 def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: str, python: str) -> None:
@@ -136,14 +141,14 @@ def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: 
         with st.container(width="content"):
             head_from_map(view, figure, "difference-map", f"Change of {after.name} of every head, layers down and heads across")
         with st.container(width=340):
-            st.caption(f"{after.name} in {after.unit}. Click a column to sort, a row to choose its head.")
+            st.caption(f"{after.name} in {after.unit}. Click a column to sort, a row to select its head.")
             numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("A", "B", "B − A")}
             head_from_table(view, table, heads, "difference-table", numbers)
     export_menu("difference", cli=cli, python=python, figure=figure, table=table)
 
 
 def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[Head]]:
-    """Both numbers of every head and their difference, the largest change first, and the heads of its rows."""
+    """Both numbers of every head and their difference, largest change first, and the heads of the rows."""
     import pandas as pd
 
     change = after.values - before.values
@@ -159,8 +164,8 @@ def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: H
     length = len(a.tokens)
     if length != len(b.tokens):
         st.info(
-            f"Patterns are compared cell by cell, and A has {length:,} tokens while B has {len(b.tokens):,}: choose prompts of as many "
-            f"tokens to see where {chosen} looks instead.",
+            f"Patterns are compared cell by cell, but A has {length:,} tokens and B has {len(b.tokens):,}: choose prompts of equal "
+            f"length to compare the pattern of {chosen}.",
             icon=":material/grid_off:",
         )
         return
@@ -177,7 +182,7 @@ def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: H
 
 
 def _window(view: View, length: int) -> tuple[int, int]:
-    """First query and first key of the tile, with their controls where the text does not fit one."""
+    """First query and first key of the tile, with their widgets if the text does not fit one."""
     most = length - TILE
     if most <= 0:
         return 0, 0
@@ -186,7 +191,7 @@ def _window(view: View, length: int) -> tuple[int, int]:
             if view.state[name] > most:
                 view.state.set(**{name: most})
             st.number_input(label, 0, most, step=TILE // 2, width=160, **view.state.widget_args(name))
-        st.caption(f"{TILE} x {TILE} of {length:,} x {length:,} tokens are shown.")
+        st.caption(f"{TILE} x {TILE} of {length:,} x {length:,} tokens shown.")
     return view.state["first_query"], view.state["first_key"]
 
 
@@ -200,12 +205,12 @@ def _tile_table(
     first_key: int,
     causal: bool,
 ) -> pd.DataFrame:
-    """One row for each pair of a query and a key that it may see."""
+    """One row per query and visible key."""
     import pandas as pd
 
     rows, columns = (side.ravel() for side in np.indices(after.shape))
-    seen = (columns + first_key <= rows + first_query) | (not causal)
-    rows, columns = rows[seen], columns[seen]
+    visible = (columns + first_key <= rows + first_query) | (not causal)
+    rows, columns = rows[visible], columns[visible]
     queries, keys = rows + first_query, columns + first_key
     named = {"query": queries, "key": keys}
     for side, own in (("A", words_a), ("B", words)):
@@ -219,36 +224,36 @@ def _runs(view: View) -> None:
     kinds = {entry.name: entry.kind for entry in list_runs(settings().root) if entry.status == "finished"}
     if len(kinds) < 2:
         raise ValueError(
-            f"Comparing takes two finished runs, and {settings().root} holds {len(kinds)}: make some on the Ablate page."
+            f"Comparing needs two finished runs, and {settings().root} holds {len(kinds)}: start some on the Ablate page."
         )
     left, right = st.columns(2)
     for name in ("run_b", "run_a"):
         if state[name] not in kinds:
             usual = _default_run(kinds, state["run_b"] if name == "run_a" else "")
             if state[name]:
-                state.notices.append(f"No finished run is called {state[name][:80]!r} here. {usual} is shown.")
+                state.notices.append(f"There is no finished run called {state[name][:80]!r}. Showing {usual}.")
             state.set(**{name: usual})
     left.selectbox("Run A", list(kinds), **state.widget_args("run_a"))
     right.selectbox("Run B", list(kinds), **state.widget_args("run_b"))
     a, b = (open_run(find_run(settings().root, state[name]).path) for name in ("run_a", "run_b"))
     both = [name for name in _metrics(b) if name in _metrics(a)]
     if not both:
-        raise ValueError(f"These runs share no number: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
+        raise ValueError(f"These runs share no metric: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
     if state["run_metric"] not in both:
         state.set(run_metric=both[0])
-    st.selectbox("Number", both, width=560, **state.widget_args("run_metric"))
+    st.selectbox("Metric", both, width=560, **state.widget_args("run_metric"))
     metric = state["run_metric"] if b.metrics else None
     _show_difference(view, a.scores(metric), b.scores(metric), cli=_runs_cli(a, b, metric), python=_runs_python(a, b, metric))
 
 
 def _default_run(kinds: dict[str, str], beside: str) -> str:
-    """The run to show first: the newest, or the newest other one of the kind of ``beside``."""
+    """The default run: the newest, or the newest other one of the kind of ``beside``."""
     others = [name for name in kinds if name != beside]
     return next((name for name in others if kinds[name] == kinds.get(beside)), others[0])
 
 
 def _metrics(run: StoredRun) -> list[str]:
-    """The numbers that a run has of every head: metrics of an observation, or the effect on an outcome."""
+    """The per-head numbers of a run: metrics of an observation, or the effect on an outcome."""
     if not run.metrics:
         return [f"effect on {run.record.metric}"]
     there = set(run.heads()["metric"])
@@ -267,7 +272,7 @@ def _python(a: Side, b: Side, metric: str) -> str:
     read = f'{{}} = interp.observe_attention(model, tokens, ["{metric}"]).heads("{metric}")\n'
     first, second = (prompts.python_code(side.prompt, side.model) + read.format(name) for side, name in ((a, "a"), (b, "b")))
     second = second.removeprefix("import interp\n\n")
-    return f"{first}\n{second}\nfrom interp.figures import head_difference_map\n\ndifference_map(b, a)\n"
+    return f"{first}\n{second}\nfrom interp.figures import head_difference_map\n\nhead_difference_map(b, a)\n"
 
 
 def _runs_cli(a: StoredRun, b: StoredRun, metric: str | None) -> str:
@@ -278,7 +283,7 @@ def _runs_cli(a: StoredRun, b: StoredRun, metric: str | None) -> str:
 
 def _runs_python(a: StoredRun, b: StoredRun, metric: str | None) -> str:
     scores = [f"interp.open_run({str(run.path)!r}).scores({repr(metric) if metric else ''})" for run in (b, a)]
-    return f"import interp\nfrom interp.figures import head_difference_map\n\ndifference_map({scores[0]}, {scores[1]})\n"
+    return f"import interp\nfrom interp.figures import head_difference_map\n\nhead_difference_map({scores[0]}, {scores[1]})\n"
 
 
 PAGE = Page(
@@ -286,7 +291,7 @@ PAGE = Page(
     title="Compare",
     icon=":material/compare:",
     order=7,
-    question="What changes between two prompts, two models, two checkpoints or two runs?",
+    question="What changes between two prompts, models, checkpoints or runs?",
     fields=fields,
     render=render,
 )

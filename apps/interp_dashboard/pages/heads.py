@@ -1,4 +1,4 @@
-"""Heads: any attention metric of every head on one prompt, as a map, by layer, and as a table."""
+"""Heads: any attention metric of every head on one prompt, as a map, by layer and as a table, and the roles of heads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BY_LAYER = ("attention_distance", "entropy")
 HALF = 372
-"""Pixels of a picture of few layers, so that two stand side by side."""
+"""Width in pixels of a figure of few layers, so that two fit side by side."""
 
 
 def fields() -> tuple[Field, ...]:
@@ -78,25 +78,25 @@ def render(view: View) -> None:
             with st.container(width="content"):
                 show_figure(view, scores_by_layer(scores[name], width=HALF), f"layers-{name}", f"{name} of every head by layer")
     st.markdown("##### All heads")
-    st.caption("Click a column to sort, a row to choose its head.")
-    st.multiselect("Columns", metric_names(), placeholder="Other metrics", **state.widget_args("columns"))
+    st.caption("Click a column to sort, a row to select its head.")
+    st.multiselect("Columns", metric_names(), placeholder="Add metrics", **state.widget_args("columns"))
     every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
     head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
     _roles(view, chosen)
 
 
 def _roles(view: View, chosen: Head | None) -> None:
-    """The roles of all heads as a map of one of them, and the card of the chosen head."""
+    """A map of one role, and all roles of the selected head."""
     from interp.figures import detection_map
 
     st.markdown("##### Roles")
     st.toggle(
-        "Look for the roles of every head",
+        "Run the quick detectors",
         help=f"The quick detectors run once: {', '.join(quick_detectors())}.",
         **view.state.widget_args("roles"),
     )
     if view.state["roles"]:
-        with st.spinner("Looking for the roles of every head …", show_time=True):
+        with st.spinner("Running the quick detectors …", show_time=True):
             known, refused = role_cache().quick(view.model, view.facts)
     else:
         known, refused = role_cache().known(view.facts), {}
@@ -104,7 +104,7 @@ def _roles(view: View, chosen: Head | None) -> None:
         st.caption(plain(f"{role}: {reason}"))
     if not known:
         st.caption(
-            "Nothing is known yet of this model's roles. Detections that are stored count as well: the Retrieval page makes some."
+            "No detections of this model yet. Run the quick detectors here, or a retrieval detector on the Retrieval page."
         )
         return
     if view.state["role"] not in known:
@@ -112,7 +112,7 @@ def _roles(view: View, chosen: Head | None) -> None:
     st.selectbox("Role", list(known), format_func=_role, width=560, **view.state.widget_args("role"))
     found = known[view.state["role"]]
     figure = detection_map(found)
-    head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold enclosed")
+    head_from_map(view, figure, "role-map", f"{found.scores.name} of every head, those above the threshold outlined")
     cli = shlex.join(["interp", "detect", found.role, "--model", view.model])
     start = f"import interp\nfrom interp.detectors import detect\n\nmodel = interp.load_model({view.model!r})\n"
     python = f"{start}found = detect(model, {found.role!r})\nfound.plot()\n"
@@ -125,14 +125,14 @@ def _role(role: str) -> str:
 
 
 def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
-    """Every role of the chosen head: its score, its rank, and whether it was found to play it."""
+    """Every role of the selected head: score, rank, and whether it is detected."""
     if chosen is None:
-        st.info("Choose a head to see all its roles.", icon=":material/ads_click:")
+        st.info("Select a head to see its roles.", icon=":material/ads_click:")
         return
     with model_cache().acquire(view.model) as loaded:
         card = head_cards(loaded, known)[chosen]
     shared = f", keys and values shared with {', '.join(map(str, card.sharing))}" if card.sharing else ""
-    st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role found'}{shared}")
+    st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role detected'}{shared}")
     rows = card.table[card.table["kind"] == "role"]
     ranks = [f"{rank} of {n}" if rank else "" for rank, n in zip(rows["rank"], rows["n_ranked"], strict=True)]
     shown = (
@@ -146,7 +146,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
 
 
 def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:
-    """One row a head in the order of layers, one column a metric."""
+    """One row per head, by layer, one column per metric."""
     import pandas as pd
 
     first = scores[names[0]]
@@ -155,26 +155,26 @@ def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:
 
 
 def _columns(scores: dict[str, HeadScores], names: Sequence[str]) -> dict[str, Any]:
-    """How the numbers of the table are shown."""
+    """Column formats of the table."""
     return {name: st.column_config.NumberColumn(name, help=f"in {scores[name].unit}", format="%.3f") for name in names}
 
 
 def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names: Sequence[str]) -> None:
-    """The chosen head in numbers, and the way to its pattern."""
+    """Metrics of the selected head, and a link to its pattern."""
     import pandas as pd
 
     from interp.figures.style import number
 
     if chosen is None:
-        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        st.info("Click a cell of the map or a row of the table to select a head.", icon=":material/ads_click:")
         return
     st.markdown(f"##### {chosen}")
     values = [scores[name][chosen] for name in names]
-    told = ["none" if value != value else number(value) for value in values]
-    rows = pd.DataFrame({"metric": list(names), "value": told, "unit": [scores[name].unit for name in names]})
+    shown = ["undefined" if value != value else number(value) for value in values]
+    rows = pd.DataFrame({"metric": list(names), "value": shown, "unit": [scores[name].unit for name in names]})
     st.dataframe(rows, hide_index=True, height=table_height(len(rows)))
     here = {field.name: view.state[field.name] for field in prompts.fields()}
-    link("See its pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
+    link("Attention pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
 
 
 def _python(model: str, prompt: PromptChoice, metric: str) -> str:
@@ -187,7 +187,7 @@ PAGE = Page(
     title="Heads",
     icon=":material/apps:",
     order=2,
-    question="What does every head do on this prompt, and which heads stand out?",
+    question="Which heads stand out on this prompt, and which roles do they have?",
     fields=fields,
     render=render,
 )

@@ -1,4 +1,4 @@
-"""Retrieval: heads that fetch from the context, where in it the model finds what it is asked for, and what becomes of that without them."""
+"""Retrieval: heads that copy from the context, recall by needle position, and the causal confirmation of the heads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MOST_DRAWS = 50
 
 
 def fields() -> tuple[Field, ...]:
-    """The detector and its options, the chosen head, and how the heads are confirmed."""
+    """The detector and its options, the selected head, and the confirmation."""
     return (
         choice("detector", list(OPTIONS), noun="detector"),
         *(field for options in OPTIONS.values() for field in options.fields()),
@@ -81,7 +81,7 @@ def _page(view: View, here: set[str]) -> None:
         return
     found, figures = _found(str(run.path), str(run.manifest["files"]))
     _result(view, run, found, figures, search)
-    st.markdown("##### Does the task need them?")
+    st.markdown("##### Causal confirmation")
     confirmation_plan = _confirmation_plan(view, run)
     here.add(confirmation_plan.folder.name)
     tried = job_status.run_or_progress(state, confirmation_plan, label="Confirm", kept=True)
@@ -93,13 +93,13 @@ def _page(view: View, here: set[str]) -> None:
 
 def _form(state: State) -> str:
     """The detector and its options."""
-    st.selectbox("Detector", list(OPTIONS), format_func=_said, width=720, **state.widget_args("detector"))
+    st.selectbox("Detector", list(OPTIONS), format_func=_label, width=720, **state.widget_args("detector"))
     role = state["detector"]
     OPTIONS[role].choose(state)
     return role
 
 
-def _said(role: str) -> str:
+def _label(role: str) -> str:
     return f"{role}: {DETECTORS.describe(role)}"
 
 
@@ -111,7 +111,7 @@ def _planned(model: str, weights: str, role: str, values: tuple[tuple[str, Any],
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
-    """The detection of a finished run, and its pictures."""
+    """The detection of a finished run, and its figures."""
     from interp.figures import detection_map, needle_grid
     from interp.store import load_detection
 
@@ -124,13 +124,13 @@ def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
 
 
 def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any], search: JobPlan) -> None:
-    """The heads that were found, where the needle was, and one head."""
-    told = [
+    """The detected heads, recall by needle position, and the selected head."""
+    details = [
         f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
     ]
     named = ", ".join(map(str, found.detected)) or "none"
-    st.markdown(f"**{len(found.detected)} of {found.scores.values.size} heads found**: {named}.")
-    st.caption(plain(" · ".join(told)))
+    st.markdown(f"**{len(found.detected)} of {found.scores.values.size} heads detected**: {named}.")
+    st.caption(plain(" · ".join(details)))
     chosen = view.state.validated("head", view.facts.check_head, None)
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
@@ -141,13 +141,13 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
     cli, python = shlex.join(["interp", *search.cli_args]), _python(run, "load_detection", "detection_map(found)")
     export_menu(found.role, cli=cli, python=python, figure=figures["map"], table=table)
     if "grid" in figures:
-        show_figure(view, figures["grid"], "needle-grid", "recall by length of the text across and depth of the needle down")
+        show_figure(view, figures["grid"], "needle-grid", "recall by text length across and needle depth down")
         python = _python(run, "load_detection", 'needle_grid(found.tables["cells"], found.record)')
         export_menu("needle-grid", python=python, figure=figures["grid"], table=found.tables["cells"])
     st.markdown("##### All heads")
     st.caption(
-        "Click a column to sort, a row to choose its head."
-        + (" By depth: the score on needles there." if "depths" in found.tables else "")
+        "Click a column to sort, a row to select its head."
+        + (" Columns 'at N%': the score on needles at that depth of the text." if "depths" in found.tables else "")
     )
     heads = [Head.parse(label) for label in table["head"]]
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
@@ -155,12 +155,12 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
 
 
 def _table(found: Detection) -> pd.DataFrame:
-    """One row a head, highest score first, with its score at each depth."""
+    """One row per head, highest score first, with its score at each depth."""
     import pandas as pd
 
     rows = found.to_dataframe()
     shown = pd.DataFrame(
-        {"head": rows["label"], "score": rows["score"], "wrong targets": rows["control"], "found": rows["detected"]}
+        {"head": rows["label"], "score": rows["score"], "null": rows["control"], "detected": rows["detected"]}
     )
     shown = pd.concat([shown, rows[list(found.extra_scores)]], axis="columns")
     if "depths" in found.tables:
@@ -172,55 +172,63 @@ def _table(found: Detection) -> pd.DataFrame:
 
 
 def _head(found: Detection, chosen: Head | None) -> None:
-    """What was found of one head, and the ways to go on with it."""
-    from interp.figures.style import number as said
+    """The result for one head, and links to other pages."""
+    from interp.figures.style import number as format_number
 
     if chosen is None:
-        st.info("Click a cell of the map or a row of the table to choose a head.", icon=":material/ads_click:")
+        st.info("Click a cell of the map or a row of the table to select a head.", icon=":material/ads_click:")
         return
     st.markdown(f"##### {chosen}")
     score = found.scores[chosen]
     if score != score:
-        st.markdown(f"It has no score: {plain(found.scores.nan_reason or 'it was not measured')}.")
+        st.markdown(f"No score: {plain(found.scores.nan_reason or 'not measured')}.")
     else:
         ranks = {own: place for place, own in enumerate(found.top(found.scores.values.size), 1)}
-        verdict = "found" if score > found.threshold else "not found"
+        verdict = "detected" if score > found.threshold else "not detected"
         st.markdown(
-            f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \nscore {said(score)}, threshold {said(found.threshold)}  \n"
-            f"with wrong targets {said(found.control[chosen])}"
+            f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \nscore {format_number(score)}, threshold {format_number(found.threshold)}  \n"
+            f"null score {format_number(found.control[chosen])}"
         )
     values = {"task": NEEDLE, "head": chosen}
-    link("See where it looks", "attention", values, icon=":material/grid_on:")
-    link("Switch it off by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
-    link("All that is known of it", "heads", {**values, "roles": True}, icon=":material/badge:")
+    link("Attention pattern", "attention", values, icon=":material/grid_on:")
+    link("Ablate by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
+    link("Roles of this head", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
 def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
-    """How the heads are confirmed."""
+    """The form of the confirmation."""
     state = view.state
     st.caption(
-        "The first k heads are taken out together, beside as many random heads, random heads of the same layers, and the heads with the "
-        "lowest scores, on prompts that the heads were not found on."
+        "Ablates the top-k detected heads together, and compares with equally many random, layer-matched and lowest-scoring heads, "
+        "on held-out prompts."
     )
     on, n, seed, draws, ablation = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
     on.selectbox("Task", task_names(), **state.widget_args("confirm.task"))
     n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("confirm.n_prompts"))
-    seed.number_input("Seed", 0, 10**6, help="Of prompts, draws and statistics.", **state.widget_args("confirm.seed"))
-    draws.number_input("Draws", MIN_DRAWS, MOST_DRAWS, help="Sets of random heads.", **state.widget_args("confirm.n_draws"))
+    seed.number_input(
+        "Seed", 0, 10**6, help="Seed for prompts, random heads and bootstrap.", **state.widget_args("confirm.seed")
+    )
+    draws.number_input(
+        "Random sets",
+        MIN_DRAWS,
+        MOST_DRAWS,
+        help="Number of random sets of heads per k.",
+        **state.widget_args("confirm.n_draws"),
+    )
     ablation.selectbox("Ablation", list(ablations(NO_PAIRS)), **state.widget_args("confirm.ablation"))
     asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "n_draws", "ablation"))
     return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
 
 
-@st.cache_resource(max_entries=64, show_spinner="Writing the prompts …")
+@st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
 def _plan_confirmation(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
         return plan_job(ConfirmationSpec(detection=path, **dict(asked)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
-    """The confirmation of a finished run, and its picture."""
+def _confirmation(path: str, digest: str) -> tuple[Confirmation, Any]:
+    """The confirmation of a finished run, and its figure."""
     from interp.figures import ablation_curve
     from interp.store import load_confirmation
 
@@ -229,25 +237,25 @@ def _drawn(path: str, digest: str) -> tuple[Confirmation, Any]:
 
 
 def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
-    """What becomes of the task without the heads, and without others."""
-    tried, figure = _drawn(str(run.path), str(run.manifest["files"]))
+    """The task without the heads, and without the controls."""
+    tried, figure = _confirmation(str(run.path), str(run.manifest["files"]))
     if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
-        st.caption(f"Of the layer-matched heads, so many stand in another layer, because theirs has too few others: {few}.")
+        st.caption(f"Layer-matched heads from another layer, because their own has too few others: {few}.")
     show_figure(
-        view, figure, "dose", f"{tried.record.metric} by number of heads taken out, of the heads found and of three controls"
+        view,
+        figure,
+        "ablation-curve",
+        f"{tried.record.metric} by number of ablated heads, of the detected heads and three controls",
     )
     curve = tried.tables["curve"]
-    cli, python = (
-        shlex.join(["interp", *confirmation_plan.cli_args]),
-        _python(run, "load_confirmation", "ablation_curve(found)"),
-    )
-    export_menu("dose", cli=cli, python=python, figure=figure, table=curve)
+    cli, python = shlex.join(["interp", *confirmation_plan.cli_args]), _python(run, "load_confirmation", "ablation_curve(found)")
+    export_menu("ablation-curve", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
-    st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="dose-table")
+    st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="ablation-curve-table")
 
 
 def _python(run: StoredRun, load: str, draw: str) -> str:
-    """Code that loads what a run holds as ``found``, and draws it."""
+    """Code that loads the run as ``found`` and plots it."""
     figure = draw.split("(")[0]
     return (
         f"from interp.figures import {figure}\nfrom interp.store import {load}\n\nfound = {load}({str(run.path)!r})\n{draw}\n"
@@ -255,7 +263,7 @@ def _python(run: StoredRun, load: str, draw: str) -> str:
 
 
 def _show(state: State, job: Job) -> None:
-    """Shows the form as it was when the job was started."""
+    """Restore the form as it was when the job was started."""
     state.load_query(job.query)
 
 
@@ -264,7 +272,7 @@ PAGE = Page(
     title="Retrieval",
     icon=":material/find_in_page:",
     order=4,
-    question="Which heads fetch from far back, from where, and does the model need them?",
+    question="Which heads copy from the distant context, from which depth, and does the model need them?",
     fields=fields,
     render=render,
 )

@@ -1,4 +1,4 @@
-"""Runs: what was measured and stored: the history, one run with its pictures, table and record, and what may be done with it."""
+"""Runs: the stored runs, and the figures, table, record and actions of one of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 FIGURE_TITLES = {
     "heads": "Map",
     "layers": "By layer",
-    "waad_fai": "Roles",
+    "waad_fai": "WAAD and FAI",
     "tokens": "Tokens",
     "ranking": "Ranking",
     "needle_grid": "Needle grid",
-    "ablation_curve": "Dose curve",
+    "ablation_curve": "Ablation curve",
     "circuit": "Circuit",
     "faithfulness": "Faithfulness",
 }
@@ -40,7 +40,7 @@ TABLES = {
     "circuit": "edges",
     "faithfulness": "faithfulness",
 }
-"""The table behind a picture, where it is not that of the heads."""
+"""The table behind a figure, where it is not the table of heads."""
 BY_METRIC = ("heads", "layers", "tokens")
 STATUS = {
     "finished": "● finished",
@@ -63,18 +63,18 @@ COLUMNS = (
     "n",
     "unit",
 )
-"""Of a table of heads, those that are shown; all are exported."""
+"""Shown columns of a table of heads; all columns are exported."""
 
 
 def fields() -> tuple[Field, ...]:
-    return text("run", settings().run), choice("figure", list(FIGURE_TITLES), noun="picture"), text("figure_metric"), head()
+    return text("run", settings().run), choice("figure", list(FIGURE_TITLES), noun="figure"), text("figure_metric"), head()
 
 
 def render(view: View) -> None:
     entries = list_runs(settings().root)
     if not entries:
         st.info(
-            f"No runs yet in {plain(str(settings().root))}: start a sweep on the Ablate page, or in a terminal.",
+            f"No runs yet in {plain(str(settings().root))}: start one on the Ablate page or in a terminal.",
             icon=":material/inbox:",
         )
         st.code("interp ablate --task induction\ninterp attention --task induction", language="bash")
@@ -82,7 +82,7 @@ def render(view: View) -> None:
     _history(view, entries)
     name = view.state.validated("run", lambda name: _known(name, entries), "")
     if not name:
-        st.info("Choose a run in the list to open it.", icon=":material/ads_click:")
+        st.info("Select a run in the list to open it.", icon=":material/ads_click:")
         return
     entry = next(entry for entry in entries if entry.name == name)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -93,18 +93,18 @@ def render(view: View) -> None:
         _unfinished(entry)
         return
     run = open_run(entry.path)
-    _pictures(view, run)
+    _figure(view, run)
     _record(run, entry)
 
 
 def _known(name: str, entries: list[RunSummary]) -> str:
     if name and name not in {entry.name for entry in entries}:
-        raise LookupError(f"No run is called {name[:80]!r} here.")
+        raise LookupError(f"There is no run called {name[:80]!r}.")
     return name
 
 
 def _history(view: View, entries: list[RunSummary]) -> None:
-    """The list, in which a row opens its run."""
+    """The list of runs; selecting a row opens the run."""
     import pandas as pd
 
     rows = [
@@ -127,7 +127,7 @@ def _history(view: View, entries: list[RunSummary]) -> None:
     if (names, opened) != (
         mount["names"],
         mount["run"],
-    ):  # a row is a place in this list: with another list it means another run
+    ):  # selections are row numbers: in another list they mean another run
         mount.update(number=mount["number"] + 1, names=names, run=opened)
     key = f"runs-{mount['number']}"
 
@@ -157,21 +157,21 @@ def _history(view: View, entries: list[RunSummary]) -> None:
 
 
 def _actions(view: View, entry: RunSummary) -> None:
-    """What may be done with a run: compare, export, delete."""
+    """Actions on a run: compare, export, delete."""
     if entry.status == "finished":
         link("Compare", "compare", {"versus": "runs", "run_b": entry.name}, icon=":material/compare:")
     with st.popover("Download all", icon=":material/folder_zip:", type="tertiary"):
-        st.caption("The whole directory, which `interp show` opens anywhere.")
+        st.caption("The whole run directory, which `interp show` opens.")
         st.download_button(
             "ZIP", lambda: zip_run(entry), f"{entry.name}.zip", "application/zip", on_click="ignore", width="stretch"
         )
     with st.popover("Delete", icon=":material/delete:", type="tertiary"):
-        st.caption("It cannot be brought back. Type the name of the run to delete it.")
+        st.caption("This cannot be undone. Type the name of the run to delete it.")
         typed = st.text_input(
             "Name of the run", key=f"typed-{entry.name}", placeholder=entry.name, label_visibility="collapsed"
         )
         st.button(
-            "Delete for good",
+            "Delete permanently",
             type="primary",
             disabled=typed != entry.name,
             on_click=_delete,
@@ -187,7 +187,7 @@ def _delete(view: View, name: str) -> None:
     job = jobs.find(root, name)
     try:
         if job is not None and jobs.status(job).active:
-            raise ArtefactInvalid(f"{name} is being measured: cancel it on the page that started it first.")
+            raise ArtefactInvalid(f"{name} is still running: cancel it first, on the page that started it.")
         delete_run(root, name)
         if job is not None:
             jobs.forget(job)
@@ -195,36 +195,34 @@ def _delete(view: View, name: str) -> None:
         st.session_state["delete-failed"] = f"Nothing was deleted: {error}"
         return
     view.state.set(run="", figure_metric="")
-    st.toast(f"{plain(name)} is deleted.", icon=":material/delete:")
+    st.toast(f"{plain(name)} deleted.", icon=":material/delete:")
 
 
 def _unfinished(entry: RunSummary) -> None:
-    """Why there is nothing to show, and what to do."""
+    """Why there is no result yet, and what to do."""
     if entry.status == "running":
-        st.info("It is being measured; its progress is on the page that started it.", icon=":material/hourglass:")
+        st.info("Still running; progress is shown on the page that started it.", icon=":material/hourglass:")
     elif entry.status == "interrupted":
-        st.warning(
-            "It was interrupted. Start the same sweep again: it goes on where it stopped.", icon=":material/pause_circle:"
-        )
+        st.warning("Interrupted. Start the same run again: it resumes where it stopped.", icon=":material/pause_circle:")
     else:
         st.error(plain(entry.error), icon=":material/error:")
 
 
-def _pictures(view: View, run: StoredRun) -> None:
-    """A picture of the run and its table."""
+def _figure(view: View, run: StoredRun) -> None:
+    """A figure of the run and its table."""
     from interp.figures import available_figures, run_figure
 
     state = view.state
-    drawings = available_figures(run)
-    if not drawings:
-        st.info("This run holds no number for each head or token; its arrays are in the download.", icon=":material/table:")
+    kinds = available_figures(run)
+    if not kinds:
+        st.info("This run has no numbers per head or token; download it for its arrays.", icon=":material/table:")
         return
-    if state["figure"] not in drawings:
-        state.set(figure=drawings[0])
+    if state["figure"] not in kinds:
+        state.set(figure=kinds[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.segmented_control(
-            "Picture",
-            drawings,
+            "Figure",
+            kinds,
             format_func=FIGURE_TITLES.__getitem__,
             required=True,
             width="content",
@@ -235,7 +233,7 @@ def _pictures(view: View, run: StoredRun) -> None:
     figure = run_figure(run, kind, metric)
     table = _rows(run, kind, metric)
     if kind == "heads":
-        head_from_map(view, figure, "run-map", "A number of every head, layers down and heads across")
+        head_from_map(view, figure, "run-map", "One number per head, layers down and heads across")
     else:
         show_figure(view, figure, f"run-{kind}", f"{FIGURE_TITLES[kind]} of the run")
     export_menu("run", cli=_cli(run, kind, metric), python=_python(run, kind, metric), figure=figure, table=table)
@@ -243,7 +241,7 @@ def _pictures(view: View, run: StoredRun) -> None:
 
 
 def _metric(view: View, run: StoredRun, kind: str) -> str | None:
-    """The metric of an observation that is shown, with the box that chooses it; None where a picture is of all that the run measured."""
+    """The shown metric of an observation, with its selector; None if the figure is not of one metric."""
     if not run.metrics or kind not in BY_METRIC:
         return None
     there = set(run.table(TABLES.get(kind, "heads"))["metric"])
@@ -260,7 +258,7 @@ def _rows(run: StoredRun, kind: str, metric: str | None) -> pd.DataFrame:
 
 
 def _table(view: View, table: pd.DataFrame) -> None:
-    """The numbers behind the picture: of tokens in their order, of heads the largest first."""
+    """The numbers behind the figure: tokens in order, heads by size."""
     if "label" not in table and "pos" not in table:
         st.dataframe(table, hide_index=True, height=table_height(len(table)))
         return
@@ -277,7 +275,7 @@ def _table(view: View, table: pd.DataFrame) -> None:
 
 def _cli(run: StoredRun, kind: str, metric: str | None) -> str:
     chosen = ["--metric", metric] if metric else []
-    return shlex.join(["interp", "show", str(run.path), "--draw", kind, *chosen, "--figure", f"{kind}.png"])
+    return shlex.join(["interp", "show", str(run.path), "--kind", kind, *chosen, "--figure", f"{kind}.png"])
 
 
 def _python(run: StoredRun, kind: str, metric: str | None) -> str:
@@ -287,7 +285,7 @@ def _python(run: StoredRun, kind: str, metric: str | None) -> str:
 
 
 def _record(run: StoredRun, entry: RunSummary) -> None:
-    """How the numbers were made."""
+    """The record of the run."""
     import pandas as pd
 
     record = run.record.to_json()
@@ -301,14 +299,14 @@ def _record(run: StoredRun, entry: RunSummary) -> None:
         "took": duration(entry.seconds),
         "folder": str(run.path),
     }
-    with st.expander("How it was made", icon=":material/receipt_long:"):
-        rows = [(_said(name), _said(value)) for name, value in facts.items() if value not in ("", None, [])]
-        st.dataframe(pd.DataFrame(rows, columns=["what", "value"]), hide_index=True, height=table_height(len(rows)))
+    with st.expander("Provenance", icon=":material/receipt_long:"):
+        rows = [(_text(name), _text(value)) for name, value in facts.items() if value not in ("", None, [])]
+        st.dataframe(pd.DataFrame(rows, columns=["field", "value"]), hide_index=True, height=table_height(len(rows)))
 
 
-def _said(value: Any) -> str:
-    said = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return said.encode("utf-8", "backslashreplace").decode()
+def _text(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 PAGE = Page(
@@ -316,7 +314,7 @@ PAGE = Page(
     title="Runs",
     icon=":material/history:",
     order=8,
-    question="What was measured, how, and what came of it?",
+    question="Which runs are stored, and what are their results?",
     fields=fields,
     render=render,
 )

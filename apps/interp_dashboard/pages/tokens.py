@@ -1,4 +1,4 @@
-"""Tokens: where a response looks back before it goes on, and which of its tokens the rest keeps looking back to."""
+"""Tokens: preplan and anchor tokens of a response, by windowed average attention distance (WAAD) and future attention influence (FAI)."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ OPTIONS = DetectorOptions(
 STATISTICS = {
     "entropy_at_waad_peaks": "next-token entropy at WAAD peaks, in nats",
     "receiver_peaks_at_fai_peaks": "FAI peaks of receiver heads that are FAI peaks of the global group",
-    "fai_peak_at_or_after_waad_peak": "WAAD peaks with a FAI peak there or right after",
+    "fai_peak_at_or_after_waad_peak": "WAAD peaks with a FAI peak at the same or the next token",
 }
 
 
 def fields() -> tuple[Field, ...]:
-    """The texts, the options of the detector, and what of it is looked at."""
+    """The texts, the options of the detector, and the shown part."""
     return (
         choice("texts", [OWN, *task_names()], "plan_following", noun="task"),
         text("prompt", PROMPT),
@@ -60,7 +60,7 @@ def render(view: View) -> None:
     asked = _texts(view)
     OPTIONS.choose(state)
     values = {**asked, **OPTIONS.values(state)}
-    with st.spinner(f"{plain(view.model)} reads the response …", show_time=True):
+    with st.spinner(f"{plain(view.model)} processes the response …", show_time=True):
         found = _found(view.model, view.facts.weights_digest, tuple(values.items()))
     figure, table, example = _strips(view, found)
     chosen = state.validated("head", view.facts.check_head, None)
@@ -75,10 +75,10 @@ def render(view: View) -> None:
 
 
 def _texts(view: View) -> dict[str, Any]:
-    """The texts, as options of the detector that are not the default."""
+    """The texts, as non-default options of the detector."""
     state = view.state
     what, where = st.columns([1, 3], vertical_alignment="bottom")
-    what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "my own text", **state.widget_args("texts"))
+    what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "Custom text", **state.widget_args("texts"))
     if state["texts"]:
         with where:
             count, seed = st.columns(2)
@@ -87,9 +87,9 @@ def _texts(view: View) -> dict[str, Any]:
         return {"task": state["texts"], "n_prompts": state["n_texts"], "seed": state["texts_seed"]}
     with where:
         st.text_area("Prompt", height=80, placeholder="Any text", **state.widget_args("prompt"))
-    st.text_area("Response", height=80, placeholder="Leave it empty, and the model writes it", **state.widget_args("response"))
+    st.text_area("Response", height=80, placeholder="Leave empty to let the model generate it", **state.widget_args("response"))
     if not state["prompt"].strip():
-        raise ValueError("There is no prompt: write some text that the response follows.")
+        raise ValueError("The prompt is empty: enter the text that precedes the response.")
     return {"prompt": state["prompt"]} | ({"response": state["response"]} if state["response"].strip() else {})
 
 
@@ -104,7 +104,7 @@ def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> Tok
 
 
 def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
-    """The picture of one text, its table, and which text it is."""
+    """The figure of one text, its table, and its index."""
     from interp.figures import waad_fai_strips
     from interp.figures.waad_fai_strips import MAX_TOKENS
 
@@ -114,29 +114,27 @@ def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
         if last:
             st.number_input("Text", 0, last, width=160, **state.widget_args("text_index"))
         example = state["text_index"]
-        length = max(place + 1 for place, word in enumerate(found.words[example]) if word)  # padding is written as ""
+        length = max(place + 1 for place, word in enumerate(found.words[example]) if word)  # padding is ""
         if length > MAX_TOKENS:
             if state["first_token"] is not None and state["first_token"] >= length:
                 state.set(first_token=None)
             shown: Any = {"value": None, "placeholder": "of the response", "step": MAX_TOKENS // 2, "width": 200}
             st.number_input("First token shown", 0, length - 1, **shown, **state.widget_args("first_token"))
-            st.caption(f"{MAX_TOKENS} of {length:,} tokens are shown.")
+            st.caption(f"{MAX_TOKENS} of {length:,} tokens shown.")
     first = state["first_token"] if length > MAX_TOKENS else None
     figure = waad_fai_strips(found, example=example, span=None if first is None else (first, min(first + MAX_TOKENS, length)))
-    show_figure(
-        view, figure, "role-strips", "the text with shades for WAAD and FAI, and marks above the tokens that play a role"
-    )
+    show_figure(view, figure, "role-strips", "the text shaded by WAAD and FAI, with marks above preplan and anchor tokens")
     table = found.to_dataframe().query("example == @example and pos < @length")
     return figure, table, example
 
 
 def _statistics(found: TokenDetection) -> None:
-    """Whether the marks coincide more than chance has it."""
+    """Whether the marks coincide more often than by chance."""
     table = found.tables["statistics"]
-    st.markdown("##### Beside chance")
+    st.markdown("##### Compared with chance")
     st.caption(
-        "Observed over all texts, beside what chance gives: marks at random places (as many), the series moved round in a circle (the "
-        "stricter one), and random heads in the place of the groups. p: share of chance that reaches what was observed."
+        "Observed over all texts, and under three nulls: equally many marks at random positions, circular shifts of the series "
+        "(stricter), and random heads instead of the groups. p: share of null samples at least as large as observed."
     )
     said = {name: st.column_config.TextColumn(width="large") for name in ("statistic",)}
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
@@ -148,7 +146,7 @@ def _statistics(found: TokenDetection) -> None:
 
 
 def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[str, Any], example: int) -> None:
-    """The groups of heads that the numbers were read from."""
+    """The groups of heads behind WAAD and FAI."""
     st.markdown("##### Heads")
     st.caption("  \n".join(f"**{group}**: {', '.join(map(str, heads)) or 'none'}" for group, heads in found.heads.items()))
     if chosen is not None:
@@ -158,8 +156,8 @@ def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[s
             else {"task": "", "text": asked["prompt"]}
         )
         with st.container(horizontal=True):
-            link(f"See where {chosen} looks", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
-            link("All that is known of it", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")
+            link(f"Attention pattern of {chosen}", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
+            link("Roles of this head", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")
     table = found.tables["groups"]
     heads = [Head(*map(int, place)) for place in zip(table["layer"], table["head"], strict=True)]
     shown = table.drop(columns=["layer", "head"]).rename(columns={"label": "head"})
@@ -171,7 +169,7 @@ def _python(model: str, values: dict[str, Any], example: int) -> str:
     given = "".join(f", {name}={value!r}" for name, value in values.items())
     return (
         f"import interp\nfrom interp.detectors import detect\nfrom interp.figures import waad_fai_strips\n\n"
-        f"model = interp.load_model({model!r})\nfound = detect(model, {ROLE!r}{given})\nrole_strips(found, example={example})\n"
+        f"model = interp.load_model({model!r})\nfound = detect(model, {ROLE!r}{given})\nwaad_fai_strips(found, example={example})\n"
     )
 
 
@@ -180,7 +178,7 @@ PAGE = Page(
     title="Tokens",
     icon=":material/segment:",
     order=3,
-    question="Before which tokens does the model look ahead, and which ones does it keep looking back to?",
+    question="At which tokens does attention jump far back (WAAD), and which tokens do later ones keep attending to (FAI)?",
     fields=fields,
     render=render,
 )
