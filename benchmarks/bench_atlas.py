@@ -1,4 +1,4 @@
-"""Every head of a model as one picture: thumbnails from cached queries and keys, and drawing and encoding of the atlas.
+"""Every head of a model in one image: thumbnails from cached queries and keys, and rendering and encoding of the atlas.
 
 Random queries and keys (d_head 64) of 12 x 12 and of 32 x 32 heads, one text of 256 tokens: ``spread`` weights, scores of standard
 deviation 1; ``mixed``, 3, the hardest to compress; ``peaked``, 12, nearly one key a row. Last: noise in every bin.
@@ -36,19 +36,19 @@ def random_cache(n_layers: int, n_heads: int, spread: float) -> AttentionCache:
 
 
 def timed(name: str, function: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Medians in ms, by the wall clock and in processor time, of a call that has been made before."""
+    """Medians in ms, wall clock and CPU time, of a warm call."""
     wall, processor = np.median([once(function) for _ in range(repeats)], 0) * 1e3
     return {f"{name} ms": wall, f"{name} processor ms": processor}
 
 
 def drawn(thumbs: np.ndarray, repeats: int, gamma: float = 1.0) -> dict:
-    """Time and size of the picture alone."""
+    """Time and size of the image alone."""
     size = len(atlas(thumbs, gamma=gamma).png)
     return {"gamma": gamma, **timed("drawing", lambda: atlas(thumbs, gamma=gamma), repeats), "kB": size / 1e3}
 
 
 def measured(shape: tuple[int, int], name: str, repeats: int) -> list[dict]:
-    """Rows of one shape and one kind of weights: with weights as they are, and with small ones lifted."""
+    """Rows of one shape and one kind of weights: with gamma 1, and with small weights raised."""
     cache = random_cache(*shape, SPREADS[name])
     thumbs = thumbnails(cache, SIZE)
     about = {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": name}
@@ -57,7 +57,7 @@ def measured(shape: tuple[int, int], name: str, repeats: int) -> list[dict]:
 
 
 def noise(shape: tuple[int, int], repeats: int) -> dict:
-    """The row of a picture that cannot be compressed."""
+    """The row of an incompressible image."""
     thumbs = np.tril(np.random.default_rng(0).random((*shape, SIZE, SIZE), dtype=np.float32))
     return {"layers x heads": f"{shape[0]} x {shape[1]}", "tokens": TOKENS, "weights": "noise", **drawn(thumbs, repeats)}
 

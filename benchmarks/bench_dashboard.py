@@ -1,4 +1,4 @@
-"""What the dashboard sends and how long it takes: the first page, and what somebody does once the model has run.
+"""Bytes and latency of the dashboard: the first page, and interactions once the model has run.
 
 The embedded model on its first page, a random GPT-2-small-sized model (12 layers x 12 heads) on 256 tokens, and a random llama-like one of
 4 layers x 16 heads on 4,096 tokens. Sent: the frames of the socket, and files that the app made; what Streamlit itself loads once is told
@@ -49,14 +49,14 @@ def stored(folder: Path, config: Any, kind: Any) -> str:
 
 
 def text_of(n_tokens: int) -> str:
-    """A text of so many tokens with the one in front."""
+    """A text of ``n`` tokens including the first special one."""
     words = WORDS * n_tokens
     ends = Tokenizer.from_file(str(MINI / "tokenizer.json")).encode(words, add_special_tokens=False).offsets
     return words[: ends[n_tokens - 2][1]]
 
 
 class Meter:
-    """What a page of the browser receives."""
+    """Bytes that a browser page receives."""
 
     def __init__(self, page: Any) -> None:
         self.sent = self.bundle = 0
@@ -75,7 +75,7 @@ class Meter:
 
 
 def settled(app: App, head: Head | None = None) -> None:
-    """Waits until the viewer shows the tile of the head."""
+    """Wait until the viewer shows the tile of the head."""
     name = re.compile(f"^{head}$" if head else r"^L\d+H\d+$")
     app.page.locator(".attention-viewer .name", has_text=name).wait_for(timeout=PATIENCE)
     app.page.locator(".attention-viewer .tile:not(.stale) .weights").wait_for(timeout=PATIENCE)
@@ -85,7 +85,7 @@ def in_browser(browser: Any, server: Server, about: dict[str, Any], query: dict[
     """Rows of the first page and of what follows, as the browser has them."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     meter, app = Meter(page), App(page, server.address)
-    app.open("", **query)  # the model is loaded and reads
+    app.open("", **query)  # loads the model and runs it
     settled(app)
     page.close()
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -139,7 +139,7 @@ def in_browser(browser: Any, server: Server, about: dict[str, Any], query: dict[
 
 
 def on_server(model: str, about: dict[str, Any], query: dict[str, str], windows: list[str], repeats: int) -> list[dict]:
-    """Rows of the time that runs of the script take."""
+    """Rows with the duration of script runs."""
     os.environ.update(Settings(model=model).to_environment())
     settings.cache_clear()
     streamlit.cache_resource.clear()
@@ -166,7 +166,7 @@ def on_server(model: str, about: dict[str, Any], query: dict[str, str], windows:
     gammas = [asked(gamma="0.5" if i % 2 == 0 else "0.25") for i in range(repeats)]
     shifts = [asked(window=windows[i % len(windows)]) for i in range(repeats)]
     for page in ("heads", "compare", "ablate", "runs", "attention"):
-        show(page)  # what it measures at first is kept
+        show(page)  # fills the caches
     pages = [show(page) for _ in range(repeats) for page in ("heads", "attention", "compare", "attention", "runs", "attention")]
     times = {"first page, the model loaded and read": [first], "choose a head": heads, "gamma": gammas, "window": shifts}
     times["another page, and back"] = pages

@@ -1,6 +1,6 @@
-"""Takes the pictures of the dashboard in ``docs/images``: starts it as a user would, on the embedded model, and opens each page.
+"""Screenshots of the dashboard for ``docs/images``: starts it on the embedded model and opens each page.
 
-``make picture`` runs this; it needs Chromium and the extra ``test``.
+Run by ``make picture``; needs Chromium and the extra ``test``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tests.browser.app import PATIENCE, App, chromium, serving  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 SIZE = {"width": 1500, "height": 1120}
 TALL = {"retrieval": 2650}
-"""Pages that are pictured beyond what a screen shows, and their height."""
+"""Pages whose screenshot is taller than a screen, and its height."""
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-ASKED = [
+COMMANDS = [
     "ablate --task ioi --ablation mean",
     "ablate --task induction --ablation zero",
     "attention --task ioi --out runs/attention-ioi",
@@ -29,25 +29,25 @@ ASKED = [
     "confirm FOUND",
 ]
 FOUND = "runs/retrieval-*"
-"""The run of the detection, which is named after what it is."""
+"""The run of the detection; its folder is named after its digest."""
 VIEWS: dict[str, tuple[str, dict[str, str], bool]] = {
     "attention": ("", {"head": "L1H3"}, False),
     "attention-dark": ("", {"task": "ioi", "head": "L1H2", "gamma": "0.5"}, True),
-    "heads": ("heads", {"reading": "induction_score", "head": "L1H3"}, False),
+    "heads": ("heads", {"metric": "induction_score", "head": "L1H3"}, False),
     "tokens": ("tokens", {"n_texts": "4"}, False),
     "retrieval": ("retrieval", {"retrieval.n_lengths": "10", "retrieval.n_depths": "6", "head": "L1H3"}, False),
     "ablate": ("ablate", {"task": "ioi", "head": "L1H2"}, False),
     "compare": ("compare", {"task": "ioi", "task_b": "ioi", "head": "L1H2"}, False),
-    "runs": ("runs", {"run": "attention-ioi", "shown": "induction_score"}, False),
+    "runs": ("runs", {"run": "attention-ioi", "figure_metric": "induction_score"}, False),
 }
-"""Of each picture the page, its address, and whether the browser is dark."""
+"""Page, query and dark theme of each screenshot."""
 
 
 def main() -> None:
     with TemporaryDirectory() as folder, serving(Path(folder)) as server, chromium() as browser:
-        for words in ASKED:
-            asked = [str(next(Path(folder).glob(FOUND))) if word == "FOUND" else word for word in words.split()]
-            subprocess.run([sys.executable, "-m", "interp", *asked, "--quiet"], check=True, cwd=folder, env=ENVIRONMENT)
+        for command in COMMANDS:
+            arguments = [str(next(Path(folder).glob(FOUND))) if word == "FOUND" else word for word in command.split()]
+            subprocess.run([sys.executable, "-m", "interp", *arguments, "--quiet"], check=True, cwd=folder, env=ENVIRONMENT)
         for name, (page, query, dark) in VIEWS.items():
             tab = browser.new_page(
                 viewport=SIZE | ({"height": TALL[name]} if name in TALL else {}), color_scheme="dark" if dark else "light"
@@ -55,7 +55,7 @@ def main() -> None:
             app = App(tab, server.address)
             app.open(page, **query)
             tab.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')", timeout=PATIENCE)
-            tab.wait_for_timeout(1500)  # pictures fade in
+            tab.wait_for_timeout(1500)  # figures fade in
             tab.screenshot(path=IMAGES / f"dashboard-{name}.png")
             tab.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import streamlit as st
-import thattention
 
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.model_cache import model_cache
@@ -55,7 +55,7 @@ class MetricCache:
 
     def __init__(self) -> None:
         self._scores: OrderedDict[tuple[str, str], HeadScores] = OrderedDict()
-        self._lock = thattention.Lock()
+        self._lock = threading.Lock()
 
     def get(self, attention: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
         """The scores by requested name. Raises LookupError for unknown metrics."""

@@ -1,4 +1,4 @@
-"""The dashboard as somebody at a browser has it."""
+"""The dashboard in a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE = 60_000
-"""Milliseconds until something that was asked for must be there, also on a machine that is busy."""
+"""Timeout of a wait in milliseconds, also on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Server:
         return self.folder / "runs"
 
     def reset_peak(self) -> None:
-        """Begins to measure ``peak`` anew."""
+        """Restart the measurement of ``peak``."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     @property
     def resident(self) -> int:
-        """Bytes of memory."""
+        """Resident memory in bytes."""
         return self._memory("VmRSS")
 
     @property
     def peak(self) -> int:
-        """The most bytes of memory since ``reset_peak``."""
+        """Peak resident memory in bytes since ``reset_peak``."""
         return self._memory("VmHWM")
 
     def _memory(self, field: str) -> int:
@@ -70,7 +70,7 @@ class App:
     address: str
 
     def open(self, name: str = "", **query: str) -> None:
-        """Opens a page by its address; the first has none."""
+        """Open a page by its address; the first page has none."""
         self.goto(f"{self.address}/{name}?{urlencode(query)}")
 
     def goto(self, address: str) -> None:
@@ -84,23 +84,23 @@ class App:
         return other
 
     def settle(self) -> None:
-        """Waits until the script has run and the page shows its title."""
+        """Wait until the script has run and the page shows its title."""
         self.page.locator("h1").wait_for(timeout=PATIENCE)
         self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for(timeout=PATIENCE)
 
     def menu(self, title: str) -> None:
-        """Follows the menu to a page."""
+        """Open a page through the menu."""
         self.page.get_by_test_id("stSidebarNav").get_by_role("link", name=title, exact=True).click()
         self.page.get_by_role("heading", name=title, exact=True, level=1).wait_for(timeout=PATIENCE)
         self.settle()
 
     @property
     def query(self) -> dict[str, str]:
-        """The values in the address."""
+        """The query parameters of the address."""
         return {name: values[0] for name, values in parse_qs(urlsplit(self.page.url).query, keep_blank_values=True).items()}
 
     def wait_for_query(self, **values: str) -> None:
-        """Waits until the address holds these values."""
+        """Wait until the address has these values."""
         self.page.wait_for_function(
             "(wanted) => Object.entries(wanted).every(([k, v]) => new URLSearchParams(location.search).get(k) === v)",
             arg=values,
@@ -108,13 +108,13 @@ class App:
         )
 
     def said(self, test_id: str) -> list[str]:
-        """The texts of all elements of a kind of Streamlit's."""
+        """The texts of all Streamlit elements of a kind."""
         return self.page.get_by_test_id(test_id).all_inner_texts()
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, or the one that the environment variable CHROMIUM names."""
+    """Debian's Chromium, or the one named by the environment variable CHROMIUM."""
     from playwright.sync_api import sync_playwright
 
     path = os.environ.get("CHROMIUM") or which("chromium") or "/usr/bin/chromium"
@@ -126,7 +126,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def serving(folder: Path, model: str | Path = "interp-mini") -> Iterator[Server]:
-    """A server as ``interp dashboard`` starts it, on a free port, which has answered."""
+    """A server started by ``interp dashboard`` on a free port, ready to answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

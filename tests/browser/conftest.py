@@ -1,4 +1,4 @@
-"""A browser and servers for the tests of this folder: Debian's Chromium, or the one that the environment variable CHROMIUM names.
+"""Browser and servers of the browser tests: Debian's Chromium, or the one named by the environment variable CHROMIUM.
 
 A page that logs an error, throws, opens a dialog, cannot load something or asks anything of another machine fails its test.
 """
@@ -13,7 +13,7 @@ from tests.support.dashboard_apps import save_small
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """On an address below the root Streamlit's own script asks for these beside the page first, where they are not, and then at the root."""
 LONG = 4096
-"""Tokens that the model ``long`` takes."""
+"""Context length of the model ``long``."""
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,13 @@ def browser():
 
 @pytest.fixture
 def errors():
-    """What went wrong on the page; a test that expects an error takes it out."""
+    """Errors of the page; a test that expects one removes it."""
     return []
 
 
 @pytest.fixture
 def new_page(browser, errors):
-    """Opens a page, 1100 x 900, that shares nothing with the others: a browser of its own."""
+    """Open a page, 1100 x 900, in a browser context of its own."""
     opened = []
 
     def open_page(**options):
@@ -51,7 +51,7 @@ def new_page(browser, errors):
                 errors.append(f"asked another machine: {asked.url[:200]}")
 
         def failed(asked):
-            if asked.failure != "net::ERR_ABORTED":  # what a page no longer needs when another is opened
+            if asked.failure != "net::ERR_ABORTED":  # requests cancelled by opening another page
                 errors.append(f"not loaded: {asked.url[:200]}")
 
         page.on("console", console)
@@ -95,7 +95,7 @@ def app(page, server):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """Folders of random models with the embedded model's tokenizer: ``long`` has 3 layers x 5 heads and takes 4,096 tokens, ``single``
+    """Folders of random models with the embedded model's tokenizer: ``long`` has 3 layers x 5 heads and a context of 4,096 tokens, ``single``
     has one head."""
     folder = tmp_path_factory.mktemp("models")
     return {"long": save_small(folder / "long", 3, 5, LONG), "single": save_small(folder / "single", 1, 1)}

@@ -31,7 +31,7 @@ def press(app, label):
 
 def finished(app):
     """Waits for the map of a finished sweep."""
-    app.page.get_by_text("Click a head to see it").wait_for(timeout=2 * PATIENCE)
+    app.page.get_by_text("Click a head to select it").wait_for(timeout=2 * PATIENCE)
     app.page.locator(".js-plotly-plot .nsewdrag").first.wait_for(timeout=PATIENCE)
     app.settle()
 
@@ -64,7 +64,7 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     app.open("ablate", n_prompts="300")
     press(app, "Start")
     button(app, "Cancel").wait_for(timeout=PATIENCE)
-    app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* a second")).wait_for(timeout=2 * PATIENCE)
+    app.page.get_by_text(re.compile(r"[1-9]\d* of \d+ units in .* units/s")).wait_for(timeout=2 * PATIENCE)
     app.page.context.close()
     (job,) = [found for found in jobs.jobs(server.runs) if found.command == "ablate" and found.spec.n_prompts == 300]
     os.kill(job.pid, signal.SIGSTOP)  # so that it cannot end before it is cancelled, however fast the machine
@@ -76,7 +76,7 @@ def test_a_sweep_outlives_its_tab_is_cancelled_resumed_and_shown(new_page, serve
     button(app, "Resume").wait_for(timeout=PATIENCE)
     kept = jobs.status(jobs.find(server.runs, job.name))
     assert kept.state == "cancelled" and 0 < kept.done < kept.total
-    app.page.get_by_text(f"{kept.done} of {kept.total} units are kept").wait_for(timeout=PATIENCE)
+    app.page.get_by_text(f"{kept.done} of {kept.total} units are done").wait_for(timeout=PATIENCE)
     press(app, "Resume")
     finished(app)
     run = open_run(job.folder)
@@ -97,15 +97,15 @@ def test_a_click_anywhere_in_a_cell_chooses_its_head(app, measured):
 def test_the_head_is_seen_on_the_same_prompt_and_switched_off(app, measured):
     app.open("ablate", **measured, head="L1H3", example="4")
     finished(app)
-    app.page.get_by_role("link", name="See it among all heads").click()
+    app.page.get_by_role("link", name="Attention pattern").click()
     app.page.get_by_role("heading", name="Attention", exact=True, level=1).wait_for(timeout=PATIENCE)
     app.settle()
     app.wait_for_query(head="L1H3", example="4", seed="2")
     app.page.go_back()
     finished(app)
-    press(app, "Switch it off by hand")
+    press(app, "Ablate by hand")
     app.wait_for_query(mode="manual", ablated="L1H3", example="4", seed="2")
-    app.page.get_by_text("goes on without L1H3").wait_for(timeout=PATIENCE)
+    app.page.get_by_text("Continuation, L1H3 ablated").wait_for(timeout=PATIENCE)
     app.page.get_by_text("The most probable next token").wait_for(timeout=PATIENCE)
 
 
@@ -120,6 +120,6 @@ def test_three_layers_of_five_heads_are_swept(page, small_server):
 
 def test_hostile_text_is_continued_as_text(app):
     app.open("ablate", mode="manual", task="", text=HOSTILE, ablated="L0H0", n_tokens="3")
-    app.page.get_by_text("goes on without L0H0").wait_for(timeout=PATIENCE)
+    app.page.get_by_text("Continuation, L0H0 ablated").wait_for(timeout=PATIENCE)
     app.page.get_by_test_id("stCode").first.wait_for(timeout=PATIENCE)
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")

@@ -105,16 +105,16 @@ def test_keys_read_single_weights_of_the_tile(opened, weights):
     page.locator(".weights").focus()
     for key in ["ArrowDown"] * 5 + ["ArrowRight"] * 2:
         page.keyboard.press(key)
-    assert page.locator(".tile > .said").inner_text() == f"‘{shown(4)}’ 4 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 4, 2])}"
+    assert page.locator(".tile > .readout").inner_text() == f"‘{shown(4)}’ 4 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 4, 2])}"
     for _ in range(4):
         page.keyboard.press("ArrowRight")
-    assert page.locator(".tile > .said").inner_text().endswith("6: after the query, cannot be seen")
+    assert page.locator(".tile > .readout").inner_text().endswith("6: masked (key after the query)")
 
 
 def test_the_pointer_reads_the_cell_under_it(opened, weights):
     page = opened(first_head=Head(1, 2))
     page.mouse.move(*place(page, 9.5, 2.5))
-    assert page.locator(".tile > .said").inner_text() == f"‘{shown(9)}’ 9 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 9, 2])}"
+    assert page.locator(".tile > .readout").inner_text() == f"‘{shown(9)}’ 9 → ‘{shown(2)}’ 2: {stored(weights[1, 2, 9, 2])}"
 
 
 def test_a_cell_of_a_long_text_shows_the_largest_weight_of_its_bin(opened):
@@ -129,12 +129,12 @@ def test_a_cell_of_a_long_text_shows_the_largest_weight_of_its_bin(opened):
     for row, column in [(rows - 1, 0), (rows - 2, columns // 3), (rows // 2, rows // 2), (rows // 2, 7), (40, 31)]:
         page.mouse.move(*place(page, row + 0.5, column + 0.5))
         value = weights[np.ix_(bins[0] == row, bins[1] == column)].max()
-        said = page.locator(".tile > .said").inner_text()
+        said = page.locator(".tile > .readout").inner_text()
         first = int(np.argmax(bins[0] == row)), int(np.argmax(bins[1] == column))
         number = "< 0.01" if 0 < round(255 * float(value)) < 2.55 else stored(value)
         assert said.startswith(f"‘w{first[0]}’ {first[0]} → ‘w{first[1]}’ {first[1]}: at most {number} among ")
     page.mouse.move(*place(page, 30.5, 33.5))
-    assert page.locator(".tile > .said").inner_text().endswith("after the query, cannot be seen")
+    assert page.locator(".tile > .readout").inner_text().endswith("masked (key after the query)")
 
 
 def test_wheel_and_keys_zoom_about_where_they_are(opened):
@@ -153,7 +153,7 @@ def test_wheel_and_keys_zoom_about_where_they_are(opened):
     assert page.locator(".range").inner_text() == f"all {n} tokens"
     page.keyboard.press("+")
     assert page.locator(".range").inner_text().startswith("queries 0–")
-    page.get_by_role("button", name="whole text").click()
+    page.get_by_role("button", name="Whole text").click()
     assert page.locator(".range").inner_text() == f"all {n} tokens"
 
 
@@ -168,13 +168,13 @@ COLOUR = """() => {
 def test_gamma_lifts_small_weights_and_leaves_the_numbers(opened):
     page = opened(first_head=Head(1, 2))
     page.mouse.move(*place(page, 9.5, 2.5))
-    said = page.locator(".tile > .said").inner_text()
+    said = page.locator(".tile > .readout").inner_text()
     before = page.evaluate(COLOUR)
     page.get_by_role("button", name="¼").click()
     after = page.evaluate(COLOUR)
     assert sum(after[:3]) < sum(before[:3]), "darker on a light page"
     page.mouse.move(*place(page, 9.5, 2.5))
-    assert page.locator(".tile > .said").inner_text() == said
+    assert page.locator(".tile > .readout").inner_text() == said
 
 
 def test_keys_walk_the_text_and_turn_the_direction(opened):
@@ -232,7 +232,7 @@ def test_a_head_that_did_not_fit_is_said_to_be_missing(opened, weights):
     page = opened(attention_viewer(weights, WORDS, heads=[Head(0, 0), Head(0, 2)], atlas=atlas(weights)))
     page.locator(".grid").focus()
     page.keyboard.press("ArrowRight")
-    assert page.locator(".tile > .said").inner_text() == "L0H1 is not in this view."
+    assert page.locator(".tile > .readout").inner_text() == "L0H1 is not included in this view."
     assert not page.locator(".weights").is_visible()
     page.locator('.token[data-index="5"]').click()
     page.locator(".grid").focus()
@@ -246,7 +246,7 @@ def test_heads_without_an_atlas_are_chosen_from_a_list(opened, weights):
     assert page.locator(".pick option").all_inner_texts() == ["L0H2", "L2H0"]
     page.locator(".pick").select_option("2,0")
     page.mouse.move(*place(page, 9.5, 2.5))
-    assert page.locator(".tile > .said").inner_text().startswith("‘,↵’ 9 → ‘·Mary’ 2:")
+    assert page.locator(".tile > .readout").inner_text().startswith("‘,↵’ 9 → ‘·Mary’ 2:")
     assert "L2H0" in page.locator(".weights").get_attribute("aria-label")
 
 

@@ -55,7 +55,7 @@ def test_a_click_on_a_head_leads_to_its_pattern_and_the_address_shows_it_again(a
     again.page.get_by_role("heading", name="L1H0", exact=True).wait_for(timeout=PATIENCE)
     picture(again, "Circuit of")
     assert again.query == app.query
-    app.page.get_by_role("link", name="See where it looks").click()
+    app.page.get_by_role("link", name="Attention pattern").click()
     arrive(app, "Attention")
     assert app.query["head"] == "L1H0" and app.query["task"] == "ioi"
     assert not app.said("stException") and not app.said("stAlertContentError")
@@ -87,7 +87,7 @@ def test_every_file_of_a_circuit_opens(app, measured):
 def test_a_head_of_the_ablate_page_leads_to_its_place(app, measured):
     app.open("ablate", task="ioi", n_prompts="8", seed="2", ablation="zero", head="L1H0")
     press(app, "Start")
-    app.page.get_by_role("link", name="Its place in the circuit").click(timeout=2 * PATIENCE)
+    app.page.get_by_role("link", name="Place in the").click(timeout=2 * PATIENCE)
     arrive(app, "Circuit")
     assert app.query.get("task", "ioi") == "ioi" and app.query["seed"] == "2" and app.query["head"] == "L1H0"
 

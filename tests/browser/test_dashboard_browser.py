@@ -77,7 +77,7 @@ def test_the_first_page_has_two_addresses_and_a_link_one_step_back(page, server,
     app = App(page, server.address)
     app.open(place, head="L2H1", text=TEXT, task="")
     drawn(app, Head(2, 1))
-    page.get_by_role("link", name="All heads in numbers").click()
+    page.get_by_role("link", name="Metrics of all heads").click()
     page.get_by_role("heading", name="Heads", exact=True, level=1).wait_for(timeout=PATIENCE)
     app.settle()
     page.go_back()
@@ -134,7 +134,7 @@ def test_an_address_that_is_passed_on_shows_the_same(app, new_page, server):
     first = caption(app)
     click_head(app, Head(2, 1), picture(4, 4, int(re.search(r"· (\d+) tokens", first)[1])))
     drawn(app, Head(2, 1))
-    app.page.get_by_text("Weigh by what is moved").click()
+    app.page.get_by_text("Scale by value norm").click()
     app.wait_for_query(value_weighted="yes")
     app.page.locator(".attention-viewer").get_by_role("button", name="½").click()
     app.wait_for_query(gamma="0.5")
@@ -265,7 +265,7 @@ def test_a_long_text_is_seen_as_a_whole_and_weight_by_weight(small, small_server
     view.locator(".weights").focus()
     small.page.keyboard.press("ArrowDown")
     single = re.compile(r": (< 0\.01|\d\.\d\d)$")  # where only the overview is here yet, it says so
-    view.locator(".tile > .said", has_text=single).wait_for(timeout=PATIENCE)
+    view.locator(".tile > .readout", has_text=single).wait_for(timeout=PATIENCE)
     assert small_server.peak - before < TILE_BYTES, "not the weights of a single head"
 
 

@@ -115,7 +115,7 @@ def test_a_row_chooses_its_head_and_the_map_moves_the_mark(app):
 
 def test_a_head_is_followed_to_its_pattern_on_the_same_prompt(app):
     app.open("heads", task="induction", seed="3", head="L1H3")
-    app.page.get_by_role("link", name="See its pattern").click()
+    app.page.get_by_role("link", name="Attention pattern").click()
     app.page.get_by_role("heading", name="Attention", exact=True, level=1).wait_for(timeout=PATIENCE)
     app.settle()
     assert app.query["head"] == "L1H3" and app.query["seed"] == "3"
@@ -176,11 +176,11 @@ def test_a_run_is_deleted_after_its_name_is_typed(app, server, stored):
     save_scores(scores, server.runs / "gone")
     app.open("runs", run="gone")
     app.page.get_by_test_id("stPopover").filter(has_text="Delete").get_by_role("button").click()
-    assert app.page.get_by_role("button", name="Delete for good").is_disabled()
+    assert app.page.get_by_role("button", name="Delete permanently").is_disabled()
     field = app.page.get_by_role("textbox", name="Name of the run")
     field.fill("gone")
     field.press("Enter")
-    button = app.page.locator("button:not([disabled])", has_text="Delete for good")
+    button = app.page.locator("button:not([disabled])", has_text="Delete permanently")
     button.wait_for(timeout=PATIENCE)
     button.click()
     app.page.wait_for_function("!new URLSearchParams(location.search).has('run')", timeout=PATIENCE)

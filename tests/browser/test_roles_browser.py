@@ -108,16 +108,16 @@ def test_a_row_chooses_its_head_which_leads_to_attention_and_to_ablate(app, meas
     click_row(app, "role-table", 0)
     app.page.wait_for_function("new URLSearchParams(location.search).has('head')", timeout=PATIENCE)
     chosen = app.query["head"]
-    app.page.get_by_role("link", name="See where it looks").click()
+    app.page.get_by_role("link", name="Attention pattern").click()
     arrive(app, "Attention")
     assert app.query["head"] == chosen and app.query["task"] == "needle"
     app.page.get_by_test_id("stMarkdownContainer").filter(has_text="retrieval").first.wait_for(timeout=PATIENCE)  # the badge
     app.page.go_back()
     arrive(app, "Retrieval")
-    app.page.get_by_role("link", name="Switch it off by hand").click()
+    app.page.get_by_role("link", name="Ablate by hand").click()
     arrive(app, "Ablate")
     app.wait_for_query(mode="manual", ablated=chosen)
-    app.page.get_by_text(f"goes on without {chosen}").wait_for(timeout=PATIENCE)
+    app.page.get_by_text(f"Continuation, {chosen} ablated").wait_for(timeout=PATIENCE)
 
 
 def test_every_file_of_retrieval_opens(app, measured):
@@ -127,7 +127,7 @@ def test_every_file_of_retrieval_opens(app, measured):
     app.page.keyboard.press("Escape")
     assert list(opens(downloads(app, "needle-grid"), "needle-grid")["n"].unique()) == [2]
     app.page.keyboard.press("Escape")
-    assert set(opens(downloads(app, "dose"), "dose")["group"]) == {"detected", "random", "layer_matched", "bottom"}
+    assert set(opens(downloads(app, "ablation-curve"), "ablation-curve")["group"]) == {"detected", "random", "layer_matched", "bottom"}
 
 
 def test_every_option_is_shown_and_changes_the_command(app):
@@ -170,7 +170,7 @@ def test_tokens_lead_from_a_head_to_its_pattern(app):
     picture(app, "Where the model looks ahead")
     click_row(app, "groups-table", 7)
     app.wait_for_query(head="L1H3")
-    app.page.get_by_role("link", name="See where L1H3 looks").click()
+    app.page.get_by_role("link", name="Attention pattern of L1H3").click()
     arrive(app, "Attention")
     assert app.query["task"] == "plan_following" and app.query["head"] == "L1H3"
 
@@ -195,7 +195,7 @@ def test_a_text_of_four_thousand_tokens_is_paged(page, small_server):
 
 def test_roles_are_looked_for_on_the_heads_page_and_stand_as_badges_on_attention(app):
     app.open("heads", head="L1H3")
-    app.page.get_by_text("Look for the roles of every head").click()
+    app.page.get_by_text("Run the quick detectors").click()
     app.wait_for_query(roles="yes")
     picture(app, "Role ")
     app.page.get_by_role("combobox", name="Role").last.click()
@@ -203,7 +203,7 @@ def test_roles_are_looked_for_on_the_heads_page_and_stand_as_badges_on_attention
     picture(app, "Role induction")
     click_cell(app, "Role induction", Head(0, 3), (4, 4))
     app.page.get_by_text("previous token").first.wait_for(timeout=PATIENCE)
-    app.page.get_by_role("link", name="See its pattern").click()
+    app.page.get_by_role("link", name="Attention pattern").click()
     arrive(app, "Attention")
     badges = app.page.locator(".st-key-role-badges")
     badges.wait_for(timeout=PATIENCE)

@@ -83,7 +83,7 @@ def labels(app):
 
 def test_the_cost_stands_there_before_anything_is_started(root):
     app = opened(**QUERY)
-    assert "units of work" in texts(app) and "MiB" in texts(app) and "Start" in labels(app)
+    assert "plus loading" in texts(app) and "MiB" in texts(app) and "Start" in labels(app)
     assert app.selectbox(key="field:ablation").value == "zero" and app.number_input(key="field:n_prompts").value == 5
     assert not root.exists()
 
@@ -135,7 +135,7 @@ def test_a_chosen_head_is_told_in_numbers_and_can_be_switched_off(finished, monk
     app = opened(**QUERY, head="L1H3")
     row = run.heads().set_index("label").loc["L1H3"]
     assert app.subheader[0].value == "L1H3" and f"{row['effect']:+.3g}" in texts(app)
-    button(app, "Switch it off by hand").click().run()
+    button(app, "Ablate by hand").click().run()
     assert app.multiselect(key="field:ablated").value == [Head(1, 3)]
     assert "manual" in app.query_params["mode"] and "L1H3" in app.query_params["ablated"]
 
@@ -167,7 +167,7 @@ def test_heads_that_are_not_there_are_left_out_with_a_word():
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ({"n_prompts": "1"}, "n_prompts is from 2"),
+        ({"n_prompts": "1"}, "n_prompts must be from 2"),
         ({"ablation": "magic"}, "No ablation is called"),
         ({"positions": "nowhere"}, "no position called"),
         ({"task": "", "file": "../../etc/passwd"}, "not on this server"),

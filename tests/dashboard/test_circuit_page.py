@@ -227,7 +227,7 @@ def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, qu
         ({"circuit.method": "magic"}, "No method"),
         ({"task": "nothing"}, "No task"),
         ({"edges": "0"}, "edges is from 1"),
-        ({"n_prompts": "1"}, "n_prompts is"),
+        ({"n_prompts": "1"}, "n_prompts must be"),
     ],
 )
 def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentence):

@@ -293,7 +293,7 @@ def test_every_detector_is_offered_with_its_own_options(root, detector):
 def test_a_stored_detection_is_shown_with_its_scores_by_depth(stored):
     app = opened("retrieval", **GRID, head="L1H3")
     assert "Start" not in labels(app)
-    shown, made = table_with(app, "head", "score", "wrong targets"), found()
+    shown, made = table_with(app, "head", "score", "null"), found()
     assert list(shown["head"]) == list(made.to_dataframe()["label"])
     np.testing.assert_allclose(shown["score"], made.to_dataframe()["score"])
     depths = made.tables["depths"]
@@ -393,7 +393,7 @@ def test_badges_of_the_attention_page_say_what_detectors_found(root, stored):
     shown = [badge.value for badge in app.markdown if "retrieval" in badge.value]
     (expected,) = role_badges({"retrieval": found()}, Head(1, 3))
     assert len(shown) == 1 and expected[0] in shown[0] and expected[1]
-    assert "threshold" in expected[2] and "wrong targets" in expected[2]
+    assert "threshold" in expected[2] and "null" in expected[2]
 
 
 def test_detections_of_other_weights_are_not_shown(root):

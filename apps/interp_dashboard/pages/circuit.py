@@ -146,6 +146,7 @@ def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
 def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: dict[str, Any]) -> None:
     """The circuit of the edges with the largest effects, and the selected head."""
     from interp.figures import circuit_graph
+    from interp.figures.circuit_graph import node_label
 
     state, alive = view.state, sum(score != 0 for score in found.scores.values())
     most = min(MOST_EDGES, alive)
@@ -171,8 +172,11 @@ def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: 
         with st.container(width=BESIDE):
             _head(circuit, chosen, prompt)
     _export(circuit, run, search, lambda: circuit_graph(circuit), table)
-    numbers = {"score": st.column_config.NumberColumn("effect", format="%.4g")}
-    st.dataframe(table, hide_index=True, height=table_height(len(table)), column_config=numbers, key="circuit-table")
+    names = {side: [node_label(Node.parse(name)) for name in table[side]] for side in ("writer", "reader")}
+    columns: Any = {"score": st.column_config.NumberColumn("effect", format="%.4g"), "qkv": "input", "edge": "name in MIB"}
+    order = ["writer", "reader", "qkv", "score", "unit", "edge"]
+    options: Any = {"column_config": columns, "column_order": order, "key": "circuit-table"}
+    st.dataframe(table.assign(**names), hide_index=True, height=table_height(len(table)), **options)
 
 
 def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
@@ -185,7 +189,7 @@ def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
 
 def _edges(circuit: Circuit) -> pd.DataFrame:
     """The edges of the circuit, largest effect first."""
-    table = circuit.to_dataframe()
+    table: Any = circuit.to_dataframe()
     table = table[table["in_circuit"]].drop(columns="in_circuit")
     return table.sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
 

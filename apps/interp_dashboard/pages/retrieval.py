@@ -159,9 +159,7 @@ def _table(found: Detection) -> pd.DataFrame:
     import pandas as pd
 
     rows = found.to_dataframe()
-    shown = pd.DataFrame(
-        {"head": rows["label"], "score": rows["score"], "null": rows["control"], "detected": rows["detected"]}
-    )
+    shown = pd.DataFrame({"head": rows["label"], "score": rows["score"], "null": rows["control"], "detected": rows["detected"]})
     shown = pd.concat([shown, rows[list(found.extra_scores)]], axis="columns")
     if "depths" in found.tables:
         by_depth = found.tables["depths"].pivot(index=["layer", "head"], columns="depth", values="score")
@@ -186,7 +184,8 @@ def _head(found: Detection, chosen: Head | None) -> None:
         ranks = {own: place for place, own in enumerate(found.top(found.scores.values.size), 1)}
         verdict = "detected" if score > found.threshold else "not detected"
         st.markdown(
-            f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \nscore {format_number(score)}, threshold {format_number(found.threshold)}  \n"
+            f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \nscore {format_number(score)}, "
+            f"threshold {format_number(found.threshold)}  \n"
             f"null score {format_number(found.control[chosen])}"
         )
     values = {"task": NEEDLE, "head": chosen}

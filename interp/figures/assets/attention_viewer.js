@@ -1,23 +1,23 @@
-// Attention to look at: an atlas of all heads, the chosen head as a tile, and the text with hover.
+// The attention viewer: an atlas of all heads, the pattern of the selected head as a tile, and the text.
 //
-// mount(root, data, send) draws `data` (made by interp.figures.view_data) into `root` and returns a clean-up. Mounting again on the
-// same root takes the new data and keeps the reader's focus, pins and zoom. `send(name, value)` is told of every choice: head
-// [layer, head], window [q0, q1, k0, k1] (ends excluded), gamma. Without `send` everything happens here. Tokens are only ever text.
+// mount(root, data, send) renders `data` (from interp.figures.view_data) into `root` and returns a clean-up function. Mounting again on
+// the same root updates the data and keeps focus, pins and zoom. `send(name, value)` reports every selection: head [layer, head], window
+// [q0, q1, k0, k1] (ends excluded), gamma. Without `send` the view is self-contained. Tokens are inserted as text only.
 
 const views = new WeakMap();
 const KEEP = ["head", "window", "gamma"];
-const LABEL = 11; // pixels that a label takes across its line
-const CELL = 26; // the largest cell of a tile
-const TALL = 560; // the highest tile
-const FEW = 9; // with fewer rows or columns than this their cells may be oblong, so that labels fit
-const BESIDE = 700; // in a tile's place wider than this, what explains it stands beside it (the style sheet says so too)
-const LEGIBLE = 0.85; // the atlas's own names can be read when it is shown at least at this scale
-const SMALL = 120; // the overview's side
-const READABLE = 600; // tokens of running text
+const LABEL = 11; // height of a label in pixels
+const CELL = 26; // largest cell of a tile, in pixels
+const TALL = 560; // largest height of a tile, in pixels
+const FEW = 9; // with fewer rows or columns cells need not be square, so that labels fit
+const BESIDE = 700; // container width from which the legend is beside the tile (as in the style sheet)
+const LEGIBLE = 0.85; // scale from which the labels in the atlas image are legible
+const SMALL = 120; // side of the overview, in pixels
+const READABLE = 600; // most tokens shown as text
 const NEIGHBOURS = 12; // tokens shown before and after the window
 const GAMMAS = [[1, "1"], [0.5, "½"], [0.25, "¼"]];
-const WAYS = [["both", "both"], ["to", "attends to"], ["by", "attended by"]];
-const SIGNS = { " ": "·", "\n": "↵", "\t": "→", "\r": "←" };
+const DIRECTIONS = [["both", "both"], ["to", "attends to"], ["by", "attended by"]];
+const SYMBOLS = { " ": "·", "\n": "↵", "\t": "→", "\r": "←" };
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 let mounted = 0;
 
@@ -37,19 +37,19 @@ export function mount(root, data, send) {
 
 function create(root, data, send) {
   const box = element("div", "attention-viewer");
-  const waiting = {};
-  const unanswered = Object.fromEntries(KEEP.map((name) => [name, []]));
-  const view = { box, data: {}, state: { way: "both", focus: null, pinned: null, cursor: null }, tiles: [], version: 0 };
+  const timers = {};
+  const pending = Object.fromEntries(KEEP.map((name) => [name, []]));
+  const view = { box, data: {}, state: { direction: "both", focus: null, pinned: null, cursor: null }, tiles: [], version: 0 };
   view.id = `attention-viewer-${(mounted += 1)}`;
-  view.change = (part, told = true) => {
+  view.change = (part, report = true) => {
     Object.assign(view.state, part);
     for (const [name, value] of Object.entries(part)) {
-      if (!told || !view.send || !KEEP.includes(name)) continue;
-      if (waiting[name]) unanswered[name].pop();
-      unanswered[name].push(value);
-      clearTimeout(waiting[name]);
-      waiting[name] = setTimeout(() => {
-        waiting[name] = 0;
+      if (!report || !view.send || !KEEP.includes(name)) continue;
+      if (timers[name]) pending[name].pop();
+      pending[name].push(value);
+      clearTimeout(timers[name]);
+      timers[name] = setTimeout(() => {
+        timers[name] = 0;
         view.send(name, value);
       }, 90);
     }
@@ -68,25 +68,25 @@ function create(root, data, send) {
     if (wanted === view.wanted) return;
     view.wanted = wanted;
     const decoded = await Promise.all((wanted ?? []).map(decode));
-    if (view.wanted !== wanted) return; // another head was chosen meanwhile
+    if (view.wanted !== wanted) return; // another head has been selected meanwhile
     if (wanted || !view.send) Object.assign(view, { tiles: decoded, drawn: wanted ? key : null, version: view.version + 1 });
     for (const part of parts) part.draw();
   }
 
-  // Whether a value of new data is to be taken: one that changed, unless an answer to a later choice of the reader is still to come.
-  const taken = (name, value, last) => {
-    const at = unanswered[name].findIndex((one) => same(one, value));
+  // Whether to adopt a value of new data: if it changed, unless the reply to a later selection of the user is pending.
+  const adopts = (name, value, last) => {
+    const at = pending[name].findIndex((one) => same(one, value));
     const changed = !same(value, last);
-    if (at >= 0) unanswered[name].splice(0, at + 1);
-    else if (changed) unanswered[name] = [];
-    return changed && !unanswered[name].length;
+    if (at >= 0) pending[name].splice(0, at + 1);
+    else if (changed) pending[name] = [];
+    return changed && !pending[name].length;
   };
   view.update = (next, sender) => {
     const { data: last, state } = view;
     const fresh = !same(last.tokens, next.tokens);
     Object.assign(view, { data: next, send: sender });
     for (const name of KEEP) {
-      if (taken(name, next[name], last[name]) || (fresh && name === "window")) state[name] = next[name];
+      if (adopts(name, next[name], last[name]) || (fresh && name === "window")) state[name] = next[name];
     }
     if (fresh) Object.assign(state, { focus: null, pinned: null, cursor: null });
     state.head ??= Object.keys(next.tiles ?? {})[0]?.split(",").map(Number);
@@ -98,7 +98,7 @@ function create(root, data, send) {
   };
   const sizes = new ResizeObserver(() => parts.slice(1, 3).forEach((part) => part.draw()));
   view.remove = () => {
-    Object.values(waiting).forEach(clearTimeout);
+    Object.values(timers).forEach(clearTimeout);
     sizes.disconnect();
     box.remove();
   };
@@ -173,13 +173,13 @@ function atlas(view) {
     const head = at(event);
     over.hidden = !head;
     grid.style.cursor = head ? "pointer" : "default";
-    if (!head) return hide(view);
+    if (!head) return hideTip(view);
     place(over, head);
-    tell(view, [headName(head), view.data.labels?.[String(head)]].filter(Boolean).join(" · "), over.getBoundingClientRect());
+    showTip(view, [headName(head), view.data.labels?.[String(head)]].filter(Boolean).join(" · "), over.getBoundingClientRect());
   });
   grid.addEventListener("pointerleave", () => {
     over.hidden = true;
-    hide(view);
+    hideTip(view);
   });
   grid.addEventListener("click", (event) => {
     const head = at(event);
@@ -220,7 +220,7 @@ function atlas(view) {
       names(across, "H", "left", lefts.map((left) => (left + size / 2) / width), width * scale);
       names(down, "L", "top", tops.map((top) => (top + size / 2) / height), height * scale);
       const shape = `${tops.length} layers, ${lefts.length} heads each`;
-      set(grid, { "aria-label": `Heads: ${shape}. Arrow keys choose.`, "aria-rowcount": tops.length, "aria-colcount": lefts.length });
+      set(grid, { "aria-label": `Heads: ${shape}. Arrow keys select.`, "aria-rowcount": tops.length, "aria-colcount": lefts.length });
       row.hidden = !state.head;
       if (!state.head) return;
       place(cell, state.head);
@@ -231,7 +231,7 @@ function atlas(view) {
   };
 }
 
-// Names of heads or layers at shares of a side, over those of the picture, which are too small where it is shown small.
+// Labels of heads or layers over those of the image, which are illegible when it is scaled down.
 function names(strip, letter, side, shares, pixels) {
   const step = STEPS.find((one) => shares.length <= one || (shares[one] - shares[0]) * pixels >= 24);
   const key = [step, ...shares].join();
@@ -247,7 +247,7 @@ function names(strip, letter, side, shares, pixels) {
 
 function tile(view) {
   const box = element("section", "tile");
-  const said = element("p", "said", { "aria-live": "polite" });
+  const readout = element("p", "readout", { "aria-live": "polite" });
   const stage = element("div", "stage");
   const canvas = element("canvas", "weights", { tabindex: 0, role: "img" });
   const band = element("div", "band", { hidden: true });
@@ -261,20 +261,20 @@ function tile(view) {
     view.colours = colours(view.data.palette, gamma);
     view.change({ gamma });
   });
-  const small = element("canvas", "overview", { role: "img", "aria-label": "The whole text, with the frame of what is shown" });
+  const small = element("canvas", "overview", { role: "img", "aria-label": "Overview of the whole text; the frame marks the visible window" });
   const range = element("p", "range");
-  const reset = element("button", "reset", { type: "button" }, "whole text");
-  const hint = element("p", "hint", {}, "Drag, or Ctrl + wheel, to zoom. Double-click for the whole text.");
+  const reset = element("button", "reset", { type: "button" }, "Whole text");
+  const hint = element("p", "hint", {}, "Drag or Ctrl + wheel to zoom, double-click for the whole text.");
   const contrast = element("div", "contrast");
-  contrast.append(element("span", "muted", { title: "A weight w is coloured as w to the power γ" }, "γ"), gammas.box);
-  const grey = element("span", "grey muted", {}, "after the query");
+  contrast.append(element("span", "muted", { title: "Colour of a weight w: w^γ" }, "γ"), gammas.box);
+  const grey = element("span", "grey muted", {}, "masked");
   legend.append(element("span", "muted", {}, "weight"), bar, ticks, grey);
   side.append(legend, contrast, small, range, reset, hint);
   stage.append(holder, side);
-  box.append(said, stage);
+  box.append(readout, stage);
 
-  let plan = null; // where the cells are: see layout()
-  let picture = null; // the coloured cells of plan, one pixel each
+  let geometry = null; // positions of the cells, see layout()
+  let image = null; // the coloured cells of the layout, one pixel each
   let drag = null;
 
   const zoom = (window) => {
@@ -285,17 +285,17 @@ function tile(view) {
     view.change({ window: [q0, q1, k0, k1], cursor: null });
   };
   const at = (event) => {
-    if (!plan) return null;
+    if (!geometry) return null;
     const frame = canvas.getBoundingClientRect();
-    const row = Math.floor((event.clientY - frame.top - plan.top) / plan.high);
-    const column = Math.floor((event.clientX - frame.left - plan.left) / plan.wide);
-    return { row, column, inside: row >= 0 && row < plan.rows && column >= 0 && column < plan.columns };
+    const row = Math.floor((event.clientY - frame.top - geometry.top) / geometry.high);
+    const column = Math.floor((event.clientX - frame.left - geometry.left) / geometry.wide);
+    return { row, column, inside: row >= 0 && row < geometry.rows && column >= 0 && column < geometry.columns };
   };
-  const query = (row) => plan.window[0] + edge(row, plan.queries, plan.rows);
-  const key = (column) => plan.window[2] + edge(column, plan.keys, plan.columns);
+  const query = (row) => geometry.window[0] + edge(row, geometry.queries, geometry.rows);
+  const key = (column) => geometry.window[2] + edge(column, geometry.keys, geometry.columns);
   const beside = ({ row, column }) => {
-    if (column < 0 && row >= 0 && row < plan.rows) return query(row);
-    if (row < 0 && column >= 0 && column < plan.columns) return key(column);
+    if (column < 0 && row >= 0 && row < geometry.rows) return query(row);
+    if (row < 0 && column >= 0 && column < geometry.columns) return key(column);
     return null;
   };
 
@@ -309,17 +309,17 @@ function tile(view) {
     const here = at(event);
     if (!here) return;
     if (drag) {
-      drag.end = { row: clamp(here.row, 0, plan.rows - 1), column: clamp(here.column, 0, plan.columns - 1) };
+      drag.end = { row: clamp(here.row, 0, geometry.rows - 1), column: clamp(here.column, 0, geometry.columns - 1) };
       const [r0, r1, c0, c1] = rectangle(drag);
       band.hidden = r1 - r0 + c1 - c0 < 3;
-      const sides = [plan.left + c0 * plan.wide, plan.top + r0 * plan.high, (c1 - c0) * plan.wide, (r1 - r0) * plan.high];
+      const sides = [geometry.left + c0 * geometry.wide, geometry.top + r0 * geometry.high, (c1 - c0) * geometry.wide, (r1 - r0) * geometry.high];
       ["left", "top", "width", "height"].forEach((name, i) => (band.style[name] = `${sides[i]}px`));
     }
     view.change({ cursor: here.inside ? { query: query(here.row), key: key(here.column) } : null });
     const token = beside(here);
-    if (token === null) return hide(view);
+    if (token === null) return hideTip(view);
     const [x, y] = [event.clientX, event.clientY];
-    tell(view, `${token}  ${visible(view.data.tokens[token], Infinity)}`, { left: x, right: x, top: y, bottom: y });
+    showTip(view, `${token}  ${visible(view.data.tokens[token], Infinity)}`, { left: x, right: x, top: y, bottom: y });
   });
   canvas.addEventListener("pointercancel", () => {
     drag = null;
@@ -335,7 +335,7 @@ function tile(view) {
   });
   canvas.addEventListener("pointerleave", () => {
     if (!drag) view.change({ cursor: null });
-    hide(view);
+    hideTip(view);
   });
   canvas.addEventListener("dblclick", () => zoom(whole(view.data)));
   canvas.addEventListener("wheel", (event) => {
@@ -345,13 +345,13 @@ function tile(view) {
     zoom(scaled(view.state.window, event.deltaY < 0 ? 0.7 : 1 / 0.7, query(here.row), key(here.column)));
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
-    if (!plan || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!geometry || event.ctrlKey || event.metaKey || event.altKey) return;
     const [q0, q1, k0, k1] = view.state.window;
     const here = view.state.cursor ?? { query: q0, key: k0 };
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (step && !view.state.cursor) view.change({ cursor: here });
     else if (step) {
-      const [down, across] = [(q1 - q0) / plan.rows, (k1 - k0) / plan.columns].map(Math.ceil);
+      const [down, across] = [(q1 - q0) / geometry.rows, (k1 - k0) / geometry.columns].map(Math.ceil);
       const moved = { query: clamp(here.query + step[0] * down, q0, q1 - 1), key: clamp(here.key + step[1] * across, k0, k1 - 1) };
       view.change({ cursor: moved });
     } else if (event.key === "+" || event.key === "=") zoom(scaled(view.state.window, 0.7, here.query, here.key));
@@ -380,7 +380,7 @@ function tile(view) {
     const { tokens } = view.data;
     const { window } = view.state;
     const space = stage.clientWidth;
-    if (plan?.tokens === tokens && plan.space === space && same(plan.window, window)) return plan;
+    if (geometry?.tokens === tokens && geometry.space === space && same(geometry.window, window)) return geometry;
     const widest = (first, end) => {
       const some = tokens.slice(first, end).map((token) => pen.measureText(visible(token, 16)).width);
       return Math.ceil(Math.max(...some) + pen.measureText(String(end)).width) + 20;
@@ -388,7 +388,7 @@ function tile(view) {
     const [left, top] = [widest(window[0], window[1]), widest(window[2], window[3])];
     const room = Math.max(space - (space > BESIDE ? 172 : 0) - left - 4, 120);
     const [queries, keys] = [window[1] - window[0], window[3] - window[2]];
-    const bin = Math.max(queries / TALL, keys / room, 1); // positions in a cell, the same down and across
+    const bin = Math.max(queries / TALL, keys / room, 1); // positions per cell, the same down and across
     const [rows, columns] = [queries, keys].map((n) => Math.max(Math.floor(n / bin), 1));
     const wide = clamp(Math.floor(room / columns), 1, CELL);
     const high = clamp(Math.floor(TALL / rows), 1, CELL);
@@ -408,116 +408,116 @@ function tile(view) {
     drawLegend();
     if (!view.tiles.length) {
       canvas.hidden = small.hidden = reset.hidden = true;
-      write(said, view.drawn === null ? `${headName(state.head)} is not in this view.` : " ");
+      write(readout, view.drawn === null ? `${headName(state.head)} is not included in this view.` : " ");
       write(range, "");
-      plan = null;
+      geometry = null;
       return;
     }
     canvas.hidden = false;
-    const look = inks(box);
+    const theme = inks(box);
     const pen = canvas.getContext("2d");
-    pen.font = look.small;
-    plan = layout(pen);
-    const size = [plan.left + plan.columns * plan.wide + 1, plan.top + plan.rows * plan.high + 1];
+    pen.font = theme.small;
+    geometry = layout(pen);
+    const size = [geometry.left + geometry.columns * geometry.wide + 1, geometry.top + geometry.rows * geometry.high + 1];
     fit(canvas, size);
-    canvas.dataset.cells = [plan.rows, plan.columns, plan.high, plan.wide].join(" ");
-    pen.font = look.small;
-    const source = best(view.tiles, plan.window);
-    const wanted = [view.version, plan.window, plan.rows, plan.columns, state.gamma, data.dark, data.causal].join();
-    if (picture?.name !== wanted) picture = { name: wanted, ...paint(source, plan.window, plan.rows, plan.columns, view) };
-    pen.fillStyle = look.future;
-    pen.fillRect(plan.left, plan.top, plan.columns * plan.wide, plan.rows * plan.high);
+    canvas.dataset.cells = [geometry.rows, geometry.columns, geometry.high, geometry.wide].join(" ");
+    pen.font = theme.small;
+    const source = best(view.tiles, geometry.window);
+    const wanted = [view.version, geometry.window, geometry.rows, geometry.columns, state.gamma, data.dark, data.causal].join();
+    if (image?.name !== wanted) image = { name: wanted, ...paint(source, geometry.window, geometry.rows, geometry.columns, view) };
+    pen.fillStyle = theme.future;
+    pen.fillRect(geometry.left, geometry.top, geometry.columns * geometry.wide, geometry.rows * geometry.high);
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(picture.canvas, plan.left, plan.top, plan.columns * plan.wide, plan.rows * plan.high);
-    if (Math.min(plan.wide, plan.high) > 8) grid(pen, look.paper);
-    labels(pen, look);
-    marks(pen, look);
-    write(said, sentence());
-    const [q0, q1, k0, k1] = plan.window;
+    pen.drawImage(image.canvas, geometry.left, geometry.top, geometry.columns * geometry.wide, geometry.rows * geometry.high);
+    if (Math.min(geometry.wide, geometry.high) > 8) grid(pen, theme.paper);
+    labels(pen, theme);
+    marks(pen, theme);
+    write(readout, cursorText());
+    const [q0, q1, k0, k1] = geometry.window;
     const place = `queries ${q0} to ${q1 - 1} down, keys ${k0} to ${k1 - 1} across`;
-    set(canvas, { "aria-label": `Attention of ${headName(state.head)}: ${place}. Arrow keys read single weights, + and - zoom.` });
-    overview(look);
+    set(canvas, { "aria-label": `Attention of ${headName(state.head)}: ${place}. Arrow keys move the cursor, + and - zoom.` });
+    overview(theme);
   }
 
   function grid(pen, colour) {
     pen.fillStyle = colour;
-    for (let i = 1; i < plan.columns; i += 1) pen.fillRect(plan.left + i * plan.wide - 1, plan.top, 1, plan.rows * plan.high);
-    for (let i = 1; i < plan.rows; i += 1) pen.fillRect(plan.left, plan.top + i * plan.high - 1, plan.columns * plan.wide, 1);
+    for (let i = 1; i < geometry.columns; i += 1) pen.fillRect(geometry.left + i * geometry.wide - 1, geometry.top, 1, geometry.rows * geometry.high);
+    for (let i = 1; i < geometry.rows; i += 1) pen.fillRect(geometry.left, geometry.top + i * geometry.high - 1, geometry.columns * geometry.wide, 1);
   }
 
-  function labels(pen, look) {
+  function labels(pen, theme) {
     const { tokens } = view.data;
     const { cursor: here, focus, pinned } = view.state;
     const one = (position, align, place, strong) => {
       pen.textAlign = align;
-      pen.fillStyle = strong ? look.ink : look.muted;
+      pen.fillStyle = strong ? theme.ink : theme.muted;
       pen.fillText(String(position), place[0], 0);
-      pen.font = strong ? look.strong : look.small;
-      pen.fillStyle = look.ink;
+      pen.font = strong ? theme.strong : theme.small;
+      pen.fillStyle = theme.ink;
       pen.fillText(visible(tokens[position], 16), place[1], 0);
-      pen.font = look.small;
+      pen.font = theme.small;
     };
     pen.textBaseline = "middle";
-    const [q0, q1, k0, k1] = plan.window;
+    const [q0, q1, k0, k1] = geometry.window;
     const digits = pen.measureText(String(Math.max(q1, k1))).width;
     const special = [pinned ?? focus];
-    for (const [position, row] of thinned(q0, q1, plan.rows, plan.high, [...special, here?.query])) {
+    for (const [position, row] of thinned(q0, q1, geometry.rows, geometry.high, [...special, here?.query])) {
       pen.save();
-      pen.translate(plan.left, plan.top + (row + 0.5) * plan.high);
+      pen.translate(geometry.left, geometry.top + (row + 0.5) * geometry.high);
       one(position, "right", [-6, -13 - digits], position === here?.query);
       pen.restore();
     }
-    for (const [position, column] of thinned(k0, k1, plan.columns, plan.wide, [...special, here?.key])) {
+    for (const [position, column] of thinned(k0, k1, geometry.columns, geometry.wide, [...special, here?.key])) {
       pen.save();
-      pen.translate(plan.left + (column + 0.5) * plan.wide, plan.top);
+      pen.translate(geometry.left + (column + 0.5) * geometry.wide, geometry.top);
       pen.rotate(-Math.PI / 2);
       one(position, "left", [6, 13 + digits], position === here?.key);
       pen.restore();
     }
-    pen.fillStyle = look.line;
-    pen.fillRect(Math.round(plan.left - 6 - digits - 4), plan.top, 1, plan.rows * plan.high);
-    pen.fillRect(plan.left, Math.round(plan.top - 6 - digits - 4), plan.columns * plan.wide, 1);
+    pen.fillStyle = theme.line;
+    pen.fillRect(Math.round(geometry.left - 6 - digits - 4), geometry.top, 1, geometry.rows * geometry.high);
+    pen.fillRect(geometry.left, Math.round(geometry.top - 6 - digits - 4), geometry.columns * geometry.wide, 1);
   }
 
-  function marks(pen, look) {
-    const { cursor: here, focus, pinned, way } = view.state;
-    const [q0, q1, k0, k1] = plan.window;
-    const row = (query) => Math.floor(((query - q0) * plan.rows) / plan.queries);
-    const column = (key) => Math.floor(((key - k0) * plan.columns) / plan.keys);
+  function marks(pen, theme) {
+    const { cursor: here, focus, pinned, direction } = view.state;
+    const [q0, q1, k0, k1] = geometry.window;
+    const row = (query) => Math.floor(((query - q0) * geometry.rows) / geometry.queries);
+    const column = (key) => Math.floor(((key - k0) * geometry.columns) / geometry.keys);
     const frame = (x, y, w, h, colour) => {
       pen.strokeStyle = colour;
       pen.lineWidth = 1.5;
-      pen.strokeRect(plan.left + x * plan.wide - 0.5, plan.top + y * plan.high - 0.5, w * plan.wide, h * plan.high);
+      pen.strokeRect(geometry.left + x * geometry.wide - 0.5, geometry.top + y * geometry.high - 0.5, w * geometry.wide, h * geometry.high);
     };
     const token = pinned ?? focus;
-    if (token !== null && way !== "by" && token >= q0 && token < q1) frame(0, row(token), plan.columns, 1, look.to);
-    if (token !== null && way !== "to" && token >= k0 && token < k1) frame(column(token), 0, 1, plan.rows, look.by);
+    if (token !== null && direction !== "by" && token >= q0 && token < q1) frame(0, row(token), geometry.columns, 1, theme.to);
+    if (token !== null && direction !== "to" && token >= k0 && token < k1) frame(column(token), 0, 1, geometry.rows, theme.by);
     if (!here || here.query < q0 || here.query >= q1 || here.key < k0 || here.key >= k1) return;
-    pen.fillStyle = look.cross;
-    pen.fillRect(plan.left, plan.top + row(here.query) * plan.high, plan.columns * plan.wide, plan.high);
-    pen.fillRect(plan.left + column(here.key) * plan.wide, plan.top, plan.wide, plan.rows * plan.high);
-    frame(column(here.key), row(here.query), 1, 1, look.ink);
+    pen.fillStyle = theme.cross;
+    pen.fillRect(geometry.left, geometry.top + row(here.query) * geometry.high, geometry.columns * geometry.wide, geometry.high);
+    pen.fillRect(geometry.left + column(here.key) * geometry.wide, geometry.top, geometry.wide, geometry.rows * geometry.high);
+    frame(column(here.key), row(here.query), 1, 1, theme.ink);
   }
 
-  function sentence() {
+  function cursorText() {
     const { cursor: here } = view.state;
     if (!here) return " ";
     const { tokens, top, causal } = view.data;
     const name = (i) => `‘${visible(tokens[i], 24)}’ ${i}`;
-    const row = Math.floor(((here.query - plan.window[0]) * plan.rows) / plan.queries);
-    const column = Math.floor(((here.key - plan.window[2]) * plan.columns) / plan.keys);
-    const value = picture.values[row * plan.columns + column];
+    const row = Math.floor(((here.query - geometry.window[0]) * geometry.rows) / geometry.queries);
+    const column = Math.floor(((here.key - geometry.window[2]) * geometry.columns) / geometry.keys);
+    const value = image.values[row * geometry.columns + column];
     const pair = `${name(here.query)} → ${name(here.key)}`;
-    if (causal && value === FUTURE) return `${pair}: after the query, cannot be seen`;
-    if (value < 0) return `${pair}: not here yet`;
-    const [down, across] = [plan.queries / plan.rows, plan.keys / plan.columns].map(Math.ceil);
-    if (picture.exact && down * across === 1) return `${pair}: ${number(value, top)}`;
-    return `${pair}: at most ${number(value, top)} ${picture.exact ? `among ${down} × ${across} tokens` : "around here"}`;
+    if (causal && value === FUTURE) return `${pair}: masked (key after the query)`;
+    if (value < 0) return `${pair}: loading`;
+    const [down, across] = [geometry.queries / geometry.rows, geometry.keys / geometry.columns].map(Math.ceil);
+    if (image.exact && down * across === 1) return `${pair}: ${number(value, top)}`;
+    return `${pair}: at most ${number(value, top)} ${image.exact ? `among ${down} × ${across} tokens` : "in this area"}`;
   }
 
-  function overview(look) {
+  function overview(theme) {
     const { length } = view.data.tokens;
-    const window = plan.window;
+    const window = geometry.window;
     const all = same(window, whole(view.data));
     const source = best(view.tiles, whole(view.data));
     small.hidden = all || !source || !covers(source, whole(view.data));
@@ -527,17 +527,17 @@ function tile(view) {
     if (small.hidden) return;
     const size = Math.min(SMALL, length);
     const name = [view.version, size, view.state.gamma, view.data.dark].join();
-    if (small.dataset.name !== name || !small.picture) {
-      small.picture = paint(source, whole(view.data), size, size, view);
+    if (small.dataset.name !== name || !small.image) {
+      small.image = paint(source, whole(view.data), size, size, view);
       small.dataset.name = name;
     }
     fit(small, [SMALL, SMALL]);
     const pen = small.getContext("2d");
-    pen.fillStyle = look.future;
+    pen.fillStyle = theme.future;
     pen.fillRect(0, 0, SMALL, SMALL);
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(small.picture.canvas, 0, 0, SMALL, SMALL);
-    pen.strokeStyle = look.mark;
+    pen.drawImage(small.image.canvas, 0, 0, SMALL, SMALL);
+    pen.strokeStyle = theme.mark;
     pen.lineWidth = 2;
     const share = SMALL / length;
     const [wide, high] = [window[3] - window[2], window[1] - window[0]].map((size) => Math.max(size * share, 3));
@@ -562,12 +562,12 @@ function tile(view) {
 function text(view) {
   const box = element("section", "text");
   const bar = element("div", "bar-of-text");
-  const ways = buttons(WAYS, (way) => view.change({ way }));
-  const said = element("bdi", "who");
+  const directions = buttons(DIRECTIONS, (direction) => view.change({ direction }));
+  const readout = element("bdi", "who");
   const lists = element("div", "lists", { "aria-live": "polite" });
-  bar.append(ways.box, said);
-  const keys = "Arrow keys move from token to token, Enter pins, T changes the direction.";
-  const words = element("div", "words", { tabindex: 0, role: "group", "aria-label": `The text. ${keys}` });
+  bar.append(directions.box, readout);
+  const keys = "Arrow keys move from token to token, Enter pins, T switches the direction.";
+  const words = element("div", "words", { tabindex: 0, role: "group", "aria-label": `Text. ${keys}` });
   box.append(bar, words, lists);
   let built = "";
   let spans = new Map();
@@ -580,12 +580,12 @@ function text(view) {
     const focus = of(event);
     if (focus !== view.state.focus) view.change({ focus });
     const span = spans.get(focus);
-    if (span?.classList.contains("cut")) tell(view, visible(view.data.tokens[focus], Infinity), span.getBoundingClientRect());
-    else hide(view);
+    if (span?.classList.contains("cut")) showTip(view, visible(view.data.tokens[focus], Infinity), span.getBoundingClientRect());
+    else hideTip(view);
   });
   words.addEventListener("pointerleave", () => {
     view.change({ focus: null });
-    hide(view);
+    hideTip(view);
   });
   words.addEventListener("click", (event) => {
     const token = of(event);
@@ -594,8 +594,8 @@ function text(view) {
   words.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const shown = [...spans.keys()];
-    const names = WAYS.map(([name]) => name);
-    const { focus, pinned, way } = view.state;
+    const names = DIRECTIONS.map(([name]) => name);
+    const { focus, pinned, direction } = view.state;
     const here = shown.indexOf(focus ?? pinned ?? -1);
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step) {
@@ -603,7 +603,7 @@ function text(view) {
       view.change({ focus: next, pinned: null });
       spans.get(next).scrollIntoView({ block: "nearest" });
     } else if (event.key === "Enter" || event.key === " ") view.change({ pinned: focus === pinned ? null : focus });
-    else if (event.key.toLowerCase() === "t") view.change({ way: names[(names.indexOf(way) + 1) % names.length] });
+    else if (event.key.toLowerCase() === "t") view.change({ direction: names[(names.indexOf(direction) + 1) % names.length] });
     else if (event.key === "Escape") view.change({ pinned: null, focus: null });
     else return;
     event.preventDefault();
@@ -642,31 +642,31 @@ function text(view) {
     box.hidden = !data.tokens || !data.tiles || data.text === false;
     if (box.hidden) return;
     build();
-    ways.draw(state.way);
+    directions.draw(state.direction);
     const token = state.pinned ?? state.focus;
     const ready = token !== null && view.tiles.length > 0;
     const [to, by] = [[], []];
     let known = false;
     for (const [i, span] of spans) {
-      const there = ready && state.way !== "by" ? weight(view.tiles, token, i) : ABSENT;
-      const back = ready && state.way !== "to" ? weight(view.tiles, i, token) : ABSENT;
-      known ||= Math.max(there, back) >= 0;
-      if (there > 1) to.push([there, i]);
-      if (back > 1) by.push([back, i]);
-      const share = (Math.max(there, back, 0) / 255) ** state.gamma;
-      const colour = there >= back ? "to" : "by";
+      const forward = ready && state.direction !== "by" ? weight(view.tiles, token, i) : ABSENT;
+      const backward = ready && state.direction !== "to" ? weight(view.tiles, i, token) : ABSENT;
+      known ||= Math.max(forward, backward) >= 0;
+      if (forward > 1) to.push([forward, i]);
+      if (backward > 1) by.push([backward, i]);
+      const share = (Math.max(forward, backward, 0) / 255) ** state.gamma;
+      const colour = forward >= backward ? "to" : "by";
       span.style.backgroundColor = share ? `color-mix(in srgb, var(--${colour}) ${(100 * share).toFixed(1)}%, transparent)` : "";
       span.classList.toggle("deep", share > 0.55);
       span.classList.toggle("own", i === token);
       span.classList.toggle("pinned", i === state.pinned);
     }
-    const coarse = view.tiles.length ? "Zoom in to read single tokens." : " ";
-    const advice = token === null ? "Point at a token; click to pin it." : known ? "" : coarse;
-    write(said, advice || `‘${visible(data.tokens[token], 24)}’ ${token}`);
-    said.classList.toggle("muted", Boolean(advice));
+    const coarse = view.tiles.length ? "Zoom in for the weights of single tokens." : " ";
+    const advice = token === null ? "Hover over a token; click to pin it." : known ? "" : coarse;
+    write(readout, advice || `‘${visible(data.tokens[token], 24)}’ ${token}`);
+    readout.classList.toggle("muted", Boolean(advice));
     const shown = [];
-    if (!advice && state.way !== "by") shown.push(largest(to, "attends to", "to"));
-    if (!advice && state.way !== "to") shown.push(largest(by, "attended by", "by"));
+    if (!advice && state.direction !== "by") shown.push(largest(to, "attends to", "to"));
+    if (!advice && state.direction !== "to") shown.push(largest(by, "attended by", "by"));
     lists.replaceChildren(...shown);
   }
 
@@ -707,13 +707,13 @@ function weight(tiles, query, key) {
   return one.values[(query - q0) * one.shape[1] + key - k0];
 }
 
-// First position of bin i when n positions are dealt to `bins` bins: position p is in bin floor(p * bins / n).
+// First position of bin i when n positions are divided into `bins` bins: position p is in bin floor(p * bins / n).
 const edge = (i, n, bins) => Math.ceil((i * n) / bins);
 
-// Largest weight of each bin of the window, and the picture of it; keys after every query of their bin are left clear.
+// Largest weight of each bin of the window, and its image; bins whose keys are all masked stay transparent.
 function paint(tile, window, rows, columns, view) {
   const values = new Int16Array(rows * columns);
-  const picture = new ImageData(columns, rows);
+  const image = new ImageData(columns, rows);
   const [q0, q1, k0, k1] = window;
   const [down, across] = [sources(tile, 0, q0, q1, rows), sources(tile, 2, k0, k1, columns)];
   for (let r = 0; r < rows; r += 1) {
@@ -727,17 +727,17 @@ function paint(tile, window, rows, columns, view) {
         }
       }
       values[r * columns + c] = most;
-      if (most >= 0) picture.data.set(view.colours[most], 4 * (r * columns + c));
+      if (most >= 0) image.data.set(view.colours[most], 4 * (r * columns + c));
     }
   }
   const canvas = element("canvas");
   canvas.width = columns;
   canvas.height = rows;
-  canvas.getContext("2d").putImageData(picture, 0, 0);
+  canvas.getContext("2d").putImageData(image, 0, 0);
   return { canvas, values, exact: density(tile) >= 1 };
 }
 
-// First and last row (side 0) or column (side 2) of the tile that each bin of [start, end) reads; an empty range outside the tile.
+// First and last row (side 0) or column (side 2) of the tile for each bin of [start, end); an empty range outside the tile.
 function sources(tile, side, start, end, bins) {
   const [first, last] = [tile.window[side], tile.window[side + 1]];
   const lines = tile.shape[side / 2];
@@ -781,7 +781,7 @@ function rectangle({ start, end }) {
   return [Math.min(...rows), Math.max(...rows) + 1, Math.min(...columns), Math.max(...columns) + 1];
 }
 
-// The stretches of text that hold the window's queries and keys and some neighbours, no more tokens than can be read.
+// The ranges of text around the window's queries and keys, limited to READABLE tokens.
 function readable([q0, q1, k0, k1], length) {
   const around = ([a, b]) => [Math.max(a - NEIGHBOURS, 0), Math.min(b + NEIGHBOURS, length)];
   const ends = [[k0, k1], [q0, q1]].map(around).sort((a, b) => a[0] - b[0]);
@@ -794,7 +794,7 @@ function readable([q0, q1, k0, k1], length) {
   });
 }
 
-// Positions that have room for a label, round numbers where not all have, with the row or column each stands at.
+// Positions to label (round numbers if there is no room for all), with their row or column.
 function thinned(first, end, lines, size, special) {
   const perLine = (end - first) / lines;
   const step = STEPS.find((one) => (one / perLine) * size >= LABEL) ?? 2000;
@@ -813,32 +813,32 @@ const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b);
 const headName = (head) => String(head).replace(/^(\d+),(\d+)$/, "L$1H$2");
 const plain = (value) => String(Number(value.toPrecision(2)));
 
-// A weight was stored in 255 steps: a number below one hundredth of the scale is not told apart further.
+// Weights are stored in 255 steps: below one hundredth of the scale only an upper bound is shown.
 function number(value, top = 1) {
   if (value > 0 && value < 2.55) return `< ${plain(top / 100)}`;
   return top === 1 ? (value / 255).toFixed(2) : String(Number(((value / 255) * top).toPrecision(2)));
 }
 
-// A token as it can stand in a line: white space as signs, characters without a picture as a box, an empty one as ∅.
+// A token as a label: white space as symbols, unprintable characters as a box, an empty token as ∅.
 function visible(token, longest) {
   const letters = Array.from(token.length > 8 * longest ? token.slice(0, 8 * longest) : token);
-  const shown = letters.map((letter) => SIGNS[letter] ?? (/[\p{C}\p{Z}]/u.test(letter) ? "\ufffd" : letter));
+  const shown = letters.map((letter) => SYMBOLS[letter] ?? (/[\p{C}\p{Z}]/u.test(letter) ? "\ufffd" : letter));
   if (!shown.length) return "∅";
   return shown.length > longest ? `${shown.slice(0, longest - 1).join("")}…` : shown.join("");
 }
 
 function element(tag, name = "", attributes = {}, content = "") {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  set(made, attributes);
-  if (content) made.textContent = content;
-  return made;
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  set(node, attributes);
+  if (content) node.textContent = content;
+  return node;
 }
 
-function set(made, attributes) {
+function set(node, attributes) {
   for (const [key, value] of Object.entries(attributes)) {
-    if (key === "hidden") made.hidden = value;
-    else if (made.getAttribute(key) !== String(value)) made.setAttribute(key, value);
+    if (key === "hidden") node.hidden = value;
+    else if (node.getAttribute(key) !== String(value)) node.setAttribute(key, value);
   }
 }
 
@@ -848,16 +848,16 @@ function write(place, content) {
 
 function buttons(choices, choose) {
   const box = element("span", "buttons", { role: "group" });
-  const made = choices.map(([value, label]) => {
+  const node = choices.map(([value, label]) => {
     const button = element("button", "", { type: "button" }, label);
     button.addEventListener("click", () => choose(value));
     box.append(button);
     return [value, button];
   });
-  return { box, draw: (chosen) => made.forEach(([value, button]) => set(button, { "aria-pressed": value === chosen })) };
+  return { box, draw: (chosen) => node.forEach(([value, button]) => set(button, { "aria-pressed": value === chosen })) };
 }
 
-function tell(view, content, near) {
+function showTip(view, content, near) {
   write(view.tip, content);
   view.tip.hidden = false;
   const frame = view.box.getBoundingClientRect();
@@ -868,7 +868,7 @@ function tell(view, content, near) {
   view.tip.style.top = `${above >= 0 ? above : near.bottom - frame.top + 6}px`;
 }
 
-function hide(view) {
+function hideTip(view) {
   view.tip.hidden = true;
 }
 
@@ -881,17 +881,17 @@ function fit(canvas, [width, height]) {
   canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
 }
 
-// The colours and fonts of the style sheet as a canvas takes them.
+// Colours and fonts of the style sheet, for the canvas.
 function inks(box) {
   const probe = element("i");
   box.append(probe);
-  const look = {};
+  const theme = {};
   for (const name of ["paper", "ink", "muted", "line", "future", "to", "by", "mark", "cross"]) {
     probe.style.color = `var(--${name})`;
-    look[name] = getComputedStyle(probe).color;
+    theme[name] = getComputedStyle(probe).color;
   }
   probe.className = "mono";
   const { fontFamily } = getComputedStyle(probe);
   probe.remove();
-  return { ...look, small: `11px ${fontFamily}`, strong: `600 11px ${fontFamily}` };
+  return { ...theme, small: `11px ${fontFamily}`, strong: `600 11px ${fontFamily}` };
 }
