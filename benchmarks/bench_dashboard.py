@@ -49,7 +49,7 @@ def stored(folder: Path, config: Any, kind: Any) -> str:
 
 
 def text_of(n_tokens: int) -> str:
-    """A text of ``n`` tokens including the first special one."""
+    """A text of ``n_tokens`` tokens including the first special one."""
     words = WORDS * n_tokens
     ends = Tokenizer.from_file(str(MINI / "tokenizer.json")).encode(words, add_special_tokens=False).offsets
     return words[: ends[n_tokens - 2][1]]

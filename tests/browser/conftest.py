@@ -95,7 +95,7 @@ def app(page, server):
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """Folders of random models with the embedded model's tokenizer: ``long`` has 3 layers x 5 heads and a context of 4,096 tokens, ``single``
-    has one head."""
+    """Folders of random models with the embedded model's tokenizer: ``long`` has 3 layers x 5 heads and a context of 4,096 tokens,
+    ``single`` has one head."""
     folder = tmp_path_factory.mktemp("models")
     return {"long": save_small(folder / "long", 3, 5, LONG), "single": save_small(folder / "single", 1, 1)}
