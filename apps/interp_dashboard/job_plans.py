@@ -96,7 +96,12 @@ def find_stored_circuit(root: Path, facts: ModelFacts, device: str, task: str) -
     found = next((identity for identity in circuits if identity["task"] == task), circuits[0] if circuits else None)
     if found is None:
         return None
-    prompts = {"task": found["task"], "n_prompts": found["arguments"]["n_prompts"], "seed": found["seed"], "outcome": found["metric"]}
+    prompts = {
+        "task": found["task"],
+        "n_prompts": found["arguments"]["n_prompts"],
+        "seed": found["seed"],
+        "outcome": found["metric"],
+    }
     return {**prompts, "circuit.method": found["method"], "circuit.ablation": found["ablation"]}
 
 

@@ -247,7 +247,10 @@ def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
         f"{tried.record.metric} by number of ablated heads, of the detected heads and three controls",
     )
     curve = tried.tables["curve"]
-    cli, python = shlex.join(["interp", *confirmation_plan.cli_args]), _python(run, "load_confirmation", "ablation_curve(found)")
+    cli, python = (
+        shlex.join(["interp", *confirmation_plan.cli_args]),
+        _python(run, "load_confirmation", "ablation_curve(found)"),
+    )
     export_menu("ablation-curve", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}
     st.dataframe(curve, hide_index=True, height=table_height(len(curve)), column_config=numbers, key="ablation-curve-table")
