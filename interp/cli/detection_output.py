@@ -115,7 +115,8 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
         short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
         terminal.line(f"Layer-matched heads from the nearest layer, where their own has too few others: {short}.")
     rows = []
-    for (task, where, k), points in curve.groupby(["task", "positions", "k"], sort=False):
+    groups: Any = curve.groupby(["task", "positions", "k"], sort=False)
+    for (task, where, k), points in groups:
         by_group = {row["group"]: row for row in points.to_dict("records")}
         rows.append([str(task), str(where), str(k), *(_point(by_group.get(group)) for group in GROUPS)])
     order = {where: i for i, where in enumerate(dict.fromkeys((row[0], row[1]) for row in rows))}
