@@ -45,7 +45,7 @@ def ablate(
     task: TaskName = None,
     prompts: Prompts = None,
     ablation: Annotated[
-        str, typer.Option(help="What replaces a head's output: zero, mean, resample, uniform or patch.")
+        str, typer.Option(help="NAME[:option=value,...] of `interp ablations`, such as mean or streaming:n_sink=4,n_recent=64.")
     ] = AblationSpec.ablation,
     estimator: Annotated[
         str,

@@ -19,5 +19,5 @@ def ablations(terminal: Terminal) -> None:
         for name, about in ablations().items()
     ]
     cells = [(row["name"], row["about"], " ".join(f"{n}={option_text(v)}" for n, v in row["options"].items())) for row in rows]
-    terminal.table(("ablation", "what it does", "options"), cells)
+    terminal.table(("ablation", "description", "options"), cells)
     terminal.emit({"ablations": rows})

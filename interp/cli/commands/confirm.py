@@ -46,7 +46,7 @@ def confirm(
     ] = None,
     n_draws: Annotated[int, typer.Option(help="Sets of random heads, at least five.")] = ConfirmationSpec.n_draws,
     ablation: Annotated[
-        str, typer.Option(help="What replaces the heads' output: mean, zero, resample or uniform.")
+        str, typer.Option(help="NAME[:option=value,...] of `interp ablations`, without those that need corrupted prompts.")
     ] = ConfirmationSpec.ablation,
     positions: Annotated[
         str, typer.Option(help="Ablated positions: all, end, marks of the task; separated by commas.")
