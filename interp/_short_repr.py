@@ -15,7 +15,7 @@ MAX_ROWS = 20
 
 def short_repr(cls: C) -> C:
     """The dataclass with a ``repr`` of at most 200 characters and, unless it has one, an HTML form: its table, else its fields."""
-    cls.__repr__ = _one_line
+    cls.__repr__ = _one_line  # type: ignore[method-assign]
     if not hasattr(cls, "_repr_html_"):
         cls._repr_html_ = _html  # type: ignore[attr-defined]
     return cls
