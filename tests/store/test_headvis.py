@@ -285,7 +285,7 @@ def test_what_does_not_belong_into_a_tree_is_refused_before_anything_is_written(
     short = capture_attention(tiny("gpt2"), [[5, 6, 7], [8]])
     with pytest.raises(ValueError, match="Text 1 has one token, and HeadVis describes texts of two or more"):
         export_headvis(short, tmp_path / "tree", "short")
-    with pytest.raises(ValueError, match="these prompts are images"):
+    with pytest.raises(ValueError, match="the prompts are images"):
         export_headvis(capture_attention(tiny("vit"), tiny_images(1)), tmp_path / "tree", "images")
     assert not [*tmp_path.iterdir()]
     (tmp_path / "mine.txt").write_text("mine")

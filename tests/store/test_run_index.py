@@ -176,7 +176,7 @@ def test_a_run_tells_what_can_be_drawn_of_it(root):
     run = open_run(root / "inside")
     assert available_figures(run) == ["heads", "layers"]
     np.testing.assert_array_equal(run_figure(run, "heads", "entropy").data[0].z, scores().values)
-    with pytest.raises(ValueError, match="only a sweep has"):
+    with pytest.raises(ValueError, match="is no ablation: a ranking needs"):
         run_figure(run, "ranking")
 
 
