@@ -1,6 +1,6 @@
 """Attention mass from an image patch to the ring of patches at each distance on the patch grid.
 
-The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the empty; with ``density``
+The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the rings; with ``density``
 each ring's mass is divided by its number of patches inside the image, and patches without the ring do not count, so a uniform
 head is flat. Other tokens (CLS, registers) are dropped and the rows renormalised. The study this follows gives no formula;
 this one is ours.
