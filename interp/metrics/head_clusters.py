@@ -127,7 +127,8 @@ def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadSco
     similarity = pairs.values.reshape(int(np.prod(shape)), -1)
     distance = np.where(np.isnan(similarity), APART, np.clip(1 - similarity, 0, None))
     threshold = np.nextafter(1 - min_similarity, np.inf)  # the library merges below its threshold, not at it
-    clustering = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=threshold)
+    limit: dict[str, Any] = {"n_clusters": None, "distance_threshold": threshold}
+    clustering = AgglomerativeClustering(metric="precomputed", linkage="average", **limit)
     joined = clustering.fit_predict(distance) if len(distance) > 1 else np.zeros(1, int)
     _, first, member, size = np.unique(joined, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(size))
