@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from interp.ablation.ablations import NEEDS, ablations
 from interp.heads import Head
+from interp.interventions import INTERVENTIONS
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
@@ -21,11 +23,8 @@ if TYPE_CHECKING:
 
     from interp.ablation import Continuation
 
-MANUAL_ABLATIONS = {
-    "zero": "the head's output is zero",
-    "mean": "the head's output is its mean over the prompts of a task",
-    "uniform": "the head attends uniformly to all visible tokens",
-}
+PER_EXAMPLE = NEEDS - {"means"}
+"""Needs that are supplied for each example of a task, and that a single prompt does not have."""
 MOST_TOKENS = 64
 MEAN_TASK, MEAN_PROMPTS = "induction", 64
 TOP = 10
@@ -36,7 +35,7 @@ def fields() -> tuple[Field, ...]:
     """The ablated heads, the kind of ablation, and the number of generated tokens."""
     return (
         heads("ablated"),
-        choice("manual_ablation", list(MANUAL_ABLATIONS), noun="ablation"),
+        choice("manual_ablation", list(ablations(PER_EXAMPLE)), "zero", noun="ablation"),
         number("n_tokens", 12, 1, MOST_TOKENS),
     )
 
@@ -50,12 +49,13 @@ def manual_ablation_panel(view: View) -> None:
     if absent:
         state.notices.append(f"{facts.name} has no head {absent[0]}: unknown heads were removed from the selection.")
         state.set(ablated=[head for head in state["ablated"] if head in known])
+    described = ablations(PER_EXAMPLE)
     which, kind, length = st.columns([3, 2, 1], vertical_alignment="bottom")
     which.multiselect("Heads to ablate", known, placeholder="L0H0, L3H1 …", **state.widget_args("ablated"))
     kind.selectbox(
         "Ablation",
-        list(MANUAL_ABLATIONS),
-        format_func=lambda name: f"{name}: {MANUAL_ABLATIONS[name]}",
+        list(described),
+        format_func=lambda name: f"{name}: {described[name]}",
         **state.widget_args("manual_ablation"),
     )
     length.number_input("Tokens to generate", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
@@ -87,15 +87,14 @@ def _compared(
 def _continuation(
     model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> Continuation:
-    from interp import interventions
     from interp.ablation import continue_prompt
     from interp.ablation.ablations import build_variants
     from interp.tasks import make_task
 
+    constructor, change = INTERVENTIONS.get(ablation), ()
     with model_cache().acquire(model) as loaded:
-        change: Any = ()
-        if ablated and ablation != "mean":  # needs no task, whose words not every tokenizer has
-            change = (getattr(interventions, ablation)(ablated),)
+        if ablated and not constructor.needs:  # no task, whose words not every tokenizer has
+            change = (constructor(ablated),)
         elif ablated:
             means = make_task(prompt.task or MEAN_TASK, loaded, n_prompts=MEAN_PROMPTS, seed=prompt.seed)
             (change,) = build_variants(loaded, means, ablation, "all", [ablated], prompt.seed)
@@ -155,13 +154,17 @@ def _named(ablated: tuple[Head, ...]) -> str:
 
 
 def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int) -> str:
+    from interp import interventions
+
     code = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
     if ablated:
         task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"
-        change = f"(change,) = build_variants(model, {task}, 'mean', 'all', [tuple(ablated)], {prompt.seed})"
+        change = f"(change,) = build_variants(model, {task}, {ablation!r}, 'all', [tuple(ablated)], {prompt.seed})"
+        if hasattr(interventions, ablation) and not INTERVENTIONS.get(ablation).needs:
+            change = f"change = [interventions.{ablation}(ablated)]"
         code += (
             f"ablated = [Head.parse(label) for label in {' '.join(map(str, ablated))!r}.split()]\n"
-            f"{change if ablation == 'mean' else f'change = [interventions.{ablation}(ablated)]'}\n"
+            f"{change}\n"
             f"after = continue_prompt(model, tokens, n_tokens={n_tokens}, intervene=change)\n"
             f"print(compare_next_tokens(model, before, after, k={TOP}))\n"
         )

@@ -16,7 +16,7 @@ from interp.interventions import INTERVENTIONS
 from interp.metrics import ATTENTION_METRICS, OUTCOMES, attention_metrics, observe_attention
 from interp.models import load_model
 from interp.tasks import TASKS
-from tests.support.dashboard_apps import new_session, open_address
+from tests.support.dashboard_apps import ROOT, new_session, open_address
 
 MODEL = "interp-mini"
 REGISTRIES = {
@@ -66,6 +66,13 @@ def test_an_entry_of_another_package_is_listed_described_and_loaded(lab, name, r
     assert name in registry.names() and name in registry.entries()
     assert registry.get(name) is getattr(sys.modules[f"lab_heads.{name}"], name)
     assert registry.describe(name) and registry.module(name).__name__ == f"lab_heads.{name}"
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_contributing_shows_the_file_and_its_entry_point(lab, name):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert f"```python\n# {name}.py\n{(lab / f'{name}.py').read_text(encoding='utf-8')}```" in text
+    assert f'[project.entry-points."{REGISTRIES[name].group}"]\n{name} = "lab_heads.{name}"' in text
 
 
 @pytest.mark.parametrize(("name", "registry"), REGISTRIES.items(), ids=REGISTRIES)
@@ -125,12 +132,19 @@ def test_a_task_an_outcome_and_an_intervention_on_the_command_line(lab, folder):
 
 
 def test_a_task_an_outcome_and_an_intervention_in_the_dashboard(lab, folder):
-    app = page("ablate", task="repeated_names", n_prompts="8", ablation="sharpen", outcome="answer_rank")
+    chosen = {"ablation": "sharpen", "ablation_options": "power=4", "outcome": "answer_rank"}
+    app = page("ablate", task="repeated_names", n_prompts="8", **chosen)
     assert "repeated_names" in options(app, "Prompts")
     assert "answer_rank" in options(app, "Metric")
     assert "sharpen" in options(app, "Ablation")
     said = " ".join(block.value for block in app.code)
-    assert "sharpen" in said and "answer_rank" in said and "repeated_names" in said
+    assert "sharpen:power=4" in said and "answer_rank" in said and "repeated_names" in said
+
+
+def test_an_intervention_by_hand_in_the_dashboard(lab, folder):
+    app = page("ablate", mode="manual", task="", text="the cat sat", ablated="L1H2", manual_ablation="sharpen")
+    assert any(option.startswith("sharpen: The head's attention weights") for option in options(app, "Ablation"))
+    assert "'sharpen'" in " ".join(block.value for block in app.code)
 
 
 def test_an_outcome_declares_its_direction_and_whether_it_has_a_gradient(lab, mini):

@@ -1,11 +1,14 @@
 """One type, one equation."""
 
+from inspect import signature
+
 import pytest
 import torch
 
 from interp import interventions
+from interp.ablation.ablations import NEEDS
 from interp.heads import Head
-from interp.interventions import Intervention, InterventionContext
+from interp.interventions import INTERVENTIONS, Intervention, InterventionContext
 from interp.interventions.intervention import SITES
 
 PLACE = InterventionContext(
@@ -27,22 +30,26 @@ def x():
     return torch.arange(24.0).reshape(2, 3, 4)
 
 
-def every_constructor():
-    heads, source_ids = [Head(1, 2)], torch.tensor([2, 0, 1])
-    return [
-        interventions.zero(heads),
-        interventions.mean(heads, torch.full((2, 5, 4), 7.0)),
-        interventions.resample(heads, Bank(), source_ids),
-        interventions.patch(heads, Bank()),
-        interventions.scale(heads, 0.5),
-        interventions.uniform(heads),
-        interventions.streaming(heads, 1, 1),
-        interventions.attend_to(heads, torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 1]]).bool()),
-    ]
+SUPPLIED = {
+    "means": torch.full((2, 5, 4), 7.0),
+    "clean": Bank(),
+    "corrupted": Bank(),
+    "source_ids": torch.tensor([2, 0, 1]),
+    "sinks": torch.tensor([[0, 1, 0], [1, 0, 0], [0, 1, 0]]).bool()[None, :, None].expand(2, 3, 5, 3),
+    "targets": torch.tensor([[0, 1, 0], [1, 1, 1], [1, 0, 1]]).bool(),
+}
+OPTIONS = {"scale": {"factor": 0.5}, "streaming": {"n_sink": 1, "n_recent": 1}}
 
 
-@pytest.mark.parametrize("intervention", every_constructor(), ids=lambda i: i.label)
-def test_the_equation_holds_for_every_constructor(intervention, x):
+def made(name):
+    """The intervention of this name on one head, with what it needs."""
+    constructor = INTERVENTIONS.get(name)
+    return constructor([Head(1, 2)], **{need: SUPPLIED[need] for need in constructor.needs}, **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", INTERVENTIONS.names())
+def test_the_equation_holds_for_every_constructor(name, x):
+    intervention = made(name)
     y = x[:, :, :3] if intervention.site == "pattern" else x
     target = intervention.at(1.0).apply(y, PLACE)
     assert target.shape == y.shape and intervention.site in SITES
@@ -52,7 +59,8 @@ def test_the_equation_holds_for_every_constructor(intervention, x):
 
 
 def test_replacements_are_what_the_names_say(x):
-    zero, mean, resample, patch, scale, uniform, _, attend_to = every_constructor()
+    zero, mean, resample, patch = (made(name) for name in ("zero", "mean", "resample", "patch"))
+    scale, uniform, attend_to = (made(name) for name in ("scale", "uniform", "attend_to"))
     assert (zero.apply(x, PLACE) == 0).all()
     assert (mean.apply(x, PLACE) == 7).all()
     assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2
@@ -64,6 +72,16 @@ def test_replacements_are_what_the_names_say(x):
     assert attend_to.apply(y, PLACE)[1].tolist() == [[1, 0, 0], [1, 0, 0], [0.5, 0, 0.5]]
 
 
+@pytest.mark.parametrize("name", INTERVENTIONS.names())
+def test_every_intervention_declares_what_it_needs_and_what_it_is(name):
+    constructor = INTERVENTIONS.get(name)
+    heads, *parameters = signature(constructor).parameters.values()
+    assert heads.name == "heads" and parameters[-1].name == "positions"
+    assert [p.name for p in parameters[: len(constructor.needs)]] == list(constructor.needs)
+    assert all(p.default is not p.empty for p in parameters[len(constructor.needs) :])
+    assert set(constructor.needs) <= NEEDS and constructor.about == INTERVENTIONS.describe(name)
+
+
 def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
     means = torch.zeros(2, 5, 4)
     means[1, 2] = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -72,7 +90,7 @@ def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
 
 def test_the_input_is_never_changed_in_place(x):
     before = x.clone()
-    for intervention in every_constructor():
+    for intervention in map(made, INTERVENTIONS.names()):
         intervention.apply(x[:, :, :3] if intervention.site == "pattern" else x, PLACE)
     assert torch.equal(x, before)
 

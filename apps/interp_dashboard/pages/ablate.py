@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.ablation.ablate_heads import ESTIMATORS
-from interp.ablation.ablations import ablations
+from interp.ablation.ablations import ablation_options, ablations
 from interp.experiments import AblationSpec
 from interp.experiments.ablation import agreement_sentence
 from interp.heads import Head
+from interp.options_text import option_text
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
 from interp_dashboard.attention_cache import PromptChoice
@@ -46,6 +47,7 @@ def fields() -> tuple[Field, ...]:
         prompts.file_field(),
         number("n_prompts", 64, 2, prompts.MOST_PROMPTS),
         choice("ablation", list(ablations()), "mean", noun="ablation"),
+        text("ablation_options", ""),
         choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
         number("top_share", 0.2, 0.01, 1.0),
         text("positions", "all"),
@@ -122,6 +124,10 @@ def _form(view: View) -> AblationSpec | None:
     estimator.selectbox("Estimator", list(ESTIMATORS), help=bullets(ESTIMATORS), **state.widget_args("estimator"))
     if adaptive:
         share[0].number_input("Share measured exactly", 0.01, 1.0, step=0.05, **state.widget_args("top_share"))
+    options = ",".join(f"{name}={option_text(p.default)}" for name, p in ablation_options(state["ablation"]).items())
+    if options:
+        st.text_input(f"Options of {state['ablation']}", placeholder=options, **state.widget_args("ablation_options"))
+    ablation = ":".join(filter(None, (state["ablation"], options and state["ablation_options"].strip())))
     places = ["all", "end", *marks]
     if state["positions"] not in places:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all positions are used.")
@@ -131,8 +137,8 @@ def _form(view: View) -> AblationSpec | None:
     )
     with measured:
         choose_outcome(state, f"{metric} (task default)")
-    asked = {name: state[name] for name in ("ablation", "estimator", "positions")}
-    return replace(source, **asked, metric=state["outcome"] or None, top_share=state["top_share"])
+    chosen = {name: state[name] for name in ("estimator", "positions")}
+    return replace(source, **chosen, ablation=ablation, metric=state["outcome"] or None, top_share=state["top_share"])
 
 
 @st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
