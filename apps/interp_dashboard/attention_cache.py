@@ -88,7 +88,7 @@ class PromptAttention:
     def first(self) -> Head:
         """The head shown by default: the one with the highest score of the last badge that names a role."""
         best = [self.scores[badge.name].top(1, by="highest") for badge in badges() if badge.threshold is not None]
-        return next((found[0] for found in reversed(best) if found), Head(0, 0))
+        return next((scored[0] for scored in reversed(best) if scored), Head(0, 0))
 
     @cached_property
     def labels(self) -> dict[Head, str]:
@@ -137,8 +137,8 @@ class PromptAttention:
 
     def _label(self, head: Head) -> str:
         roles = [(self.badge(badge, head), badge.label) for badge in badges() if badge.threshold is not None]
-        found = sorted(((value, label) for value, label in roles if value is not None and value >= 0.1), reverse=True)
-        return " · ".join(f"{label} {value:.2f}" for value, label in found[:3])
+        scored = sorted(((value, label) for value, label in roles if value is not None and value >= 0.1), reverse=True)
+        return " · ".join(f"{label} {value:.2f}" for value, label in scored[:3])
 
     @property
     def nbytes(self) -> int:

@@ -26,17 +26,17 @@ def start_button(
     last: JobStatus | None,
     *,
     label: str = "Start",
-    kept: bool = False,
+    resumable: bool = False,
     disabled: bool = False,
 ) -> None:
     """The outcome of the last attempt at the job ``name`` and the button that starts it; errors of ``start`` are shown.
-    ``kept``: completed units of an earlier attempt are reused."""
+    ``resumable``: completed units of an earlier attempt are reused."""
     if last is not None and last.state in ("failed", "cancelled"):
         show = st.error if last.state == "failed" else st.warning
-        done = f" {last.done:,} of {last.total:,} units are done and will be reused." if kept and last.total else ""
+        done = f" {last.done:,} of {last.total:,} units are done and will be reused." if resumable and last.total else ""
         show(f"The last attempt {'failed: ' + plain(last.error) if last.state == 'failed' else 'was cancelled.'}{done}")
     st.button(
-        "Resume" if kept and last is not None and last.done else label,
+        "Resume" if resumable and last is not None and last.done else label,
         icon=":material/play_arrow:",
         type="primary",
         disabled=disabled,
@@ -48,16 +48,16 @@ def start_button(
         st.error(plain(problem), icon=":material/error:")
 
 
-def run_or_progress(state: State, search: JobPlan, *, label: str = "Start", kept: bool = False) -> StoredRun | None:
+def run_or_progress(state: State, plan: JobPlan, *, label: str = "Start", resumable: bool = False) -> StoredRun | None:
     """The finished run, or None after showing progress or the start button."""
-    job = jobs.find(settings().root, search.folder.name)
+    job = jobs.find(settings().root, plan.folder.name)
     now = jobs.status(job) if job else None
     if job and now and now.active:
         progress_panel(job.name)
         return None
-    run = search.run()
+    run = plan.run()
     if run is None:
-        start_button(search.folder.name, lambda: search.start(state.query()), now, label=label, kept=kept)
+        start_button(plan.folder.name, lambda: plan.start(state.query()), now, label=label, resumable=resumable)
     return run
 
 

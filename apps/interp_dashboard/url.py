@@ -16,7 +16,7 @@ import streamlit as st
 
 from interp.heads import Head
 
-STATE_KEY, LAST_QUERY_KEY = "kept", "written"
+STATE_KEY, LAST_QUERY_KEY = "state", "last_query"
 PLAIN = 600
 """Longer texts are compressed in the address."""
 LONGEST = 1 << 20

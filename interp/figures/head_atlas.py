@@ -182,8 +182,8 @@ def _between(colours: list[str], n: int) -> bytes:
 
 
 def _png(canvas: np.ndarray, palette: bytes) -> bytes:
-    picture = Image.frombytes("P", canvas.shape[::-1], canvas.tobytes())
-    picture.putpalette(palette)
+    image = Image.frombytes("P", canvas.shape[::-1], canvas.tobytes())
+    image.putpalette(palette)
     file = BytesIO()
-    picture.save(file, "PNG", compress_level=4)
+    image.save(file, "PNG", compress_level=4)
     return file.getvalue()

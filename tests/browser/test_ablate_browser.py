@@ -103,7 +103,7 @@ def test_the_head_is_seen_on_the_same_prompt_and_switched_off(app, measured):
     app.wait_for_query(head="L1H3", example="4", seed="2")
     app.page.go_back()
     finished(app)
-    press(app, "Ablate by hand")
+    press(app, "Manual ablation")
     app.wait_for_query(mode="manual", ablated="L1H3", example="4", seed="2")
     app.page.get_by_text("Continuation, L1H3 ablated").wait_for(timeout=PATIENCE)
     app.page.get_by_text("The most probable next token").wait_for(timeout=PATIENCE)

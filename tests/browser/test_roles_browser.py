@@ -114,7 +114,7 @@ def test_a_row_chooses_its_head_which_leads_to_attention_and_to_ablate(app, meas
     app.page.get_by_test_id("stMarkdownContainer").filter(has_text="retrieval").first.wait_for(timeout=PATIENCE)  # the badge
     app.page.go_back()
     arrive(app, "Retrieval")
-    app.page.get_by_role("link", name="Ablate by hand").click()
+    app.page.get_by_role("link", name="Manual ablation").click()
     arrive(app, "Ablate")
     app.wait_for_query(mode="manual", ablated=chosen)
     app.page.get_by_text(f"Continuation, {chosen} ablated").wait_for(timeout=PATIENCE)
@@ -127,7 +127,12 @@ def test_every_file_of_retrieval_opens(app, measured):
     app.page.keyboard.press("Escape")
     assert list(opens(downloads(app, "needle-grid"), "needle-grid")["n"].unique()) == [2]
     app.page.keyboard.press("Escape")
-    assert set(opens(downloads(app, "ablation-curve"), "ablation-curve")["group"]) == {"detected", "random", "layer_matched", "bottom"}
+    assert set(opens(downloads(app, "ablation-curve"), "ablation-curve")["group"]) == {
+        "detected",
+        "random",
+        "layer_matched",
+        "bottom",
+    }
 
 
 def test_every_option_is_shown_and_changes_the_command(app):

@@ -103,7 +103,7 @@ def test_start_cancel_and_resume_from_the_page(root):
     kept = jobs.status(jobs.find(root, job.name))
     assert kept.state == "cancelled"
     app = opened(n_prompts="400")
-    assert f"{kept.done:,} of {kept.total:,} units are kept" in app.warning[0].value
+    assert f"{kept.done:,} of {kept.total:,} units are done and will be reused" in app.warning[0].value
     assert "Resume" in labels(app) and "Show" not in labels(app)
     other = opened(seed="7")
     assert "Start" in labels(other)
@@ -135,7 +135,7 @@ def test_a_chosen_head_is_told_in_numbers_and_can_be_switched_off(finished, monk
     app = opened(**QUERY, head="L1H3")
     row = run.heads().set_index("label").loc["L1H3"]
     assert app.subheader[0].value == "L1H3" and f"{row['effect']:+.3g}" in texts(app)
-    button(app, "Ablate by hand").click().run()
+    button(app, "Manual ablation").click().run()
     assert app.multiselect(key="field:ablated").value == [Head(1, 3)]
     assert "manual" in app.query_params["mode"] and "L1H3" in app.query_params["ablated"]
 

@@ -123,7 +123,7 @@ def test_a_size_that_leaves_nothing_says_so_and_keeps_the_slider(stored):
     with pytest.raises(ValueError, match="form no circuit"):
         scores().circuit(1)
     app = opened(**QUERY, edges="1")
-    assert "Nothing is left" in app.info[0].value and not app.error
+    assert "No edge is left at this size" in app.info[0].value and not app.error
     app.slider(key="field:edges").set_value(30).run()
     assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))
 
@@ -134,7 +134,7 @@ def test_the_chosen_head_is_framed_and_says_what_it_reads_and_who_reads_it(store
     app = opened(**QUERY, edges="60", head=str(chosen))
     text = said(app)
     assert f"##### {chosen}" in text
-    reads, read_by = text.split("Is read by")
+    reads, read_by = text.split("Output edges")
     for edge in circuit.edges:
         effect = number(circuit.scores[edge])
         if edge.reader == Node.of(chosen):
@@ -156,7 +156,7 @@ def test_the_chosen_head_is_framed_and_says_what_it_reads_and_who_reads_it(store
 def test_a_head_outside_the_circuit_and_one_that_does_not_exist_are_told_apart(stored):
     small = scores().circuit(30)
     outside = next(Head(layer, 3) for layer in range(4) if Head(layer, 3) not in small.heads)
-    assert "not in the circuit of this size" in said(opened(**QUERY, edges="30", head=str(outside)))
+    assert "Not in the circuit at this size" in said(opened(**QUERY, edges="30", head=str(outside)))
     app = opened(**QUERY, head="L9H9")
     assert "L9H9 does not exist" in app.warning[0].value.replace("\\", "") and not app.error
 
@@ -200,7 +200,7 @@ def test_a_press_starts_a_process_whose_run_the_page_shows(root):
     app = opened(**QUERY)
     next(button for button in app.button if button.label == "Start").click().run()
     [job] = jobs.jobs(root)
-    assert job.kind == "circuit" and job.query == address(app)
+    assert job.command == "circuit" and job.query == address(app)
     limit = time.monotonic() + PATIENCE
     while jobs.status(job).active:
         assert time.monotonic() < limit
@@ -226,7 +226,7 @@ def test_what_cannot_be_estimated_is_one_sentence_and_cannot_be_started(root, qu
     [
         ({"circuit.method": "magic"}, "No method"),
         ({"task": "nothing"}, "No task"),
-        ({"edges": "0"}, "edges is from 1"),
+        ({"edges": "0"}, "edges must be from 1"),
         ({"n_prompts": "1"}, "n_prompts must be"),
     ],
 )
@@ -237,11 +237,11 @@ def test_an_address_that_asks_for_what_is_not_there_is_told(root, query, sentenc
 
 def test_what_was_chosen_on_other_pages_does_no_harm(root):
     app = new_session("circuit")
-    app.session_state["kept"] = {
+    app.session_state["state"] = {
         "task": "ioi",
         "method": "mean",
         "ablation": "uniform",
-        "n": 4000,
+        "n_prompts": 4000,
         "seed": 3,
         "head": Head(1, 2),
     }
@@ -259,7 +259,7 @@ def test_a_stored_circuit_is_drawn_on_the_page_of_runs(stored):
 
 def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
     app = opened(task="")
-    assert "One prompt a line" in app.info[0].value and "Start" not in labels(app) and not app.error
+    assert "One prompt per line" in app.info[0].value and "Start" not in labels(app) and not app.error
     line = {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}
     file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 3).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
@@ -300,16 +300,16 @@ def test_what_corrupted_edges_show_is_part_of_what_is_asked(root, ablation):
     app = opened(**QUERY, **{"circuit.ablation": ablation})
     assert app.code[0].value.endswith(f"--ablation {ablation}")
     app = opened(**QUERY | {"circuit.ablation": ablation, "circuit.method": "acdc"})
-    assert "acdc corrupts edges by the corrupted prompt" in app.error[0].value and "Start" not in labels(app)
+    assert "acdc replaces edges by those of the corrupted prompt" in app.error[0].value and "Start" not in labels(app)
 
 
 def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, root):
     facts = mini().facts
-    wanted = {"task": "ioi", "n": 4, "seed": 3, "circuit.method": "eap", "circuit.ablation": "counterfactual"}
+    wanted = {"task": "ioi", "n_prompts": 4, "seed": 3, "circuit.method": "eap", "circuit.ablation": "counterfactual"}
     for task in ("ioi", "induction"):
         there = find_stored_circuit(root, facts, "cpu", task)
         assert there is not None and there.items() >= wanted.items()
-    for other in ({"weights": "others"}, {"dtype": "bfloat16"}, {"name": "another"}):
+    for other in ({"weights_digest": "others"}, {"dtype": "bfloat16"}, {"name": "another"}):
         assert find_stored_circuit(root, replace(facts, **other), "cpu", "ioi") is None
     assert find_stored_circuit(root, facts, "cuda", "ioi") is None
     save_circuit(scores().circuit(20), scores(), curve(), root / "from-python", {"kind": "circuit"})
@@ -332,4 +332,4 @@ def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, roo
 def test_the_circuit_file_says_of_how_many_edges_it_is(stored):
     whole = load_circuit_run(stored.path)[0]
     assert whole.metadata["k"] == 47
-    assert page._largest(whole, 30)[0].about == {**whole.about, "k": 30}
+    assert page._largest(whole, 30)[0].metadata == {**whole.metadata, "k": 30}

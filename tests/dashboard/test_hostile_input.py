@@ -27,7 +27,7 @@ from interp.metrics import observe_attention
 from interp.models import load_model
 from interp.records import RunRecord
 from interp.store import save_observation
-from interp_dashboard import export
+from interp_dashboard import export, manual_ablation
 from interp_dashboard.pages import attention, compare, heads, runs
 from interp_dashboard.settings import VARIABLE, settings
 from interp_dashboard.url import COMPRESSED
@@ -84,15 +84,15 @@ def server(folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def shared(monkeypatch):
-    """What pages hand to ``share``: name, figure and table of each."""
+    """What pages pass to ``export_menu``: name, figure and table of each."""
     found = []
 
     def kept(name, *, figure=None, table=None, **code):
         found.append((name, *(thing() if callable(thing) else thing for thing in (figure, table)), code))
-        export.share(name, figure=figure, table=table, **code)
+        export.export_menu(name, figure=figure, table=table, **code)
 
-    for module in (attention, compare, heads, runs, by_hand):
-        monkeypatch.setattr(module, "share", kept)
+    for module in (attention, compare, heads, runs, manual_ablation):
+        monkeypatch.setattr(module, "export_menu", kept)
     return found
 
 
@@ -117,13 +117,13 @@ class Tags(HTMLParser):
 def check_files(name, figure, table, code):
     """All five files open; the tables hold what was shown."""
     if figure is not None:
-        with Image.open(io.BytesIO(export.picture(figure, "png"))) as image:
+        with Image.open(io.BytesIO(export.figure_file(figure, "png"))) as image:
             image.load()
-        assert ElementTree.fromstring(export.picture(figure, "svg")).tag.endswith("svg")
+        assert ElementTree.fromstring(export.figure_file(figure, "svg")).tag.endswith("svg")
         harmless = pattern_heatmap(np.eye(2), ["a", "b"], Head(0, 0), RunRecord("m"))
-        assert Tags(export.picture(figure, "html").decode()).found == Tags(export.picture(harmless, "html").decode()).found, (
-            name
-        )
+        assert (
+            Tags(export.figure_file(figure, "html").decode()).found == Tags(export.figure_file(harmless, "html").decode()).found
+        ), name
     if table is not None:
         shown = table.reset_index(drop=True)
         again = pd.read_parquet(io.BytesIO(export.parquet(shown)))

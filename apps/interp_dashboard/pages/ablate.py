@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 SWEEP, MANUAL = "sweep", "manual"
-MODES = {SWEEP: "Ablate every head", MANUAL: "Ablate by hand"}
+MODES = {SWEEP: "Ablate every head", MANUAL: "Manual ablation"}
 COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "exceeds_control", "sign_consistency", "n")
 SHOWN = 64
 """Tokens of the pattern on this page; more would exceed half a megabyte."""
@@ -166,7 +166,7 @@ def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
     except MemoryError as error:
         refused = str(error)
         st.error(refused, icon=":material/memory_alt:")
-    job_status.start_button(planned.folder.name, planned.start, last, kept=True, disabled=bool(refused))
+    job_status.start_button(planned.folder.name, planned.start, last, resumable=True, disabled=bool(refused))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -212,7 +212,7 @@ def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | N
     shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
     link("Attention pattern", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
     _to_circuit(view, chosen)
-    st.button("Ablate by hand", icon=":material/toggle_off:", on_click=_switch_off, args=(state, shown, chosen))
+    st.button("Manual ablation", icon=":material/toggle_off:", on_click=_ablate_manually, args=(state, shown, chosen))
     return prompt
 
 
@@ -220,21 +220,21 @@ def _to_circuit(view: View, chosen: Head) -> None:
     """A link to the head's place in a stored circuit of the model, or else to the search for one."""
     there = find_stored_circuit(settings().root, view.facts, settings().device, view.state["task"])
     label = f"Place in the {there['task']} circuit" if there else "Find a circuit"
-    asked = there or {name: view.state[name] for name in ("task", "file", "seed")}
-    link(label, "circuit", {**asked, "head": chosen}, icon=":material/account_tree:")
+    request = there or {name: view.state[name] for name in ("task", "file", "seed")}
+    link(label, "circuit", {**request, "head": chosen}, icon=":material/account_tree:")
 
 
 def _tile(view: View, prompt: PromptChoice, chosen: Head) -> None:
     """The head's pattern on one of the prompts."""
     from interp.figures import pattern_heatmap
 
-    reading = prompts.read(view, prompt)
-    first = max(0, len(reading.words) - SHOWN)
-    weights = reading.cache.pattern(chosen, slice(first, None), slice(first, None)).numpy()
+    attention = prompts.read(view, prompt)
+    first = max(0, len(attention.words) - SHOWN)
+    weights = attention.cache.pattern(chosen, slice(first, None), slice(first, None)).numpy()
     part = f", its last {SHOWN} tokens" if first else ""
     title = f"Attention of {chosen} on prompt {view.state['example']}{part}"
-    record = reading.cache.record
-    figure = pattern_heatmap(weights, reading.words, chosen, record, first_query=first, first_key=first, title=title)
+    record = attention.cache.record
+    figure = pattern_heatmap(weights, attention.words, chosen, record, first_query=first, first_key=first, title=title)
     show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
 
 
@@ -252,7 +252,7 @@ def _prompt(view: View, sweep: AblationSpec, example: int) -> PromptChoice:
     return PromptChoice(text=prompts.prompt_texts(view.model, view.facts.weights_digest, sweep.prompts)[example])
 
 
-def _switch_off(state: State, shown: dict[str, Any], chosen: Head) -> None:
+def _ablate_manually(state: State, shown: dict[str, Any], chosen: Head) -> None:
     state.set(**shown, corrupted=False, mode=MANUAL, ablated=[chosen])
 
 
@@ -279,15 +279,15 @@ def _show(state: State, job: Job) -> None:
     sweep = job.spec
     assert isinstance(sweep, AblationSpec)
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
-    asked = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
-    made = {
+    request = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
+    options = {
         "ablation": sweep.ablation,
         "estimator": sweep.estimator,
         "top_share": sweep.top_share,
         "positions": sweep.positions,
     }
     model = {"model": job.model} if job.model in model_cache().known else {}
-    state.set(**asked, **made, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
+    state.set(**request, **options, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
 
 
 PAGE = Page(

@@ -38,21 +38,21 @@ def fields() -> tuple[Field, ...]:
 def render(view: View) -> None:
     state = view.state
     prompt = prompts.choose(view)
-    reading = prompts.read(view, prompt)
-    chosen = state.validated("head", reading.facts.check_head, reading.first)
-    window = _window(state["window"], len(reading.words))
+    attention = prompts.read(view, prompt)
+    chosen = state.validated("head", attention.facts.check_head, attention.first)
+    window = _window(state["window"], len(attention.words))
 
     with st.container(horizontal=True, vertical_alignment="center"):
         for badge in badges():
-            value = reading.badge(badge, chosen)
+            value = attention.badge(badge, chosen)
             if value is not None:
                 strong = badge.threshold is not None and value >= badge.threshold
                 st.badge(
                     f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", color="blue" if strong else "gray", help=badge.about
                 )
-        if reading.facts.group_size > 1:
-            shared = f"Keys and values are shared with {reading.facts.group_size - 1} other heads of the layer"
-            st.badge(f"KV group {reading.facts.kv_head(chosen)}", color="gray", help=shared)
+        if attention.facts.group_size > 1:
+            shared = f"Keys and values are shared with {attention.facts.group_size - 1} other heads of the layer"
+            st.badge(f"KV group {attention.facts.kv_head(chosen)}", color="gray", help=shared)
         st.space("stretch")
         st.toggle(
             "Scale by value norm (weight × ‖vW_O‖)",
@@ -60,9 +60,9 @@ def render(view: View) -> None:
             **state.widget_args("value_weighted"),
         )
 
-    _role_badges(reading, chosen)
+    _role_badges(attention, chosen)
     with st.spinner("Rendering every head …", show_time=True):
-        data = _data(view, reading, chosen, window)
+        data = _data(view, attention, chosen, window)
     viewer(
         key=KEY,
         data=data,
@@ -70,17 +70,17 @@ def render(view: View) -> None:
         on_window_change=lambda: _store(state, "window", lambda ends: tuple(map(int, ends))),
         on_gamma_change=lambda: _store(state, "gamma", float),
     )
-    st.caption(f"{plain(view.model)} · {len(reading.words)} tokens · digest {reading.digest}")
+    st.caption(f"{plain(view.model)} · {len(attention.words)} tokens · digest {attention.digest}")
     here = {field.name: state[field.name] for field in prompts.fields()}
     with st.container(horizontal=True):
         link("Metrics of all heads", "heads", {**here, "head": chosen}, icon=":material/apps:")
         link("Roles of this head", "heads", {**here, "head": chosen, "roles": True}, icon=":material/badge:")
-    _export(view, prompt, reading, chosen, _exact(window))
+    _export(view, prompt, attention, chosen, _exact(window))
 
 
-def _role_badges(reading: PromptAttention, chosen: Head) -> None:
+def _role_badges(attention: PromptAttention, chosen: Head) -> None:
     """Badges of the detectors whose results are available."""
-    roles = role_badges(role_cache().known(reading.facts), chosen)
+    roles = role_badges(role_cache().known(attention.facts), chosen)
     if roles:
         with st.container(horizontal=True, vertical_alignment="center", key="role-badges"):
             for label, detected, about in roles:
@@ -114,27 +114,27 @@ def _exact(window: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     return q0, min(q1, q0 + EXACT), k0, min(k1, k0 + EXACT)
 
 
-def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
+def _data(view: View, attention: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> dict[str, Any]:
     """The data of the viewer: the atlas, the selected head's tile and, for a long text, its overview."""
     state, value_weighted = view.state, view.state["value_weighted"]
-    top = reading.max_value_norm(chosen) if value_weighted else 1.0
-    long = len(reading.words) > EXACT
+    top = attention.max_value_norm(chosen) if value_weighted else 1.0
+    long = len(attention.words) > EXACT
     tiles = []
     if long:
-        every = (0, len(reading.words)) * 2
-        tiles.append(tile_data(reading.overview(chosen, EXACT, value_weighted=value_weighted), every, top=top))
+        every = (0, len(attention.words)) * 2
+        tiles.append(tile_data(attention.overview(chosen, EXACT, value_weighted=value_weighted), every, top=top))
     if window == _exact(window):
-        tiles.append(tile_data(reading.weights(chosen, window, value_weighted=value_weighted), window, top=top))
+        tiles.append(tile_data(attention.weights(chosen, window, value_weighted=value_weighted), window, top=top))
     notes = [f"colour: weight × ‖vW_O‖, strongest = {top:.3g}; the thumbnails show weights"] if value_weighted else []
     return view_data(
-        reading.words,
+        attention.words,
         tiles={chosen: tiles},
         head=chosen,
         window=window,
-        atlas=reading.atlas(state["gamma"], view.dark),
-        labels=reading.labels,
+        atlas=attention.atlas(state["gamma"], view.dark),
+        labels=attention.labels,
         notes=notes,
-        causal=reading.facts.causal,
+        causal=attention.facts.causal,
         gamma=state["gamma"],
         top=top,
         dark=view.dark,
@@ -142,13 +142,13 @@ def _data(view: View, reading: PromptAttention, chosen: Head, window: tuple[int,
 
 
 def _export(
-    view: View, prompt: PromptChoice, reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]
+    view: View, prompt: PromptChoice, attention: PromptAttention, chosen: Head, window: tuple[int, int, int, int]
 ) -> None:
     q0, q1, k0, k1 = window
 
     def figure() -> Figure:
-        about = {"first_query": q0, "first_key": k0, "causal": reading.facts.causal}
-        return pattern_heatmap(reading.weights(chosen, window), reading.words, chosen, reading.record, **about)
+        about = {"first_query": q0, "first_key": k0, "causal": attention.facts.causal}
+        return pattern_heatmap(attention.weights(chosen, window), attention.words, chosen, attention.record, **about)
 
     code = (
         f"{prompts.python_code(prompt, view.model)}"
@@ -157,19 +157,19 @@ def _export(
         f"weights = cache.pattern(interp.Head({chosen.layer}, {chosen.head}), slice({q0}, {q1}), slice({k0}, {k1}))  # [query key]\n"
     )
     cli = prompts.command(prompt, view.model, [badge.metric for badge in badges()])
-    export_menu(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(reading, chosen, window))
+    export_menu(f"attention-{chosen}", cli=cli, python=code, figure=figure, table=lambda: _table(attention, chosen, window))
 
 
-def _table(reading: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
+def _table(attention: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
     """The window as a long table: query and key positions, their tokens, weight."""
     import numpy as np
     import pandas as pd
 
-    tile = reading.weights(chosen, window)
+    tile = attention.weights(chosen, window)
     query, key = (place.ravel() for place in np.indices(tile.shape))
-    words = np.array(reading.words, dtype=object)
+    words = np.array(attention.words, dtype=object)
     query, key = query + window[0], key + window[2]
-    visible = key <= query if reading.facts.causal else np.ones(len(key), bool)
+    visible = key <= query if attention.facts.causal else np.ones(len(key), bool)
     columns = {"query": query, "query_token": words[query], "key": key, "key_token": words[key], "weight": tile.ravel()}
     return pd.DataFrame(columns).loc[visible]
 

@@ -66,20 +66,20 @@ def render(view: View) -> None:
 
 
 def _page(view: View, here: set[str]) -> None:
-    asked = _form(view.state)
-    if asked is None:
+    request = _form(view.state)
+    if request is None:
         return
-    search = _planned(view.model, view.facts.weights_digest, tuple(asked.items()), str(settings().root))
-    here.add(search.folder.name)
-    run = job_status.run_or_progress(view.state, search)
+    plan = _planned(view.model, view.facts.weights_digest, tuple(request.items()), str(settings().root))
+    here.add(plan.folder.name)
+    run = job_status.run_or_progress(view.state, plan)
     if run is None:
         st.caption(
             "Scores every edge, then measures the faithfulness of circuits of growing size, and of random circuits, on held-out prompts."
         )
-        export_menu(search.folder.name, cli=shlex.join(["interp", *search.cli_args]))
+        export_menu(plan.folder.name, cli=shlex.join(["interp", *plan.cli_args]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
-    _graph(view, found, run, search, _prompt(view, asked))
+    _graph(view, found, run, plan, _prompt(view, request))
     st.markdown("##### Faithfulness by circuit size")
     show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits and of random ones")
     export_menu("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
@@ -110,20 +110,20 @@ def _form(state: State) -> dict[str, Any] | None:
     )
     with measured:
         choose_outcome(state, "task default")
-    asked = {
+    request = {
         "task": state["task"] or None,
         "prompts": file and str(file),
         "n_prompts": state["n_prompts"],
         "seed": state["seed"],
     }
-    made = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
-    return {**asked, **made}
+    options = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
+    return {**request, **options}
 
 
 @st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
-def _planned(model: str, weights: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
+def _planned(model: str, weights: str, request: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
-        return plan_job(CircuitSpec(**dict(asked)), loaded, Path(root), offline=settings().offline)
+        return plan_job(CircuitSpec(**dict(request)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -136,14 +136,14 @@ def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
     return circuit, curve, faithfulness_plot(curve)
 
 
-def _prompt(view: View, asked: dict[str, Any]) -> dict[str, Any]:
+def _prompt(view: View, request: dict[str, Any]) -> dict[str, Any]:
     """The first prompt, on which other pages show a head."""
-    if asked["prompts"]:
-        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, asked["prompts"])[0]}
-    return {"task": asked["task"], "seed": asked["seed"]}
+    if request["prompts"]:
+        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, request["prompts"])[0]}
+    return {"task": request["task"], "seed": request["seed"]}
 
 
-def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: dict[str, Any]) -> None:
+def _graph(view: View, found: Circuit, run: StoredRun, plan: JobPlan, prompt: dict[str, Any]) -> None:
     """The circuit of the edges with the largest effects, and the selected head."""
     from interp.figures import circuit_graph
     from interp.figures.circuit_graph import node_label
@@ -171,7 +171,7 @@ def _graph(view: View, found: Circuit, run: StoredRun, search: JobPlan, prompt: 
             _clickable(view, figure, circuit)
         with st.container(width=BESIDE):
             _head(circuit, chosen, prompt)
-    _export(circuit, run, search, lambda: circuit_graph(circuit), table)
+    _export(circuit, run, plan, lambda: circuit_graph(circuit), table)
     names = {side: [node_label(Node.parse(name)) for name in table[side]] for side in ("writer", "reader")}
     columns: Any = {"score": st.column_config.NumberColumn("effect", format="%.4g"), "qkv": "input", "edge": "name in MIB"}
     order = ["writer", "reader", "qkv", "score", "unit", "edge"]
@@ -257,12 +257,12 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         st.markdown("Not in the circuit at this size.")
     values = {**prompt, "head": chosen}
     link("Attention pattern", "attention", values, icon=":material/grid_on:")
-    link("Ablate by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
+    link("Manual ablation", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
     link("Roles of this head", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
-def _export(circuit: Circuit, run: StoredRun, search: JobPlan, figure: Any, table: pd.DataFrame) -> None:
-    cli = shlex.join(["interp", *search.cli_args])
+def _export(circuit: Circuit, run: StoredRun, plan: JobPlan, figure: Any, table: pd.DataFrame) -> None:
+    cli = shlex.join(["interp", *plan.cli_args])
     export_menu("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
     st.download_button(
         "Circuit file",

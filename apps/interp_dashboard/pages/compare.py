@@ -37,7 +37,7 @@ class Side:
 
     model: str
     prompt: PromptChoice
-    reading: PromptAttention
+    attention: PromptAttention
 
 
 def fields() -> tuple[Field, ...]:
@@ -76,13 +76,13 @@ def _compare_attention(view: View) -> None:
     metric = view.state["metric"]
     _check_shapes(a, b)
     with st.spinner("Measuring every head …", show_time=True):
-        before, after = (measure(side.reading, side.prompt, side.model, [metric])[metric] for side in (a, b))
+        before, after = (measure(side.attention, side.prompt, side.model, [metric])[metric] for side in (a, b))
     _show_difference(view, before, after, cli=_cli(a, b, metric), python=_python(a, b, metric))
-    chosen = view.state.validated("head", a.reading.facts.check_head, None)
+    chosen = view.state.validated("head", a.attention.facts.check_head, None)
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to compare the head's pattern.", icon=":material/ads_click:")
     else:
-        _show_patterns(view, a.reading, b.reading, chosen)
+        _show_patterns(view, a.attention, b.attention, chosen)
 
 
 def _sides(view: View) -> tuple[Side, Side]:
@@ -105,7 +105,7 @@ def _sides(view: View) -> tuple[Side, Side]:
         choose_metric(view)
         models, asked = (view.model, view.model), (first, second)
     a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
-    if a.reading.digest == b.reading.digest:
+    if a.attention.digest == b.attention.digest:
         same = {"prompts": "prompt", "models": "model"}[state["versus"]]
         other = " Load another model, or the folder of a checkpoint, in the sidebar." if same == "model" else ""
         st.info(f"A and B are the same {same}: all differences are 0.{other}", icon=":material/equal:")
@@ -121,7 +121,7 @@ def _lettered(view: View, letter: str, suffix: str = "") -> PromptChoice:
 
 
 def _check_shapes(a: Side, b: Side) -> None:
-    shapes = [(side.reading.facts.n_layers, side.reading.facts.n_heads) for side in (a, b)]
+    shapes = [(side.attention.facts.n_layers, side.attention.facts.n_heads) for side in (a, b)]
     if shapes[0] != shapes[1]:
         sizes = [
             f"{side.model} has {layers} layers x {heads} heads" for side, (layers, heads) in zip((a, b), shapes, strict=True)
@@ -171,7 +171,7 @@ def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: H
         return
     first_query, first_key = _window(view, length)
     queries, keys = (slice(first, first + TILE) for first in (first_query, first_key))
-    before, after = (reading.cache.pattern(chosen, queries, keys).numpy() for reading in (a, b))
+    before, after = (attention.cache.pattern(chosen, queries, keys).numpy() for attention in (a, b))
     causal = a.cache.calls[chosen.layer].causal
     other = f" by {a.cache.record.model}" if a.cache.record.model != b.cache.record.model else ""
     record = replace(b.cache.record, task=f"B minus A{other}")

@@ -51,10 +51,10 @@ def render(view: View) -> None:
     choose_metric(view)
     metric, wanted = state["metric"], list(dict.fromkeys([state["metric"], *state["columns"], *BY_LAYER]))
 
-    reading = prompts.read(view, prompt)
-    chosen = state.validated("head", reading.facts.check_head, None)
+    attention = prompts.read(view, prompt)
+    chosen = state.validated("head", attention.facts.check_head, None)
     with st.spinner("Measuring every head …", show_time=True):
-        scores = measure(reading, prompt, view.model, wanted)
+        scores = measure(attention, prompt, view.model, wanted)
     table = _table(scores, [metric, *(name for name in state["columns"] if name != metric)])
 
     from interp.figures import head_map, scores_by_layer
@@ -80,7 +80,7 @@ def render(view: View) -> None:
     st.markdown("##### All heads")
     st.caption("Click a column to sort, a row to select its head.")
     st.multiselect("Columns", metric_names(), placeholder="Add metrics", **state.widget_args("columns"))
-    every = [Head(*divmod(place, reading.facts.n_heads)) for place in range(len(table))]
+    every = [Head(*divmod(place, attention.facts.n_heads)) for place in range(len(table))]
     head_from_table(view, table, every, "heads-table", _columns(scores, list(table.columns[1:])))
     _roles(view, chosen)
 

@@ -73,22 +73,22 @@ def _page(view: View, here: set[str]) -> None:
     state = view.state
     role = _form(state)
     values = OPTIONS[role].values(state)
-    search = _planned(view.model, view.facts.weights_digest, role, tuple(values.items()), str(settings().root))
-    here.add(search.folder.name)
-    run = job_status.run_or_progress(state, search, label="Start")
+    plan = _planned(view.model, view.facts.weights_digest, role, tuple(values.items()), str(settings().root))
+    here.add(plan.folder.name)
+    run = job_status.run_or_progress(state, plan, label="Start")
     if run is None:
-        export_menu(search.folder.name, cli=shlex.join(["interp", *search.cli_args]))
+        export_menu(plan.folder.name, cli=shlex.join(["interp", *plan.cli_args]))
         return
     found, figures = _found(str(run.path), str(run.manifest["files"]))
-    _result(view, run, found, figures, search)
+    _result(view, run, found, figures, plan)
     st.markdown("##### Causal confirmation")
-    confirmation_plan = _confirmation_plan(view, run)
-    here.add(confirmation_plan.folder.name)
-    tried = job_status.run_or_progress(state, confirmation_plan, label="Confirm", kept=True)
-    if tried is None:
-        export_menu(confirmation_plan.folder.name, cli=shlex.join(["interp", *confirmation_plan.cli_args]))
+    confirm_plan = _confirmation_plan(view, run)
+    here.add(confirm_plan.folder.name)
+    confirmation = job_status.run_or_progress(state, confirm_plan, label="Confirm", resumable=True)
+    if confirmation is None:
+        export_menu(confirm_plan.folder.name, cli=shlex.join(["interp", *confirm_plan.cli_args]))
         return
-    _curve(view, tried, confirmation_plan)
+    _curve(view, confirmation, confirm_plan)
 
 
 def _form(state: State) -> str:
@@ -123,7 +123,7 @@ def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
     return found, figures
 
 
-def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any], search: JobPlan) -> None:
+def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any], plan: JobPlan) -> None:
     """The detected heads, recall by needle position, and the selected head."""
     details = [
         f"{name.replace('_', ' ')} {value}" for name, value in found.details.items() if isinstance(value, str | int | float)
@@ -138,7 +138,7 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
         with st.container(width=320):
             _head(found, chosen)
     table = _table(found)
-    cli, python = shlex.join(["interp", *search.cli_args]), _python(run, "load_detection", "detection_map(found)")
+    cli, python = shlex.join(["interp", *plan.cli_args]), _python(run, "load_detection", "detection_map(found)")
     export_menu(found.role, cli=cli, python=python, figure=figures["map"], table=table)
     if "grid" in figures:
         show_figure(view, figures["grid"], "needle-grid", "recall by text length across and needle depth down")
@@ -190,7 +190,7 @@ def _head(found: Detection, chosen: Head | None) -> None:
         )
     values = {"task": NEEDLE, "head": chosen}
     link("Attention pattern", "attention", values, icon=":material/grid_on:")
-    link("Ablate by hand", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
+    link("Manual ablation", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
     link("Roles of this head", "heads", {**values, "roles": True}, icon=":material/badge:")
 
 
@@ -215,14 +215,14 @@ def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
         **state.widget_args("confirm.n_draws"),
     )
     ablation.selectbox("Ablation", list(ablations(NO_PAIRS)), **state.widget_args("confirm.ablation"))
-    asked = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "n_draws", "ablation"))
-    return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), asked, str(settings().root))
+    request = tuple((name, state[f"confirm.{name}"]) for name in ("task", "n_prompts", "seed", "n_draws", "ablation"))
+    return _plan_confirmation(view.model, str(run.path), str(run.manifest["files"]), request, str(settings().root))
 
 
 @st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
-def _plan_confirmation(model: str, path: str, digest: str, asked: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
+def _plan_confirmation(model: str, path: str, digest: str, request: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
     with model_cache().acquire(model) as loaded:
-        return plan_job(ConfirmationSpec(detection=path, **dict(asked)), loaded, Path(root), offline=settings().offline)
+        return plan_job(ConfirmationSpec(detection=path, **dict(request)), loaded, Path(root), offline=settings().offline)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -231,24 +231,24 @@ def _confirmation(path: str, digest: str) -> tuple[Confirmation, Any]:
     from interp.figures import ablation_curve
     from interp.store import load_confirmation
 
-    tried = load_confirmation(path)
-    return tried, ablation_curve(tried)
+    confirmation = load_confirmation(path)
+    return confirmation, ablation_curve(confirmation)
 
 
-def _curve(view: View, run: StoredRun, confirmation_plan: JobPlan) -> None:
+def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
     """The task without the heads, and without the controls."""
-    tried, figure = _confirmation(str(run.path), str(run.manifest["files"]))
-    if few := ", ".join(f"{n} of {k}" for k, n in tried.details["unmatched"].items()):
+    confirmation, figure = _confirmation(str(run.path), str(run.manifest["files"]))
+    if few := ", ".join(f"{n} of {k}" for k, n in confirmation.details["unmatched"].items()):
         st.caption(f"Layer-matched heads from another layer, because their own has too few others: {few}.")
     show_figure(
         view,
         figure,
         "ablation-curve",
-        f"{tried.record.metric} by number of ablated heads, of the detected heads and three controls",
+        f"{confirmation.record.metric} by number of ablated heads, of the detected heads and three controls",
     )
-    curve = tried.tables["curve"]
+    curve = confirmation.tables["curve"]
     cli, python = (
-        shlex.join(["interp", *confirmation_plan.cli_args]),
+        shlex.join(["interp", *confirm_plan.cli_args]),
         _python(run, "load_confirmation", "ablation_curve(found)"),
     )
     export_menu("ablation-curve", cli=cli, python=python, figure=figure, table=curve)

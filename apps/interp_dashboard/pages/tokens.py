@@ -136,11 +136,11 @@ def _statistics(found: TokenDetection) -> None:
         "Observed over all texts, and under three nulls: equally many marks at random positions, circular shifts of the series "
         "(stricter), and random heads instead of the groups. p: share of null samples at least as large as observed."
     )
-    said = {name: st.column_config.TextColumn(width="large") for name in ("statistic",)}
+    wide = {name: st.column_config.TextColumn(width="large") for name in ("statistic",)}
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
     shown = table.assign(statistic=table["statistic"].map(lambda name: STATISTICS.get(name, name)))
     st.dataframe(
-        shown, hide_index=True, height=table_height(len(shown)), column_config={**said, **numbers}, key="statistics-table"
+        shown, hide_index=True, height=table_height(len(shown)), column_config={**wide, **numbers}, key="statistics-table"
     )
     export_menu("statistics", table=table)
 
