@@ -1,11 +1,10 @@
-"""Which head serves which task: every head of a model ablated on every task, and the share of right answers that this costs.
+"""Which head serves which task: the change in accuracy on every task when each head of a model is ablated.
 
     python analyses/heads_by_task.py --model interp-mini --n-prompts 100 --out runs/heads-by-task.csv
 
-A number is accuracy(ablated) - accuracy(clean), so -1 means that the task is lost with this one head. Read the rows for what a head
-does and the columns for how few heads a task rests on: a head that costs everything everywhere is no specialist, and a task that no
-single head costs anything may rest on heads that stand in for each other. Cells whose 95% interval over prompts
-includes 0, or whose q-value is above 0.05, are printed as a dot.
+Values are accuracy(ablated) - accuracy(clean): -1 means that the task fails without this one head. Rows show what a head does, columns
+how few heads a task depends on: a head that matters for every task is not a specialist, and a task for which no single head matters may
+depend on heads that back each other up. Cells whose 95% interval over prompts includes 0, or whose q-value exceeds 0.05, print as a dot.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ def main() -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(options.out, index=False)
-    sure = (table["q_value"] <= 0.05) & ((table["ci_low"] > 0) | (table["ci_high"] < 0))
-    shown = table.assign(cell=[f"{e:+.2f}" if s else "." for e, s in zip(table["effect"], sure, strict=True)])
-    print(shown.pivot(index="label", columns="task", values="cell").to_string())
+    significant = (table["q_value"] <= 0.05) & ((table["ci_low"] > 0) | (table["ci_high"] < 0))
+    cells = table.assign(cell=[f"{e:+.2f}" if s else "." for e, s in zip(table["effect"], significant, strict=True)])
+    print(cells.pivot(index="label", columns="task", values="cell").to_string())
     print("\naccuracy without ablation:")
     print(table.groupby("task")["baseline"].first().round(3).to_string())
 

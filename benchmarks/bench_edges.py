@@ -1,8 +1,8 @@
-"""Every edge of the embedded model corrupted by itself: this package against one hooked forward pass per edge, in one process.
+"""Exact scores of every edge of the embedded model: this package against one hooked forward pass per edge, in one process.
 
-IOI prompts of 15 to 21 tokens, padded for the loop, logit difference. A hook of the loop shows one query, key, value, MLP or the last norm
-what the corrupted prompt's writer adds. ``--prompts N`` sets how many, ``--threads N`` the threads of both sides, ``--repeats N`` how
-often each is timed.
+IOI prompts of 15 to 21 tokens, padded for the loop; logit difference. A hook of the loop adds the writer's change on the corrupted
+prompt to the input of one query, key, value, MLP or the final norm. ``--prompts N`` sets the number of prompts, ``--threads N`` the threads of both
+sides, ``--repeats N`` the number of timings.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from interp.models import load_model
 from interp.tasks import make_task
 
 
-def written(model, tokens) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """What each writer writes, [n_writers batch pos d_model], and the stream before each block."""
+def writer_outputs(model, tokens) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The output of each writer, [n_writers batch pos d_model], and the residual stream before each block."""
     hf, facts, z, mlp, streams = model.hf, model.facts, [], [], []
     with ExitStack() as stack:
         for block in hf.model.layers:
@@ -39,7 +39,7 @@ def written(model, tokens) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return torch.stack(outputs), streams
 
 
-def hooked(model, edge: Edge, added: torch.Tensor, streams: list[torch.Tensor]) -> Any:
+def edge_hook(model, edge: Edge, added: torch.Tensor, streams: list[torch.Tensor]) -> Any:
     """The handle of a hook that corrupts one edge."""
     layer, d_head = edge.reader.layer, model.facts.d_head
     if edge.reader.kind == "logits":
@@ -62,7 +62,7 @@ def hooked(model, edge: Edge, added: torch.Tensor, streams: list[torch.Tensor]) 
 
 
 def hooked_loop(model, task) -> np.ndarray:
-    """The effect of each edge on the logit difference by a pass of its own, [n_edges n_examples]."""
+    """Effects of the edges on the logit difference by one forward pass each, [n_edges n_examples]."""
     graph, longest = graph_of(model), max(len(e.clean) for e in task)
     clean, corrupted = (
         torch.tensor([[*getattr(e, side), *[0] * (longest - len(e.clean))] for e in task]) for side in ("clean", "corrupted")
@@ -75,11 +75,11 @@ def hooked_loop(model, task) -> np.ndarray:
         return (logits.gather(1, answer) - logits.gather(1, distractor))[:, 0]
 
     with torch.inference_mode():
-        outputs, streams = written(model, clean)
-        differences = dict(zip(graph.writers, written(model, corrupted)[0] - outputs, strict=True))
+        outputs, streams = writer_outputs(model, clean)
+        differences = dict(zip(graph.writers, writer_outputs(model, corrupted)[0] - outputs, strict=True))
         baseline, rows = read(), []
         for edge in graph.edges:
-            handle = hooked(model, edge, differences[edge.writer], streams)
+            handle = edge_hook(model, edge, differences[edge.writer], streams)
             rows.append(read() - baseline)
             handle.remove()
     return torch.stack(rows).double().numpy()
@@ -95,25 +95,25 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     model = load_model("interp-mini")
     task = make_task("ioi", model, n_prompts=options.prompts, seed=0)
-    kept: dict[str, np.ndarray] = {}
+    effects: dict[str, np.ndarray] = {}
 
     def loop() -> None:
-        kept["loop"] = hooked_loop(model, task)
+        effects["loop"] = hooked_loop(model, task)
 
     def ours() -> None:
-        kept["ours"] = score_edges(model, task, method="exact").values
+        effects["ours"] = score_edges(model, task, method="exact").values
 
     ours()
     wall, cpu = ratios(loop, ours, options.repeats)
-    apart, largest = (float(np.abs(values).max()) for values in (kept["ours"] - kept["loop"], kept["loop"]))
+    difference, largest = (float(np.abs(values).max()) for values in (effects["ours"] - effects["loop"], effects["loop"]))
     row = {
         "model": "interp-mini",
-        "edges": len(kept["ours"]),
+        "edges": len(effects["ours"]),
         "prompts": len(task),
         "ratio": wall,
         "ratio in processor time": cpu,
     }
-    save("edges", [{**row, "max difference": apart, "largest effect": largest}])
+    save("edges", [{**row, "max difference": difference, "largest effect": largest}])
 
 
 if __name__ == "__main__":

@@ -109,6 +109,10 @@ class EdgeScores:
         order = np.argsort(-np.abs(self.effects), kind="stable")
         return table.iloc[order].reset_index(drop=True)
 
+    def plot(self, k: int = 50, **options: Any) -> Any:
+        """The circuit of the top ``k`` edges as a graph (a plotly figure); options as in ``interp.figures.circuit_graph``."""
+        return self.circuit(k).plot(**options)
+
 
 def score_edges(
     model: Model,

@@ -96,7 +96,7 @@ def test_denoising_misses_what_needs_another_part_as_well(planted):
 
 
 def test_a_swapped_task_is_denoising_for_sweeps_too(planted):
-    found = ablate_heads(planted.model, ioi(planted).swapped(), method="patch", heads=[*ROLES])
+    found = ablate_heads(planted.model, ioi(planted).swapped(), ablation="patch", heads=[*ROLES])
     assert found.baseline == pytest.approx([0] * 4, abs=1e-3)
     assert found.effects.mean(1) == pytest.approx([0, 3.5, 10, -3], abs=1e-3)
 

@@ -46,7 +46,7 @@ def removed(name: str, ablation: str) -> np.ndarray:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("ablation", "of_heads"), [("zero", "zero"), ("resample", "resample"), ("counterfactual", "patch")])
 def test_a_head_with_all_its_edges_corrupted_is_an_ablated_head(name, ablation, of_heads):
-    expected = ablate_heads(tiny(name), random_task(), method=of_heads, heads=HEADS, seed=3)
+    expected = ablate_heads(tiny(name), random_task(), ablation=of_heads, heads=HEADS, seed=3)
     assert np.abs(expected.effects).max() > 0.05
     np.testing.assert_allclose(removed(name, ablation), expected.values, atol=1e-5 * np.abs(expected.values).max())
 

@@ -30,7 +30,7 @@ def task_of(planted, kind: str, n_prompts: int = 6) -> Task:
 
 
 def ablated(planted, kind: str) -> HeadScores:
-    found = ablate_heads(planted.model, task_of(planted, kind), method="zero")
+    found = ablate_heads(planted.model, task_of(planted, kind), ablation="zero")
     return scores_of(found.effects.mean(1).reshape(planted.model.facts.n_layers, -1))
 
 

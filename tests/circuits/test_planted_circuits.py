@@ -249,7 +249,7 @@ def test_a_backup_is_missed_by_single_heads_and_found_by_paths_by_a_second_sweep
     [inhibition], [duplicate] = source.heads("s_inhibition"), source.heads("duplicate_token")
     hidden = {mover, backup, inhibition, duplicate}
 
-    swept = ablate_heads(source.model, task, method="zero", pairs=True)
+    swept = ablate_heads(source.model, task, ablation="zero", pairs=True)
     change = {frozenset(heads): effect for heads, effect in zip(swept.variants, swept.effects.mean(1), strict=True)}
     assert swept.baseline.mean() == pytest.approx(7.0247, abs=1e-4)
     singles = {head: change[frozenset([head])] for head in source.model.facts.heads()}
@@ -311,7 +311,7 @@ def test_two_tasks_share_the_planted_sub_circuit_and_chance_would_rarely_share_a
 
 def importance(source: PlantedModel, kind: str) -> HeadScores:
     """Effects of removing each head alone."""
-    swept = ablate_heads(source.model, task_of(kind, source.prompts(kind, 2)), method="zero")
+    swept = ablate_heads(source.model, task_of(kind, source.prompts(kind, 2)), ablation="zero")
     values = np.zeros((source.model.facts.n_layers, source.model.facts.n_heads))
     for [head], effect in zip(swept.variants, swept.effects.mean(1), strict=True):
         values[Head(*head)] = effect
