@@ -114,7 +114,7 @@ def test_the_table_holds_every_part_with_its_interval_and_the_map_is_drawn():
     assert (row["layer"], row["head"], row["logits"]) == (2, 5, pytest.approx(found.heads[Head(2, 5)]))
     drawn: Any = head_map(found.heads)
     np.testing.assert_array_equal(drawn.data[0].z, found.heads.values)
-    assert "positive = writes the answer" in drawn.layout.title.text
+    assert "positive = promotes the answer" in drawn.layout.title.text
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "phi"])
