@@ -1,8 +1,8 @@
 """Exact scores of every edge of the embedded model: this package against one hooked forward pass per edge, in one process.
 
-IOI prompts of 15 to 21 tokens, padded for the loop; logit difference. A hook of the loop adds the writer's change on the corrupted
-prompt to the input of one query, key, value, MLP or the final norm. ``--prompts N`` sets the number of prompts, ``--threads N`` the threads of both
-sides, ``--repeats N`` the number of timings.
+IOI prompts of 15 to 21 tokens, padded for the loop; logit difference. A hook of the loop adds the writer's change on the
+corrupted prompt to the input of one query, key, value, MLP or the final norm. ``--prompts N`` sets the number of prompts,
+``--threads N`` the threads of both sides, ``--repeats N`` the number of timings.
 """
 
 from __future__ import annotations

@@ -145,7 +145,12 @@ def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position
 
 def _spread_ends(node: Node, edges: list[Edge], far: int, places: Positions) -> list[tuple[Edge, float]]:
     """A position on the node for each of its edges, ordered from left to right like their ``far`` ends."""
-    ordered = sorted(edges, key=lambda edge: (places[edge[far]][0] + PORTS[edge.qkv], places[edge[far]][1]))
+
+    def position(edge: Edge) -> Position:
+        x, y = places[(edge.writer, edge.reader)[far]]
+        return x + PORTS[edge.qkv], y
+
+    ordered = sorted(edges, key=position)
     wide = 2 * FAN * _half(node)
     return [(edge, places[node][0] + wide * ((i + 0.5) / len(ordered) - 0.5)) for i, edge in enumerate(ordered)]
 

@@ -21,7 +21,7 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     The line of the circuits has 95% intervals over prompts; that of random circuits is the mean over draws, with a dot for each draw. The
     dashed lines are 0, 1 and ``level``; the caption gives the size from which on circuits reach it.
     """
-    table = curve.table.drop_duplicates(["n_edges", "kind", "draw"])
+    table: Any = curve.table.drop_duplicates(["n_edges", "kind", "draw"])
     own = table[table["kind"] == "circuit"].sort_values("n_edges")
     draws = table[table["kind"] == "random"].sort_values("n_edges")
     size, record = curve.size_at(level), curve.record

@@ -123,11 +123,11 @@ def test_a_comparison_says_how_both_were_found(runs, tmp_path):
         assert told == [letter, "interp-mini", said[0]["weights_digest"], "ioi", method, "logit_diff", "counterfactual"]
     assert "of two models" not in interp("circuit", "compare", *paths).stderr
     content = json.loads((Path(paths[1]) / "circuit.json").read_text())
-    content["about"]["record"]["weights_digest"] = "0123456789abcdef"
+    content["metadata"]["record"]["weights_digest"] = "0123456789abcdef"
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
     assert "both called interp-mini and have other weights" in interp("circuit", "compare", paths[0], other).stderr
-    del content["about"]
+    del content["metadata"]
     other.write_text(json.dumps(content))
     bare = json.loads(interp("circuit", "compare", paths[0], other, "--json").stdout)["provenance"][1]
     assert {name for name, value in bare.items() if value} == {"model"}
@@ -137,7 +137,7 @@ def test_overlap_by_chance_is_that_of_drawing():
     graph = Graph(1, 2, has_mlps=False)  # nine edges: six into heads, three into the logits
     edges = graph.edges
     one, two = Circuit(graph, frozenset(edges[:3])), Circuit(graph, frozenset(edges[1:4]))
-    table = compare_circuits(one, replace(two, about={"record": {"arguments": {"ablation": "zero"}}}))
+    table = compare_circuits(one, replace(two, metadata={"record": {"arguments": {"ablation": "zero"}}}))
     assert table[["ablation_first", "ablation_second"]].values.tolist() == [["", "zero"]] * 2
     row = table.iloc[0]
     assert (row["pool"], row["shared"], row["jaccard"], row["expected"]) == (9, 2, 0.5, 1.0)
