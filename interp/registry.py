@@ -51,13 +51,13 @@ class Registry:
 
     def entries(self) -> dict[str, Any]:
         """All entries by name, without those of other packages that cannot be loaded: each gives one warning."""
-        found = {}
+        entries = {}
         for name in self.names():
             try:
-                found[name] = self.get(name)
+                entries[name] = self.get(name)
             except LookupError as error:
                 _warn_once(str(error))
-        return found
+        return entries
 
     def module(self, name: str) -> ModuleType:
         """The module that defines an entry."""
@@ -76,14 +76,14 @@ class Registry:
         return [name for name in _files(self.package) if name not in self._exclude]
 
     def _foreign(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+        points: dict[str, EntryPoint] = {}
         for point in _entry_points(self.group) if self.group else ():
-            taken = "interp" if point.name in self._own() else _distribution(found.get(point.name))
-            if taken is None:
-                found[point.name] = point
+            owner = "interp" if point.name in self._own() else _distribution(points.get(point.name))
+            if owner is None:
+                points[point.name] = point
             else:
-                _warn_once(f"The {_origin(point, self.noun)} is ignored, since {taken} has one of this name: rename it.")
-        return found
+                _warn_once(f"The {_origin(point, self.noun)} is ignored, since {owner} has one of this name: rename it.")
+        return points
 
 
 def refresh() -> None:

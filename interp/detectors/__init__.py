@@ -1,8 +1,8 @@
-"""Roles: which heads, and which tokens, do a thing that has a name; one file a role.
+"""Detectors of named roles of heads and tokens; one file for each role.
 
-``detect(model, "induction")`` runs a detector by name; a new role is one new file that defines a function of its name, with
-keyword-only options and a ``Detection`` (heads) or ``TokenDetection`` (tokens) as its answer. A detector finds a pattern of behaviour;
-whether it matters for a task is asked by ``confirm``.
+``detect(model, "induction")`` runs a detector by name. A detector is a function with the name of its file that takes a model and
+keyword-only options and returns a ``Detection`` (heads) or a ``TokenDetection`` (tokens). It measures behaviour; ``confirm`` tests
+whether the heads matter for a task.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """A change to a run: one type, one equation, and the decorator that registers a constructor.
 
 Where it applies, the activation becomes ``x + strength * (replacement(x) - x)``. ``strength=0`` is the identity, bit for bit; values
-between 0 and 1 lie on the straight path along which integrated gradients are taken.
+between 0 and 1 lie on the straight path of integrated gradients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Tasks: prompts whose answer is known, in pairs of clean and corrupted; one file a task.
+"""Tasks: pairs of clean and corrupted prompts with a known answer; one file for each task.
 
-``make_task`` writes the prompts of a named task for one model, ``task_from_jsonl`` reads your own. A new task is one new file: see
-``definition.py`` for its form.
+``make_task`` generates the prompts of a registered task for one model, ``task_from_jsonl`` reads your own. ``definition.py`` shows the
+form of a task file.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, *
     if n_prompts < 1:
         raise ValueError(f"n_prompts={n_prompts} is too few: give at least 1.")
     definition: TaskDefinition = TASKS.get(name)
-    found: dict[str, Prompt] = {}
+    distinct: dict[str, Prompt] = {}
     # A task with a small vocabulary repeats itself; repeats would count one observation twice.
     for prompt in islice(definition.prompts(WordFilter(model, name), seed, **options), 20 * n_prompts + 100):
-        found.setdefault(prompt.clean, prompt)
-        if len(found) == n_prompts:
-            return list(found.values())
+        distinct.setdefault(prompt.clean, prompt)
+        if len(distinct) == n_prompts:
+            return list(distinct.values())
     raise ValueError(
-        f"Task {name!r} has only {len(found)} different prompts with these options and {model.facts.name}: ask for fewer than {n_prompts}."
+        f"Task {name!r} has only {len(distinct)} distinct prompts with these options and {model.facts.name}, not {n_prompts}."
     )

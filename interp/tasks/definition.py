@@ -1,13 +1,13 @@
-"""A task before it meets a model: a function that writes prompts, and what a reader should know about it.
+"""The definition of a task, independent of a model: a function that generates prompts, with metric, marks and paper.
 
-A task file holds one decorated function, named as the file:
+A task file defines one decorated function with the name of the file:
 
-    @source(metric="logit_diff", marks=("subject",), paper="Somebody et al. 2022")
+    @task_definition(metric="logit_diff", marks=("subject",), paper="Somebody et al. 2022")
     def my_task(rng: Random, usable: WordFilter, difficult: bool = False) -> Iterator[Prompt]:
-        \"""One line that says what is asked.\"""
+        \"""One line that describes the question.\"""
 
-It yields prompts one after the other, so that the first ten of a hundred prompts are the ten prompts of a smaller task. Further
-parameters are the task's options.
+It yields prompts one at a time, so that the first ten of a hundred prompts are the ten prompts of a smaller task. Further
+parameters are options of the task.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TaskDefinition:
 def task_definition(
     metric: str, marks: tuple[str, ...], paper: str, seed_name: str = ""
 ) -> Callable[[Callable[..., Iterator[Prompt]]], TaskDefinition]:
-    """A decorator that makes a prompt-writing function a ``TaskDefinition``; its docstring's first line says what is asked."""
+    """A decorator that turns a prompt generator into a ``TaskDefinition``; the first line of its docstring describes the task."""
 
     def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskDefinition:
         about = (function.__doc__ or "").strip().splitlines()[0]

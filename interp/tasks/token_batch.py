@@ -96,7 +96,9 @@ def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -
 
 def _token_rows(model: Model, prompts: Any) -> list[Sequence[int]]:
     """Token ids of each prompt; blank text has none."""
-    rows: list[Any] = [prompts] if isinstance(prompts, str) else prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
+    rows: list[Any] = (
+        [prompts] if isinstance(prompts, str) else prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
+    )
     if rows and isinstance(rows[0], int):
         return [rows]
     if rows and isinstance(rows[0], str):

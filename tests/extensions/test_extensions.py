@@ -137,8 +137,8 @@ def test_a_task_an_outcome_and_an_intervention_in_the_dashboard(lab, folder):
     assert "repeated_names" in options(app, "Prompts")
     assert "answer_rank" in options(app, "Metric")
     assert "sharpen" in options(app, "Ablation")
-    said = " ".join(block.value for block in app.code)
-    assert "sharpen:power=4" in said and "answer_rank" in said and "repeated_names" in said
+    code = " ".join(block.value for block in app.code)
+    assert "sharpen:power=4" in code and "answer_rank" in code and "repeated_names" in code
 
 
 def test_an_intervention_by_hand_in_the_dashboard(lab, folder):

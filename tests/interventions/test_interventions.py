@@ -41,7 +41,7 @@ SUPPLIED = {
 OPTIONS = {"scale": {"factor": 0.5}, "streaming": {"n_sink": 1, "n_recent": 1}}
 
 
-def made(name):
+def build(name):
     """The intervention of this name on one head, with what it needs."""
     constructor = INTERVENTIONS.get(name)
     return constructor([Head(1, 2)], **{need: SUPPLIED[need] for need in constructor.needs}, **OPTIONS.get(name, {}))
@@ -49,7 +49,7 @@ def made(name):
 
 @pytest.mark.parametrize("name", INTERVENTIONS.names())
 def test_the_equation_holds_for_every_constructor(name, x):
-    intervention = made(name)
+    intervention = build(name)
     y = x[:, :, :3] if intervention.site == "pattern" else x
     target = intervention.at(1.0).apply(y, PLACE)
     assert target.shape == y.shape and intervention.site in SITES
@@ -59,8 +59,8 @@ def test_the_equation_holds_for_every_constructor(name, x):
 
 
 def test_replacements_are_what_the_names_say(x):
-    zero, mean, resample, patch = (made(name) for name in ("zero", "mean", "resample", "patch"))
-    scale, uniform, attend_to = (made(name) for name in ("scale", "uniform", "attend_to"))
+    zero, mean, resample, patch = (build(name) for name in ("zero", "mean", "resample", "patch"))
+    scale, uniform, attend_to = (build(name) for name in ("scale", "uniform", "attend_to"))
     assert (zero.apply(x, PLACE) == 0).all()
     assert (mean.apply(x, PLACE) == 7).all()
     assert resample.apply(x, PLACE)[:, 2, 0].tolist() == [202, 102]  # rows 0 and 2 get donors 2 and 1, at position 2
@@ -90,7 +90,7 @@ def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
 
 def test_the_input_is_never_changed_in_place(x):
     before = x.clone()
-    for intervention in map(made, INTERVENTIONS.names()):
+    for intervention in map(build, INTERVENTIONS.names()):
         intervention.apply(x[:, :, :3] if intervention.site == "pattern" else x, PLACE)
     assert torch.equal(x, before)
 
