@@ -47,7 +47,9 @@ class PromptChoice:
         from interp.tasks import make_task
 
         if not self.task:
-            return model.to_tokens(self.text) if self.text.strip() else []
+            if not self.text.strip():
+                raise ValueError("The prompt is empty: enter a text.")
+            return model.to_tokens(self.text)
         example = make_task(self.task, model, n_prompts=self.example + 1, seed=self.seed).examples[self.example]
         return list(example.corrupted if self.corrupted else example.clean)
 

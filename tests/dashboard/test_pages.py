@@ -128,7 +128,7 @@ def job_of(folder):
 
 @pytest.mark.parametrize("metric", ["entropy", "value_weighted_norm", "head_similarity"])
 def test_the_table_of_heads_holds_what_is_measured_on_the_prompt(metric):
-    app = opened("heads", task="", text=TEXT, reading=metric, columns="self_attention_score")
+    app = opened("heads", task="", text=TEXT, metric=metric, columns="self_attention_score")
     table = table_with(app, "head", metric, "self_attention_score")
     assert list(table.columns) == ["head", metric, "self_attention_score"]
     assert list(table["head"]) == [str(head) for head in mini().facts.heads()]
@@ -162,10 +162,10 @@ def test_every_control_of_heads_changes_what_is_shown_and_the_address():
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        ("heads", {"task": "", "text": TEXT, "reading": "confidence", "columns": "entropy,sink_share", "head": "L2H1"}),
+        ("heads", {"task": "", "text": TEXT, "metric": "confidence", "columns": "entropy,sink_share", "head": "L2H1"}),
         (
             "compare",
-            {"task": "", "text": TEXT, "task_b": "", "text_b": "the dog sat on the mat", "reading": "entropy", "head": "L1H3"},
+            {"task": "", "text": TEXT, "task_b": "", "text_b": "the dog sat on the mat", "metric": "entropy", "head": "L1H3"},
         ),
         ("compare", {"versus": "models", "model_b": MODEL, "seed": "4", "head": "L0H2"}),
     ],
@@ -195,7 +195,7 @@ def test_a_head_that_the_model_lacks_is_told(page):
 @pytest.mark.parametrize("page", ["heads", "compare"])
 def test_an_empty_prompt_is_refused_in_a_sentence(page):
     app = opened(page, task="", text=" ")
-    assert len(app.error) == 1 and "has no tokens" in app.error[0].value
+    assert len(app.error) == 1 and "The prompt is empty" in app.error[0].value
 
 
 def test_the_command_is_left_out_where_it_would_read_other_prompts():
@@ -274,7 +274,7 @@ def test_the_commands_of_a_comparison_make_both_runs_and_draw_their_difference()
 
 def test_the_same_prompt_twice_is_said_to_be_the_same():
     app = opened("compare", corrupted_b="no")
-    assert "nothing can differ" in app.info[0].value
+    assert "all differences are 0" in app.info[0].value
     assert (table_with(app, "A", "B")["B − A"] == 0).all()
 
 
@@ -303,7 +303,7 @@ def test_patterns_of_texts_of_other_lengths_are_not_compared_but_maps_are():
     app = opened("compare", task="", text=TEXT, task_b="", text_b="the dog", head="L1H1")
     assert not app.error and len(table_with(app, "A", "B")) == 16
     n, m = (len(mini().to_tokens(text)) for text in (TEXT, "the dog"))
-    assert f"A has {n} tokens while B has {m}" in app.info[-1].value
+    assert f"A has {n} tokens and B has {m}" in app.info[-1].value
 
 
 def test_the_exported_difference_of_patterns_is_that_of_the_weights():
@@ -335,7 +335,7 @@ def test_a_window_beyond_the_text_is_moved_into_it():
 def test_models_of_different_shapes_are_refused_in_a_sentence(llama):
     app = opened("compare", versus="models", task="", text="w1 w2 w3", model_b=llama)
     said = app.error[0].value.replace("\\", "")
-    assert "has 4 layers x 4 heads" in said and "has 3 layers x 6 heads" in said and "one shape" in said
+    assert "has 4 layers x 4 heads" in said and "has 3 layers x 6 heads" in said and "the same shape" in said
 
 
 def test_two_checkpoints_are_compared_head_by_head(checkpoint):
@@ -366,9 +366,9 @@ def test_two_runs_are_compared_where_both_have_a_number(root):
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        ({"values": [[0.5]], "name": "concentration"}, "share no number: A has entropy, B has concentration"),
-        ({"values": [[0.5], [0.25]]}, "the sizes (2, 1) and (1, 1)"),
-        (None, "takes two finished runs"),
+        ({"values": [[0.5]], "name": "concentration"}, "share no metric: A has entropy, B has concentration"),
+        ({"values": [[0.5], [0.25]]}, "the shapes (2, 1) and (1, 1)"),
+        (None, "needs two finished runs"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(root, other, sentence):
@@ -412,12 +412,12 @@ def test_every_control_of_runs_changes_what_is_shown(root):
     stored(root / "read")
     app = opened("runs", run="read")
     app.selectbox(key="field:figure_metric").select("attention_distance").run()
-    assert address(app)["shown"] == "attention_distance"
+    assert address(app)["figure_metric"] == "attention_distance"
     assert table_with(app, "label", "value")["value"].max() == pytest.approx(observed("attention_distance").max())
     for kind in ("layers", "tokens"):
         app.segmented_control(key="field:figure").set_value(kind).run()
         assert not app.exception and address(app)["figure"] == kind
-        assert f"--draw {kind} --metric attention_distance" in app.code[0].value
+        assert f"--kind {kind} --metric attention_distance" in app.code[0].value
     table = table_with(app, "pos", "token", "value")
     assert list(table["token"]) == mini().to_str_tokens(mini().to_tokens(TEXT))
     again = opened("runs", **address(app))
@@ -426,7 +426,7 @@ def test_every_control_of_runs_changes_what_is_shown(root):
 
 def test_the_record_of_a_run_is_shown(root):
     stored(root / "read")
-    made = table_with(opened("runs", run="read"), "what", "value").set_index("what")["value"]
+    made = table_with(opened("runs", run="read"), "field", "value").set_index("what")["value"]
     record = open_run(root / "read").record
     assert (made["model"], made["weights"], made["n_tokens"]) == (record.model, record.weights_digest, "7")
     assert made["torch"] == record.packages["torch"] and made["folder"] == str(root / "read")
@@ -454,7 +454,7 @@ def test_a_run_is_deleted_once_its_name_is_typed_and_not_before(root):
     app = opened("runs", run="gone")
 
     def button():
-        return next(button for button in app.button if button.label == "Delete for good")
+        return next(button for button in app.button if button.label == "Delete permanently")
 
     assert button().disabled
     app.text_input(key="typed-gone").set_value("gon").run()
@@ -474,7 +474,7 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
         (root / "kept" / "notes.txt").write_text("mine")
     app = opened("runs", run="kept")
     app.text_input(key="typed-kept").set_value("kept").run()
-    button = next(button for button in app.button if button.label == "Delete for good")
+    button = next(button for button in app.button if button.label == "Delete permanently")
     with ExitStack() as held:
         if why == "written":
             held.enter_context(start_run(root / "kept", open_run(root / "kept").spec))
@@ -489,7 +489,7 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
 
 @pytest.mark.parametrize(
     ("page", "fields", "shown"),
-    [("runs", ["run"], "No run is called"), ("compare", ["run_a", "run_b"], "No finished run is called")],
+    [("runs", ["run"], "There is no run called"), ("compare", ["run_a", "run_b"], "There is no finished run called")],
 )
 def test_no_name_in_an_address_leads_out_of_the_folder(root, page, fields, shown):
     of_scores(root / "inside", [[0.5]]), of_scores(root / "other", [[0.5625]]), of_scores(root.parent / "outside", [[0.25]])
@@ -527,7 +527,7 @@ def test_what_a_run_says_is_shown_as_text(root, said):
     app = opened("runs", run="odd", figure="heads")
     shown = said.encode("utf-8", "backslashreplace").decode()
     assert table_with(app, "run").loc[0, "task"] == shown
-    assert dict(table_with(app, "what", "value").to_numpy())[said if said == shown else "\\ud83d"] == shown
+    assert dict(table_with(app, "field", "value").to_numpy())[said if said == shown else "\\ud83d"] == shown
     assert not [element for element in (*app.markdown, *app.caption) if said in element.value]
 
 
@@ -541,5 +541,5 @@ def test_a_hostile_prompt_is_compared_like_any_other(said):
 def test_pages_have_fields_of_their_own_and_share_those_of_the_prompt_and_the_head():
     names = {page.PAGE.name: {field.name for field in page.fields()} for page in (heads, compare, runs)}
     shared = {field.name for field in prompts.fields()}
-    assert names["heads"] & names["compare"] == {*shared, "head", "reading"}
+    assert names["heads"] & names["compare"] == {*shared, "head", "metric"}
     assert names["heads"] & names["runs"] == {"head"}

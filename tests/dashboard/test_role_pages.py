@@ -86,7 +86,7 @@ def root(tmp_path, monkeypatch):
     folder = tmp_path / "runs"
     monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(folder)}))
     settings.cache_clear()
-    monkeypatch.setattr(role_cache(), "_made", {})
+    monkeypatch.setattr(role_cache(), "_detections", {})
     yield folder
     settings.cache_clear()
 
@@ -184,7 +184,7 @@ def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
         "waad_quantile": lambda at: app.number_input(key=at).set_value(0.1),
         "share": lambda at: app.number_input(key=at).set_value(0.5),
         "window": lambda at: app.number_input(key=at).set_value(2),
-        "low": lambda at: app.number_input(key=at).set_value(2),
+        "horizon_min": lambda at: app.number_input(key=at).set_value(2),
         "high": lambda at: app.number_input(key=at).set_value(5),
         "q": lambda at: app.number_input(key=at).set_value(0.2),
         "layers": lambda at: app.selectbox(key=at).select("middle"),
@@ -219,9 +219,9 @@ def test_other_texts_of_a_task_are_chosen_by_number_and_seed():
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ({"texts": "", "prompt": "  "}, "There is no prompt"),
-        ({**OWN, "response": " disk"}, "take responses of 4 tokens or more"),
-        ({**OWN, "preplan_anchor.low": "60"}, "60"),
+        ({"texts": "", "prompt": "  "}, "The prompt is empty"),
+        ({**OWN, "response": " disk"}, "use responses of at least 4 tokens"),
+        ({**OWN, "preplan_anchor.horizon_min": "60"}, "60"),
         ({**OWN, "preplan_anchor.share": "0.9"}, "share=0.9"),
         ({**OWN, "preplan_anchor.prominence": "much"}, "prominence=much"),
         ({"n_texts": "2", "preplan_anchor.n_null_draws": "0"}, "n_null_draws=0"),
@@ -385,7 +385,7 @@ def test_cards_of_the_heads_page_hold_what_the_quick_detectors_find(root):
 def test_nothing_is_looked_for_unasked_and_stored_detections_count(root, stored):
     app = opened("heads", task="", text="the cat sat", head="L1H3")
     assert list(table_with(app, "role", "detected")["role"]) == ["retrieval"]
-    assert role_cache()._made == {}
+    assert role_cache()._detections == {}
 
 
 def test_badges_of_the_attention_page_say_what_detectors_found(root, stored):
