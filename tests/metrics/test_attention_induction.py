@@ -175,5 +175,5 @@ def test_scores_of_a_model_are_those_of_the_patterns_that_a_hook_sees(name):
 
 @pytest.mark.parametrize("name", ["duplicate_token_score", "induction_score"])
 def test_patches_of_an_image_are_not_repeats_of_each_other(name):
-    with pytest.raises(ValueError, match="these prompts are images, whose patches have no token: give text"):
+    with pytest.raises(ValueError, match="the prompts are images: use text"):
         given(random_pattern(1, 2, unpadded(1, 7), causal=False), name, causal=False, grid=(2, 3, 1))

@@ -83,7 +83,7 @@ def test_shares_of_the_tokens_of_padded_texts_are_those_of_each_text_alone(llama
     texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (6, 9, 13)]
     tokens = torch.tensor([[0] * (13 - len(t)) + t for t in texts])
     token_mask = torch.tensor([[i >= 13 - len(t) for i in range(13)] for t in texts])
-    left, right = (capture_attention(llama, *args, **kw) for args, kw in (((tokens,), {"real": token_mask}), ((texts,), {})))
+    left, right = (capture_attention(llama, *args, **kw) for args, kw in (((tokens,), {"token_mask": token_mask}), ((texts,), {})))
     for query, uniform in ((-1, False), (3, False), (-2, True)):
         both = [token_rollout(cache, query, uniform=uniform).values for cache in (left, right)]
         for i, text in enumerate(texts):
@@ -107,16 +107,16 @@ def test_mass_of_uniform_causal_maps_drifts_to_the_first_token():
 
 
 def test_what_cannot_be_rolled_out_is_refused(llama):
-    with pytest.raises(ValueError, match=r"Rows of layer 1 do not sum to 1 \(off by 0.5\)"):
+    with pytest.raises(ValueError, match=r"Attention rows of layer 1 do not sum to 1 \(off by 0.5\)"):
         rollout(pattern_maps([PREV, PREV / 2, PREV]), row(7), residual=0.0)
-    with pytest.raises(ValueError, match=r"residual=1\.5 is the share"):
+    with pytest.raises(ValueError, match=r"residual=1\.5 is not a share"):
         rollout(pattern_maps([PREV]), row(7), residual=1.5)
     with pytest.raises(LookupError, match="Head L0H1 does not exist: there are layers 0-1 and heads 0-0"):
         pattern_maps([PREV, PREV], [Head(0, 1)])
-    with pytest.raises(ValueError, match="none is chosen"):
+    with pytest.raises(ValueError, match="heads is empty"):
         pattern_maps([PREV], [])
     cache = capture_attention(llama, tiny_tokens(2, 9))
     with pytest.raises(LookupError, match="Head L3H0 does not exist: there are layers 0-2 and heads 0-5"):
         cached_maps(cache, [Head(3, 0)])
-    with pytest.raises(IndexError, match="Text 0 has 9 tokens, and no token 9"):
+    with pytest.raises(IndexError, match="Token 9 does not exist: text 0 has 9 tokens"):
         token_rollout(cache, 9)

@@ -94,7 +94,7 @@ def test_similarity_without_anything_to_compare_has_no_number():
     one_head = given(random_pattern(2, 1, unpadded(2, 7)), "head_similarity").heads("head_similarity")
     one_token = given(random_pattern(2, 3, unpadded(1, 1)), "head_similarity").heads("head_similarity")
     assert np.isnan(one_head.values).all() and np.isnan(one_token.values).all()
-    assert "nothing to compare" in one_head.nan_reason
+    assert "a layer of one head" in one_head.nan_reason
 
 
 def test_an_unknown_measure_is_answered_with_the_known_ones():
@@ -108,7 +108,7 @@ def test_value_weighted_norm_equals_the_norms_of_the_written_parts(case, block):
     token_mask, causal, window = CASES[case]
     pattern, batch, length = random_pattern(2, 6, token_mask, causal, window), *token_mask.shape
     values, w_o = torch.randn(2, batch, 3, length, 4), torch.randn(2, 6, 4, 11)
-    options = {"block": block, "real": token_mask, "causal": causal, "window": window, "n_kv_heads": 3}
+    options = {"block": block, "token_mask": token_mask, "causal": causal, "window": window, "n_kv_heads": 3}
     shared = values.repeat_interleave(2, 2)
     parts = torch.einsum("lbhqk,lbhkd,lhdm->lbhqkm", pattern, shared, w_o)
     alone = torch.einsum("lbhqk,lbhkd->lbhqkd", pattern, shared)
@@ -232,12 +232,12 @@ def test_planted_copies_are_found_by_both_measures_and_turned_ones_by_cka_alone(
 
 def test_cka_of_unrelated_heads_is_0_in_the_mean_at_few_positions(llama, monkeypatch):
     """Plain linear CKA of independent 8-dimensional outputs at 11 positions is 0.41 in the mean."""
-    from interp.engine import bank
+    from interp.engine.sweep import z_cache
 
     draw, found = torch.Generator().manual_seed(0), []
     for _ in range(40):
         z = {0: torch.randn(3, 11, 6, 8, generator=draw)}
-        monkeypatch.setattr(bank, "cache_z", lambda model, task, z=z: bank.ZCache(z))
+        monkeypatch.setattr(z_cache, "cache_z", lambda model, task, z=z: z_cache.ZCache(z))
         values = output_similarity(llama, random_task(1, 0), "cka").values
         found.append(values[0, :, 1].mean())  # heads of the lowest layer against those of the next
     assert abs(np.mean(found)) < 4 * np.std(found) / 40**0.5 and np.std(found) < 0.2
@@ -284,7 +284,7 @@ def test_heads_that_were_not_compared_are_never_joined():
     table = np.full((4, 4), np.nan)
     table[:2, :2] = table[2:, 2:] = 1
     assert cluster_heads(pairs_of(table, 2), min_similarity=-0.99).values.tolist() == [[0, 0], [1, 1]]
-    with pytest.raises(ValueError, match="min_similarity=-1 is not a similarity"):
+    with pytest.raises(ValueError, match="min_similarity=-1 is outside .-1, 1.: use"):
         cluster_heads(pairs_of(table, 2), min_similarity=-1.0)
     assert cluster_heads(pairs_of([[1.0]])).values.tolist() == [[0]]
 
@@ -305,7 +305,7 @@ def test_pattern_similarity_of_an_observation_compares_heads_of_one_layer():
 def test_what_cannot_be_compared_is_refused(llama):
     with pytest.raises(ValueError, match=r"measure='js' is unknown\. There are: cka, cosine"):
         output_similarity(llama, random_task(), "js")
-    with pytest.raises(ValueError, match="needs 4 positions, and the prompts have 3"):
+    with pytest.raises(ValueError, match="needs at least 4 positions, and the prompts have 3"):
         output_similarity(llama, [5, 6, 7])
     with pytest.raises(ValueError, match="Images have no tokens"):
         output_similarity(tiny("vit"), tiny_images())

@@ -201,7 +201,7 @@ def test_what_was_not_observed_and_impossible_shares_are_refused():
     seen = given(golden_heads(), *OBSERVED, marks=response(3, 8))
     with pytest.raises(LookupError, match="'windowed_distance' was not observed"):
         preplan_and_anchors(given(golden_heads(), "attention_distance", "future_attention"))
-    with pytest.raises(ValueError, match=r"share=0\.6: take 0 < share <= 0\.5"):
+    with pytest.raises(ValueError, match=r"share=0\.6: use 0 < share <= 0\.5"):
         preplan_and_anchors(seen, share=0.6)
     with pytest.raises(ValueError, match=r"q=0\.0 is not a share"):
         preplan_and_anchors(seen, q=0.0)
