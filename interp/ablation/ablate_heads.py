@@ -65,16 +65,17 @@ def ablate_heads(
     heads, ValueError for arguments that do not fit the task.
     """
     from interp.ablation.ablation_result import AblationResult
-    from interp.engine.gradients.attribution_patching import attribute, rank_variants
-    from interp.engine.sweep.sweep import sweep
+    from interp.engine.gradients.attribution_patching import attribute
+    from interp.engine.sweep.sweep import rank_variants, sweep
 
     outcome, groups, record = _prepare(model, task, ablation, estimator, positions, metric, heads, pairs, seed, top_share)
     variants, estimate = build_variants(model, task, ablation, positions, groups, seed), None
-    if estimator == "attribution":
-        result = attribute(model, task, variants, outcome, record=record, progress=progress)
-        return AblationResult.of(result, model.facts, estimator)
-    if estimator == "adaptive":
-        estimate = AblationResult.of(attribute(model, task, variants, outcome, record=record), model.facts, "attribution")
+    if estimator != "exact":
+        shown = progress if estimator == "attribution" else None
+        result = attribute(model, task, variants, outcome, record=record, progress=shown)
+        estimate = AblationResult.of(result, model.facts, "attribution")
+        if estimator == "attribution":
+            return estimate
         chosen = set(rank_variants(estimate)[: max(1, round(top_share * len(groups)))])
         chosen |= {(head,) for group in chosen for head in group}  # the interaction of a pair needs each head alone
         variants = [v for v, group in zip(variants, groups, strict=True) if group in chosen]

@@ -137,7 +137,7 @@ def _direction(model: Model, task: Task) -> tuple[ResidualContributions, Tensor,
     import torch
 
     from interp.engine.gradients.answer_direction import answer_direction
-    from interp.engine.sweep.sweep import check_outcome
+    from interp.engine.sweep.outcome import check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     outcome = OUTCOMES.get(METRIC)

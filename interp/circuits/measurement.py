@@ -120,8 +120,8 @@ def measuring(
     import torch
 
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.gradients.attribution_patching import check_gradient
-    from interp.engine.sweep.sweep import check_outcome, own_modules
+    from interp.engine.sweep.fused_ops import engine_modules
+    from interp.engine.sweep.outcome import check_gradient, check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
@@ -131,7 +131,7 @@ def measuring(
     check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
     measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))))
     without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
-    with model.lock, without_gradient, own_modules(model) if fused else nullcontext():
+    with model.lock, without_gradient, engine_modules(model.hf) if fused else nullcontext():
         yield measurement
     measurement.check_finite(*measurement.arrays)
 

@@ -98,15 +98,16 @@ def _estimated_effects(
     """Absolute estimated effects of the nodes of every layer."""
     import torch
 
-    from interp.engine.gradients.attribution_patching import answer_value, z_gradients
     from interp.engine.gradients.qk_fix import atp_estimates, qk_fix_estimates
+    from interp.engine.gradients.z_gradients import answer_value, z_gradients
+    from interp.tasks.token_batch import as_batch
 
     decomposition, clean = batch.decomposition, batch.decomposition.clean
     model, n_layers = decomposition.model, decomposition.model.facts.n_layers
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
     estimate = atp_estimates if method == "atp" else qk_fix_estimates
     value = answer_value(outcome, clean.examples, model)
-    passes = z_gradients(model, clean.examples, value, last=True, dropped_layers=dropped)[2]
+    passes = z_gradients(model, as_batch(model, clean.examples), value, last=True, dropped_layers=dropped)[2]
     by_layer = []
     for layer in range(n_layers):
         slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
@@ -122,8 +123,9 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
     Effects of keys at several positions together are not the sum of these. Memory grows with the square of the length, for this
     head only. Raises as ``score_nodes``.
     """
-    from interp.engine.gradients.attribution_patching import answer_value, z_gradients
     from interp.engine.gradients.qk_fix import NODE_KINDS, position_estimates
+    from interp.engine.gradients.z_gradients import answer_value, z_gradients
+    from interp.tasks.token_batch import as_batch
 
     check_name(activation, NODE_KINDS, "activation of a head")
     head = model.facts.check_head(Head(*head))
@@ -133,7 +135,7 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            gradient = z_gradients(model, clean.examples, value, last=True)[2][0][head.layer][:, -clean.n :]
+            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][:, -clean.n :]
             estimates = to_numpy(position_estimates(batch.decomposition, head.layer, head.head, activation, gradient))
             measurement.check_finite(estimates)
             effects[batch.example_ids, :length] = 0.0  # positions before the first that differs

@@ -23,7 +23,7 @@ from interp.heads import Head
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.engine.sweep.resume_from_layer import Variant
+    from interp.engine.sweep.variants import Variant
     from interp.models.model import Model
     from interp.records import RunRecord
     from interp.tasks.task import Task

@@ -103,7 +103,7 @@ def check_confirmation(
     metric: str,
 ) -> list[int]:
     """The numbers of heads that ``confirm`` would ablate, ascending; raises for every wrong argument, and runs nothing."""
-    from interp.engine.sweep.sweep import check_outcome
+    from interp.engine.sweep.outcome import check_outcome
     from interp.tasks.positions import resolve_positions
 
     check_ablation(ablation, without=NO_PAIRS)

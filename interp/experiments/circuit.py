@@ -200,8 +200,7 @@ def _check_edges(model: Model, tasks: tuple[Task, Task], spec: CircuitSpec) -> N
     from interp.circuits.edge_ablation import check_edge_ablation
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.edges.residual_decomposition import decompose_residual
-    from interp.engine.gradients.attribution_patching import check_gradient
-    from interp.engine.sweep.sweep import check_outcome
+    from interp.engine.sweep.outcome import check_gradient, check_outcome
     from interp.metrics.outcomes import OUTCOMES
 
     outcome = OUTCOMES.get(spec.metric or tasks[0].metric)

@@ -41,7 +41,10 @@ def build_bridge(model: Model) -> Any:
 
 def copy_with_shared_weights(hf: nn.Module) -> Any:
     """A second module tree with its own configuration and buffers over the same parameters (shared storage)."""
-    return copy.deepcopy(hf, {id(p): p for p in hf.parameters()})
+    twin = copy.deepcopy(hf, {id(p): p for p in hf.parameters()})
+    for module in twin.modules():
+        module.__dict__.pop("forward", None)  # the engine replaces forwards for the length of a sweep, and only there
+    return twin
 
 
 def prepare_transformer_lens() -> None:

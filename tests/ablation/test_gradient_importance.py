@@ -167,7 +167,7 @@ def test_a_toy_has_importances_that_are_difference_quotients(tmp_path):
     config = {**BASE, "act_fn": "gelu_new", "d_vocab": 97, "d_vocab_out": 97}
     toy, task, step = load_hooked_transformer(save(tmp_path, config), dtype="float64"), random_task(), 1e-3
     heads = toy.facts.heads()[::4]
-    with pytest.warns(UserWarning, match="taking the slower hooked road"):
+    with pytest.warns(UserWarning, match="using the slower hooked backend"):
         up, down = (
             sweep(toy, task, [(scale([h], f),) for h in heads], LOSS, record=record_of(toy)).values
             for f in (1 + step, 1 - step)

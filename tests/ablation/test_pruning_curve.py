@@ -15,6 +15,7 @@ from interp.metrics import score_task
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.model import record_of
+from interp.tasks.token_batch import as_batch
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import tiny, tiny_hf
 
@@ -36,7 +37,7 @@ def by_hooks(model, task, *changes):
     found = []
     for i, example in enumerate(task):
         with torch.inference_mode():
-            logits = answer_logits(model, [example], torch.tensor([i]), changes)
+            logits = answer_logits(model, as_batch(model, [example]), torch.tensor([i]), changes)
         found.append(OUTCOMES.get("logit_diff").function(logits, Answers.of([example]), logits).item())
     return np.array(found)
 

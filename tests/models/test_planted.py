@@ -273,7 +273,7 @@ def test_in_double_precision_the_model_is_its_trace_to_rounding():
 
 @HOSTS
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.filterwarnings("ignore:.*slower hooked road")  # logits that cancel leave the proof of the faster one no scale
+@pytest.mark.filterwarnings("ignore:.*slower hooked backend")  # logits that cancel leave the proof of the faster one no scale
 def test_every_family_is_a_sound_model_on_which_every_road_gives_the_exact_effects(family, n_kv_heads):
     planted = small(family, 11, n_kv_heads, sharpness=6.0)
     assert [check.name for check in doctor(planted.model) if not check.passed] == []

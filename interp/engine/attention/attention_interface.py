@@ -141,54 +141,17 @@ def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
         return torch.stack(outputs, 1)
     n_queries, n_keys = call.q.shape[2], call.k.shape[2]
     if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
-        return _scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
+        return scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
     # torch's own causal mask begins at the first key, not at that of the first query; a table is made for some queries at a time
     queries = [slice(i, i + max(1, TABLE // n_keys)) for i in range(0, n_queries, max(1, TABLE // n_keys))]
-    return torch.cat([_scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
+    return torch.cat([scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
 
 
-def _scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+def scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     grouped = call.k.shape[1] != call.q.shape[1]
     return F.scaled_dot_product_attention(
         q, call.k, call.v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
     )
-
-
-def attend_after(
-    call: AttentionInputs,
-    k_before: Float[Tensor, "prompts kv_head before d_head"],
-    v_before: Float[Tensor, "prompts kv_head before d_head"],
-    visible: Bool[Tensor, "some 1 n all"],
-) -> Float[Tensor, "rows head n d_head"]:
-    """Attention of the last positions of many changed runs that share the keys and values of the first positions.
-
-    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
-    ``v_before`` [n_prompts kv_head before d_head] come from the clean run; unless they are few, they are never copied per variant.
-    ``visible`` is [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
-    """
-    rows, n_heads, n, d_head = call.q.shape
-    n_prompts, n_kv, before = k_before.shape[:3]
-    n_variants, group = rows // n_prompts, n_heads // n_kv
-    if call.softcap is None and before <= call.k.shape[2]:  # copies, and one fused step, cost less than what follows
-        k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
-        seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
-        return _scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
-
-    def by_prompt(x: Tensor) -> Tensor:  # [rows kv ...] -> [prompts kv variants ...]
-        return x.unflatten(0, (n_variants, n_prompts)).movedim(0, 2)
-
-    q = call.q.unflatten(1, (n_kv, group))  # rows kv group n d
-    own = q.flatten(2, 3) @ call.k.mT  # rows kv group*n n
-    shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
-    shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
-    scores = upcast(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
-    weights = (
-        apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
-    )
-    seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
-    seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
-    new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
-    return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
 
 
 def upcast(x: Tensor) -> Tensor:

@@ -18,13 +18,12 @@ from interp.engine.attention.attention_interface import (
     AttentionInputs,
     FastPathUnavailable,
     attend,
-    attend_after,
     attention_hooks,
 )
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import call_block, fixed_attention
+from interp.engine.sweep.resume_from_layer import attend_after, call_block, fixed_attention
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
 from interp.graph import QKV

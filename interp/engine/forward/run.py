@@ -83,10 +83,9 @@ def run(
 
 
 def answer_logits(
-    model: Model, examples: Sequence[Example], example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
+    model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
-    batch = as_batch(model, examples)
     with intervention_hooks(model, intervene, batch, example_ids) as hooks:
         return model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)[:, -1].float()
 

@@ -6,7 +6,7 @@ Tanh-GELU is a sixth of a sweep's time on GPT-2, norms, rotary embedding and gat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache, partial
 from types import FunctionType
 from typing import Any
@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from interp.engine.attention.attention_interface import attention_hooks
 
 
 def _gelu(module: Any, x: Tensor) -> Tensor:
@@ -77,6 +79,13 @@ def fused_modules(hf: nn.Module | None) -> Iterator[None]:
     with ExitStack() as stack:
         for module in found:
             stack.enter_context(replacing_forward(module, partial(SHORTER[type(module).__name__], module)))
+        yield
+
+
+@contextmanager
+def engine_modules(hf: nn.Module | None) -> Iterator[None]:
+    """Within the context the model computes with fused modules and the engine's attention, for many runs at once."""
+    with fused_modules(hf), nullcontext() if hf is None else attention_hooks(hf, {}):
         yield
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from interp.tasks.task import Example
+from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
     import torch
@@ -58,6 +58,22 @@ class Outcome:
         if self.relative_to_clean:
             return "larger = the head mattered more"
         return f"{'negative' if self.higher_is_better else 'positive'} = the head helped"
+
+
+def check_outcome(task: Task, outcome: Outcome) -> None:
+    """Raises ValueError when the outcome needs distractors and an example has none."""
+    without = [i for i, example in enumerate(task) if not example.distractors]
+    if outcome.needs_distractors and without:
+        raise ValueError(
+            f"Metric {outcome.name!r} compares answers with distractors, and example {without[0]} of task {task.name!r} has none: "
+            f"add distractors or use answer_logprob."
+        )
+
+
+def check_gradient(outcome: Outcome) -> None:
+    """Raises ValueError for an outcome that is not differentiable at the clean run."""
+    if not outcome.differentiable:
+        raise ValueError(f"Metric {outcome.name!r} has no gradient at the clean run: use logit_diff, or the exact estimator.")
 
 
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import AttentionInputs, attend, attend_after, attention_hooks
+from interp.engine.attention.attention_interface import (
+    AttentionInputs,
+    FastPathUnavailable,
+    apply_softcap,
+    attend,
+    attention_hooks,
+    scaled_dot_product,
+    upcast,
+)
 from interp.engine.sweep.clean_pass import CleanPass
 from interp.engine.sweep.fused_ops import replacing_forward
+from interp.engine.sweep.readout import Readout
+from interp.engine.sweep.variants import Variant, first_layer
 from interp.heads import Head
-from interp.interventions import Intervention, InterventionContext
+from interp.interventions import Intervention, InterventionContext, scale
 from interp.models.model import Layout, Model
 from interp.models.weights import output_rows
-
-Variant = tuple[Intervention, ...]
-
-
-def first_layer(variant: Variant) -> int:
-    """The lowest layer that the variant changes."""
-    return min(head.layer for intervention in variant for head in intervention.heads)
-
-
-def resumable(variant: Variant) -> bool:
-    """Whether a variant can be restarted: patterns may be changed in its first layer only, where the clean rows still hold."""
-    first = first_layer(variant)
-    return all(i.site == "z" or all(head.layer == first for head in i.heads) for i in variant)
 
 
 def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
@@ -56,6 +54,25 @@ def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant])
     return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
 
 
+def verify_resumption(model: Model, clean: CleanPass, readout: Readout) -> None:
+    """Raises FastPathUnavailable unless, on these prompts, attention output is the projection of z, and a run that is resumed from the
+    first block without a change gives the model's own answer logits."""
+    assert model.layout is not None
+    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
+    for z, out, projection in zip(clean.z, clean.attn_out, model.layout.outputs, strict=True):
+        if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
+            raise FastPathUnavailable(
+                f"{model.facts.architecture}: the output of attention is not the projection of the heads' z"
+            )
+    unchanged: Variant = (scale([Head(0, 0)], 1.0),)
+    logits = readout.logits(resume_variants(model, clean, [unchanged])[0])
+    error = float((logits - clean.logits.float()).abs().max())
+    if not error <= 512 * eps * float(clean.logits.float().abs().max()):
+        raise FastPathUnavailable(
+            f"{model.facts.architecture}: a resumed run differs from the model by {error:.2g} in its logits"
+        )
+
+
 def resume_from_layer(
     model: Model,
     clean: CleanPass,
@@ -74,9 +91,8 @@ def resume_from_layer(
     assert layout is not None and model.hf is not None
     x = clean.residual[0].new_empty((0, *clean.residual[0].shape[1:]))
     top = len(layout.blocks) - 1
-    with attention_hooks(
-        model.hf, {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
-    ):
+    hooks = {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
+    with attention_hooks(model.hf, hooks):
         for layer in range(first, len(layout.blocks)):
             if (more := changed_residual(layer)) is not None:
                 x = torch.cat([x, more])
@@ -155,6 +171,43 @@ def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInpu
         return z
 
     return read
+
+
+def attend_after(
+    call: AttentionInputs,
+    k_before: Float[Tensor, "prompts kv_head before d_head"],
+    v_before: Float[Tensor, "prompts kv_head before d_head"],
+    visible: Bool[Tensor, "some 1 n all"],
+) -> Float[Tensor, "rows head n d_head"]:
+    """Attention of the last positions of many changed runs that share the keys and values of the first positions.
+
+    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
+    ``v_before`` [n_prompts kv_head before d_head] come from the clean run; unless they are few, they are never copied per variant.
+    ``visible`` is [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
+    """
+    rows, n_heads, n, d_head = call.q.shape
+    n_prompts, n_kv, before = k_before.shape[:3]
+    n_variants, group = rows // n_prompts, n_heads // n_kv
+    if call.softcap is None and before <= call.k.shape[2]:  # copies, and one fused step, cost less than what follows
+        k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
+        seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
+        return scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
+
+    def by_prompt(x: Tensor) -> Tensor:  # [rows kv ...] -> [prompts kv variants ...]
+        return x.unflatten(0, (n_variants, n_prompts)).movedim(0, 2)
+
+    q = call.q.unflatten(1, (n_kv, group))  # rows kv group n d
+    own = q.flatten(2, 3) @ call.k.mT  # rows kv group*n n
+    shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
+    shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
+    scores = upcast(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
+    weights = (
+        apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
+    )
+    seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
+    seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
+    new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
+    return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
 
 
 def call_block(block: nn.Module, clean: CleanPass, layer: int, x: Tensor) -> Tensor:

@@ -7,30 +7,23 @@ own logits. Otherwise, and for variants that cannot be restarted, the sweep take
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
-from weakref import WeakSet
 
 import numpy as np
-import torch
 
 from interp._short_repr import short_repr
-from interp.engine.attention.attention_interface import attention_hooks
-from interp.engine.forward.run import answer_logits, plain_logits, quiet_inference
-from interp.engine.sweep.clean_pass import CleanPass, FastPathUnavailable, clean_pass
-from interp.engine.sweep.fused_ops import fused_modules
-from interp.engine.sweep.outcome import Answers, Outcome
-from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import Variant, resumable, resume_variants
-from interp.engine.sweep.work_units import WorkUnit, batches, heads_of, plan_sweep
+from interp.engine.forward.run import plain_logits, quiet_inference
+from interp.engine.sweep.fused_ops import engine_modules
+from interp.engine.sweep.outcome import Answers, Outcome, check_outcome
+from interp.engine.sweep.unit_runner import UnitRunner
+from interp.engine.sweep.variants import Variant, describe, heads_of
+from interp.engine.sweep.work_units import batches, plan_sweep
 from interp.heads import Head
-from interp.interventions import scale
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.tasks.task import Example, Task
+from interp.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 
@@ -69,6 +62,12 @@ class SweepResult:
         return self.values - self.baseline
 
 
+def rank_variants(result: SweepResult) -> list[tuple[Head, ...]]:
+    """Variants by the size of their mean effect, largest first; ties in order."""
+    size = np.abs(result.effects.mean(1))
+    return [result.variants[i] for i in np.argsort(-size, kind="stable")]
+
+
 def sweep(
     model: Model,
     task: Task,
@@ -90,14 +89,12 @@ def sweep(
     identity = f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + 1, len(task)), np.nan)
-    worker = _Worker(model, task, variants, outcome, backend)
-    with model.lock, quiet_inference(), own_modules(model):
+    with model.lock, quiet_inference(), engine_modules(model.hf):
+        runner = UnitRunner(model, task, variants, outcome, backend)
         for done, unit in enumerate(plan.units):
             found = ledger.get(unit.key) if ledger is not None else None
             if found is None:
-                found = worker.measure(unit)
-                if not np.isfinite(found).all():
-                    raise ValueError(_not_finite(model, found, unit, variants, outcome))
+                found = runner.measure(unit)
                 if ledger is not None:
                     ledger.put(unit.key, found)
             values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
@@ -113,7 +110,7 @@ def sweep(
         values[-1],
         values[:-1],
         record,
-        worker.backend or "resumed",
+        runner.backend or "resumed",
     )
 
 
@@ -128,112 +125,3 @@ def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
             logits = plain_logits(model, examples)
             values[example_ids] = outcome.function(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
     return values
-
-
-def describe(variant: Variant) -> str:
-    """A variant in words: its interventions."""
-    return "; ".join(map(str, variant))
-
-
-def check_outcome(task: Task, outcome: Outcome) -> None:
-    """Raises ValueError when the outcome needs distractors that some example does not have."""
-    bare = [i for i, example in enumerate(task) if not example.distractors]
-    if outcome.needs_distractors and bare:
-        raise ValueError(
-            f"Metric {outcome.name!r} compares answers with distractors, and example {bare[0]} of task {task.name!r} has none: "
-            f"add distractors or use answer_logprob."
-        )
-
-
-_PROVEN: WeakSet[Model] = WeakSet()
-
-
-@contextmanager
-def own_modules(model: Model) -> Iterator[None]:
-    """The engine's attention and fused modules in the plain model, for the length of many runs."""
-    with fused_modules(model.hf), nullcontext() if model.hf is None else attention_hooks(model.hf, {}):
-        yield
-
-
-class _Worker:
-    """Measures units, keeping the clean runs of the prompts it worked on last."""
-
-    def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
-        self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
-        self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
-        self.shared: CleanPass | None = None
-        self.clean: CleanPass | None = None
-        self.readout: Readout | None = None
-
-    def measure(self, unit: WorkUnit) -> np.ndarray:
-        """Outcomes of the unit's variants, and in the last row of the clean run; [n_variants + 1, n_rows]."""
-        if self.backend != "hooked":
-            try:
-                return self._restarted(unit)
-            except FastPathUnavailable as reason:
-                if self.backend == "resumed":
-                    raise
-                warnings.warn(f"{reason}; taking the slower hooked road.", stacklevel=3)
-                self.backend = "hooked"
-        return self._hooked(unit)
-
-    def _restarted(self, unit: WorkUnit) -> np.ndarray:
-        if self.model not in _PROVEN:
-            prove(self.model, self.task.examples[unit.example_ids[0]], self.outcome)
-            _PROVEN.add(self.model)
-        if self.shared is None or self.shared.example_ids.tolist() != list(unit.clean.example_ids):
-            self.shared = self.clean = self.readout = None
-            examples = [self.task.examples[r] for r in unit.clean.example_ids]
-            changes = list(dict.fromkeys(i for v in self.variants for i in v))
-            self.shared = clean_pass(
-                self.model, examples, unit.clean.example_ids, unit.clean.start, changes, before=unit.clean.before
-            )
-        if self.clean is None or self.clean.example_ids.tolist() != list(unit.example_ids):
-            self.clean = self.shared.part(list(unit.example_ids), unit.n)
-            self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
-        assert self.readout is not None
-        residual = resume_variants(self.model, self.clean, [self.variants[v] for v in unit.variants])
-        values = torch.cat([self.readout(residual), self.readout(self.clean.last[None])])
-        return values.cpu().double().numpy()
-
-    def _hooked(self, unit: WorkUnit) -> np.ndarray:
-        values = np.empty((len(unit.variants) + 1, len(unit.example_ids)))
-        for length in {len(self.task.examples[r].clean) for r in unit.example_ids}:
-            here = [i for i, r in enumerate(unit.example_ids) if len(self.task.examples[r].clean) == length]
-            examples = [self.task.examples[unit.example_ids[i]] for i in here]
-            example_ids = torch.tensor([unit.example_ids[i] for i in here], device=self.model.device)
-            answers = Answers.of(examples, self.model.device)
-            clean = answer_logits(self.model, examples, example_ids, ())
-            measured = [answer_logits(self.model, examples, example_ids, self.variants[v]) for v in unit.variants]
-            found = torch.stack([self.outcome.function(x, answers, clean) for x in [*measured, clean]])
-            values[:, here] = found.cpu().double().numpy()
-        return values
-
-
-def prove(model: Model, example: Example, outcome: Outcome) -> None:
-    """Raises FastPathUnavailable unless, on this prompt, attention output is the projection of z, and a run that is restarted from the first
-    block without a change gives the model's own answer logits."""
-    clean = clean_pass(model, [example], [0])
-    assert model.layout is not None
-    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
-    for z, out, projection in zip(clean.z, clean.attn_out, model.layout.outputs, strict=True):
-        if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
-            raise FastPathUnavailable(
-                f"{model.facts.architecture}: the output of attention is not the projection of the heads' z"
-            )
-    unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    again = Readout(model, [example], outcome, clean.logits).logits(resume_variants(model, clean, [unchanged])[0])
-    worst = float((again - clean.logits.float()).abs().max())
-    if not worst <= 512 * eps * float(clean.logits.float().abs().max()):
-        raise FastPathUnavailable(
-            f"{model.facts.architecture}: a restarted run differs from the model by {worst:.2g} in its logits"
-        )
-
-
-def _not_finite(model: Model, found: np.ndarray, unit: WorkUnit, variants: Sequence[Variant], outcome: Outcome) -> str:
-    row, column = np.argwhere(~np.isfinite(found))[0]
-    what = "the clean run" if row == len(unit.variants) else describe(variants[unit.variants[row]])
-    return (
-        f"{outcome.name} of {what} on example {unit.example_ids[column]} is {found[row, column]}: {model.facts.name} computes NaN or inf in "
-        f"{model.facts.dtype}. Load it in float32 or check its weights with `interp doctor`."
-    )

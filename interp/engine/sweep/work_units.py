@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.engine.sweep.outcome import Outcome
-from interp.engine.sweep.resume_from_layer import Variant, first_layer
+from interp.engine.sweep.variants import Variant, first_layer
 from interp.errors import MemoryBudgetExceeded
-from interp.heads import Head
 from interp.models.memory import (
     ITEM_BYTES,
     activation_bytes,
     available_memory,
     check_budget,
     format_bytes,
-    forward_bytes,
     workspace_bytes,
 )
 from interp.models.model import Model, ModelFacts
@@ -70,6 +68,58 @@ class WorkPlan:
         return len(self.units)
 
 
+@dataclass(frozen=True)
+class UnitMemory:
+    """Estimated bytes, in addition to the loaded model ``name``, that the passes of a unit take; made once from facts and outcome.
+
+    ``per_token`` is alive at once inside a block, ``residual``, ``z`` and ``kv`` are kept of one token in all layers, ``workspace`` is
+    taken by matrix products, ``logits`` by one row of logits.
+    """
+
+    name: str
+    n_heads: int
+    d_vocab: int
+    per_token: int
+    kept: int
+    kv: int
+    logits: int
+    workspace: int
+    all_logits: bool
+
+    @classmethod
+    def of(cls, facts: ModelFacts, outcome: Outcome) -> UnitMemory:
+        item = ITEM_BYTES[facts.dtype]
+        return cls(
+            facts.name,
+            facts.n_heads,
+            facts.d_vocab,
+            per_token=activation_bytes(facts, 1),
+            kept=facts.n_layers * (2 * facts.d_model + facts.n_heads * facts.d_head) * item,
+            kv=facts.n_layers * 2 * facts.n_kv_heads * facts.d_head * item,
+            logits=facts.d_vocab * item,
+            workspace=workspace_bytes(facts),
+            all_logits=outcome.weights is None,
+        )
+
+    def plain_pass(self, task: Task, cap: int) -> int:
+        """Of the largest plain forward pass over equally long prompts of the task, at most ``cap`` tokens at once."""
+        tokens = [n * min(len(ids), max(1, cap // n)) for n, ids in task.by_length().items()]
+        return self.workspace + max(tokens) * (self.per_token + self.logits)
+
+    def kept_pass(self, n_rows: int, length: int, start: int, before: int) -> int:
+        """Of a clean pass, kept from position ``start`` on, with the keys and values of the first ``before`` positions."""
+        return n_rows * ((length - start) * self.kept + before * self.kv)
+
+    def unit(self, length: int, n: int, n_rows: int, n_variants: int) -> int:
+        """Of a unit: its clean pass, and in addition the largest of its passes."""
+        rows = n_variants * n_rows
+        clean = n_rows * length * self.per_token + n_rows * self.d_vocab * 8
+        scores = 3 * rows * self.n_heads * n * length * 4 if n < length else 0
+        logits = 3 * min(rows * self.d_vocab, max(1 << 24, n_rows * self.d_vocab)) * 4 if self.all_logits else 0
+        kept = self.kept_pass(n_rows, length, length - n, length - n)
+        return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
+
+
 def plan_sweep(
     model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str
 ) -> WorkPlan:
@@ -81,28 +131,23 @@ def plan_sweep(
     """
     facts = model.facts
     facts.check_causal("A sweep")
-    cap = tokens_at_once(model)
-    budget = default_budget(facts, task, _kind(model)) if memory is None else memory
+    cap, cost = tokens_at_once(model), UnitMemory.of(facts, outcome)
+    budget = max(memory_at_once(model), int(1.6 * cost.plain_pass(task, cap))) if memory is None else memory
     tails = _tails(task, variants)
-    least = max(unit_bytes(facts, outcome, _longest(task, example_ids), n, 1, 1) for n, example_ids in tails)
+    least = max(cost.unit(_longest(task, example_ids), n, 1, 1) for n, example_ids in tails)
     share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
     chunks: list[tuple[int, tuple[int, ...], int]] = []
     for n, example_ids in tails:
-        n_rows, n_variants = _fit(
-            facts, outcome, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share
-        )
+        n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
         chunks += [(n, part, n_variants) for part in _split(example_ids, n_rows)]
     units: list[WorkUnit] = []
     peak = work = clean_work = 0
-    for clean, inside in _passes(chunks, task, facts, share, cap):
+    for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
-        kept = (
-            kept_bytes(facts, len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.before)
-            if len(inside) > 1
-            else 0
-        )
+        shared = len(inside) > 1
+        kept = cost.kept_pass(len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.before) * shared
         for n, example_ids, n_variants in inside:
-            peak = max(peak, kept + unit_bytes(facts, outcome, _longest(task, example_ids), n, len(example_ids), n_variants))
+            peak = max(peak, kept + cost.unit(_longest(task, example_ids), n, len(example_ids), n_variants))
             examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in example_ids]
             for part in _split(_by_layer(variants), n_variants):
                 work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
@@ -125,13 +170,6 @@ def _kind(model: Model) -> str:
     return model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
 
 
-def default_budget(facts: ModelFacts, task: Task, kind: str) -> int:
-    """Bytes a sweep may take where nothing else is said; see ``plan_sweep``."""
-    lengths = task.by_length().items()
-    passes = (forward_bytes(facts, min(len(r), max(1, TOKENS_AT_ONCE[kind] // n)), n, patterns=False) for n, r in lengths)
-    return max(LEAST_MEMORY[kind], int(1.6 * max(passes)))
-
-
 def batches(task: Task) -> list[list[int]]:
     """Indices of equally long examples, as many together as one plain pass should take."""
     size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
@@ -140,32 +178,12 @@ def batches(task: Task) -> list[list[int]]:
     ]
 
 
-def unit_bytes(facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int) -> int:
-    """Estimated bytes above the loaded model for a unit: the kept clean run, and on top of it the largest of its passes."""
-    kept = kept_bytes(facts, n_rows, length, length - n, length - n)
-    clean = activation_bytes(facts, n_rows * length) + n_rows * facts.d_vocab * 8
-    running = activation_bytes(facts, n_variants * n_rows * n)
-    scores = 3 * n_variants * n_rows * facts.n_heads * n * length * 4 if n < length else 0
-    logits = (
-        0
-        if outcome.weights is not None
-        else 3 * min(n_variants * n_rows * facts.d_vocab, max(1 << 24, n_rows * facts.d_vocab)) * 4
-    )
-    return workspace_bytes(facts) + kept + max(clean, running + scores, logits)
-
-
-def kept_bytes(facts: ModelFacts, n_rows: int, length: int, start: int, before: int) -> int:
-    """Bytes of a clean run from position ``start`` on, with the keys and values of the first ``before`` positions."""
-    stream = (length - start) * (2 * facts.d_model + facts.n_heads * facts.d_head)
-    return facts.n_layers * n_rows * (stream + 2 * before * facts.n_kv_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
-
-
 def _longest(task: Task, example_ids: Sequence[int]) -> int:
     return max(len(task.examples[r].clean) for r in example_ids)
 
 
 def _passes(
-    chunks: list[tuple[int, tuple[int, ...], int]], task: Task, facts: ModelFacts, share: int, cap: int
+    chunks: list[tuple[int, tuple[int, ...], int]], task: Task, cost: UnitMemory, share: int, cap: int
 ) -> list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]]:
     """Neighbouring chunks (n, rows, variants at once) together under one clean pass, as long as it fits ``share`` bytes."""
     found: list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]] = []
@@ -179,7 +197,7 @@ def _passes(
                 (*last.example_ids, *example_ids), min(last.start, alone.start), max(last.before, alone.before)
             )
             longest = _longest(task, grown.example_ids)
-            fits = kept_bytes(facts, len(grown.example_ids), longest, grown.start, grown.before) <= share
+            fits = cost.kept_pass(len(grown.example_ids), longest, grown.start, grown.before) <= share
             if fits and len(grown.example_ids) * longest <= cap:
                 found[-1] = (grown, [*inside, chunk])
                 continue
@@ -197,21 +215,19 @@ def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]
     return [(n, example_ids) for (n, _), example_ids in tails.items()]
 
 
-def _fit(
-    facts: ModelFacts, outcome: Outcome, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int
-) -> tuple[int, int]:
+def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int) -> tuple[int, int]:
     """The largest prompts x variants grid within the cap and the budget; prompts are kept together first."""
     example_ids = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
     variants_per_batch = max(1, min(n_variants, cap // (example_ids * n)))
-    while unit_bytes(facts, outcome, length, n, example_ids, variants_per_batch) > budget:
+    while cost.unit(length, n, example_ids, variants_per_batch) > budget:
         if variants_per_batch > 1:
             variants_per_batch -= 1
         elif example_ids > 1:
             example_ids = (example_ids + 1) // 2
         else:
-            needed = unit_bytes(facts, outcome, length, n, 1, 1)
+            needed = cost.unit(length, n, 1, 1)
             raise MemoryBudgetExceeded(
-                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} above {facts.name} itself, more than the budget of "
+                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} above {cost.name} itself, more than the budget of "
                 f"{format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
     return example_ids, variants_per_batch
@@ -229,8 +245,3 @@ def _by_layer(variants: Sequence[Variant]) -> list[int]:
 
 def _split(items: Sequence[int], size: int) -> list[tuple[int, ...]]:
     return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
-
-
-def heads_of(variant: Variant) -> tuple[Head, ...]:
-    """All heads that a variant changes, in order, each once."""
-    return tuple(dict.fromkeys(head for intervention in variant for head in intervention.heads))

@@ -145,7 +145,7 @@ def test_a_sweep_takes_the_hooked_road_and_gives_what_a_zeroed_output_gives():
     examples = [Example(tuple(row), tuple(row), (5,), (6,)) for row in tokens.tolist()]
     record = RunRecord("tiny", "", model.facts.weights_digest, dtype="float32", device="cpu")
     outcome = OUTCOMES.get("logit_diff")
-    with pytest.warns(UserWarning, match="ALiBi; taking the slower hooked road"):
+    with pytest.warns(UserWarning, match="ALiBi; using the slower hooked backend"):
         result = sweep(model, Task("t", tuple(examples), "logit_diff"), [(interventions.zero([head]),)], outcome, record=record)
     hf = tiny_hf("bloom")
     with torch.no_grad():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from interp.engine.attention.attention_interface import AttentionInputs, attend_after
+from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.sweep.resume_from_layer import attend_after
 
 N_PROMPTS, N_VARIANTS, N_HEADS, N_KV, D_HEAD, LENGTH = 3, 4, 6, 2, 5, 11
 

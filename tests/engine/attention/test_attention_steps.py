@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.support.reference_metrics import same
 
 from interp.engine import TokenBatch, observing
 from interp.engine.attention.attention_observer import observe
 from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
+from tests.support.reference_metrics import same
 from tests.support.tiny_models import tiny, tiny_tokens
 
 OF_TEXTS = [name for name in ATTENTION_METRICS.names() if "grid" not in ATTENTION_METRICS.get(name).needs]

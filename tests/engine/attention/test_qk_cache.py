@@ -4,8 +4,6 @@ import json
 
 import pytest
 import torch
-from tests.support.reference_metrics import FORMULAS as NAMES
-from tests.support.reference_metrics import hooked_pattern, same
 
 from interp.engine import capture_attention, load_attention
 from interp.engine.attention.attention_observer import observe
@@ -13,6 +11,8 @@ from interp.engine.attention.qk_cache import MANIFEST, attention_bytes
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
+from tests.support.reference_metrics import FORMULAS as NAMES
+from tests.support.reference_metrics import hooked_pattern, same
 from tests.support.tiny_models import TINY, tiny, tiny_tokens
 
 METRICS = attention_metrics(NAMES)

@@ -148,7 +148,7 @@ def test_runs_that_share_a_pass_count_as_much_as_runs_alone(name, monkeypatch):
         read = Readout(model, examples(), LOGIT_DIFF, decomposition.clean.logits)
         alone = torch.stack([edge_gradients(decomposition, graph, read, row[None]) for row in shares])
         together = edge_gradients(decomposition, graph, read, shares)
-        monkeypatch.setattr(ResidualDecomposition, "together", 3)
+        monkeypatch.setattr(ResidualDecomposition, "runs_per_batch", 3)
         in_parts = edge_gradients(decomposition, graph, read, shares)
     assert len(alone) == 7
     torch.testing.assert_close(together, alone.mean(0))

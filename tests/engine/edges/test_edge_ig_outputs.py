@@ -92,7 +92,7 @@ def test_readers_and_writers_that_share_a_pass_are_told_apart(name, monkeypatch)
     with opened(tiny(name), examples()) as (decomposition, graph, read):
         together = edge_changes(decomposition, graph, read, 3)
         for size in (1, 2, 7):
-            monkeypatch.setattr(ResidualDecomposition, "together", size)
+            monkeypatch.setattr(ResidualDecomposition, "runs_per_batch", size)
             torch.testing.assert_close(edge_changes(decomposition, graph, read, 3), together)
 
 

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import torch
 
+import interp.engine.sweep.work_units as work_units
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets, patch_single_edges
 from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual, mean_outputs
 from interp.engine.sweep.readout import Readout
@@ -114,7 +115,7 @@ def test_of_many_edges_only_what_is_read_is_kept(monkeypatch):
     decomposition, _ = streams("gpt2")
     graph, sizes = graph_of(tiny("gpt2")), []
     readout = Readout(tiny("gpt2"), examples(), OUTCOMES.get("logit_diff"), decomposition.clean.logits)
-    monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 2 * N_PROMPTS * 5})
+    monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 2 * N_PROMPTS * 5})
 
     def read(residual: torch.Tensor) -> torch.Tensor:
         sizes.append(len(residual))
@@ -134,7 +135,7 @@ def test_the_cut_into_parts_does_not_change_an_edge(monkeypatch):
     graph = graph_of(tiny("llama"))
     with torch.inference_mode():
         whole = patch_single_edges(decomposition, graph.edges)
-        monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 130})
+        monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 130})
         parts = patch_single_edges(decomposition, graph.edges)
         shuffled = patch_single_edges(decomposition, graph.edges[::-1])
     scale = float(whole.abs().max())
@@ -155,7 +156,7 @@ def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(n
     with torch.inference_mode():
         together = patch_edge_sets(decomposition, graph, sets)
         alone = torch.cat([patch_edge_sets(decomposition, graph, one[None]) for one in sets])
-        monkeypatch.setattr("interp.engine.sweep.work_units.TOKENS_AT_ONCE", {"cpu": 130})
+        monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 130})
         in_parts = patch_edge_sets(decomposition, graph, sets)
         monkeypatch.setattr("interp.engine.sweep.work_units.LEAST_MEMORY", {"cpu": 2 * decomposition.outputs.nbytes})
         in_little_memory = patch_edge_sets(decomposition, graph, sets)

@@ -6,8 +6,8 @@ import torch
 
 from interp.ablation.ablate_heads import ablate_heads
 from interp.ablation.ablations import build_variants
-from interp.engine.gradients.attribution_patching import attribute, head_gate_gradients, rank_variants
-from interp.engine.sweep.sweep import sweep
+from interp.engine.gradients.attribution_patching import attribute, head_gate_gradients
+from interp.engine.sweep.sweep import rank_variants, sweep
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
@@ -70,7 +70,7 @@ def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, ablation):
     outcome, record = OUTCOMES.get("logit_diff"), record_of(toy)
     variants = build_variants(toy, task, ablation, "all", [(h,) for h in some_heads(toy)], 0)
     estimate = attribute(toy, task, variants, outcome, record=record)
-    with pytest.warns(UserWarning, match="taking the slower hooked road"):
+    with pytest.warns(UserWarning, match="using the slower hooked backend"):
         up, down = (sweep(toy, task, [(i.at(s),) for (i,) in variants], outcome, record=record).values for s in (step, -step))
     slope = (up - down) / (2 * step)
     assert np.abs(slope).max() > 1e-2
@@ -78,7 +78,7 @@ def test_the_estimate_of_a_toy_is_the_slope_of_its_exact_effect(toy, ablation):
 
 
 def test_adaptive_measures_the_top_share_of_a_toy(toy):
-    with pytest.warns(UserWarning, match="taking the slower hooked road"):
+    with pytest.warns(UserWarning, match="using the slower hooked backend"):
         result = ablate_heads(toy, random_task(), estimator="adaptive", top_share=0.2)
     assert result.backend == "hooked" and result.estimate.backend == "gradient"
     assert list(result.variants) == sorted(rank_variants(result.estimate)[:3]) and len(result.estimate.variants) == 15

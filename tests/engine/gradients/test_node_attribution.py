@@ -10,7 +10,6 @@ from interp.ablation import ablate_heads
 from interp.circuits import direct_logit_attribution, score_nodes, score_positions
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 from interp.engine.edges.residual_decomposition import decompose_residual
-from interp.engine.gradients.attribution_patching import answer_value, z_gradients
 from interp.engine.gradients.qk_fix import (
     NODE_KINDS,
     ResidualChange,
@@ -22,6 +21,7 @@ from interp.engine.gradients.qk_fix import (
     qk_fix_estimates,
     resume_changes,
 )
+from interp.engine.gradients.z_gradients import answer_value, z_gradients
 from interp.engine.sweep.readout import Readout
 from interp.graph import QKV, Node
 from interp.heads import Head
@@ -30,6 +30,7 @@ from interp.models import wrap_model
 from interp.models.planted import plant
 from interp.models.planted.roles import ROLES, Recipe, Role
 from interp.tasks.task import Example, Task
+from interp.tasks.token_batch import as_batch
 from tests.engine.edges.test_edge_patching import N_PROMPTS, WITH_EDGES, examples
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny, tiny_hf
@@ -92,7 +93,7 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
         read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
         n = decomposition.clean.n
         where = torch.rand(N_PROMPTS, n, generator=torch.Generator().manual_seed(3)) < 0.7
-        passes = z_gradients(model, prompts, answer_value(LOGIT_DIFF, prompts, model), last=True)[2]
+        passes = z_gradients(model, as_batch(model, prompts), answer_value(LOGIT_DIFF, prompts, model), last=True)[2]
         slopes = torch.stack([gradients[layer][:, -n:] for gradients in passes])
 
         def central(change):
@@ -244,8 +245,8 @@ def test_a_dropped_gradient_is_that_of_a_run_whose_block_is_detached(name):
             return (entering + (output[0] - entering).detach(), *output[1:])
         return entering + (output - entering).detach()
 
-    _, _, passes = z_gradients(model, prompts, value, last=True, dropped_layers=(0, 1, 2, None))
-    plain = z_gradients(model, prompts, value, last=True)[2][0]
+    _, _, passes = z_gradients(model, as_batch(model, prompts), value, last=True, dropped_layers=(0, 1, 2, None))
+    plain = z_gradients(model, as_batch(model, prompts), value, last=True)[2][0]
     for layer in range(3):
         handle = model.layout.blocks[layer].register_forward_hook(detach, with_kwargs=True)
         try:
@@ -312,7 +313,11 @@ def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
         n = decomposition.clean.n
         where = torch.ones(1, n, dtype=torch.bool)
         passes = z_gradients(
-            model, task.examples, answer_value(LOGIT_DIFF, task.examples, model), last=True, dropped_layers=(0, 1, 2)
+            model,
+            as_batch(model, task.examples),
+            answer_value(LOGIT_DIFF, task.examples, model),
+            last=True,
+            dropped_layers=(0, 1, 2),
         )[2]
         for gradients in passes:
             change = corrupted_z(decomposition, 1, "q", where) - decomposition.clean.z[1]

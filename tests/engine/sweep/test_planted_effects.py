@@ -70,7 +70,7 @@ def test_half_gains_add_up_and_opposite_ones_cancel(n_kv_heads):
 
     opposites = small("cancelling", 1, n_kv_heads)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*slower hooked road")  # logits that cancel leave its proof no scale
+        warnings.filterwarnings("ignore", message=".*slower hooked backend")  # logits that cancel leave its proof no scale
         result = ablate_heads(opposites.model, task_of(opposites, "repeats"), ablation="zero")
     assert result.baseline == pytest.approx([0] * 4, abs=EXACT)
     want = {"previous_token": 0, "induction": -10, "negative_induction": 10, "noise": 0}

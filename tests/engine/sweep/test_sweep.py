@@ -14,9 +14,9 @@ from interp.ablation.ablations import ablations, build_variants, resample_source
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
-from interp.engine.sweep.resume_from_layer import resumable
 from interp.engine.sweep.sweep import sweep
-from interp.engine.sweep.work_units import plan_sweep, unit_bytes
+from interp.engine.sweep.variants import resumable
+from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
@@ -162,7 +162,8 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
     cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.example_ids]
     assert sorted(cells) == [(v, r) for v in range(len(variants)) for r in range(len(task))]
     assert len({unit.key for unit in plan.units}) == plan.n_units
-    assert unit_bytes(llama.facts, outcome, 11, 11, 2, 2) > unit_bytes(llama.facts, outcome, 11, 11, 1, 2)
+    cost = UnitMemory.of(llama.facts, outcome)
+    assert cost.unit(11, 11, 2, 2) > cost.unit(11, 11, 1, 2)
 
 
 def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
@@ -175,7 +176,7 @@ def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
 def test_a_model_without_a_known_layout_takes_the_hooked_road_to_the_same_numbers(gpt2):
     blind = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, None, gpt2.bridge)
     task, heads = random_task(), some_heads(gpt2)
-    with pytest.warns(UserWarning, match="parts of a GPT2LMHeadModel model are not known; taking the slower hooked road"):
+    with pytest.warns(UserWarning, match="parts of a GPT2LMHeadModel model are not known; using the slower hooked backend"):
         plain = ablate_heads(blind, task, ablation="mean", heads=heads)
     fast = ablate_heads(gpt2, task, ablation="mean", heads=heads)
     assert (plain.backend, fast.backend) == ("hooked", "resumed")
@@ -186,7 +187,7 @@ def test_a_wrong_layout_is_found_out_before_any_number_is_made(gpt2):
     parts = gpt2.layout
     wrong = Layout(parts.blocks, parts.attentions, parts.outputs, parts.blocks[0].ln_1, parts.unembed)
     model = Model(gpt2.facts, gpt2.tokenizer, gpt2.hf, wrong, gpt2.bridge)
-    with pytest.warns(UserWarning, match="a restarted run differs from the model"):
+    with pytest.warns(UserWarning, match="a resumed run differs from the model"):
         result = ablate_heads(model, random_task(), ablation="zero", heads=[Head(0, 1)])
     np.testing.assert_allclose(
         result.values, ablate_heads(gpt2, random_task(), ablation="zero", heads=[Head(0, 1)]).values, rtol=0, atol=TOLERANCE

@@ -1,0 +1,127 @@
+"""Gradients of an outcome at z of every head, from one backward pass over the clean prompts.
+
+A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from interp.engine.attention.attention_interface import FastPathUnavailable, upcast
+from interp.engine.forward.activation_names import hook_name
+from interp.engine.forward.run import visible_keys
+from interp.engine.sweep.clean_pass import CleanPass
+from interp.engine.sweep.outcome import Answers, Outcome
+from interp.interventions import Intervention, InterventionContext
+from interp.models.model import Model
+from interp.tasks.task import Example
+from interp.tasks.token_batch import TokenBatch
+
+Value = Callable[[Tensor], Tensor]
+"""What is differentiated: logits [batch pos d_vocab] -> [batch]."""
+
+
+def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
+    """The outcome of the answers, read from the last logits."""
+    answers = Answers.of(examples, model.device)
+    return lambda logits: outcome.function(upcast(logits[:, -1]), answers, upcast(logits[:, -1].detach()))
+
+
+def next_token_loss(batch: TokenBatch) -> Value:
+    """Mean cross-entropy of each text's tokens after the first, in nats."""
+    return lambda logits: cross_entropy(upcast(logits[:, :-1]).mT, batch.tokens[:, 1:], reduction="none").mean(1)
+
+
+def z_gradients(
+    model: Model, batch: TokenBatch, value: Value, *, last: bool, dropped_layers: Sequence[int | None] = (None,)
+) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
+    """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every layer, each
+    [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``: none of its gradient comes through what the block of that
+    layer writes (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
+    if model.hf is None or model.layout is None:
+        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+    leaves: list[Tensor] = []
+    stopped: int | None = None
+
+    def tap(module: nn.Module, args: tuple) -> tuple:
+        z = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
+        leaves.append(z)
+        return (z, *args[1:])
+
+    def gate(layer: int, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        entering = args[0] if args else kwargs["hidden_states"]
+        written = (output[0] if isinstance(output, tuple) else output) - entering
+        written.register_hook(lambda slope: torch.zeros_like(slope) if layer == stopped else slope)
+        return (entering + written, *output[1:]) if isinstance(output, tuple) else entering + written
+
+    passes: list[list[Tensor]] = []
+    with model.lock, torch.enable_grad(), ExitStack() as stack:
+        for projection in model.layout.outputs:
+            stack.callback(projection.register_forward_pre_hook(tap).remove)
+        for layer, block in enumerate(model.layout.blocks if tuple(dropped_layers) != (None,) else ()):
+            stack.callback(block.register_forward_hook(partial(gate, layer), with_kwargs=True).remove)
+        found = value(model.hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=int(last)).logits)
+        for done, layer in enumerate(dropped_layers, 1):
+            stopped = layer
+            slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(dropped_layers))
+            passes.append([x.unflatten(-1, (model.facts.n_heads, -1)) for x in slopes])
+    return found.detach(), [x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in leaves], passes
+
+
+def hooked_z_gradients(
+    model: Model, batch: TokenBatch, value: Value, read: Sequence[str] = ()
+) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """As ``z_gradients``, from one hooked pass, with the activations called by the names in ``read``."""
+    seen: dict[str, Tensor] = {}
+    z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
+
+    def tap(name: str, z: Tensor, hook: Any) -> Tensor:
+        seen[name] = z if z.requires_grad else z.detach().requires_grad_()
+        return seen[name]
+
+    def keep(name: str, x: Tensor, hook: Any) -> None:
+        seen[name] = x.detach()
+
+    hooks = [*((name, partial(tap, name)) for name in z_names), *((name, partial(keep, name)) for name in read)]
+    with model.lock, torch.enable_grad():
+        found = value(model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks))
+        gradients = torch.autograd.grad(found.sum(), [seen[name] for name in z_names])
+    return found.detach(), [seen[name].detach() for name in z_names], list(gradients), seen
+
+
+def hooked_clean_pass(
+    model: Model,
+    batch: TokenBatch,
+    examples: Sequence[Example],
+    example_ids: Sequence[int],
+    changes: Sequence[Intervention],
+    value: Value,
+) -> tuple[CleanPass, Tensor, list[Tensor]]:
+    """As much of the clean run as the estimate needs, the value and its gradients at z. Raises ValueError for changes of scores."""
+    scores = next((i for i in changes if i.site == "scores"), None)
+    if scores is not None:
+        raise ValueError(
+            f"The effect of {scores.label!r} on scores cannot be estimated in {model.facts.name}: the parts of a "
+            f"{model.facts.architecture} model are not known. Sweep exactly."
+        )
+    patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
+    read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
+    found, z, gradients, seen = hooked_z_gradients(model, batch, value, sorted(read))
+    length = len(examples[0].clean)
+    positions = torch.arange(length, device=model.device).expand(len(examples), -1)
+    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z)
+    for intervention, head in patterns:
+        pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
+        place = InterventionContext(
+            head, clean.example_ids, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device)
+        )
+        new = intervention.apply(upcast(pattern[:, head.head]), place).to(v.dtype)
+        clean.ablated_z[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
+    return clean, found, gradients

@@ -1,0 +1,79 @@
+"""The outcomes of one work unit: resumed from the clean pass where that is verified, else by one hooked forward pass per variant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from weakref import WeakSet
+
+import numpy as np
+import torch
+
+from interp.engine.attention.attention_interface import FastPathUnavailable
+from interp.engine.sweep.clean_pass import CleanPass, clean_pass
+from interp.engine.sweep.hooked_outcomes import hooked_outcomes
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.readout import Readout
+from interp.engine.sweep.resume_from_layer import resume_variants, verify_resumption
+from interp.engine.sweep.variants import Variant, describe, resumable
+from interp.engine.sweep.work_units import WorkUnit
+from interp.models.model import Model
+from interp.tasks.task import Task
+
+_VERIFIED: WeakSet[Model] = WeakSet()
+
+
+class UnitRunner:
+    """Measures units, keeping the clean pass of the prompts of the last one; ``backend`` is ``resumed``, ``hooked`` or not yet decided."""
+
+    def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
+        self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
+        self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
+        self.shared: CleanPass | None = None
+        self.clean: CleanPass | None = None
+        self.readout: Readout | None = None
+
+    def measure(self, unit: WorkUnit) -> np.ndarray:
+        """Outcomes [n_variants + 1 n_examples] of the unit's variants and, in the last row, of the clean run.
+
+        Raises ValueError when one is not finite.
+        """
+        values = self._measure(unit)
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            run = "the clean run" if row == len(unit.variants) else describe(self.variants[unit.variants[row]])
+            raise ValueError(
+                f"{self.outcome.name} of {run} on example {unit.example_ids[column]} is {values[row, column]}: {self.model.facts.name} "
+                f"computes NaN or inf in {self.model.facts.dtype}. Load it in float32 or check its weights with `interp doctor`."
+            )
+        return values
+
+    def _measure(self, unit: WorkUnit) -> np.ndarray:
+        if self.backend != "hooked":
+            try:
+                return self._resumed(unit)
+            except FastPathUnavailable as reason:
+                if self.backend == "resumed":
+                    raise
+                warnings.warn(f"{reason}; using the slower hooked backend.", stacklevel=4)
+                self.backend = "hooked"
+        return hooked_outcomes(self.model, self.task, unit, self.variants, self.outcome)
+
+    def _resumed(self, unit: WorkUnit) -> np.ndarray:
+        clean, readout = self._clean_pass(unit)
+        if self.model not in _VERIFIED:
+            verify_resumption(self.model, clean, readout)
+            _VERIFIED.add(self.model)
+        residual = resume_variants(self.model, clean, [self.variants[v] for v in unit.variants])
+        return torch.cat([readout(residual), readout(clean.last[None])]).cpu().double().numpy()
+
+    def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
+        ids = unit.clean.example_ids
+        if self.shared is None or self.shared.example_ids.tolist() != list(ids):
+            self.shared = self.clean = self.readout = None  # frees the memory of the last one first
+            examples, changes = [self.task.examples[i] for i in ids], list(dict.fromkeys(i for v in self.variants for i in v))
+            self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, before=unit.clean.before)
+        if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):
+            self.clean = self.shared.part(list(unit.example_ids), unit.n)
+            self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
+        return self.clean, self.readout
