@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.experiment_runner import print_location
+from interp.cli.run_command import print_location
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,26 +12,35 @@ from interp.heads import Head
 DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = Spec.model, str(Spec.device), Spec.dtype
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
-ModelName = Annotated[str, typer.Option("--model", "-m", help="Embedded model, local folder or Hub name (`interp models`).")]
-TaskName = Annotated[str | None, typer.Option("--task", "-t", help="Task that supplies the prompts (`interp tasks`).")]
-Prompts = Annotated[str | None, typer.Option(help="JSON Lines file of your own prompts, instead of a task.")]
-NPrompts = Annotated[int, typer.Option("--n-prompts", "-n", help="Number of prompts of the task.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed for prompts, resample pairings and bootstrap.")]
-Metric = Annotated[str | None, typer.Option(help="Metric of the answer (`interp metrics`); default: the task's.")]
+OPTIONS: dict[str, Any] = {
+    "model": typer.Option("--model", "-m", help="Embedded model, local folder or Hub name (`interp models`)."),
+    "task": typer.Option("--task", "-t", help="Task that supplies the prompts (`interp tasks`)."),
+    "prompts": typer.Option(help="JSON Lines file of your own prompts, instead of a task."),
+    "n_prompts": typer.Option("--n-prompts", "-n", help="Number of prompts of the task."),
+    "seed": typer.Option(min=0, help="Seed for prompts, resample pairings and bootstrap."),
+    "metric": typer.Option(help="Metric of the answer (`interp metrics`); default: the task's."),
+    "device": typer.Option(help="cpu, cuda, cuda:1, mps ..."),
+    "dtype": typer.Option(help="float32, bfloat16, float16 or float64."),
+    "revision": typer.Option(help="Branch, tag or commit of a Hub model."),
+    "offline": typer.Option("--offline", help="Never use the network; Hub models only from the local cache."),
+}
+"""The options of fields that several specifications have."""
+
+ModelName = Annotated[str, OPTIONS["model"]]
+Device = Annotated[str, OPTIONS["device"]]
+Dtype = Annotated[str, OPTIONS["dtype"]]
+Revision = Annotated[str | None, OPTIONS["revision"]]
+Offline = Annotated[bool, OPTIONS["offline"]]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option by name; repeatable.")]
 Memory = Annotated[
     str | None, typer.Option(help="Memory budget in addition to the loaded model, such as 2GB; a resumed run keeps its own.")
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option by name; repeatable.")]
 Out = Annotated[
     Path | None, typer.Option(help="Run directory; default: a folder in runs/ named after inputs, model and digest.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again; an earlier run in --out is moved aside.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate time and memory; run and store nothing.")]
 Bar = Annotated[bool, typer.Option("--progress", help="Show the progress bar even where stderr is not a terminal.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network; Hub models only from the local cache.")]
 
 
 def read_memory(text: str | None) -> int | None:

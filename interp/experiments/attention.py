@@ -76,10 +76,6 @@ class AttentionSpec(Spec):
             raise ValueError(f"{images[0]} is a metric of image patches, and this command reads text: leave it out.")
         return chosen
 
-    def prepare(self, model: Model | None = None) -> AttentionExperiment:
-        self.check()
-        return self.bind(model or self.load_model())
-
     def bind(self, model: Model) -> AttentionExperiment:
         from interp.records import digest
 

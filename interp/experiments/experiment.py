@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -93,15 +93,21 @@ class Spec(ABC):
         """The finished run in ``folder``; options as of ``Experiment.run``."""
         return self.prepare(model).run(folder, **options)
 
+    @classmethod
+    def ordered_fields(cls) -> list[Field[Any]]:
+        """The fields in the order of the command line."""
+        by_name = {f.name: f for f in fields(cls)}
+        between = [name for name in by_name if name not in (*FIRST, *LAST)]
+        return [by_name[name] for name in (*FIRST, *between, *LAST) if name in by_name]
+
     def to_argv(self) -> list[str]:
         """The words after ``interp``: the options that differ from their defaults."""
-        written = [str(getattr(self, name)) for name in self.positional]
-        by_name = {f.name: f.default for f in fields(self) if f.name not in self.positional}
-        between = [name for name in by_name if name not in (*FIRST, *LAST)]
-        for name in (*FIRST, *between, *LAST):
-            if name in by_name and (name in self.explicit or getattr(self, name) != by_name[name]):
-                written += self.option(name, getattr(self, name))
-        return [self.command, *written]
+        words = [self.command, *(str(getattr(self, name)) for name in self.positional)]
+        for f in self.ordered_fields():
+            value = getattr(self, f.name)
+            if f.name not in self.positional and (f.name in self.explicit or value != f.default):
+                words += self.option(f.name, value)
+        return words
 
     def option(self, name: str, value: Any) -> list[str]:
         """One field as words of the command line."""
@@ -142,6 +148,9 @@ class Experiment(ABC, Generic[S]):
         """What is computed, in a few words."""
 
     @abstractmethod
+    def compute(self, target: RunFolder, progress: Progress | None, fresh: bool, memory: int | None) -> StoredRun:
+        """The finished run in ``target``; arguments and errors as of ``run``."""
+
     def run(
         self,
         folder: str | Path | None = None,
@@ -153,10 +162,11 @@ class Experiment(ABC, Generic[S]):
     ) -> StoredRun:
         """The finished run in ``folder`` (default: ``folder_name`` in ``runs``), computed as far as it is not there yet.
 
-        ``progress`` is called with (done, total); ``fresh`` moves an earlier run aside; ``memory`` is the budget in bytes above the
-        loaded model; ``notify`` receives remarks. Raises UsageError for what the specification asks of this model and cannot have,
-        ArtefactInvalid when the folder holds something else, MemoryBudgetExceeded above the budget.
+        ``progress`` is called with (done, total); ``fresh`` moves an earlier run aside; ``memory`` is the budget in bytes in addition to
+        the loaded model; ``notify`` receives remarks. Raises UsageError for what does not fit the model or its prompts, ArtefactInvalid
+        when the folder holds something else, MemoryBudgetExceeded above the budget.
         """
+        return self.compute(self.target(folder, notify), progress, fresh, memory)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -197,24 +207,15 @@ class OneShotExperiment(Experiment[S]):
     @abstractmethod
     def save(self, result: Any, folder: Path) -> StoredRun: ...
 
-    def run(
-        self,
-        folder: str | Path | None = None,
-        *,
-        progress: Progress | None = None,
-        fresh: bool = False,
-        memory: int | None = None,
-        notify: Notify = lambda sentence: None,
-    ) -> StoredRun:
-        target = self.target(folder, notify)
+    def compute(self, target: RunFolder, progress: Progress | None, fresh: bool, memory: int | None) -> StoredRun:
         if fresh:
             target.holds_run()
         elif (run := target.finished()) is not None:
             return run
         start = perf_counter()
         with usage_errors():
-            result = self.measure(progress, memory, notify)
-        notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
+            result = self.measure(progress, memory, target.notify)
+        target.notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
         if fresh:
             target.move_aside()
         return self.save(result, target.path)
@@ -230,32 +231,22 @@ class ResumableExperiment(Experiment[S]):
     @abstractmethod
     def publish(self, writer: RunWriter, result: Any) -> StoredRun: ...
 
-    def run(
-        self,
-        folder: str | Path | None = None,
-        *,
-        progress: Progress | None = None,
-        fresh: bool = False,
-        memory: int | None = None,
-        notify: Notify = lambda sentence: None,
-    ) -> StoredRun:
+    def compute(self, target: RunFolder, progress: Progress | None, fresh: bool, memory: int | None) -> StoredRun:
         from interp.store import open_run
         from interp.store.run_directory import stored_details
 
-        target = self.target(folder, notify)
         stored = {} if fresh else stored_details(target.path, self.identity)
         with usage_errors():
             self.plan(stored.get("memory", memory))
         if fresh:
             target.move_aside()
-        command = shlex.join(["interp", *self.spec.to_argv(), *(["--out", str(folder)] if folder else [])])
-        with target.resume(memory, command) as writer:
+        with target.resume(memory, shlex.join(["interp", *self.spec.to_argv(), "--out", str(target.path)])) as writer:
             if writer.finished:
                 return open_run(target.path)
             start = perf_counter()
             result = self.measure(memory=writer.details["memory"], ledger=writer.ledger, progress=progress)
             run = self.publish(writer, result)
-        notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
+        target.notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
         return run
 
 

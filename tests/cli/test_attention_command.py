@@ -250,7 +250,7 @@ def test_an_ablation_can_be_drawn_by_layer_but_has_no_tokens(folder, prompts, tm
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--kind", "cake", "--figure", "a.png"], "'cake' is no drawing. There are: heads, layers, roles, tokens"),
+        (["--kind", "cake", "--figure", "a.png"], "'cake' is no figure. There are: heads, layers, waad_fai, tokens"),
         (["--minus", "elsewhere"], "--minus needs --figure"),
         (["--minus", "elsewhere", "--figure", "a.png", "--kind", "tokens"], "A difference is drawn as heads"),
     ],
@@ -287,7 +287,7 @@ def test_help_names_the_commands():
         (["--file", "none.txt"], 2, "There is no file none.txt"),
         (["--prompts", "none.jsonl"], 2, "There is no file none.jsonl"),
         (["--task", "ioy"], 2, "No task is called 'ioy'. There are"),
-        (["--text", "w1", "--metrics", "entropi"], 2, "No attention metric is called 'entropi'. There are: attention_distance"),
+        (["--text", "w1", "--metrics", "entropi"], 2, "No attention metric is called 'entropi'. There are: argmax_offsets, attention_distance"),
         (["--text", "w1", "--metrics", "entropy:window=3"], 2, "Metric 'entropy' has no option 'window'. There are: none"),
         (["--text", "w1", "--metrics", "windowed_distance:window=x"], 2, "'window=x': the value must be a whole number"),
         (["--text", "w1", "--metrics", "entropy,entropy"], 2, "names entropy twice"),

@@ -7,27 +7,7 @@ import typer
 
 from interp.circuits.methods import EDGE_ABLATIONS
 from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
-from interp.cli.command import command
-from interp.cli.experiment_runner import prepare, print_location, run_or_estimate
-from interp.cli.options import (
-    DEFAULT_DEVICE,
-    DEFAULT_DTYPE,
-    DEFAULT_MODEL,
-    Bar,
-    Device,
-    DryRun,
-    Dtype,
-    Fresh,
-    Metric,
-    ModelName,
-    NPrompts,
-    Offline,
-    Out,
-    Prompts,
-    Revision,
-    Seed,
-    TaskName,
-)
+from interp.cli.run_command import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
 from interp.experiments.usage import UsageError, usage_errors
@@ -35,43 +15,26 @@ from interp.experiments.usage import UsageError, usage_errors
 if TYPE_CHECKING:
     from interp.circuits import Circuit
 
+OPTIONS = {
+    "method": typer.Option(help=f"{', '.join(CIRCUIT_METHODS)}."),
+    "size": typer.Option(min=1, help="Number of edges to keep; default: a tenth of all."),
+    "threshold": typer.Option(
+        help="Keep edges of at least this effect, in the metric's unit, instead of --size; default of acdc: 1% of the gap."
+    ),
+    "ablation": typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}."),
+    "steps": typer.Option(min=1, help="eap-ig: interpolation steps between the corrupted and the clean embedding."),
+    "n_draws": typer.Option(min=1, help="Random circuits of each size, for comparison."),
+}
 
-@command
+
+@run_command(CircuitSpec, OPTIONS, skip=("memory",))
 def circuit(
     terminal: Terminal,
+    request: Request,
     comparison: Annotated[
         list[str] | None,
         typer.Argument(metavar="[compare A B]", help="Compare two circuits instead: run directories or circuit files."),
     ] = None,
-    model: ModelName = DEFAULT_MODEL,
-    task: TaskName = None,
-    prompts: Prompts = None,
-    method: Annotated[str, typer.Option(help=f"{', '.join(CIRCUIT_METHODS)}.")] = CircuitSpec.method,
-    size: Annotated[int | None, typer.Option(min=1, help="Number of edges to keep; default: a tenth of all.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep edges of at least this effect, in the metric's unit, instead of --size; default of acdc: 1% of the gap."
-        ),
-    ] = None,
-    ablation: Annotated[
-        str, typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}.")
-    ] = CircuitSpec.ablation,
-    steps: Annotated[
-        int, typer.Option(min=1, help="eap-ig: interpolation steps between the corrupted and the clean embedding.")
-    ] = CircuitSpec.steps,
-    metric: Metric = None,
-    n_prompts: NPrompts = CircuitSpec.n_prompts,
-    n_draws: Annotated[int, typer.Option(min=1, help="Random circuits of each size, for comparison.")] = CircuitSpec.n_draws,
-    seed: Seed = CircuitSpec.seed,
-    device: Device = DEFAULT_DEVICE,
-    dtype: Dtype = DEFAULT_DTYPE,
-    revision: Revision = None,
-    out: Out = None,
-    fresh: Fresh = False,
-    offline: Offline = False,
-    dry_run: DryRun = False,
-    progress: Bar = False,
 ) -> None:
     """Score every edge of the computational graph, keep the largest, and measure how faithful they alone are on other prompts.
 
@@ -79,31 +42,11 @@ def circuit(
     `interp circuit compare A B` compares two circuits.
     """
     if comparison:
-        return _compare(terminal, comparison)
-    spec = CircuitSpec(
-        model=model,
-        task=task,
-        prompts=prompts,
-        method=method,
-        size=size,
-        threshold=threshold,
-        ablation=ablation,
-        steps=steps,
-        metric=metric,
-        n_prompts=n_prompts,
-        n_draws=n_draws,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        offline=offline,
-    )
-    run = run_or_estimate(terminal, prepare(spec), out=out, fresh=fresh, dry_run=dry_run, progress=progress)
-    if run is not None:
+        _compare(terminal, comparison)
+    elif (run := request.run()) is not None:
         print_circuit(terminal, run, EDGES_SHOWN)
         print_location(terminal, run, "prints all its edges and draws them")
         terminal.emit(circuit_json(run))
-    return None
 
 
 def _compare(terminal: Terminal, comparison: list[str]) -> None:

@@ -4,55 +4,28 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.command import command
 from interp.cli.detection_output import print_role_run
-from interp.cli.experiment_runner import prepare, run_or_estimate
-from interp.cli.options import (
-    DEFAULT_DEVICE,
-    DEFAULT_DTYPE,
-    DEFAULT_MODEL,
-    Bar,
-    Device,
-    DryRun,
-    Dtype,
-    Fresh,
-    ModelName,
-    Offline,
-    Out,
-    Revision,
-    Settings,
-    read_memory,
-)
+from interp.cli.options import Settings, read_memory
+from interp.cli.run_command import Request, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options
 from interp.experiments.usage import UsageError, usage_errors
 from interp.options_text import option_text, parse_options
 
 
-@command
+@run_command(DetectionSpec, {})
 def detect(
     terminal: Terminal,
-    role: Annotated[
-        str | None, typer.Argument(metavar="[ROLE]", help="The role to detect; without it, the roles are listed.")
-    ] = None,
-    model: ModelName = DEFAULT_MODEL,
+    request: Request,
+    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="The role; without it, the roles are listed.")] = None,
     settings: Settings = None,
     n_prompts: Annotated[
         int | None, typer.Option("--n-prompts", "-n", help="Number of prompts (detectors that use prompts only).")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed for prompts and nulls; default: the detector's.")] = None,
     memory: Annotated[
-        str | None,
-        typer.Option(help="Memory budget in addition to the loaded model, such as 2GB (detectors that accept one only)."),
+        str | None, typer.Option(help="Memory budget in addition to the loaded model, such as 2GB (detectors that accept one).")
     ] = None,
-    device: Device = DEFAULT_DEVICE,
-    dtype: Dtype = DEFAULT_DTYPE,
-    revision: Revision = None,
-    out: Out = None,
-    fresh: Fresh = False,
-    offline: Offline = False,
-    dry_run: DryRun = False,
-    progress: Bar = False,
 ) -> None:
     """Detect the heads, or the tokens, that have a role, at a threshold that models without the role rarely exceed.
 
@@ -63,11 +36,7 @@ def detect(
     with usage_errors():
         flags = {"n_prompts": n_prompts, "seed": seed, "memory": read_memory(memory)}
         options = _options(role, settings or [], {name: value for name, value in flags.items() if value is not None})
-    spec = DetectionSpec(
-        model=model, role=role, options=options, device=device, dtype=dtype, revision=revision, offline=offline
-    )
-    run = run_or_estimate(terminal, prepare(spec), out=out, fresh=fresh, dry_run=dry_run, progress=progress)
-    return print_role_run(terminal, run)
+    return print_role_run(terminal, request.run(request.prepare(role=role, options=options)))
 
 
 def _list(terminal: Terminal) -> None:

@@ -22,17 +22,8 @@ def models(terminal: Terminal) -> None:
         rows.append(
             {"name": name, "type": config.get("model_type"), **sizes, "bytes": n_bytes, "default": name == DEFAULT_MODEL}
         )
-    cells = [
-        (
-            r["name"],
-            r["type"],
-            str(r["n_layers"]),
-            str(r["n_heads"]),
-            f"{r['bytes'] / 1e6:.1f} MB",
-            "default" if r["default"] else "",
-        )
-        for r in rows
-    ]
+    named = ("name", "type", "n_layers", "n_heads")
+    cells = [(*(str(r[n]) for n in named), f"{r['bytes'] / 1e6:.1f} MB", "default" * r["default"]) for r in rows]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
     terminal.line("--model also accepts a folder in Hugging Face form, and a Hub name such as openai-community/gpt2.")
     planted = " ".join(f"planted:{name}" for name in FAMILIES)
