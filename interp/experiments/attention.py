@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 INPUTS = ("text", "file", "task", "prompts")
+DEFAULT_METRICS = tuple(
+    "attention_distance entropy received_attention self_attention_score prev_token_score induction_score".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +38,7 @@ class AttentionSpec(Spec):
     file: str | None = None
     task: str | None = None
     prompts: str | None = None
-    metrics: tuple[str, ...] = (
-        "attention_distance",
-        "entropy",
-        "received_attention",
-        "self_attention_score",
-        "prev_token_score",
-        "induction_score",
-    )
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     n_prompts: int = 64
     seed: int = 0
 

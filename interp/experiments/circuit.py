@@ -82,17 +82,13 @@ class CircuitSpec(Spec):
         else:
             tasks = (python_task(self.task, None, self.n_prompts, seed) for seed in (self.seed, self.seed + 1))
             made = "".join(f"{name} = {code}\n" for name, code in zip(("task", "test_task"), tasks, strict=True))
+        scored = f"interp.score_edges(model, task, {python_arguments(**_score_options(self, self.metric))})"
+        size = str(self.size or f"int({DEFAULT_SHARE} * len(scores.graph.edges))")
         if self.method == ACDC:
-            scored = f"interp.circuits.acdc(model, task, {python_arguments(**_acdc_options(self, self.metric))})"
-        else:
-            scored = f"interp.score_edges(model, task, {python_arguments(**_score_options(self, self.metric))})"
-        size = f"{self.size}"
-        if self.method == ACDC:
-            size = "scores.n_nonzero"
+            made = f"from interp.circuits import acdc\n\n{made}"
+            scored, size = f"acdc(model, task, {python_arguments(**_acdc_options(self, self.metric))})", "scores.n_nonzero"
         elif self.threshold is not None:
             size = f"int((abs(scores.effects) >= {self.threshold!r}).sum())"
-        elif self.size is None:
-            size = f"int({DEFAULT_SHARE} * len(scores.graph.edges))"
         curve = f"interp.faithfulness_curve(model, test_task, scores, n_draws={self.n_draws}, seed={self.seed})"
         return f"{self.python_model()}{made}scores = {scored}\ncircuit = scores.circuit({size})\ncurve = {curve}\n"
 
@@ -111,15 +107,11 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
 
     def inputs(self) -> dict[str, Any]:
         task, spec = self.task, self.spec
-        made = {
-            "task": task.name,
-            "arguments": task.arguments,
-            "examples": task.digest(),
-            "test_examples": self.test_task.digest(),
-        }
+        prompts = {"task": task.name, "arguments": task.arguments}
+        prompts |= {"examples": task.digest(), "test_examples": self.test_task.digest()}
         how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
         how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
-        return {**made, **how, **({"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {})}
+        return {**prompts, **how, **({"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {})}
 
     def name_parts(self) -> tuple[str, ...]:
         return "circuit", self.task.name, self.model_name, self.spec.method

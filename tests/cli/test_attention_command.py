@@ -287,7 +287,11 @@ def test_help_names_the_commands():
         (["--file", "none.txt"], 2, "There is no file none.txt"),
         (["--prompts", "none.jsonl"], 2, "There is no file none.jsonl"),
         (["--task", "ioy"], 2, "No task is called 'ioy'. There are"),
-        (["--text", "w1", "--metrics", "entropi"], 2, "No attention metric is called 'entropi'. There are: argmax_offsets, attention_distance"),
+        (
+            ["--text", "w1", "--metrics", "entropi"],
+            2,
+            "No attention metric is called 'entropi'. There are: argmax_offsets, attention_distance",
+        ),
         (["--text", "w1", "--metrics", "entropy:window=3"], 2, "Metric 'entropy' has no option 'window'. There are: none"),
         (["--text", "w1", "--metrics", "windowed_distance:window=x"], 2, "'window=x': the value must be a whole number"),
         (["--text", "w1", "--metrics", "entropy,entropy"], 2, "names entropy twice"),

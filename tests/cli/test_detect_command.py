@@ -322,7 +322,9 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
     assert stored.record.seed == 1  # one more than the detection's
     assert stored.record.interventions == ("zero",)
     curve = {(row["positions"], row["group"], row["k"]): row["effect"] for row in told["curve"]}
-    assert curve["all", "detected", 1] == pytest.approx(-10, abs=0.01) and curve["end", "bottom", 1] == pytest.approx(0, abs=0.01)
+    assert curve["all", "detected", 1] == pytest.approx(-10, abs=0.01) and curve["end", "bottom", 1] == pytest.approx(
+        0, abs=0.01
+    )
     shown = interp("show", tmp_path / "run")
     assert "made_up: logit_diff with the top k of" in shown.stdout and "layer matched" in shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told

@@ -37,7 +37,9 @@ def test_a_folder_without_runs_is_named_and_a_missing_one_refused(tmp_path):
     assert_refused(interp("runs", tmp_path / "nowhere"), 2, "There is no folder .*nowhere")
 
 
-@pytest.mark.parametrize("words", ["ablate --task ioi", "attention --text a", "circuit --task ioi", "detect retrieval", "doctor"])
+@pytest.mark.parametrize(
+    "words", ["ablate --task ioi", "attention --text a", "circuit --task ioi", "detect retrieval", "doctor"]
+)
 def test_a_revision_of_a_model_that_is_not_of_the_hub_is_refused(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_refused(interp(*words.split(), "--revision", "main"), 2, "revision='main' belongs to models of the Hub")
