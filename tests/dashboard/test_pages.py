@@ -426,7 +426,7 @@ def test_every_control_of_runs_changes_what_is_shown(root):
 
 def test_the_record_of_a_run_is_shown(root):
     stored(root / "read")
-    made = table_with(opened("runs", run="read"), "field", "value").set_index("what")["value"]
+    made = table_with(opened("runs", run="read"), "field", "value").set_index("field")["value"]
     record = open_run(root / "read").record
     assert (made["model"], made["weights"], made["n_tokens"]) == (record.model, record.weights_digest, "7")
     assert made["torch"] == record.packages["torch"] and made["folder"] == str(root / "read")
@@ -482,7 +482,7 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
             fcntl.flock(held.enter_context((job_of(root / "kept").job_dir / jobs.STDOUT).open("ab")), fcntl.LOCK_EX)
         button.click().run()
     said = app.warning[0].value.replace("\\", "")
-    reasons = {"strange": "notes.txt", "written": "by another process", "measured": "cancel it on the page that started it"}
+    reasons = {"strange": "notes.txt", "written": "by another process", "measured": "cancel it first, on the page that started it"}
     assert "Nothing was deleted" in said and reasons[why] in said
     assert (root / "kept" / "run.json").exists()
 

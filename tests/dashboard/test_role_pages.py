@@ -185,7 +185,7 @@ def test_every_control_of_tokens_changes_what_is_shown_and_the_address():
         "share": lambda at: app.number_input(key=at).set_value(0.5),
         "window": lambda at: app.number_input(key=at).set_value(2),
         "horizon_min": lambda at: app.number_input(key=at).set_value(2),
-        "high": lambda at: app.number_input(key=at).set_value(5),
+        "horizon_max": lambda at: app.number_input(key=at).set_value(5),
         "q": lambda at: app.number_input(key=at).set_value(0.2),
         "layers": lambda at: app.selectbox(key=at).select("middle"),
         "exclude": lambda at: app.selectbox(key=at).select("first"),
@@ -304,7 +304,7 @@ def test_a_stored_detection_is_shown_with_its_scores_by_depth(stored):
         "<b>Role retrieval: retrieval_score</b>",
         "<b>Recall by length and depth of the needle</b>",
     ]
-    assert f"**{len(made.detected)} of 16 heads found**: {', '.join(map(str, made.detected))}" in said(app)
+    assert f"**{len(made.detected)} of 16 heads detected**: {', '.join(map(str, made.detected))}" in said(app)
     rank = made.top(16).index(Head(1, 3)) + 1
     assert f"rank {rank} of 16" in said(app)
 
@@ -393,14 +393,14 @@ def test_badges_of_the_attention_page_say_what_detectors_found(root, stored):
     shown = [badge.value for badge in app.markdown if "retrieval" in badge.value]
     (expected,) = role_badges({"retrieval": found()}, Head(1, 3))
     assert len(shown) == 1 and expected[0] in shown[0] and expected[1]
-    assert "threshold" in expected[2] and "null" in expected[2]
+    assert "Threshold" in expected[2] and "null" in expected[2]
 
 
 def test_detections_of_other_weights_are_not_shown(root):
     save_detection(detection(found=(Head(1, 3),), shape=(4, 4)), mini().facts, root / "other")
     app = opened("attention", task="", text="the cat sat", head="L1H3")
     assert not [badge.value for badge in app.markdown if "retrieval" in badge.value]
-    assert "Nothing is known yet" in said(opened("heads", task="", text="the cat sat"))
+    assert "No detections of this model yet" in said(opened("heads", task="", text="the cat sat"))
 
 
 def test_a_head_without_a_score_has_no_badge():
