@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checks_arguments(function: F) -> F:
-    """The function, which raises TypeError when an argument annotated as a model, its facts, a task or heads is something else."""
-    from inspect import signature
+    """The function, which raises TypeError when an argument annotated as a model, its facts, a task or heads is something else.
 
+    There is one checking function for each function, so that a name is the same object wherever it is exported.
+    """
     if function in _CHECKED:
-        return function
+        return _CHECKED[function]
     parameters = signature(function).parameters.values()
     checks = {p.name: check for p in parameters if (check := _CHECKS.get(_annotation(p.annotation)))}
     if not checks:
@@ -33,7 +35,7 @@ def checks_arguments(function: F) -> F:
                 checks[name](name, value)
         return function(*args, **kwargs)
 
-    _CHECKED.add(checked)
+    _CHECKED[function] = _CHECKED[checked] = checked
     return checked  # type: ignore[return-value]
 
 
@@ -77,7 +79,7 @@ def _check_heads(name: str, value: Any) -> None:
             raise TypeError(f"{name} must be a list of Head, and {item!r} is a {type(item).__name__}: Head(5, 1) is L5H1.")
 
 
-_CHECKED: set[Callable[..., Any]] = set()
+_CHECKED: dict[Callable[..., Any], Any] = {}
 _CHECKS = {
     "Model": _check_model,
     "ModelFacts": _check_facts,

@@ -14,7 +14,6 @@ without ``as`` serves annotations only and is not exported. Exported functions c
 import ast
 import sys
 from collections.abc import Callable
-from functools import cache
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
@@ -43,23 +42,15 @@ def exports(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], C
         if name not in homes:
             raise AttributeError(f"{package} has no attribute {name!r}. It has: {', '.join(names)}.")
         value = getattr(import_module(homes[name]), name)
-        return _checked(value) if isinstance(value, FunctionType) else value
+        return checks_arguments(value) if isinstance(value, FunctionType) else value
 
     return names, get, lambda: names
-
-
-@cache
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One checking function for each function, so that a name is the same object wherever it is exported."""
-    return checks_arguments(function)
 
 
 def _reexports(module: ModuleType) -> dict[str, str]:
     """The module that each ``from module import name as name`` of a TYPE_CHECKING block names, by public name."""
     loader: Any = module.__loader__
     tree = ast.parse(loader.get_source(module.__name__))
-    blocks = [
-        n.body for n in tree.body if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"
-    ]
+    blocks = [n.body for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names if alias.asname == alias.name}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from html import escape
 from pathlib import PurePath
 from typing import Any, TypeVar
 
@@ -21,11 +22,9 @@ def short_repr(cls: C) -> C:
     return cls
 
 
-def table_html(title: str, table: Any, max_rows: int = MAX_ROWS) -> str:
+def table_html(title: str, table: Any) -> str:
     """An HTML table below its title; of a long one the first and last rows."""
-    from html import escape
-
-    return f"<p>{escape(title)}</p>" + table.to_html(max_rows=max_rows, float_format="{:.3g}".format)
+    return f"<p>{escape(title)}</p>" + table.to_html(max_rows=MAX_ROWS, float_format="{:.3g}".format)
 
 
 def brief(value: Any) -> str:
@@ -45,14 +44,10 @@ def brief(value: Any) -> str:
         return repr(value)
     if isinstance(value, Collection) and type(value).__str__ is object.__str__:
         return _collection(value)
+    if isinstance(value, tuple):
+        return str(value)[:40]
     name = getattr(value, "model", None)
-    return (
-        repr(name)
-        if type(value).__name__ == "RunRecord"
-        else str(value)[:40]
-        if isinstance(value, tuple)
-        else type(value).__name__
-    )
+    return repr(name) if type(value).__name__ == "RunRecord" else type(value).__name__
 
 
 def _collection(value: Collection[Any]) -> str:

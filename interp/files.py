@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -29,7 +29,8 @@ def atomic_path(path: Path, size: int) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
-        _sync(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -53,11 +54,6 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _sync_folder(folder: Path) -> None:
     if os.name != "posix":  # Windows cannot open a folder; its rename is on disk when it returns
         return
@@ -69,10 +65,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with suppress(OSError):  # a failing disk may refuse this too; the suffix marks the file as temporary
         path.unlink(missing_ok=True)
-    except OSError:  # a failing disk may refuse this too; the suffix marks the file as temporary
-        pass
 
 
 def error_reason(error: OSError) -> str:

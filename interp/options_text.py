@@ -5,25 +5,19 @@ from contextlib import suppress
 from inspect import Parameter, formatannotation
 from typing import Any
 
-PARSERS = {
-    "bool": lambda text: {"true": True, "false": False}[text.lower()],
-    "int": int,
-    "float": float,
-    "tuple": lambda text: tuple(int(part) for part in text.split("+") if part),
-    "str": str,
+KINDS = {
+    "bool": ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+    "int": ("a whole number", int),
+    "float": ("a number", float),
+    "tuple": ("whole numbers joined by +", lambda text: tuple(int(part) for part in text.split("+") if part)),
+    "str": ("text", str),
 }
-KIND_NAMES = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "tuple": "whole numbers joined by +",
-    "str": "text",
-}
+"""What can be written as text, by type: its description and its parser, in the order in which they are tried."""
 
 
 def settable(parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
     """The parameters that can be written as text: numbers, true or false, text, None."""
-    return {name: p for name, p in parameters.items() if (kinds := _kinds(p)) and kinds <= {*PARSERS, "None"}}
+    return {name: p for name, p in parameters.items() if (kinds := _kinds(p)) and kinds <= {*KINDS, "None"}}
 
 
 def parse_options(items: Sequence[str], parameters: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -64,8 +58,8 @@ def _kinds(parameter: Parameter) -> set[str]:
 def _parse(text: str, value: str, kinds: set[str]) -> Any:
     if "None" in kinds and value.lower() == "none":
         return None
-    for name, parse in PARSERS.items():
-        if name in kinds:
-            with suppress(ValueError, KeyError):
-                return parse(value)
-    raise ValueError(f"{text!r}: the value must be {' or '.join(KIND_NAMES[name] for name in PARSERS if name in kinds)}.")
+    allowed = [KINDS[name] for name in KINDS if name in kinds]
+    for _, parse in allowed:
+        with suppress(ValueError, KeyError):
+            return parse(value)
+    raise ValueError(f"{text!r}: the value must be {' or '.join(name for name, _ in allowed)}.")

@@ -48,9 +48,7 @@ class RunRecord:
         """One line for a figure: model and revision, task, numbers of prompts and tokens (if among the arguments), interventions, metric,
         seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
-        n = self.arguments.get(
-            "n_examples", self.arguments.get("n_prompts")
-        )  # n_examples: after a selection of the task's prompts
+        n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # n_examples: after a selection of prompts
         size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")
         parts = (f"{self.model}{revision}", self.task, *size, *self.interventions, self.metric, f"seed {self.seed}")
         return " · ".join(part for part in parts if part)

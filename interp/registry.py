@@ -132,9 +132,8 @@ def _load(point: EntryPoint, noun: str, kind: str) -> Any:
         entry = point.load()
         entry = getattr(entry, point.name) if isinstance(entry, ModuleType) else entry
     except Exception as error:
-        raise LookupError(
-            f"The {_origin(point, noun)} cannot be loaded from {point.value!r}: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise LookupError(f"The {_origin(point, noun)} cannot be loaded from {point.value!r}: {reason}") from error
     name = getattr(entry, "name", getattr(entry, "__name__", None))
     if kind not in {base.__name__ for base in type(entry).__mro__} or name != point.name:
         raise LookupError(

@@ -52,10 +52,12 @@ def bootstrap_weights(n_examples: int, seed: int, resamples: int = N_RESAMPLES) 
     """Bootstrap weights over prompts, [resamples n_examples]; each row sums to 1. Raises ValueError for fewer than 2 prompts."""
     if n_examples < 2:
         raise ValueError(f"An interval over prompts needs at least 2 prompts, got {n_examples}: use more prompts.")
-    return (
-        np.random.default_rng([seed, 1]).multinomial(n_examples, np.full(n_examples, 1 / n_examples), size=resamples)
-        / n_examples
-    )
+    return draw_weights(np.random.default_rng([seed, 1]), n_examples, resamples)
+
+
+def draw_weights(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+    """The share of each of ``n`` items among ``n`` draws with replacement, [resamples n]."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
 
 
 def mean_interval(effects: np.ndarray, weights: np.ndarray) -> Interval:

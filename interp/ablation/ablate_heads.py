@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from itertools import combinations
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from interp.ablation.ablations import StandIns, build_variants, check_ablation
@@ -85,13 +87,10 @@ def ablate_heads(
 
 def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
     """The cost of ``ablate_heads`` with the same arguments, from one timed clean pass over one prompt; raises the same errors."""
-    from inspect import signature
-
     from interp.engine.sweep.work_units import plan_sweep
 
-    options = {
-        name: p.default for name, p in signature(ablate_heads).parameters.items() if p.kind is p.KEYWORD_ONLY
-    } | arguments
+    parameters = signature(ablate_heads).parameters.values()
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} | arguments
     memory, _, _ = (options.pop(name) for name in ("memory", "ledger", "progress"))
     outcome, groups, _ = _prepare(model, task, **options)
     variants = build_variants(model, task, options["ablation"], options["positions"], groups, options["seed"], StandIns)
@@ -103,8 +102,6 @@ def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
 
 def seconds_per_work(model: Model, task: Task) -> float:
     """Seconds per token and layer, from one clean pass over the first prompt, timed after a warm-up pass."""
-    from time import perf_counter
-
     import torch
 
     tokens = torch.tensor([task.examples[0].clean], device=model.device)
@@ -137,11 +134,8 @@ def _prepare(
         raise ValueError(f"top_share is {top_share:g}; it is a share of the heads, above 0 and at most 1.")
     outcome = OUTCOMES.get(metric or task.metric)
     chosen = [model.facts.check_head(Head(*h)) for h in heads] if heads else model.facts.heads()
-    groups: list[tuple[Head, ...]] = [(h,) for h in chosen]
-    if pairs:
-        groups += list(combinations(chosen, 2))
+    groups: list[tuple[Head, ...]] = [*combinations(chosen, 1), *(combinations(chosen, 2) if pairs else ())]
     arguments = {**task.provenance, "ablation": ablation, "estimator": estimator, "positions": positions}
-    if estimator == "adaptive":
-        arguments["top_share"] = top_share
+    arguments |= {"top_share": top_share} if estimator == "adaptive" else {}
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
     return outcome, groups, record

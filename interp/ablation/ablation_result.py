@@ -1,7 +1,6 @@
 """What ``ablate_heads`` returns: the outcome with each head ablated, for every example, and the tables, scores and figures made of it.
 
-``effect = metric(ablated) - metric(clean)``, averaged over prompts; negative = the head helped, for outcomes of which more is better
-(``sign_meaning`` gives the reading for each metric). All statistics are seeded with the record's seed.
+The sign of an effect is that of ``effect_tables``. All statistics are seeded with the record's seed.
 """
 
 from __future__ import annotations
@@ -44,14 +43,8 @@ class AblationResult(SweepResult):
         cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: AblationResult | None = None
     ) -> AblationResult:
         """The result of a sweep over heads of the model with these ``facts``."""
-        return cls(
-            **vars(sweep),
-            n_layers=facts.n_layers,
-            n_heads=facts.n_heads,
-            n_kv_heads=facts.n_kv_heads,
-            estimator=estimator,
-            estimate=estimate,
-        )
+        sizes = {name: getattr(facts, name) for name in ("n_layers", "n_heads", "n_kv_heads")}
+        return cls(**vars(sweep), **sizes, estimator=estimator, estimate=estimate)
 
     def heads(self) -> pd.DataFrame:
         """One row per head (or pair of heads), in the order of the sweep.
@@ -108,16 +101,14 @@ class AblationResult(SweepResult):
 
     def _repr_html_(self) -> str:
         ranking = self._heads.sort_values("effect", key=abs, ascending=False, kind="stable")
-        return table_html(
-            repr(self), ranking[["label", "effect", "ci_low", "ci_high", "q_value", "control", "exceeds_control"]]
-        )
+        columns = ["label", "effect", "ci_low", "ci_high", "q_value", "control", "exceeds_control"]
+        return table_html(repr(self), ranking[columns])
 
     @cached_property
     def _heads(self) -> pd.DataFrame:
         import pandas as pd
 
-        columns = effect_columns(self, self.record.seed)
-        return pd.DataFrame({**self._head_columns, **columns, **self._provenance})
+        return pd.DataFrame({**self._head_columns, **effect_columns(self, self.record.seed), **self._provenance})
 
     @property
     def _head_columns(self) -> dict[str, Any]:

@@ -128,8 +128,11 @@ def build_variants(
     supplies: type[Supplies] = Supplies,
 ) -> list[Variant]:
     """One variant for each group of heads, whose heads are ablated together; the same kind of ablation for all groups."""
-    make = _constructor(supplies(model, task, positions, seed), ablation)
-    return [(make(group),) for group in groups]
+    name, options = _parse(ablation)
+    constructor, supplier, supplied = INTERVENTIONS.get(name), supplies(model, task, positions, seed), {}
+    for need in _needs(constructor):
+        supplied[need] = getattr(supplier, need)(**{o: options.pop(o) for o in _options_of(need) if o in options})
+    return [(replace(constructor(group, positions=positions, **supplied, **options), label=ablation),) for group in groups]
 
 
 def resample_source_ids(task: Task, seed: int) -> np.ndarray:
@@ -148,14 +151,6 @@ def resample_source_ids(task: Task, seed: int) -> np.ndarray:
         order = rng.permutation(example_ids)
         source_ids[order] = np.roll(order, 1)
     return source_ids
-
-
-def _constructor(supplies: Supplies, ablation: str) -> Callable[[tuple[Head, ...]], Intervention]:
-    name, options = _parse(ablation)
-    constructor, supplied = INTERVENTIONS.get(name), {}
-    for need in _needs(constructor):
-        supplied[need] = getattr(supplies, need)(**{o: options.pop(o) for o in _options_of(need) if o in options})
-    return lambda heads: replace(constructor(heads, positions=supplies.positions, **supplied, **options), label=ablation)
 
 
 def _options_of(need: str) -> dict[str, Parameter]:

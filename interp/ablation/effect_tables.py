@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 SIGNIFICANCE_LEVEL = 0.05
-COLUMN_UNITS = {
-    "p_value": "probability",
-    "q_value": "false-discovery rate",
-    "sign_consistency": "share of prompts",
-    "n": "prompts",
-}
+UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts", "n": "prompts"}
 ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numeric, but not measurements
 NO_HEAD = -1  # layer2 and head2 of single heads in a table that also has pairs
 
@@ -42,9 +37,8 @@ def effect_columns(result: SweepResult, seed: int) -> dict[str, np.ndarray]:
     """
     check_effects(result)
     pairs = np.array([len(v) == 2 for v in result.variants])
-    effects, values = (
-        np.ascontiguousarray(x) for x in (result.effects, result.values)
-    )  # the last bits of a sum depend on the memory layout
+    # contiguous, since the last bits of a sum depend on the memory layout
+    effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))
     weights = bootstrap_weights(effects.shape[1], seed)
     columns: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
@@ -92,7 +86,7 @@ def head_scores(
     values[rows["layer"].to_numpy(), rows["head"].to_numpy()] = rows[column].to_numpy()
     metric = str(rows["metric"].iloc[0])
     name = metric if column == "value" and "effect" not in table else f"{column} on {metric}"
-    return HeadScores(name, values, COLUMN_UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, nan_reason)
+    return HeadScores(name, values, UNITS.get(column, str(rows["unit"].iloc[0])), bounds, record, nan_reason)
 
 
 def agreement(estimate: HeadScores, exact: HeadScores, k: int = 10) -> dict[str, Any]:

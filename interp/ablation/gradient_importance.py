@@ -40,8 +40,7 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
     slopes = head_gate_gradients(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():
         raise ValueError(f"The gradients of {model.facts.name} are not finite in {model.facts.dtype}: load it in float32.")
-    arguments = task.provenance
-    record = record_of(model, task=task.name, arguments=arguments, metric=metric)
+    record = record_of(model, task=task.name, arguments=task.provenance, metric=metric)
     return HeadScores("gradient_importance", np.abs(slopes).mean(2), outcome.unit, (0.0, None), record)
 
 
@@ -51,6 +50,5 @@ def normalise_layers(scores: HeadScores) -> HeadScores:
     norm = np.sqrt(np.nansum(scores.values**2, axis=1, keepdims=True))
     values = scores.values / np.where(norm > 0, norm, 1)
     bounds = (0.0 if scores.bounds[0] == 0 else -1.0, 1.0)
-    return HeadScores(
-        f"{scores.name} within its layer", values, "share of the layer's norm", bounds, scores.record, scores.nan_reason
-    )
+    name = f"{scores.name} within its layer"
+    return HeadScores(name, values, "share of the layer's norm", bounds, scores.record, scores.nan_reason)

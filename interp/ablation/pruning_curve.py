@@ -16,7 +16,7 @@ import numpy as np
 from interp.ablation.ablations import build_variants, check_ablation
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
-from interp.statistics import Interval, bootstrap_weights, expanded_levels, mean_interval
+from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,9 +68,8 @@ def pruning_curve(
     if layer_matched:
         curves["layer_matched"] = [_layer_matched_order(heads, rng) for _ in range(n_random)]
     counts = np.round(np.linspace(0, len(heads), steps + 1)).astype(int)
-    sets = {
-        curve: [[tuple(sorted(one[:n])) for n in counts] for one in orders] for curve, orders in curves.items()
-    }  # of heads ablated together, by curve, order and step
+    # the heads ablated together, by curve, order and step
+    sets = {curve: [[tuple(sorted(one[:n])) for n in counts] for one in orders] for curve, orders in curves.items()}
     unique = list(dict.fromkeys(heads for orders in sets.values() for one in orders for heads in one[1:]))
     outcome = OUTCOMES.get(metric or task.metric)
     arguments = {**task.provenance, "ablation": ablation, "positions": positions}
@@ -115,7 +114,7 @@ def _interval(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
     if n_orders == 1:
         return mean_interval(values[:, 0], weights)
     rng = np.random.default_rng([seed, 4])
-    order_weights = rng.multinomial(n_orders, np.full(n_orders, 1 / n_orders), size=len(weights)) / n_orders
+    order_weights = draw_weights(rng, n_orders, len(weights))
     levels = expanded_levels(min(n_orders, values.shape[2]))
     bounds = [np.quantile(((step @ weights.T) * order_weights.T).sum(0), levels) for step in values]
     low, high = np.transpose(bounds)

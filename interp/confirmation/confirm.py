@@ -1,6 +1,6 @@
 """Whether detected heads matter for a task: the top k ablated together, compared with equally many control heads.
 
-``effect = metric(ablated) - metric(clean)``; negative = the heads helped. Positions ``all`` ablate the heads throughout the prompt, ``end``
+Positions ``all`` ablate the heads throughout the prompt, ``end``
 only where the answer is predicted, which leaves their effect on the context intact (the published code of arXiv 2404.15574 masks during
 decoding, with ablation ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be retrieval
 heads; the other controls are this project's.

@@ -16,7 +16,7 @@ import numpy as np
 
 from interp._short_repr import short_repr, table_html
 from interp.confirmation.head_sets import HeadSet
-from interp.statistics import Interval, bootstrap_weights, expanded_levels, mean_interval
+from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,9 +102,8 @@ def interval_over_draws(values: np.ndarray, weights: np.ndarray, seed: int) -> I
     n_draws, n = values.shape
     if n_draws == 1:
         return mean_interval(values, weights)
-    rng = np.random.default_rng([seed, 6])
-    draw_weights = rng.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=len(weights)) / n_draws
-    low, high = np.quantile((draw_weights * (weights @ values.T)).sum(1), expanded_levels(min(n_draws, n)))
+    shares = draw_weights(np.random.default_rng([seed, 6]), n_draws, len(weights))
+    low, high = np.quantile((shares * (weights @ values.T)).sum(1), expanded_levels(min(n_draws, n)))
     return Interval(*(np.array([number]) for number in (values.mean(), low, high)))
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from interp.store.headvis import HeadVis as HeadVis
     from interp.store.headvis import export_headvis as export_headvis
     from interp.store.headvis import load_headvis as load_headvis
-    from interp.store.observations import save_observation as save_observation
     from interp.store.run_directory import RunWriter as RunWriter
     from interp.store.run_directory import StoredRun as StoredRun
     from interp.store.run_directory import finished_run as finished_run
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from interp.store.run_index import list_runs as list_runs
     from interp.store.run_index import zip_run as zip_run
     from interp.store.scores import load_scores as load_scores
+    from interp.store.scores import save_observation as save_observation
     from interp.store.scores import save_scores as save_scores
     from interp.store.unit_ledger import FileLedger as FileLedger
 else:

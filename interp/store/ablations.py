@@ -10,16 +10,11 @@ from interp.files import sha256
 from interp.store.run_directory import RunWriter, StoredRun, write_once
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.ablation.ablation_result import AblationResult
 
 
 def save_ablation(result: AblationResult, folder: str | Path) -> Path:
-    """Writes the result with its record to a run directory of its own and returns the path.
-
-    Raises ArtefactInvalid when the folder holds anything else.
-    """
+    """Writes the result to a run directory of its own and returns the path. Raises as ``start_run``."""
     record = result.record
     spec: dict[str, Any] = {"kind": "ablation", "model": record.model, "task": record.task, "record": record.to_json()}
     spec["values"] = sha256(result.values.tobytes())
@@ -38,10 +33,6 @@ def write_ablation(writer: RunWriter, result: AblationResult) -> StoredRun:
         tables["estimates"] = result.estimate.heads()
         details["agreement"] = agreement(result.estimate.scores(), result.scores(), k=max(1, len(tables["heads"]) // 2))
     for name, table in tables.items():
-        writer.write_table(name, _with_run_id(table, writer.run_id))
+        table.insert(0, "run_id", writer.run_id)
+        writer.write_table(name, table)
     return writer.finish(result.record, **details)
-
-
-def _with_run_id(table: pd.DataFrame, run_id: str) -> pd.DataFrame:
-    table.insert(0, "run_id", run_id)
-    return table

@@ -20,28 +20,10 @@ def save_circuit(
     """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back.
 
     ``circuit.json`` is the circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the
-    curve. ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises ArtefactInvalid when the folder holds
-    anything else.
+    curve. ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises as ``start_run``.
     """
-    return write_once(folder, spec, lambda writer: _write(writer, circuit, scores, curve, details))
-
-
-def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
-    """The circuit and the curve that ``save_circuit`` wrote. Raises ArtefactInvalid for a run of another kind or a damaged one."""
-    run = open_run(path, KIND)
-    ends = run.manifest["details"]["circuit"]["curve"]
-    curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
-    return load_circuit(run.json_file(FILE)), curve
-
-
-def _write(
-    writer: RunWriter, circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, details: dict[str, Any]
-) -> StoredRun:
     graph, record = circuit.graph, scores.record
     origin = {"method": scores.method, "ablation": record.arguments.get("ablation", "")}
-    writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
-    writer.write_table(FAITHFULNESS, curve.table)
-    writer.write_json(FILE, circuit.to_json())
     summary = {
         **origin,
         "n_edges": len(circuit),
@@ -54,4 +36,19 @@ def _write(
         "n_heads": len(circuit.heads),
         "curve": {"clean": curve.clean, "corrupted": curve.corrupted},
     }
-    return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})
+
+    def write(writer: RunWriter) -> StoredRun:
+        writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
+        writer.write_table(FAITHFULNESS, curve.table)
+        writer.write_json(FILE, circuit.to_json())
+        return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})
+
+    return write_once(folder, spec, write)
+
+
+def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
+    """The circuit and the curve that ``save_circuit`` wrote. Raises ArtefactInvalid for a run of another kind or a damaged one."""
+    run = open_run(path, KIND)
+    ends = run.manifest["details"]["circuit"]["curve"]
+    curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
+    return load_circuit(run.json_file(FILE)), curve

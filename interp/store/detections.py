@@ -32,10 +32,13 @@ def save_detection(
 
     For heads, the table ``heads`` has one row per head and metric: ``score``, ``control`` and each of ``extra_scores``, which
     ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors`` the
-    selected tokens. Further tables keep their names. Without ``spec`` the run is identified by its record and values.
-    Raises ArtefactInvalid when the folder holds anything else.
+    selected tokens. Further tables keep their names. Without ``spec`` the run is identified by its record and values. Raises as
+    ``start_run``.
     """
-    scores = _named_scores(detection)
+    if isinstance(detection, TokenDetection):
+        scores: dict[str, Any] = detection.scores
+    else:
+        scores = {"score": detection.scores, "control": detection.control, **detection.extra_scores}
     if spec is None:
         digests = {name: sha256(part.values.astype("float64").tobytes()) for name, part in scores.items()}
         spec = {"kind": "detection", "role": detection.role, "record": detection.record.to_json(), "values": digests}
@@ -76,8 +79,7 @@ def write_confirmation(writer: RunWriter, confirmation: Confirmation, facts: Mod
     writer.write_table(SETS, confirmation.table)
     tables = _write_tables(writer, confirmation.tables)
     details = {"role": confirmation.role, "details": confirmation.details, "tables": tables}
-    shape = [facts.n_layers, facts.n_heads]
-    return writer.finish(confirmation.record, kind="confirmation", shape=shape, confirmation=details)
+    return writer.finish(confirmation.record, kind="confirmation", shape=[facts.n_layers, facts.n_heads], confirmation=details)
 
 
 def load_confirmation(path: str | Path) -> Confirmation:
@@ -103,13 +105,6 @@ def _write_detection(
     metrics = {name: _score_facts(part, detection.record) for name, part in scores.items()}
     shape = [facts.n_layers, facts.n_heads]
     return writer.finish(detection.record, kind="detection", shape=shape, metrics=metrics, detection=details)
-
-
-def _named_scores(detection: Detection | TokenDetection) -> dict[str, Any]:
-    """The scores by the names that they have in tables."""
-    if isinstance(detection, TokenDetection):
-        return detection.scores
-    return {"score": detection.scores, "control": detection.control, **detection.extra_scores}
 
 
 def _score_facts(scores: HeadScores | TokenScores, record: RunRecord) -> dict[str, Any]:

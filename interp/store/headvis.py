@@ -35,24 +35,16 @@ if TYPE_CHECKING:
     from interp.metrics.top_weights import SparsePattern
 
 THRESHOLD = 0.01
+INDUCTION = f"induction_score:threshold={THRESHOLD}"
 METRICS = {
-    "self_attention_score": "self_attention_score",
-    "prev_token_score": "prev_token_score",
-    "pattern_entropy": "entropy",
-    "qk_distance": "attention_distance",
-    "qk_distance_variance": "qk_distance_variance",
-    "induction_score": f"induction_score:threshold={THRESHOLD}",
+    "self_attention_score": ("self_attention_score", "Mean weight of a token on itself."),
+    "prev_token_score": ("prev_token_score", "Mean weight of a token on the one before it."),
+    "pattern_entropy": ("entropy", "Mean Shannon entropy of a row, in nats."),
+    "qk_distance": ("attention_distance", "Mean distance from query to key in tokens, weighted by attention."),
+    "qk_distance_variance": ("qk_distance_variance", "Variance of that distance over all rows together, in tokens squared."),
+    "induction_score": (INDUCTION, "Mean weight on the tokens that followed earlier occurrences of the query's token."),
 }
-"""HeadVis's name of each metric, and its name and options here."""
-
-DESCRIPTIONS = {
-    "self_attention_score": "Mean weight of a token on itself.",
-    "prev_token_score": "Mean weight of a token on the one before it.",
-    "pattern_entropy": "Mean Shannon entropy of a row, in nats.",
-    "qk_distance": "Mean distance from query to key in tokens, weighted by attention.",
-    "qk_distance_variance": "Variance of that distance over all rows together, in tokens squared.",
-    "induction_score": "Mean weight on the tokens that followed earlier occurrences of the query's token.",
-}
+"""HeadVis's name of each metric: its name and options here, and its description in the tree."""
 CONFIG, SCATTER, HEADS = "config.json", "scatter_data.json", "heads"
 DECIMALS = 4
 FIFTHS = 5
@@ -101,9 +93,7 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
         for layer in range(shape[0]):
             for head, patterns in enumerate(sparse_patterns(attention, layer)):
                 _write(tree / HEADS / f"{Head(layer, head)}.json", {"sequences": _sequences(patterns)})
-        rows = [
-            {"layer": at[0], "head": at[1]} | {n: _rounded(float(v[at])) for n, v in scores.items()} for at in np.ndindex(shape)
-        ]
+        rows = [{"layer": i, "head": j} | {n: _rounded(v.item(i, j)) for n, v in scores.items()} for i, j in np.ndindex(shape)]
         _write(tree / SCATTER, rows)
         _write(tree / "server_config.json", {})  # HeadVis reads these two: there is no server behind the files,
         _write(tree / "attributions" / "manifest.json", {})  # and no attribution of edges to features
@@ -147,8 +137,8 @@ def _metric_values(attention: AttentionCache) -> dict[str, np.ndarray]:
     """HeadVis's six metrics, [n_layers n_heads] each."""
     from interp.metrics.attention import attention_metrics
 
-    observation = attention.observe(attention_metrics([*METRICS.values()]))
-    scores = {name: observation.heads(own.split(":")[0]).values for name, own in METRICS.items()}
+    observation = attention.observe(attention_metrics([own for own, _ in METRICS.values()]))
+    scores = {name: observation.heads(own.split(":")[0]).values for name, (own, _) in METRICS.items()}
     distance = observation["attention_distance"].double().cpu().numpy()
     between_rows = np.nanvar(distance, axis=(1, 3))
     return scores | {"qk_distance_variance": scores["qk_distance_variance"] + between_rows}
@@ -183,22 +173,12 @@ def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> di
     texts = {"n_sequences": n_texts, "seq_len": longest, "n_intervals": FIFTHS, "attn_implementation": "interp"}
     rules = {"sparse_topk_per_row": KEYS_PER_ROW, "sparse_threshold": MIN_WEIGHT, "induction_attention_threshold": THRESHOLD}
     sizes = {"num_hidden_layers": shape[0], "num_attention_heads": shape[1], "created_at": now()}
-    return {
-        **names,
-        "heads": [list(at) for at in np.ndindex(*shape)],
-        "n_layers": shape[0],
-        "n_heads": shape[1],
-        "n_intervals": FIFTHS,
-        "metrics": [*METRICS],
-        "metric_descriptions": DESCRIPTIONS,
-        "head_data_pattern": "L{layer}H{head}.json",
-        "has_umap": False,
-        "umap_heads": [],
-        "custom_plots": [],
-        "custom_tables": [],
-        "statistics_display": {},
-        "pipeline_config": {**attention.record.to_json(), **names, **texts, **rules, **sizes},
-    }
+    heads = {"heads": [list(at) for at in np.ndindex(*shape)], "n_layers": shape[0], "n_heads": shape[1], "n_intervals": FIFTHS}
+    descriptions = {name: description for name, (_, description) in METRICS.items()}
+    metrics = {"metrics": [*METRICS], "metric_descriptions": descriptions, "head_data_pattern": "L{layer}H{head}.json"}
+    views = {"has_umap": False, "umap_heads": [], "custom_plots": [], "custom_tables": [], "statistics_display": {}}
+    pipeline = {**attention.record.to_json(), **names, **texts, **rules, **sizes}
+    return {**names, **heads, **metrics, **views, "pipeline_config": pipeline}
 
 
 def _rounded(number: float) -> float | None:
@@ -267,7 +247,7 @@ def _numbers(values: Any, what: str, kinds: set[type], low: int | float, high: i
 def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequence[int], record: RunRecord) -> HeadScores:
     from interp.metrics.attention import attention_metrics
 
-    (own,), values, some = attention_metrics([METRICS[name]]), np.full(shape, np.nan), [value is not None for value in found]
+    (own,), values, some = attention_metrics([METRICS[name][0]]), np.full(shape, np.nan), [value is not None for value in found]
     numbers = _numbers([value for value in found if value is not None], f"the {name}s", {int, float}, -np.inf, np.inf)
     values[at[0][some], at[1][some]] = numbers
     return HeadScores(name, values, own.unit, own.bounds, replace(record, metric=name), nan_reason="the tree has no number")

@@ -20,20 +20,9 @@ FIELDS = "schema run_id status error spec spec_digest code_version record starte
 def new(spec: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a run that starts now. The run id follows from the spec, so that equal runs write equal tables."""
     identity = digest(spec)
-    blank = dict.fromkeys(("error", "record", "finished"))
-    times = {"started": now(), "seconds": 0.0}
-    return {
-        "schema": SCHEMA,
-        "run_id": identity,
-        "status": "running",
-        "spec": spec,
-        "spec_digest": identity,
-        "code_version": code_version(),
-        **blank,
-        **times,
-        "files": {},
-        "details": {},
-    }
+    header = {"schema": SCHEMA, "run_id": identity, "status": "running", "spec": spec, "spec_digest": identity}
+    unknown = dict.fromkeys(("error", "record", "finished"))
+    return {**header, "code_version": code_version(), **unknown, "started": now(), "seconds": 0.0, "files": {}, "details": {}}
 
 
 def code_version() -> dict[str, Any]:

@@ -7,7 +7,7 @@ version of pyarrow, which writes its version into each file).
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import ArtefactInvalid
 
@@ -31,10 +31,8 @@ def to_parquet(table: pd.DataFrame) -> bytes:
     keys = [name for name in ORDER if name in table.columns]
     rows = table.sort_values(keys, kind="stable") if keys else table
     columns = {str(name): _column(str(name), values) for name, values in rows.items()}
-    file = BytesIO()
-    pq.write_table(
-        pa.table(columns), file, compression="zstd", compression_level=3, use_dictionary=True, row_group_size=1 << 20
-    )
+    file, data = BytesIO(), pa.table(columns)
+    pq.write_table(data, file, compression="zstd", compression_level=3, use_dictionary=True, row_group_size=1 << 20)
     return file.getvalue()
 
 
@@ -43,6 +41,11 @@ def from_parquet(content: bytes) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(BytesIO(content), pre_buffer=False).read(use_threads=False).to_pandas(use_threads=False)
+
+
+def encodable(value: Any) -> str:
+    """The value as text that has a UTF-8 form: lone surrogates are escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _column(name: str, values: pd.Series) -> pa.Array:
@@ -62,8 +65,5 @@ def _column(name: str, values: pd.Series) -> pa.Array:
             )
         return pa.array(numbers, pa.float64())
     if types.is_string_dtype(values):
-        texts = [
-            str(value).encode("utf-8", "backslashreplace").decode() for value in values
-        ]  # a lone surrogate has no UTF-8 form
-        return pa.array(texts, pa.string())
+        return pa.array([encodable(value) for value in values], pa.string())
     raise ArtefactInvalid(f"Column {name!r} is of kind {values.dtype}; stored tables hold numbers, text and booleans only.")

@@ -32,14 +32,8 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 UNITS = "units"
 OWN_FILES = (LOCK, UNITS, manifests.NAME)
-COMMANDS = {
-    "ablation": "ablate",
-    "detection": "detect",
-    "confirmation": "confirm",
-    "circuit": "circuit",
-    "attention": "attention",
-}
-"""The command that writes each kind of run."""
+COMMANDS = {"ablation": "ablate", "detection": "detect", "confirmation": "confirm"}
+"""The command that writes a kind of run, where it has another name."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +49,9 @@ class StoredRun:
 
     def _repr_html_(self) -> str:
         tables = [name for name in ("heads", "sets", "tokens", "edges") if f"{name}.parquet" in self.manifest["files"]]
-        return (
-            table_html(repr(self), self.table(tables[0]))
-            if tables and self.status == "finished"
-            else f"<p>{escape(repr(self))}</p>"
-        )
+        if not tables or self.status != "finished":
+            return f"<p>{escape(repr(self))}</p>"
+        return table_html(repr(self), self.table(tables[0]))
 
     @property
     def kind(self) -> str:
@@ -212,14 +204,8 @@ class RunWriter:
     def finish(self, record: RunRecord, **details: Any) -> StoredRun:
         """Finishes the run: the manifest names its files, its record and ``details`` (``shape``: n_layers, n_heads); units are removed."""
         seconds = round(self._earlier_seconds + time.monotonic() - self._start, 3)
-        closing = {
-            "status": "finished",
-            "error": None,
-            "record": record.to_json(),
-            "finished": manifests.now(),
-            "seconds": seconds,
-        }
-        self._update(**closing, details={**self.details, **details})
+        facts = {"record": record.to_json(), "finished": manifests.now(), "seconds": seconds}
+        self._update(status="finished", error=None, **facts, details={**self.details, **details})
         self.ledger.clear()
         return StoredRun(self.path, dict(self._manifest))
 
@@ -272,14 +258,9 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWrit
 
 
 def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
-    """The finished run of this spec in this directory, or None.
-
-    Raises ArtefactInvalid when the folder holds something else, before anything is computed.
-    """
-    folder = Path(path)
-    _refuse_file(folder)
-    manifest = _claim(folder, spec) if folder.exists() else {"status": "running"}
-    return StoredRun(folder, manifest) if manifest["status"] == "finished" else None
+    """The finished run of this spec in this directory, or None. Raises ArtefactInvalid when the folder holds something else."""
+    run = StoredRun(Path(path), _claim(Path(path), spec))
+    return run if run.status == "finished" else None
 
 
 def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -287,9 +268,7 @@ def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
 
     Raises ArtefactInvalid when the folder holds something else.
     """
-    folder = Path(path)
-    _refuse_file(folder)
-    return _stored_details(folder, _claim(folder, spec)) if folder.exists() else {}
+    return _stored_details(Path(path), _claim(Path(path), spec))
 
 
 def open_run(path: str | Path, kind: str | None = None) -> StoredRun:
@@ -300,7 +279,7 @@ def open_run(path: str | Path, kind: str | None = None) -> StoredRun:
         run.check_finished()
         if run.kind != kind:
             raise ArtefactInvalid(
-                f"{folder} is a run of kind {run.kind!r}, not {kind!r}: give the directory that `interp {COMMANDS[kind]}` wrote."
+                f"{folder} is a run of kind {run.kind!r}, not {kind!r}: give the directory that `interp {COMMANDS.get(kind, kind)}` wrote."
             )
     return run
 
@@ -314,10 +293,9 @@ def write_once(folder: str | Path, spec: dict[str, Any], write: Callable[[RunWri
 def _lock(folder: Path) -> Any:
     from filelock import FileLock, Timeout
 
-    _refuse_file(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LOCK).exists():
         _refuse_foreign_files(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -346,14 +324,11 @@ def _stored_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest["details"] if started else {}
 
 
-def _refuse_file(folder: Path) -> None:
+def _refuse_foreign_files(folder: Path) -> None:
+    """Raises ArtefactInvalid for a file, and for a folder with files that no run wrote."""
     if folder.is_file():
         raise ArtefactInvalid(f"{folder} is a file: give a folder for the run.")
-
-
-def _refuse_foreign_files(folder: Path) -> None:
-    """Raises ArtefactInvalid for a folder with files that no run wrote."""
-    foreign = sorted(f.name for f in folder.iterdir() if f.name not in OWN_FILES and not f.name.endswith(TEMPORARY_SUFFIX))
+    foreign = sorted(f.name for f in folder.glob("*") if f.name not in OWN_FILES and not f.name.endswith(TEMPORARY_SUFFIX))
     if foreign:
         raise ArtefactInvalid(f"{folder} is not empty and not a run directory (it holds {foreign[0]}): choose another folder.")
 

@@ -15,6 +15,7 @@ from typing import Any
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.files import TEMPORARY_SUFFIX
 from interp.store import manifest as manifests
+from interp.store.parquet import encodable
 from interp.store.run_directory import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"
@@ -131,17 +132,16 @@ def _entry(folder: Path) -> RunSummary:
     nbytes = sum(file.lstat().st_size for file in _files(folder))
     try:
         manifest = open_run(folder).manifest
-        missing = (
-            [name for name in manifest["files"] if not (folder / name).is_file()] if manifest["status"] == "finished" else []
-        )
-        if missing:
-            raise ArtefactInvalid(f"{folder} is damaged: it lacks {missing[0]}.")
+        expected = manifest["files"] if manifest["status"] == "finished" else ()
+        for name in expected:
+            if not (folder / name).is_file():
+                raise ArtefactInvalid(f"{folder} is damaged: it lacks {name}.")
         return RunSummary(folder, nbytes=nbytes, **_facts(folder, manifest))
     except ArtefactInvalid as error:
-        return RunSummary(folder, DAMAGED, _text(error), nbytes=nbytes)
+        return RunSummary(folder, DAMAGED, encodable(error), nbytes=nbytes)
     except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
         message = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
-        return RunSummary(folder, DAMAGED, _text(message), nbytes=nbytes)
+        return RunSummary(folder, DAMAGED, encodable(message), nbytes=nbytes)
 
 
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -150,20 +150,15 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
     return {
         "status": INTERRUPTED if status == "running" and not _is_being_written(folder) else status,
-        "error": _text(manifest["error"] or ""),
-        "kind": _text(manifest["details"].get("kind") or spec.get("kind") or ""),
-        "task": _text(record.get("task") or spec.get("task") or spec.get("input") or ""),
-        "model": _text(record.get("model") or spec.get("model") or ""),
-        "started": _text(manifest["started"]),
+        "error": encodable(manifest["error"] or ""),
+        "kind": encodable(manifest["details"].get("kind") or spec.get("kind") or ""),
+        "task": encodable(record.get("task") or spec.get("task") or spec.get("input") or ""),
+        "model": encodable(record.get("model") or spec.get("model") or ""),
+        "started": encodable(manifest["started"]),
         "seconds": float(manifest["seconds"]),
         "n_layers": n_layers,
         "n_heads": n_heads,
     }
-
-
-def _text(value: Any) -> str:
-    """As text that can be encoded: JSON may hold lone surrogates."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _is_being_written(folder: Path) -> bool:

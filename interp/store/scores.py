@@ -1,8 +1,9 @@
-"""Scores in run directories: ``HeadScores`` as runs of their own, and the tables of scores that other runs share."""
+"""Scores and attention observations as run directories, and the tables of scores that other runs share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,12 @@ from interp.store.run_directory import RunWriter, StoredRun, open_run, write_onc
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.engine.attention.attention_observer import Observation
     from interp.models.model import ModelFacts
 
 
 def save_scores(scores: HeadScores, folder: str | Path) -> Path:
-    """Writes the scores with their record to a run directory and returns its path; ``load_scores`` reads them back equal.
-
-    Raises ArtefactInvalid when the folder holds anything else.
-    """
+    """Writes the scores to a run directory and returns its path; ``load_scores`` reads them back equal. Raises as ``start_run``."""
     facts = {"unit": scores.unit, "bounds": list(scores.bounds), "nan_reason": scores.nan_reason}
     identity = {"name": scores.name, "record": scores.record.to_json(), **facts}
 
@@ -35,6 +34,37 @@ def save_scores(scores: HeadScores, folder: str | Path) -> Path:
 def load_scores(folder: str | Path) -> HeadScores:
     """The scores of a run directory: those that ``save_scores`` wrote, or the effects of an ablation."""
     return open_run(folder).scores()
+
+
+def save_observation(
+    observation: Observation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
+) -> StoredRun:
+    """Writes an observation to a run directory and returns the run, whose ``scores`` and ``token_scores`` read it back.
+
+    ``heads`` has one row per head and metric, ``tokens`` (for metrics with one number per token) one row per token and metric, the mean
+    over all heads; metrics over other axes are in neither. ``values.safetensors`` holds every metric in full, [n_layers batch head
+    axis]. Without ``spec`` the run is identified by its record and values. Raises as ``start_run``.
+    """
+    metrics = observation.metrics.values()
+    record = replace(observation.record, metric=", ".join(metric.label for metric in metrics))
+    arrays = {name: values.float().cpu().numpy() for name, values in observation.values.items()}
+    if spec is None:
+        digests = {name: sha256(values.tobytes()) for name, values in arrays.items()}
+        spec = {"kind": "attention", "record": record.to_json(), "values": digests}
+
+    def write(writer: RunWriter) -> StoredRun:
+        per_head = {m.name: observation.heads(m.name) for m in metrics if m.axis in ("query", "key", "text") or m.per_head}
+        per_token = {m.name: observation.tokens(m.name) for m in metrics if m.axis in ("query", "key")}
+        if per_head:
+            writer.write_table("heads", head_rows(per_head, facts))
+        if per_token:
+            writer.write_table("tokens", token_rows(per_token, observation.prompts.token_mask.cpu().numpy().ravel()))
+        writer.write_arrays("values", arrays)
+        limits = {m.name: metric_facts(m.label, m.unit, m.bounds, m.undefined) for m in metrics}
+        about = {m.name: {**limits[m.name], "axis": m.axis, "paper": m.paper} for m in metrics}
+        return writer.finish(record, kind="attention", shape=[facts.n_layers, facts.n_heads], metrics=about)
+
+    return write_once(folder, spec, write)
 
 
 def head_rows(scores: Mapping[str, HeadScores], facts: ModelFacts) -> pd.DataFrame:
