@@ -139,14 +139,14 @@ def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Te
 
     clean = batch.decomposition.clean
     device = clean.residual[0].device
-    return [position_mask(place, clean.examples)[:, -clean.n :, None].to(device) for place in places]
+    return [position_mask(place, clean.examples)[:, -clean.n_positions :, None].to(device) for place in places]
 
 
 def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_heads: int) -> Float[Tensor, "batch n d_model"]:
     """Corrupted minus clean value of a site."""
-    first = decomposition.before(layer)
+    first = decomposition.n_writers_before(layer)
     writers = {"resid": range(first), "attn": range(first, first + n_heads), "mlp": [first + n_heads]}[site]
-    return decomposition.added([*writers]).sum(0)
+    return decomposition.output_difference([*writers]).sum(0)
 
 
 def _patch_effects(batch: MeasuredBatch, site: str, layer: int, changes: Sequence[Tensor]) -> Float[np.ndarray, "n batch"]:

@@ -68,7 +68,7 @@ def score_nodes(
         sizes = measurement.zeros(measurement.graph.n_layers, model.facts.n_heads)
         for batch in measurement.batches(progress):
             clean = batch.decomposition.clean
-            where = position_mask(positions, clean.examples)[:, -clean.n :].to(model.device)
+            where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(model.device)
             if method == "exact":
                 by_layer = [_exact_effects(batch, layer, activation, where) for layer in range(len(sizes))]
             else:
@@ -88,7 +88,7 @@ def _exact_effects(
 
     decomposition = batch.decomposition
     z = corrupted_z(decomposition, layer, activation, where) - decomposition.clean.z[layer]
-    changes = [ResidualChange(layer, True, change) for change in decomposition.written(layer, z).unbind(2)]
+    changes = [ResidualChange(layer, True, change) for change in decomposition.head_outputs(layer, z).unbind(2)]
     return (batch.read(resume_changes(decomposition, changes)) - batch.clean).abs()
 
 
@@ -110,7 +110,7 @@ def _estimated_effects(
     passes = z_gradients(model, as_batch(model, clean.examples), value, last=True, dropped_layers=dropped)[2]
     by_layer = []
     for layer in range(n_layers):
-        slopes = torch.stack([gradients[layer][:, -clean.n :] for gradients in passes])
+        slopes = torch.stack([gradients[layer][:, -clean.n_positions :] for gradients in passes])
         estimates = estimate(decomposition, layer, activation, where, slopes).abs().sum(0)
         by_layer.append(estimates / max(1, len(dropped) - 1))
     return by_layer
@@ -135,11 +135,11 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][:, -clean.n :]
+            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][:, -clean.n_positions :]
             estimates = to_numpy(position_estimates(batch.decomposition, head.layer, head.head, activation, gradient))
             measurement.check_finite(estimates)
             effects[batch.example_ids, :length] = 0.0  # positions before the first that differs
-            effects[batch.example_ids, length - clean.n : length] = estimates
+            effects[batch.example_ids, length - clean.n_positions : length] = estimates
     texts = [model.to_str_tokens(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (effects.shape[1] - len(row))) for row in texts)
     record = measurement.record(f"corrupted {activation}", method="atp-qk", head=str(head))

@@ -120,7 +120,7 @@ def _patched_outcomes(
     from interp.tasks.positions import position_mask
 
     decomposition, clean = batch.decomposition, batch.decomposition.clean
-    where = position_mask(positions, clean.examples)[:, -clean.n :].to(clean.residual[0].device)
+    where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
     layers = {head.layer for head, _ in targets}
     reached = _patched_residuals(decomposition, senders, where, layers, freeze_mlps)
     if targets:
@@ -144,7 +144,7 @@ def _patched_residuals(
     from interp.engine.edges.edge_patching import graph_of
 
     clean, graph = decomposition.clean, graph_of(decomposition.model)
-    added = (decomposition.added([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
+    added = (decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
     own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
         :, None, None
     ]
@@ -159,7 +159,7 @@ def _patched_residuals(
             x = decomposition.block(layer, x, attention + added * (own == layer))
             continue
         after = (
-            clean.residual[layer + 1] if layer + 1 < graph.n_layers else clean.last[:, None].expand_as(clean.residual[layer])
+            clean.residual[layer + 1] if layer + 1 < graph.n_layers else clean.final_residual[:, None].expand_as(clean.residual[layer])
         )
         x = decomposition.expand(after, len(senders)) + added * (own <= layer)
     return {**reached, stop: x}
@@ -186,5 +186,5 @@ def _downstream_residual(
                 heads = [head.head for head, own in receivers if (head.layer, own) == (layer, name)]
                 qkv[name][:, heads] = torch.where(here, patched[name][:, heads], qkv[name][:, heads])
         z = decomposition.attend(layer, *(qkv[name] for name in QKV), like=inputs)
-        x = decomposition.block(layer, x, decomposition.written(layer, z).sum(-2) + decomposition.biases[layer])
+        x = decomposition.block(layer, x, decomposition.head_outputs(layer, z).sum(-2) + decomposition.biases[layer])
     return x[:, -1]

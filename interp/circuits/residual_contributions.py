@@ -71,7 +71,7 @@ def residual_contributions(model: Model, task: Task) -> ResidualContributions:
             decomposition = decompose_residual(model, [task.examples[i] for i in example_ids])
             order += example_ids
             contributions.append(decomposition.outputs[:, :, -1])
-            final.append(decomposition.clean.last)
+            final.append(decomposition.clean.final_residual)
             read = Readout(model, decomposition.clean.examples, OUTCOMES.get("answer_logprob"), decomposition.clean.logits)
     in_order = torch.tensor(order).argsort()
 

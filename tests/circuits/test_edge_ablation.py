@@ -168,6 +168,6 @@ def test_what_is_alike_on_all_prompts_is_corrupted_by_zero_alone():
     for ablation, least, most in (("mean", 0, 1e-6), ("zero", 0.1, np.inf)):
         with model.lock, torch.inference_mode():
             for _, stream, _ in decompositions_with_ablation(model, task, outcome, ablation):
-                added = stream.added(range(len(stream.outputs))).abs()
+                added = stream.output_difference(range(len(stream.outputs))).abs()
                 assert least <= float(added[:, :, 0].max()) <= most
                 assert float(added[:, :, 1:].max()) > 0.1

@@ -45,13 +45,13 @@ def redrawn_key_importance(rotations: Rotations, mixtures: Mixtures) -> Attentio
         count = pattern.new_full((1, 1, 1), pattern.shape[2])
         if rows.keys.start > 0:  # the first key is outside a sliding window
             return pattern.new_zeros(*pattern.shape[:2], len(rotations) + len(mixtures)), count
-        if "redrawn keys" not in rows.made:
-            rows.made["redrawn keys"] = _key_changes(rows.query_block, rotations, mixtures)
+        if "redrawn keys" not in rows.cache:
+            rows.cache["redrawn keys"] = _key_changes(rows.query_block, rotations, mixtures)
         own = torch.arange(rows.heads.start, rows.heads.stop, device=pattern.device) // call.group_size
         start = rows.queries.start - rows.layer.first_query
         queries = call.q[:, rows.heads, start : start + pattern.shape[2]].float() * call.scale
         score = torch.einsum("bhqd,bhd->bhq", queries, call.k[:, own, 0].float())
-        change = torch.einsum("bhqd,bhnd->bhnq", queries, rows.made["redrawn keys"][:, own])
+        change = torch.einsum("bhqd,bhnd->bhnq", queries, rows.cache["redrawn keys"][:, own])
         change = apply_softcap(score[:, :, None] + change, call.softcap) - apply_softcap(score, call.softcap)[:, :, None]
         first, others = pattern[..., 0], pattern[..., 1:].sum(-1)
         weight = torch.sigmoid((first.log() - others.log())[:, :, None] + change)

@@ -194,7 +194,7 @@ class MetricAccumulator:
         self._values: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
-    def add(self, rows: AttentionRows) -> None:
+    def update(self, rows: AttentionRows) -> None:
         """Reads a block."""
         for metric in self.metrics:
             found = metric.function(rows, **metric.parameters)
@@ -269,7 +269,7 @@ class AttentionObserver:
 
     def read(self, layer: AttentionLayer) -> Tensor:
         """The attention output of a layer, [batch head query d_head], after its rows were read."""
-        return read_rows(layer, self.tables.add, self.intervene, block=self.block, all_heads=self.tables.all_heads)
+        return read_rows(layer, self.tables.update, self.intervene, block=self.block, all_heads=self.tables.all_heads)
 
     def check_complete(self) -> None:
         """Raises ValueError when the model did not hand over the attention of every layer."""

@@ -63,7 +63,7 @@ class QueryBlock:
     queries: slice
     keys: slice
     visibility: Bool[Tensor, "some 1 query key"] | None
-    made: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # by metrics, once for all heads
+    cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # of metrics, computed once for all heads
 
     @property
     def prompts(self) -> TokenBatch:
@@ -195,7 +195,7 @@ def read_rows(
     layer: AttentionLayer,
     read: Callable[[AttentionRows], None] | None,
     interventions: Sequence[Intervention] = (),
-    rows: Int[Tensor, " batch"] | None = None,
+    example_ids: Int[Tensor, " batch"] | None = None,
     *,
     block: int,
     all_heads: bool = False,
@@ -205,12 +205,12 @@ def read_rows(
 
     ``block`` is the largest number of weights in a block, ``all_heads`` keeps all heads in one, ``head_index`` makes the rows of one head alone
     (the output has this head). ``interventions`` (sites ``scores``,
-    ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``rows`` [batch] are the example indices they know.
+    ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``example_ids`` [batch] are the example indices they use.
     """
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
     edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
-    index = torch.arange(len(call.q), device=call.q.device) if rows is None else rows
+    index = torch.arange(len(call.q), device=call.q.device) if example_ids is None else example_ids
     for queries, keys, visibility, groups in blocks(call, block, all_heads, head_index):
         columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
         query_block = QueryBlock(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), visibility)

@@ -37,7 +37,7 @@ from interp.records import RunRecord
 from interp.tasks.token_batch import TokenBatch
 
 MANIFEST = "attention.json"
-VERSION = 1
+VERSION = 2
 
 
 @short_repr
@@ -101,7 +101,7 @@ class AttentionCache:
             raise ValueError(f"{moving[0]} needs what heads move, and only queries and keys are read here: observe the model.")
         tables = MetricAccumulator(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
         for layer in range(len(self.calls)):
-            self.read(layer, tables.add, block=block, all_heads=tables.all_heads)
+            self.read(layer, tables.update, block=block, all_heads=tables.all_heads)
         return Observation({m.name: m for m in metrics}, tables.compute(), self.prompts, self.words, self.record)
 
     def read(self, layer: int, read: Callable[[AttentionRows], None], *, block: int = BLOCK, all_heads: bool = False) -> None:
@@ -166,7 +166,7 @@ def capture_attention(
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
     manifest |= {
         "tokens": texts.tokens.tolist(),
-        "real": texts.token_mask.tolist(),
+        "token_mask": texts.token_mask.tolist(),
         "marks": list(texts.marks),
         "grid": texts.grid,
     }
@@ -192,7 +192,7 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
             raise ValueError(f"version {manifest['version']} where {VERSION} is read")
         marks = tuple({name: (a, b) for name, (a, b) in row.items()} for row in manifest["marks"])
         grid = tuple(manifest["grid"]) if manifest["grid"] else None
-        texts = TokenBatch(torch.tensor(manifest["tokens"]), torch.tensor(manifest["real"]), marks, grid)
+        texts = TokenBatch(torch.tensor(manifest["tokens"]), torch.tensor(manifest["token_mask"]), marks, grid)
         layers = []
         for index in range(len(manifest["layers"])):
             with safe_open(path / f"layer-{index}.safetensors", "pt") as file:

@@ -99,7 +99,7 @@ class _Watch(AttentionObserver):
                 stranger = replace(call, q=self._queries(module, call, *given))
                 tables = MetricAccumulator(self.tables.metrics, self.prompts, 1, call.q.shape[1])
                 read_rows(
-                    AttentionLayer(0, stranger, self.prompts), tables.add, block=self.block, all_heads=self.tables.all_heads
+                    AttentionLayer(0, stranger, self.prompts), tables.update, block=self.block, all_heads=self.tables.all_heads
                 )
                 for name, values in tables.compute().items():
                     self.null_scores[name][at, layer.index] = values[0].double().nanmean((0, 2)).cpu()

@@ -45,7 +45,7 @@ def edge_gradients(
             total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
     return torch.stack(
         [
-            torch.einsum("bnd,bnd->b", decomposition.added(graph.writer_index[e.writer]), total[e.reader, e.qkv])
+            torch.einsum("bnd,bnd->b", decomposition.output_difference(graph.writer_index[e.writer]), total[e.reader, e.qkv])
             for e in graph.edges
         ]
     )
@@ -60,7 +60,7 @@ def _at_readers(
 
     def moved(nodes: Sequence[Node]) -> Tensor:
         at = [graph.writer_index[node] for node in nodes]
-        return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.added(at)).flatten(0, 1)
+        return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.output_difference(at)).flatten(0, 1)
 
     with torch.enable_grad():
         x = (decomposition.expand(decomposition.outputs[0], len(fractions)) + moved([Node("input")])).requires_grad_()
@@ -70,7 +70,7 @@ def _at_readers(
             own = decomposition.per_query_head(made).values()
             z = decomposition.attend(layer, *own, like=made)
             heads = [Node("head", layer, head) for head in range(facts.n_heads)]
-            attention.append(decomposition.written(layer, z).sum(-2) + decomposition.biases[layer] + moved(heads))
+            attention.append(decomposition.head_outputs(layer, z).sum(-2) + decomposition.biases[layer] + moved(heads))
             x = decomposition.block(layer, x, attention[-1])
             x = x + moved([Node("mlp", layer)]) if facts.d_mlp else x
             streams.append(x)

@@ -33,17 +33,17 @@ def edge_changes(
         found.append(_into_heads(decomposition, graph, value, steps, layer))
         if graph.has_mlps:
             found.append(_into_mlp(decomposition, graph, value, steps, layer))
-    last = decomposition.clean.last
-    found.append(value(last + decomposition.added(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
+    last = decomposition.clean.final_residual
+    found.append(value(last + decomposition.output_difference(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
     return torch.cat(found)
 
 
 def _into_heads(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
 ) -> Float[Tensor, "edges batch"]:
-    clean, weights, read = decomposition.clean, decomposition.weights[layer], decomposition.read(layer)
-    first = decomposition.before(layer)
-    ways = decomposition.added(range(first, first + graph.n_heads))[:, :, read]
+    clean, weights, read = decomposition.clean, decomposition.weights[layer], decomposition.read_positions(layer)
+    first = decomposition.n_writers_before(layer)
+    ways = decomposition.output_difference(range(first, first + graph.n_heads))[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
         return resume_from_layer(decomposition.model, clean, layer, lambda at: rows if at == layer else rows[:0])
@@ -66,10 +66,10 @@ def _into_heads(
 def _into_mlp(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
 ) -> Float[Tensor, "edges batch"]:
-    clean, read, node = decomposition.clean, decomposition.read(layer), Node("mlp", layer)
+    clean, read, node = decomposition.clean, decomposition.read_positions(layer), Node("mlp", layer)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
     after = decomposition.block(layer, x, attention)
-    way = decomposition.added([graph.writer_index[node]])[:, :, read]
+    way = decomposition.output_difference([graph.writer_index[node]])[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
         return resume_from_layer(
@@ -81,7 +81,7 @@ def _into_mlp(
     for writers in torch.tensor([graph.writer_index[w] for w in graph.writers if graph.connected(w, node)]).split(
         decomposition.runs_per_batch
     ):
-        plus = decomposition.added(writers.tolist())[:, :, read]
+        plus = decomposition.output_difference(writers.tolist())[:, :, read]
         entering, beside = (decomposition.expand(t, len(writers)) for t in (x, attention))
         change = decomposition.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
         found.append(

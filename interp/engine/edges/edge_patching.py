@@ -86,8 +86,8 @@ def z_changes(
 ) -> Iterator[Float[Tensor, "writers batch read n_heads d_head"]]:
     """For each of ``parts``, what corrupting the edges of some writers into it, one at a time, changes of z of every head, where that is
     read; ``was`` are the clean queries, keys and values of the layer."""
-    clean, read = decomposition.clean, decomposition.read(layer)
-    now = decomposition.qkv(layer, (clean.residual[layer] + decomposition.added(writers)).flatten(0, 1))
+    clean, read = decomposition.clean, decomposition.read_positions(layer)
+    now = decomposition.qkv(layer, (clean.residual[layer] + decomposition.output_difference(writers)).flatten(0, 1))
     old, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
     old = {part: t.repeat(len(writers), 1, 1, 1) for part, t in old.items()}
     for part in parts:
@@ -106,10 +106,10 @@ def _continued(
     places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
 
     def added(here: Sequence[Edge]) -> Tensor:
-        return decomposition.added([graph.writer_index[edge.writer] for edge in here])
+        return decomposition.output_difference([graph.writer_index[edge.writer] for edge in here])
 
     def changed_attention(layer: int) -> Tensor:
-        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, decomposition.read(layer)]
+        here, written = places.get((layer, 1), []), clean.attn_out[layer][:, decomposition.read_positions(layer)]
         if not here:
             return written[:0]
         z = torch.stack([moved[edge] for edge in here]).flatten(1, 2)
@@ -120,13 +120,13 @@ def _continued(
         here = places.get((layer, 0))
         if here is None:
             return None
-        read = decomposition.read(layer - 1)
+        read = decomposition.read_positions(layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
         before, attention = (decomposition.expand(x[layer - 1][:, read], len(here)) for x in (clean.residual, clean.attn_out))
         return decomposition.block(layer - 1, before + plus, attention) - plus
 
     first = min(layer for layer, _ in places)
-    to_logits = clean.last + added(places.get((n_layers, 1), []))[:, :, -1]
+    to_logits = clean.final_residual + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
     climbed = resume_from_layer(
@@ -160,11 +160,11 @@ def _sets(
     clean, n_sets, n_heads, top = decomposition.clean, len(masks), graph.n_heads, graph.n_layers - 1
     n_parts, n_mlps = n_heads * len(QKV), int(graph.has_mlps)
     begin = int(masks.any(-1).any(0).int().argmax()) // (n_parts + n_mlps) if masks.any() else top + 1
-    start = clean.residual[begin] if begin <= top else clean.last[:, None]
+    start = clean.residual[begin] if begin <= top else clean.final_residual[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
-    known = decomposition.before(begin)
+    known = decomposition.n_writers_before(begin)
     added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # what corrupting each known writer adds to a reader's input
-    added[:, :known] = decomposition.added(range(known))[:, :, -n:]
+    added[:, :known] = decomposition.output_difference(range(known))[:, :, -n:]
 
     def shown(reader: int) -> Tensor:
         return torch.einsum("sw,swbnd->sbnd", masks[:, reader, :known].to(x), added[:, :known])
@@ -177,7 +177,7 @@ def _sets(
         if layer == top:
             n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
         z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
-        written = decomposition.written(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
+        written = decomposition.head_outputs(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
         heads = slice(known, known + n_heads)
         added[:, heads] = decomposition.corrupted[heads, :, -n:] - written
         known += n_heads

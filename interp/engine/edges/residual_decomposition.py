@@ -79,17 +79,17 @@ class ResidualDecomposition:
     @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
         """The residual that predicts the answer on the clean prompts, and with every edge corrupted."""
-        return torch.stack([self.clean.last, self.corrupted_last])
+        return torch.stack([self.clean.final_residual, self.corrupted_last])
 
-    def before(self, layer: int) -> int:
+    def n_writers_before(self, layer: int) -> int:
         """How many writers come before a layer."""
         return 1 + layer * ((len(self.outputs) - 1) // self.model.facts.n_layers)
 
-    def read(self, layer: int) -> slice:
+    def read_positions(self, layer: int) -> slice:
         """The positions at which what a layer writes is read: in the last layer the last one."""
         return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
 
-    def added(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
+    def output_difference(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
         """What corrupting writers, by number, adds to a reader's input."""
         return self.corrupted[writers] - self.outputs[writers]
 
@@ -119,15 +119,15 @@ class ResidualDecomposition:
         queries may be those of some last positions alone."""
         clean, mask = self.clean, self.clean.mask[layer]
         mask = None if mask is None else mask[:, :, -q.shape[2] :]
-        call = AttentionInputs(q, k, v, None if clean.before else mask, like.scale, like.softcap)
-        if not clean.before:
+        call = AttentionInputs(q, k, v, None if clean.n_before else mask, like.scale, like.softcap)
+        if not clean.n_before:
             return attend(call).transpose(1, 2)
         assert mask is not None
         groups = k.shape[1] // clean.k_before[layer].shape[1]  # where every query head has keys of its own
         before = [t.repeat_interleave(groups, 1) for t in (clean.k_before[layer], clean.v_before[layer])]
         return attend_after(call, before[0], before[1], mask).transpose(1, 2)
 
-    def written(self, layer: int, z: Float[Tensor, "rows n head d_head"]) -> Float[Tensor, "rows n head d_model"]:
+    def head_outputs(self, layer: int, z: Float[Tensor, "rows n head d_head"]) -> Float[Tensor, "rows n head d_model"]:
         """What each head of a layer writes."""
         return _written(z, self.weights[layer])
 
@@ -163,10 +163,10 @@ def decompose_residual(
         corrupted = corrupted_outputs.to(outputs).expand_as(outputs)
     assert model.layout is not None
     own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
-    biases = torch.stack([torch.zeros_like(clean.last[0]) if bias is None else bias for bias in own])
+    biases = torch.stack([torch.zeros_like(clean.final_residual[0]) if bias is None else bias for bias in own])
     written = outputs[:, :, -1]
-    apart = float((written.sum(0) + biases.sum(0) - clean.last).abs().max())
-    if apart > _rounding(clean.last) * float(written.abs().sum(0).max()):  # NaN is refused where outcomes are read
+    apart = float((written.sum(0) + biases.sum(0) - clean.final_residual).abs().max())
+    if apart > _rounding(clean.final_residual) * float(written.abs().sum(0).max()):  # NaN is refused where outcomes are read
         raise ValueError(
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
@@ -224,7 +224,7 @@ def _decompose(
 ) -> tuple[CleanPass, Float[Tensor, "n_writers batch n d_model"]]:
     """The clean run of examples from position ``start`` on, and what every writer wrote in it."""
     example_ids, n = range(len(examples)), len(examples[0].clean) - start
-    run = clean_pass(model, examples, example_ids, start).part(list(example_ids), n)
+    run = clean_pass(model, examples, example_ids, start).select(list(example_ids), n)
     assert model.hf is not None
     with attention_hooks(model.hf, {}):
         return run, _outputs(model, run, weights)

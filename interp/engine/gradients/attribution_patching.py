@@ -56,13 +56,14 @@ def attribute(
     parts = batches(task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
-        batch, value = as_batch(model, examples), answer_value(outcome, examples, model)
+        batch = as_batch(model, examples)
         try:
             with model.lock, torch.inference_mode():
                 clean = clean_pass(model, examples, example_ids, 0, changes)
+            value = answer_value(outcome, examples, model)
             clean_values, _, (gradients,) = z_gradients(model, batch, value, last=True)
         except FastPathUnavailable:
-            clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, value)
+            clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, outcome)
         baseline[example_ids] = clean_values.cpu().double().numpy()
         for v, variant in enumerate(variants):
             terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]

@@ -96,7 +96,7 @@ def _key_estimates(
     values = torch.cat([clean.v_before[layer][:, shared], own["v"][:, head]], 1)
     mask = clean.mask[layer]
     seen = (
-        torch.ones(clean.n, keys.shape[1], dtype=torch.bool, device=keys.device).tril(clean.before)
+        torch.ones(clean.n_positions, keys.shape[1], dtype=torch.bool, device=keys.device).tril(clean.n_before)
         if mask is None
         else mask[:, 0]
     )
@@ -111,7 +111,7 @@ def _key_estimates(
     )  # no number where there is one key
     elsewhere = least + beyond
     weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
-    return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n :]
+    return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n_positions :]
 
 
 class ResidualChange(NamedTuple):
@@ -145,7 +145,7 @@ def _resume(decomposition: ResidualDecomposition, changes: Sequence[ResidualChan
         return torch.cat([base[:0], *here(layer, True, base)])
 
     def changed_residual(layer: int) -> Tensor | None:
-        found = here(layer, False, clean.last[:, None] if layer == n_layers else clean.residual[layer])
+        found = here(layer, False, clean.final_residual[:, None] if layer == n_layers else clean.residual[layer])
         return torch.cat(found) if found else None
 
     return resume_from_layer(decomposition.model, clean, changes[0].layer, changed_attention, changed_residual).unflatten(
@@ -155,7 +155,7 @@ def _resume(decomposition: ResidualDecomposition, changes: Sequence[ResidualChan
 
 def _parts(decomposition: ResidualDecomposition, layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor], AttentionInputs]:
     """Queries, keys and values of every query head on the clean and on the corrupted prompts, [batch head n d_head]."""
-    corrupted = decomposition.corrupted[: decomposition.before(layer)].sum(0) + decomposition.biases[:layer].sum(0)
+    corrupted = decomposition.corrupted[: decomposition.n_writers_before(layer)].sum(0) + decomposition.biases[:layer].sum(0)
     calls = [decomposition.qkv(layer, x) for x in (decomposition.clean.residual[layer], corrupted)]
     return decomposition.per_query_head(calls[0]), decomposition.per_query_head(calls[1]), calls[0]
 

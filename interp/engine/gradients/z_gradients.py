@@ -102,7 +102,7 @@ def hooked_clean_pass(
     examples: Sequence[Example],
     example_ids: Sequence[int],
     changes: Sequence[Intervention],
-    value: Value,
+    outcome: Outcome,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
     """As much of the clean run as the estimate needs, the value and its gradients at z. Raises ValueError for changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
@@ -113,14 +113,14 @@ def hooked_clean_pass(
         )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
-    found, z, gradients, seen = hooked_z_gradients(model, batch, value, sorted(read))
+    found, z, gradients, seen = hooked_z_gradients(model, batch, answer_value(outcome, examples, model), sorted(read))
     length = len(examples[0].clean)
     positions = torch.arange(length, device=model.device).expand(len(examples), -1)
     clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z)
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         place = InterventionContext(
-            head, clean.example_ids, positions[:1], visible_keys(model, head.layer, clean.n).to(model.device)
+            head, clean.example_ids, positions[:1], visible_keys(model, head.layer, clean.n_positions).to(model.device)
         )
         new = intervention.apply(upcast(pattern[:, head.head]), place).to(v.dtype)
         clean.ablated_z[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]

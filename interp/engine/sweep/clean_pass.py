@@ -27,11 +27,11 @@ class CleanPass:
     """Activations of one batch of prompts at ``positions`` [batch n], by layer.
 
     ``clean_pass`` keeps all positions from one on, of prompts that are padded on the right, which a causal model does not see;
-    ``part`` gives the run of some prompts at the last ``n`` positions of each, and only such a run, or one of equally long prompts,
+    ``select`` gives the run of some prompts at the last ``n`` positions of each, and only such a run, or one of equally long prompts,
     is restarted. ``residual`` and ``attn_out`` [batch n d_model] enter and leave a block's attention; ``z`` [batch n head d_head];
     ``k_before`` and ``v_before`` [batch kv_head before d_head] are those of the positions before; ``mask`` says which keys a kept
     position may see, [batch or 1, 1, n, keys] or None for causal attention; ``ablated_z`` holds z of heads whose pattern is changed;
-    ``last`` [batch d_model] is the residual that predicts the answer; ``logits`` [batch d_vocab] the model's own.
+    ``final_residual`` [batch d_model] is the residual that predicts the answer; ``logits`` [batch d_vocab] the model's own.
     """
 
     examples: Sequence[Example]
@@ -47,27 +47,29 @@ class CleanPass:
     n_returned: list[int] = field(default_factory=list)
     ablated_z: dict[tuple[Intervention, Head], Tensor] = field(default_factory=dict)
     masks: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict)
-    last: Tensor = field(default_factory=lambda: torch.empty(0))
+    final_residual: Tensor = field(default_factory=lambda: torch.empty(0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def n(self) -> int:
+    def n_positions(self) -> int:
         """Positions that are kept of each prompt."""
         return self.positions.shape[1]
 
     @property
-    def before(self) -> int:
+    def n_before(self) -> int:
         """Positions before the kept ones, of the prompt that has most."""
         return self.k_before[0].shape[2]
 
-    def part(self, example_ids: Sequence[int], n: int) -> CleanPass:
+    def select(self, example_ids: Sequence[int], n_positions: int) -> CleanPass:
         """The run of these examples alone, at the last ``n`` positions of each."""
-        if list(example_ids) == self.example_ids.tolist() and all(len(e.clean) == n == self.n for e in self.examples):
+        if list(example_ids) == self.example_ids.tolist() and all(
+            len(e.clean) == n_positions == self.n_positions for e in self.examples
+        ):
             return self
         index = torch.tensor([self.example_ids.tolist().index(row) for row in example_ids], device=self.example_ids.device)
         examples = [self.examples[i] for i in index.tolist()]
         lengths = torch.tensor([len(e.clean) for e in examples], device=self.example_ids.device)
-        positions = lengths[:, None] - n + torch.arange(n, device=lengths.device)
+        positions = lengths[:, None] - n_positions + torch.arange(n_positions, device=lengths.device)
         before = int(lengths.max()) - n
         first = int(self.positions[0, 0])
         kept = positions - first
@@ -76,7 +78,7 @@ class CleanPass:
         for mask in self.mask:
             if id(mask) not in masks:
                 masks[id(mask)] = None if mask is None and not before else _tail_mask(mask, positions[alike], before, first)
-        flat = (index[:, None] * self.n + kept).flatten()
+        flat = (index[:, None] * self.n_positions + kept).flatten()
 
         def taken(x: Tensor) -> Tensor:  # much faster than an index for each dimension
             return x.flatten(0, 1).index_select(0, flat).unflatten(0, kept.shape)
@@ -92,12 +94,15 @@ class CleanPass:
             v_before=[v[index, :, :before] for v in self.v_before],
             mask=[masks[id(mask)] for mask in self.mask],
             arguments=[
-                (_argument_at(args, self.n, kept[alike]), {k: _argument_at(v, self.n, kept[alike]) for k, v in kwargs.items()})
+                (
+                    _argument_at(args, self.n_positions, kept[alike]),
+                    {k: _argument_at(v, self.n_positions, kept[alike]) for k, v in kwargs.items()},
+                )
                 for args, kwargs in self.arguments
             ],
             n_returned=self.n_returned,
             ablated_z={key: taken(z) for key, z in self.ablated_z.items()},
-            last=self.last[index],
+            final_residual=self.final_residual[index],
             logits=self.logits[index],
         )
 
@@ -114,7 +119,7 @@ class CleanPass:
     def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
         """True at the kept positions that ``positions`` names."""
         if positions not in self.masks:
-            masks = [position_mask(positions, [example])[:, -self.n :] for example in self.examples]
+            masks = [position_mask(positions, [example])[:, -self.n_positions :] for example in self.examples]
             self.masks[positions] = torch.cat(masks)[:, :, None].to(self.example_ids.device)
         return self.masks[positions]
 
@@ -126,9 +131,9 @@ def clean_pass(
     start: int = 0,
     interventions: Sequence[Intervention] = (),
     *,
-    before: int | None = None,
+    n_before: int | None = None,
 ) -> CleanPass:
-    """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``before`` (default ``start``) is how
+    """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``n_before`` (default ``start``) is how
     many first positions keep their keys and values: the largest start of any part that will be taken.
 
     ``interventions`` at pattern and scores are evaluated here, a block of queries at a time, since they read the clean rows. Raises
@@ -144,7 +149,7 @@ def clean_pass(
     distinct, which = ends.unique(return_inverse=True)
     hooks = {
         module: partial(
-            _read, run, batch, layer, start if before is None else before, [i for i in interventions if i.site != "z"]
+            _read, run, batch, layer, start if n_before is None else n_before, [i for i in interventions if i.site != "z"]
         )
         for layer, module in enumerate(layout.attentions)
     }
@@ -183,11 +188,11 @@ def _leave(run: CleanPass, module: nn.Module, args: tuple, output: Any) -> None:
 
 def _kept(run: CleanPass, x: Tensor) -> Tensor:
     """The kept positions of an activation [batch length ...]; a copy, so that the others can be freed."""
-    return x if x.shape[1] == run.n else x[:, -run.n :].clone()
+    return x if x.shape[1] == run.n_positions else x[:, -run.n_positions :].clone()
 
 
 def _finish(run: CleanPass, ends: Tensor, module: nn.Module, args: tuple, output: Any) -> None:
-    run.last = (output[0] if isinstance(output, tuple) else output)[torch.arange(len(ends), device=ends.device), ends]
+    run.final_residual = (output[0] if isinstance(output, tuple) else output)[torch.arange(len(ends), device=ends.device), ends]
 
 
 def _read(
@@ -197,11 +202,11 @@ def _read(
         raise FastPathUnavailable("a run cannot be restarted under ALiBi")
     run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
     run.v_before.append(call.v[:, :, :before].clone())
-    run.mask.append(None if call.mask is None else call.visible(slice(-run.n, None))[:1])
+    run.mask.append(None if call.mask is None else call.visible(slice(-run.n_positions, None))[:1])
     for intervention in interventions:
         for head in intervention.heads:
             if head.layer == layer:
-                layer_inputs = AttentionLayer(layer, call.last(run.n), batch)
+                layer_inputs = AttentionLayer(layer, call.last(run.n_positions), batch)
                 run.ablated_z[intervention, head] = read_rows(
                     layer_inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head
                 )[:, 0]

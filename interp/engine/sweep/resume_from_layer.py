@@ -144,7 +144,7 @@ def _last_query(attention: nn.Module) -> Iterator[None]:
 def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[Variant]) -> Tensor:
     """Attention output of the variants that start here, [len(new)*batch n d_model]."""
     was = clean.attn_out[layer]
-    out = was.new_empty(len(new), len(was) * clean.n, was.shape[-1])
+    out = was.new_empty(len(new), len(was) * clean.n_positions, was.shape[-1])
     for changed, variant in zip(out, new, strict=True):
         edits = [*_changes_in_layer(variant, layer)]
         z = torch.cat([clean.change(i, head) for i, head in edits], -1)
@@ -155,13 +155,13 @@ def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[V
 
 def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:
     """Attention of the rows that run a block; in the last block of the last query alone, after which the block is left."""
-    n = 1 if last else clean.n
+    n = 1 if last else clean.n_positions
     mask = clean.mask[layer]
     mask = None if mask is None else mask[:, :, -n:]
 
     def read(call: AttentionInputs) -> Tensor:
-        call = AttentionInputs(call.q[:, :, -n:], call.k, call.v, None if clean.before else mask, call.scale, call.softcap)
-        if clean.before:
+        call = AttentionInputs(call.q[:, :, -n:], call.k, call.v, None if clean.n_before else mask, call.scale, call.softcap)
+        if clean.n_before:
             assert mask is not None
             z = attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
         else:

@@ -65,15 +65,15 @@ class UnitRunner:
             verify_resumption(self.model, clean, readout)
             _VERIFIED.add(self.model)
         residual = resume_variants(self.model, clean, [self.variants[v] for v in unit.variants])
-        return torch.cat([readout(residual), readout(clean.last[None])]).cpu().double().numpy()
+        return torch.cat([readout(residual), readout(clean.final_residual[None])]).cpu().double().numpy()
 
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
             self.shared = self.clean = self.readout = None  # frees the memory of the last one first
             examples, changes = [self.task.examples[i] for i in ids], list(dict.fromkeys(i for v in self.variants for i in v))
-            self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, before=unit.clean.before)
+            self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, n_before=unit.clean.n_before)
         if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):
-            self.clean = self.shared.part(list(unit.example_ids), unit.n)
+            self.clean = self.shared.select(list(unit.example_ids), unit.n_positions)
             self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
         return self.clean, self.readout

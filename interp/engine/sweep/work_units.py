@@ -32,11 +32,11 @@ LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 @dataclass(frozen=True)
 class CleanPassPlan:
     """Examples ``example_ids`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
-    values of the first ``before`` positions."""
+    values of the first ``n_before`` positions."""
 
     example_ids: tuple[int, ...]
     start: int
-    before: int
+    n_before: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class WorkUnit:
 
     example_ids: tuple[int, ...]
     variants: tuple[int, ...]
-    n: int
+    n_positions: int
     clean: CleanPassPlan
     key: str
 
@@ -145,7 +145,7 @@ def plan_sweep(
     for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         shared = len(inside) > 1
-        kept = cost.kept_pass(len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.before) * shared
+        kept = cost.kept_pass(len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.n_before) * shared
         for n, example_ids, n_variants in inside:
             peak = max(peak, kept + cost.unit(_longest(task, example_ids), n, len(example_ids), n_variants))
             examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in example_ids]
@@ -194,10 +194,10 @@ def _passes(
         if found:
             last, inside = found[-1]
             grown = CleanPassPlan(
-                (*last.example_ids, *example_ids), min(last.start, alone.start), max(last.before, alone.before)
+                (*last.example_ids, *example_ids), min(last.start, alone.start), max(last.n_before, alone.n_before)
             )
             longest = _longest(task, grown.example_ids)
-            fits = cost.kept_pass(len(grown.example_ids), longest, grown.start, grown.before) <= share
+            fits = cost.kept_pass(len(grown.example_ids), longest, grown.start, grown.n_before) <= share
             if fits and len(grown.example_ids) * longest <= cap:
                 found[-1] = (grown, [*inside, chunk])
                 continue

@@ -11,10 +11,10 @@ def mass_after_repeats(rows: AttentionRows, after: int, pattern: Tensor) -> Tens
 
     NaN for queries without such a key. Raises ValueError for images.
     """
-    made, name = rows.query_block.made, ("keys after repeats", after)
-    if name not in made:
-        made[name] = _keys_after_repeats(rows.query_block, after)
-    keys, has_any = made[name]
+    cache, name = rows.query_block.cache, ("keys after repeats", after)
+    if name not in cache:
+        cache[name] = _keys_after_repeats(rows.query_block, after)
+    keys, has_any = cache[name]
     return (pattern * keys[:, None]).sum(-1).masked_fill(~has_any[:, None], torch.nan)
 
 

@@ -31,7 +31,7 @@ def estimates(model, prompts: list[Example], steps: int = 0) -> tuple[torch.Tens
     with model.lock, torch.no_grad():
         decomposition = decompose_residual(model, prompts)
         read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
-        exact = read(patch_single_edges(decomposition, graph.edges)) - read(decomposition.clean.last[None])
+        exact = read(patch_single_edges(decomposition, graph.edges)) - read(decomposition.clean.final_residual[None])
         shares = [(k + 0.5) / steps for k in range(steps)] or [0.0]
         return exact, edge_gradients(decomposition, graph, read, moved_in_turn(graph, [[Node("input")]], shares))
 
@@ -167,6 +167,8 @@ def test_gradients_on_the_way_add_up_to_what_moving_a_writer_does(name):
             moved = moved_in_turn(graph, [group], [(k + 0.5) / steps for k in range(steps)])
             out_of = torch.tensor([edge.writer in group for edge in graph.edges])
             summed = edge_gradients(decomposition, graph, read, moved)[out_of].sum(0)
-            changed = read(patch_edge_sets(decomposition, graph, out_of[None]))[0] - read(decomposition.clean.last[None])[0]
+            changed = (
+                read(patch_edge_sets(decomposition, graph, out_of[None]))[0] - read(decomposition.clean.final_residual[None])[0]
+            )
             torch.testing.assert_close(summed, changed, rtol=1e-3, atol=2e-4)
             assert float(changed.abs().max()) > 1e-3

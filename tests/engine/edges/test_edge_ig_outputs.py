@@ -30,19 +30,19 @@ def opened(model: Model, prompts: list[Example]) -> Iterator[tuple[ResidualDecom
 
 
 def exact(decomposition: ResidualDecomposition, edges: list[Edge] | tuple[Edge, ...], read: Readout) -> torch.Tensor:
-    return read(patch_single_edges(decomposition, edges)) - read(decomposition.clean.last[None])
+    return read(patch_single_edges(decomposition, edges)) - read(decomposition.clean.final_residual[None])
 
 
 def shown(decomposition: ResidualDecomposition, graph: Graph, edge: Edge) -> torch.Tensor:
     """What the reader of an edge, a head or an MLP, writes when the edge is corrupted."""
     layer, head = edge.reader.layer, edge.reader.head
-    x, plus = decomposition.clean.residual[layer], decomposition.added(graph.writer_index[edge.writer])
+    x, plus = decomposition.clean.residual[layer], decomposition.output_difference(graph.writer_index[edge.writer])
     if edge.reader.kind == "mlp":
         attention = decomposition.clean.attn_out[layer]
         return decomposition.block(layer, x + plus, attention) - x - plus - attention
     was, now = decomposition.qkv(layer, x), decomposition.qkv(layer, x + plus)
     mixed = [getattr(now if part == edge.qkv else was, part) for part in QKV]
-    return decomposition.written(layer, decomposition.attend(layer, *mixed, like=was))[:, :, head]
+    return decomposition.head_outputs(layer, decomposition.attend(layer, *mixed, like=was))[:, :, head]
 
 
 @pytest.mark.parametrize("name", NAMES)

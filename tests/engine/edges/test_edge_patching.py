@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 import torch
 
-import interp.engine.sweep.work_units as work_units
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets, patch_single_edges
 from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual, mean_outputs
+from interp.engine.sweep import work_units
 from interp.engine.sweep.readout import Readout
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
@@ -92,9 +92,9 @@ def test_no_edge_is_the_clean_run_and_all_edges_are_the_corrupted_one(name):
     nothing = torch.zeros(1, len(graph.edges), dtype=torch.bool)
     with torch.inference_mode():
         none, everything = patch_edge_sets(decomposition, graph, torch.cat([nothing, ~nothing]))
-    scale = float(decomposition.clean.last.abs().max())
-    assert float((none - decomposition.clean.last).abs().max()) <= 1e-5 * scale
-    assert float((everything - other.clean.last).abs().max()) <= 1e-5 * scale
+    scale = float(decomposition.clean.final_residual.abs().max())
+    assert float((none - decomposition.clean.final_residual).abs().max()) <= 1e-5 * scale
+    assert float((everything - other.clean.final_residual).abs().max()) <= 1e-5 * scale
     assert float((everything - none).abs().max()) > 0.01 * scale
 
 
@@ -106,9 +106,9 @@ def test_an_edge_alone_is_a_set_of_one_edge(name):
     with torch.inference_mode():
         alone = patch_single_edges(decomposition, graph.edges)
         sets = patch_edge_sets(decomposition, graph, torch.eye(len(graph.edges), dtype=torch.bool)[some])
-    scale = float(decomposition.clean.last.abs().max())
+    scale = float(decomposition.clean.final_residual.abs().max())
     assert float((alone[some] - sets).abs().max()) <= 1e-5 * scale
-    assert float((alone - decomposition.clean.last).abs().max()) > 0.01 * scale
+    assert float((alone - decomposition.clean.final_residual).abs().max()) > 0.01 * scale
 
 
 def test_of_many_edges_only_what_is_read_is_kept(monkeypatch):
@@ -158,20 +158,22 @@ def test_neither_company_nor_cuts_nor_the_layer_of_its_first_edge_change_a_set(n
         alone = torch.cat([patch_edge_sets(decomposition, graph, one[None]) for one in sets])
         monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 130})
         in_parts = patch_edge_sets(decomposition, graph, sets)
-        monkeypatch.setattr("interp.engine.sweep.work_units.LEAST_MEMORY", {"cpu": 2 * decomposition.outputs.nbytes})
+        monkeypatch.setattr(work_units, "LEAST_MEMORY", {"cpu": 2 * decomposition.outputs.nbytes})
         in_little_memory = patch_edge_sets(decomposition, graph, sets)
     scale = float(together.abs().max())
     for other in (alone, in_parts, in_little_memory):
         assert float((other - together).abs().max()) <= 1e-5 * scale
-    assert float((together[:5] - decomposition.clean.last).abs().amax((1, 2)).min()) > 0.001 * scale
-    assert torch.equal(alone[5], decomposition.clean.last)
+    assert float((together[:5] - decomposition.clean.final_residual).abs().amax((1, 2)).min()) > 0.001 * scale
+    assert torch.equal(alone[5], decomposition.clean.final_residual)
 
 
 def test_what_writers_write_adds_up_to_the_stream():
     decomposition, _ = streams("gpt2")
     with torch.inference_mode():
         total = decomposition.outputs.sum(0) + decomposition.biases.sum(0)
-    assert float((total[:, -1] - decomposition.clean.last).abs().max()) <= 1e-5 * float(decomposition.clean.last.abs().max())
+    assert float((total[:, -1] - decomposition.clean.final_residual).abs().max()) <= 1e-5 * float(
+        decomposition.clean.final_residual.abs().max()
+    )
 
 
 def test_what_attention_adds_to_every_head_is_its_own_bias():
@@ -254,7 +256,7 @@ def effects_of(model, prompts: list[Example], edges=None) -> tuple[dict[Edge, fl
     with model.lock, torch.inference_mode():
         decomposition, other = decompose_residual(model, prompts), decompose_residual(model, swapped(prompts))
         read = Readout(model, prompts, outcome, decomposition.clean.logits)
-        baseline, corrupted = read(decomposition.clean.last[None]), read(other.clean.last[None])
+        baseline, corrupted = read(decomposition.clean.final_residual[None]), read(other.clean.final_residual[None])
         everything = read(patch_edge_sets(decomposition, graph, torch.ones(1, len(graph.edges), dtype=torch.bool)))
         chosen = graph.edges if edges is None else edges
         found = (read(patch_single_edges(decomposition, chosen)) - baseline).mean(1).tolist() if chosen else []

@@ -59,7 +59,7 @@ def test_a_corrupted_part_is_all_edges_into_it_corrupted(name):
         decomposition = decompose_residual(model, task.examples)
         read = Readout(model, task.examples, LOGIT_DIFF, decomposition.clean.logits)
         want = (
-            (read(patch_edge_sets(decomposition, graph, sets)) - read(decomposition.clean.last[None]))
+            (read(patch_edge_sets(decomposition, graph, sets)) - read(decomposition.clean.final_residual[None]))
             .abs()
             .mean(1)
             .view(-1, len(QKV))
@@ -91,7 +91,7 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
     with model.lock, torch.no_grad():
         decomposition = decompose_residual(model, prompts)
         read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
-        n = decomposition.clean.n
+        n = decomposition.clean.n_positions
         where = torch.rand(N_PROMPTS, n, generator=torch.Generator().manual_seed(3)) < 0.7
         passes = z_gradients(model, as_batch(model, prompts), answer_value(LOGIT_DIFF, prompts, model), last=True)[2]
         slopes = torch.stack([gradients[layer][:, -n:] for gradients in passes])
@@ -100,7 +100,7 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
             """The slope at 0 of the effect of [batch n head d_head] = change(step) added to z."""
             sides = []
             for sign in (1, -1):
-                added = decomposition.written(layer, change(sign * step)).unbind(2)
+                added = decomposition.head_outputs(layer, change(sign * step)).unbind(2)
                 sides.append(read(resume_changes(decomposition, [ResidualChange(layer, True, a) for a in added])))
             return (sides[0] - sides[1]) / (2 * step)
 
@@ -131,7 +131,7 @@ def test_one_position_at_a_time_is_brute_force(name, part):
     model, prompts, layer = double(name), examples(), 1
     with model.lock, torch.no_grad():
         decomposition = decompose_residual(model, prompts)
-        n = decomposition.clean.n
+        n = decomposition.clean.n_positions
         slope = torch.randn(decomposition.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
         alone = torch.stack(
             [
@@ -140,7 +140,7 @@ def test_one_position_at_a_time_is_brute_force(name, part):
             ],
             -1,
         )
-        assert decomposition.clean.before and float(alone.abs().max()) > 1e-2
+        assert decomposition.clean.n_before and float(alone.abs().max()) > 1e-2
         for head in range(model.facts.n_heads):
             found = position_estimates(decomposition, layer, head, part, slope)
             assert float((found - alone[head]).abs().max()) <= 1e-10
@@ -152,7 +152,7 @@ def test_a_key_that_leads_by_more_than_numbers_can_hold_still_loses_its_place():
         model.hf.transformer.h[layer].attn.c_attn.weight[:, :40] *= 1e5  # queries
         decomposition = decompose_residual(model, examples())
         slope = torch.randn(decomposition.clean.z[layer].shape, dtype=torch.double, generator=torch.Generator().manual_seed(5))
-        n = decomposition.clean.n
+        n = decomposition.clean.n_positions
         alone = torch.stack(
             [
                 qk_fix_estimates(decomposition, layer, "k", torch.eye(n, dtype=torch.bool)[[t]], slope[None])[0]
@@ -189,7 +189,7 @@ def test_keys_follow_the_closed_form_and_do_not_add_up():
     apart = slopes - (weights * slopes).sum(-1, keepdim=True)
     change = (q @ (moved - k).mT * call.scale).masked_fill(unseen, 0)
     moving = weights * change.expm1()
-    assert decomposition.clean.before == 0 and n == 5
+    assert decomposition.clean.n_before == 0 and n == 5
     torch.testing.assert_close(found, (moving / (1 + moving) * apart).sum(1), rtol=0, atol=1e-10)
     torch.testing.assert_close(linear, (weights * change * apart).sum(1), rtol=0, atol=1e-10)
     assert float((found.sum(1) - together).abs().max()) > 1e-3
@@ -310,7 +310,7 @@ def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
     sizes = []
     with model.lock, torch.no_grad():
         decomposition = decompose_residual(model, task.examples)
-        n = decomposition.clean.n
+        n = decomposition.clean.n_positions
         where = torch.ones(1, n, dtype=torch.bool)
         passes = z_gradients(
             model,
