@@ -55,13 +55,12 @@ def head_columns(variants: Sequence[tuple[Head, ...]], group_size: int) -> dict[
     if not sizes <= {1, 2}:
         raise ValueError(f"A sweep ablates one head or two at a time, not {max(sizes - {1, 2})}.")
     columns: dict[str, Any] = {}
-    for suffix, side in (("", 0), ("2", 1)):
-        if side < max(sizes):
-            heads = [v[side] if side < len(v) else Head(NO_HEAD, NO_HEAD) for v in variants]
-            columns[f"layer{suffix}"] = np.array([h.layer for h in heads], dtype="int32")
-            columns[f"head{suffix}"] = np.array([h.head for h in heads], dtype="int32")
-            kv_heads = [h.head // group_size if h.layer >= 0 else NO_HEAD for h in heads]
-            columns[f"kv_head{suffix}"] = np.array(kv_heads, dtype="int32")
+    for side, suffix in enumerate(("", "2")[: max(sizes)]):
+        heads = [v[side] if side < len(v) else Head(NO_HEAD, NO_HEAD) for v in variants]
+        columns[f"layer{suffix}"] = np.array([h.layer for h in heads], dtype="int32")
+        columns[f"head{suffix}"] = np.array([h.head for h in heads], dtype="int32")
+        kv_heads = [h.head // group_size if h.layer >= 0 else NO_HEAD for h in heads]
+        columns[f"kv_head{suffix}"] = np.array(kv_heads, dtype="int32")
     return {**columns, "label": [label(variant) for variant in variants]}
 
 

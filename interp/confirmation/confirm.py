@@ -75,7 +75,11 @@ def confirm(
         variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
         step = _share_of_progress(progress, i, len(passes))
         result = sweep(model, measured, variants, outcome, record=record, memory=memory, ledger=ledger, progress=step)
-        _check_answers(model, measured, outcome.name, result.baseline)
+        if outcome.name == "accuracy" and not result.baseline.any():
+            raise ValueError(
+                f"{model.facts.name} answers none of the {len(measured)} prompts of task {measured.name!r} correctly, so ablation cannot "
+                f"lower its accuracy: use an easier task or another metric, such as logit_diff."
+            )
         values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
         for name, table in set_tables([CLEAN, *sets], values, measured, where, seed).items():
             parts.setdefault(name, []).append(table)
@@ -125,14 +129,6 @@ def check_confirmation(
         for where, example in product(positions, task):
             resolve_positions(where, len(example.clean), example.marks)
     return choose_ks(detection, ks)
-
-
-def _check_answers(model: Model, task: Task, metric: str, baseline: np.ndarray) -> None:
-    if metric == "accuracy" and not baseline.any():
-        raise ValueError(
-            f"{model.facts.name} answers none of the {len(task)} prompts of task {task.name!r} correctly, so ablation cannot lower its "
-            f"accuracy: use an easier task or another metric, such as logit_diff."
-        )
 
 
 def _share_of_progress(progress: Progress | None, i: int, n: int) -> Progress | None:

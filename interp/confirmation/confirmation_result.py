@@ -78,9 +78,8 @@ def set_tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, position
     n, effects = values.shape[1], values - values[0]
     weights = bootstrap_weights(n, seed)
     origin = {"task": task.name, "positions": positions}
-    ids = pd.DataFrame(
-        [{**origin, "group": s.group, "k": s.k, "draw": s.draw, "heads": " ".join(map(str, s.heads))} for s in sets]
-    )
+    names = [" ".join(map(str, s.heads)) for s in sets]
+    ids = pd.DataFrame([{**origin, **s._asdict(), "heads": heads} for s, heads in zip(sets, names, strict=True)])
     numbers = _columns(mean_interval(values, weights), mean_interval(effects, weights), n)
     points: dict[tuple[str, int], list[int]] = {}
     for i, s in enumerate(sets):

@@ -165,7 +165,8 @@ class StoredRun:
 class RunWriter:
     """The only writer of a run directory, inside ``with start_run(...) as writer:``.
 
-    Where ``finished`` is True, nothing is left to do. An exception marks the run as failed; it can still be resumed.
+    Where ``finished`` is True, nothing is left to do. What is written under a name becomes part of the run at ``finish``. An exception
+    marks the run as failed; it can still be resumed.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
@@ -179,7 +180,6 @@ class RunWriter:
 
     @property
     def run_id(self) -> str:
-        """Equal for equal specs, so that equal runs write equal tables."""
         return self._manifest["run_id"]
 
     @property
@@ -188,17 +188,14 @@ class RunWriter:
         return self._manifest["details"]
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
-        """Writes a table under this name; it becomes part of the run at ``finish``."""
         self._write(f"{name}.parquet", to_parquet(table))
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Writes arrays under this name as one safetensors file; it becomes part of the run at ``finish``."""
         from safetensors.numpy import save
 
         self._write(f"{name}.safetensors", save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes a JSON file under this name; it becomes part of the run at ``finish``."""
         self._write(f"{name}.json", json.dumps(values, allow_nan=False, indent=1).encode())
 
     def finish(self, record: RunRecord, **details: Any) -> StoredRun:

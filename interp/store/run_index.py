@@ -145,8 +145,7 @@ def _entry(folder: Path) -> RunSummary:
 
 
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    spec, record = manifest["spec"], manifest["record"] or {}
-    status = manifest["status"]
+    spec, record, status = manifest["spec"], manifest["record"] or {}, manifest["status"]
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
     return {
         "status": INTERRUPTED if status == "running" and not _is_being_written(folder) else status,
@@ -162,7 +161,6 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_being_written(folder: Path) -> bool:
-    """Whether a process is writing this run."""
     from filelock import FileLock, Timeout
 
     if not (folder / LOCK).exists():
