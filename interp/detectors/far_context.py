@@ -75,7 +75,7 @@ def far_context(
     record = record_of(
         model,
         task=both.name,
-        arguments={**both.arguments, "n_examples": len(both), "task_digest": both.digest(), **options},
+        arguments={**both.provenance, **options},
         interventions=(variants[0][0].label,),
         metric="far_context",
         seed=seed,
@@ -100,7 +100,7 @@ def _far_and_near(prompts: PassagePrompts, n_sink: int, window: int) -> Iterator
         start = len(example.clean) - window
         far = [n_sink <= span[0] and span[1] <= start for span in (gold, competing)]
         near = [span[0] >= start for span in (gold, competing)]
-        other = replace(example, clean=example.corrupted, corrupted=example.clean)
+        other = example.swapped()
         if example.clean == example.corrupted:
             continue
         if far[0] and near[1]:

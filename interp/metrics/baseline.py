@@ -1,16 +1,11 @@
 """Performance of the unmodified model on a task."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from interp.engine.sweep.sweep import clean_outcome
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 
 def score_task(model: Model, task: Task, metric: str = "accuracy") -> np.ndarray:
@@ -19,6 +14,4 @@ def score_task(model: Model, task: Task, metric: str = "accuracy") -> np.ndarray
 
     Raises LookupError for an unknown metric, ValueError if it needs distractors and the task has none.
     """
-    from interp.engine.sweep.sweep import clean_outcome
-
     return clean_outcome(model, task, OUTCOMES.get(metric))

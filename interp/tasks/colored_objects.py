@@ -13,7 +13,7 @@ from interp.tasks.definition import task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
-from interp.tasks.words import COLORED_LISTS, COLORED_QUESTIONS, COLORS, NAMES, NOUNS
+from interp.tasks.words import COLORED_LISTS, COLORED_QUESTIONS, COLORS, NAMES, NOUNS, listed
 
 MARKS = ("object", "color", "distractor", "solved", "question", "query")
 
@@ -32,9 +32,9 @@ def colored_objects(rng: Random, usable: WordFilter, n_objects: int = 3) -> Iter
             f"a {mark(roles[noun][0], color)} {mark(roles[noun][1], noun)}" if noun in roles else f"a {color} {noun}"
             for noun, color in things.items()
         ]
-        listed = rng.choice(COLORED_LISTS).format(items=", ".join(items[:-1]) + " and " + items[-1], name=rng.choice(names))
+        things_listed = rng.choice(COLORED_LISTS).format(items=listed(items), name=rng.choice(names))
         form = rng.choice(COLORED_QUESTIONS)
-        lead = f"{listed} {form.format(noun=solved)} {things[solved]}. "
+        lead = f"{things_listed} {form.format(noun=solved)} {things[solved]}. "
         clean, marks = read_marks(lead + mark("question", form.format(noun=mark("query", asked))))
         corrupted, _ = read_marks(lead + form.format(noun=other))
         marks.pop("_")

@@ -16,14 +16,14 @@ from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 from interp.tasks.words import IOI_TEMPLATES, NAMES, OBJECTS, PLACES
 
-EDGE_ABLATIONS = ("abc", "flip")
+CORRUPTIONS = ("abc", "flip")
 
 
 @task_definition(metric="logit_diff", marks=("io", "s1", "s1_next", "s2"), paper="Wang et al. 2022, arXiv 2211.00593")
 def ioi(rng: Random, usable: WordFilter, corruption: str = "abc") -> Iterator[Prompt]:
     """Who receives the gift: the name that is not repeated (IOI)."""
-    if corruption not in EDGE_ABLATIONS:
-        raise ValueError(f"corruption={corruption!r} is not one of {', '.join(EDGE_ABLATIONS)}.")
+    if corruption not in CORRUPTIONS:
+        raise ValueError(f"corruption={corruption!r} is not one of {', '.join(CORRUPTIONS)}.")
     names = usable(usable(NAMES), 5, after="")  # a name may begin the text, where GPT-2 has other tokens
     places, objects = usable(PLACES), usable(OBJECTS)
     for template in shuffled(rng, IOI_TEMPLATES):

@@ -34,11 +34,6 @@ def read_marks(text: str) -> tuple[str, dict[str, Span]]:
     return plain + text[place:], spans
 
 
-def unmarked(text: str) -> str:
-    """The text without marks."""
-    return read_marks(text)[0]
-
-
 def after(text: str, span: Span) -> Span:
     """The first character after a span that is not a space: as a mark it names the token that follows. ValueError at the end."""
     found = re.compile(r"\S").search(text, span[1])

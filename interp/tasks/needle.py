@@ -15,19 +15,7 @@ from interp.tasks.definition import shuffled, task_definition
 from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
-from interp.tasks.words import (
-    ADJECTIVES,
-    ANIMALS,
-    FILLER_TEMPLATES,
-    NAMES,
-    NEEDLE_QUESTIONS,
-    NEEDLE_TEMPLATES,
-    OBJECTS,
-    PLACES,
-    PRONOUNS,
-    VERBS,
-    WORDS,
-)
+from interp.tasks.words import FILLER_TEMPLATES, FILLER_WORDS, NAMES, NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 MARKS = ("needle", "needle_name", "needle_value", "distractor", "question", "query")
 PAPER = "Wu et al. 2024, arXiv 2404.15574"
@@ -57,7 +45,7 @@ def needle(
 def set_aside(words: Sequence[str]) -> list[str]:
     """The words that no filler sentence, needle or question uses, so that a secret occurs once."""
     forms = " ".join([*FILLER_TEMPLATES, *NEEDLE_TEMPLATES, *NEEDLE_QUESTIONS])
-    used = {*ADJECTIVES, *ANIMALS, *OBJECTS, *PLACES, *VERBS, *re.findall(r"\w+", forms)}
+    used = set(re.findall(r"\w+", forms)).union(*FILLER_WORDS.values())
     return [word for word in words if word not in used]
 
 
@@ -79,8 +67,7 @@ def _hidden(needles: list[str], places: list[float], fillers: list[str]) -> list
 
 def _filler(rng: Random, usable: WordFilter) -> Callable[[list[str]], str]:
     """A maker of sentences without information that mention none of the given people."""
-    lists = {"place": PLACES, "object": OBJECTS, "adjective": ADJECTIVES, "animal": ANIMALS, "verb": VERBS, "pronoun": PRONOUNS}
-    lists = {slot: usable(words) for slot, words in lists.items()}
+    lists = {slot: usable(words) for slot, words in FILLER_WORDS.items()}
     names = usable(NAMES)
 
     def sentence(people: list[str]) -> str:

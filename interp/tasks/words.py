@@ -213,6 +213,11 @@ ANIMALS = "dog cat horse bird fish cow pig wolf bear lion".split()
 VERBS = "sees likes wants needs finds loves follows watches hears knows".split()
 """Verbs of filler sentences (10)."""
 
+FILLER_WORDS = {
+    "place": PLACES, "object": OBJECTS, "adjective": ADJECTIVES, "animal": ANIMALS, "verb": VERBS, "pronoun": PRONOUNS,
+}  # fmt: skip
+"""Words of filler sentences by slot, beside names."""
+
 FILLER_TEMPLATES = (
     "The {animal} {verb} the {place}.",
     "The {adjective} {animal} {verb} a {object}.",

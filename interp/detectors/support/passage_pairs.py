@@ -116,8 +116,7 @@ def passage_detection(
     """The detection from each prompt's scores for the gold and the competing passage; ``extra_scores`` are (scores, unit, bounds)."""
     threshold, actual_fwer = passage_swap_threshold(gold_scores, competing_scores, n_null_draws, fwer, seed)
     task = prompts.task
-    arguments = {**task.arguments, "n_examples": len(task), "task_digest": task.digest(), **options}
-    record = record_of(model, task=task.name, arguments=arguments, metric=role, seed=seed)
+    record = record_of(model, task=task.name, arguments={**task.provenance, **options}, metric=role, seed=seed)
     return Detection(
         role,
         HeadScores(role, gold_scores.mean(0), unit, bounds, record),

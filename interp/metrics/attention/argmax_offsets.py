@@ -7,29 +7,24 @@ that see a single key do not count. Ties go to the earliest key.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
-
-
-def _shares(rows: AttentionRows, radius: int) -> tuple[Tensor, Tensor]:
-    counted = rows.token_mask & (rows.n_visible > 1)
-    offset = -rows.lag[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.lag), device=rows.pattern.device)
-    is_offset = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
-    return (is_offset & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]
+from interp.metrics.attention._definition import attention_metric
 
 
 def _largest(shares: Tensor) -> Tensor:
     return shares.nanmean(1).amax(-1)
 
 
-argmax_offsets = AttentionMetric(
-    name="argmax_offsets",
+@attention_metric(
     axis="offset",
     unit="share of rows",
     bounds=(0.0, 1.0),
-    function=_shares,
     paper="arXiv 1905.09418 (positional heads)",
-    parameters={"radius": 3},
     undefined="no row sees more than one key",
     per_head=_largest,
 )
+def argmax_offsets(rows: AttentionRows, radius: int = 3) -> tuple[Tensor, Tensor]:
+    counted = rows.token_mask & (rows.n_visible > 1)
+    offset = -rows.lag[0, 0] + rows.pattern.max(-1).indices - torch.arange(len(rows.lag), device=rows.pattern.device)
+    is_offset = offset[..., None] == torch.arange(-radius, radius + 1, device=offset.device)
+    return (is_offset & counted[:, None, :, None]).sum(2).float(), counted.sum(-1).float()[:, None, None]

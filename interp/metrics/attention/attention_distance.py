@@ -8,26 +8,21 @@ before the row is renormalised; rows with no weight elsewhere are undefined).
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _distance(rows: AttentionRows, exclude: tuple[int, ...]) -> Tensor:
+@attention_metric(
+    axis="query",
+    unit="tokens",
+    bounds=(0.0, None),
+    paper="arXiv 2510.13554 §3 (average backward distance)",
+    undefined="all weight of the row is on excluded positions",
+)
+def attention_distance(rows: AttentionRows, exclude: tuple[int, ...] = ()) -> Tensor:
     if not exclude:
         return rows.distance
     included = ~torch.isin(rows.key_positions, torch.tensor(exclude, device=rows.pattern.device))
     mass = rows.weighted_mean(included)
     far = (rows.pattern * (included[:, None] * rows.lag.abs())[:, None]).sum(-1)
     return torch.where(mass > 1e-6, far / mass, torch.nan)
-
-
-attention_distance = AttentionMetric(
-    name="attention_distance",
-    axis="query",
-    unit="tokens",
-    bounds=(0.0, None),
-    function=_distance,
-    paper="arXiv 2510.13554 §3 (average backward distance)",
-    parameters={"exclude": ()},
-    undefined="all weight of the row is on excluded positions",
-)

@@ -6,23 +6,19 @@ heads; ``row_similarity`` is that of a single head, and describes the thresholdi
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention.row_similarity import cosine_sums, mean_cosine
 
 
-def _of_layer(rows: AttentionRows) -> tuple[Tensor, Tensor]:
-    return cosine_sums(rows, rows.pattern.mean(1, keepdim=True))
-
-
-attention_diversification = AttentionMetric(
-    name="attention_diversification",
+@attention_metric(
     axis="text",
     unit="cosine",
     bounds=(0.0, 1.0),
-    function=_of_layer,
     paper="Robustifying Token Attention (ICCV 2023)",
     undefined="a text of one token has no second half",
     all_heads=True,
     finish=mean_cosine,
 )
+def attention_diversification(rows: AttentionRows) -> tuple[Tensor, Tensor]:
+    return cosine_sums(rows, rows.pattern.mean(1, keepdim=True))

@@ -9,16 +9,12 @@ such a token. ``received_attention`` gives the mean weights themselves.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention.received_attention import column_sums
+from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention.received_attention import received_attention
 from interp.tasks.token_batch import TokenBatch
 
 RULES = ("ratio", "abs")
-
-
-def _received(rows: AttentionRows, min_rows: int, **limit: object) -> tuple[Tensor, Tensor]:
-    return column_sums(rows, min_rows)
 
 
 def sink_flags(
@@ -37,15 +33,21 @@ def _share_of_texts(flags: Tensor) -> Tensor:
     return flags.masked_fill(flags.isnan(), -1).amax(-1).masked_fill(flags.isnan().all(-1), torch.nan).nanmean(1)
 
 
-column_sinks = AttentionMetric(
-    name="column_sinks",
+@attention_metric(
     axis="key",
     unit="share of texts",
     bounds=(0.0, 1.0),
-    function=_received,
     paper="arXiv 2406.15765 (ACT)",
-    parameters={"rule": "ratio", "alpha": 5.0, "threshold": 0.1, "min_rows": 8, "keep_first": True},
     undefined="the first token, or one seen by fewer than min_rows rows",
     per_head=_share_of_texts,
     finish=sink_flags,
 )
+def column_sinks(
+    rows: AttentionRows,
+    rule: str = "ratio",
+    alpha: float = 5.0,
+    threshold: float = 0.1,
+    min_rows: int = 8,
+    keep_first: bool = True,
+) -> tuple[Tensor, Tensor]:
+    return received_attention.function(rows, min_rows)

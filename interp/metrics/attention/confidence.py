@@ -5,19 +5,10 @@ The paper averages over all tokens but the end of the sentence.
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _confidence(rows: AttentionRows) -> Tensor:
+@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 1905.09418 (confidence)")
+def confidence(rows: AttentionRows) -> Tensor:
     return rows.pattern.amax(-1)
-
-
-confidence = AttentionMetric(
-    name="confidence",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_confidence,
-    paper="arXiv 1905.09418 (confidence)",
-)

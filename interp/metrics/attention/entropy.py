@@ -1,18 +1,11 @@
 """Shannon entropy of each attention row, in nats; 0 for a single key, ln(t+1) for row t of a uniform causal head."""
 
-from interp.engine.attention.attention_observer import AttentionMetric
+from torch import Tensor
+
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _entropy(rows: AttentionRows):
+@attention_metric(axis="query", unit="nats", bounds=(0.0, None), paper="Shannon 1948; for attention arXiv 1906.04284")
+def entropy(rows: AttentionRows) -> Tensor:
     return rows.entropy
-
-
-entropy = AttentionMetric(
-    name="entropy",
-    axis="query",
-    unit="nats",
-    bounds=(0.0, None),
-    function=_entropy,
-    paper="Shannon 1948; for attention arXiv 1906.04284",
-)

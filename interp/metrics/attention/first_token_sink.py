@@ -8,17 +8,9 @@ epsilon, at T = 8. Rows beyond a sliding window count as weight 0.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.tasks.token_batch import TokenBatch
-
-
-def _importance(rows: AttentionRows, position: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    wanted = rows.key_positions == position
-    columns = wanted.any(0).nonzero()[:, 0]
-    weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum((2, 3))
-    counted = rows.token_mask & (rows.query_positions >= position) if rows.causal else rows.token_mask
-    return weight[..., None], counted.sum(-1).float()[:, None, None]
 
 
 def _passes(importance: Tensor, prompts: TokenBatch, position: int, epsilon: float) -> Tensor:
@@ -29,15 +21,18 @@ def _share_of_texts(table: Tensor) -> Tensor:
     return table[..., 1].nanmean(1)
 
 
-first_token_sink = AttentionMetric(
-    name="first_token_sink",
+@attention_metric(
     axis="importance",
     unit="share of texts",
     bounds=(0.0, 1.0),
-    function=_importance,
     paper="arXiv 2410.10781 (sink metric)",
-    parameters={"position": 0, "epsilon": 0.3},
     undefined="the text ends before the position",
     per_head=_share_of_texts,
     finish=_passes,
 )
+def first_token_sink(rows: AttentionRows, position: int = 0, epsilon: float = 0.3) -> tuple[Tensor, Tensor]:
+    wanted = rows.key_positions == position
+    columns = wanted.any(0).nonzero()[:, 0]
+    weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum((2, 3))
+    counted = rows.token_mask & (rows.query_positions >= position) if rows.causal else rows.token_mask
+    return weight[..., None], counted.sum(-1).float()[:, None, None]

@@ -9,11 +9,20 @@ group of heads is their mean. The paper's analysis extends to the end of the res
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _future(rows: AttentionRows, horizon_min: int, horizon_max: int, positions: str) -> tuple[Tensor, Tensor]:
+@attention_metric(
+    axis="key",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    paper="arXiv 2510.13554 §3 (FAI)",
+    undefined="no row in the horizon of the token",
+)
+def future_attention(
+    rows: AttentionRows, horizon_min: int = 10, horizon_max: int = 0, positions: str = "all"
+) -> tuple[Tensor, Tensor]:
     if horizon_min < 0 or 0 < horizon_max < horizon_min:
         raise ValueError(
             f"future_attention:horizon_min={horizon_min}:horizon_max={horizon_max} is invalid: use 0 <= horizon_min <= horizon_max, or "
@@ -36,15 +45,3 @@ def _future(rows: AttentionRows, horizon_min: int, horizon_max: int, positions: 
             once.sum(-1, keepdim=True) if rows.visibility is None else once @ rows.visibility[:, 0, :, :start].float()
         )
     return sums, counts
-
-
-future_attention = AttentionMetric(
-    name="future_attention",
-    axis="key",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_future,
-    paper="arXiv 2510.13554 §3 (FAI)",
-    parameters={"horizon_min": 10, "horizon_max": 0, "positions": "all"},
-    undefined="no row in the horizon of the token",
-)

@@ -10,15 +10,8 @@ from math import log
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
-
-
-def _similarity(rows: AttentionRows, measure: str) -> tuple[Tensor, Tensor]:
-    if measure not in MEASURES:
-        raise ValueError(f"head_similarity:measure={measure} is unknown. There are: {', '.join(MEASURES)}.")
-    counted = (rows.n_visible > 1) & rows.token_mask
-    return MEASURES[measure](rows.pattern, counted.float()), counted.sum(-1)[:, None, None].float()
+from interp.metrics.attention._definition import attention_metric
 
 
 def _cosine(pattern: Tensor, counted: Tensor) -> Tensor:
@@ -51,15 +44,17 @@ def _mean_over_others(table: Tensor) -> Tensor:
     return others.double().nanmean((1, 3))
 
 
-head_similarity = AttentionMetric(
-    name="head_similarity",
+@attention_metric(
     axis="head",
     unit="similarity",
     bounds=(0.0, 1.0),
-    function=_similarity,
     paper="arXiv 1906.04341 §6 (Jensen-Shannon between heads)",
-    parameters={"measure": "cosine"},
     undefined="a text of one token, or a layer of one head",
     all_heads=True,
     per_head=_mean_over_others,
 )
+def head_similarity(rows: AttentionRows, measure: str = "cosine") -> tuple[Tensor, Tensor]:
+    if measure not in MEASURES:
+        raise ValueError(f"head_similarity:measure={measure} is unknown. There are: {', '.join(MEASURES)}.")
+    counted = (rows.n_visible > 1) & rows.token_mask
+    return MEASURES[measure](rows.pattern, counted.float()), counted.sum(-1)[:, None, None].float()

@@ -7,24 +7,19 @@ induction head scores 1; the mean over the whole (n-1)-th diagonal, also in use,
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._repeats import mass_after_repeats
 
 
-def _induction(rows: AttentionRows, threshold: float) -> Tensor:
-    pattern = rows.pattern if threshold <= 0 else rows.pattern * (rows.pattern >= threshold).float()
-    return mass_after_repeats(rows, 1, pattern)
-
-
-induction_score = AttentionMetric(
-    name="induction_score",
+@attention_metric(
     axis="query",
     unit="weight",
     bounds=(0.0, 1.0),
-    function=_induction,
     paper="arXiv 2209.11895",
-    parameters={"threshold": 0.0},
     undefined="the row sees no key after an earlier occurrence of its token",
     needs=("tokens",),
 )
+def induction_score(rows: AttentionRows, threshold: float = 0.0) -> Tensor:
+    pattern = rows.pattern if threshold <= 0 else rows.pattern * (rows.pattern >= threshold).float()
+    return mass_after_repeats(rows, 1, pattern)

@@ -7,23 +7,19 @@ of its text. Rows at different positions and texts of different lengths become c
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _normalised(rows: AttentionRows) -> Tensor:
+@attention_metric(
+    axis="query",
+    unit="share of the largest distance",
+    bounds=(0.0, 1.0),
+    paper="arXiv 2510.13554 §3, divided by the position",
+    undefined="the first token of a causal text sees only itself",
+)
+def normalised_distance(rows: AttentionRows) -> Tensor:
     farthest = rows.query_positions
     if not rows.causal:
         farthest = farthest.maximum(rows.prompts.token_mask.sum(-1, keepdim=True) - 1 - farthest)
     return torch.where(farthest[:, None] > 0, rows.distance / farthest[:, None], torch.nan)
-
-
-normalised_distance = AttentionMetric(
-    name="normalised_distance",
-    axis="query",
-    unit="share of the largest distance",
-    bounds=(0.0, 1.0),
-    function=_normalised,
-    paper="arXiv 2510.13554 §3, divided by the position",
-    undefined="the first token of a causal text sees only itself",
-)

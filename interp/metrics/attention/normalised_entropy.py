@@ -3,21 +3,17 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _normalised(rows: AttentionRows) -> Tensor:
-    keys = rows.n_visible[:, None]
-    return torch.where(keys > 1, rows.entropy / keys.log(), torch.nan)
-
-
-normalised_entropy = AttentionMetric(
-    name="normalised_entropy",
+@attention_metric(
     axis="query",
     unit="share of the largest entropy",
     bounds=(0.0, 1.0),
-    function=_normalised,
     paper="Shannon 1948 (efficiency); for attention arXiv 1906.04284",
     undefined="the row sees a single key",
 )
+def normalised_entropy(rows: AttentionRows) -> Tensor:
+    keys = rows.n_visible[:, None]
+    return torch.where(keys > 1, rows.entropy / keys.log(), torch.nan)

@@ -9,12 +9,20 @@ this one is ours.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._patches import patch_attention
 
 
-def _ring_mass(rows: AttentionRows, density: bool) -> tuple[Tensor, Tensor]:
+@attention_metric(
+    axis="ring",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    paper="arXiv 2303.13731 (spatial profile of attention strength)",
+    needs=("grid",),
+    undefined="no patch has a ring at this distance",
+)
+def patch_ring_mass(rows: AttentionRows, density: bool = False) -> tuple[Tensor, Tensor]:
     weights, offsets = patch_attention(rows, "patch_ring_mass")
     ring = offsets.amax(0)
     known = ~weights.isnan().any(-1, keepdim=True)
@@ -24,16 +32,3 @@ def _ring_mass(rows: AttentionRows, density: bool) -> tuple[Tensor, Tensor]:
     if density:
         mass, known = mass / size.clamp(min=1), known & (size > 0)
     return mass.sum(2), known.expand_as(mass).sum(2).float()
-
-
-patch_ring_mass = AttentionMetric(
-    name="patch_ring_mass",
-    axis="ring",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_ring_mass,
-    paper="arXiv 2303.13731 (spatial profile of attention strength)",
-    parameters={"density": False},
-    needs=("grid",),
-    undefined="no patch has a ring at this distance",
-)

@@ -3,21 +3,13 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._near import weight_at_offset
 
 
-def _previous(rows: AttentionRows) -> Tensor:
-    return weight_at_offset(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)
-
-
-prev_token_score = AttentionMetric(
-    name="prev_token_score",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_previous,
-    paper="arXiv 2209.11895",
-    undefined="the first token has none before it",
+@attention_metric(
+    axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2209.11895", undefined="the first token has none before it"
 )
+def prev_token_score(rows: AttentionRows) -> Tensor:
+    return weight_at_offset(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)

@@ -7,26 +7,21 @@ itself.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def column_sums(rows: AttentionRows, min_rows: int) -> tuple[Tensor, Tensor]:
+@attention_metric(
+    axis="key",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    paper="arXiv 2410.10781 (importance of a position)",
+    undefined="seen by no row, or by fewer than min_rows",
+)
+def received_attention(rows: AttentionRows, min_rows: int = 1) -> tuple[Tensor, Tensor]:
     """Sum of each column, [batch head key], and the number of rows that see it, [batch 1 key], 0 if fewer than ``min_rows``."""
     count = rows.n_seeing
     if rows.causal and min_rows > 1:
         n_later = rows.prompts.token_mask.sum(-1, keepdim=True) - rows.key_positions
         count = torch.where(n_later >= min_rows, count, 0)
     return rows.pattern.sum(2), count[:, None].float()
-
-
-received_attention = AttentionMetric(
-    name="received_attention",
-    axis="key",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=column_sums,
-    paper="arXiv 2410.10781 (importance of a position)",
-    parameters={"min_rows": 1},
-    undefined="seen by no row, or by fewer than min_rows",
-)

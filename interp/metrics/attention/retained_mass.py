@@ -6,8 +6,8 @@ Compare with ``mask_density``, which is m of a uniform head. At ``window`` >= te
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._near import mass_in_window
 
 
@@ -17,21 +17,11 @@ def mask_density(length: int, window: int = 512, n_sink: int = 4) -> float:
     return kept / (length * (length + 1) / 2)
 
 
-def _retained(rows: AttentionRows, window: int, n_sink: int) -> Tensor:
+@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2309.17453 (StreamingLLM)")
+def retained_mass(rows: AttentionRows, window: int = 512, n_sink: int = 4) -> Tensor:
     if window < 1 or n_sink < 0:
         raise ValueError(f"retained_mass:window={window}:n_sink={n_sink} is invalid: use window >= 1 and n_sink >= 0.")
     sink = rows.key_positions < n_sink
     columns = sink.any(0).nonzero()[:, 0]
     beyond = (rows.lag[:, columns].abs() >= window) & sink[:, None, columns]
     return mass_in_window(rows, window) + (rows.pattern[..., columns] * beyond[:, None]).sum(-1)
-
-
-retained_mass = AttentionMetric(
-    name="retained_mass",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_retained,
-    paper="arXiv 2309.17453 (StreamingLLM)",
-    parameters={"window": 512, "n_sink": 4},
-)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 
@@ -39,17 +39,13 @@ def mean_cosine(means: Tensor, prompts: TokenBatch) -> Tensor:
     return (units * mean_row).sum(-1, keepdim=True) / length.where(length > 0, 1)
 
 
-def _of_heads(rows: AttentionRows) -> tuple[Tensor, Tensor]:
-    return cosine_sums(rows, rows.pattern)
-
-
-row_similarity = AttentionMetric(
-    name="row_similarity",
+@attention_metric(
     axis="text",
     unit="cosine",
     bounds=(0.0, 1.0),
-    function=_of_heads,
     paper="Robustifying Token Attention (ICCV 2023), for one head",
     undefined="a text of one token has no second half",
     finish=mean_cosine,
 )
+def row_similarity(rows: AttentionRows) -> tuple[Tensor, Tensor]:
+    return cosine_sums(rows, rows.pattern)

@@ -2,20 +2,11 @@
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._near import weight_at_offset
 
 
-def _self(rows: AttentionRows) -> Tensor:
+@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="HeadVis, transformer-circuits.pub/2026/headvis")
+def self_attention_score(rows: AttentionRows) -> Tensor:
     return weight_at_offset(rows, 0)
-
-
-self_attention_score = AttentionMetric(
-    name="self_attention_score",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_self,
-    paper="HeadVis, transformer-circuits.pub/2026/headvis",
-)

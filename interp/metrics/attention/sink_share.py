@@ -6,24 +6,19 @@ Earlier rows have few other keys. A uniform head has n_sink/(t+1) in row t. Rows
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _share(rows: AttentionRows, n_sink: int, from_row: int) -> Tensor:
+@attention_metric(
+    axis="query",
+    unit="weight",
+    bounds=(0.0, 1.0),
+    paper="arXiv 2309.17453 (four initial tokens)",
+    undefined="rows before from_row do not count",
+)
+def sink_share(rows: AttentionRows, n_sink: int = 4, from_row: int = 16) -> Tensor:
     wanted = (rows.key_positions >= 0) & (rows.key_positions < n_sink)
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum(-1)
     return weight.masked_fill((rows.query_positions < from_row)[:, None], torch.nan)
-
-
-sink_share = AttentionMetric(
-    name="sink_share",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_share,
-    paper="arXiv 2309.17453 (four initial tokens)",
-    parameters={"n_sink": 4, "from_row": 16},
-    undefined="rows before from_row do not count",
-)

@@ -6,23 +6,19 @@ renormalised, which common code omits. A uniform head has the mean distance of a
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.metrics.attention._patches import patch_attention
 
 
-def _spatial(rows: AttentionRows) -> Tensor:
-    weights, offsets = patch_attention(rows, "spatial_distance")
-    return (weights * offsets.float().norm(dim=0)).sum(-1)
-
-
-spatial_distance = AttentionMetric(
-    name="spatial_distance",
+@attention_metric(
     axis="query",
     unit="patches",
     bounds=(0.0, None),
-    function=_spatial,
     paper="arXiv 2010.11929, Fig. 11",
     needs=("grid",),
     undefined="not a patch, or no weight on patches",
 )
+def spatial_distance(rows: AttentionRows) -> Tensor:
+    weights, offsets = patch_attention(rows, "spatial_distance")
+    return (weights * offsets.float().norm(dim=0)).sum(-1)

@@ -5,22 +5,12 @@ The upper bound on what any choice of ``k`` keys per query retains: the oracle f
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _top(rows: AttentionRows, k: int) -> Tensor:
+@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2311.07125 (cumulative top-K attention)")
+def top_k_mass(rows: AttentionRows, k: int = 5) -> Tensor:
     if k < 1:
         raise ValueError(f"top_k_mass:k={k} is too small: use at least 1.")
     return rows.pattern.topk(min(k, rows.pattern.shape[-1]), sorted=False).values.sum(-1)
-
-
-top_k_mass = AttentionMetric(
-    name="top_k_mass",
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    function=_top,
-    paper="arXiv 2311.07125 (cumulative top-K attention)",
-    parameters={"k": 5},
-)

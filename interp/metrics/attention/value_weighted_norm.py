@@ -9,12 +9,15 @@ alone: compare rows of one head there, not heads.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 from interp.models.weights import output_rows
 
 
-def _norm(rows: AttentionRows, summed: bool) -> Tensor:
+@attention_metric(
+    axis="query", unit="residual norm", bounds=(0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",)
+)
+def value_weighted_norm(rows: AttentionRows, summed: bool = False) -> Tensor:
     layer = rows.layer
     here = slice(rows.keys.start - layer.call.first_key, rows.keys.stop - layer.call.first_key)
     if not summed:
@@ -25,15 +28,3 @@ def _norm(rows: AttentionRows, summed: bool) -> Tensor:
         output = z if layer.output is None else z @ output_rows(layer.output, head, z.shape[-1]).float()
         norms.append(output.norm(dim=-1))
     return torch.stack(norms, 1)
-
-
-value_weighted_norm = AttentionMetric(
-    name="value_weighted_norm",
-    axis="query",
-    unit="residual norm",
-    bounds=(0.0, None),
-    function=_norm,
-    paper="arXiv 2004.10102 (norm-based analysis)",
-    parameters={"summed": False},
-    needs=("values",),
-)

@@ -7,25 +7,15 @@ mean.
 
 from torch import Tensor
 
-from interp.engine.attention.attention_observer import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows
+from interp.metrics.attention._definition import attention_metric
 
 
-def _windowed(rows: AttentionRows, window: int) -> Tensor:
+@attention_metric(axis="query", unit="tokens", bounds=(0.0, None), paper="arXiv 2510.13554 §3 (WAAD)")
+def windowed_distance(rows: AttentionRows, window: int = 10) -> Tensor:
     if window < 1:
         raise ValueError(f"windowed_distance:window={window} is too small: use at least 1.")
     first, last = (at - rows.keys.start for at in (rows.queries.start, rows.queries.stop))
     near = slice(max(first - window + 1, 0), last if rows.causal else last + window - 1)
     short = (window - rows.lag[:, near].abs()).clamp(min=0)  # how much closer than the window each key is
     return window * rows.pattern.sum(-1) - (rows.pattern[..., near] * short).sum(-1)
-
-
-windowed_distance = AttentionMetric(
-    name="windowed_distance",
-    axis="query",
-    unit="tokens",
-    bounds=(0.0, None),
-    function=_windowed,
-    paper="arXiv 2510.13554 §3 (WAAD)",
-    parameters={"window": 10},
-)

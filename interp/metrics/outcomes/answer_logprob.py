@@ -5,12 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Answers, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from interp.engine.sweep.outcome import Answers
 
 
 def _answer_logprob(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:

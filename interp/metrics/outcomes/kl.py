@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Answers, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from interp.engine.sweep.outcome import Answers
 
 
 def _kl(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:

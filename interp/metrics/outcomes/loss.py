@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Answers, Outcome
 from interp.metrics.outcomes.answer_logprob import answer_logprob
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from interp.engine.sweep.outcome import Answers
 
 
 def _loss(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
