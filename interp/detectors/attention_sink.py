@@ -13,11 +13,10 @@ Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), ma
 overlap of the two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -36,12 +35,7 @@ from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.attention.received_attention import received_attention
 from interp.metrics.attention.sink_share import sink_share
 from interp.metrics.massive_activations import MassiveActivations
-from interp.models.model import record_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
+from interp.models.model import Model, record_of
 
 LENGTH = 64
 
@@ -152,8 +146,6 @@ def overlap(massive: MassiveActivations, flags: Float[Tensor, "n_layers batch he
     those that are a sink of some head, ``both`` their intersection; ``correlation`` is phi between the two (NaN if one does
     not vary); ``median`` and ``largest`` are |x| of the residual stream that leaves the layer.
     """
-    import pandas as pd
-
     rows = []
     for layer, own in enumerate(flags):
         judged = own.isfinite().all(1)
@@ -194,8 +186,6 @@ def _alpha(observation: Observation) -> Float[np.ndarray, "n_layers n_heads"]:
 
 
 def _later_sinks(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
-    import pandas as pd
-
     rows = [
         (layer, head, example, pos, words[example][pos], float(weight[layer, example, head, pos]), rule)
         for rule, flags in sinks.items()

@@ -6,11 +6,8 @@ window; its counterfactual asks for the other one. Both lose the same text, so a
 passage is affected alike: the null swaps far and near.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,15 +16,11 @@ from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.passage_pairs import PassagePrompts, passage_prompts, passage_swap_threshold
-from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.sweep import Progress, sweep
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
-from interp.models.model import record_of
+from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
 
 
 @detector()

@@ -9,7 +9,8 @@ from dataclasses import replace
 from interp.ablation.ablate_heads import ablate_heads
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.induction_family import detect_roles, repeated_token_prompts
+from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles, repeated_token_prompts
+from interp.detectors.support.keyword_options import keyword_options
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model
@@ -17,16 +18,9 @@ from interp.tasks.task import Example, Task
 
 
 @detector(default_task="induction", quick=True)
+@keyword_options(RepeatedTokenOptions)
 def induction(
-    model: Model,
-    *,
-    n_prompts: int = 4,
-    period: int | None = None,
-    effects: bool = False,
-    n_null_draws: int = 19,
-    fwer: float = 0.05,
-    seed: int = 0,
-    progress: Progress | None = None,
+    model: Model, options: RepeatedTokenOptions, *, effects: bool = False, progress: Progress | None = None
 ) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-n+1, over the second copy of n repeated random tokens.
 
@@ -34,18 +28,16 @@ def induction(
     zero-ablated at all positions, in nats (mean over prompts; negative = the head helped). Other options, threshold and
     errors are those of ``duplicate_token``.
     """
-    detection = detect_roles(model, ["induction"], n_prompts, period, n_null_draws, fwer, seed, progress)["induction"]
+    detection = detect_roles(model, ["induction"], options, progress)["induction"]
     if not effects:
         return detection
-    return replace(detection, extra_scores={"effect": zero_ablation_effect(model, n_prompts, period, seed, progress)})
+    return replace(detection, extra_scores={"effect": _zero_ablation_effect(model, options, progress)})
 
 
-def zero_ablation_effect(
-    model: Model, n_prompts: int, period: int | None, seed: int, progress: Progress | None = None
-) -> HeadScores:
+def _zero_ablation_effect(model: Model, options: RepeatedTokenOptions, progress: Progress | None) -> HeadScores:
     """Effect of zero-ablating each head on the log-probability of the last token of the detector's own prompts, in nats."""
-    prompts = [tuple(prompt) for prompt in repeated_token_prompts(model, n_prompts, period, seed)]
+    prompts = [tuple(prompt) for prompt in repeated_token_prompts(model, options.n_prompts, options.period, options.seed)]
     task = Task("repeats", tuple(Example(p[:-1], p[:-1], p[-1:], ()) for p in prompts), "answer_logprob")
-    result = ablate_heads(model, task, ablation="zero", seed=seed, progress=progress)
+    result = ablate_heads(model, task, ablation="zero", seed=options.seed, progress=progress)
     effects = result.effects.mean(1).reshape(model.facts.n_layers, model.facts.n_heads)
     return HeadScores("effect", effects, result.unit, (None, None), result.record)

@@ -32,7 +32,7 @@ from interp.engine.forward.generation import next_token_entropy
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention
-from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductory_tokens, peaks, preplan_and_anchors
+from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductory_tokens, jaccard, peaks, preplan_and_anchors
 from interp.models.model import Model, record_of
 from interp.records import RunRecord
 from interp.tasks import Example, Task
@@ -355,16 +355,12 @@ def _details(measurement: _Measurement, masks: dict[str, np.ndarray]) -> dict[st
         "n_selected": {name: int(mask.sum()) for name, mask in masks.items()},
         "overlap_with_single_texts": dict(zip(("local", "global"), groups.overlap.mean(0).tolist(), strict=True)),
         "overlap_with_other_sinks": {
-            "local": _jaccard(groups.local_heads, other.local_heads),
-            "global": _jaccard(groups.global_heads, other.global_heads),
+            "local": jaccard(groups.local_heads, other.local_heads),
+            "global": jaccard(groups.global_heads, other.global_heads),
         },
         "receivers_in_global": len({*receivers} & {*groups.global_heads}) / max(len(receivers), 1),
         "punctuation": {name: float(is_punctuation[mask].mean()) if mask.any() else None for name, mask in selected.items()},
     }
-
-
-def _jaccard(one: Sequence[Head], other: Sequence[Head]) -> float:
-    return len({*one} & {*other}) / len({*one} | {*other})
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[Value], Value]:

@@ -6,24 +6,17 @@ attend one token back by chance, so the threshold of a trained model is high: ra
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.induction_family import detect_roles
+from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles
+from interp.detectors.support.keyword_options import keyword_options
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 
 
 @detector(default_task="induction", quick=True)
-def previous_token(
-    model: Model,
-    *,
-    n_prompts: int = 4,
-    period: int | None = None,
-    n_null_draws: int = 19,
-    fwer: float = 0.05,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Detection:
+@keyword_options(RepeatedTokenOptions)
+def previous_token(model: Model, options: RepeatedTokenOptions, *, progress: Progress | None = None) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-1, over all rows of n random tokens repeated once.
 
     Options, threshold and errors are those of ``duplicate_token``.
     """
-    return detect_roles(model, ["previous_token"], n_prompts, period, n_null_draws, fwer, seed, progress)["previous_token"]
+    return detect_roles(model, ["previous_token"], options, progress)["previous_token"]

@@ -5,11 +5,8 @@ other, to sinks and to what all passages share; the attention of the same questi
 Tokens whose calibrated score is far below those of their passage are artefacts of the subtraction and count as 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,14 +18,12 @@ from interp.detectors.support.detector import detector
 from interp.detectors.support.passage_pairs import Scores, passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches
+from interp.models.model import Model
 from interp.tasks.task import Example, Span, Task
 from interp.tasks.token_batch import as_batch
 from interp.tasks.tokenise import continuations
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
 
 
 @detector(default_task="needle")

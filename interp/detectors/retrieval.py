@@ -8,13 +8,11 @@ measures copying given the answer; ``greedy`` mode generates, as the paper does.
 (``wrong_targets``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from interp.detectors.support.copied_answers import (
     CopiedAnswer,
@@ -27,14 +25,12 @@ from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.needles import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.detectors.support.passage_pairs import by_depth
 from interp.detectors.support.wrong_targets import wrong_target_scores
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores
 from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LITERATURE_THRESHOLD = 0.1
 
@@ -159,8 +155,6 @@ def _constancy(frequency: np.ndarray, scores: HeadScores, threshold: float) -> d
 
 def _tables(model: Model, answers: Sequence[CopiedAnswer], accepted: Sequence[int]) -> dict[str, pd.DataFrame]:
     """``trials``: one row per prompt; ``cells``: per length and depth; ``depths``: per head and depth, over accepted prompts."""
-    import pandas as pd
-
     trials = pd.DataFrame(
         {
             "trial": i,
@@ -177,10 +171,5 @@ def _tables(model: Model, answers: Sequence[CopiedAnswer], accepted: Sequence[in
     cells = trials.groupby(["length", "depth"]).agg(
         n=("trial", "size"), accepted=("accepted", "sum"), recall=("recall", "mean")
     )
-    by_depth = []
-    for depth in sorted({answers[i].trial.depth for i in accepted}):
-        scores = [answers[i].score for i in accepted if answers[i].trial.depth == depth]
-        mean = np.mean(scores, axis=0)
-        layer, head = (part.ravel().astype("int32") for part in np.indices(mean.shape))
-        by_depth.append(pd.DataFrame({"layer": layer, "head": head, "depth": depth, "score": mean.ravel(), "n": len(scores)}))
-    return {"trials": trials, "cells": cells.reset_index(), "depths": pd.concat(by_depth, ignore_index=True)}
+    depths = by_depth(np.stack([answers[i].score for i in accepted]), [answers[i].trial.depth for i in accepted])
+    return {"trials": trials, "cells": cells.reset_index(), "depths": depths}

@@ -5,10 +5,7 @@ each token's value is followed through the output projection to the answer's row
 counts, without later blocks or a norm that a block applies after its attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,14 +18,12 @@ from interp.detectors.support.passage_pairs import passage_detection, passage_pr
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.forward.residual_reader import reading_residual
+from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches
+from interp.models.model import Model
 from interp.models.weights import output_rows, unembed_rows
 from interp.tasks.task import Example, Span, Task
 from interp.tasks.token_batch import as_batch
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
 
 COLUMNS = ("gold", "competing", "attention_on_needle", "logit_attribution")
 

@@ -9,23 +9,19 @@ and MLPs are ignored, so rollout summarises patterns and is no evidence of what 
 2005.00928.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.qk_cache import AttentionCache
 from interp.heads import Head, TokenScores
 
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from interp.engine.attention.attention_rows import AttentionRows
-    from interp.engine.attention.qk_cache import AttentionCache
-
-RolloutStep = Callable[["Tensor"], "Tensor"]
+RolloutStep = Callable[[Tensor], Tensor]
 """A layer's attention applied to weights of queries, ``r A``: [batch n query] -> [batch n key]."""
 
 
@@ -82,8 +78,6 @@ def token_rollout(
     ``query`` counts the text's own tokens, from the end if negative. ``uniform`` gives the baseline of uniform attention.
     Raises LookupError for a head, IndexError for a token that does not exist.
     """
-    import torch
-
     token_mask = cache.prompts.token_mask
     start = torch.zeros(token_mask.shape)
     for text, own in enumerate(token_mask):

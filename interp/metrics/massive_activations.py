@@ -5,23 +5,18 @@ dimensions of the layer; the authors call these constants (100 and 1000) loose. 
 block, unnormalised; folded or centred weights change its values.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp._short_repr import short_repr
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
-    from interp.tasks.task import Example, Task
+from interp.engine.attention.attention_observer import observe
+from interp.engine.forward.residual_reader import reading_residual
+from interp.models.model import Model
+from interp.tasks.token_batch import Prompts, as_batch
 
 
 @short_repr
@@ -62,15 +57,13 @@ class MassiveActivations:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per massive activation: ``layer example pos dimension value ratio``."""
-        import pandas as pd
-
         kinds = {"layer": "int32", "example": "int32", "pos": "int32", "dimension": "int32", "value": float, "ratio": float}
         return pd.DataFrame(self.entries, columns=list(kinds)).astype(kinds)
 
 
 def massive_activations(
     model: Model,
-    prompts: str | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example],
+    prompts: Prompts,
     *,
     min_magnitude: float = 100.0,
     ratio: float = 1000.0,
@@ -79,10 +72,6 @@ def massive_activations(
 
     Raises ValueError if the blocks of the model are not known.
     """
-    from interp.engine.attention.attention_observer import observe
-    from interp.engine.forward.residual_reader import reading_residual
-    from interp.tasks.token_batch import as_batch
-
     activations = MassiveActivations(as_batch(model, prompts).token_mask, min_magnitude, ratio)
     with reading_residual(model, activations.read):
         observe(model, prompts, [])

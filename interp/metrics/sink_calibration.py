@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,13 +16,14 @@ from torch import Tensor
 
 from interp import interventions
 from interp._short_repr import short_repr
+from interp.engine.attention.attention_observer import observe
+from interp.engine.sweep.sweep import Progress, SweepResult, sweep
 from interp.heads import Head
+from interp.metrics.attention.column_sinks import column_sinks
+from interp.metrics.attention.received_attention import received_attention
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress, SweepResult
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model, record_of
+from interp.tasks.task import Task
 
 
 @short_repr
@@ -64,10 +64,6 @@ def sink_columns(
     memory: int | None = None,
 ) -> SinkColumns:
     """The sinks of every head in the clean prompts of a task; parameters as in ``column_sinks``."""
-    from interp.engine.attention.attention_observer import observe
-    from interp.metrics.attention.column_sinks import column_sinks
-    from interp.metrics.attention.received_attention import received_attention
-
     limits = {"rule": rule, "alpha": alpha, "threshold": threshold, "min_rows": min_rows, "keep_first": keep_first}
     observation = observe(model, task, [column_sinks.set(**limits), received_attention.set(min_rows=min_rows)], memory=memory)
     is_sink, weight = observation["column_sinks"], observation["received_attention"]
@@ -90,9 +86,6 @@ def calibrate_heads(
 
     Raises ValueError if no head has a sink.
     """
-    from interp.engine.sweep.sweep import sweep
-    from interp.models.model import record_of
-
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:
         raise ValueError(

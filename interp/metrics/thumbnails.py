@@ -4,21 +4,15 @@ The maximum, not the mean: a head with sharp attention must stay visible, and a 
 bin can therefore look darker than the pattern is on average, and the sum over a row of bins has no meaning.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from interp.engine.attention.attention_rows import BLOCK
-
-if TYPE_CHECKING:
-    from interp.engine.attention.attention_rows import AttentionRows
-    from interp.engine.attention.qk_cache import AttentionCache
-    from interp.heads import Head
+from interp.engine.attention.attention_rows import BLOCK, AttentionRows
+from interp.engine.attention.qk_cache import AttentionCache
+from interp.heads import Head
 
 
 def thumbnails(

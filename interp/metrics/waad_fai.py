@@ -81,7 +81,7 @@ def preplan_and_anchors(
         ),
         local_heads=groups[0],
         global_heads=groups[1],
-        overlap=np.array([[len({*a} & {*b}) / len({*a} | {*b}) for a, b in zip(text, groups, strict=True)] for text in own]),
+        overlap=np.array([[jaccard(a, b) for a, b in zip(text, groups, strict=True)] for text in own]),
         waad=waad,
         fai=fai,
         delta=replace(
@@ -108,6 +108,11 @@ def split_heads(
     k = min(max(1, round(share * len(order))), len(order) // 2)
     heads = [Head(*divmod(int(i), distance.shape[1])) for i in order]
     return tuple(heads[:k]), tuple(heads[: -k - 1 : -1])
+
+
+def jaccard(one: Sequence[Head], other: Sequence[Head]) -> float:
+    """The share of the heads of both groups that are in each of them."""
+    return len({*one} & {*other}) / len({*one} | {*other})
 
 
 def top_tokens(values: Float[np.ndarray, "batch pos"], q: float = 0.4) -> Bool[np.ndarray, "batch pos"]:

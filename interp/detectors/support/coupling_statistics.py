@@ -7,19 +7,14 @@ peaks. Neither preserves what all heads share, such as a slope along the text; r
 permutations are exact; quantiles and p-values (one-sided, more than chance) come from draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from interp.metrics.waad_fai import peaks
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +71,6 @@ STATISTICS = {
 }
 
 
-COLUMNS = (
-    "statistic",
-    "heads",
-    "null",
-    "observed",
-    "expected",
-    "null_low",
-    "null_high",
-    "p_value",
-    "lift",
-    "n",
-    "waad_peak_rate",
-    "fai_peak_rate",
-)
-
-
 def coupling(
     curves: Sequence[Curves],
     sizes: tuple[int, int],
@@ -100,13 +79,12 @@ def coupling(
     n_null_draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One row per statistic, heads and null, with ``COLUMNS``; peak rates are shares of the tokens.
+    """One row per statistic, heads and null: ``statistic heads null``, the columns of ``compare_with_null``, and
+    ``waad_peak_rate fai_peak_rate``, shares of the tokens.
 
     Statistics of the head groups and of all heads together are compared with both permutations, those of the groups also with
     disjoint random groups of the same ``sizes`` (local, global).
     """
-    import pandas as pd
-
     rng = np.random.default_rng([seed, 2])
     grouped = [
         PeakSeries(peaks(t.waad, prominence), peaks(t.fai, prominence), peaks(t.receiver, prominence), t.entropy)
@@ -119,13 +97,14 @@ def coupling(
     random_groups = _random_groups(grouped, curves, sizes, prominence, n_null_draws, rng)
     rows = []
     for heads, texts in (("groups", grouped), ("all", all_heads)):
-        rates = {f"{name}_peak_rate": _rate([getattr(text, name) for text in texts]) for name in ("waad", "fai")}
-        for name in STATISTICS:
-            comparisons = [compare_with_permutations(name, texts, null, n_null_draws, rng) for null in PERMUTATIONS]
+        marks = {name: np.concatenate([getattr(text, name) for text in texts]) for name in ("waad", "fai")}
+        rates = {f"{name}_peak_rate": float(own.mean()) for name, own in marks.items()}
+        for name, statistic in STATISTICS.items():
+            comparisons = {null: compare_with_permutations(statistic, texts, null, n_null_draws, rng) for null in PERMUTATIONS}
             if heads == "groups":
-                comparisons.append(compare_with_null(name, texts, STATISTICS[name](random_groups)) | {"null": "random heads"})
-            rows += [{"heads": heads, **row, **rates} for row in comparisons]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+                comparisons["random heads"] = compare_with_null(statistic, texts, statistic(random_groups))
+            rows += [{"statistic": name, "heads": heads, "null": null, **row, **rates} for null, row in comparisons.items()]
+    return pd.DataFrame(rows)
 
 
 def _random_groups(
@@ -150,10 +129,6 @@ def _mean(table: Float[np.ndarray, "head pos"], groups: Bool[np.ndarray, "n head
     weights = np.ones(len(table)) if groups is None else groups.astype(float)
     count = weights @ ~np.isnan(table)
     return weights @ np.nan_to_num(table) / np.where(count > 0, count, np.nan)
-
-
-def _rate(marks: Sequence[Bool[np.ndarray, " _"]]) -> float:
-    return float(np.concatenate(marks).mean())
 
 
 def here_or_next(marks: Bool[np.ndarray, "*draws pos"]) -> Bool[np.ndarray, "*draws pos"]:
@@ -201,28 +176,25 @@ def _chance_of_one_in_two(marks: Bool[np.ndarray, " pos"], null: str) -> Float[n
 
 
 def compare_with_permutations(
-    name: str, texts: Sequence[PeakSeries], null: str, n_null_draws: int, rng: np.random.Generator
-) -> dict[str, Any]:
+    statistic: Statistic, texts: Sequence[PeakSeries], null: str, n_null_draws: int, rng: np.random.Generator
+) -> dict[str, float]:
     """A statistic compared with ``n_null_draws`` draws of one of ``PERMUTATIONS``."""
-    statistic = STATISTICS[name]
     permuted = [
         replace(text, **{statistic.permuted: PERMUTATIONS[null](getattr(text, statistic.permuted), n_null_draws, rng)})
         for text in texts
     ]
-    return compare_with_null(name, texts, statistic(permuted), expected(statistic, texts, null)) | {"null": null}
+    return compare_with_null(statistic, texts, statistic(permuted), expected(statistic, texts, null))
 
 
 def compare_with_null(
-    name: str, texts: Sequence[PeakSeries], drawn: Float[np.ndarray, " n"], mean: float | None = None
-) -> dict[str, Any]:
+    statistic: Statistic, texts: Sequence[PeakSeries], drawn: Float[np.ndarray, " n"], mean: float | None = None
+) -> dict[str, float]:
     """A statistic compared with null draws of mean ``mean``, 95 % of which lie from ``null_low`` to ``null_high``."""
-    statistic = STATISTICS[name]
     observed, drawn = float(statistic(texts)), drawn[~np.isnan(drawn)]
     known = len(drawn) > 0 and not np.isnan(observed)
     low, high = np.quantile(drawn, [0.025, 0.975]) if known else (np.nan, np.nan)
     mean = (float(drawn.mean()) if known else np.nan) if mean is None else mean
     return {
-        "statistic": name,
         "observed": observed,
         "expected": mean,
         "null_low": float(low),

@@ -8,15 +8,14 @@ replaces its queries with another group's, computed from a permuted, sign-flippe
 untrained head prefer some of these targets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.keyword_options import keyword_options
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.engine.attention.query_null import observe_query_null
 from interp.engine.sweep.sweep import Progress
@@ -33,47 +32,46 @@ LITERATURE_THRESHOLD = 0.4
 """A convention of demonstrations, not the constant of a paper."""
 
 
-def induction_family(
-    model: Model,
-    *,
-    n_prompts: int = 4,
-    period: int | None = None,
-    n_null_draws: int = 19,
-    fwer: float = 0.05,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, Detection]:
+@dataclass(frozen=True)
+class RepeatedTokenOptions:
+    """Prompts and null of the detectors that read repeated random tokens."""
+
+    n_prompts: int = 4
+    period: int | None = None
+    """n, by default 50 or the most that fit."""
+    n_null_draws: int = 19
+    """Draws of other queries, from which the threshold comes; ``fwer=0.05`` needs 19."""
+    fwer: float = 0.05
+    """The family-wise error rate that the threshold holds."""
+    seed: int = 0
+
+
+@keyword_options(RepeatedTokenOptions)
+def induction_family(model: Model, options: RepeatedTokenOptions, *, progress: Progress | None = None) -> dict[str, Detection]:
     """The detections of ``induction``, ``previous_token`` and ``duplicate_token`` from one pass; options and errors as there."""
-    return detect_roles(model, list(METRIC_OF_ROLE), n_prompts, period, n_null_draws, fwer, seed, progress)
+    return detect_roles(model, list(METRIC_OF_ROLE), options, progress)
 
 
 def detect_roles(
-    model: Model,
-    roles: Sequence[str],
-    n_prompts: int,
-    period: int | None,
-    n_null_draws: int,
-    fwer: float,
-    seed: int,
-    progress: Progress | None,
+    model: Model, roles: Sequence[str], options: RepeatedTokenOptions, progress: Progress | None
 ) -> dict[str, Detection]:
     """The detection of each role, from one pass over ``repeated_token_prompts``."""
-    prompts = repeated_token_prompts(model, n_prompts, period, seed)
+    prompts = repeated_token_prompts(model, options.n_prompts, options.period, options.seed)
     names = [METRIC_OF_ROLE[role] for role in roles]
     observation, null_scores = observe_query_null(
-        model, prompts, attention_metrics(names), n_null_draws, seed=seed, progress=progress
+        model, prompts, attention_metrics(names), options.n_null_draws, seed=options.seed, progress=progress
     )
-    sizes = {"n_prompts": n_prompts, "period": len(prompts[0]) // 2, "n_null_draws": n_null_draws}
+    sizes = {"n_prompts": options.n_prompts, "period": len(prompts[0]) // 2, "n_null_draws": options.n_null_draws}
     detections = {}
     for role, name in zip(roles, names, strict=True):
-        record = record_of(model, task="repeats", arguments=sizes, metric=name, seed=seed)
+        record = record_of(model, task="repeats", arguments=sizes, metric=name, seed=options.seed)
         scores = replace(observation.heads(name), record=record)
         if np.isnan(scores.values).all():
             raise ValueError(
                 f"The {role} score is undefined for {model.facts.name}: every attention window is shorter than period={sizes['period']}. "
                 f"Use a smaller period."
             )
-        threshold, actual_fwer, null_mean = null_threshold(null_scores[name].numpy(), fwer)
+        threshold, actual_fwer, null_mean = null_threshold(null_scores[name].numpy(), options.fwer)
         detections[role] = Detection(
             role,
             scores,

@@ -5,27 +5,21 @@ as the gold one is around the answer. The null swaps the two passages' scores in
 cannot tell which passage the question asks for scores the same either way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.heads import HeadScores
-from interp.models.model import record_of
+from interp.models.model import Model, record_of
 from interp.tasks import make_task
 from interp.tasks.positions import resolve_positions
 from interp.tasks.task import Example, Span, Task
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
 
 ROUNDING = 1e-6
 """Scores below this share of the highest one are rounding errors and never detected."""
@@ -156,8 +150,6 @@ def passage_swap_threshold(
 
 def by_depth(scores: Scores, depths: Sequence[float]) -> pd.DataFrame:
     """One row per head and depth: ``layer head depth score n``, the mean over the prompts of that depth."""
-    import pandas as pd
-
     layers, heads = (part.ravel().astype("int32") for part in np.indices(scores.shape[1:]))
     prompt_depths = np.array(depths)
     return pd.concat(

@@ -1,14 +1,13 @@
 """Texts of equal length for measuring sinks: sentences, random tokens, or one token repeated."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-if TYPE_CHECKING:
-    from interp.models.model import Model
+from interp.models.model import Model
+from interp.tasks import write_prompts
+from interp.tasks.as_task import as_task
 
 TEXTS = ("task", "random", "repeated")
 SHORTEST_SENTENCE = 4
@@ -53,8 +52,6 @@ def truncate(model: Model, prompts: Any, length: int | None, longest: int) -> In
 
     Raises ValueError for a prompt shorter than ``length``.
     """
-    from interp.tasks.as_task import as_task
-
     texts = [example.clean for example in as_task(model, prompts)]
     length = min(longest, *map(len, texts)) if length is None else length
     short = [i for i, row in enumerate(texts) if len(row) < length]
@@ -75,7 +72,5 @@ def knows_sentences(model: Model) -> bool:
 
 
 def _sentences(model: Model, n_prompts: int, length: int, seed: int) -> list[list[int]]:
-    from interp.tasks import write_prompts
-
     prompts = write_prompts("needle", model, n_prompts, seed, n_filler=length // SHORTEST_SENTENCE)
     return [model.to_tokens_without_special(prompt.clean) for prompt in prompts]

@@ -19,19 +19,15 @@ def observe_attention(
     """The metrics, by name (``entropy``, ``waad:window=20``) or as objects, of every head on ``prompts``; see ``interp.engine.observe``."""
     from interp.engine.attention.attention_observer import observe
 
-    return observe(model, prompts, [*map(_resolve_metric, metrics)], **options)
+    return observe(model, prompts, attention_metrics(metrics), **options)
 
 
-def attention_metrics(names: Sequence[str]) -> "list[AttentionMetric]":
-    """The metrics called by name, each with its own parameters or, written ``waad:window=20``, with others.
+def attention_metrics(metrics: "Sequence[str | AttentionMetric]") -> "list[AttentionMetric]":
+    """The metrics, those called by name with their own parameters or, written ``waad:window=20``, with others.
 
     Raises LookupError for unknown names and parameters, ValueError for a value of another kind than the default.
     """
-    return [_parse_metric(name) for name in names]
-
-
-def _resolve_metric(metric: "str | AttentionMetric") -> "AttentionMetric":
-    return _parse_metric(metric) if isinstance(metric, str) else metric
+    return [_parse_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
 
 
 def _parse_metric(text: str) -> "AttentionMetric":
