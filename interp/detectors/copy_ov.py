@@ -10,8 +10,6 @@ probability. The null inserts a random rotation between the head's values and it
 under it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

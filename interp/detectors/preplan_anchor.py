@@ -10,8 +10,6 @@ untrained models as well: FAI falls along a text in all heads alike, so peaks of
 be adjacent, which peaks never are (``coupling_statistics``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial

@@ -4,8 +4,6 @@ Each row keeps its 8 largest weights of at least 0.005, Neuronpedia's choice for
 smaller, not 0: compute scores from the rows (``observe_attention``), not from here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -12,8 +12,6 @@ Heads with a sink attend farthest of all and fill the global group with nearly e
 predict the next token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

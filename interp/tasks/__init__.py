@@ -4,8 +4,6 @@
 form of a task file.
 """
 
-from __future__ import annotations
-
 from itertools import islice
 from typing import Any
 

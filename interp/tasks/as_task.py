@@ -1,7 +1,5 @@
 """Prompts in any form as a task, so that what runs over a task also runs over plain texts."""
 
-from __future__ import annotations
-
 from interp.models.model import Model
 from interp.tasks.task import Example, Task
 from interp.tasks.token_batch import Prompts, as_batch

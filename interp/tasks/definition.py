@@ -10,8 +10,6 @@ It yields prompts one at a time, so that the first ten of a hundred prompts are 
 parameters are options of the task.
 """
 
-from __future__ import annotations
-
 import inspect
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence

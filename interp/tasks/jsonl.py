@@ -8,8 +8,6 @@ the task's ``has_corrupted`` is False: everything that compares the two (patchin
 a task. Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@
 lies. Marks may hold other marks.
 """
 
-from __future__ import annotations
-
 import re
 
 from interp.tasks.task import Span

@@ -1,7 +1,5 @@
 """Token positions by name: ``all``, ``end``, a mark of the prompt, or indices."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -6,8 +6,6 @@ not end in a letter or digit of the Latin script, the form without a space is tr
 no spaces).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary

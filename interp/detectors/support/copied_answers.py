@@ -3,8 +3,6 @@
 A step copies when the key with the largest weight lies in the answer's span of the prompt and holds the token that is written.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

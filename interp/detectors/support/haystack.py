@@ -1,7 +1,5 @@
 """Haystacks for needles: the token ids of a text and where its sentences end."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from dataclasses import dataclass

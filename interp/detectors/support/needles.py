@@ -4,8 +4,6 @@ Needles are of three kinds, or your own. ``texts``: odd sentences, part of which
 word of a person, drawn anew for every prompt; ``repeats``: random tokens, the first of which is shown again, without words.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ tests check this. Without any head that plays the role, the observed scores are 
 largest of ``n`` draws with probability 1 / (n + 1).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 

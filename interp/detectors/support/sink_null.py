@@ -10,8 +10,6 @@ miss heads with sinks at later tokens, whose keys they contain. A head is detect
 half the error rate.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Float

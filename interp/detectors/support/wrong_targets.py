@@ -7,8 +7,6 @@ the end of the context in all prompts of one depth. Where all answers are at one
 the threshold is high.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
