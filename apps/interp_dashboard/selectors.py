@@ -41,7 +41,7 @@ def choose_metric(view: View) -> None:
         "Metric",
         metric_names(),
         format_func=lambda name: f"{name}: {about_metric(name)}",
-        width=560,
+        width=820,
         **view.state.widget_args("metric"),
     )
 

@@ -159,7 +159,7 @@ def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
     """The estimated cost, the outcome of the last attempt, and the start button."""
     from interp.models.memory import format_bytes
 
-    st.markdown(f"about **{duration(planned.cost.seconds)}** plus loading, **{format_bytes(planned.bytes)}**")
+    st.markdown(f"About **{duration(planned.cost.seconds)}** plus loading, **{format_bytes(planned.bytes)}**")
     try:
         planned.check_memory()
         refused = ""
