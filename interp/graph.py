@@ -114,12 +114,11 @@ class Graph:
 
     def check(self, edge: Edge) -> Edge:
         """The edge itself. Raises LookupError if the graph does not have it."""
-        nodes = {*self.writers, Node("logits")}
         for node in edge[:2]:
-            if node not in nodes:
+            if node not in (*self.writers, Node("logits")):
+                mlps = "" if self.has_mlps else ", without MLPs"
                 raise LookupError(
-                    f"There is no node {node}: the graph has {self.n_layers} layers of {self.n_heads} heads"
-                    f"{'' if self.has_mlps else ', without MLPs'}."
+                    f"There is no node {node}: the graph has {self.n_layers} layers of {self.n_heads} heads{mlps}."
                 )
         if not self.connected(edge.writer, edge.reader):
             raise LookupError(f"There is no edge {edge}: {edge.reader} does not come after {edge.writer}.")

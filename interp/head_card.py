@@ -29,13 +29,10 @@ MIN_ROWS = 4
 
 N_ATTENDED = 5
 
-COLUMNS = (
-    *("kind", "name", "value", "unit", "rank", "n_ranked", "detected", "threshold", "control", "literature_threshold"),
-    *("ci_low", "ci_high", "measured_on"),
-)
-ATTENDED_COLUMNS = ("pos", "token", "weight")
+POSITION = ["layer", "head"]
 FLOATS = ("value", "threshold", "control", "literature_threshold", "ci_low", "ci_high")
-INTEGERS = ("layer", "head", "rank", "n_ranked")
+COLUMNS = ("kind", "name", "value", "unit", "rank", "n_ranked", "detected", *FLOATS[1:], "measured_on")
+INTEGERS = (*POSITION, "rank", "n_ranked")
 
 
 @short_repr
@@ -91,11 +88,7 @@ def head_card(
 
 
 def head_cards(
-    model: Model,
-    detections: Sequence[Detection] | None = None,
-    *,
-    tables: Sequence[pd.DataFrame] = (),
-    prompts: Any = None,
+    model: Model, detections: Sequence[Detection] | None = None, *, tables: Sequence[pd.DataFrame] = (), prompts: Any = None
 ) -> dict[Head, HeadCard]:
     """The cards of all heads, at the cost of one.
 
@@ -108,28 +101,24 @@ def head_cards(
 
         results = (detect(model, role) for role in quick_detectors())
         detections = [result for result in results if isinstance(result, Detection)]
-    facts, observation = model.facts, None if prompts is None else _observe(model, prompts)
+    facts, observation = model.facts, None
     rows = [part for detection in detections for part in _detection_rows(detection)]
-    if observation is not None:
+    if prompts is not None:
+        from interp.metrics import observe_attention
+
+        observation = observe_attention(model, prompts, [*METRICS, f"{RECEIVED}:min_rows={MIN_ROWS}"])
         scores = [observation.heads(name.split(":")[0]) for name in METRICS]
         rows += [_rows(s.to_dataframe(), "value", "metric", s.record.metric, "the prompts") for s in scores]
     rows += [part for table in tables for part in _run_rows(table)]
-    by_head, attended = _split_by_head(_card_table(rows)), _split_by_head(_attended_tokens(observation))
-    no_rows, no_tokens = (table.drop(columns=["layer", "head"]) for table in (_card_table([]), _attended_tokens(None)))
+    heads = facts.heads()
+    by_head, attended = _split_by_head(_card_table(rows), heads), _split_by_head(_attended_tokens(observation), heads)
     cards = {}
-    for head in facts.heads():
+    for head in heads:
         kv_head = facts.kv_head(head)
         layer = (Head(head.layer, index) for index in range(facts.n_heads))
         sharing = tuple(other for other in layer if other != head and facts.kv_head(other) == kv_head)
-        table, tokens = by_head.get(head, no_rows), attended.get(head, no_tokens)
-        cards[head] = HeadCard(head, kv_head, sharing, facts.name, table, tokens)
+        cards[head] = HeadCard(head, kv_head, sharing, facts.name, by_head[head], attended[head])
     return cards
-
-
-def _observe(model: Model, prompts: Any) -> Observation:
-    from interp.metrics import observe_attention
-
-    return observe_attention(model, prompts, [*METRICS, f"{RECEIVED}:min_rows={MIN_ROWS}"])
 
 
 def _detection_rows(detection: Detection) -> Iterator[pd.DataFrame]:
@@ -159,15 +148,14 @@ def _rows(table: pd.DataFrame, column: str, kind: str, name: str, measured_on: s
     values = table[column].astype("float64")
     size = values.abs() if kind == "effect" else values
     rank = size.rank(method="min", ascending=False).fillna(0).astype("int32")
-    rows = table[["layer", "head"]].assign(kind=kind, name=name, value=values, unit=table["unit"], rank=rank)
+    rows = table[POSITION].assign(kind=kind, name=name, value=values, unit=table["unit"], rank=rank)
     return rows.assign(n_ranked=values.count(), measured_on=measured_on, **columns)
 
 
 def _card_table(rows: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.concat([*rows, pd.DataFrame(columns=["layer", "head"])], ignore_index=True)
-    table = table.reindex(columns=["layer", "head", *COLUMNS])
+    table = pd.concat([*rows, pd.DataFrame(columns=POSITION)], ignore_index=True).reindex(columns=[*POSITION, *COLUMNS])
     types = dict.fromkeys(FLOATS, "float64") | dict.fromkeys(INTEGERS, "int32")
     return table.assign(detected=table["detected"].eq(True)).astype(types)
 
@@ -177,7 +165,7 @@ def _attended_tokens(observation: Observation | None) -> pd.DataFrame:
     import pandas as pd
 
     if observation is None:
-        return pd.DataFrame(columns=["layer", "head", *ATTENDED_COLUMNS])
+        return pd.DataFrame(columns=[*POSITION, "pos", "token", "weight"])
     values = observation[RECEIVED][:, 0].nan_to_num(nan=-1.0)
     largest = values.topk(min(N_ATTENDED, values.shape[-1]))
     weights, positions = largest.values.double().cpu().numpy().ravel(), largest.indices.cpu().numpy()
@@ -186,8 +174,7 @@ def _attended_tokens(observation: Observation | None) -> pd.DataFrame:
     return table.assign(token=[observation.words[0][pos] for pos in table["pos"]], weight=weights).query("weight >= 0")
 
 
-def _split_by_head(table: pd.DataFrame) -> dict[Head, pd.DataFrame]:
+def _split_by_head(table: pd.DataFrame, heads: Sequence[Head]) -> dict[Head, pd.DataFrame]:
     """The rows of each head, without the columns ``layer head``."""
-    rows = table.drop(columns=["layer", "head"])
-    groups = table[["layer", "head"]].groupby(["layer", "head"], sort=False).groups
-    return {Head(*map(int, key)): rows.loc[index].reset_index(drop=True) for key, index in groups.items()}  # type: ignore[misc]
+    rows, indices = table.drop(columns=POSITION), table.groupby(POSITION).indices
+    return {head: rows.iloc[indices.get(head, [])].reset_index(drop=True) for head in heads}

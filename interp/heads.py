@@ -7,7 +7,8 @@ helped.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -84,14 +85,10 @@ class HeadScores:
 
     def plot(self, **options: Any) -> Any:
         """Layer x head heat map (a plotly figure); options as in ``interp.figures.head_map``."""
-        from importlib import import_module
-
         return import_module("interp.figures").head_map(self, **options)
 
     def save(self, folder: str | Any) -> Any:
         """Writes the values with their record to a run directory and returns its path."""
-        from importlib import import_module
-
         return import_module("interp.store").save_scores(self, folder)
 
     def _repr_html_(self) -> str:
@@ -109,7 +106,7 @@ class TokenScores:
     unit: str
     bounds: tuple[float | None, float | None]
     record: RunRecord
-    example: tuple[int, ...] = field(default=())
+    example: tuple[int, ...] = ()
     nan_reason: str = ""
 
     def __post_init__(self) -> None:
@@ -120,8 +117,9 @@ class TokenScores:
 
     def top(self, k: int) -> list[tuple[int, int]]:
         """The ``k`` (batch, pos) cells with the largest values, in order."""
-        order = [i for i in np.argsort(-self.values.ravel(), kind="stable") if not np.isnan(self.values.ravel()[i])]
-        return [(int(i) // self.values.shape[1], int(i) % self.values.shape[1]) for i in order[:k]]
+        values = self.values.ravel()
+        order = [int(i) for i in np.argsort(-values, kind="stable") if not np.isnan(values[i])]
+        return [divmod(i, self.values.shape[1]) for i in order[:k]]
 
     def to_dataframe(self) -> pd.DataFrame:
         """Long table with columns example, pos, token, metric, value, unit."""

@@ -36,7 +36,7 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
     n_heads = _size(config, name, "num_attention_heads", "n_head")
     d_model = _size(config, name, "hidden_size", "n_embd")
     positions, causal = _positions(hf, config), not (reads_images(hf) or is_encoder(config))
-    bos = getattr(tokenizer, "bos_token_id", None) if tokenizer is not None else getattr(config, "bos_token_id", None)
+    bos = getattr(config if tokenizer is None else tokenizer, "bos_token_id", None)
     return ModelFacts(
         name=name,
         architecture=type(hf).__name__,
@@ -46,7 +46,7 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         d_model=d_model,
         d_head=getattr(config, "head_dim", None) or d_model // n_heads,
         d_mlp=_first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim") or 4 * d_model,
-        d_vocab=_n_labels(hf) if reads_images(hf) else _size(config, name, "vocab_size"),
+        d_vocab=_d_vocab(hf, config, name),
         max_length=None if positions == "alibi" else _max_length(hf, config),
         positions=positions,
         sliding_windows=_windows(config, n_layers),
@@ -146,10 +146,11 @@ def _max_length(hf: nn.Module, config: Any) -> int | None:
     return _first(config, "max_position_embeddings", "n_positions")
 
 
-def _n_labels(hf: nn.Module) -> int:
-    """Width of an image model's logits; 0 without a classifier."""
-    config: Any = hf.config
-    return config.num_labels if type(hf).__name__.endswith("ForImageClassification") else 0
+def _d_vocab(hf: nn.Module, config: Any, name: str) -> int:
+    """Width of the logits; 0 for an image model without a classifier."""
+    if reads_images(hf):
+        return config.num_labels if type(hf).__name__.endswith("ForImageClassification") else 0
+    return _size(config, name, "vocab_size")
 
 
 def _windows(config: Any, n_layers: int) -> tuple[int | None, ...]:

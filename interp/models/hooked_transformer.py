@@ -7,22 +7,22 @@ would compute differently is refused by name, so that a loaded model has the log
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.errors import ArtefactInvalid, ModelUnavailable
+import torch
+
+from interp.errors import ModelUnavailable
+from interp.models.bridge import prepare_transformer_lens
 from interp.models.facts import tokenizer_adds_bos, weights_digest
 from interp.models.folder_check import check_length, read_json
 from interp.models.memory import check_device_and_dtype
 from interp.models.model import Model, ModelFacts
-
-if TYPE_CHECKING:
-    import torch
+from interp.models.wrap_model import check_finite
 
 SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")
 LARGEST_CONFIG = 2**20  # a tokenizer.json may be larger, and is not a configuration
 SUFFIXES = (".pt", ".pth", ".safetensors")
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "solu", "solu_ln")
-NORMS = (None, "LN", "LNPre", "RMS", "RMSPre")
 CONFIG_FIELDS = (
     *SIZES, "d_mlp", "d_vocab_out", "attn_only", "normalization_type", "eps", "final_rms", "attention_dir",
     "attn_scores_soft_cap", "output_logits_soft_cap",
@@ -30,18 +30,12 @@ CONFIG_FIELDS = (
 # The only values of these settings for which the rebuilt model equals the original.
 SUPPORTED_VALUES = {
     "positional_embedding_type": ("standard",),
-    "gated_mlp": (False,),
-    "parallel_attn_mlp": (False,),
-    "use_local_attn": (False,),
+    **dict.fromkeys(("gated_mlp", "parallel_attn_mlp", "use_local_attn", "scale_attn_by_inverse_layer_idx"), (False,)),
+    **dict.fromkeys(("use_normalization_before_and_after", "post_embedding_ln", "use_qk_norm"), (False,)),
     "use_attn_scale": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "use_normalization_before_and_after": (False,),
-    "post_embedding_ln": (False,),
-    "use_qk_norm": (False,),
     "num_experts": (None,),
-    "n_key_value_heads": (None,),
     "attention_dir": ("causal", "bidirectional"),
-    "normalization_type": NORMS,
+    "normalization_type": (None, "LN", "LNPre", "RMS", "RMSPre"),
 }
 
 
@@ -88,9 +82,9 @@ def check_config(values: dict[str, Any], where: Path) -> None:
         allowed["act_fn"] = ACTIVATIONS
     for field, choices in allowed.items():
         if field in values and values[field] not in choices:
-            given = ", ".join(repr(choice) for choice in choices)
             raise ValueError(
-                f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models. Supported: {given}."
+                f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models. "
+                f"Supported: {', '.join(map(repr, choices))}."
             )
     scale, usual = values.get("attn_scale") or -1.0, values["d_head"] ** 0.5
     if scale > 0 and abs(scale - usual) > 1e-3 * usual:
@@ -139,8 +133,6 @@ def _config_beside(weights: Path) -> dict[str, Any]:
 
 def _read(weights: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]]:
     """Configuration (None when the file has none) and tensors of a weights file."""
-    import torch
-
     if weights.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -159,13 +151,8 @@ def _read(weights: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]
 
 
 def _build(values: dict[str, Any], tensors: dict[str, torch.Tensor], where: Path, device: str, dtype: str) -> Any:
-    import torch
-
-    from interp.models.bridge import prepare_transformer_lens
-
-    for key, tensor in tensors.items():
-        if key.rpartition(".")[2] not in ("IGNORE", "mask") and not torch.isfinite(tensor).all():
-            raise ArtefactInvalid(f"Weight {key} of {where} holds NaN or infinite values: not usable.")
+    weights = (pair for pair in tensors.items() if pair[0].rpartition(".")[2] not in ("IGNORE", "mask"))
+    check_finite(weights, str(where))
     prepare_transformer_lens()
     from transformer_lens import TransformerBridge, TransformerBridgeConfig
     from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 KNOWN = frozenset("gpt2 llama mistral qwen2 qwen3 gemma gemma2 gemma3_text gpt_neox phi phi3 opt gptj bloom falcon".split())
 BLOCKS = ("transformer.h", "model.layers", "gpt_neox.layers", "model.decoder.layers")
-FINAL_NORMS = (
-    "transformer.ln_f",
-    "model.norm",
-    "model.final_layernorm",
-    "gpt_neox.final_layer_norm",
-    "model.decoder.final_layer_norm",
+FINAL_NORMS = tuple(
+    "transformer.ln_f model.norm model.final_layernorm gpt_neox.final_layer_norm model.decoder.final_layer_norm".split()
 )
 ATTENTIONS = ("attn", "self_attn", "attention", "self_attention")
 OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")
@@ -44,12 +40,9 @@ def layout_of(hf: nn.Module) -> Layout | None:
 
 
 def _only(root: Any, paths: tuple[str, ...]) -> Any:
-    found = [part for path in paths if (part := _at(root, path)) is not None]
+    found = [reduce(lambda part, name: getattr(part, name, None), path.split("."), root) for path in paths]
+    found = [part for part in found if part is not None]
     return found[0] if len(found) == 1 else None
-
-
-def _at(root: Any, path: str) -> Any:
-    return reduce(lambda part, name: getattr(part, name, None), path.split("."), root)
 
 
 def _unembeds_directly(config: Any) -> bool:

@@ -42,15 +42,15 @@ def load_model(
     encoder of text or image patches.
     """
     check_device_and_dtype(device, dtype)
-    if name.startswith(PLANTED):
-        if revision is not None:
-            raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is made here.")
+    is_planted = name.startswith(PLANTED)
+    folder = None if is_planted else find_folder(name)
+    if revision is not None and (is_planted or folder):
+        place = f"is the folder {folder}" if folder else "is made here"
+        raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} {place}.")
+    if is_planted:
         from interp.models.planted.plant import plant_by_name
 
         return plant_by_name(name, device=device, dtype=dtype).model
-    folder = find_folder(name)
-    if folder is not None and revision is not None:
-        raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} is the folder {folder}.")
     if folder is not None:
         from interp.models.hooked_transformer import is_hooked_transformer_folder, load_hooked_transformer
 
@@ -92,7 +92,7 @@ def hub_is_resolvable() -> bool:
 
 
 def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     from interp.models.wrap_model import wrap_model
 
@@ -107,15 +107,10 @@ def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict
         )
         hf, report = loaded
         _check_keys(report, name)
-        tokenizer = None if reads_images(hf) else _tokenizer(source, folder, options)
+        without_tokenizer = reads_images(hf) or (folder and not has_tokenizer(folder))
+        tokenizer = None if without_tokenizer else AutoTokenizer.from_pretrained(source, **options)
     revision = "" if folder else getattr(hf.config, "_commit_hash", None) or options["revision"]
     return wrap_model(hf.to(device), tokenizer, name=name, revision=revision)
-
-
-def _tokenizer(source: str, folder: Path | None, options: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    return None if folder and not has_tokenizer(folder) else AutoTokenizer.from_pretrained(source, **options)
 
 
 def _loader(config: Any, name: str) -> Any:
@@ -162,9 +157,8 @@ def _as_model_unavailable(name: str, folder: Path | None) -> Iterator[None]:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
         if folder is not None:
             raise ModelUnavailable(f"{folder} could not be loaded: {reason}.") from error
-        raise ModelUnavailable(
-            f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
-        ) from error
+        sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
+        raise ModelUnavailable(sentence) from error
 
 
 def _choices() -> str:

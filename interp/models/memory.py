@@ -5,6 +5,7 @@ Estimates are upper bounds of what is allocated at one moment, computed from siz
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def check_device_and_dtype(device: str, dtype: str) -> None:
@@ -24,8 +24,8 @@ def check_device_and_dtype(device: str, dtype: str) -> None:
 
     if dtype not in ITEM_BYTES:
         raise ValueError(f"dtype={dtype!r} is not one of: {', '.join(sorted(ITEM_BYTES))}.")
-    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    here += ["mps"] if torch.backends.mps.is_available() else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    here = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps]
     if device not in here and not (device == "cuda" and "cuda:0" in here):
         raise ValueError(f"device={device!r} is not available. This machine has: {', '.join(here)}.")
 
@@ -35,8 +35,6 @@ def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
 
     ``loader`` is transformers' class that builds the model, by default ``AutoModelForCausalLM``.
     """
-    import copy
-
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -97,7 +95,7 @@ def _system_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _control_group_memory(root: Path = _CGROUP) -> list[int]:
+def _control_group_memory(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """Bytes that the control group leaves (empty without a limit). Reclaimable file pages do not count as used."""
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:

@@ -20,10 +20,9 @@ class ModelFacts:
     """Facts about a model that need no forward pass.
 
     Sizes are TransformerLens's words. ``sliding_windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
-    ``positions`` is rotary, learned, alibi or none. ``parallel`` is True where attention and MLP of a block read the same input.
-    ``max_length`` is None where it is unbounded. ``causal`` is False for encoders. For image models ``d_vocab`` is the number of
-    labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them. ``weights`` is a digest of all
-    parameters.
+    ``positions`` is rotary, learned, alibi or none. ``parallel_attn_mlp`` is True where attention and MLP of a block read the same
+    input. ``max_length`` is None where it is unbounded. ``causal`` is False for encoders. For image models ``d_vocab`` is the number
+    of labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them.
     """
 
     name: str
@@ -159,6 +158,5 @@ class Model:
 
 def record_of(model: Model, **entries: Any) -> RunRecord:
     """The record of a run of this model; ``entries`` are the remaining fields of ``RunRecord``."""
-    facts = model.facts
-    device = str(model.device)
+    facts, device = model.facts, str(model.device)
     return RunRecord(facts.name, facts.revision, facts.weights_digest, dtype=facts.dtype, device=device, **entries)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from interp.models.bridge import copy_with_shared_weights
 from interp.models.facts import reads_images
 
 if TYPE_CHECKING:
@@ -54,8 +57,6 @@ class _CheckContext:
 
     @cached_property
     def inputs(self) -> Any:
-        import torch
-
         length = min(12, self.facts.max_length or 12)
         draw = torch.Generator().manual_seed(self.seed)
         if self.model.hf is not None and reads_images(self.model.hf):
@@ -67,18 +68,12 @@ class _CheckContext:
     @cached_property
     def bridged(self) -> tuple[Any, Any]:
         """Logits and cache of the bridge."""
-        import torch
-
         with torch.no_grad():
             return self.model.bridge.run_with_cache(self.inputs)
 
     @cached_property
     def eager_logits(self) -> Any:
         """Logits of the Hugging Face module with eager attention."""
-        import torch
-
-        from interp.models.bridge import copy_with_shared_weights
-
         if self.model.hf is None:
             raise _NotApplicable("not a Hugging Face model: no reference to compare with")
         plain = copy_with_shared_weights(self.model.hf)
@@ -107,8 +102,6 @@ def _run_check(name: str, check: Callable[[_CheckContext], tuple[float, float, s
 
 
 def _weights_finite(run: _CheckContext) -> tuple[float, float, str]:
-    import torch
-
     module = run.model.hf or run.model.bridge
     bad = {name: int((~torch.isfinite(p)).sum()) for name, p in module.named_parameters()}
     first = next((name for name, count in bad.items() if count), "")
@@ -124,8 +117,6 @@ def _pattern_rows_sum_to_one(run: _CheckContext) -> tuple[float, float, str]:
 
 
 def _pattern_is_causal(run: _CheckContext) -> tuple[float, float, str]:
-    import torch
-
     if not run.facts.causal:
         raise _NotApplicable("attention is bidirectional")
     length, worst = run.inputs.shape[1], 0.0
@@ -137,8 +128,6 @@ def _pattern_is_causal(run: _CheckContext) -> tuple[float, float, str]:
 
 
 def _pattern_times_v_is_z(run: _CheckContext) -> tuple[float, float, str]:
-    import torch
-
     gaps = []
     for pattern, v, z in run.layers("attn.hook_pattern", "attn.hook_v", "attn.hook_z"):
         mixed = torch.einsum("bhqk,bkhd->bqhd", pattern, v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2))
@@ -155,8 +144,6 @@ def _residual_adds_up(run: _CheckContext) -> tuple[float, float, str]:
 
 def _layout_gives_logits(run: _CheckContext) -> tuple[float, float, str]:
     """The last residual through the layout's final norm and unembedding."""
-    import torch
-
     layout, hf = run.model.layout, run.model.hf
     if not run.facts.causal:
         raise _NotApplicable("an encoder is only observed, never resumed from a layer")
@@ -187,22 +174,16 @@ def _bos_as_stated(run: _CheckContext) -> tuple[float, float, str]:
     return float(abs(found - wanted)), 0.0, f"{found} BOS tokens where the facts state {wanted}" if found != wanted else ""
 
 
-CHECKS: dict[str, Callable[[_CheckContext], tuple[float, float, str]]] = {
-    "weights_finite": _weights_finite,
-    "logits_equal_hugging_face": _logits_equal_hugging_face,
-    "pattern_rows_sum_to_one": _pattern_rows_sum_to_one,
-    "pattern_is_causal": _pattern_is_causal,
-    "pattern_times_v_is_z": _pattern_times_v_is_z,
-    "residual_adds_up": _residual_adds_up,
-    "layout_gives_logits": _layout_gives_logits,
-    "tokenizer_round_trip": _tokenizer_round_trip,
-    "bos_as_stated": _bos_as_stated,
+CHECKS = {
+    check.__name__.removeprefix("_"): check
+    for check in (
+        *(_weights_finite, _logits_equal_hugging_face, _pattern_rows_sum_to_one, _pattern_is_causal, _pattern_times_v_is_z),
+        *(_residual_adds_up, _layout_gives_logits, _tokenizer_round_trip, _bos_as_stated),
+    )
 }
 
 
 def _precise(tensor: Any) -> Any:
-    import torch
-
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 from numpy.random import Generator
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from interp.heads import Head
 from interp.models.planted.blueprint import Blueprint
 from interp.models.planted.head_weights import Columns, RotaryOffsets, group_columns
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.vocabulary import BOS, DELIMITER
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 EPSILON, NORM_WEIGHT = 2.0**40, 2.0**20
 D_MLP = 8
@@ -56,10 +55,8 @@ class Basis:
         return cls(written, read, axis)
 
 
-def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[GPT2LMHeadModel, int]:
+def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[Any, int]:
     """A GPT-2 in double precision, and the axis of its massive activation."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     space, sizes = blueprint.space, blueprint.sizes
     config = GPT2Config(
         vocab_size=len(space.vocabulary), n_positions=space.length, n_embd=sizes.d_model, n_layer=sizes.n_layers,
@@ -83,10 +80,8 @@ def gpt2(blueprint: Blueprint, rng: Generator) -> tuple[GPT2LMHeadModel, int]:
     return _with_weights(GPT2LMHeadModel(config), weights), basis.axis
 
 
-def llama(blueprint: Blueprint, rng: Generator) -> tuple[LlamaForCausalLM, int]:
+def llama(blueprint: Blueprint, rng: Generator) -> tuple[Any, int]:
     """A Llama in double precision, and the axis of its massive activation."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     space, sizes = blueprint.space, blueprint.sizes
     rotary = RotaryOffsets.random(space.length, sizes.d_head, rng)
     factors = [float(1 / w) if w else STILL for w in rotary.frequencies]
@@ -134,8 +129,6 @@ def _neuron(vector: Float[ndarray, " d_model"]) -> Float[ndarray, "d_mlp d_model
 
 def _with_weights(hf: Any, weights: Mapping[str, ndarray]) -> Any:
     """The module in double precision with these weights, identity norms, and zeros elsewhere."""
-    import torch
-
     hf.double()
     for name, parameter in hf.named_parameters():
         is_norm = parameter.dim() == 1 and name.endswith("weight")

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import Parameter, signature
 from math import inf
-from typing import Any
 
 import numpy as np
+import torch
 
 from interp.heads import Head
 from interp.models.embedded import PLANTED
@@ -20,6 +20,7 @@ from interp.models.planted.planted_model import PlantedMassiveActivation, Plante
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
+from interp.models.wrap_model import wrap_model
 from interp.options_text import parse_options
 
 SHORTEST, SMALLEST_NOISE = 14, 32
@@ -53,11 +54,7 @@ def plant(
     ``noise_everywhere`` (the ground truth then no longer holds exactly). Raises LookupError for unknown roles, ValueError for sizes
     that do not fit.
     """
-    options = {name: value for name, value in locals().items() if name not in ("roles", "dtype", "device")}
-    import torch
-
-    from interp.models.wrap_model import wrap_model
-
+    options = {name: value for name, value in locals().items() if name in _parameters()}
     check_device_and_dtype(device, dtype)
     family = roles if isinstance(roles, str) else "custom"
     if isinstance(roles, str):
@@ -70,17 +67,14 @@ def plant(
     space = ResidualCoordinates(vocabulary, length, sizes.d_model - _smallest(vocabulary, length, 0), gain, seed)
     recipes = {head: ROLES[role].recipe(space) for head, role in places.items()}
     noise = Noise(noise_scores, noise_writes, noise_everywhere)
-    blueprint = Blueprint(recipes, space, sharpness, sizes, noise, random_massive_layer(places, rng))
+    layer = random_massive_layer(places, rng)
+    blueprint = Blueprint(recipes, space, sharpness, sizes, noise, layer)
     with torch.random.fork_rng(devices=[]):  # creating a Hugging Face module draws weights
-        built: tuple[Any, int] = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
-    hf, axis = built
-    name = ",".join(
-        [PLANTED + family, *(f"{key}={value}" for key, value in options.items() if value != _parameters()[key].default)]
-    )
+        hf, axis = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
+    changed = [f"{key}={value}" for key, value in options.items() if value != _parameters()[key].default]
+    name = ",".join([PLANTED + family, *changed])
     model = wrap_model(hf.to(device, getattr(torch, dtype)), vocabulary.tokenizer(), name=name)
-    massive = (
-        None if blueprint.massive_layer is None else PlantedMassiveActivation(blueprint.massive_layer, DELIMITER, axis, MASSIVE)
-    )
+    massive = None if layer is None else PlantedMassiveActivation(layer, DELIMITER, axis, MASSIVE)
     return PlantedModel(model, places, {"family": family, **options, **asdict(sizes)}, massive, blueprint)
 
 
@@ -95,8 +89,7 @@ def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> 
 
 def _parameters() -> dict[str, Parameter]:
     """The options of ``plant`` that change the model."""
-    keyword_only = {name: p for name, p in signature(plant).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    return {name: p for name, p in keyword_only.items() if name not in ("dtype", "device")}
+    return {name: p for name, p in signature(plant).parameters.items() if name not in ("roles", "dtype", "device")}
 
 
 def _smallest(vocabulary: Vocabulary, length: int, n_noise: int = SMALLEST_NOISE) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -62,13 +62,5 @@ def needle(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[Planted
         yield PlantedPrompt(clean, corrupted, (names[kept],), (names[other],), marks)
 
 
-PROMPTS: dict[str, Callable[[Random, Vocabulary, int], Iterator[PlantedPrompt]]] = {
-    "repeats": repeats,
-    "ioi": ioi,
-    "needle": needle,
-}
-ANSWERED_BY = {
-    "repeats": {"induction", "half_induction"},
-    "ioi": {"name_mover"},
-    "needle": {"retrieval", "anchor_reader"},
-}
+PROMPTS = {"repeats": repeats, "ioi": ioi, "needle": needle}
+ANSWERED_BY = {"repeats": {"induction", "half_induction"}, "ioi": {"name_mover"}, "needle": {"retrieval", "anchor_reader"}}

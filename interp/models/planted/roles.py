@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
 Vectors = Float[ndarray, "_ size"]
 LOCAL_WIDTH = 3
+WORDS = slice(BOS + 1, None)  # all tokens but BOS
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,9 @@ def _else_bos(space: ResidualCoordinates) -> tuple[Vectors, Vectors]:
     return space.one / 2, space.token[[BOS]]
 
 
-def _words(space: ResidualCoordinates) -> slice:
-    """All tokens but BOS."""
-    return slice(BOS + 1, None)
-
-
-def _names(space: ResidualCoordinates) -> slice:
-    return slice(space.vocabulary.names.start, space.vocabulary.names.stop)
+def _match(space: ResidualCoordinates, query: Vectors, key: Vectors, reads: Vectors, writes: Vectors) -> Recipe:
+    """A head that attends to the keys that match, else to BOS."""
+    return _recipe([(query, key), _else_bos(space)], reads, writes)
 
 
 def _inert(space: ResidualCoordinates, exclude: tuple[int, ...] = (BOS,)) -> tuple[Vectors, Vectors]:
@@ -72,45 +70,36 @@ def _previous_token(space: ResidualCoordinates) -> Recipe:
     return _recipe([], space.token, space.previous, {1: 1.0})
 
 
-def _induction(gain: float) -> Callable[[ResidualCoordinates], Recipe]:
-    def recipe(space: ResidualCoordinates) -> Recipe:
-        words = _words(space)
-        scores = [(space.token[words], space.previous[words]), _else_bos(space)]
-        return _recipe(scores, space.token[words], gain * space.gain * space.output[words])
-
-    return recipe
+def _induction(space: ResidualCoordinates, gain: float = 1.0) -> Recipe:
+    words = space.token[WORDS]
+    return _match(space, words, space.previous[WORDS], words, gain * space.gain * space.output[WORDS])
 
 
 def _decoy_induction(space: ResidualCoordinates) -> Recipe:
-    words = _words(space)
-    return _recipe([(space.token[words], space.previous[words]), _else_bos(space)], *_inert(space))
+    return _match(space, space.token[WORDS], space.previous[WORDS], *_inert(space))
 
 
 def _duplicate_token(space: ResidualCoordinates) -> Recipe:
-    words = _words(space)
-    says = np.repeat(space.duplicate, len(space.vocabulary) - 1, axis=0)
-    return _recipe([(space.token[words], space.token[words]), _else_bos(space)], space.token[words], says, {0: -1.0})
+    words = space.token[WORDS]
+    duplicate = np.repeat(space.duplicate, len(words), axis=0)
+    return _recipe([(words, words), _else_bos(space)], words, duplicate, {0: -1.0})
 
 
 def _s_inhibition(space: ResidualCoordinates) -> Recipe:
-    names = _names(space)
-    scores = [(space.token[[END]], space.duplicate), _else_bos(space)]
-    return _recipe(scores, space.token[names], space.suppressed[names])
+    names = space.vocabulary.names
+    return _match(space, space.token[[END]], space.duplicate, space.token[names], space.suppressed[names])
 
 
-def _name_mover(gain: float, backs_up: bool = False) -> Callable[[ResidualCoordinates], Recipe]:
-    def recipe(space: ResidualCoordinates) -> Recipe:
-        names = _names(space)
-        scores = [
-            (space.token[[END]], space.token[names].sum(0, keepdims=True)),
-            (-space.suppressed[names], space.token[names]),
-            _else_bos(space),
-        ]
-        if backs_up:
-            scores.append((-space.output[names] / space.gain, space.token[names]))
-        return _recipe(scores, space.token[names], gain * space.gain * space.output[names])
-
-    return recipe
+def _name_mover(space: ResidualCoordinates, gain: float = 1.0, backs_up: bool = False) -> Recipe:
+    names, output = space.token[space.vocabulary.names], space.output[space.vocabulary.names]
+    scores = [
+        (space.token[[END]], names.sum(0, keepdims=True)),
+        (-space.suppressed[space.vocabulary.names], names),
+        _else_bos(space),
+    ]
+    if backs_up:
+        scores.append((-output / space.gain, names))
+    return _recipe(scores, names, gain * space.gain * output)
 
 
 def _first_token_sink(space: ResidualCoordinates) -> Recipe:
@@ -118,25 +107,22 @@ def _first_token_sink(space: ResidualCoordinates) -> Recipe:
 
 
 def _hidden_sink(space: ResidualCoordinates) -> Recipe:
-    return _recipe([(space.one, space.massive / MASSIVE), _else_bos(space)], *_inert(space, (BOS, DELIMITER)))
+    return _match(space, space.one, space.massive / MASSIVE, *_inert(space, (BOS, DELIMITER)))
 
 
 def _retrieval(space: ResidualCoordinates) -> Recipe:
-    names = _names(space)
-    scores = [(space.token[[QUERY]], space.previous[[MARK]]), _else_bos(space)]
-    return _recipe(scores, space.token[names], space.gain * space.output[names])
+    names = space.vocabulary.names
+    return _match(space, space.token[[QUERY]], space.previous[[MARK]], space.token[names], space.gain * space.output[names])
 
 
 def _anchor_writer(space: ResidualCoordinates) -> Recipe:
-    names = _names(space)
-    scores = [(space.token[[DELIMITER]], space.previous[[MARK]]), _else_bos(space)]
-    return _recipe(scores, space.token[names], space.anchored[names])
+    names = space.vocabulary.names
+    return _match(space, space.token[[DELIMITER]], space.previous[[MARK]], space.token[names], space.anchored[names])
 
 
 def _anchor_reader(space: ResidualCoordinates) -> Recipe:
-    names = _names(space)
-    scores = [(space.token[[QUERY]], space.token[[DELIMITER]]), _else_bos(space)]
-    return _recipe(scores, space.anchored[names], space.gain * space.output[names])
+    query, key, names = space.token[[QUERY]], space.token[[DELIMITER]], space.vocabulary.names
+    return _match(space, query, key, space.anchored[names], space.gain * space.output[names])
 
 
 def _uniform(space: ResidualCoordinates) -> Recipe:
@@ -149,15 +135,15 @@ def _local(space: ResidualCoordinates) -> Recipe:
 
 ROLES = {
     "previous_token": Role("looks at the token before and says what it is", 0, _previous_token),
-    "induction": Role("finds what followed its token before, and predicts it", 1, _induction(1.0), ("previous_token",)),
-    "half_induction": Role("an induction head of half the gain", 1, _induction(0.5), ("previous_token",)),
-    "negative_induction": Role("an induction head that predicts against its find", 1, _induction(-1.0), ("previous_token",)),
+    "induction": Role("finds what followed its token before, and predicts it", 1, _induction, ("previous_token",)),
+    "half_induction": Role("an induction head of half the gain", 1, partial(_induction, gain=0.5), ("previous_token",)),
+    "negative_induction": Role("an induction head that predicts against its find", 1, partial(_induction, gain=-1.0), ("previous_token",)),
     "decoy_induction": Role("looks like an induction head and says nothing that is read", 1, _decoy_induction, ("previous_token",)),
     "duplicate_token": Role("finds its token earlier and says that it is a duplicate", 0, _duplicate_token),
     "s_inhibition": Role("from END looks at the duplicate name and says to suppress it", 1, _s_inhibition, ("duplicate_token",)),
-    "name_mover": Role("from END looks at the names that are not suppressed and predicts them", 2, _name_mover(1.0)),
-    "negative_name_mover": Role("a name mover that predicts against the name, with gain -0.3", 2, _name_mover(-0.3)),
-    "backup_name_mover": Role("a name mover for names that nobody has predicted", 3, _name_mover(1.0, True), ("name_mover",)),
+    "name_mover": Role("from END looks at the names that are not suppressed and predicts them", 2, _name_mover),
+    "negative_name_mover": Role("a name mover that predicts against the name, with gain -0.3", 2, partial(_name_mover, gain=-0.3)),
+    "backup_name_mover": Role("a name mover for names that nobody has predicted", 3, partial(_name_mover, backs_up=True), ("name_mover",)),
     "first_token_sink": Role("looks at BOS, whose value is 0", None, _first_token_sink),
     "hidden_sink": Role("looks at the delimiter, by its massive activation; its value is 0", 1, _hidden_sink),
     "retrieval": Role("from QUERY looks at the name after MARK and predicts it", 1, _retrieval, ("previous_token",)),
@@ -167,18 +153,16 @@ ROLES = {
     "local": Role(f"looks at the last {LOCAL_WIDTH} tokens alike, itself included", None, _local),
 }  # fmt: skip
 
-_COPYING = ("previous_token", "induction", "duplicate_token", "decoy_induction", "first_token_sink")
 _IOI = ("duplicate_token", "s_inhibition", "name_mover")
-_NEEDLE = ("previous_token", "retrieval", "anchor_writer", "anchor_reader", "first_token_sink")
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "repeats": _COPYING,
+    "repeats": ("previous_token", "induction", "duplicate_token", "decoy_induction", "first_token_sink"),
     "half_gains": ("previous_token", "half_induction", "half_induction"),
     "cancelling": ("previous_token", "induction", "negative_induction"),
     "mini_ioi": (*_IOI, "negative_name_mover"),
     "double_s_inhibition": (*_IOI, "s_inhibition"),
     "backup": (*_IOI, "negative_name_mover", "backup_name_mover"),
     "dormant_backup": (*_IOI, "backup_name_mover"),
-    "needle": _NEEDLE,
+    "needle": ("previous_token", "retrieval", "anchor_writer", "anchor_reader", "first_token_sink"),
     "two_tasks": ("previous_token", "induction", "retrieval"),
     "sinks": ("first_token_sink", "hidden_sink", "uniform", "local"),
 }
