@@ -18,13 +18,6 @@ import interp
 from interp.tasks import task_names
 
 
-def accuracy_effects(model, name: str, n_prompts: int, ablation: str, seed: int) -> pd.DataFrame:
-    """One row per head: its effect on the accuracy of one task, with interval and q-value."""
-    task = interp.make_task(name, model, n_prompts=n_prompts, seed=seed)
-    result = interp.ablate_heads(model, task, ablation=ablation, metric="accuracy", seed=seed)
-    return result.heads().assign(task=name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="interp-mini")
@@ -34,7 +27,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="CSV with intervals and q-values")
     options = parser.parse_args()
     model = interp.load_model(options.model)
-    tables = [accuracy_effects(model, name, options.n_prompts, options.ablation, options.seed) for name in task_names()]
+    tables = []
+    for name in task_names():
+        task = interp.make_task(name, model, n_prompts=options.n_prompts, seed=options.seed)
+        result = interp.ablate_heads(model, task, ablation=options.ablation, metric="accuracy", seed=options.seed)
+        tables.append(result.heads().assign(task=name))
     table = pd.concat(tables, ignore_index=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,14 +25,10 @@ from interp.models import PlantedModel, plant
 from interp.tasks import Example, Task
 
 NOISE, SHARPNESS = (0.0, 0.02, 0.05, 0.1, 0.3, 1.0), (30.0, 8.0, 4.0, 3.0)
-PLANTED_ROLES = {
-    "induction": ("induction", "decoy_induction"),
-    "previous_token": ("previous_token",),
-    "duplicate_token": ("duplicate_token",),
-}
+DECOYS = {"induction": ["decoy_induction"]}
 
 
-def planted_heads(planted: PlantedModel, roles: tuple[str, ...]) -> set[Head]:
+def planted_heads(planted: PlantedModel, *roles: str) -> set[Head]:
     return {head for head, role in planted.roles.items() if role in roles}
 
 
@@ -53,7 +49,7 @@ def ablation_recovery(planted: PlantedModel, seed: int) -> dict[str, float]:
     examples = tuple(Example(*prompt) for prompt in planted.prompts("repeats", 4, seed))
     effects = interp.ablate_heads(planted.model, Task("repeats", examples, "logit_diff"), ablation="zero").effects.mean(1)
     order = [planted.model.facts.heads()[i] for i in np.argsort(-np.abs(effects))]
-    needed = planted_heads(planted, ("previous_token", "induction"))
+    needed = planted_heads(planted, "previous_token", "induction")
     return {"recall_at_k": len(set(order[: len(needed)]) & needed) / len(needed)}
 
 
@@ -61,16 +57,12 @@ def recovery(noise: float, sharpness: float, seed: int) -> pd.DataFrame:
     """One row per method on one model; GPT-2 and Llama alternate as hosts."""
     n_kv_heads = 2 if seed % 2 else None
     planted = plant("repeats", seed=seed, n_kv_heads=n_kv_heads, sharpness=sharpness, noise_everywhere=True, noise_writes=noise)
-    by_method: dict[str, dict[str, float]] = {
-        role: recall(detection, planted_heads(planted, PLANTED_ROLES[role]))
-        for role, detection in induction_family(planted.model, seed=seed).items()
-    }
+    family = induction_family(planted.model, seed=seed)
+    by_method = {role: recall(family[role], planted_heads(planted, role, *DECOYS.get(role, []))) for role in family}
     copying = detect(planted.model, "copy_ov", seed=seed)
     assert isinstance(copying, Detection)
-    by_method |= {
-        "copy_ov": recall(copying, planted_heads(planted, ("induction",))),
-        "ablation sweep": ablation_recovery(planted, seed),
-    }
+    by_method["copy_ov"] = recall(copying, planted_heads(planted, "induction"))
+    by_method["ablation sweep"] = ablation_recovery(planted, seed)
     case = {"noise": noise, "sharpness": sharpness, "seed": seed}
     return pd.DataFrame([{**case, "method": method, **numbers} for method, numbers in by_method.items()])
 
@@ -100,9 +92,8 @@ def main() -> None:
     table = pd.concat([recovery(*case, seed) for case in cases for seed in range(options.n_seeds)], ignore_index=True)
     options.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out / "recovery.csv", index=False)
-    means = table.groupby(["method", "sharpness", "noise"], sort=False)[
-        ["recall_at_k", "recall_at_threshold", "false_positives"]
-    ].mean()
+    numbers = ["recall_at_k", "recall_at_threshold", "false_positives"]
+    means = table.groupby(["method", "sharpness", "noise"], sort=False)[numbers].mean()
     print(means.unstack("noise").round(2).to_string())
     draw(table, options.out / "recovery.png")
 

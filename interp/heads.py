@@ -79,9 +79,8 @@ class HeadScores:
 
         layers, heads = np.indices(self.values.shape)
         frame = pd.DataFrame({"layer": layers.ravel().astype("int32"), "head": heads.ravel().astype("int32")})
-        frame["label"] = [str(Head(*pair)) for pair in zip(frame["layer"], frame["head"], strict=True)]
-        frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
-        return frame
+        labels = [str(Head(*pair)) for pair in zip(frame["layer"], frame["head"], strict=True)]
+        return frame.assign(label=labels, metric=self.name, value=self.values.ravel().astype("float64"), unit=self.unit)
 
     def plot(self, **options: Any) -> Any:
         """Layer x head heat map (a plotly figure); options as in ``interp.figures.head_map``."""
@@ -128,8 +127,7 @@ class TokenScores:
         batch, pos = np.indices(self.values.shape)
         tokens = [token for row in self.tokens for token in row]
         frame = pd.DataFrame({"example": batch.ravel().astype("int32"), "pos": pos.ravel().astype("int32"), "token": tokens})
-        frame["metric"], frame["value"], frame["unit"] = self.name, self.values.ravel().astype("float64"), self.unit
-        return frame
+        return frame.assign(metric=self.name, value=self.values.ravel().astype("float64"), unit=self.unit)
 
 
 def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], nan_reason: str) -> None:

@@ -11,9 +11,9 @@ import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
+if TYPE_CHECKING:
     from interp.models.model import Model
 
 

@@ -9,13 +9,12 @@ adds ([CLS], [SEP]), so ``prepend_bos`` is False there.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from interp.models.model import ModelFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import torch
     from torch import nn
 

@@ -98,10 +98,8 @@ def _weights_file(source: Path) -> Path:
         raise ModelUnavailable(f"There is no file or folder {source}.")
     found = _weights_in(source)
     if len(found) != 1:
-        names = ", ".join(file.name for file in found) or "none"
-        raise ModelUnavailable(
-            f"{source} needs one weights file ({', '.join(SUFFIXES)}) and has: {names}. Name the file itself."
-        )
+        has = ", ".join(file.name for file in found) or "none"
+        raise ModelUnavailable(f"{source} needs one weights file ({', '.join(SUFFIXES)}) and has: {has}. Name the file itself.")
     return found[0]
 
 
@@ -111,15 +109,14 @@ def _weights_in(folder: Path) -> list[Path]:
 
 def _configs_in(folder: Path) -> list[Path]:
     def is_config(file: Path) -> bool:
-        if file.stat().st_size > LARGEST_CONFIG:
-            return False
         try:
             values = read_json(file)
         except ModelUnavailable:
             return False
         return "model_type" not in values and {"d_model", "n_ctx"} <= values.keys()
 
-    return sorted(file for file in folder.glob("*.json") if is_config(file))
+    small = [file for file in folder.glob("*.json") if file.stat().st_size <= LARGEST_CONFIG]
+    return sorted(file for file in small if is_config(file))
 
 
 def _config_beside(weights: Path) -> dict[str, Any]:
@@ -182,7 +179,7 @@ def _tokenizer(folder: Path) -> Any:
 def _facts(bridge: Any, values: dict[str, Any], tokenizer: Any, name: str) -> ModelFacts:
     parameters = dict(bridge.state_dict())
     bos = getattr(tokenizer, "bos_token_id", None)
-    wants_bos = values.get("default_prepend_bos", True) or (tokenizer is not None and tokenizer_adds_bos(tokenizer))
+    wants_bos = values.get("default_prepend_bos", True) or tokenizer_adds_bos(tokenizer)
     return ModelFacts(
         name=name,
         architecture="HookedTransformer",

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -20,9 +20,7 @@ from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
 from interp.models.folder_check import check_folder, has_tokenizer
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
+from interp.models.model import Model
 
 
 def load_model(
@@ -97,11 +95,11 @@ def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict
     from interp.models.wrap_model import wrap_model
 
     source, options = str(folder or name), {**options, "trust_remote_code": False}
-    with _as_model_unavailable(name, folder), _quiet():
+    with _strict(name, folder):
         config = AutoConfig.from_pretrained(source, **options)
     loader = _loader(config, name)
     check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
-    with _as_model_unavailable(name, folder), _quiet():
+    with _strict(name, folder):
         loaded: Any = loader.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -147,28 +145,8 @@ def _check_keys(report: dict[str, Any], name: str) -> None:
 
 
 @contextmanager
-def _as_model_unavailable(name: str, folder: Path | None) -> Iterator[None]:
-    """Turns whatever the loader raises into one ModelUnavailable; the original is chained."""
-    try:
-        yield
-    except (ModelUnavailable, MemoryError):
-        raise
-    except Exception as error:  # configurations, weights and network fail in as many ways as there are libraries below
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
-        if folder is not None:
-            raise ModelUnavailable(f"{folder} could not be loaded: {reason}.") from error
-        sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
-        raise ModelUnavailable(sentence) from error
-
-
-def _choices() -> str:
-    embedded = ", ".join(embedded_names()) or "none"
-    return f"Embedded models: {embedded}. Or give a folder with config.json and weights, or a Hub name such as openai-community/gpt2."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences transformers: what it warns about is raised as an error here."""
+def _strict(name: str, folder: Path | None) -> Iterator[None]:
+    """Silences transformers, and turns whatever the loader raises into one ModelUnavailable; the original is chained."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -176,7 +154,18 @@ def _quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
+    except (ModelUnavailable, MemoryError):
+        raise
+    except Exception as error:  # configurations, weights and network fail in as many ways as there are libraries below
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
+        sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
+        raise ModelUnavailable(f"{folder} could not be loaded: {reason}." if folder else sentence) from error
     finally:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
+
+
+def _choices() -> str:
+    embedded = ", ".join(embedded_names()) or "none"
+    return f"Embedded models: {embedded}. Or give a folder with config.json and weights, or a Hub name such as openai-community/gpt2."

@@ -8,12 +8,10 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.errors import MemoryBudgetExceeded
-
-if TYPE_CHECKING:
-    from interp.models.model import ModelFacts
+from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 

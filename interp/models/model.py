@@ -70,9 +70,8 @@ class ModelFacts:
     def check_head(self, head: Head) -> Head:
         """The head itself. Raises LookupError when the model has no such head."""
         if not (0 <= head.layer < self.n_layers and 0 <= head.head < self.n_heads):
-            raise LookupError(
-                f"Head {head} does not exist: {self.name} has layers 0-{self.n_layers - 1} and heads 0-{self.n_heads - 1}."
-            )
+            sizes = f"layers 0-{self.n_layers - 1} and heads 0-{self.n_heads - 1}"
+            raise LookupError(f"Head {head} does not exist: {self.name} has {sizes}.")
         return head
 
 

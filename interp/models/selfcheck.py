@@ -5,19 +5,16 @@ A check that fails or cannot be computed is reported with its reason and never r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from interp.models.bridge import copy_with_shared_weights
 from interp.models.facts import reads_images
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from interp.models.model import Model
+from interp.models.model import Model
 
 RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
@@ -26,8 +23,7 @@ RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1
 class Check:
     """One identity: its largest error, in the units of the compared values, and the tolerance.
 
-    ``passed`` is None where the identity does not apply to the model, ``error`` is None where nothing could be measured; ``note``
-    then says why.
+    ``passed`` is None where the identity does not apply, ``error`` is None where nothing could be measured; ``note`` then says why.
     """
 
     name: str
@@ -43,14 +39,13 @@ class _NotApplicable(Exception):
 
 def doctor(model: Model, *, seed: int = 0) -> list[Check]:
     """All checks of ``model``, in a fixed order. A model is sound when no check has ``passed=False``."""
-    with model.lock:
+    with model.lock, torch.no_grad():
         run = _CheckContext(model, seed)
         return [_run_check(name, check, run) for name, check in CHECKS.items()]
 
 
 class _CheckContext:
-    """One forward pass over random tokens [2, 12] or two random images, through the bridge and through Hugging Face, each made on first
-    use."""
+    """One pass over random tokens [2, 12] or two random images, through the bridge and through Hugging Face, each on first use."""
 
     def __init__(self, model: Model, seed: int) -> None:
         self.model, self.facts, self.seed = model, model.facts, seed
@@ -68,8 +63,7 @@ class _CheckContext:
     @cached_property
     def bridged(self) -> tuple[Any, Any]:
         """Logits and cache of the bridge."""
-        with torch.no_grad():
-            return self.model.bridge.run_with_cache(self.inputs)
+        return self.model.bridge.run_with_cache(self.inputs)
 
     @cached_property
     def eager_logits(self) -> Any:
@@ -78,8 +72,7 @@ class _CheckContext:
             raise _NotApplicable("not a Hugging Face model: no reference to compare with")
         plain = copy_with_shared_weights(self.model.hf)
         plain.set_attn_implementation("eager")
-        with torch.no_grad():
-            return plain(self.inputs).logits
+        return plain(self.inputs).logits
 
     def layers(self, *names: str) -> Iterator[list[Any]]:
         """For each layer, the activations ``names`` in at least float32; zeros for the MLP of an attention-only model."""
@@ -150,8 +143,7 @@ def _layout_gives_logits(run: _CheckContext) -> tuple[float, float, str]:
     if layout is None or hf is None:
         raise _NotApplicable("the layout of this architecture is not known: exact sweeps use hooked forward passes")
     [last] = list(run.layers("hook_resid_post"))[-1]
-    with torch.no_grad():
-        logits = layout.unembed(layout.final_norm(last.to(run.model.dtype)))
+    logits = layout.unembed(layout.final_norm(last.to(run.model.dtype)))
     cap = getattr(hf.config, "final_logit_softcapping", None)
     return _gap(torch.tanh(logits / cap) * cap if cap else logits, run.eager_logits)
 

@@ -1,8 +1,7 @@
 """Transformers whose weights are written by hand from a list of roles: models whose ground truth is known.
 
 ``plant`` writes the roles into a real GPT-2 or Llama, among noise heads, and hides the basis; ``PlantedModel`` holds the Model and
-its ground truth, computed from the recipes and not from the weights (``ground_truth.py``). The roles follow Elhage et al. 2021 and
-Wang et al. 2022; the weights are this project's own.
+its ground truth. The roles follow Elhage et al. 2021 and Wang et al. 2022; the weights are this project's own.
 """
 
 from typing import TYPE_CHECKING

@@ -26,23 +26,19 @@ class Sizes:
         return self.n_heads // (self.n_kv_heads or self.n_heads)
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Noise heads: standard deviation of their ``scores``, norm of their output relative to a token's own direction, and whether
-    they write ``everywhere`` or only to coordinates that nothing reads."""
-
-    scores: float
-    writes: float
-    everywhere: bool
-
-
 @dataclass(frozen=True, eq=False)
 class Blueprint:
-    """A planted model before it is built; ``massive_layer`` is the layer whose MLP writes the massive activation, or None."""
+    """A planted model before it is built.
+
+    Noise heads have scores of standard deviation ``noise_scores`` and an output of norm ``noise_writes`` relative to a token's own
+    direction, ``noise_everywhere`` or only in coordinates that nothing reads. The MLP of ``massive_layer`` writes the massive activation.
+    """
 
     heads: Mapping[Head, Recipe]
     space: ResidualCoordinates
     sharpness: float
     sizes: Sizes
-    noise: Noise
+    noise_scores: float
+    noise_writes: float
+    noise_everywhere: bool
     massive_layer: int | None

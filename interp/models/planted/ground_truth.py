@@ -71,10 +71,13 @@ def structural_edges(blueprint: Blueprint) -> list[PlantedEdge]:
     heads, space = blueprint.heads, blueprint.space
     writes = {"input": np.concatenate([space.token, space.position, space.one])}
     edges: list[PlantedEdge] = []
-    for head in sorted(heads):
-        for part, reads in zip("qkv", _readings(heads[head], space), strict=True):
-            edges += [(w, f"{head}.{part}") for w, what in writes.items() if _earlier(w, head) and _meet(what, reads)]
-        writes[str(head)] = heads[head].writes
+    for _, layer in groupby(sorted(heads), key=lambda head: head.layer):
+        new = {}
+        for head in layer:
+            for part, reads in zip("qkv", _readings(heads[head], space), strict=True):
+                edges += [(w, f"{head}.{part}") for w, what in writes.items() if _meet(what, reads)]
+            new[str(head)] = heads[head].writes
+        writes |= new
     edges += [(w, "logits") for w, what in writes.items() if _meet(what, space.output)]
     leading = {"logits"}
     for writer, reader in reversed(edges):
@@ -85,10 +88,6 @@ def structural_edges(blueprint: Blueprint) -> list[PlantedEdge]:
 def _readings(recipe: Recipe, space: ResidualCoordinates) -> tuple[ndarray, ndarray, ndarray]:
     place = space.position if recipe.offsets else space.position[:0]
     return np.concatenate([recipe.queries, place]), np.concatenate([recipe.keys, place]), recipe.reads
-
-
-def _earlier(writer: str, head: Head) -> bool:
-    return writer == "input" or Head.parse(writer).layer < head.layer
 
 
 def _meet(written: ndarray, read: ndarray) -> bool:

@@ -28,10 +28,7 @@ INPUT_LENGTH = 3**0.5  # norm of what the embedding writes: token, position and 
 @dataclass(frozen=True, eq=False)
 class RotaryOffsets:
     """Rotary ``frequencies`` of a head that distinguishes all offsets 0..length-1: 2 pi k / length for pair ``rotating_pairs[k-1]``,
-    else 0.
-
-    The columns of pair p are p and p + d_head/2, as in Hugging Face's Llama.
-    """
+    else 0. The columns of pair p are p and p + d_head/2, as in Hugging Face's Llama."""
 
     length: int
     frequencies: Float[ndarray, " pairs"]
@@ -70,7 +67,7 @@ def group_columns(
 
     Noise heads get the remaining key and value columns and query all of them. Raises ValueError when d_head is too small.
     """
-    space, noise, d_head = blueprint.space, blueprint.noise, blueprint.sizes.d_head
+    space, d_head = blueprint.space, blueprint.sizes.d_head
     planted = [recipe for recipe in group if recipe is not None]
     terms = [_score_terms(recipe, space, rotary) for recipe in planted]
     still = np.arange(d_head) if rotary is None else rotary.still
@@ -86,7 +83,8 @@ def group_columns(
             k[:, columns] = value * space.one.T
 
     def of_noise() -> tuple[Columns, Columns]:
-        return noise.scores / INPUT_LENGTH * _noise_inputs(blueprint, rng), noise.writes * _noise_outputs(blueprint, rng)
+        q = blueprint.noise_scores / INPUT_LENGTH * _noise_inputs(blueprint, rng)
+        return q, blueprint.noise_writes * _noise_outputs(blueprint, rng)
 
     def of_role(at: int, recipe: Recipe) -> tuple[Columns, Columns]:
         q, o = np.zeros((space.size, d_head)), np.zeros((space.size, d_head))
@@ -138,7 +136,7 @@ def _noise_inputs(blueprint: Blueprint, rng: Generator) -> Columns:
 def _noise_outputs(blueprint: Blueprint, rng: Generator) -> Columns:
     """Random output columns of mean norm 1: in ``noise`` only, or everywhere except on the massive activation."""
     space = blueprint.space
-    where = 1 - space.massive[0] if blueprint.noise.everywhere else space.noise.sum(0)
+    where = 1 - space.massive[0] if blueprint.noise_everywhere else space.noise.sum(0)
     return rng.standard_normal((space.size, blueprint.sizes.d_head)) * where[:, None] / np.sqrt(where.sum())
 
 

@@ -13,15 +13,15 @@ import torch
 from interp.heads import Head
 from interp.models.embedded import PLANTED
 from interp.models.memory import check_device_and_dtype
-from interp.models.planted.blueprint import Blueprint, Noise, Sizes
+from interp.models.planted.blueprint import Blueprint, Sizes
 from interp.models.planted.host_architectures import gpt2, llama
-from interp.models.planted.placement import check_placement, lookup, random_massive_layer, random_placement
 from interp.models.planted.planted_model import PlantedMassiveActivation, PlantedModel
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.roles import FAMILIES, ROLES
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
 from interp.models.wrap_model import wrap_model
 from interp.options_text import parse_options
+from interp.registry import check_name
 
 SHORTEST, SMALLEST_NOISE = 14, 32
 
@@ -58,17 +58,20 @@ def plant(
     check_device_and_dtype(device, dtype)
     family = roles if isinstance(roles, str) else "custom"
     if isinstance(roles, str):
-        roles = lookup(roles, FAMILIES, "family of roles")
+        check_name(roles, FAMILIES, "family of roles")
+        roles = FAMILIES[roles]
+    for role in roles.values() if isinstance(roles, Mapping) else roles:
+        check_name(role, ROLES, "role")
     vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     sizes = _sizes(vocabulary, length, n_layers, n_heads, n_kv_heads, d_head)
     _check_strengths(sharpness, gain, noise_scores, noise_writes)
-    places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else random_placement(roles, n_layers, n_heads, rng)
-    check_placement(places, n_layers, n_heads)
-    space = ResidualCoordinates(vocabulary, length, sizes.d_model - _smallest(vocabulary, length, 0), gain, seed)
+    places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else _random_placement(roles, n_layers, n_heads, rng)
+    _check_placement(places, n_layers, n_heads)
+    n_noise = SMALLEST_NOISE + sizes.d_model - _smallest(vocabulary, length)
+    space = ResidualCoordinates(vocabulary, length, n_noise, gain, seed)
     recipes = {head: ROLES[role].recipe(space) for head, role in places.items()}
-    noise = Noise(noise_scores, noise_writes, noise_everywhere)
-    layer = random_massive_layer(places, rng)
-    blueprint = Blueprint(recipes, space, sharpness, sizes, noise, layer)
+    layer = _random_massive_layer(places, rng)
+    blueprint = Blueprint(recipes, space, sharpness, sizes, noise_scores, noise_writes, noise_everywhere, layer)
     with torch.random.fork_rng(devices=[]):  # creating a Hugging Face module draws weights
         hf, axis = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
     changed = [f"{key}={value}" for key, value in options.items() if value != _parameters()[key].default]
@@ -92,9 +95,46 @@ def _parameters() -> dict[str, Parameter]:
     return {name: p for name, p in signature(plant).parameters.items() if name not in ("roles", "dtype", "device")}
 
 
-def _smallest(vocabulary: Vocabulary, length: int, n_noise: int = SMALLEST_NOISE) -> int:
+def _random_placement(names: Sequence[str], n_layers: int, n_heads: int, rng: np.random.Generator) -> dict[Head, str]:
+    """A random head for each role; each level has its own layer, in ascending order."""
+    roles = [(ROLES[name].level, name) for name in names]
+    levels = sorted({level for level, _ in roles if level is not None} | ({0} if "hidden_sink" in names else set()))
+    if len(levels) > n_layers:
+        raise ValueError(f"{len(levels)} levels of roles do not fit into n_layers={n_layers}: {', '.join(names)}.")
+    layers = dict(zip(levels, sorted(rng.choice(n_layers, len(levels), replace=False).tolist()), strict=True))
+    free = [Head(*divmod(int(i), n_heads)) for i in rng.permutation(n_layers * n_heads)]
+    found: dict[Head, str] = {}
+    for level, name in sorted(roles, key=lambda role: role[0] is None):
+        choices = [head for head in free if head not in found and (level is None or head.layer == layers[level])]
+        if not choices:
+            sizes = f"{len(names)} roles in {n_layers} layers x {n_heads} heads"
+            raise ValueError(f"No head is left for {name!r}: {sizes}. Take more heads.")
+        found[choices[0]] = name
+    return dict(sorted(found.items()))
+
+
+def _check_placement(places: Mapping[Head, str], n_layers: int, n_heads: int) -> None:
+    """Raises ValueError for a head that does not exist, or a role placed before what it reads."""
+    for head, name in places.items():
+        if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
+            there = f"layers 0-{n_layers - 1} and heads 0-{n_heads - 1}"
+            raise ValueError(f"{name!r} cannot be planted at {head}: there are {there}.")
+        below = {other for place, other in places.items() if place.layer < head.layer}
+        missing = [need for need in ROLES[name].requires if need not in below]
+        if missing or (name == "hidden_sink" and head.layer == 0):
+            reads = missing[0] if missing else "a neuron"
+            raise ValueError(f"{name!r} at {head} reads {reads}, and no earlier layer has one: plant it there.")
+
+
+def _random_massive_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | None:
+    """A random layer before all hidden sinks."""
+    sinks = [head.layer for head, role in places.items() if role == "hidden_sink"]
+    return int(rng.integers(min(sinks))) if sinks else None
+
+
+def _smallest(vocabulary: Vocabulary, length: int) -> int:
     """Smallest width of the residual stream: all coordinates and the vector of ones."""
-    return ResidualCoordinates.size_without_noise(vocabulary, length) + n_noise + 1
+    return ResidualCoordinates(vocabulary, length, SMALLEST_NOISE, gain=1.0, seed=0).size + 1
 
 
 def _sizes(

@@ -73,9 +73,8 @@ class PlantedModel:
         """The heads with this role, in order. Raises LookupError for a role that is not planted."""
         found = [head for head, name in self.roles.items() if name == role]
         if not found:
-            raise LookupError(
-                f"No head of {self.model.facts.name} is {role!r}. There are: {', '.join(sorted(set(self.roles.values())))}."
-            )
+            known = ", ".join(sorted(set(self.roles.values())))
+            raise LookupError(f"No head of {self.model.facts.name} is {role!r}. There are: {known}.")
         return found
 
     @cached_property
@@ -103,11 +102,12 @@ class PlantedModel:
         clean = [p.clean for p in prompts]
         other = self.trace([p.corrupted for p in prompts])
         before = _logit_diff(self.trace(clean), prompts)
-        edges = {
-            e: _logit_diff(self.trace(clean, corrupted_edges=[e], corrupted=other), prompts) - before
-            for e in self.structural_edges
-        }
-        ablations = {head: _logit_diff(self.trace(clean, ablated_heads=[head]), prompts) - before for head in self.roles}
+
+        def effect(**changes: Any) -> float:
+            return _logit_diff(self.trace(clean, **changes), prompts) - before
+
+        edges = {edge: effect(corrupted_edges=[edge], corrupted=other) for edge in self.structural_edges}
+        ablations = {head: effect(ablated_heads=[head]) for head in self.roles}
         return GroundTruthEffects(tuple(prompts), before, _logit_diff(other, prompts), edges, ablations)
 
     def manifest(self) -> dict[str, Any]:

@@ -30,13 +30,9 @@ class ResidualCoordinates:
     gain: float
     seed: int
 
-    @staticmethod
-    def size_without_noise(vocabulary: Vocabulary, length: int) -> int:
-        return 5 * len(vocabulary) + length + 3
-
     @property
     def size(self) -> int:
-        return self.size_without_noise(self.vocabulary, self.length) + self.n_noise
+        return 5 * len(self.vocabulary) + self.length + 3 + self.n_noise
 
     @cached_property
     def _blocks(self) -> list[Float[ndarray, "_ size"]]:

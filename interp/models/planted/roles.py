@@ -92,11 +92,8 @@ def _s_inhibition(space: ResidualCoordinates) -> Recipe:
 
 def _name_mover(space: ResidualCoordinates, gain: float = 1.0, backs_up: bool = False) -> Recipe:
     names, output = space.token[space.vocabulary.names], space.output[space.vocabulary.names]
-    scores = [
-        (space.token[[END]], names.sum(0, keepdims=True)),
-        (-space.suppressed[space.vocabulary.names], names),
-        _else_bos(space),
-    ]
+    end, suppressed = space.token[[END]], space.suppressed[space.vocabulary.names]
+    scores = [(end, names.sum(0, keepdims=True)), (-suppressed, names), _else_bos(space)]
     if backs_up:
         scores.append((-output / space.gain, names))
     return _recipe(scores, names, gain * space.gain * output)

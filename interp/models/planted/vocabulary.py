@@ -14,28 +14,25 @@ SIGNS = ("<s>", "END", "QUERY", "MARK", "DELIMITER", "<unk>")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How many names and fillers there are. Names can be answers to every task, fillers only when they are repeated."""
+    """Numbers of names, which can be answers to every task, and of fillers, only when they are repeated; ranges of their token ids."""
 
     n_names: int = 9
     n_fillers: int = 10
 
     def __post_init__(self) -> None:
         if self.n_names < 4 or self.n_fillers < 10:
-            raise ValueError(
-                f"A planted model cannot have {self.n_names} names and {self.n_fillers} fillers: its prompts need at least 4 and 10."
-            )
+            sizes = f"{self.n_names} names and {self.n_fillers} fillers"
+            raise ValueError(f"A planted model cannot have {sizes}: its prompts need at least 4 and 10.")
 
     def __len__(self) -> int:
         return len(SIGNS) + self.n_names + self.n_fillers
 
     @property
     def names(self) -> range:
-        """Token ids of the names."""
         return range(len(SIGNS), len(SIGNS) + self.n_names)
 
     @property
     def fillers(self) -> range:
-        """Token ids of the fillers."""
         return range(len(SIGNS) + self.n_names, len(self))
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
