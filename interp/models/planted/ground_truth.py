@@ -17,9 +17,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from interp.heads import Head
-from interp.models.planted.blueprint import Blueprint
 from interp.models.planted.residual_coordinates import ResidualCoordinates
-from interp.models.planted.roles import Recipe
+from interp.models.planted.roles import Blueprint, Recipe
 
 PlantedEdge = tuple[str, str]
 

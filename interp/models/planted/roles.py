@@ -1,4 +1,4 @@
-"""What each role attends to and writes, as a recipe over the coordinates of ``ResidualCoordinates``.
+"""What each role attends to and writes, as a recipe over the coordinates of ``ResidualCoordinates``; a model of such recipes.
 
 Where nothing matches, most roles attend to BOS, whose value is 0 for them: with half the score of a match it exceeds everything
 else and is below every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write and are in later layers;
@@ -7,7 +7,7 @@ those of level None read tokens only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from interp.heads import Head
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
 from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
@@ -43,6 +44,36 @@ class Role:
     level: int | None
     recipe: Callable[[ResidualCoordinates], Recipe]
     requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a host; without ``n_kv_heads`` it is a GPT-2, with it a Llama."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int | None
+    d_head: int
+    d_model: int
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.n_heads // (self.n_kv_heads or self.n_heads)
+
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    """A planted model before it is built, in the terms of ``plant``; the MLP of ``massive_layer``, if any, writes the massive activation."""
+
+    heads: Mapping[Head, Recipe]
+    space: ResidualCoordinates
+    sharpness: float
+    sizes: Sizes
+    noise_scores: float
+    noise_writes: float
+    noise_everywhere: bool
+    massive_layer: int | None
 
 
 def _recipe(
