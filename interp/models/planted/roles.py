@@ -64,7 +64,7 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Blueprint:
-    """A planted model before it is built, in the terms of ``plant``; the MLP of ``massive_layer``, if any, writes the massive activation."""
+    """A planted model before it is built, in terms of ``plant``; the MLP of ``massive_layer`` (or none) writes the massive activation."""
 
     heads: Mapping[Head, Recipe]
     space: ResidualCoordinates
