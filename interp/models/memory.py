@@ -8,10 +8,12 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.errors import MemoryBudgetExceeded
-from interp.models.model import ModelFacts
+
+if TYPE_CHECKING:
+    from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from interp.models.bridge import copy_with_shared_weights
 from interp.models.facts import reads_images
-from interp.models.model import Model
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
 
 RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 

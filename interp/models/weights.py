@@ -5,12 +5,13 @@ Weights are the model's own: no norm is folded into them, and nothing is centred
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn, stack
 
-from interp.models.model import Layout, Model
+if TYPE_CHECKING:
+    from interp.models.model import Layout, Model
 
 
 def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, "d_head d_model"]:
