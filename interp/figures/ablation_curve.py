@@ -1,4 +1,4 @@
-"""How an ability falls as more of the found heads are taken out, beside as many heads chosen otherwise."""
+"""Ablation curve: performance against the number of detected heads ablated together, with equally many control heads."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ HEADROOM = 0.3  # of the range of the metric, for the names of panels and groups
 
 
 def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> Figure:
-    """Number of heads taken out together on x, the metric on y: one line a group, one panel for each task and choice of positions.
+    """The metric against the number of heads ablated together: one line per group, one panel per task and choice of positions.
 
-    Lines join the means with their 95% intervals (over prompts, of random groups also over draws); small dots are the single draws; the
-    dashed line is the metric with all heads.
+    Lines join the means with their 95% intervals (over prompts, of random groups also over draws); small dots are the single
+    draws; the dashed line is the metric with all heads.
     """
     record, curve = confirmation.record, confirmation.tables["curve"]
     ks = sorted({*curve["k"]} - {0})
@@ -41,9 +41,9 @@ def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> F
     air = (high - low) or 1.0
     caption = [
         f"{record.caption()} · {record.arguments['n_examples']:,} prompts",
-        f"mean and 95% interval; dot: one of {curve['n_draws'].max()} draws of random heads; dashed: all heads in place",
+        f"mean and 95% interval; dot: one of {curve['n_draws'].max()} draws of random heads; dashed: no ablation",
     ]
-    figure = style.canvas(width, HEIGHT, title or f"Taking out {confirmation.role} heads", caption, right=24)
+    figure = style.canvas(width, HEIGHT, title or f"Ablating {confirmation.role} heads", caption, right=24)
     _add_legend(figure, end / width, high + 0.24 * air)
     for (task, where), start in zip(panels, starts, strict=True):
         own, sets = (table[(table["task"] == task) & (table["positions"] == where)] for table in (curve, confirmation.table))
@@ -52,7 +52,7 @@ def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> F
         place = {"x": [start + len(ks) / 2], "y": [high + 0.1 * air], "mode": "text", "hoverinfo": "skip"}
         figure.add_scatter(**place, text=[style.escape_markup(named)], textfont={"size": 12, "color": style.INK})
     places = {start + i + 0.5: str(k) for start in starts for i, k in enumerate(ks)}
-    figure.update_xaxes(title_text="heads taken out together", range=[0, end])
+    figure.update_xaxes(title_text="heads ablated together", range=[0, end])
     figure.update_xaxes(tickvals=list(places), ticktext=list(places.values()))
     named = style.escape_markup(f"{record.metric} ({confirmation.details['unit']})")
     figure.update_yaxes(
@@ -111,7 +111,7 @@ def _add_panel(figure: Figure, curve: Any, sets: Any, ks: Sequence[int], start: 
 
 def _hover_text(row: Any) -> str:
     interval = f"{style.number(row.ci_low)} to {style.number(row.ci_high)}"
-    return f"{row.k} taken out: {style.number(row.value)}<br>95% interval {interval} (n = {row.n})<br>effect {style.number(row.effect)}"
+    return f"{row.k} ablated: {style.number(row.value)}<br>95% interval {interval} (n = {row.n})<br>effect {style.number(row.effect)}"
 
 
 def _listed(heads: str, most: int = 10) -> str:

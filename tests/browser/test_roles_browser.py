@@ -83,7 +83,7 @@ def measured(server, browser):
     app.open("retrieval", **GRID, **TRIAL)
     picture(app, "Role retrieval")
     press(app, "Confirm")
-    picture(app, "Taking out retrieval heads")
+    picture(app, "Ablating retrieval heads")
     page.context.close()
     assert {job.command for job in jobs.jobs(server.runs)} >= {"detect", "confirm"}
     return {**GRID, **TRIAL}
@@ -91,13 +91,13 @@ def measured(server, browser):
 
 def test_grid_scores_and_dose_curve_stand_on_the_page_and_a_link_shows_them_again(app, new_page, measured):
     app.open("retrieval", **measured)
-    for title in ("Role retrieval", "Recall by length and depth of the needle", "Taking out retrieval heads"):
+    for title in ("Role retrieval", "Recall by length and depth of the needle", "Ablating retrieval heads"):
         picture(app, title)
     click_cell(app, "Role retrieval", Head(1, 3), (4, 4))
     app.page.get_by_role("heading", name="L1H3", exact=True).wait_for(timeout=PATIENCE)
     again = app.again(new_page())
     again.page.get_by_role("heading", name="L1H3", exact=True).wait_for(timeout=PATIENCE)
-    picture(again, "Taking out retrieval heads")
+    picture(again, "Ablating retrieval heads")
     assert again.query == app.query
     assert not app.said("stException") and not app.said("stAlertContentError")
 
@@ -122,7 +122,7 @@ def test_a_row_chooses_its_head_which_leads_to_attention_and_to_ablate(app, meas
 
 def test_every_file_of_retrieval_opens(app, measured):
     app.open("retrieval", **measured)
-    picture(app, "Taking out retrieval heads")
+    picture(app, "Ablating retrieval heads")
     assert {"head", "score", "at 0%"} <= set(opens(downloads(app, "retrieval"), "retrieval").columns)
     app.page.keyboard.press("Escape")
     assert list(opens(downloads(app, "needle-grid"), "needle-grid")["n"].unique()) == [2]
@@ -163,7 +163,7 @@ def test_every_option_is_shown_and_changes_the_command(app):
 
 def test_tokens_of_a_written_response_are_shown_and_their_files_open(app):
     app.open("tokens", n_texts="2")
-    picture(app, "Where the model looks ahead")
+    picture(app, "Preplan and anchor tokens")
     files = downloads(app, "tokens")
     table = opens(files, "tokens")
     assert {"token", "waad", "fai", "preplan", "anchor"} <= set(table.columns)
@@ -172,7 +172,7 @@ def test_tokens_of_a_written_response_are_shown_and_their_files_open(app):
 
 def test_tokens_lead_from_a_head_to_its_pattern(app):
     app.open("tokens", n_texts="2")
-    picture(app, "Where the model looks ahead")
+    picture(app, "Preplan and anchor tokens")
     click_row(app, "groups-table", 7)
     app.wait_for_query(head="L1H3")
     app.page.get_by_role("link", name="Attention pattern of L1H3").click()
@@ -182,14 +182,14 @@ def test_tokens_lead_from_a_head_to_its_pattern(app):
 
 def test_hostile_texts_are_text(app):
     app.open("tokens", texts="", prompt=HOSTILE, response=HOSTILE)
-    picture(app, "Where the model looks ahead")
+    picture(app, "Preplan and anchor tokens")
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")
 
 
 def test_a_text_of_four_thousand_tokens_is_paged(page, small_server):
     app = App(page, small_server.address)
     app.open("tokens", **{"preplan_anchor.n_null_draws": "100"}, texts="", prompt=LONG * 20, response=LONG * 310)
-    picture(app, "Where the model looks ahead")
+    picture(app, "Preplan and anchor tokens")
     field = app.page.get_by_label("First token shown")
     field.fill("3200")
     field.press("Enter")
@@ -219,7 +219,7 @@ def test_roles_are_looked_for_on_the_heads_page_and_stand_as_badges_on_attention
 def test_a_page_is_dark_where_the_browser_is(new_page, server, measured, name):
     dark = App(new_page(color_scheme="dark"), server.address)
     dark.open(name, **(measured if name == "retrieval" else {"n_texts": "2"}))
-    picture(dark, "Taking out" if name == "retrieval" else "Where the model looks ahead")
+    picture(dark, "Ablating" if name == "retrieval" else "Preplan and anchor tokens")
     papers = dark.page.eval_on_selector_all(
         ".js-plotly-plot .main-svg:first-child", "all => all.map(one => one.style.background)"
     )

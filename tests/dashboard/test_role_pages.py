@@ -317,7 +317,7 @@ def test_the_confirmation_is_offered_and_shown_with_its_controls(stored, tried):
     other = opened("retrieval", **GRID, **{**TRIAL, "confirm.n_draws": "7"})
     assert "Confirm" in labels(other)
     app = opened("retrieval", **GRID, **TRIAL)
-    assert "Confirm" not in labels(app) and "<b>Taking out retrieval heads</b>" in pictures(app)
+    assert "Confirm" not in labels(app) and "<b>Ablating retrieval heads</b>" in pictures(app)
     curve = table_with(app, "group", "k", "effect_ci_low")
     assert set(curve["group"]) == {"detected", "random", "layer_matched", "bottom"} and set(curve["k"]) <= {0, *DEFAULT_KS}
     assert "interp confirm" in " ".join(code.value for code in app.code)
@@ -420,7 +420,7 @@ def test_stored_roles_are_drawn_on_the_page_of_runs(root, stored, tried):
     app.segmented_control(key="field:figure").set_value("needle_grid").run()
     assert pictures(app) == ["<b>Recall by length and depth of the needle</b>"]
     assert table_with(app, "length", "depth", "recall") is not None
-    assert pictures(opened("runs", run=tried.path.name)) == ["<b>Taking out retrieval heads</b>"]
+    assert pictures(opened("runs", run=tried.path.name)) == ["<b>Ablating retrieval heads</b>"]
     app = opened("runs", run="texts")
     assert pictures(app) == ["<b>Preplan and anchor tokens by WAAD and FAI</b>"]
     app.segmented_control(key="field:figure").set_value("tokens").run()
