@@ -153,7 +153,7 @@ def test_each_group_is_a_curve_in_each_panel_at_its_own_numbers_of_heads():
                 ticks = dict(zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True))
                 nearest = min(ticks, key=lambda at: abs(at - x))
                 assert ticks[nearest] == str(k) and abs(nearest - x) < 0.3
-                assert f"{k} taken out" in text and "n = 40" in text
+                assert f"{k} ablated" in text and "n = 40" in text
     assert [trace.text[0] for trace in of(figure, "text")][-2:] == ["all positions", "end positions"]
 
 
