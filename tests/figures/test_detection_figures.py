@@ -85,8 +85,8 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "needles",
         "n = 7",
         "4 of 15 heads above 0.2",
-        "chance gets any head there in 5% of models",
-        "literature 0.1",
+        "5% of models without the role have any such head",
+        "usual threshold in the literature 0.1",
     ):
         assert part in words
     assert "literature" not in caption(detection_map(detection(literature_threshold=None)))
