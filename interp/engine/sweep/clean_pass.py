@@ -70,7 +70,7 @@ class CleanPass:
         examples = [self.examples[i] for i in index.tolist()]
         lengths = torch.tensor([len(e.clean) for e in examples], device=self.example_ids.device)
         positions = lengths[:, None] - n_positions + torch.arange(n_positions, device=lengths.device)
-        before = int(lengths.max()) - n
+        before = int(lengths.max()) - n_positions
         first = int(self.positions[0, 0])
         kept = positions - first
         alike = slice(1) if len(lengths.unique()) == 1 else slice(None)  # one row serves all where it can
