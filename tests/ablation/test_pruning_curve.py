@@ -8,7 +8,7 @@ from interp import interventions
 from interp.ablation import gradient_importance, pruning_curve
 from interp.ablation.pruning_curve import _head_order, _layer_matched_order
 from interp.engine.forward.run import answer_logits
-from interp.engine.sweep import sweep as sweeps
+from interp.engine.sweep import unit_runner
 from interp.engine.sweep.outcome import Answers
 from interp.heads import Head, HeadScores
 from interp.metrics import score_task
@@ -102,9 +102,9 @@ def test_all_sets_of_heads_run_as_rows_of_one_batch_for_each_length_and_equal_on
         rows.append(len(variants))
         return resume_variants(model, clean, variants)
 
-    resume_variants = sweeps.resume_variants
+    resume_variants = unit_runner.resume_variants
     pruning_curve(llama, random_task(), llama.facts.heads(), steps=6)  # the model is proven in a first run
-    monkeypatch.setattr(sweeps, "resume_variants", counting)
+    monkeypatch.setattr(unit_runner, "resume_variants", counting)
     pruning_curve(llama, random_task(), llama.facts.heads(), steps=6)
     assert rows == [6 * 6 - 5] * 2  # two lengths; the set of all heads is shared by six orders
 

@@ -428,7 +428,7 @@ def test_the_record_of_a_run_is_shown(root):
     stored(root / "read")
     made = table_with(opened("runs", run="read"), "field", "value").set_index("field")["value"]
     record = open_run(root / "read").record
-    assert (made["model"], made["weights"], made["n_tokens"]) == (record.model, record.weights_digest, "7")
+    assert (made["model"], made["weights_digest"], made["n_tokens"]) == (record.model, record.weights_digest, "7")
     assert made["torch"] == record.packages["torch"] and made["folder"] == str(root / "read")
 
 

@@ -148,7 +148,7 @@ def passage_swap_threshold(
         detected = above
 
 
-def by_depth(scores: Scores, depths: Sequence[float]) -> pd.DataFrame:
+def by_depth(scores: Scores, depths: Sequence[float | int]) -> pd.DataFrame:
     """One row per head and depth: ``layer head depth score n``, the mean over the prompts of that depth."""
     layers, heads = (part.ravel().astype("int32") for part in np.indices(scores.shape[1:]))
     prompt_depths = np.array(depths)

@@ -101,18 +101,18 @@ def test_a_damaged_cache_is_refused_and_can_be_made_again(damage, tmp_path):
 
 
 def test_a_pass_that_fails_leaves_no_cache_behind_that_looks_whole(tmp_path, monkeypatch):
-    from interp.engine import attention_cache
+    from interp.engine.attention import qk_cache
 
     model, tokens = tiny("llama"), tiny_tokens(1, 7)
     capture_attention(model, tokens, store=tmp_path)
-    original = attention_cache._write
+    original = qk_cache._write
 
     def full(path, tensors):
         if path.name == "layer-2.safetensors":
             raise OSError(28, "No space left on device")
         original(path, tensors)
 
-    monkeypatch.setattr(attention_cache, "_write", full)
+    monkeypatch.setattr(qk_cache, "_write", full)
     with pytest.raises(OSError, match="No space left"):
         capture_attention(model, tokens, store=tmp_path)
     with pytest.raises(ArtefactInvalid):

@@ -144,7 +144,7 @@ def test_a_disk_that_refuses_a_capture_gives_one_sentence_and_keeps_the_earlier_
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(OSError, match=r"activations\.safetensors could not be written .*stays readable\.$"):
+        with pytest.raises(OSError, match=r"activations\.safetensors could not be written: .*stays readable\.$"):
             capture(gpt2, tiny_tokens(9, 11), ["z"], store=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -331,9 +331,9 @@ def test_what_cannot_be_estimated_is_refused():
     model, task = tiny("llama"), random_task()
     with pytest.raises(LookupError, match=r"No method is called 'ig'\. There are: exact, atp, atp-qk, atp\*"):
         score_nodes(model, task, "q", method="ig")
-    with pytest.raises(LookupError, match=r"No part of a head is called 'o'\. There are: q, k, v, z"):
+    with pytest.raises(LookupError, match=r"No activation of a head is called 'o'\. There are: q, k, v, z"):
         score_nodes(model, task, "o")
-    with pytest.raises(LookupError, match="No part of a head is called 'o'"):
+    with pytest.raises(LookupError, match="No activation of a head is called 'o'"):
         score_positions(model, task, Head(0, 0), "o")
     with pytest.raises(ValueError, match="Metric 'kl' has no gradient"):
         score_nodes(model, task, "k", metric="kl")
