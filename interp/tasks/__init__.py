@@ -1,7 +1,7 @@
 """Tasks: pairs of clean and corrupted prompts with a known answer; one file for each task.
 
-``make_task`` generates the prompts of a registered task for one model, ``task_from_jsonl`` reads your own. ``definition.py`` shows the
-form of a task file.
+``make_task`` generates the prompts of a registered task for one model, ``task_from_jsonl`` reads your own. ``definition.py``
+shows the form of a task file.
 """
 
 from itertools import islice
@@ -50,8 +50,9 @@ def task_names() -> list[str]:
 def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
     """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens.
 
-    The same name, seed, options and tokenizer give the same examples; fewer prompts are the first ones of more. Raises LookupError
-    for an unknown task, and ValueError for an unknown option, too many prompts, or a model whose vocabulary does not fit.
+    The same name, seed, options and tokenizer give the same examples; fewer prompts are the first ones of more. Raises
+    LookupError for an unknown task, and ValueError for an unknown option, too many prompts, or a model whose vocabulary does
+    not fit.
     """
     examples = tuple(to_example(model, prompt) for prompt in write_prompts(name, model, n_prompts, seed, **options))
     definition = TASKS.get(name)

@@ -3,8 +3,8 @@
     The capital of France is        -> Paris (not Berlin)
 
 The corrupted prompt names another country with another answer, which is the distractor. ``held_out=True`` takes only the
-combinations of country and sentence form that `interp-mini` never saw in training, ``False`` only the others; for other models the
-difference means nothing. Every combination comes once: there are at most 504 prompts, 84 of them held out.
+combinations of country and sentence form that `interp-mini` never saw in training, ``False`` only the others; for other models
+the difference means nothing. Every combination comes once: there are at most 504 prompts, 84 of them held out.
 """
 
 from collections.abc import Iterator

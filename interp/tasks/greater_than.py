@@ -3,8 +3,8 @@
     The war lasted from the year 1732 to the year 17        -> 33, 34 ... 99 (not 00 ... 32)
 
 The answers are all two-digit tokens above the start year, the distractors all others; the corrupted prompt starts in 01, where
-nearly every end is right. Start years 02 to 97 come equally often. A tokenizer may write some years as one token (GPT-2: 1863) or
-in other pieces; such years are neither asked nor counted, and a century with more than ten of them is left out.
+nearly every end is right. Start years 02 to 97 come equally often. A tokenizer may write some years as one token (GPT-2: 1863)
+or in other pieces; such years are neither asked nor counted, and a century with more than ten of them is left out.
 """
 
 from collections.abc import Iterator

@@ -2,9 +2,9 @@
 
     tin, horn lamp ice, wave salt oil, corn nut key, ... wave salt oil, horn        -> lamp (not nut)
 
-(commas added for the eye). Chunks of random words with noise between them; some come again in random order, so that the distance
-to the earlier copy says nothing; then the first word of a chunk that occurred once. In the corrupted prompt the first words of
-this chunk and of another one have traded places, so that the other one's second word, the distractor, should follow.
+(commas added for the eye). Chunks of random words with noise between them; some come again in random order, so that the
+distance to the earlier copy says nothing; then the first word of a chunk that occurred once. In the corrupted prompt the first
+words of this chunk and of another one have traded places, so that the other one's second word, the distractor, should follow.
 """
 
 from collections.abc import Iterator

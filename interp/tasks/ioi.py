@@ -2,8 +2,8 @@
 
     When Mary and John went to the store, John gave a drink to        -> Mary (not John)
 
-Prompts come in pairs of one sentence form: the answer's name first (ABB order), then second (BAB order). ``corruption`` is ``abc``
-(three other names, all different: nothing is repeated) or ``flip`` (the repeated name is replaced by the other one, so
+Prompts come in pairs of one sentence form: the answer's name first (ABB order), then second (BAB order). ``corruption`` is
+``abc`` (three other names, all different: nothing is repeated) or ``flip`` (the repeated name is replaced by the other one, so
 that the answers trade places).
 """
 

@@ -1,11 +1,11 @@
 """The user's own prompts: one JSON object per line.
 
-    {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy", "marks": {"subject": "Paris"}}
+{"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy", "marks": {"subject": "Paris"}}
 
-``clean`` and ``answer`` are needed; null is as good as nothing. ``answer`` and ``distractor`` are a word or a list of words. A mark
-is a piece of ``clean`` that occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in for it, and
-the task's ``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should refuse such
-a task. Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
+``clean`` and ``answer`` are needed; null is as good as nothing. ``answer`` and ``distractor`` are a word or a list of words. A
+mark is a piece of ``clean`` that occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in
+for it, and the task's ``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should
+refuse such a task. Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ RESERVED = ("all", "end")
 
 @checks_arguments
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
-    """The prompts of a file as a task named after it; the metric is ``logit_diff`` if every line has distractors, else ``answer_logprob``.
+    """The prompts of a file as a task named after it; the metric is ``logit_diff`` if every line has distractors, else
+    ``answer_logprob``.
 
     Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file.
     """

@@ -1,7 +1,7 @@
 """Marks written into the text itself, so that they cannot drift from the words they name.
 
-``mark("io", "Mary")`` wraps a piece of text in control characters; ``read_marks`` takes them out again and says where each piece
-lies. Marks may hold other marks.
+``mark("io", "Mary")`` wraps a piece of text in control characters; ``read_marks`` takes them out again and says where each
+piece lies. Marks may hold other marks.
 """
 
 import re
@@ -33,7 +33,8 @@ def read_marks(text: str) -> tuple[str, dict[str, Span]]:
 
 
 def after(text: str, span: Span) -> Span:
-    """The first character after a span that is not a space: as a mark it names the token that follows. ValueError at the end."""
+    """The first character after a span that is not a space: as a mark it names the token that follows. ValueError at the
+    end."""
     found = re.compile(r"\S").search(text, span[1])
     if not found:
         raise ValueError(f"Nothing follows {text[slice(*span)]!r} in {text!r}.")

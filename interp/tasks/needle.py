@@ -2,9 +2,9 @@
 
     The dog sees the park. The secret word of Mary is tin. ... What is the secret word of Mary? Answer:        -> tin (not lamp)
 
-``depth`` is the share of the filler before the needle: 0 = at the start, 1 = right before the question; without it all depths come
-equally often. In the corrupted prompt the asked name and a competing one have traded places, so that the competing word, the
-distractor, should follow.
+``depth`` is the share of the filler before the needle: 0 = at the start, 1 = right before the question; without it all depths
+come equally often. In the corrupted prompt the asked name and a competing one have traded places, so that the competing word,
+the distractor, should follow.
 """
 
 import re

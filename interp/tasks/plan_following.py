@@ -3,9 +3,9 @@
     Lisa took the book. Tom took the key. Mary took the pen. Question: who took what?
     Plan: first Mary, second Tom. Step first:        -> Mary (not Tom)
 
-Of ``n_people`` people, told in random order, the plan names ``n_steps`` in another one, which stands nowhere else. In the corrupted
-prompt the first two of the plan have traded places, and nothing else is changed: the second, the distractor, should come first.
-The mark ``response`` begins where a model that plans would begin to write.
+Of ``n_people`` people, told in random order, the plan names ``n_steps`` in another one, which stands nowhere else. In the
+corrupted prompt the first two of the plan have traded places, and nothing else is changed: the second, the distractor, should
+come first. The mark ``response`` begins where a model that plans would begin to write.
 """
 
 from collections.abc import Iterator

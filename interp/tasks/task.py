@@ -1,7 +1,7 @@
 """The one form of a question whose answer is known.
 
-A task file writes ``Prompt``s (text); ``make_task`` turns them into ``Example``s (token ids) with the model's own tokenizer. Clean
-and corrupted prompts of one example always have the same number of tokens; different examples may differ in length.
+A task file writes ``Prompt``s (text); ``make_task`` turns them into ``Example``s (token ids) with the model's own tokenizer.
+Clean and corrupted prompts of one example always have the same number of tokens; different examples may differ in length.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Span = tuple[int, int]
 class Prompt:
     """One question as text.
 
-    ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and ``distractors`` are single words
-    that could come next. ``marks`` name places of the clean text as half-open character spans (needle, subject, S1 ...).
+    ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and ``distractors`` are single
+    words that could come next. ``marks`` name places of the clean text as half-open character spans (needle, subject, S1 ...).
     """
 
     clean: str
@@ -52,8 +52,8 @@ class Example:
 class Task:
     """A named set of examples with the metric that judges them.
 
-    ``metric`` is the name of an outcome (``logit_diff``, ``prob_diff`` ...); ``arguments`` are what the task was made with, seed
-    included, and with the model's tokenizer they determine the examples.
+    ``metric`` is the name of an outcome (``logit_diff``, ``prob_diff`` ...); ``arguments`` are what the task was made with,
+    seed included, and with the model's tokenizer they determine the examples.
     """
 
     name: str
@@ -120,8 +120,9 @@ class Task:
         return self.select(order[:middle]), self.select(order[middle:])
 
     def swapped(self) -> Task:
-        """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the clean ones
-        (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores them."""
+        """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the
+        clean ones (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores
+        them."""
         return replace(
             self,
             examples=tuple(e.swapped() for e in self.examples),

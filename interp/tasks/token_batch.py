@@ -26,8 +26,8 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 class TokenBatch:
     """Prompts of one run: ``tokens`` [batch pos], and ``token_mask`` [batch pos], which is False for padding, on either side.
 
-    ``marks`` are half-open spans of each prompt's own positions. For images ``tokens`` are all 0 and ``grid`` is (rows, columns, tokens
-    before the patches).
+    ``marks`` are half-open spans of each prompt's own positions. For images ``tokens`` are all 0 and ``grid`` is (rows,
+    columns, tokens before the patches).
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -38,7 +38,8 @@ class TokenBatch:
 
     @cached_property
     def positions(self) -> Int[Tensor, "batch pos"]:
-        """Position of each token in its own prompt, from 0; negative for padding before the prompt, counted on for padding after it."""
+        """Position of each token in its own prompt, from 0; negative for padding before the prompt, counted on for padding
+        after it."""
         first = self.token_mask.int().argmax(-1, keepdim=True)
         return torch.arange(self.token_mask.shape[1], device=self.token_mask.device) - first
 
@@ -75,8 +76,9 @@ class TokenBatch:
 def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> TokenBatch:
     """The prompts on the model's device, padded on the right with token 0.
 
-    ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on either side. Raises ValueError for a prompt without
-    tokens or longer than the model's context, for padding between tokens, and for text where the model reads images and the reverse.
+    ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on either side. Raises ValueError for a
+    prompt without tokens or longer than the model's context, for padding between tokens, and for text where the model reads
+    images and the reverse.
     """
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _image_batch(model, prompts)

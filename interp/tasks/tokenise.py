@@ -1,9 +1,9 @@
 """From text to token ids: the only place where a task meets a tokenizer.
 
 An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
-"32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt does
-not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that write
-no spaces).
+"32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt
+does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that
+write no spaces).
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,8 +47,8 @@ class WordFilter:
 def to_example(model: Model, prompt: Prompt) -> Example:
     """The prompt as token ids, with marks as half-open token spans.
 
-    Raises ValueError for an encoder, a word that the vocabulary lacks, a prompt that is too long, an answer that is not one token, a
-    mark without tokens, and clean and corrupted prompts of different lengths.
+    Raises ValueError for an encoder, a word that the vocabulary lacks, a prompt that is too long, an answer that is not one
+    token, a mark without tokens, and clean and corrupted prompts of different lengths.
     """
     model.facts.check_causal("A prompt with an answer")
     clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
@@ -66,7 +66,8 @@ def to_example(model: Model, prompt: Prompt) -> Example:
 
 
 def check(model: Model, text: str) -> list[int]:
-    """Token ids of a prompt. ValueError if it holds unknown words, a start token of its own, or more tokens than the model takes."""
+    """Token ids of a prompt. ValueError if it holds unknown words, a start token of its own, or more tokens than the model
+    takes."""
     ids = model.to_tokens(text)
     facts, tokenizer = model.facts, model.tokenizer
     unknown = unknown_words(model, text)
@@ -90,7 +91,8 @@ def unknown_words(model: Model, text: str) -> list[str]:
 
 
 def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:
-    """For each word the id of the one token that it adds to the prompt. Raises ValueError for a word that adds none or several."""
+    """For each word the id of the one token that it adds to the prompt. Raises ValueError for a word that adds none or
+    several."""
     found = []
     for word, pieces in zip(words, continuations(model, prompt, words), strict=True):
         if pieces is None or len(pieces) != 1 or _is_unknown(model, word, pieces):

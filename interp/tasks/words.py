@@ -1,8 +1,9 @@
 """Word lists and sentence templates that the tasks and the training text of the embedded model share.
 
-Pure data and a few pure functions, no imports beyond the standard library. Every word is a short, common English word,
-chosen to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that, because no list
-can promise it for every tokenizer. In `interp-mini` every word here, capitalised or not, is one token, and so is each number from 0 to 99.
+Pure data and a few pure functions, no imports beyond the standard library. Every word is a short, common English word, chosen
+to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that, because no list can
+promise it for every tokenizer. In `interp-mini` every word here, capitalised or not, is one token, and so is each number from 0
+to 99.
 
 Texts are ordinary English ("the store, John"): the tokenizer of `interp-mini` splits punctuation off, so the same text works
 on any model. `interp-mini` was trained on these words and templates with other fillings; prompts made from them are new, the

@@ -1,1 +1,2 @@
-"""Attention as the engine computes it: the function put into models, rows by blocks, metrics read from them, the query/key cache."""
+"""Attention as the engine computes it: the attention function installed in models, attention rows by blocks, observers, the q/k
+cache."""

@@ -1,8 +1,8 @@
-"""The attention function that the engine puts into plain Hugging Face models.
+"""The attention function that the engine installs in plain Hugging Face models.
 
-A registered function sees every head's query, key and value just before the softmax, after rotary embedding and query/key norms,
-in every architecture that uses the interface. It computes ordinary attention unless a reader is installed for the module, and then
-the reader decides: to look on, or to answer from another run's keys and values.
+A registered function receives every head's query, key and value just before the softmax, after rotary embedding and query/key
+norms, in every architecture that uses the interface. It computes ordinary attention unless a hook is installed for the module;
+the hook then returns the output, whether it only reads the inputs or uses the keys and values of another run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from interp.engine.attention.alibi import switch
 NAME = "interp"
 
 TABLE = 1 << 24
-"""Entries of a mask that is made at once."""
+"""Entries of a mask in memory at once."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys a query may see, made for a block of queries at a time, so that no query x key table of a long text is kept.
+    """Which keys are visible to a query, computed for a block of queries at a time: no query x key table of a long text is
+    stored.
 
-    ``rule(batch, head, query, key)`` is transformers' own mask function of absolute positions; the first query stands at position
-    ``first_query``, the first of ``n_keys`` keys at ``first_key``; ``padding`` [batch all_keys] is False where a token is no token.
+    ``rule(batch, head, query, key)`` is transformers' own mask function of absolute positions; the first query is at position
+    ``first_query``, the first of ``n_keys`` keys at ``first_key``; ``padding`` [batch all_keys] is False at padding.
     """
 
     rule: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -57,9 +58,10 @@ class Mask:
 class AttentionInputs:
     """One call of an attention module.
 
-    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a table
-    ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not ``causal``, all
-    keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query position)`` (ALiBi).
+    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a
+    table ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not
+    ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query
+    position)`` (ALiBi).
     """
 
     q: Float[Tensor, "batch head query d_head"]
@@ -73,7 +75,7 @@ class AttentionInputs:
 
     @property
     def first_key(self) -> int:
-        """Absolute position of the first key: not 0 where a cache has dropped earlier ones."""
+        """Absolute position of the first key: above 0 where a cache has dropped earlier keys."""
         return self.mask.first_key if isinstance(self.mask, Mask) else 0
 
     @property
@@ -92,7 +94,7 @@ class AttentionInputs:
         return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
 
     def last(self, n: int) -> AttentionInputs:
-        """The same call with its last ``n`` queries alone."""
+        """The same inputs with only the last ``n`` queries."""
         mask, skipped = self.mask, self.q.shape[2] - n
         if isinstance(mask, Mask):
             mask = replace(mask, n_queries=n, first_query=mask.first_query + skipped)
@@ -122,12 +124,12 @@ class AttentionInputs:
         return scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf).softmax(-1)
 
     def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
-        """Values that one query head reads, [batch key d_head]."""
+        """Values of the key/value head that a query head reads, [batch key d_head]."""
         return self.v[:, head // self.group_size]
 
 
 class FastPathUnavailable(ValueError):
-    """The model cannot be read or restarted in the middle; the message says why. Sweeps then take the hooked road."""
+    """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""
 
 
 AttentionHook = Callable[[AttentionInputs], Tensor]
@@ -142,7 +144,7 @@ def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
     n_queries, n_keys = call.q.shape[2], call.k.shape[2]
     if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
         return scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
-    # torch's own causal mask begins at the first key, not at that of the first query; a table is made for some queries at a time
+    # torch's causal mask is aligned to the first key, not to that of the first query
     queries = [slice(i, i + max(1, TABLE // n_keys)) for i in range(0, n_queries, max(1, TABLE // n_keys))]
     return torch.cat([scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
 
@@ -160,17 +162,18 @@ def upcast(x: Tensor) -> Tensor:
 
 
 def apply_softcap(scores: Tensor, softcap: float | None) -> Tensor:
-    """The scores, bounded to (-softcap, softcap) where the architecture does so."""
+    """The scores, bounded to (-softcap, softcap) where the architecture has a softcap."""
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
 @contextmanager
 def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Iterator[None]:
-    """Within the context ``hf`` uses the engine's attention, and each module in ``hooks`` asks its reader for the output.
+    """Within the context ``hf`` uses the engine's attention, and the hook of each module in ``hooks`` returns its attention
+    output.
 
-    A reader returns [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
-    inner reader of a module is asked, and an outer context without readers spares the inner ones the switch. Raises FastPathUnavailable where there
-    are readers that the model would never ask.
+    The output is [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
+    innermost hook of a module is called, and an outer context without hooks saves the inner ones the switch. Raises
+    FastPathUnavailable for hooks that the model would never call.
     """
     register()
     model: Any = hf
@@ -182,8 +185,8 @@ def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Ite
     try:
         if hooks and model.config._attn_implementation != NAME:
             raise FastPathUnavailable(
-                f"{type(hf).__name__} computes attention by itself and not through transformers' attention interface, so that it can "
-                f"be neither read nor changed"
+                f"{type(hf).__name__} does not compute attention through transformers' attention interface: its patterns "
+                f"cannot be observed or changed"
             )
         _READERS.update(keys)
         yield
@@ -196,7 +199,7 @@ def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Ite
 
 
 PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
-"""Tensors that transformers hands on to attention functions, and that change nothing there."""
+"""Tensors that transformers passes to attention functions, where they have no effect."""
 
 
 def _function(
@@ -205,12 +208,12 @@ def _function(
     unknown = [name for name, given in extra.items() if isinstance(given, Tensor) and name not in PLACES]
     if unknown:
         raise NotImplementedError(
-            f"{type(module).__name__} adds {', '.join(unknown)} to attention, which the engine does not know."
+            f"{type(module).__name__} passes {', '.join(unknown)} to attention, which the engine does not support."
         )
     if isinstance(attention_mask, Tensor) and attention_mask.dtype != torch.bool:
         visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
         if attention_mask.masked_fill(~visible, 0).any():
-            raise NotImplementedError(f"{type(module).__name__} adds a bias to scores, which the engine does not know.")
+            raise NotImplementedError(f"{type(module).__name__} adds a bias to scores, which the engine does not support.")
         attention_mask = visible
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -221,7 +224,7 @@ def _function(
 def _mask(
     batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=None, attention_mask=None, use_vmap=False, **extra
 ):
-    """What transformers' models get for a mask: nothing for plain causal and for unmasked attention, else the rule itself."""
+    """The mask passed to transformers' models: None for plain causal and for unmasked attention, else the rule itself."""
     from transformers.masking_utils import bidirectional_mask_function, causal_mask_function, sdpa_mask
 
     rule: Any = causal_mask_function if mask_function is None else mask_function
@@ -236,7 +239,7 @@ def _mask(
 
 
 def register() -> None:
-    """Makes the function known to Hugging Face, with the mask function without which windows and padding would be lost."""
+    """Registers the function with Hugging Face, and the mask function that preserves windows and padding."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, _function)

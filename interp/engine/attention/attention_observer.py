@@ -1,8 +1,8 @@
-"""Numbers read from attention rows while they pass by, at any length: no pattern is stored.
+"""Metrics of attention rows, computed during a forward pass of any length: no pattern is stored.
 
-``observe`` makes one forward pass of the plain Hugging Face model, in which the engine's attention makes rows a block of queries at a
-time, hands them to every metric, and forms the output from the same rows. ``observing`` does the same for passes of your own, such
-as generation with a cache, step by step.
+``observe`` runs one forward pass of the plain Hugging Face model. The engine's attention computes the rows in blocks of
+queries, passes them to every metric, and forms the output from the same rows. ``observing`` does this for passes of your own,
+such as generation with a cache, step by step.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from interp.records import RunRecord
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
 
 BYTES_A_WEIGHT = 24
-"""Scores, weights, what metrics make of them, and the keys in float32."""
+"""Bytes for scores, weights, intermediate results of metrics, and keys in float32, per weight of a block."""
 
 
 @dataclass(frozen=True)
 class AttentionMetric:
-    """A named reading of attention rows.
+    """A named function of attention rows.
 
-    ``axis`` says what ``function(rows, **parameters)`` returns. ``query``: one number for each row, [batch head query], NaN where a row has
-    none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to [batch head axis]; the
-    value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of ``rows.keys``, other axes (``hop``,
-    ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)`` may turn the finished table
-    [n_layers batch head axis] into another. ``all_heads``: all heads of a layer must be in one block. ``undefined`` says when there is
-    no number; ``needs`` names what there must be beside a pattern: ``tokens`` (ids), ``grid`` (patches), ``values``. ``per_head`` turns
-    [n_layers batch head axis] into [n_layers head]; by default the mean over all rows or columns that have a number.
+    ``axis`` tells what ``function(rows, **parameters)`` returns. ``query``: one number for each row, [batch head query], NaN
+    where a row has none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to
+    [batch head axis]; the value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of
+    ``rows.keys``, other axes (``hop``, ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)``
+    may turn the finished table [n_layers batch head axis] into another. ``all_heads``: all heads of a layer must be in one
+    block. ``undefined`` tells when the value is NaN; ``needs`` lists requirements other than patterns: ``tokens`` (ids),
+    ``grid`` (patches), ``values``. ``per_head`` turns [n_layers batch head axis] into [n_layers head]; by default the mean over
+    all rows or columns that have a number.
     """
 
     name: str
@@ -56,7 +57,7 @@ class AttentionMetric:
     finish: Callable[..., Tensor] | None = None
 
     def set(self, **parameters: Any) -> AttentionMetric:
-        """The same metric with other parameters. Raises LookupError for a name it does not have."""
+        """The same metric with other parameters. Raises LookupError for an unknown parameter."""
         unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
             known = ", ".join(self.parameters) or "none"
@@ -65,7 +66,7 @@ class AttentionMetric:
 
     @property
     def label(self) -> str:
-        """Name with its parameters; those that are empty go without saying."""
+        """The name with its nonempty parameters."""
         inside = ", ".join(f"{name}={value}" for name, value in self.parameters.items() if value not in ((), None, ""))
         return f"{self.name}({inside})" if inside else self.name
 
@@ -73,10 +74,11 @@ class AttentionMetric:
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What was read: ``values[name]`` is [n_layers batch head axis] in float32, NaN where there is no number (``metrics[name].undefined``).
+    """The observed metrics: ``values[name]`` is [n_layers batch head axis] in float32, NaN where undefined
+    (``metrics[name].undefined`` tells when).
 
-    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``; padding is NaN. ``words`` are the tokens
-    as text.
+    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``; padding is NaN. ``words`` are
+    the tokens as text.
     """
 
     metrics: dict[str, AttentionMetric]
@@ -94,7 +96,7 @@ class Observation:
         per_head = metric.per_head(values) if metric.per_head else values.double().nanmean((1, 3))
         if per_head.dim() != 2:
             raise ValueError(
-                f"{name} is not a number for each head, but a table over {metric.axis}: read observation[{name!r}]."
+                f"{name} has no single value per head, but a table over {metric.axis}: read observation[{name!r}]."
             )
         return HeadScores(
             name, per_head.double().cpu().numpy(), metric.unit, metric.bounds, self._record(metric), nan_reason=metric.undefined
@@ -105,7 +107,7 @@ class Observation:
         metric, values = self.metrics[self._known(name)], self.values[name]
         if metric.axis not in ("query", "key"):
             raise ValueError(
-                f"{name} is not a number for each token, but a table over {metric.axis}: read observation[{name!r}]."
+                f"{name} has no single value per token, but a table over {metric.axis}: read observation[{name!r}]."
             )
         chosen = values.transpose(1, 2).flatten(0, 1)
         if heads is not None:
@@ -143,11 +145,11 @@ def observe(
 ) -> Observation:
     """The metrics of every head on text, token ids or a task's clean prompts, in one forward pass.
 
-    Prompts of different lengths are padded on the right; ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on
-    either side. For image models ``prompts`` are pixels [batch channel height width]. ``intervene`` changes scores, patterns or z on
-    the way, and the metrics see the changed rows. ``memory`` (bytes above the loaded model) bounds the blocks; ``block`` sets the
-    weights in one directly. Raises ValueError for empty text, text longer than the model's context and attention that the engine
-    cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
+    Prompts of different lengths are padded on the right; ``token_mask`` [batch pos] is False at the padding of an already
+    padded batch. For image models ``prompts`` are pixels [batch channel height width]. ``intervene`` changes scores, patterns
+    or z, and the metrics read the changed rows. ``memory`` (bytes in addition to the loaded model) bounds the blocks; ``block``
+    sets the number of weights per block directly. Raises ValueError for empty text, text longer than the model's context and
+    attention that the engine cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
     texts, inputs = prepare_inputs(model, prompts, token_mask)
     for intervention in intervene:
@@ -168,9 +170,9 @@ def observing(
     intervene: Sequence[Intervention] = (),
     block: int = BLOCK,
 ) -> Iterator[AttentionObserver]:
-    """Within the context every forward pass of ``model.hf`` is read; passes that go on from a cache add their rows to those before.
+    """Within the context every forward pass of ``model.hf`` is observed; passes that continue from a cache add their rows.
 
-    ``prompts`` are the whole texts, with all tokens that will be generated (any id) as real ones.
+    ``prompts`` are the complete texts, including all tokens to be generated (any id), unmasked.
     """
     observer = AttentionObserver(model, metrics, prompts, intervene, block)
     with (
@@ -182,12 +184,12 @@ def observing(
 
 
 class MetricAccumulator:
-    """What the metrics have made of the rows read so far."""
+    """The tables of several metrics, accumulated block by block."""
 
     def __init__(self, metrics: Sequence[AttentionMetric], prompts: TokenBatch, n_layers: int, n_heads: int) -> None:
         names = [m.name for m in metrics]
         if len(set(names)) != len(names):
-            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is asked for twice.")
+            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is given twice.")
         self.metrics, self.prompts = list(metrics), prompts
         self.all_heads = any(m.all_heads for m in metrics)
         self._shape = (n_layers, len(prompts.token_mask), n_heads)
@@ -195,7 +197,7 @@ class MetricAccumulator:
         self._counts: dict[str, Tensor] = {}
 
     def update(self, rows: AttentionRows) -> None:
-        """Reads a block."""
+        """Adds a block of rows."""
         for metric in self.metrics:
             found = metric.function(rows, **metric.parameters)
             if metric.axis == "query":
@@ -227,7 +229,7 @@ class MetricAccumulator:
 
 
 class AttentionObserver:
-    """The passes of a model as they are read."""
+    """Observes the forward passes of a model."""
 
     def __init__(
         self,
@@ -238,7 +240,7 @@ class AttentionObserver:
         block: int,
     ) -> None:
         if model.hf is None:
-            raise ValueError(f"{model.facts.name} is not a Hugging Face model, and only those hand their attention over.")
+            raise ValueError(f"{model.facts.name} is not a Hugging Face model: its attention cannot be observed.")
         self.model, self.hf, self.prompts = model, model.hf, prompts
         self.tables = MetricAccumulator(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
         self.intervene, self.block = intervene, block
@@ -246,41 +248,41 @@ class AttentionObserver:
         self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
 
     def forward(self, **inputs: Any) -> Any:
-        """A pass of the model without its head, which no row depends on."""
+        """A pass of the model without its language-model head, on which no row depends."""
         body: Any = getattr(self.hf, "base_model", self.hf)
         return body(**inputs)
 
     def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
-        """What the engine's attention asks in place of ``module``."""
+        """The attention hook of ``module``."""
         return lambda call: self.read(self.layer(module, call))
 
     def layer(self, module: nn.Module, call: AttentionInputs) -> AttentionLayer:
-        """A call with its place in the model: by the model's layout or, where that is not known, in the order of the calls."""
+        """The inputs with their layer: by the model's layout or, where that is not known, by the order of the calls."""
         layout = self.model.layout
         place = layout.attentions.index(module) if layout is not None else len(self._layers)
         index = self._layers.setdefault(id(module), place)
         seen = (id(module), call.first_key + call.k.shape[2])
         if layout is None and seen in self._seen:
-            raise ValueError(f"{self._name()} runs several layers through one attention module: which is which cannot be told.")
+            raise ValueError(f"{self._name()} uses one attention module for several layers, which cannot be told apart.")
         self._seen.add(seen)
         if index >= self.model.facts.n_layers:
-            raise ValueError(f"{self._name()} has more attention modules than layers: which is which cannot be told.")
+            raise ValueError(f"{self._name()} has more attention modules than layers, which cannot be told apart.")
         return AttentionLayer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
 
     def read(self, layer: AttentionLayer) -> Tensor:
-        """The attention output of a layer, [batch head query d_head], after its rows were read."""
+        """The attention output of a layer, [batch head query d_head], after its rows have been observed."""
         return read_rows(layer, self.tables.update, self.intervene, block=self.block, all_heads=self.tables.all_heads)
 
     def check_complete(self) -> None:
-        """Raises ValueError when the model did not hand over the attention of every layer."""
+        """Raises ValueError unless the attention of every layer was observed."""
         if len(self._layers) != self.model.facts.n_layers:
             raise ValueError(
-                f"{self._name()} hands over the attention of {len(self._layers)} of its {self.model.facts.n_layers} layers, so that it "
-                f"cannot be observed: its code does not use transformers' attention interface."
+                f"{self._name()} computes attention in only {len(self._layers)} of {self.model.facts.n_layers} layers through "
+                f"transformers' attention interface: it cannot be observed."
             )
 
     def result(self) -> Observation:
-        """What was read so far. Raises ValueError as ``check_complete`` does."""
+        """The observation so far. Raises ValueError as ``check_complete`` does."""
         self.check_complete()
         tables, record = self.tables, record_of(self.model, interventions=tuple(map(str, self.intervene)))
         words = words_of(self.model, self.prompts)
@@ -313,7 +315,7 @@ def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = N
 
 
 def _first_position(model: Model) -> int:
-    """Number of a text's first position: RoBERTa does not begin at 0, and has so many positions less than its configuration says."""
+    """Index of the first position: above 0 for RoBERTa, which has as many positions fewer than its configuration states."""
     config: Any = model.hf.config if model.hf is not None else None
     limit = model.facts.max_length
     return 0 if model.facts.causal or limit is None else getattr(config, "max_position_embeddings", limit) - limit
@@ -327,9 +329,9 @@ def _takes(model: Model, name: str) -> bool:
 
 
 def block_size(model: Model, texts: TokenBatch, metrics: Sequence[AttentionMetric], memory: int | None) -> int:
-    """Weights in a block, so that a pass stays within ``memory`` bytes above the loaded model.
+    """Number of weights per block that keeps a pass within ``memory`` bytes in addition to the loaded model.
 
-    Raises MemoryBudgetExceeded, naming estimate and budget, when the results and one row a head do not fit.
+    Raises MemoryBudgetExceeded when the results and one row per head exceed it.
     """
     facts, (batch, length) = model.facts, texts.token_mask.shape
     tables = sum(2 if m.axis == "key" else 1 for m in metrics)

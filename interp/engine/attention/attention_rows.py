@@ -1,7 +1,7 @@
-"""Attention rows, a block of queries at a time: what every reading of attention sees, and where patterns are changed.
+"""Attention rows, a block of queries at a time: what metrics read, and where patterns are changed.
 
-No pattern is kept. One block of complete rows of some heads is made, changed where an intervention says so, read by every metric, used for
-the output, and dropped; it is small enough to stay in the processor's cache, so memory grows with the length of the text, not its square.
+No pattern is stored. One block of complete rows of some heads is computed, changed by interventions, read by every metric, used
+for the output, and freed; it fits the processor's cache, so that memory grows with the length of the text, not its square.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from interp.models.weights import output_rows
 from interp.tasks.token_batch import TokenBatch
 
 BLOCK = 1 << 19
-"""Weights in a block: 2 MiB in float32, so that a block and its scores stay in a core's cache, and calls of small ones do not count."""
+"""Weights in a block: 2 MiB in float32, small enough for a core's cache and large enough for calls to cost little."""
 
 UNSEEN = -1e30
-"""Score of a key that a query may not see: finite, so that weight times score is 0."""
+"""Score of a key that is not visible to a query: finite, so that weight times score is 0."""
 
 
 @dataclass(eq=False)
 class AttentionLayer:
-    """One layer's attention of one run: its ``call``, where its queries and keys stand in the texts, and the output projection."""
+    """One layer's attention in one run: its inputs ``call``, the prompts, and the output projection."""
 
     index: int
     call: AttentionInputs
     prompts: TokenBatch
-    output: Any = None  # the module after attention, where it is known
+    output: Any = None  # the output projection, where it is known
 
     @property
     def first_query(self) -> int:
-        """Column of the first query in the texts: not 0 where earlier tokens come from a cache."""
+        """Column of the first query in the batch: above 0 where earlier tokens come from a cache."""
         return self.call.first_key + self.call.k.shape[2] - self.call.q.shape[2]
 
     @cached_property
     def value_norms(self) -> Float[Tensor, "batch head key"]:
-        """Length of what each head would write from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
+        """Norm of each head's output from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
         call, norms = self.call, []
         for head in range(call.q.shape[1]):
             value = call.head_value(head).float()
@@ -56,8 +56,8 @@ class AttentionLayer:
 
 @dataclass(eq=False)
 class QueryBlock:
-    """What the blocks of some queries share, whichever heads they hold: columns ``queries`` and ``keys`` of the texts, and which of
-    these keys each query may see (``visibility``; None where it is all of them up to itself)."""
+    """Properties of a block of queries that all heads share: columns ``queries`` and ``keys`` of the batch, and which of these
+    keys are visible to each query (``visibility``; None for all up to the query itself)."""
 
     layer: AttentionLayer
     queries: slice
@@ -71,7 +71,7 @@ class QueryBlock:
 
     @property
     def causal(self) -> bool:
-        """Whether no query sees a later key."""
+        """Whether later keys are hidden."""
         return self.layer.call.causal
 
     @cached_property
@@ -91,54 +91,55 @@ class QueryBlock:
 
     @cached_property
     def key_columns(self) -> Float[Tensor, " key"]:
-        """Columns of the keys in the texts, [key]."""
+        """Columns of the keys in the batch, [key]."""
         return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
 
     @cached_property
     def lag(self) -> Float[Tensor, "query key"]:
-        """How far back each key lies from each query, in tokens, [query key]; negative for later keys."""
+        """Number of tokens from each key to each query, [query key]; negative for later keys."""
         query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
         return query[:, None] - self.key_columns
 
     @cached_property
     def beside(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after; [key] each."""
+        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after;
+        [key] each."""
         before, after = self.queries.start - self.key_columns, self.key_columns - (self.queries.stop - 1)
         return before.clamp(min=0) + after.clamp(min=0), (before > 0).float(), (after > 0).float()
 
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
-        """Which keys each query may see, [batch or 1, 1, query, key]."""
+        """Which keys are visible to each query, [batch or 1, 1, query, key]."""
         return (self.lag >= 0)[None, None] if self.visibility is None else self.visibility
 
     @cached_property
     def future(self) -> Float[Tensor, "query query"]:
-        """What hides as many last keys from earlier queries, where nothing but causality does, [query query]: 0, or UNSEEN to add."""
+        """Scores to add to the last keys of a causal block, [query query]: UNSEEN for keys after the query, else 0."""
         n = self.queries.stop - self.queries.start
         return torch.full((n, n), UNSEEN, device=self.layer.call.q.device).triu(1)
 
     @cached_property
     def sees_all(self) -> bool:
-        """Whether every query sees every key of the span."""
+        """Whether every key of the span is visible to every query."""
         return bool(self.visible.all())
 
     @cached_property
     def n_visible(self) -> Int[Tensor, "some query"]:
-        """How many keys each query may see, [batch or 1, query]."""
+        """Number of keys visible to each query, [batch or 1, query]."""
         if self.visibility is None:
             return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device)[None] + 1
         return self.visible.sum(-1)[:, 0]
 
     @cached_property
     def n_seeing(self) -> Int[Tensor, "some key"]:
-        """How many of these queries, padding not counted, see each key, [batch or 1, key]."""
+        """Number of queries, without padding, to which each key is visible, [batch or 1, key]."""
         if self.visibility is None and not self.prompts.padded:
             return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
         visibility = self.visible[:, 0]
         return (visibility & self.token_mask[:, :, None] if self.prompts.padded else visibility).sum(1)
 
     def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
-        """Token ids at some columns of the texts, [batch some]."""
+        """Token ids at some columns of the batch, [batch some]."""
         return self.prompts.tokens[:, where]
 
 
@@ -146,14 +147,15 @@ class QueryBlock:
 class AttentionRows:
     """A block of complete attention rows of one layer, of query heads ``heads``.
 
-    ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Every property is made
-    when first asked for and shared by all metrics; those of the ``query_block`` are shared by all heads, and can be asked of the rows as well.
+    ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Properties are
+    computed on first use and shared by all metrics; those of the ``query_block`` are shared by all heads and are also
+    attributes of the rows.
     """
 
     query_block: QueryBlock
     heads: slice
     pattern: Float[Tensor, "batch head query key"]
-    _shifted: Tensor | None = None  # scores minus their maximum, until they are spent
+    _shifted: Tensor | None = None  # scores minus their maximum, until entropy overwrites them
     _log_sum: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -173,8 +175,8 @@ class AttentionRows:
     def distance(self) -> Float[Tensor, "batch head query"]:
         """Mean |query - key| in tokens, weighted by attention, [batch head query].
 
-        A sum of parts that are all positive, keys before, beside and after the queries of the block: nothing is lost by cancelling where
-        distances are small, and keys far away cost one product.
+        A sum of positive terms (keys before, among and after the queries of the block): small distances do not cancel, and
+        distant keys cost one product.
         """
         gap, before, after = self.beside
         width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
@@ -201,11 +203,11 @@ def read_rows(
     all_heads: bool = False,
     head_index: int | None = None,
 ) -> Float[Tensor, "batch some_heads query d_value"]:
-    """The attention output of a call, [batch head query d_head]; every block of rows is handed to ``read`` on the way.
+    """The attention output of a call, [batch head query d_head]; every block of rows is passed to ``read``.
 
-    ``block`` is the largest number of weights in a block, ``all_heads`` keeps all heads in one, ``head_index`` makes the rows of one head alone
-    (the output has this head). ``interventions`` (sites ``scores``,
-    ``pattern`` and ``z``; those of other layers are skipped) act on the blocks; ``example_ids`` [batch] are the example indices they use.
+    ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
+    of one head only. ``interventions`` (sites ``scores``, ``pattern`` and ``z``; those of other layers are skipped) act on the
+    blocks; ``example_ids`` [batch] are the example indices they use.
     """
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
@@ -231,8 +233,8 @@ def read_rows(
 def blocks(
     call: AttentionInputs, block: int, all_heads: bool = False, head_index: int | None = None
 ) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
-    """How a call is cut: queries, the keys that these may see, which of them each does (None for plain causal rows), and groups of
-    heads for which the rows are made at once."""
+    """The blocks of a call: queries, the span of their visible keys, which of these are visible to each query (None for plain
+    causal rows), and groups of heads whose rows are computed at once."""
     batch, n_heads, n_queries, _ = call.q.shape
     n_keys, least = call.k.shape[2], n_heads if all_heads else call.group_size
     heads, least = (range(n_heads), least) if head_index is None else (range(head_index, head_index + 1), 1)
@@ -248,15 +250,15 @@ def blocks(
             keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
             visibility = visibility[..., keys]
         weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
-        together = max(least, block // weights // least * least)
-        yield queries, keys, visibility, [slice(h, min(h + together, heads.stop)) for h in heads[::together]]
+        n_at_once = max(least, block // weights // least * least)
+        yield queries, keys, visibility, [slice(h, min(h + n_at_once, heads.stop)) for h in heads[::n_at_once]]
 
 
 def _rows(
     query_block: QueryBlock, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor
 ) -> AttentionRows:
     scores = query_block.layer.call.scores(heads, queries, keys)
-    if query_block.visibility is None:  # only the last n keys can lie in the future of one of these queries
+    if query_block.visibility is None:  # only the last n keys can come after one of these queries
         n = queries.stop - queries.start
         scores[..., -n:].add_(query_block.future)
     elif not query_block.sees_all:
@@ -267,7 +269,7 @@ def _rows(
             own = scores[:, head.head - heads.start]
             own.copy_(_apply_intervention(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
     scores.sub_(scores.amax(-1, keepdim=True))
-    pattern = scores.softmax(-1)  # and not exp: torch's is 30 times slower where it comes to 0, as it does on hidden keys
+    pattern = scores.softmax(-1)  # not exp: torch's is 30 times slower where it underflows to 0, as on hidden keys
     found.pattern, found._shifted, found._log_sum = pattern, scores, -pattern.amax(-1).log()
     for intervention, head in edits:
         if intervention.site == "pattern":
@@ -280,7 +282,7 @@ def _rows(
 
 
 def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
-    """``old`` [batch query ...] with the intervention where it applies."""
+    """``old`` [batch query ...] after the intervention, at its positions."""
     place = InterventionContext(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
     new = intervention.apply(old, place)
     if intervention.positions == "all":

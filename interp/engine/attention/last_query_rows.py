@@ -1,7 +1,7 @@
-"""The last attention rows of a text, and no others: what the rows that write an answer look at in a long context.
+"""Attention rows of the last queries only: where the positions that produce an answer attend in a long context.
 
-Every layer computes its attention as always, and the rows of the last queries alone are made beside it. A text whose first tokens were run
-before goes on from their keys and values, so that many texts with a common beginning cost what they have of their own.
+Every layer computes its attention as usual; the rows of the last queries are computed in addition. A text whose first tokens
+have been run before continues from their keys and values, so that many texts with a common prefix cost only their own tokens.
 """
 
 from __future__ import annotations
@@ -32,20 +32,18 @@ def read_last_queries(
     read: Callable[[AttentionRows], None] | None,
     cache: DynamicCache | None = None,
 ) -> Float[Tensor, "batch n d_vocab"]:
-    """Logits at the last ``n`` positions of texts of one length; the attention rows there are handed to ``read``, block by block.
+    """Logits at the last ``n`` positions of texts of one length; their attention rows are passed to ``read``, block by block.
 
-    With a ``cache``, which holds the first tokens of the texts, only the others are run, and added to it: the next call may go on from
-    there. ``rows.queries`` and ``rows.keys`` count from the start of the text, ``rows.layer.call`` holds the layer's keys and values.
-    Raises ValueError for more rows than tokens are run, for a model that hands no attention over and for more tokens than it takes.
+    With a ``cache`` of the first tokens, only the remaining ones are run, and added to it for the next call. ``rows.queries``
+    and ``rows.keys`` count from the start of the text, ``rows.layer.call`` holds the layer's keys and values. Raises ValueError
+    for more rows than tokens run, for a model whose attention cannot be observed, and for more tokens than its context.
     """
     before = cache.get_seq_length() if cache is not None else 0
     length, limit = tokens.shape[1], model.facts.max_length
     if not 0 < n <= length - before:
-        raise ValueError(
-            f"The last {n} rows of {length} tokens were asked for, {before} of which come from a cache: take 1 to {length - before}."
-        )
+        raise ValueError(f"n={n} rows of {length} tokens, {before} of which come from a cache: give 1 to {length - before}.")
     if limit is not None and length > limit:
-        raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: cut it.")
+        raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: shorten it.")
     observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), (), BLOCK)
 
     def answer(module: Any, call: AttentionInputs) -> Tensor:
@@ -66,13 +64,13 @@ def read_last_queries(
 
 @dataclass(frozen=True, eq=False)
 class SharedPrefix:
-    """Keys and values of a text, [1 kv_head pos d_head] in every layer, of which those of any first tokens are a part."""
+    """Keys and values of a text, [1 kv_head pos d_head] in every layer; its first tokens serve as a cache for other texts."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
     def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> SharedPrefix:
-        """One pass over the text."""
+        """The keys and values of one pass over the text."""
         cache: Any = _empty_cache()
         read_last_queries(model, tokens, 1, None, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))
@@ -93,11 +91,11 @@ class SharedPrefix:
 def verified_shared_prefix(
     model: Model, tokens: Int[Tensor, "1 pos"], proofs: Sequence[tuple[Int[Tensor, "1 _"], int]], n: int = 1
 ) -> SharedPrefix | None:
-    """The beginning of texts that go on differently, if it can be shared: if each text of ``proofs`` gives the same last ``n`` logits when
-    so many of its first tokens come from there as in a plain pass; else None.
+    """The common prefix of several texts, or None where it cannot be shared: unless each text of ``proofs``, continued from so
+    many of its tokens, gives the same last ``n`` logits as a plain pass.
 
-    It cannot where angles or states depend on what follows (rotary embedding that is scaled by the length, recurrent layers) or where the
-    model takes no such cache. Prove it on the shortest and the longest text.
+    It cannot be shared where rotary angles or states depend on later tokens (rotary embedding scaled by the length, recurrent
+    layers) or where the model supports no such cache. Verify it on the shortest and the longest text.
     """
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
     try:
@@ -112,7 +110,7 @@ def verified_shared_prefix(
 
 
 def _empty_cache() -> DynamicCache:
-    """A cache whose layers keep every token, those with a window as well."""
+    """A cache whose layers keep every token, including layers with a sliding window."""
     from transformers import DynamicCache
 
     return DynamicCache()

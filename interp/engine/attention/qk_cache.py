@@ -1,7 +1,7 @@
-"""Rotated queries and keys of one pass: any tile of any head's pattern is made from them again when it is asked for.
+"""Rotated queries and keys of one pass, from which any tile of any head's pattern is recomputed on demand.
 
-A pattern takes length / (2 d_head) times the room of the queries and keys that it comes from: at 512 tokens and d_head 64 four times,
-at 32768 tokens 256 times. With a folder each layer is written as it passes by, and read back memory-mapped.
+A pattern takes length / (2 d_head) times the memory of its queries and keys: 4 times at 512 tokens and d_head 64, 256 times at
+32768 tokens. With a folder, each layer is written during the pass and read back memory-mapped.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ VERSION = 2
 class AttentionCache:
     """Queries and keys of every layer (``calls``, on the CPU), the texts they belong to, and the record of the pass.
 
-    ``calls[l].q`` [batch head query d_head] and ``.k`` [batch kv_head key d_head] are what the scores are made of: after rotary
-    embedding and norms; ``.v`` is empty unless values were asked for. ``value_norms[l]`` [batch head key], where asked for, is the length of what
-    each head would write from each key at weight 1, |v W_O|. ``folder`` is where all this is stored, if anywhere.
+    ``calls[l].q`` [batch head query d_head] and ``.k`` [batch kv_head key d_head] are those of the scores: after rotary
+    embedding and norms; ``.v`` is empty unless values were captured. ``value_norms[l]`` [batch head key], if captured, is the
+    norm of each head's output from each key at weight 1, |v W_O|. ``folder`` is where the cache is stored, if it is.
     """
 
     calls: tuple[AttentionInputs, ...]
@@ -59,14 +59,14 @@ class AttentionCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all queries, keys and values, and of the norms."""
+        """Bytes of all queries, keys, values and norms."""
         kept = [t for call in self.calls for t in (call.q, call.k, call.v)]
         return sum(t.numel() * t.element_size() for t in (*kept, *self.value_norms))
 
     def one(self, example: int) -> AttentionCache:
-        """The cache of one text alone, with its padding; nothing is copied. Raises LookupError for a text that is not there."""
+        """The cache of one text, with its padding; nothing is copied. Raises LookupError for an unknown text."""
         if not 0 <= example < len(self.prompts.tokens):
-            raise LookupError(f"There is no text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
+            raise LookupError(f"No text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
         own = slice(example, example + 1)
         calls, value_norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.value_norms)
         return replace(self, calls=calls, prompts=self.prompts.prompt(example), words=self.words[own], value_norms=value_norms)
@@ -80,10 +80,10 @@ class AttentionCache:
         example: int = 0,
         memory: int | None = None,
     ) -> Float[Tensor, "some_queries some_keys"]:
-        """A tile of one head's attention weights, [query key] in float32; rows are complete before they are cut.
+        """A tile of one head's attention weights, [query key] in float32; rows are normalised over all keys before the cut.
 
-        ``memory`` (bytes, default what is available) bounds the rows that are made. Raises LookupError for a head or an example that
-        is not there, IndexError for an empty tile, MemoryBudgetExceeded, with the estimate, when the rows are more than ``memory``.
+        ``memory`` (bytes, default: the available memory) bounds the rows. Raises LookupError for an unknown head or example,
+        IndexError for an empty tile, MemoryBudgetExceeded when the rows exceed ``memory``.
         """
         call = self._call(head, example)
         length = call.k.shape[2]
@@ -95,17 +95,17 @@ class AttentionCache:
         return call.pattern(head.head, queries)[0][:, keys]
 
     def observe(self, metrics: Sequence[AttentionMetric], *, block: int = BLOCK) -> Observation:
-        """Metrics of the cached attention, without the model. Raises ValueError for one that needs what heads move."""
+        """Metrics of the cached attention, without the model. Raises ValueError for a metric that needs values."""
         moving = [m.name for m in metrics if "values" in m.needs]
         if moving:
-            raise ValueError(f"{moving[0]} needs what heads move, and only queries and keys are read here: observe the model.")
+            raise ValueError(f"{moving[0]} needs values, and only queries and keys are cached: observe the model instead.")
         tables = MetricAccumulator(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
         for layer in range(len(self.calls)):
             self.read(layer, tables.update, block=block, all_heads=tables.all_heads)
         return Observation({m.name: m for m in metrics}, tables.compute(), self.prompts, self.words, self.record)
 
     def read(self, layer: int, read: Callable[[AttentionRows], None], *, block: int = BLOCK, all_heads: bool = False) -> None:
-        """Hands the rows of one layer to ``read``, block by block."""
+        """Passes the rows of one layer to ``read``, block by block."""
         call = self.calls[layer]
         bare = AttentionInputs(call.q, call.k, call.v[..., :0], call.mask, call.scale, call.softcap, call.causal, call.slopes)
         with torch.inference_mode():
@@ -129,12 +129,12 @@ def capture_attention(
     store: str | os.PathLike | None = None,
     token_mask: Tensor | None = None,
 ) -> AttentionCache:
-    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``value_norms`` also the length of
-    what is moved from each key.
+    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``value_norms`` also
+    |v W_O| of each key.
 
-    With ``store`` each layer is written to that folder as it passes by (``layer-L.safetensors``; ``attention.json`` last), and read
-    back memory-mapped. Raises ValueError for texts and models that cannot be observed, and where a mask follows a rule that cannot
-    be written down; MemoryBudgetExceeded when the cache would not fit the memory; OSError when the disk refuses.
+    With ``store`` each layer is written to that folder during the pass (``layer-L.safetensors``; ``attention.json`` last), and
+    read back memory-mapped. Raises ValueError for texts and models that cannot be observed and for masks that cannot be stored;
+    MemoryBudgetExceeded when the cache exceeds the available memory; OSError when writing fails.
     """
     texts, inputs = prepare_inputs(model, prompts, token_mask)
     if store is None:
@@ -175,7 +175,7 @@ def capture_attention(
 
 
 def attention_bytes(facts: ModelFacts, batch: int, length: int, *, values: bool = False, value_norms: bool = False) -> int:
-    """Bytes that ``capture_attention`` will keep for ``batch`` texts of ``length`` tokens."""
+    """Bytes of ``capture_attention`` for ``batch`` texts of ``length`` tokens."""
     heads = facts.n_heads + (2 if values else 1) * facts.n_kv_heads
     each = heads * facts.d_head * ITEM_BYTES[facts.dtype] + (4 * facts.n_heads if value_norms else 0)
     return facts.n_layers * batch * length * each
@@ -228,7 +228,7 @@ def _prepared(store: str | os.PathLike | None) -> Path | None:
     folder = Path(store)
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporary_files(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)  # until the new one is whole there is none
+    (folder / MANIFEST).unlink(missing_ok=True)  # no manifest until the new cache is complete
     return folder
 
 
@@ -249,7 +249,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:
-    """What of a call is not a tensor, as JSON. The mask is written as a name, if one of the known rules gives the same table."""
+    """The parts of a call that are not tensors, as JSON. The mask is stored as the name of the known rule that gives the same
+    table."""
     rule = None
     if call.mask is not None:
         window = model.facts.sliding_windows[layer]
@@ -258,7 +259,7 @@ def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:
         rule = next((r for r in known if all(_agrees(call, _mask(r, call), probe) for probe in probes)), None)
         if rule is None:
             raise ValueError(
-                f"AttentionLayer {layer} of {model.facts.name} hides keys by a rule that cannot be written down: use observe instead."
+                f"Layer {layer} of {model.facts.name} hides keys by a rule that cannot be stored: use observe instead."
             )
     return {"scale": call.scale, "softcap": call.softcap, "causal": call.causal, "rule": rule}
 

@@ -1,10 +1,11 @@
-"""Heads with the queries of strangers: what the heads of a model would look at if they had not learned what to look for.
+"""A null for attention metrics: the pattern of each head with queries that are unrelated to its keys.
 
-A stranger keeps a head's keys, its positions, its window and all else that makes its scores. Its queries are made by a head of another
-group, where there is one, from a residual whose coordinates are shuffled and have random signs, and take a random sign themselves.
-None of this changes how likely untrained weights are, in any architecture: heads of an untrained model differ from strangers by
-chance alone. Against wrong keys they do not: the first ALiBi head looks at the token before more than at other keys, and so does every
-second head whose queries have a part that all tokens share; and a query matches the key of its own token in one way at all rows.
+The null keeps a head's keys, positions, window and everything else that its scores depend on, and replaces its queries by those
+of a head of another key/value group, where there is one, computed from a permuted, sign-flipped residual stream and given a
+random sign. None of this changes the probability of untrained weights, in any architecture, so that heads of an untrained model
+differ from the null by chance alone. Replacing keys does not have this property: the first ALiBi head attends to the previous
+token more than to other keys, and so does every second head whose queries share a component over all tokens; and a query
+matches the key of its own token alike in all rows.
 """
 
 from __future__ import annotations
@@ -43,20 +44,22 @@ def observe_query_null(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Observation, QueryNullScores]:
-    """What ``observe`` gives for metrics of the axis ``query``, and beside every head what ``n_null_draws`` strangers have in its place.
+    """The observation of metrics with axis ``query``, and their scores for every head under ``n_null_draws`` draws of the query
+    null.
 
-    One pass, in which each attention module is asked ``n_null_draws`` more times for queries. Raises ValueError as ``observe`` does.
+    One pass, in which each attention module computes its queries ``n_null_draws`` more times. Raises ValueError as ``observe``
+    does.
     """
     texts, inputs = prepare_inputs(model, prompts)
-    observer = _Watch(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)
+    observer = QueryNullObserver(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)
     hooks = {module: observer.hook(module) for module in observer.hf.modules()}
-    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks), observer.listening():
+    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks), observer.recording_arguments():
         observer.forward(**inputs)
     return observer.result(), observer.null_scores
 
 
-class _Watch(AttentionObserver):
-    """A pass in which strangers are read beside the heads, layer by layer."""
+class QueryNullObserver(AttentionObserver):
+    """Observes the heads and their query nulls, layer by layer."""
 
     def __init__(
         self,
@@ -74,12 +77,12 @@ class _Watch(AttentionObserver):
             m.name: torch.empty(n_null_draws, facts.n_layers, facts.n_heads).double() for m in metrics
         }
         self._n, self._random, self._progress = n_null_draws, torch.Generator().manual_seed(seed), progress
-        self._given: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        self._asking = False
+        self._arguments: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._queries_only = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Keeps what the modules are called with, until the next attention module has been read."""
+    def recording_arguments(self) -> Iterator[None]:
+        """Within the context the arguments of modules are recorded until the next attention module has been observed."""
         hooks = [module.register_forward_pre_hook(self._keep, with_kwargs=True) for module in self.hf.modules()]
         try:
             yield
@@ -88,21 +91,21 @@ class _Watch(AttentionObserver):
                 hook.remove()
 
     def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
-        """What attention asks in place of ``module``: its output, once the strangers of the layer have been read."""
+        """The attention hook of ``module``, which observes the null draws of the layer first."""
 
         def read(call: AttentionInputs) -> Tensor:
-            if self._asking:
+            if self._queries_only:
                 raise _Queries(call.q)
-            layer, given = self.layer(module, call), self._given.pop(module)
-            self._given.clear()
-            for at in range(self._n):
-                stranger = replace(call, q=self._queries(module, call, *given))
+            layer, arguments = self.layer(module, call), self._arguments.pop(module)
+            self._arguments.clear()
+            for draw in range(self._n):
+                null_call = replace(call, q=self._queries(module, call, *arguments))
                 tables = MetricAccumulator(self.tables.metrics, self.prompts, 1, call.q.shape[1])
                 read_rows(
-                    AttentionLayer(0, stranger, self.prompts), tables.update, block=self.block, all_heads=self.tables.all_heads
+                    AttentionLayer(0, null_call, self.prompts), tables.update, block=self.block, all_heads=self.tables.all_heads
                 )
                 for name, values in tables.compute().items():
-                    self.null_scores[name][at, layer.index] = values[0].double().nanmean((0, 2)).cpu()
+                    self.null_scores[name][draw, layer.index] = values[0].double().nanmean((0, 2)).cpu()
             if self._progress:
                 self._progress(len(self._layers), self.model.facts.n_layers)
             return self.read(layer)
@@ -110,34 +113,34 @@ class _Watch(AttentionObserver):
         return read
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._given[module] = args, kwargs
+        self._arguments[module] = args, kwargs
 
     def _queries(
         self, module: nn.Module, call: AttentionInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Float[Tensor, "batch head query d_head"]:
-        """The queries of one stranger for each head."""
+        """The queries of one null draw for each head."""
         kwargs = dict(kwargs)
         residual, *rest = args or (kwargs.pop("hidden_states"),)
-        drawn = QueryNull.draw(residual.shape[-1], call.q.shape[1], call.k.shape[1], self._random)
-        self._asking = True
+        null = QueryNull.draw(residual.shape[-1], call.q.shape[1], call.k.shape[1], self._random)
+        self._queries_only = True
         try:
-            module.forward(drawn.residual(residual), *rest, **kwargs)
+            module.forward(null.residual(residual), *rest, **kwargs)
         except _Queries as found:
-            return drawn.queries(found.q)
+            return null.queries(found.q)
         finally:
-            self._asking = False
-        raise ValueError(f"{self._name()} answers from its attention modules without calling attention.")
+            self._queries_only = False
+        raise ValueError(f"{self._name()} has attention modules that do not call the attention function.")
 
 
 @dataclass(frozen=True, eq=False)
 class QueryNull:
-    """What makes strangers of the heads of a layer: coordinates of the residual in another ``order`` and with random ``signs`` [d_model],
-    queries from ``shift`` heads away and with random ``turns`` [head]."""
+    """One null draw of a layer: residual coordinates in another ``order`` with random ``signs`` [d_model], queries from
+    ``shift`` heads away with random ``query_signs`` [head]."""
 
     order: Int[Tensor, " d_model"]
     signs: Float[Tensor, " d_model"]
     shift: int
-    turns: Float[Tensor, " head"]
+    query_signs: Float[Tensor, " head"]
 
     @classmethod
     def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> QueryNull:
@@ -151,11 +154,11 @@ class QueryNull:
         return x[..., self.order.to(x.device)] * self.signs.to(x)
 
     def queries(self, q: Float[Tensor, "batch head query d_head"]) -> Float[Tensor, "batch head query d_head"]:
-        return q.roll(self.shift, 1) * self.turns.to(q)[:, None, None]
+        return q.roll(self.shift, 1) * self.query_signs.to(q)[:, None, None]
 
 
 class _Queries(Exception):
-    """Ends a call of an attention module as soon as its queries are there."""
+    """Leaves an attention module as soon as its queries are computed."""
 
     def __init__(self, q: Tensor) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Edges of the graph: exact patching, attribution, and the decomposition of the residual stream they rest on."""
+"""Edges of the graph: the residual decomposition, exact edge patching, edge attribution."""

@@ -1,10 +1,10 @@
-"""The gradient of an outcome at the input of every reader, and what it makes of every edge.
+"""First-order effects of all edges: the gradient of an outcome at every reader's input times the change of that input.
 
-A reader is shown what the corrupted prompt's writers add to its input; to first order this changes the outcome by the product of what is
-added with the gradient there (edge attribution patching, arXiv 2310.10348). One backward pass gives the gradients at queries, keys,
-values and the stream between blocks; from there it is one step back through a norm and a projection, or an MLP, for each reader.
-Where the gradient changes on the way, it is averaged over runs in which some writers are moved part of the way to what they write on the
-corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
+Corrupting an edge changes the reader's input by the difference of the writer's outputs; to first order the outcome changes by
+the product of this difference with the gradient (edge attribution patching, arXiv 2310.10348). One backward pass gives the
+gradients at queries, keys, values and residuals between blocks; from there it is one step back through a norm and a projection,
+or an MLP, for each reader. The gradient may be averaged over runs in which some writers are interpolated towards their outputs
+on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Value = Callable[[Float[Tensor, "n_runs batch d_model"]], Float[Tensor, "n_runs 
 def moved_in_turn(
     graph: Graph, groups: Sequence[Sequence[Node]], fractions: Sequence[float]
 ) -> Float[Tensor, "n_runs n_writers"]:
-    """Runs in which the writers of one group at a time are moved, by each of ``fractions``."""
+    """Runs in which the writers of one group at a time are interpolated, by each of ``fractions``."""
     moved = torch.zeros(len(groups), len(fractions), len(graph.writers))
     for i, group in enumerate(groups):
         moved[i, :, [graph.writer_index[writer] for writer in group]] = torch.tensor(fractions)[:, None]
@@ -34,10 +34,10 @@ def moved_in_turn(
 def edge_gradients(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
 ) -> Float[Tensor, "n_edges batch"]:
-    """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, to first order.
+    """First-order effect of corrupting each edge of ``graph`` on ``value`` of the final residual.
 
-    Gradients are the mean over runs in which each writer adds a share of what it would add if it were corrupted: 0 for all writers is the
-    clean run. To be used within the model's lock, on a stream opened under ``no_grad``.
+    Gradients are averaged over runs in which each writer is corrupted by a fraction; 0 for all writers is the clean run. Call
+    it within the model's lock, on a decomposition computed under ``no_grad``.
     """
     total = {reader: torch.zeros_like(decomposition.outputs[0]) for reader in graph.readers}
     for part in fractions.to(decomposition.outputs).split(decomposition.runs_per_batch):
@@ -54,7 +54,7 @@ def edge_gradients(
 def _at_readers(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
 ) -> dict[tuple[Node, str], Float[Tensor, "rows n d_model"]]:
-    """The gradient at the input of every reader of every run, rows being the batch, repeated."""
+    """The gradient at the input of every reader in every run; rows are repetitions of the batch."""
     facts = decomposition.model.facts
     found: dict[tuple[Node, str], Tensor] = {}
 

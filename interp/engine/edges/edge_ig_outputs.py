@@ -1,10 +1,10 @@
-"""What a corrupted edge changes in what its reader writes, and what that is worth on the way.
+"""Effects of all edges by integrated gradients at the readers' outputs.
 
-A corrupted edge acts in two steps: its reader writes something else, and later parts answer to that. The first is computed as it is, in
-the reader's own layer. The second is a gradient at what the reader writes, averaged over the straight path on which this reader alone
-moves from what it writes on the clean prompt to what it writes on the corrupted one, and later parts follow; an edge that moves its
-reader by part of that distance takes the first part of the path. So gradients are integrated, with a path for each reader in place of
-one for the model (ours), and what happens inside a reader, saturated attention above all, is never taken for linear.
+A corrupted edge acts in two steps: its reader's output changes, and later components respond. The first step is computed
+exactly, in the reader's own layer. The second is a gradient at the reader's output, averaged over the straight path on which
+this reader alone is interpolated from its clean to its corrupted output while later components follow; an edge that moves its
+reader by part of that distance uses the first part of the path. Gradients are thus integrated along one path per reader instead
+of one for the model (this project's own variant), and nothing inside a reader, saturated attention above all, is linearised.
 Edges into the logits have no second step.
 """
 
@@ -26,8 +26,8 @@ from interp.graph import QKV, Graph, Node
 def edge_changes(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int
 ) -> Float[Tensor, "n_edges batch"]:
-    """What corrupting each edge of ``graph`` adds to ``value`` of the last residual, with gradients at the midpoints of ``steps`` equal
-    steps. To be used within the model's lock, on a stream opened under ``no_grad``."""
+    """Effect of corrupting each edge of ``graph`` on ``value`` of the final residual, with gradients at the midpoints of
+    ``steps`` equal steps. Call it within the model's lock, on a decomposition computed under ``no_grad``."""
     found = []
     for layer in range(graph.n_layers):
         found.append(_into_heads(decomposition, graph, value, steps, layer))
@@ -98,7 +98,7 @@ def _slopes(
     ways: Float[Tensor, "readers batch read d_model"],
     continued: Callable[[Float[Tensor, "rows read d_model"]], Float[Tensor, "rows d_model"]],
 ) -> Float[Tensor, "readers steps batch read d_model"]:
-    """The gradient on the way of each reader, from ``start`` on."""
+    """The gradient along the path of each reader, from ``start`` on."""
     fractions = (torch.arange(steps).to(ways) + 0.5) / steps
     found = []
     for part in (start + fractions[:, None, None, None] * ways[:, None]).flatten(0, 1).split(decomposition.runs_per_batch):
@@ -112,7 +112,7 @@ def _slopes(
 def _mean_over_path(
     terms: Float[Tensor, "*edges steps batch"], share: Float[Tensor, "*edges batch"]
 ) -> Float[Tensor, "*edges batch"]:
-    """The mean over the first ``share`` of the steps; over the first alone where it is less, over all where it is more than 1."""
+    """The mean over the first ``share`` of the steps, at least the first and at most all."""
     steps = terms.shape[-2]
     until = share.nan_to_num(0).clamp(1 / steps, 1)[..., None, :] * steps
     taken = (until - torch.arange(steps).to(terms)[:, None]).clamp(0, 1)

@@ -1,9 +1,9 @@
-"""Edges of a model's graph, corrupted: one at a time, or any set of them at once.
+"""Exact effects of corrupted edges: one at a time, or any set of them at once.
 
-A corrupted edge shows its reader what the writer wrote on the corrupted prompt; what comes after the reader is computed anew, all else
-stays. One edge changes one head's z, one MLP's output or the last residual, from which the run is continued (``patch_single_edges``): all
-edges into a layer share one pass for their queries, keys and values. A set of edges needs a run of its own in which every reader
-has its own input (``patch_edge_sets``); a set of one edge gives the same number, by the other road.
+A corrupted edge gives its reader the writer's output on the corrupted prompt; everything after the reader is recomputed, and
+nothing else changes. One edge changes one head's z, one MLP's output or the final residual, from which the run is resumed
+(``patch_single_edges``): all edges into a layer share one pass for their queries, keys and values. A set of edges needs a run
+of its own, in which every reader has its own input (``patch_edge_sets``); for a set of one edge both give the same number.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch
 def patch_single_edges(
     decomposition: ResidualDecomposition, edges: Sequence[Edge], read: Read = lambda x: x
 ) -> Float[Tensor, "n_edges batch *read"]:
-    """What ``read`` makes of the residual that predicts the answer when one edge alone is corrupted, for each edge; by default the residual
-    itself. Of many edges only what is read is kept."""
+    """``read`` of the final residual with one edge corrupted, for each edge; by default the residual itself. Only what ``read``
+    returns is kept."""
     graph, runs_per_batch = graph_of(decomposition.model), decomposition.runs_per_batch
     places = [_resume_point(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
     first_at_end = bisect_left(order, (graph.n_layers - 1, 1), key=lambda i: places[i][:2])
     made = cache(lambda layer: decomposition.qkv(layer, decomposition.clean.residual[layer]))
-    step = runs_per_batch * len(QKV) * graph.n_heads  # all edges of so many writers into a layer
+    step = runs_per_batch * len(QKV) * graph.n_heads  # all edges from that many writers into a layer
     found: list[Tensor] = []
     for some, runs in ((order[:first_at_end], runs_per_batch), (order[first_at_end:], step)):
         for first in range(0, len(some), step):
@@ -58,8 +58,8 @@ def patch_single_edges(
 
 
 def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
-    """Where the changed run leaves the clean one: at a block's entrance (after an MLP), or in its attention; then by writer. From the last
-    attention on, only the last position matters."""
+    """The layer at which the changed run departs from the clean one, 0 for its input (after an MLP) or 1 for its attention, and
+    the writer. From the last attention on, only the last position matters."""
     reader, writer = edge.reader, graph.writer_index[edge.writer]
     if reader.kind == "logits":
         return (graph.n_layers, 1, writer)
@@ -69,8 +69,8 @@ def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
 def _moved_z(
     decomposition: ResidualDecomposition, graph: Graph, edges: Sequence[Edge], made: Callable[[int], AttentionInputs]
 ) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
-    """What each edge into a head changes of its z, where that is read: in the last layer at the last position. ``made`` are the clean
-    queries, keys and values of a layer."""
+    """The change of z that each edge into a head makes, at the positions used: in the last layer the last one. ``made`` are the
+    clean queries, keys and values of a layer."""
     found: dict[Edge, Tensor] = {}
     for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
         here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]
@@ -84,8 +84,8 @@ def _moved_z(
 def z_changes(
     decomposition: ResidualDecomposition, layer: int, writers: Sequence[int], parts: Sequence[str], was: AttentionInputs
 ) -> Iterator[Float[Tensor, "writers batch read n_heads d_head"]]:
-    """For each of ``parts``, what corrupting the edges of some writers into it, one at a time, changes of z of every head, where that is
-    read; ``was`` are the clean queries, keys and values of the layer."""
+    """For each of ``parts``, what corrupting the edges of some writers into it, one at a time, changes of z of every head,
+    where that is read; ``was`` are the clean queries, keys and values of the layer."""
     clean, read = decomposition.clean, decomposition.read_positions(layer)
     now = decomposition.qkv(layer, (clean.residual[layer] + decomposition.output_difference(writers)).flatten(0, 1))
     old, new = ({"q": call.q[:, :, read], "k": call.k, "v": call.v} for call in (was, now))
@@ -129,23 +129,23 @@ def _continued(
     to_logits = clean.final_residual + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
-    climbed = resume_from_layer(
+    resumed = resume_from_layer(
         decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual
     ).unflatten(0, (-1, decomposition.batch))
-    return torch.cat([climbed, to_logits])
+    return torch.cat([resumed, to_logits])
 
 
 def patch_edge_sets(
     decomposition: ResidualDecomposition, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]
 ) -> Float[Tensor, "n_sets batch d_model"]:
-    """The residual that predicts the answer when all edges of a set are corrupted, for each set over ``graph.edges``."""
-    fitting = memory_at_once(decomposition.model) // decomposition.outputs.nbytes  # what a set keeps of each writer
+    """The final residual with all edges of a set corrupted, for each set over ``graph.edges``."""
+    fitting = memory_at_once(decomposition.model) // decomposition.outputs.nbytes  # memory of each writer's output per set
     parts = corrupted.to(decomposition.outputs.device).split(max(1, min(decomposition.runs_per_batch, fitting)))
     return torch.cat([_sets(decomposition, graph, _masks(graph, part)) for part in parts])
 
 
 def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tensor, "n_sets n_readers n_writers"]:
-    """Which writers every reader is shown corrupted."""
+    """The corrupted writers of every reader."""
     place = {reader: i for i, reader in enumerate(graph.readers)}
     masks = corrupted.new_zeros(len(corrupted), len(graph.readers), len(graph.writers))
     readers, writers = ([place[e.reader, e.qkv] for e in graph.edges], [graph.writer_index[e.writer] for e in graph.edges])
@@ -163,7 +163,9 @@ def _sets(
     start = clean.residual[begin] if begin <= top else clean.final_residual[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
     known = decomposition.n_writers_before(begin)
-    added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # what corrupting each known writer adds to a reader's input
+    added = x.new_empty(
+        n_sets, len(graph.writers), *start.shape
+    )  # change of a reader's input when each known writer is corrupted
     added[:, :known] = decomposition.output_difference(range(known))[:, :, -n:]
 
     def shown(reader: int) -> Tensor:
@@ -200,8 +202,8 @@ def _own_parts(
     *,
     alike: bool,
 ) -> AttentionInputs:
-    """Queries, keys and values [n_sets*batch head n d_head] of a layer in which each of them has an input of its own. Equal inputs are
-    computed once: those of one set or, where the sets are still ``alike``, of all."""
+    """Queries, keys and values [n_sets*batch head n d_head] of a layer in which each of them has an input of its own. Equal
+    inputs are computed once: those of one set or, where the sets are still ``alike``, of all."""
     n_sets, n_heads = len(masks), masks.shape[1] // len(QKV)
     owner = torch.zeros(n_sets, dtype=torch.long, device=x.device) if alike else torch.arange(n_sets, device=x.device)
     keys = torch.cat([owner[:, None, None].expand(-1, masks.shape[1], 1), masks.long()], -1)

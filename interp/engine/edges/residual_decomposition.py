@@ -1,8 +1,9 @@
-"""The residual stream of one batch of clean and corrupted prompts, taken apart into what each part of the model writes.
+"""The residual stream of clean and corrupted prompts, decomposed into the output of every component.
 
-A *writer* is the embedding, a head or an MLP; what a *reader* (a head's query, key or value, an MLP, the logits) reads is the sum of all
-earlier writers and of biases, before its norm. To corrupt an edge, the reader is shown the writer's output on the corrupted prompt.
-Blocks are the model's own modules: they are called with attention fixed, or left once queries, keys and values are made.
+A *writer* is the embedding, a head or an MLP; a *reader* (a head's query, key or value, an MLP, the logits) receives the sum of
+all earlier writers and biases, before its norm. Corrupting an edge replaces the writer's output by that on the corrupted
+prompt, for this reader only. Blocks are the model's own modules, called with fixed attention, or left once queries, keys and
+values are computed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from interp.tasks.task import Example, Task
 
 
 class _Made(Exception):
-    """Carries queries, keys and values out of a block whose rest is not needed."""
+    """Leaves a block early with queries, keys and values."""
 
     def __init__(self, call: AttentionInputs) -> None:
         self.call = call
@@ -41,12 +42,12 @@ class _Made(Exception):
 
 @dataclass(eq=False)
 class ResidualDecomposition:
-    """Clean prompts, all of one length, with the outputs of every writer; of each prompt the last ``n`` positions, from the first at which
-    clean and corrupted differ.
+    """Clean prompts of one length with the outputs of every writer, at the last ``n`` positions: from the first at which clean
+    and corrupted differ.
 
-    ``outputs`` and ``corrupted`` [n_writers batch n d_model] are what each writer writes on either prompt, in the order embedding, then
-    layer by layer its heads and (unless the model has none) its MLP. Where ``corrupted`` is something else than a run of other prompts,
-    ``n`` is the whole length. ``biases`` [n_layers d_model] belong to attention and to no head.
+    ``outputs`` and ``corrupted`` [n_writers batch n d_model] are the writers' outputs on either prompt, in the order embedding,
+    then heads and MLP (if there is one) of each layer. Where ``corrupted`` is not a run of other prompts, ``n`` is the whole
+    length. ``biases`` [n_layers d_model] are those of attention, which belong to no head.
     """
 
     model: Model
@@ -58,7 +59,7 @@ class ResidualDecomposition:
 
     @property
     def batch(self) -> int:
-        """How many prompts there are."""
+        """Number of prompts."""
         return len(self.clean.example_ids)
 
     @property
@@ -68,33 +69,33 @@ class ResidualDecomposition:
 
     @property
     def runs_per_batch(self) -> int:
-        """How many changed runs of the batch are worth one pass."""
+        """Number of changed runs of the batch per pass."""
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
     @property
     def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
-        """The residual that predicts the answer with every edge corrupted."""
+        """The final residual with every edge corrupted."""
         return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
 
     @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
-        """The residual that predicts the answer on the clean prompts, and with every edge corrupted."""
+        """The final residual on the clean prompts, and with every edge corrupted."""
         return torch.stack([self.clean.final_residual, self.corrupted_last])
 
     def n_writers_before(self, layer: int) -> int:
-        """How many writers come before a layer."""
+        """Number of writers before a layer."""
         return 1 + layer * ((len(self.outputs) - 1) // self.model.facts.n_layers)
 
     def read_positions(self, layer: int) -> slice:
-        """The positions at which what a layer writes is read: in the last layer the last one."""
+        """The positions at which a layer's output is used: in the last layer the last one."""
         return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
 
     def output_difference(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
-        """What corrupting writers, by number, adds to a reader's input."""
+        """The change of a reader's input when writers, given by index, are corrupted."""
         return self.corrupted[writers] - self.outputs[writers]
 
     def qkv(self, layer: int, x: Float[Tensor, "rows n d_model"]) -> AttentionInputs:
-        """Queries, keys and values of a layer whose input is ``x``, whose rows are the batch, repeated."""
+        """Queries, keys and values of a layer with input ``x``, whose rows are repetitions of the batch."""
 
         def leave(call: AttentionInputs) -> Tensor:
             raise _Made(call)
@@ -108,15 +109,15 @@ class ResidualDecomposition:
         raise FastPathUnavailable(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
 
     def per_query_head(self, made: AttentionInputs) -> dict[str, Float[Tensor, "rows head n d_head"]]:
-        """Queries, keys and values, with keys and values of its own for every query head."""
+        """Queries, keys and values by query head: keys and values are repeated within a group."""
         n_heads, parts = self.model.facts.n_heads, zip(QKV, (made.q, made.k, made.v), strict=True)
         return {part: t.repeat_interleave(n_heads // t.shape[1], 1) for part, t in parts}
 
     def attend(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, like: AttentionInputs
     ) -> Float[Tensor, "rows some head d_head"]:
-        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in ``like``. The
-        queries may be those of some last positions alone."""
+        """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in
+        ``like``. The queries may be those of some last positions alone."""
         clean, mask = self.clean, self.clean.mask[layer]
         mask = None if mask is None else mask[:, :, -q.shape[2] :]
         call = AttentionInputs(q, k, v, None if clean.n_before else mask, like.scale, like.softcap)
@@ -147,9 +148,10 @@ def decompose_residual(
 ) -> ResidualDecomposition:
     """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
 
-    Where ``corrupted_outputs`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
-    [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where what heads and MLPs
-    write does not add up to the residual stream (norms behind attention or MLP), so that it has no edges.
+    Where ``corrupted_outputs`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that
+    can be expanded to [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known,
+    ValueError where what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP), so that
+    it has no edges.
     """
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
     weights = _weights(model)
@@ -181,9 +183,9 @@ def decompose_task(
     progress: Progress | None = None,
     corrupted_outputs: Mapping[int, Tensor] | None = None,
 ) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
-    """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the outcome of
-    their last residuals; ``progress`` is told when the next one is asked for. ``corrupted_outputs`` is that of ``decompose_residual``, by length. To be
-    used, and raises, as ``decompose_residual``."""
+    """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the
+    outcome of their last residuals; ``progress`` is told when the next one is asked for. ``corrupted_outputs`` is that of
+    ``decompose_residual``, by length. To be used, and raises, as ``decompose_residual``."""
     parts = batches(task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
@@ -196,7 +198,8 @@ def decompose_task(
 
 
 def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
-    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as ``decompose_residual``."""
+    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as
+    ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
     for example_ids in batches(task):
@@ -222,7 +225,7 @@ def _weights(model: Model) -> list[Tensor]:
 def _decompose(
     model: Model, examples: Sequence[Example], start: int, weights: Sequence[Tensor]
 ) -> tuple[CleanPass, Float[Tensor, "n_writers batch n d_model"]]:
-    """The clean run of examples from position ``start`` on, and what every writer wrote in it."""
+    """The clean pass of examples from position ``start`` on, and the output of every writer."""
     example_ids, n = range(len(examples)), len(examples[0].clean) - start
     run = clean_pass(model, examples, example_ids, start).select(list(example_ids), n)
     assert model.hf is not None
@@ -241,10 +244,10 @@ def _block(model: Model, clean: CleanPass, layer: int, x: Tensor, attention: Ten
 
 
 def _check_sum(model: Model, clean: CleanPass) -> None:
-    """A block must do the same whether something is added to its input or to what attention writes, up to what parallel blocks leave out of
-    the MLP's input; norms behind attention do not."""
+    """Raises ValueError unless adding to a block's input and to its attention output has the same effect (apart from the MLP's
+    input in parallel blocks). A norm after attention breaks this."""
     x, attention = clean.residual[0], clean.attn_out[0]
-    added = x.flip(-1)  # as large as the stream, so that a norm is off by far more than rounding in any dtype
+    added = x.flip(-1)  # as large as the residual: a norm differs by far more than rounding, in any dtype
     inside = _block(model, clean, 0, x, attention + added)
     before = (
         _block(model, clean, 0, x, attention) + added
@@ -254,18 +257,18 @@ def _check_sum(model: Model, clean: CleanPass) -> None:
     apart = float((inside - before).abs().max())
     if not apart <= _rounding(x) * float(inside.abs().max()):
         raise ValueError(
-            f"{model.facts.name} has no edges: in a {model.facts.architecture} model what the heads write is changed by a norm before it "
-            f"is added to the residual stream (off by {apart:.2g}), so that it is no sum of parts. Ablate or patch heads instead."
+            f"{model.facts.name} has no edges: in a {model.facts.architecture} model a norm acts on attention output before it "
+            f"is added to the residual stream (difference {apart:.2g}), which is then not a sum over heads. Ablate or patch heads instead."
         )
 
 
 def _rounding(x: Tensor) -> float:
-    """Relative to the size of what is added up; norms may compute in float32 whatever the model's dtype."""
+    """Relative rounding error of a sum; norms may compute in float32 whatever the model's dtype."""
     return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)
 
 
 def _outputs(model: Model, run: CleanPass, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
-    """What every writer wrote in a run."""
+    """The output of every writer in a run."""
     parts = [run.residual[0]]
     for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
         parts += _written(z, weights[layer]).unbind(-2)

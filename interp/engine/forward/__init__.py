@@ -1,1 +1,1 @@
-"""One forward pass: run, captured and generated; the only place with hooks beside the sweep."""
+"""Single forward passes: hooked runs, captured activations, generation."""

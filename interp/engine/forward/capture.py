@@ -1,6 +1,6 @@
-"""Activations kept for later: by name, in memory or as one safetensors file, with their size known before and after.
+"""Activations by name, in memory or as one safetensors file, with their size known before and after.
 
-``capture`` runs the clean prompts of a task (or given token ids) once. Values are copies: changing one changes nothing else.
+``capture`` runs the clean prompts of a task (or token ids) once. Values are copies: changing one changes nothing else.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def capture(
 ) -> Capture:
     """The named activations of one clean pass over equally long prompts.
 
-    ``names`` are TransformerLens names, short addresses (``z.2``) or a site for all layers (``z``). With ``store`` they are written to
-    ``activations.safetensors`` in that folder, their record in its header, and read back memory-mapped. Raises LookupError for
-    unknown names, OSError when the disk refuses.
+    ``names`` are TransformerLens names, short addresses (``z.2``) or a site for all layers (``z``). With ``store`` they are
+    written to ``activations.safetensors`` in that folder, their record in its header, and read back memory-mapped. Raises
+    LookupError for unknown names, OSError when the disk refuses.
     """
     full = list(dict.fromkeys(hook_name(n) for name in names for n in _layers(name, model.facts)))
     examples: Any = prompts.examples if isinstance(prompts, Task) else prompts

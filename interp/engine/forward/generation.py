@@ -1,4 +1,4 @@
-"""Text that a model writes, one token after the other, and how open the next token is at each place of a text."""
+"""Generated continuations, and the entropy of the next token at each position of a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interp.interventions import Intervention
 from interp.models.model import Model
 
 ROWS = 256
-"""Tokens whose probabilities over the vocabulary are held at once."""
+"""Tokens whose probabilities over the vocabulary are in memory at once."""
 
 
 class GeneratedTokens(NamedTuple):
@@ -34,10 +34,10 @@ def generate(
     stop: bool = False,
     intervene: Sequence[Intervention] = (),
 ) -> GeneratedTokens:
-    """``n_tokens`` tokens that follow the prompt, fewer where the model's context ends or, with ``stop``, before its end-of-text token.
+    """``n_tokens`` tokens that follow the prompt, fewer where the context ends or, with ``stop``, before the end-of-text token.
 
-    The most probable ones, or with a ``temperature`` drawn at random by ``seed``. Keys and values of earlier tokens are kept, unless there
-    are interventions: what these change may depend on where the text ends, so that every token costs a whole pass. Raises ValueError
+    Greedy, or sampled with ``seed`` at a ``temperature`` above 0. Keys and values of earlier tokens are cached, except under
+    interventions: these may depend on where the text ends, so that every token takes a whole pass. Raises ValueError
     for an encoder, an empty prompt, one that fills the context, ``n_tokens`` below 1 and a negative temperature.
     """
     room = _room(model, prompt, n_tokens)
@@ -83,7 +83,7 @@ def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, rng: torch.Ge
 
 
 def _ends(model: Model) -> frozenset[int]:
-    """Ids after which the model writes nothing more."""
+    """Ids of the end-of-text tokens."""
     settings: Any = getattr(model.hf, "generation_config", None)
     found = getattr(settings, "eos_token_id", None)
     if found is None:
@@ -95,7 +95,7 @@ def _room(model: Model, prompt: Sequence[int], n_tokens: int) -> int:
     facts = model.facts
     facts.check_causal("A continuation")
     if not len(prompt):
-        raise ValueError("There is no prompt to go on from: give at least one token.")
+        raise ValueError("The prompt is empty: give at least one token.")
     if n_tokens < 1:
         raise ValueError(f"n_tokens={n_tokens} is too few: give at least 1.")
     room = n_tokens if facts.max_length is None else min(n_tokens, facts.max_length - len(prompt))

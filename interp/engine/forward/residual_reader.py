@@ -1,6 +1,6 @@
-"""The residual stream while it passes by, layer by layer: nothing is kept but what the reader keeps.
+"""The residual stream of a pass, layer by layer, without storing it.
 
-It is the raw stream of the plain Hugging Face model, before any folding or centring of weights, as it leaves each block.
+It is the stream of the plain Hugging Face model after each block, before any folding or centring of weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from interp.models.model import Model
 
 @contextmanager
 def reading_residual(model: Model, read: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within the context every forward pass of ``model.hf`` calls ``read(layer, x)`` with x [batch pos d_model] after each block.
+    """Within the context every forward pass of ``model.hf`` calls ``read(layer, x)`` with x [batch pos d_model] after each
+    block.
 
     Raises ValueError where the blocks of the model are not known.
     """

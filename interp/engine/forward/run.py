@@ -1,6 +1,6 @@
-"""The plain road: one TransformerLens forward pass with hooks. Slow, and right for every model that has a bridge.
+"""One TransformerLens forward pass with hooks: slower than resuming, and correct for every model that has a bridge.
 
-``run`` is what a notebook calls for a single pass; sweeps fall back to this road where restarting is not proven.
+``run`` is the call for a single pass in a notebook; sweeps use this backend where resuming is not verified.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Hook = tuple[str, Callable[..., Any]]
 @short_repr
 @dataclass(frozen=True, eq=False)
 class ForwardRun:
-    """One pass: ``tokens`` [batch pos], ``logits`` [batch pos d_vocab], and the activations that were asked for by name."""
+    """One pass: ``tokens`` [batch pos], ``logits`` [batch pos d_vocab], and the captured activations by name."""
 
     tokens: Int[Tensor, "batch pos"]
     logits: Float[Tensor, "batch pos d_vocab"]
@@ -56,8 +56,8 @@ def run(
 ) -> ForwardRun:
     """One forward pass of text, token ids [pos] or [batch pos], or equally long examples (their clean prompts).
 
-    ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); they are returned as the
-    changed run had them. Raises LookupError for a name or a head that the model does not have.
+    ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of
+    the changed run. Raises LookupError for a name or a head that the model does not have.
     """
     batch = as_batch(model, prompts)
     if batch.padded:
@@ -73,7 +73,7 @@ def run(
         unknown = [name for name in names if name not in model.bridge.hook_dict]
         if unknown:
             raise LookupError(
-                f"{model.facts.name} has no activation called {unknown[0]!r}; write for instance z.0 or pattern.1."
+                f"{model.facts.name} has no activation called {unknown[0]!r}; names are, for example, z.0 or pattern.1."
             )
         logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=[*hooks, *((name, _keeper(kept, name)) for name in names)])
     missing = [name for name in names if name not in kept]
@@ -102,9 +102,10 @@ def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "ba
 def intervention_hooks(
     model: Model, intervene: Sequence[Intervention], batch: TokenBatch, example_ids: Tensor
 ) -> Iterator[list[Hook]]:
-    """TransformerLens hooks that carry out the interventions on a pass over ``batch``; ``example_ids`` are the indices of its examples.
+    """TransformerLens hooks that apply the interventions to a pass over ``batch``; ``example_ids`` are the indices of its
+    examples.
 
-    Bridges that call Hugging Face's own attention throw a changed pattern away; there the engine's attention makes the change.
+    Bridges that call Hugging Face's own attention ignore a changed pattern; there the engine's attention applies the change.
     """
     hooks: list[Hook] = []
     readers: dict[nn.Module, AttentionHook] = {}
@@ -130,7 +131,8 @@ def intervention_hooks(
 
 @contextmanager
 def quiet_inference() -> Iterator[None]:
-    """No gradients, and TransformerLens's warning of a discarded edit turned into an error: it would be a silent wrong number."""
+    """No gradients; TransformerLens's warning of a discarded edit becomes an error, since the result would be silently
+    wrong."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*discarded.*")
         yield
@@ -171,7 +173,7 @@ def _pattern_reader(batch: TokenBatch, example_ids: Tensor, changes: Sequence[In
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:
-    """Whether a change of ``hook_pattern`` reaches the output: bridges that call Hugging Face's own attention throw it away."""
+    """Whether a change of ``hook_pattern`` reaches the output: bridges that call Hugging Face's own attention ignore it."""
     from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
 
     return model.hf is None or type(model.bridge.blocks[layer].attn) is not AttentionBridge

@@ -1,1 +1,1 @@
-"""Gradient estimates of what a sweep or a patch would measure."""
+"""Gradient estimates of the effects that a sweep or a patch measures exactly."""

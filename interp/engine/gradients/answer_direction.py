@@ -1,4 +1,5 @@
-"""The direction in the residual stream that the answers are read from: what a part writes along it, it writes for the answer."""
+"""The direction in the residual stream that the outcome reads: the direct contribution of a component is its output along
+it."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ from interp.tasks.task import Example
 def answer_direction(
     model: Model, examples: Sequence[Example], outcome: Outcome, last: Float[Tensor, "batch d_model"]
 ) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
-    """Of each example a direction and a constant with ``outcome = last . direction + constant``, the final norm's scale being that of the
+    """A direction and a constant per example with ``outcome = last . direction + constant``, at the final norm's scale for the
     residual ``last``. The outcome must be a weighted sum of logits.
 
-    Raises ValueError where logits are no such sum (a cap on them, a final norm that is neither a layer norm nor a root mean square).
+    Raises ValueError where logits are not linear in it (a softcap, a final norm that is neither a layer norm nor an RMS norm).
     """
     assert model.layout is not None and outcome.weights is not None
     last = upcast(last)
-    norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that its rounding hides no cap
+    norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that rounding cannot hide a softcap
     answers = Answers.of(examples, last.device)
     ids = torch.cat([answers.answers, answers.distractors], -1)
     weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
@@ -42,8 +43,8 @@ def answer_direction(
     terms = (last.abs() * direction.abs()).sum(-1) + constant.abs()
     if not bool(((last * direction).sum(-1) + constant - readout(last[None])[0]).abs().le(1e-5 * terms + 1e-5).all()):
         raise ValueError(
-            f"{outcome.name} of {model.facts.name} is no sum of what its parts write: {model.facts.architecture} caps its logits or has "
-            f"a final norm that is not known. Patch or ablate heads instead."
+            f"{outcome.name} of {model.facts.name} is not a sum over components: {model.facts.architecture} caps its logits or has "
+            f"an unknown final norm. Patch or ablate heads instead."
         )
     return direction, constant
 
@@ -51,8 +52,8 @@ def answer_direction(
 def _gains(
     norm: nn.Module, at: Float[Tensor, "batch d_model"]
 ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, "batch d_model"]]:
-    """What the norm adds, and what it multiplies each coordinate with where its scale is that of ``at``: its weights are read from what it
-    makes of a vector without small coordinates, so that no architecture's way of storing them matters."""
+    """The norm's offset, and its factor for each coordinate at the scale of ``at``. Both are measured on a vector without small
+    coordinates, independent of how an architecture stores its weights."""
     offset = norm(at.new_zeros(1, at.shape[-1]))[0]
     probe = at.new_ones(1, at.shape[-1])
     probe[:, ::2] = -1

@@ -1,7 +1,7 @@
-"""The gradient estimate of every variant's effect from one backward pass.
+"""The gradient estimate of every variant's effect, from one backward pass (attribution patching).
 
-``effect ~ sum over ablated_z heads and positions of (new z - z) . d outcome / d z``: the first-order term of what the exact sweep
-measures (attribution patching). It is blind where the outcome saturates; ``ablate_heads(estimator="adaptive")`` says how far to believe it.
+``effect ~ sum over ablated heads and positions of (new z - z) . d outcome / d z``: the first-order term of the exact effect. It
+fails where the outcome saturates; ``ablate_heads(estimator="adaptive")`` reports its agreement with exact runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from interp.records import RunRecord
 from interp.tasks.task import Task
 from interp.tasks.token_batch import as_batch
 
-LOGITS = 1 << 26  # held at once where a text's whole loss is differentiated
+LOGITS = 1 << 26  # logits in memory at once where the loss of whole texts is differentiated
 
 
 def attribute(
@@ -44,8 +44,7 @@ def attribute(
 ) -> SweepResult:
     """Estimated outcomes of every variant: ``values = baseline + estimate``, in the form of a sweep's result.
 
-    Raises ValueError for outcomes measured against the clean run (KL), whose gradient there is 0, for step-like ones (accuracy), and for
-    an encoder.
+    Raises ValueError for outcomes that are not differentiable at the clean run (KL, accuracy) and for an encoder.
     """
     model.facts.check_causal("Attribution")
     check_gradient(outcome)
@@ -77,10 +76,11 @@ def attribute(
 
 
 def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
-    """Slope of each example's outcome in the size of each head's output (1 = as it is): sum over positions of z . d outcome / d z.
+    """Derivative of each example's outcome with respect to a gate on each head's output, at 1: sum over positions of z . d
+    outcome / d z.
 
-    Without an ``outcome`` it is that of the mean cross-entropy of the tokens of the clean prompts, each from those before it (nats). The
-    slope of ``zero`` is its negative. Raises ValueError as ``attribute`` does, and for a prompt of one token, where nothing is predicted.
+    Without an ``outcome`` the mean next-token cross-entropy of the clean prompts (nats) is used. The first-order effect of
+    ``zero`` is its negative. Raises ValueError as ``attribute`` does, and for a prompt of one token.
     """
     model.facts.check_causal("A gradient")
     if outcome is not None:
@@ -88,12 +88,12 @@ def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Fl
         check_outcome(task, outcome)
     short = next((i for i, e in enumerate(task) if len(e.clean) < 2), None)
     if outcome is None and short is not None:
-        raise ValueError(f"Text {short} has one token, and none is predicted from it: give texts of at least two.")
+        raise ValueError(f"Text {short} has one token, which leaves no next token to predict: give texts of at least two.")
     slopes = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for same_length in batches(task):
         length = len(task.examples[same_length[0]].clean)
-        together = len(same_length) if outcome is not None else max(1, LOGITS // (length * model.facts.d_vocab))
-        for example_ids in (same_length[i : i + together] for i in range(0, len(same_length), together)):
+        batch_size = len(same_length) if outcome is not None else max(1, LOGITS // (length * model.facts.d_vocab))
+        for example_ids in (same_length[i : i + batch_size] for i in range(0, len(same_length), batch_size)):
             examples = [task.examples[r] for r in example_ids]
             batch = as_batch(model, examples)
             value = next_token_loss(batch) if outcome is None else answer_value(outcome, examples, model)

@@ -1,8 +1,9 @@
-"""Queries, keys, values and outputs of heads, shown what the corrupted prompt makes of them: what it does to the head's z, and to the end.
+"""Effects of corrupted queries, keys, values and outputs of heads: on z, to first order on the outcome, and exactly on the
+final residual.
 
-The z that a changed query or key leads to is computed, softmax included, and only what comes after is linearised (the QK fix of AtP*, arXiv
-2403.00745): ``(new z - z) . d outcome / d z`` is the sum over keys of what the weights change by times the gradient at the weights. It is
-exact for what z writes to the logits, and blind where a later softmax is saturated.
+z under a changed query or key is computed exactly, softmax included, and only the effect of z is linearised (the QK fix of
+AtP*, arXiv 2403.00745): ``(new z - z) . d outcome / d z`` equals the sum over keys of the change of the weights times the
+gradient at the weights. It is exact for the direct effect of z on the logits, and fails where a later softmax is saturated.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NODE_KINDS = (*QKV, "z")
 def corrupted_z(
     decomposition: ResidualDecomposition, layer: int, part: str, where: Bool[Tensor, "#batch n"]
 ) -> Float[Tensor, "batch n n_heads d_head"]:
-    """z of a layer's heads when ``part`` of each (``q``, ``k``, ``v`` or ``z``) is at ``where`` what the corrupted prompt makes of it."""
+    """z of a layer's heads with ``part`` of each (``q``, ``k``, ``v`` or ``z``) from the corrupted prompt at ``where``."""
     own, other, call = _parts(decomposition, layer)
     if part == "z":
         z = decomposition.attend(layer, *(other[p] for p in QKV), like=call)
@@ -41,7 +42,7 @@ def qk_fix_estimates(
     where: Bool[Tensor, "#batch n"],
     gradients: Float[Tensor, "passes batch n n_heads d_head"],
 ) -> Float[Tensor, "passes n_heads batch"]:
-    """What the change of ``corrupted_z`` adds to the outcome, to first order in z, for each of several gradients at z."""
+    """First-order effect of ``corrupted_z`` on the outcome, for each of several gradients at z."""
     change = corrupted_z(decomposition, layer, part, where) - decomposition.clean.z[layer]
     return torch.einsum("pbnhd,bnhd->phb", upcast(gradients), upcast(change))
 
@@ -53,7 +54,7 @@ def atp_estimates(
     where: Bool[Tensor, "#batch n"],
     gradients: Float[Tensor, "passes batch n n_heads d_head"],
 ) -> Float[Tensor, "passes n_heads batch"]:
-    """As ``qk_fix_estimates``, to first order in the part itself: plain attribution patching, with a linearised softmax."""
+    """As ``qk_fix_estimates``, to first order in the part itself: plain attribution patching, which linearises the softmax."""
     if part == "z":
         return qk_fix_estimates(decomposition, layer, part, where, gradients)
     return torch.stack([(_linear(decomposition, layer, part, g) * where[:, None]).sum(-1).T for g in gradients])
@@ -62,7 +63,7 @@ def atp_estimates(
 def position_estimates(
     decomposition: ResidualDecomposition, layer: int, head: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
-    """What ``qk_fix_estimates`` gives for one head when ``part`` is changed at one position alone, for each position at once."""
+    """``qk_fix_estimates`` for one head with ``part`` changed at one position only, for every position."""
     if part == "k":
         return _key_estimates(decomposition, layer, head, gradient)
     if part == "v":
@@ -75,7 +76,7 @@ def position_estimates(
 def _linear(
     decomposition: ResidualDecomposition, layer: int, part: str, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n_heads n"]:
-    """The change of a part at every position times the gradient there."""
+    """The change of a part times the gradient at every position."""
     own, other, call = _parts(decomposition, layer)
     with torch.enable_grad():
         leaf = own[part].detach().clone().requires_grad_()
@@ -87,8 +88,9 @@ def _linear(
 def _key_estimates(
     decomposition: ResidualDecomposition, layer: int, head: int, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
-    """For one key changed at a time, with weights A, gradient G at them and ``E = exp(change of the score) - 1``, the sum over queries of
-    ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), which holds where A is 1 but for rounding."""
+    """For one key changed at a time, with weights A, gradient G at them and ``E = exp(change of the score) - 1``, the sum over
+    queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), which holds where A is
+    1 but for rounding."""
     own, other, call = _parts(decomposition, layer)
     clean = decomposition.clean
     shared = head * clean.k_before[layer].shape[1] // decomposition.model.facts.n_heads
@@ -108,15 +110,15 @@ def _key_estimates(
     least, rest = slopes.amin(-1, keepdim=True), _logsumexp_of_others(scores)
     beyond = (
         (_logsumexp_of_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(0)
-    )  # no number where there is one key
+    )  # undefined where there is one key
     elsewhere = least + beyond
     weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
     return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n_positions :]
 
 
 class ResidualChange(NamedTuple):
-    """``added`` [batch n d_model] to the stream that enters the block of ``layer`` (at ``n_layers``: leaves the last) or, ``inside``, to
-    what the attention of this layer writes."""
+    """``added`` [batch n d_model] to the residual that enters the block of ``layer`` (at ``n_layers``: leaves the last) or, if
+    ``inside``, to the attention output of this layer."""
 
     layer: int
     inside: bool
@@ -126,7 +128,7 @@ class ResidualChange(NamedTuple):
 def resume_changes(
     decomposition: ResidualDecomposition, changes: Sequence[ResidualChange]
 ) -> Float[Tensor, "n_changes batch d_model"]:
-    """The residual that predicts the answer under each change, all that comes after computed anew."""
+    """The final residual under each change, with all later activations recomputed."""
     order = sorted(range(len(changes)), key=lambda i: changes[i][:2])
     found: list[Tensor] = []
     for first in range(0, len(order), decomposition.runs_per_batch):
@@ -161,7 +163,7 @@ def _parts(decomposition: ResidualDecomposition, layer: int) -> tuple[dict[str, 
 
 
 def _logsumexp_of_others(x: Float[Tensor, "batch n key"]) -> Float[Tensor, "batch n key"]:
-    """The logarithm of the sum over all other keys of what ``x`` is the logarithm of, however far one key leads."""
+    """logsumexp over all other keys, accurate even where one key dominates."""
     before, after = x.logcumsumexp(-1), x.flip(-1).logcumsumexp(-1).flip(-1)
     none = torch.full_like(x[..., :1], -torch.inf)
     return torch.logaddexp(torch.cat([none, before[..., :-1]], -1), torch.cat([after[..., 1:], none], -1))

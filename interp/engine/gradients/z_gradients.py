@@ -1,6 +1,7 @@
 """Gradients of an outcome at z of every head, from one backward pass over the clean prompts.
 
-A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in memory.
+A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in
+memory.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from interp.tasks.task import Example
 from interp.tasks.token_batch import TokenBatch
 
 Value = Callable[[Tensor], Tensor]
-"""What is differentiated: logits [batch pos d_vocab] -> [batch]."""
+"""The function that is differentiated: logits [batch pos d_vocab] -> [batch]."""
 
 
 def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
-    """The outcome of the answers, read from the last logits."""
+    """The outcome, as a function of the logits at the last position."""
     answers = Answers.of(examples, model.device)
     return lambda logits: outcome.function(upcast(logits[:, -1]), answers, upcast(logits[:, -1].detach()))
 
@@ -42,9 +43,9 @@ def next_token_loss(batch: TokenBatch) -> Value:
 def z_gradients(
     model: Model, batch: TokenBatch, value: Value, *, last: bool, dropped_layers: Sequence[int | None] = (None,)
 ) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
-    """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every layer, each
-    [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``: none of its gradient comes through what the block of that
-    layer writes (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
+    """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every
+    layer, each [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``, without the gradient through
+    the output of that block (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
     if model.hf is None or model.layout is None:
         raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
     leaves: list[Tensor] = []
@@ -78,7 +79,7 @@ def z_gradients(
 def hooked_z_gradients(
     model: Model, batch: TokenBatch, value: Value, read: Sequence[str] = ()
 ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """As ``z_gradients``, from one hooked pass, with the activations called by the names in ``read``."""
+    """As ``z_gradients``, from one hooked pass, and the activations named in ``read``."""
     seen: dict[str, Tensor] = {}
     z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
 
@@ -104,7 +105,8 @@ def hooked_clean_pass(
     changes: Sequence[Intervention],
     outcome: Outcome,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
-    """As much of the clean run as the estimate needs, the value and its gradients at z. Raises ValueError for changes of scores."""
+    """The activations of the clean pass that the estimate needs, the outcome, and its gradients at z. Raises ValueError for
+    changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The clean run that a sweep restarts from: everything that a change of some heads leaves as it was."""
+"""The clean pass from which a sweep is resumed: all activations that a change of some heads leaves unchanged, by layer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from interp.tasks.token_batch import TokenBatch, as_batch
 class CleanPass:
     """Activations of one batch of prompts at ``positions`` [batch n], by layer.
 
-    ``clean_pass`` keeps all positions from one on, of prompts that are padded on the right, which a causal model does not see;
-    ``select`` gives the run of some prompts at the last ``n`` positions of each, and only such a run, or one of equally long prompts,
-    is restarted. ``residual`` and ``attn_out`` [batch n d_model] enter and leave a block's attention; ``z`` [batch n head d_head];
-    ``k_before`` and ``v_before`` [batch kv_head before d_head] are those of the positions before; ``mask`` says which keys a kept
-    position may see, [batch or 1, 1, n, keys] or None for causal attention; ``ablated_z`` holds z of heads whose pattern is changed;
-    ``final_residual`` [batch d_model] is the residual that predicts the answer; ``logits`` [batch d_vocab] the model's own.
+    ``clean_pass`` keeps positions ``start`` and later of prompts padded on the right (causal models do not see the padding).
+    Runs are resumed from a ``select``-ion: some prompts at the last ``n`` positions of each. ``residual`` and ``attn_out``
+    [batch n d_model] are input and output of a block's attention; ``z`` is [batch n head d_head]; ``k_before`` and ``v_before``
+    [batch kv_head n_before d_head] belong to earlier positions; ``mask`` [batch or 1, 1, n, keys] tells which keys are visible,
+    None for causal attention; ``ablated_z`` is z of heads whose pattern or scores are changed; ``final_residual`` [batch
+    d_model] predicts the answer; ``logits`` [batch d_vocab] are the model's own.
     """
 
     examples: Sequence[Example]
@@ -52,16 +52,16 @@ class CleanPass:
 
     @property
     def n_positions(self) -> int:
-        """Positions that are kept of each prompt."""
+        """Number of positions kept of each prompt."""
         return self.positions.shape[1]
 
     @property
     def n_before(self) -> int:
-        """Positions before the kept ones, of the prompt that has most."""
+        """Largest number of positions of a prompt that precede the kept ones."""
         return self.k_before[0].shape[2]
 
     def select(self, example_ids: Sequence[int], n_positions: int) -> CleanPass:
-        """The run of these examples alone, at the last ``n`` positions of each."""
+        """The clean pass of these examples at the last ``n_positions`` positions of each."""
         if list(example_ids) == self.example_ids.tolist() and all(
             len(e.clean) == n_positions == self.n_positions for e in self.examples
         ):
@@ -73,7 +73,7 @@ class CleanPass:
         before = int(lengths.max()) - n_positions
         first = int(self.positions[0, 0])
         kept = positions - first
-        alike = slice(1) if len(lengths.unique()) == 1 else slice(None)  # one row serves all where it can
+        alike = slice(1) if len(lengths.unique()) == 1 else slice(None)  # equally long prompts share one row
         masks: dict[int, Tensor | None] = {}
         for mask in self.mask:
             if id(mask) not in masks:
@@ -107,7 +107,7 @@ class CleanPass:
         )
 
     def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
-        """What the intervention adds to this head's z in the clean run, [batch n d_head]; 0 at untouched positions."""
+        """The change that the intervention makes to this head's z in the clean run, [batch n d_head]; 0 at other positions."""
         z = self.z[head.layer][:, :, head.head]
         if intervention.site != "z":
             new = self.ablated_z[intervention, head]
@@ -117,7 +117,7 @@ class CleanPass:
         return moved if intervention.positions == "all" else torch.where(self.position_mask(intervention.positions), moved, 0)
 
     def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
-        """True at the kept positions that ``positions`` names."""
+        """True at the kept positions named by ``positions``."""
         if positions not in self.masks:
             masks = [position_mask(positions, [example])[:, -self.n_positions :] for example in self.examples]
             self.masks[positions] = torch.cat(masks)[:, :, None].to(self.example_ids.device)
@@ -133,11 +133,11 @@ def clean_pass(
     *,
     n_before: int | None = None,
 ) -> CleanPass:
-    """One forward pass over ``examples``, keeping what restarts from position ``start`` on need; ``n_before`` (default ``start``) is how
-    many first positions keep their keys and values: the largest start of any part that will be taken.
+    """One forward pass over ``examples`` that keeps activations from position ``start`` on.
 
-    ``interventions`` at pattern and scores are evaluated here, a block of queries at a time, since they read the clean rows. Raises
-    FastPathUnavailable where the model's parts are not known or not called once a layer.
+    Keys and values are kept of the first ``n_before`` positions (default ``start``): the largest start of any later
+    ``select``-ion. ``interventions`` on patterns and scores are evaluated here, in blocks of queries, because they depend on
+    the clean rows. Raises FastPathUnavailable where the model's parts are not known or not called once per layer.
     """
     if model.hf is None or model.layout is None:
         raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
@@ -187,7 +187,7 @@ def _leave(run: CleanPass, module: nn.Module, args: tuple, output: Any) -> None:
 
 
 def _kept(run: CleanPass, x: Tensor) -> Tensor:
-    """The kept positions of an activation [batch length ...]; a copy, so that the others can be freed."""
+    """The kept positions of an activation [batch length ...], copied so that the others can be freed."""
     return x if x.shape[1] == run.n_positions else x[:, -run.n_positions :].clone()
 
 
@@ -199,8 +199,10 @@ def _read(
     run: CleanPass, batch: TokenBatch, layer: int, before: int, interventions: list[Intervention], call: AttentionInputs
 ) -> Tensor:
     if call.slopes is not None:
-        raise FastPathUnavailable("a run cannot be restarted under ALiBi")
-    run.k_before.append(call.k[:, :, :before].clone())  # a view would keep all positions, and in fused projections q as well
+        raise FastPathUnavailable("a run cannot be resumed under ALiBi")
+    run.k_before.append(
+        call.k[:, :, :before].clone()
+    )  # a view would keep all positions alive and, of fused projections, q as well
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n_positions, None))[:1])
     for intervention in interventions:
@@ -214,8 +216,8 @@ def _read(
 
 
 def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) -> Bool[Tensor, "some 1 n all"]:
-    """Which keys the last positions [some n] of prompts may see: first the ``before`` earlier ones, of which shorter prompts have
-    fewer, then these positions themselves. ``mask`` [1 1 queries keys] has its queries from position ``first`` on."""
+    """Which keys are visible at the last positions [some n] of prompts: the ``before`` earlier ones (shorter prompts have
+    fewer), then these positions. The first query of ``mask`` [1 1 queries keys] is at position ``first``."""
     earlier = torch.arange(before, device=positions.device).expand(len(positions), -1)
     keys = torch.cat([earlier, positions], 1)[:, None]
     exists = torch.cat([earlier < positions[:, :1], torch.ones_like(positions, dtype=torch.bool)], 1)[:, None]
@@ -224,8 +226,8 @@ def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) 
 
 
 def _argument_at(value: Any, length: int, positions: Tensor) -> Any:
-    """An argument of a block over ``length`` positions, at ``positions`` [some n] of them; masks are dropped: the engine's attention
-    has its own."""
+    """An argument of a block, over ``length`` positions, at ``positions`` [some n]; masks become None, since the engine keeps
+    its own."""
     if isinstance(value, tuple | list):
         return type(value)(_argument_at(part, length, positions) for part in value)
     if isinstance(value, Mask):
@@ -238,6 +240,6 @@ def _argument_at(value: Any, length: int, positions: Tensor) -> Any:
         return value[0, positions]
     if value.dim() == 1 and value.shape[0] == length:
         if len(positions) > 1:
-            raise FastPathUnavailable("a block takes positions that are the same for all prompts")
+            raise FastPathUnavailable("a block takes one set of positions for all prompts")
         return value[positions[0]]
     return value

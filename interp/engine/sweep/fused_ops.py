@@ -1,6 +1,7 @@
-"""Modules that a model writes out step by step, computed in fewer steps and less memory: equal to rounding, without gradients.
+"""Fused versions of modules that models compute step by step: fewer steps and less memory, equal up to rounding, without
+gradients.
 
-Tanh-GELU is a sixth of a sweep's time on GPT-2, norms, rotary embedding and gated products an eighth on a small Llama.
+Tanh-GELU takes a sixth of a sweep's time on GPT-2; norms, rotary embedding and gated products take an eighth on a small Llama.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from interp.engine.attention.attention_interface import attention_hooks
 
 
 def _gelu(module: Any, x: Tensor) -> Tensor:
-    return torch.ops.aten.gelu_(x, approximate="tanh")  # in place: what a linear layer gave nobody else reads
+    return torch.ops.aten.gelu_(x, approximate="tanh")  # in place: nothing else reads the output of the linear layer
 
 
 def _gated_mlp(module: Any, x: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ def _gated_mlp(module: Any, x: Tensor) -> Tensor:
 
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
     wide = x.float()
-    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # one step over x, where a mean of squares takes two
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # one pass over x, where a mean of squares takes two
     scale = length.square_().div_(x.shape[-1]).add_(module.variance_epsilon).rsqrt_()
     return (wide * scale).to(x.dtype).mul_(module.weight)
 
@@ -43,7 +44,7 @@ def _attention(module: Any, *args: Any, **kwargs: Any) -> Any:
 
 @cache
 def _with_short_rotary(forward: Any) -> Callable:
-    """The forward of an attention class that turns queries and keys by ``_rotary``."""
+    """The forward of an attention class with ``_rotary`` in place of its rotary embedding."""
     own = {**forward.__globals__, "apply_rotary_pos_emb": _rotary}
     return FunctionType(forward.__code__, own, forward.__name__, forward.__defaults__, forward.__closure__)
 
@@ -58,7 +59,7 @@ def _turned(
     half, out = x.shape[-1] // 2, x * cos
     out[..., :half] -= x[..., half:] * sin[..., :half]
     out[..., half:] += x[..., :half] * sin[..., half:]
-    return out  # rounded as written out
+    return out  # rounds like the unfused form
 
 
 LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
@@ -68,12 +69,12 @@ SHORTER: dict[str, Callable[..., Any]] = {
     **{f"{name}RMSNorm": _rms_norm for name in LLAMA_LIKE},
     **{f"{name}Attention": _attention for name in LLAMA_LIKE},
 }
-"""What is computed in place of a module, by the name of its class."""
+"""Replacements of a module's forward, by class name."""
 
 
 @contextmanager
 def fused_modules(hf: nn.Module | None) -> Iterator[None]:
-    """Within the context, modules of these classes compute in fewer steps."""
+    """Within the context, modules of the classes in ``SHORTER`` use their fused forward."""
     modules = hf.modules() if hf is not None else ()
     found = [m for m in modules if type(m).__name__ in SHORTER and "forward" not in m.__dict__]  # contexts nest
     with ExitStack() as stack:
@@ -91,7 +92,7 @@ def engine_modules(hf: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def replacing_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
-    """Within the context, a module computes ``forward``."""
+    """Within the context, ``forward`` replaces the forward of the module."""
     before = module.__dict__.get("forward")
     module.__dict__["forward"] = forward
     try:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and n
 
 @dataclass(frozen=True)
 class Answers:
-    """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch n_distractors]."""
+    """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch
+    n_distractors]."""
 
     answers: Int[Tensor, "batch n_answers"]
     answer_mask: Bool[Tensor, "batch n_answers"]
@@ -36,10 +37,11 @@ class Answers:
 class Outcome:
     """A named function of the answer logits.
 
-    ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a weighted
-    sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor weights)``; only
-    these columns of the unembedding are then computed. ``relative_to_clean`` outcomes measure a change from the clean run.
-    ``differentiable`` is False where the gradient at the clean run says nothing: step functions, and functions with their minimum there.
+    ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a
+    weighted sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor
+    weights)``; only these columns of the unembedding are then computed. ``relative_to_clean`` outcomes measure a change from
+    the clean run. ``differentiable`` is False where the gradient at the clean run says nothing: step functions, and functions
+    with their minimum there.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From the last residual to the number that is measured, computing only the logits that the outcome needs."""
+"""From the final residual to the outcome, computing only the logits that the outcome needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from interp.engine.sweep.outcome import Answers, Outcome
 from interp.models.model import Model
 from interp.tasks.task import Example
 
-BLOCK = 1 << 24  # logits held at once
+BLOCK = 1 << 24  # logits in memory at once
 
 
 class Readout:
-    """The outcome of residuals that predict the answers of one batch of examples."""
+    """Maps the final residuals of one batch of examples to outcomes."""
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
         assert model.layout is not None and model.hf is not None

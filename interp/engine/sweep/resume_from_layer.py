@@ -1,8 +1,9 @@
-"""Many changed runs at once, each restarted from the clean run at the layer where it is first changed.
+"""Many changed runs in one batch, each resumed from the clean pass at the first layer that it changes.
 
-The change of a head of layer l leaves every earlier block as it was. The changed runs are rows of one batch: a block is entered by the
-rows changed further down, which run its attention, and by the rows changed here, whose attention output is the clean one plus
-what the intervention adds. Blocks are the model's own modules, so sequential, parallel and post-norm blocks need no code here.
+Changing a head of layer l leaves all earlier blocks unchanged. The changed runs are rows of one batch: a block is entered by
+the rows changed in lower layers, which run its attention, and by the rows changed here, whose attention output is the clean one
+plus the difference that the intervention makes. Blocks are the model's own modules, so sequential, parallel and post-norm
+blocks need no code.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant])
 
 
 def verify_resumption(model: Model, clean: CleanPass, readout: Readout) -> None:
-    """Raises FastPathUnavailable unless, on these prompts, attention output is the projection of z, and a run that is resumed from the
-    first block without a change gives the model's own answer logits."""
+    """Raises FastPathUnavailable unless, on these prompts, attention output is the projection of z, and a run that is resumed
+    from the first block without a change gives the model's own answer logits."""
     assert model.layout is not None
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
     for z, out, projection in zip(clean.z, clean.attn_out, model.layout.outputs, strict=True):
@@ -81,11 +82,11 @@ def resume_from_layer(
     changed_residual: Callable[[int], Float[Tensor, "rows n d_model"] | None] = lambda layer: None,
     active_variants: Callable[[int], Sequence[Variant]] = lambda layer: (),
 ) -> Float[Tensor, "rows d_model"]:
-    """The last residual of many changed runs, in the order in which they begin, at layer ``first`` or above.
+    """The final residual of many changed runs, ordered by the layer at which they start (``first`` or above).
 
-    ``changed_residual(layer)`` are changed streams that enter a block (or, at ``n_layers``, leave the last one), ``changed_attention(layer)`` changed outputs
-    of its attention in runs whose stream is the clean one up to there; at each layer the joining rows come first. All rows are the
-    batch, repeated. ``active_variants(layer)`` are the variants of the rows below that change this layer, too.
+    ``changed_residual(layer)`` are changed residuals that enter a block (at ``n_layers``: leave the last one);
+    ``changed_attention(layer)`` are changed attention outputs of runs that are clean up to this layer. Rows are repetitions of
+    the batch. ``active_variants(layer)`` are the variants already running, which may change this layer as well.
     """
     layout = model.layout
     assert layout is not None and model.hf is not None
@@ -113,7 +114,7 @@ def _block(
 def _last_block(
     layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
 ) -> Tensor:
-    """As ``_block``, but only the last position's query and what follows attention are computed: nothing else is read from here."""
+    """As ``_block``, for the last position only: the readout needs no other."""
     entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
     fixed = fixed[:, -1:]
     if len(x):
@@ -129,8 +130,8 @@ def _last_block(
 
 @contextmanager
 def _last_query(attention: nn.Module) -> Iterator[None]:
-    """The attention module projects the last position's query alone, which stands at all positions; where queries have a projection of
-    their own."""
+    """Within the context, queries with a projection of their own are projected at the last position only, and repeated for the
+    others."""
     projection = getattr(attention, "q_proj", None)
     if not isinstance(projection, nn.Linear):
         yield
@@ -142,7 +143,7 @@ def _last_query(attention: nn.Module) -> Iterator[None]:
 
 
 def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[Variant]) -> Tensor:
-    """Attention output of the variants that start here, [len(new)*batch n d_model]."""
+    """Attention output of the variants that start in this layer, [len(new)*batch n d_model]."""
     was = clean.attn_out[layer]
     out = was.new_empty(len(new), len(was) * clean.n_positions, was.shape[-1])
     for changed, variant in zip(out, new, strict=True):
@@ -154,7 +155,7 @@ def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[V
 
 
 def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:
-    """Attention of the rows that run a block; in the last block of the last query alone, after which the block is left."""
+    """Attention for the rows that run a block; in the last block for the last query only, where it leaves the block."""
     n = 1 if last else clean.n_positions
     mask = clean.mask[layer]
     mask = None if mask is None else mask[:, :, -n:]
@@ -179,16 +180,17 @@ def attend_after(
     v_before: Float[Tensor, "prompts kv_head before d_head"],
     visible: Bool[Tensor, "some 1 n all"],
 ) -> Float[Tensor, "rows head n d_head"]:
-    """Attention of the last positions of many changed runs that share the keys and values of the first positions.
+    """Attention of the last positions of many changed runs that share keys and values of the first positions, [rows head n
+    d_head].
 
-    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before`` and
-    ``v_before`` [n_prompts kv_head before d_head] come from the clean run; unless they are few, they are never copied per variant.
-    ``visible`` is [n_prompts or 1, 1, n, all keys]. Returns [rows head n d_head].
+    ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before``
+    and ``v_before`` [n_prompts kv_head before d_head] come from the clean pass and are copied per variant only if they are
+    short. ``visible`` is [n_prompts or 1, 1, n, all keys].
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]
     n_variants, group = rows // n_prompts, n_heads // n_kv
-    if call.softcap is None and before <= call.k.shape[2]:  # copies, and one fused step, cost less than what follows
+    if call.softcap is None and before <= call.k.shape[2]:  # one fused step on copies is cheaper here
         k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
         seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
         return scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
@@ -211,14 +213,14 @@ def attend_after(
 
 
 def call_block(block: nn.Module, clean: CleanPass, layer: int, x: Tensor) -> Tensor:
-    """The stream after a block that is entered by ``x`` [rows n d_model], rows being the batch, repeated."""
+    """The residual after a block with input ``x`` [rows n d_model], whose rows are repetitions of the batch."""
     args, kwargs = _repeated(clean.arguments[layer], len(clean.example_ids), len(x))
     output = block(x, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
 
 def _repeated(value: Any, n_prompts: int, n_rows: int) -> Any:
-    """An argument of a block, with what it has of each prompt repeated for every variant; what one row serves stays as it is."""
+    """An argument of a block, repeated for every variant along its prompt dimension, if it has one."""
     if isinstance(value, dict):
         return {name: _repeated(part, n_prompts, n_rows) for name, part in value.items()}
     if isinstance(value, tuple | list):
@@ -229,7 +231,7 @@ def _repeated(value: Any, n_prompts: int, n_rows: int) -> Any:
 
 
 def _first_rows(value: Any, n: int, n_rows: int) -> Any:
-    """An argument over ``n_rows`` rows, or one that serves all, for the first ``n``."""
+    """The first ``n`` rows of an argument that has one entry per row; other arguments are returned unchanged."""
     if isinstance(value, tuple | list):
         return type(value)(_first_rows(part, n, n_rows) for part in value)
     return value[:n] if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_rows else value
@@ -237,7 +239,7 @@ def _first_rows(value: Any, n: int, n_rows: int) -> Any:
 
 @contextmanager
 def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
-    """The attention module runs the first ``n_running`` rows; the others get ``fixed``."""
+    """Within the context, attention runs the first ``n_running`` rows only; the output of the others is ``fixed``."""
     module = layout.attentions[layer]
     inner = module.forward
 
@@ -256,7 +258,7 @@ def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int
 
 
 class _Enough(Exception):
-    """Carries z [rows head 1 d_head] out of a block whose rest is not needed."""
+    """Leaves a block early with z [rows head 1 d_head]."""
 
     def __init__(self, z: Tensor) -> None:
         self.z = z
@@ -264,7 +266,7 @@ class _Enough(Exception):
 
 @contextmanager
 def _editing_z(projection: nn.Module, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Iterator[None]:
-    """Applies ``_apply_to_z`` to what enters the output projection."""
+    """Within the context, ``_apply_to_z`` is applied to the input of the output projection."""
     handle = projection.register_forward_pre_hook(
         lambda module, args: (_apply_to_z(args[0], clean, layer, active_variants), *args[1:])
     )
@@ -275,7 +277,7 @@ def _editing_z(projection: nn.Module, clean: CleanPass, layer: int, active_varia
 
 
 def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
-    """The merged z [rows n heads*d_head] of active variants, with what those still change in this layer (pairs of heads).
+    """The merged z [rows n heads*d_head] of active variants after their interventions in this layer (of pairs of heads).
 
     The positions of ``z`` are the last ``n`` of the prompt.
     """

@@ -1,8 +1,8 @@
-"""Many runs: one number for each variant and example, exactly as one hooked forward pass each would give.
+"""The exact outcome of every variant on every example, as one hooked forward pass per variant would give it.
 
-Variants restart from the clean run (``resumed.py``) when three things have been checked, once for each loaded model: attention output
-is the projection of the heads' z, every module is called once a layer, and a run restarted without any change gives the model's
-own logits. Otherwise, and for variants that cannot be restarted, the sweep takes the hooked road and says why.
+Variants are resumed from the clean pass (``resume_from_layer.py``) once three facts are verified for the loaded model:
+attention output is the projection of the heads' z, every module is called once per layer, and a run resumed without a change
+gives the model's own logits. Otherwise, and for variants that cannot be resumed, the sweep warns and uses the hooked backend.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @runtime_checkable
 class UnitLedger(Protocol):
-    """Where finished units are kept, so that a killed sweep can go on."""
+    """Storage of finished units, from which an interrupted sweep is resumed."""
 
     def get(self, key: str) -> np.ndarray | None: ...
 
@@ -40,11 +40,12 @@ class UnitLedger(Protocol):
 @short_repr
 @dataclass(frozen=True, eq=False)
 class SweepResult:
-    """What a sweep measured.
+    """The outcomes of a sweep.
 
-    ``variants[i]`` are the heads changed together; ``baseline`` [n_examples] is the outcome of the clean run, ``values``
-    [n_variants n_examples] of the changed ones (float64). ``effects = values - baseline``: negative = the head helped, where
-    larger outcomes are better. ``ablation`` is the label of the intervention; ``backend`` is ``resumed``, ``hooked`` or ``gradient``.
+    ``variants[i]`` are the heads that variant ``i`` changes; ``baseline`` [n_examples] is the outcome of the clean run,
+    ``values`` [n_variants n_examples] of the changed runs (float64). ``effects = values - baseline``: negative = the head
+    helped, where larger outcomes are better. ``ablation`` is the label of the intervention; ``backend`` is ``resumed``,
+    ``hooked`` or ``gradient``.
     """
 
     variants: tuple[tuple[Head, ...], ...]
@@ -82,8 +83,8 @@ def sweep(
 ) -> SweepResult:
     """The outcome of every variant on every example of the task.
 
-    ``backend`` forces ``resumed`` or ``hooked``; by default the faster one that is proven is taken. Raises MemoryBudgetExceeded when not even
-    one prompt fits ``memory``, ValueError when a result is not finite.
+    ``backend`` forces ``resumed`` or ``hooked``; the default is ``resumed`` where it is verified for the model. Raises
+    MemoryBudgetExceeded when a single prompt exceeds ``memory``, ValueError when an outcome is not finite.
     """
     check_outcome(task, outcome)
     identity = f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"

@@ -1,4 +1,5 @@
-"""The outcomes of one work unit: resumed from the clean pass where that is verified, else by one hooked forward pass per variant."""
+"""The outcomes of one work unit: resumed from the clean pass where that is verified, else by one hooked forward pass per
+variant."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _VERIFIED: WeakSet[Model] = WeakSet()
 
 
 class UnitRunner:
-    """Measures units, keeping the clean pass of the prompts of the last one; ``backend`` is ``resumed``, ``hooked`` or not yet decided."""
+    """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or None until the first
+    unit."""
 
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
@@ -70,7 +72,7 @@ class UnitRunner:
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
-            self.shared = self.clean = self.readout = None  # frees the memory of the last one first
+            self.shared = self.clean = self.readout = None  # frees the previous clean pass first
             examples, changes = [self.task.examples[i] for i in ids], list(dict.fromkeys(i for v in self.variants for i in v))
             self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, n_before=unit.clean.n_before)
         if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):

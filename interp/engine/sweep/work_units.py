@@ -1,7 +1,7 @@
-"""How a sweep is cut into units of work that fit the memory budget, and what they will cost.
+"""The work units of a sweep: examples x variants that fit the memory budget, and their estimated cost.
 
-A unit is a few prompts, recomputed at equally many last positions, and a few variants. The plan depends on what is asked and on the
-budget alone, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
+A unit holds a few prompts, recomputed at the same number of last positions, and a few variants. The plan depends only on the
+arguments and the budget, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
 @dataclass(frozen=True)
 class CleanPassPlan:
-    """Examples ``example_ids`` (indices) whose clean runs are made in one pass: activations are kept from position ``start`` on, keys and
-    values of the first ``n_before`` positions."""
+    """One clean pass over the examples ``example_ids``: activations are kept from position ``start`` on, keys and values of the
+    first ``n_before`` positions."""
 
     example_ids: tuple[int, ...]
     start: int
@@ -41,8 +41,8 @@ class CleanPassPlan:
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Variants ``variants`` (indices) on examples ``example_ids`` (indices), recomputed at the last ``n`` positions of each prompt; ``clean``
-    is the pass, shared with other units, that holds their clean runs."""
+    """Variants ``variants`` (indices) on examples ``example_ids`` (indices), recomputed at the last ``n`` positions of each
+    prompt; ``clean`` is their clean pass, shared with other units."""
 
     example_ids: tuple[int, ...]
     variants: tuple[int, ...]
@@ -53,7 +53,8 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class WorkPlan:
-    """The units in order, with the largest memory any of them needs above the loaded model (bytes) and the work in token-layers.
+    """The units in order, the largest memory of any of them in addition to the loaded model (bytes), and the work in
+    token-layers.
 
     ``clean_work`` is the work of the clean passes alone: with the time of one of them it gives the time of the sweep.
     """
@@ -70,10 +71,11 @@ class WorkPlan:
 
 @dataclass(frozen=True)
 class UnitMemory:
-    """Estimated bytes, in addition to the loaded model ``name``, that the passes of a unit take; made once from facts and outcome.
+    """Estimated bytes, in addition to the loaded model ``name``, that the passes of a unit take; made once from facts and
+    outcome.
 
-    ``per_token`` is alive at once inside a block, ``residual``, ``z`` and ``kv`` are kept of one token in all layers, ``workspace`` is
-    taken by matrix products, ``logits`` by one row of logits.
+    ``per_token`` is alive at once inside a block, ``residual``, ``z`` and ``kv`` are kept of one token in all layers,
+    ``workspace`` is taken by matrix products, ``logits`` by one row of logits.
     """
 
     name: str
@@ -125,9 +127,9 @@ def plan_sweep(
 ) -> WorkPlan:
     """Units for every variant on every example. ``identity`` names the sweep in the units' keys.
 
-    ``memory`` is the budget in bytes above the loaded model; by default 1.6 times what one plain forward pass of the same prompts
-    takes, or 64 MiB (2 GiB on a GPU) if that is more. Raises MemoryBudgetExceeded when one variant of one prompt does not fit it,
-    or a unit does not fit the memory that is available, and ValueError for an encoder.
+    ``memory`` is the budget in bytes in addition to the loaded model; the default is 1.6 times that of one plain forward pass
+    of the same prompts, at least 64 MiB (2 GiB on a GPU). Raises MemoryBudgetExceeded when one variant of one prompt exceeds
+    it, or a unit exceeds the available memory, and ValueError for an encoder.
     """
     facts = model.facts
     facts.check_causal("A sweep")
@@ -157,12 +159,12 @@ def plan_sweep(
 
 
 def tokens_at_once(model: Model) -> int:
-    """Tokens of changed runs that are worth one batch on the model's device."""
+    """Tokens of changed runs per batch on the model's device."""
     return TOKENS_AT_ONCE[_kind(model)]
 
 
 def memory_at_once(model: Model) -> int:
-    """Bytes above the loaded model that changed runs may always take on the model's device."""
+    """Bytes in addition to the loaded model that changed runs may always use on the model's device."""
     return LEAST_MEMORY[_kind(model)]
 
 
@@ -171,7 +173,7 @@ def _kind(model: Model) -> str:
 
 
 def batches(task: Task) -> list[list[int]]:
-    """Indices of equally long examples, as many together as one plain pass should take."""
+    """Ids of equally long examples, in batches of one plain pass."""
     size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
     return [
         example_ids[i : i + size[n]] for n, example_ids in task.by_length().items() for i in range(0, len(example_ids), size[n])
@@ -185,7 +187,7 @@ def _longest(task: Task, example_ids: Sequence[int]) -> int:
 def _passes(
     chunks: list[tuple[int, tuple[int, ...], int]], task: Task, cost: UnitMemory, share: int, cap: int
 ) -> list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]]:
-    """Neighbouring chunks (n, rows, variants at once) together under one clean pass, as long as it fits ``share`` bytes."""
+    """Consecutive chunks (n, example ids, variants per batch), grouped under one clean pass of at most ``share`` bytes."""
     found: list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]] = []
     for chunk in chunks:
         n, example_ids, _ = chunk
@@ -206,8 +208,8 @@ def _passes(
 
 
 def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
-    """How many last positions must be recomputed, and for which examples: equally long ones together, and with them others
-    of which equally few, but not all, positions are recomputed."""
+    """Number of last positions to recompute, with the ids of the examples: equally long ones, and others with the same number
+    unless it is their whole length."""
     tails: dict[tuple[int, bool], list[int]] = {}
     for length, example_ids in task.by_length().items():
         n = length - _first_touched(task, example_ids, variants)
@@ -216,7 +218,7 @@ def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]
 
 
 def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int) -> tuple[int, int]:
-    """The largest prompts x variants grid within the cap and the budget; prompts are kept together first."""
+    """Prompts and variants per batch, as many as the token cap and the budget allow; prompts take precedence."""
     example_ids = max(1, min(n_rows, cap // n, max(1, 4 * cap // length)))
     variants_per_batch = max(1, min(n_variants, cap // (example_ids * n)))
     while cost.unit(length, n, example_ids, variants_per_batch) > budget:
@@ -227,7 +229,7 @@ def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, ca
         else:
             needed = cost.unit(length, n, 1, 1)
             raise MemoryBudgetExceeded(
-                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} above {cost.name} itself, more than the budget of "
+                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} in addition to {cost.name}, more than the budget of "
                 f"{format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
     return example_ids, variants_per_batch

@@ -1,4 +1,4 @@
-"""Activations of a whole task kept for use in other runs: the z of every head, for mean, resample and patch."""
+"""z of every head on every prompt of a task: the values that mean, resample and patch ablation insert."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from interp.tasks.token_batch import as_batch
 class ZCache:
     """The z of every head on every example: a ``Source`` for interventions.
 
-    Examples of different lengths may stand beside each other; a replacement is asked for equally long ones only.
+    Examples may differ in length; each call of ``z`` is for equally long ones.
     """
 
     def __init__(self, z: dict[int, Tensor]) -> None:
@@ -44,11 +44,11 @@ class ZCache:
     def each(
         self, positions: str | tuple[int, ...], examples: Sequence[Example]
     ) -> Float[Tensor, "n_examples n_layers n_heads d_head"]:
-        """Mean over the touched positions of every example."""
+        """Mean over the named positions of each example."""
         return torch.stack([self._z[i][:, position_mask(positions, [e])[0]].mean(1) for i, e in enumerate(examples)])
 
     def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
-        """Mean over examples and over the touched positions of each, [n_layers n_heads d_head]."""
+        """Mean over the named positions of all examples, [n_layers n_heads d_head]."""
         total, count = torch.zeros(()), 0
         for row, example in enumerate(examples):
             kept = self._z[row][:, position_mask(positions, [example])[0]]
@@ -57,7 +57,8 @@ class ZCache:
 
 
 def cache_z(model: Model, task: Task, side: str = "clean") -> ZCache:
-    """Runs the clean or the corrupted prompts of a task once and keeps z. Raises MemoryBudgetExceeded when that is more than is available."""
+    """z of one pass over the clean or corrupted prompts of a task. Raises MemoryBudgetExceeded when it exceeds the available
+    memory."""
     facts, n_tokens = model.facts, sum(len(example.clean) for example in task)
     needed = facts.n_layers * n_tokens * facts.n_heads * facts.d_head * ITEM_BYTES[facts.dtype]
     check_budget(needed, what=f"Keeping z of all heads of {facts.name} at {n_tokens:,} positions")
