@@ -135,7 +135,9 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][:, -clean.n_positions :]
+            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][
+                :, -clean.n_positions :
+            ]
             estimates = to_numpy(position_estimates(batch.decomposition, head.layer, head.head, activation, gradient))
             measurement.check_finite(estimates)
             effects[batch.example_ids, :length] = 0.0  # positions before the first that differs

@@ -144,7 +144,9 @@ def _patched_residuals(
     from interp.engine.edges.edge_patching import graph_of
 
     clean, graph = decomposition.clean, graph_of(decomposition.model)
-    added = (decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]).flatten(0, 1)
+    added = (
+        decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]
+    ).flatten(0, 1)
     own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
         :, None, None
     ]
@@ -159,7 +161,9 @@ def _patched_residuals(
             x = decomposition.block(layer, x, attention + added * (own == layer))
             continue
         after = (
-            clean.residual[layer + 1] if layer + 1 < graph.n_layers else clean.final_residual[:, None].expand_as(clean.residual[layer])
+            clean.residual[layer + 1]
+            if layer + 1 < graph.n_layers
+            else clean.final_residual[:, None].expand_as(clean.residual[layer])
         )
         x = decomposition.expand(after, len(senders)) + added * (own <= layer)
     return {**reached, stop: x}

@@ -10,7 +10,7 @@
 Of six parameters two are described and the next one is asked for. ``n_skipped`` leaves out that many parameters before the
 described ones, so that their order alone tells the answer and counting lines does not (the published task skips 2;
 `interp-mini` counts lines, and fails). In the corrupted prompt the parameters of the signature and the described ones are drawn
-anew, independently. The distractors are the other parameters of the signature. '''
+anew, independently. The distractors are the other parameters of the signature.'''
 
 from collections.abc import Iterator
 from random import Random

@@ -55,7 +55,9 @@ def true_edges(source: PlantedModel, edges) -> np.ndarray:
 
 def test_exact_scores_tell_active_edges_from_all_others_and_cannot_tell_structural_ones():
     source, scores = planted(30.0), scored(30.0, "exact")
-    active, structural = (true_edges(source, e) for e in (source.ground_truth_effects("ioi").active_edges, source.structural_edges))
+    active, structural = (
+        true_edges(source, e) for e in (source.ground_truth_effects("ioi").active_edges, source.structural_edges)
+    )
     assert (active.sum(), structural.sum()) == (9, 17)
     assert auroc(scores.effects, active) == 1.0
     assert auroc(scores.effects, structural) < 0.8  # eight of the seventeen carry nothing under this counterfactual

@@ -100,7 +100,9 @@ def test_a_backup_is_needed_once_the_head_it_stands_for_is_gone(n_kv_heads):
 def mini(n_kv_heads: int | None) -> tuple[PlantedModel, Circuit]:
     """The active edges of mini-IOI."""
     source = plant("mini_ioi", seed=3, n_kv_heads=n_kv_heads)
-    return source, Circuit(graph_of(source.model), frozenset(edge_of(*e) for e in source.ground_truth_effects("ioi").active_edges))
+    return source, Circuit(
+        graph_of(source.model), frozenset(edge_of(*e) for e in source.ground_truth_effects("ioi").active_edges)
+    )
 
 
 @HOSTS

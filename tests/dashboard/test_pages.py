@@ -482,7 +482,11 @@ def test_a_run_that_may_not_be_deleted_stays_with_a_sentence(root, why):
             fcntl.flock(held.enter_context((job_of(root / "kept").job_dir / jobs.STDOUT).open("ab")), fcntl.LOCK_EX)
         button.click().run()
     said = app.warning[0].value.replace("\\", "")
-    reasons = {"strange": "notes.txt", "written": "by another process", "measured": "cancel it first, on the page that started it"}
+    reasons = {
+        "strange": "notes.txt",
+        "written": "by another process",
+        "measured": "cancel it first, on the page that started it",
+    }
     assert "Nothing was deleted" in said and reasons[why] in said
     assert (root / "kept" / "run.json").exists()
 

@@ -162,7 +162,11 @@ def test_the_code_of_a_circuit_finds_the_stored_edges(tmp_path):
 
 
 def test_the_code_of_acdc_and_of_a_threshold_is_complete():
-    for spec in (replace(CIRCUIT, method="acdc", size=None), replace(CIRCUIT, size=None, threshold=0.5), replace(CIRCUIT, size=None)):
+    for spec in (
+        replace(CIRCUIT, method="acdc", size=None),
+        replace(CIRCUIT, size=None, threshold=0.5),
+        replace(CIRCUIT, size=None),
+    ):
         code = compile(spec.to_python(), "code", "exec")
         assert "interp" in code.co_names
     assert "acdc(model, task" in replace(CIRCUIT, method="acdc", size=None).to_python()

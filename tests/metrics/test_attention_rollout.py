@@ -83,7 +83,9 @@ def test_shares_of_the_tokens_of_padded_texts_are_those_of_each_text_alone(llama
     texts = [tiny_tokens(1, n, seed=n)[0].tolist() for n in (6, 9, 13)]
     tokens = torch.tensor([[0] * (13 - len(t)) + t for t in texts])
     token_mask = torch.tensor([[i >= 13 - len(t) for i in range(13)] for t in texts])
-    left, right = (capture_attention(llama, *args, **kw) for args, kw in (((tokens,), {"token_mask": token_mask}), ((texts,), {})))
+    left, right = (
+        capture_attention(llama, *args, **kw) for args, kw in (((tokens,), {"token_mask": token_mask}), ((texts,), {}))
+    )
     for query, uniform in ((-1, False), (3, False), (-2, True)):
         both = [token_rollout(cache, query, uniform=uniform).values for cache in (left, right)]
         for i, text in enumerate(texts):

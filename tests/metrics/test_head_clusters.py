@@ -284,7 +284,7 @@ def test_heads_that_were_not_compared_are_never_joined():
     table = np.full((4, 4), np.nan)
     table[:2, :2] = table[2:, 2:] = 1
     assert cluster_heads(pairs_of(table, 2), min_similarity=-0.99).values.tolist() == [[0, 0], [1, 1]]
-    with pytest.raises(ValueError, match="min_similarity=-1 is outside .-1, 1.: use"):
+    with pytest.raises(ValueError, match=r"min_similarity=-1 is outside .-1, 1.: use"):
         cluster_heads(pairs_of(table, 2), min_similarity=-1.0)
     assert cluster_heads(pairs_of([[1.0]])).values.tolist() == [[0]]
 

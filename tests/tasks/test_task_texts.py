@@ -212,4 +212,7 @@ def test_a_plan_names_people_in_an_order_of_its_own_and_corruption_swaps_its_fir
         assert response == f"{plan} Step first:" and p.clean.endswith(response) and plan.count(",") == 3
         told = [word for word in split(p.clean[: p.marks["plan"][0]]) if word[0].isupper() and word != "Question"]
         assert len(told) == len(set(told)) == 5 and {first, second} < set(told)
-    assert {p.clean.index(p.answers[0]) < p.clean.index(p.distractors[0]) for p in prompts("plan_following", 20)} == {True, False}
+    assert {p.clean.index(p.answers[0]) < p.clean.index(p.distractors[0]) for p in prompts("plan_following", 20)} == {
+        True,
+        False,
+    }

@@ -9,7 +9,17 @@ import pytest
 
 from tests.support.task_models import NOT_STARTING, bare_model, task_model
 
-TASK_NAMES = ["colored_objects", "docstring", "facts", "greater_than", "induction", "ioi", "key_value", "needle", "plan_following"]
+TASK_NAMES = [
+    "colored_objects",
+    "docstring",
+    "facts",
+    "greater_than",
+    "induction",
+    "ioi",
+    "key_value",
+    "needle",
+    "plan_following",
+]
 PAIRS = [
     (name, model) for name in TASK_NAMES for model in ("word", "bpe", "piece") if (name, model) != ("greater_than", "piece")
 ]

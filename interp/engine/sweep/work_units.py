@@ -229,8 +229,8 @@ def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, ca
         else:
             needed = cost.unit(length, n, 1, 1)
             raise MemoryBudgetExceeded(
-                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} in addition to {cost.name}, more than the budget of "
-                f"{format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
+                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} in addition to {cost.name}, more than the "
+                f"budget of {format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
     return example_ids, variants_per_batch
 
