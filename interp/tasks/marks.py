@@ -1,6 +1,6 @@
 """Marks written into the text itself, so that they cannot drift from the words they name.
 
-``mark("io", "Mary")`` wraps a piece of text in control characters; ``read_marks`` takes them out again and says where each
+``mark("io", "Mary")`` wraps a piece of text in control characters; ``read_marks`` removes them and returns where each
 piece lies. Marks may hold other marks.
 """
 

@@ -40,7 +40,8 @@ def bare_model(tokenizer, name: str = "bare", *, max_length: int | None = 512) -
     sizes = {"n_layers": 3, "n_heads": 5, "n_kv_heads": 5, "d_model": 40, "d_head": 8, "d_mlp": 56, "d_vocab": 97}
     facts = ModelFacts(
         name=name, architecture="none", **sizes, max_length=max_length, positions="rotary", sliding_windows=(None,) * 3,
-        parallel_attn_mlp=False, causal=True, prepend_bos=bos is not None, bos_token_id=bos, n_parameters=0, dtype="float32", revision="", weights_digest="",
+        parallel_attn_mlp=False, causal=True,
+        prepend_bos=bos is not None, bos_token_id=bos, n_parameters=0, dtype="float32", revision="", weights_digest="",
     )  # fmt: skip
     return Model(facts, tokenizer, None, None)
 
