@@ -78,6 +78,6 @@ def _safe_cell(cell: Any) -> Any:
 
 def parquet(table: pd.DataFrame) -> bytes:
     """The table as Parquet."""
-    from interp.store.parquet import to_parquet
+    from interp.store.deterministic_parquet import to_parquet
 
     return to_parquet(table)

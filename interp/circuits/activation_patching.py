@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit_result import PlottedResult
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
+from interp.circuits.result_base import PlottedResult
 from interp.records import RunRecord
 from interp.registry import check_name
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit_result import PlottedResult
+from interp.circuits.result_base import PlottedResult
 from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from interp.circuits.edge_ablation import check_pairs
+from interp.circuits.edge_replacement import check_pairs
 from interp.circuits.measurement import measurement_record
 from interp.heads import Head, HeadScores
 

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
-from interp.circuits.circuit_result import PlottedResult, TableResult
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.measurement import measuring, to_numpy
+from interp.circuits.result_base import PlottedResult, TableResult
 
 if TYPE_CHECKING:
     import pandas as pd

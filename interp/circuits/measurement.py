@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from interp.circuits.edge_ablation import check_edge_ablation, check_pairs, decompositions_with_ablation
+from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
 from interp.graph import Graph
 from interp.records import RunRecord
 

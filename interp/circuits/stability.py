@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit_result import TableResult
 from interp.circuits.edge_scores import NOISE_FLOOR, EdgeScores
+from interp.circuits.result_base import TableResult
 
 if TYPE_CHECKING:
     import pandas as pd

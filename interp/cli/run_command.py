@@ -13,7 +13,7 @@ from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_he
 from interp.cli.run_pictures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS, Experiment, Spec
-from interp.experiments.usage import usage_errors
+from interp.experiments.usage_errors import usage_errors
 
 if TYPE_CHECKING:
     from interp.store import StoredRun

@@ -5,7 +5,7 @@ a head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with u
 but 0.34 at T = 8. A head that finds no match in a text also rests on the first token and is detected; on texts with matches
 its score falls.
 
-The null gives the first token another key (``sink_null``). Shuffling keys within rows would not do: the first token is the
+The null gives the first token another key (``first_key_null``). Shuffling keys within rows would not do: the first token is the
 same in all texts and attends only to itself, so even in an untrained model its weight varies more than that of other tokens
 (with BOS, 27 to 97 % of untrained models, by architecture, had a head above that 5 % threshold).
 
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
+from interp.detectors.support.first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.detectors.support.sink_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate
 from interp.engine.attention.attention_observer import Observation, observe
-from interp.engine.forward.residual_reader import reading_residual
+from interp.engine.forward.residual_stream import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.metrics.attention.column_sinks import RULES, sink_flags

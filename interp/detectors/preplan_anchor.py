@@ -24,7 +24,7 @@ from interp.detectors.support.detection import TokenDetection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.keyword_options import keyword_options
 from interp.detectors.support.null_threshold import prompt_digests
-from interp.detectors.support.responses import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
+from interp.detectors.support.response_prompts import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation
 from interp.engine.forward.generation import next_token_entropy
 from interp.engine.sweep.sweep import Progress

@@ -189,7 +189,7 @@ def _check_edges(model: Model, tasks: tuple[Task, Task], spec: CircuitSpec) -> N
     that the method needs."""
     import torch
 
-    from interp.circuits.edge_ablation import check_edge_ablation
+    from interp.circuits.edge_replacement import check_edge_ablation
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.edges.residual_decomposition import decompose_residual
     from interp.engine.sweep.outcome import check_gradient, check_outcome

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.experiments.run_folder import Notify, RunFolder
-from interp.experiments.usage import usage_errors
+from interp.experiments.usage_errors import usage_errors
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from interp.metrics.attention_rollout import rollout as rollout
     from interp.metrics.attention_rollout import token_rollout as token_rollout
     from interp.metrics.attention_rollout import uniform_maps as uniform_maps
-    from interp.metrics.baseline import score_task as score_task
     from interp.metrics.head_clusters import HeadPairScores as HeadPairScores
     from interp.metrics.head_clusters import cluster_heads as cluster_heads
     from interp.metrics.head_clusters import output_similarity as output_similarity
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
     from interp.metrics.massive_activations import massive_activations as massive_activations
     from interp.metrics.outcomes import OUTCOMES as OUTCOMES
+    from interp.metrics.score_task import score_task as score_task
     from interp.metrics.sink_calibration import SinkColumns as SinkColumns
     from interp.metrics.sink_calibration import calibrate_heads as calibrate_heads
     from interp.metrics.sink_calibration import improving_heads as improving_heads

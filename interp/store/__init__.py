@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from interp.store.run_directory import finished_run as finished_run
     from interp.store.run_directory import open_run as open_run
     from interp.store.run_directory import start_run as start_run
-    from interp.store.run_index import RunSummary as RunSummary
-    from interp.store.run_index import delete_run as delete_run
-    from interp.store.run_index import find_run as find_run
-    from interp.store.run_index import list_runs as list_runs
-    from interp.store.run_index import zip_run as zip_run
+    from interp.store.run_folders import RunSummary as RunSummary
+    from interp.store.run_folders import delete_run as delete_run
+    from interp.store.run_folders import find_run as find_run
+    from interp.store.run_folders import list_runs as list_runs
+    from interp.store.run_folders import zip_run as zip_run
     from interp.store.scores import load_scores as load_scores
     from interp.store.scores import save_observation as save_observation
     from interp.store.scores import save_scores as save_scores

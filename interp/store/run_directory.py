@@ -23,7 +23,7 @@ from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files,
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
-from interp.store.parquet import from_parquet, to_parquet
+from interp.store.deterministic_parquet import from_parquet, to_parquet
 from interp.store.unit_ledger import FileLedger
 
 if TYPE_CHECKING:

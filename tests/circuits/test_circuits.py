@@ -19,7 +19,7 @@ from interp.circuits import (
     minimality,
     score_edges,
 )
-from interp.circuits.edge_ablation import EDGE_ABLATIONS
+from interp.circuits.edge_replacement import EDGE_ABLATIONS
 from interp.circuits.faithfulness import MIB_EDGE_SHARES, FaithfulnessCurve, share_of
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph, Node

@@ -1,8 +1,8 @@
 """PlantedModel circuits of five families: what each way of finding edges and heads makes of them, on 20 seeds, against the recipes.
 
-The ground truth is computed from the recipes, without a weight and without the engine (``ground_truth.py``). Even seeds are planted in a
-GPT-2, in double precision where nothing else is said; odd ones in a Llama with grouped heads, whose norms and softmax are single precision
-in any case.
+The ground truth is computed from the recipes, without a weight and without the engine (``exact_computation.py``). Even seeds are
+planted in a GPT-2, in double precision where nothing else is said; odd ones in a Llama with grouped heads, whose norms and softmax
+are single precision in any case.
 """
 
 from collections.abc import Iterable

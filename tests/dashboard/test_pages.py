@@ -26,7 +26,7 @@ from interp_dashboard.attention_cache import PromptChoice, attention_cache
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
-from tests.store.test_run_index import ESCAPES
+from tests.store.test_run_folders import ESCAPES
 from tests.support.tiny_models import tiny_hf, tiny_tokenizer
 
 SCRIPT = "from interp_dashboard.app import show; show({!r})"

@@ -88,7 +88,7 @@ def test_equal_content_gives_equal_bytes(tmp_path, uninterrupted):
 
 
 def test_order_of_the_rows_does_not_change_the_bytes(tmp_path):
-    from interp.store.parquet import from_parquet, to_parquet
+    from interp.store.deterministic_parquet import from_parquet, to_parquet
 
     table = pd.DataFrame({"layer": [1, 0, 0], "head": [0, 4, 2], "label": ["a", "b", "c"], "value": [1.5, 2.5, np.nan]})
     assert to_parquet(table) == to_parquet(table.iloc[[2, 0, 1]])
@@ -105,7 +105,7 @@ def test_order_of_the_rows_does_not_change_the_bytes(tmp_path):
     ],
 )
 def test_table_that_cannot_be_right_is_refused(table, sentence):
-    from interp.store.parquet import to_parquet
+    from interp.store.deterministic_parquet import to_parquet
 
     with pytest.raises(ArtefactInvalid, match=sentence):
         to_parquet(table)

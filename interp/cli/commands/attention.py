@@ -9,7 +9,7 @@ from interp.cli.ranking_output import as_json, print_metrics, print_undefined
 from interp.cli.run_command import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.attention import AttentionSpec
-from interp.experiments.usage import usage_errors
+from interp.experiments.usage_errors import usage_errors
 
 OPTIONS = {
     "text": typer.Option(help="A text."),

@@ -10,7 +10,7 @@ from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
 from interp.cli.run_command import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
-from interp.experiments.usage import UsageError, usage_errors
+from interp.experiments.usage_errors import UsageError, usage_errors
 
 if TYPE_CHECKING:
     from interp.circuits import Circuit

@@ -10,7 +10,7 @@ from interp.cli.options import Settings
 from interp.cli.run_command import Request, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.confirmation import ConfirmationSpec, task_parameters
-from interp.experiments.usage import usage_errors
+from interp.experiments.usage_errors import usage_errors
 from interp.options_text import parse_options
 
 OPTIONS = {

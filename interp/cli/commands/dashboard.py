@@ -12,7 +12,7 @@ from interp.cli.command import command
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, ModelName, Offline
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS
-from interp.experiments.usage import UsageError
+from interp.experiments.usage_errors import UsageError
 
 LOCAL = "127.0.0.1"
 SECURITY_FLAGS = (

@@ -9,7 +9,7 @@ from interp.cli.options import Settings, read_memory
 from interp.cli.run_command import Request, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options
-from interp.experiments.usage import UsageError, usage_errors
+from interp.experiments.usage_errors import UsageError, usage_errors
 from interp.options_text import option_text, parse_options
 
 

@@ -8,7 +8,7 @@ from interp.cli.command import command
 from interp.cli.exit_codes import DONE, FAILED_CHECKS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, Offline, Revision
 from interp.cli.terminal import Terminal
-from interp.experiments.usage import usage_errors
+from interp.experiments.usage_errors import usage_errors
 
 if TYPE_CHECKING:
     from interp.models.selfcheck import Check

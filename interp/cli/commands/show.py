@@ -11,7 +11,7 @@ from interp.cli.command import command
 from interp.cli.detection_output import detection_json, load_role_run, print_detection, result_table
 from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
 from interp.cli.terminal import Terminal
-from interp.experiments.usage import UsageError, usage_errors
+from interp.experiments.usage_errors import UsageError, usage_errors
 
 if TYPE_CHECKING:
     from interp.records import RunRecord

@@ -4,7 +4,7 @@ Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the mo
 have an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean
 over the whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and
 replaces its queries with another group's, computed from a permuted, sign-flipped residual stream
-(``interp.engine.attention.query_null``). Other keys of the same head are no null: position and token identity alone make an
+(``interp.engine.attention.replaced_queries``). Other keys of the same head are no null: position and token identity alone make an
 untrained head prefer some of these targets.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.keyword_options import keyword_options
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.engine.attention.query_null import observe_query_null
+from interp.engine.attention.replaced_queries import observe_query_null
 from interp.engine.sweep.sweep import Progress
 from interp.metrics.attention import attention_metrics
 from interp.models.model import Model, record_of

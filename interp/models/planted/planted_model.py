@@ -14,7 +14,7 @@ import numpy as np
 from interp._short_repr import short_repr
 from interp.heads import Head
 from interp.models.model import Model
-from interp.models.planted.ground_truth import PlantedEdge, Trace, structural_edges, trace
+from interp.models.planted.exact_computation import PlantedEdge, Trace, structural_edges, trace
 from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
 from interp.models.planted.roles import Blueprint
 from interp.models.planted.vocabulary import Vocabulary
@@ -79,7 +79,7 @@ class PlantedModel:
 
     @cached_property
     def structural_edges(self) -> list[PlantedEdge]:
-        """Structural edges (writer, reader); see ``ground_truth.py``."""
+        """Structural edges (writer, reader); see ``exact_computation.py``."""
         return structural_edges(self._blueprint)
 
     def trace(self, tokens: Sequence[Sequence[int]], **changes: Any) -> Trace:

@@ -20,8 +20,8 @@ from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
-from interp.metrics.baseline import score_task
 from interp.metrics.outcomes import OUTCOMES
+from interp.metrics.score_task import score_task
 from interp.models.model import Layout, Model, record_of
 from interp.models.weights import output_rows
 from interp.tasks.task import Task

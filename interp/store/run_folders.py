@@ -15,7 +15,7 @@ from typing import Any
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.files import TEMPORARY_SUFFIX
 from interp.store import manifest as manifests
-from interp.store.parquet import encodable
+from interp.store.deterministic_parquet import encodable
 from interp.store.run_directory import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"

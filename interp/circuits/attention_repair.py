@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit_result import TableResult
 from interp.circuits.measurement import measurement_record
+from interp.circuits.result_base import TableResult
 from interp.heads import Head
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from interp import interventions
 from interp.ablation import ablate_heads
 from interp.circuits import Node, circuit_outcomes, score_edges
-from interp.circuits.edge_ablation import (
+from interp.circuits.edge_replacement import (
     EDGE_ABLATIONS,
     check_edge_ablation,
     decompositions_with_ablation,
