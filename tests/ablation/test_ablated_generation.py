@@ -54,7 +54,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(gpt2):
     assert len(continue_prompt(gpt2, [5] * 62, n_tokens=9).tokens) == 2
     with pytest.raises(ValueError, match="reads at most 64"):
         continue_prompt(gpt2, [5] * 64)
-    with pytest.raises(ValueError, match="no prompt to go on from"):
+    with pytest.raises(ValueError, match="The prompt is empty"):
         continue_prompt(gpt2, [])
     with pytest.raises(ValueError, match="n_tokens=0 is too few"):
         continue_prompt(gpt2, PROMPT, n_tokens=0)

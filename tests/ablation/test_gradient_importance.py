@@ -197,7 +197,7 @@ def test_what_has_no_gradient_is_refused(llama):
             gradient_importance(llama, random_task(), metric)
     with pytest.raises(ValueError, match="Metric 'logit_diff' is computed at a task's answers, and texts have none"):
         gradient_importance(llama, texts(), "logit_diff")
-    with pytest.raises(ValueError, match="Text 1 has one token, and none is predicted"):
+    with pytest.raises(ValueError, match="Text 1 has one token, which leaves no next token to predict"):
         gradient_importance(llama, [[5, 6], [7]])
     with pytest.raises(ValueError, match="Prompt 0 has no tokens: give at least one"):
         gradient_importance(llama, "")

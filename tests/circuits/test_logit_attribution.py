@@ -140,9 +140,9 @@ def test_what_has_no_direct_logits_is_refused():
 def test_a_cap_on_logits_leaves_no_sum():
     model = wrap_model(tiny_hf("llama"), name="capped")
     model.hf.config.final_logit_softcapping = 3.0
-    with pytest.raises(ValueError, match="logit_diff of capped is no sum of what its parts write: LlamaForCausalLM caps"):
+    with pytest.raises(ValueError, match="logit_diff of capped is not a sum over components: LlamaForCausalLM caps"):
         direct_logit_attribution(model, random_task())
     half = wrap_model(tiny_hf("llama").to(torch.bfloat16), name="capped half")
     half.hf.config.final_logit_softcapping = 3.0
-    with pytest.raises(ValueError, match="logit_diff of capped half is no sum"):
+    with pytest.raises(ValueError, match="logit_diff of capped half is not a sum"):
         direct_logit_attribution(half, random_task())

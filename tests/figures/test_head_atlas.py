@@ -133,7 +133,7 @@ def test_thumbnails_of_what_is_not_there_are_refused():
     with pytest.raises(ValueError, match="size=0 is too small: use at least 1 bin per side of a thumbnail"):
         thumbnails(cache, 0)
     for example in (-1, 2):
-        with pytest.raises(LookupError, match=f"There is no text {example}: the texts are 0-1"):
+        with pytest.raises(LookupError, match=f"No text {example}: the texts are 0-1"):
             thumbnails(cache, example=example)
 
 

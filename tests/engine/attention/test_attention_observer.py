@@ -256,10 +256,12 @@ def test_attention_with_a_term_that_is_not_known_is_refused_by_name():
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     model = wrap_model(GptOssForCausalLM(config).eval(), name="sinks")
-    with pytest.raises(NotImplementedError, match="GptOssAttention adds s_aux to attention, which the engine does not know"):
+    with pytest.raises(
+        NotImplementedError, match="GptOssAttention passes s_aux to attention, which the engine does not support"
+    ):
         observe(model, tiny_tokens(1, 5), METRICS)
 
 
 def test_a_metric_asked_for_twice_is_refused():
-    with pytest.raises(ValueError, match="'entropy' is asked for twice"):
+    with pytest.raises(ValueError, match="'entropy' is given twice"):
         observe_attention(tiny("llama"), [5, 6], ["entropy", "entropy"])

@@ -166,10 +166,10 @@ def test_what_an_encoder_cannot_read_is_refused(name, prompts, sentence):
     [
         (
             lambda: T.AlbertForMaskedLM(T.AlbertConfig(**TEXT, embedding_size=16)),
-            r"\(AlbertForMaskedLM\) runs several layers through one",
+            r"\(AlbertForMaskedLM\) uses one attention module for several layers",
         ),
-        (lambda: T.DebertaV2ForMaskedLM(T.DebertaV2Config(**TEXT)), "DebertaV2ForMaskedLM computes attention by itself"),
-        (lambda: T.MPNetForMaskedLM(T.MPNetConfig(**TEXT)), "MPNetForMaskedLM computes attention by itself"),
+        (lambda: T.DebertaV2ForMaskedLM(T.DebertaV2Config(**TEXT)), "DebertaV2ForMaskedLM does not compute attention through"),
+        (lambda: T.MPNetForMaskedLM(T.MPNetConfig(**TEXT)), "MPNetForMaskedLM does not compute attention through"),
     ],
     ids=["one module for all layers", "disentangled", "relative positions"],
 )

@@ -96,7 +96,7 @@ def test_a_cached_text_and_rows_of_attention_without_a_cache_have_one_output():
 
 def test_more_rows_than_are_run_and_longer_texts_than_the_context_are_refused(gpt2):
     tokens = tiny_tokens(1, 9)
-    with pytest.raises(ValueError, match=r"The last 4 rows of 9 tokens .* 6 of which come from a cache: take 1 to 3"):
+    with pytest.raises(ValueError, match=r"n=4 rows of 9 tokens, 6 of which come from a cache: give 1 to 3"):
         read_last_queries(gpt2, tokens, 4, None, SharedPrefix.of(gpt2, tokens).first(6))
     with pytest.raises(ValueError, match="70 tokens, more than the 64"):
         read_last_queries(gpt2, tiny_tokens(1, 70), 2, None)

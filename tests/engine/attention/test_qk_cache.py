@@ -64,7 +64,7 @@ def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
     cache = capture_attention(tiny("llama"), tiny_tokens(2, 7))
     with pytest.raises(LookupError, match="Head L3H0 does not exist: there are layers 0-2 and heads 0-5"):
         cache.pattern(Head(3, 0))
-    with pytest.raises(LookupError, match="There is no text 2: the texts are 0-1"):
+    with pytest.raises(LookupError, match="No text 2: the texts are 0-1"):
         cache.pattern(Head(0, 0), example=2)
     with pytest.raises(IndexError, match=r"The tile \[7:9, :\] of a text of 7 tokens is empty"):
         cache.pattern(Head(0, 0), slice(7, 9))
@@ -74,7 +74,7 @@ def test_tiles_that_are_not_there_or_too_large_are_refused_in_a_sentence():
 
 @pytest.mark.parametrize("summed", ["true", "false"])
 def test_what_heads_move_is_not_guessed_from_queries_and_keys(summed):
-    with pytest.raises(ValueError, match="value_weighted_norm needs what heads move, and only queries and keys are read here"):
+    with pytest.raises(ValueError, match="value_weighted_norm needs values, and only queries and keys are cached"):
         capture_attention(tiny("llama"), tiny_tokens(1, 7)).observe(attention_metrics([f"value_weighted_norm:summed={summed}"]))
 
 

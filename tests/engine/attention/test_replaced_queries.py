@@ -28,8 +28,8 @@ def disguise_weights(hf, name, layer, drawn):
             from_head = (head - drawn.shift) % n_heads
             other = slice(from_head * width, (from_head + 1) * width)
             for i, (place, sign) in enumerate(zip(drawn.order.tolist(), drawn.signs.tolist(), strict=True)):
-                new_w[place, own] = drawn.turns[head] * sign * w_q[i, other]
-            new_b[own] = drawn.turns[head] * b_q[other]
+                new_w[place, own] = drawn.query_signs[head] * sign * w_q[i, other]
+            new_b[own] = drawn.query_signs[head] * b_q[other]
         if name == "gpt2":
             c_attn.weight[:, :40], c_attn.bias[:40] = new_w, new_b
         else:

@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 OPTIONS = {
     "calibrate_sinks": ":beta=0,alpha=1.2,min_rows=2",
     "streaming": ":n_sink=1,n_recent=2",
-    "attend_to": ":targets=middle",
+    "attend_to": ":targets=all",
 }
 """Ablations whose defaults are for longer prompts than these."""
 
@@ -168,7 +168,7 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
 
 def test_a_budget_below_one_prompt_is_refused_with_estimate_and_budget(llama):
     with pytest.raises(
-        MemoryBudgetExceeded, match=r"needs about .* KiB above tiny-llama itself, more than the budget of 100 B"
+        MemoryBudgetExceeded, match=r"needs about .* KiB in addition to tiny-llama, more than the budget of 100 B"
     ):
         ablate_heads(llama, random_task(), ablation="zero", memory=100)
 
