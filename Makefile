@@ -41,8 +41,9 @@ survey: $(VENV)/.tools
 test-browser: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests/browser
 
-# The quick tests with the lowest versions that pyproject.toml allows, and with the newest that exist, each in an environment
-# of its own. uv resolves them; both take the CUDA build of torch where PyPI has no other (6 GB each).
+# Tests with the lowest versions that pyproject.toml allows, and with the newest that exist, each in an environment of its own:
+# all quick tests, or those of TESTS. uv resolves them; both take the CUDA build of torch where PyPI has no other (6 GB each).
+TESTS ?=
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-lowest test-newest: OTHER = .venv-$(RESOLUTION)
@@ -52,7 +53,7 @@ test-lowest test-newest:
 	$(OTHER)/bin/uv pip compile --quiet --resolution $(RESOLUTION) --extra app --extra test pyproject.toml -o $(OTHER)/requirements.txt
 	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python -r $(OTHER)/requirements.txt
 	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python --no-deps -e .
-	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 4 $(TESTS)
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check
