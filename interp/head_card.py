@@ -155,7 +155,8 @@ def _rows(table: pd.DataFrame, column: str, kind: str, name: str, measured_on: s
 def _card_table(rows: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.concat([*rows, pd.DataFrame(columns=POSITION)], ignore_index=True).reindex(columns=[*POSITION, *COLUMNS])
+    known = [table.dropna(axis="columns", how="all") for table in rows if len(table)]
+    table = (pd.concat(known, ignore_index=True) if known else pd.DataFrame()).reindex(columns=[*POSITION, *COLUMNS])
     types = dict.fromkeys(FLOATS, "float64") | dict.fromkeys(INTEGERS, "int32")
     return table.assign(detected=table["detected"].eq(True)).astype(types)
 
