@@ -15,6 +15,7 @@ import ast
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -40,6 +41,8 @@ def exports(package: str, *own: str) -> tuple[list[str], Callable[[str], Any], C
 
     def get(name: str) -> Any:
         if name not in homes:
+            if "." not in package and not name.startswith("_") and find_spec(f"{package}.{name}"):
+                return import_module(f"{package}.{name}")
             raise AttributeError(f"{package} has no attribute {name!r}. It has: {', '.join(names)}.")
         value = getattr(import_module(homes[name]), name)
         return checks_arguments(value) if isinstance(value, FunctionType) else value

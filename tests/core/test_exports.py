@@ -4,6 +4,8 @@ import importlib
 import pkgutil
 import pydoc
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -56,3 +58,8 @@ def test_help_shows_the_groups_and_the_signatures_behind_the_lazy_names():
     shown = pydoc.render_doc(interp, renderer=pydoc.plaintext)
     assert "Models       ``load_model``" in shown
     assert "load_model(name: 'str' = 'interp-mini'" in shown
+
+
+def test_a_room_is_an_attribute_before_it_was_imported():
+    code = "import interp; interp.circuits.backup_heads, interp.head_card.head_card, interp.ablation.continue_prompt"
+    subprocess.run([sys.executable, "-c", code], check=True)
