@@ -93,7 +93,7 @@ class StandIns(Supplies):
         return torch.zeros(facts.n_layers, len(self.task), facts.n_heads, self.n_pos, dtype=torch.bool)
 
 
-NEEDS = frozenset({"clean", "corrupted", "means", "sinks", "source_ids", "targets"})
+NEEDS = frozenset(name for name in vars(Supplies) if not name.startswith("_"))
 
 
 def ablations(without: Collection[str] = ()) -> dict[str, str]:

@@ -126,9 +126,8 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         from interp.models.memory import forward_bytes
 
         length = max(len(example.clean) for task in (self.task, self.test_task) for example in task)
-        n_bytes = (
-            3 * forward_bytes(self.model.facts, 1, length) * self.model.facts.n_layers
-        )  # activations kept for the gradient
+        facts = self.model.facts
+        n_bytes = 3 * forward_bytes(facts, 1, length) * facts.n_layers  # activations kept for the gradient
         return CostEstimate(len(graph_of(self.model).edges), n_bytes, float("nan"))
 
     def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> tuple[Any, ...]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, load_task
-from interp.options_text import option_text
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -79,11 +78,7 @@ class ConfirmationSpec(Spec):
         return {**chosen, "positions": list(self.positions)}
 
     def option(self, name: str, value: Any) -> list[str]:
-        if name == "model":
-            return []
-        if name != "task_options":
-            return super().option(name, value)
-        return [word for key, setting in value.items() for word in ("--set", f"{key}={option_text(setting)}")]
+        return [] if name == "model" else super().option(name, value)
 
     def to_python(self) -> str:
         spec = self.resolve()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments
 from interp.experiments.run_folder import Notify
-from interp.options_text import option_text, settable
+from interp.options_text import settable
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -51,11 +51,6 @@ class DetectionSpec(Spec):
     def settings(self) -> dict[str, Any]:
         """The values of all options."""
         return {name: p.default for name, p in detector_options(self.role).items()} | dict(self.options)
-
-    def option(self, name: str, value: Any) -> list[str]:
-        if name != "options":
-            return super().option(name, value)
-        return [word for key, setting in value.items() for word in ("--set", f"{key}={option_text(setting)}")]
 
     def to_python(self) -> str:
         return f"{self.python_model()}detection = interp.detect({_call(self)})\n"

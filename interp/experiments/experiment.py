@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.experiments.run_folder import Notify, RunFolder
 from interp.experiments.usage_errors import usage_errors
+from interp.options_text import option_text
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -110,9 +111,11 @@ class Spec(ABC):
         return words
 
     def option(self, name: str, value: Any) -> list[str]:
-        """One field as words of the command line."""
+        """One field as words of the command line; each entry of a mapping is a ``--set``."""
         if value is None or value == () or (name == "n_prompts" and getattr(self, "prompts", None)):
             return []
+        if isinstance(value, Mapping):
+            return [word for key, setting in value.items() for word in ("--set", f"{key}={option_text(setting)}")]
         flag = f"--{name.replace('_', '-')}"
         return [flag] if value is True else [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
 

@@ -9,7 +9,7 @@ import pytest
 
 from interp.heads import Head
 from tests.cli.test_cli import assert_refused, interp
-from tests.support.tiny_models import tiny, tiny_hf, tiny_tokenizer
+from tests.support.tiny_models import save_tiny, tiny
 
 N_LAYERS, N_HEADS, GROUP = 3, 6, 3
 TEXT = "w3 w5 w9 w3 w5 w7 w3"
@@ -18,10 +18,7 @@ TEXT = "w3 w5 w9 w3 w5 w7 w3"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A local model folder: the tiny llama of the test bed with its tokenizer."""
-    path = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny_hf("llama").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from interp.models import load_model
 from interp.store import delete_run, list_runs, load_circuit_run, open_run, save_circuit
 from interp.tasks import make_task, task_from_jsonl
 from tests.cli.test_cli import assert_refused, interp
-from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+from tests.support.tiny_models import save_tiny
 
 WORDS = ("circuit", "--task", "ioi", "--n-prompts", 4, "--n-draws", 2)
 
@@ -201,11 +201,7 @@ def test_a_run_of_another_kind_is_no_circuit(runs, tmp_path):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Folders of tiny models: llama, and gemma2, whose heads' outputs are changed by a norm before they are added."""
-    folders = {name: tmp_path_factory.mktemp("models") / f"tiny-{name}" for name in ("llama", "gemma2")}
-    for name, folder in folders.items():
-        tiny_hf(name).save_pretrained(folder)
-        tiny_tokenizer().save_pretrained(folder)
-    return folders
+    return {name: save_tiny(name, tmp_path_factory.mktemp("models") / f"tiny-{name}") for name in ("llama", "gemma2")}
 
 
 def pairs(path, n, **changed):

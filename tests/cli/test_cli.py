@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.models.test_hooked_transformer import BASE, save
-from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+from tests.support.tiny_models import save_tiny, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 N_LAYERS, N_HEADS = 3, 6
@@ -26,10 +26,7 @@ def interp(*words):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A local model folder: the tiny llama of the test bed with its tokenizer."""
-    path = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny_hf("llama").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
 from interp_dashboard.job_plans import JobPlan, plan_job
+from tests.support.dashboard_apps import labels
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"
 SHORT = AblationSpec(task="induction", ablation="zero", n_prompts=5, seed=3)
@@ -75,10 +76,6 @@ def texts(app):
 
 def button(app, label):
     return next(found for found in app.button if found.label == label)
-
-
-def labels(app):
-    return [found.label for found in app.button]
 
 
 def test_the_cost_stands_there_before_anything_is_started(root):

@@ -19,8 +19,8 @@ from interp_dashboard.job_plans import find_stored_circuit, plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import circuit as page
 from interp_dashboard.settings import settings
-from tests.support.dashboard_apps import new_session, open_address
-from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+from tests.support.dashboard_apps import address, labels, new_session, open_address
+from tests.support.tiny_models import save_tiny
 
 MODEL = "interp-mini"
 QUERY = {"n_prompts": "4", "seed": "3", "circuit.method": "eap"}
@@ -65,14 +65,6 @@ def opened(name="circuit", **query):
     app = open_address(new_session(name), **query)
     assert not app.exception, app.exception[0].value
     return app
-
-
-def address(app):
-    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
-
-
-def labels(app):
-    return [button.label for button in app.button]
 
 
 def said(app):
@@ -273,9 +265,7 @@ def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
 
 
 def test_a_model_whose_residual_stream_is_no_sum_is_refused_before_anything_is_started(root, tmp_path, monkeypatch):
-    folder = tmp_path / "tiny-gemma2"
-    tiny_hf("gemma2").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    folder = save_tiny("gemma2", tmp_path / "tiny-gemma2")
     monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(root), "model": str(folder)}))
     settings.cache_clear()
     model_cache.clear()

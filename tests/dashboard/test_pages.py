@@ -27,7 +27,8 @@ from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
 from tests.store.test_run_folders import ESCAPES
-from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+from tests.support.dashboard_apps import address
+from tests.support.tiny_models import save_tiny
 
 SCRIPT = "from interp_dashboard.app import show; show({!r})"
 MODEL = "interp-mini"
@@ -47,11 +48,6 @@ def opened(page, **query):
     app.run()
     assert not app.exception, app.exception[0].value
     return app
-
-
-def address(app):
-    """The address as parameters of a link."""
-    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
 
 
 def tables(app):
@@ -81,9 +77,7 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     """A second model of another shape (3 layers x 6 heads), known to the server."""
-    path = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny_hf("llama").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
+    path = save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
     model_cache().add(str(path))
     return str(path)
 

@@ -23,7 +23,7 @@ from interp_dashboard.pages import retrieval, tokens
 from interp_dashboard.role_badges import role_badges
 from interp_dashboard.settings import settings
 from tests.support.attention_views import HOSTILE
-from tests.support.dashboard_apps import new_session, open_address, save_small
+from tests.support.dashboard_apps import address, labels, new_session, open_address, save_small
 from tests.support.detection_cases import detection, token_detection
 
 MODEL = "interp-mini"
@@ -52,16 +52,8 @@ def opened(page, **query):
     return app
 
 
-def address(app):
-    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
-
-
 def said(app):
     return " ".join(part.value for part in [*app.markdown, *app.caption])
-
-
-def labels(app):
-    return [button.label for button in app.button]
 
 
 def table_with(app, *columns):

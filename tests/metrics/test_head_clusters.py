@@ -13,18 +13,10 @@ from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.models.weights import output_weights
 from interp.records import RunRecord
-from tests.support.pattern_cases import given, golden_heads, padded, random_pattern, unpadded
+from tests.support.pattern_cases import CASES, given, golden_heads, random_pattern, unpadded
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_images, tiny_tokens
 
-CASES = {
-    "causal": (unpadded(2, 7), True, None),
-    "windowed": (unpadded(2, 7), True, 3),
-    "bidirectional": (unpadded(2, 7), False, None),
-    "padded on the right": (padded([7, 4, 5]), True, None),
-    "padded on the left": (padded([7, 4, 5], left=True), True, None),
-    "bidirectional and padded": (padded([6, 3]), False, None),
-}
 MEASURES = ("cosine", "jensen_shannon")
 
 

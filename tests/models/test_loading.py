@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.tiny_models import tiny_hf, tiny_tokenizer, tiny_tokens
+from tests.support.tiny_models import save_tiny, tiny_hf, tiny_tokens
 
 
 @pytest.fixture
@@ -27,10 +27,7 @@ def unavailable():
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A whole folder: tiny llama with its tokenizer."""
-    folder = tmp_path_factory.mktemp("whole")
-    tiny_hf("llama").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny("llama", tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from interp.tasks.token_batch import TokenBatch
 from tests.cli.test_cli import assert_refused, interp
 from tests.support.pattern_cases import NOTHING, golden_heads
 from tests.support.reference_metrics import eager_pattern
-from tests.support.tiny_models import tiny, tiny_hf, tiny_images, tiny_tokenizer
+from tests.support.tiny_models import save_tiny, tiny, tiny_hf, tiny_images
 
 LENGTHS = (14, 9, 23)
 MODELS = {"gpt2": (3, 5, None), "llama": (3, 6, None), "mistral": (3, 6, 4)}
@@ -489,10 +489,7 @@ def test_no_damage_gives_another_error(tree, data):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A local model folder: the tiny llama of the test bed with its tokenizer."""
-    path = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tiny_hf("llama").save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
-    return path
+    return save_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def test_a_tree_is_written_beside_the_run(folder, tmp_path):

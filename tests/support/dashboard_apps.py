@@ -65,3 +65,13 @@ def save_small(folder: Path, n_layers: int, n_heads: int, length: int = 64) -> P
     for file in ("tokenizer.json", "tokenizer_config.json"):
         copy(MINI / file, folder / file)
     return folder
+
+
+def address(app: AppTest) -> dict[str, str]:
+    """The address of the page as parameters of a link."""
+    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
+
+
+def labels(app: AppTest) -> list[str]:
+    """The labels of the buttons of a page."""
+    return [button.label for button in app.button]

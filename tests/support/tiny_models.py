@@ -8,6 +8,7 @@ attention; norms and biases are random too, so that forgetting one shows.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,6 +92,13 @@ def tiny_tokenizer(*, around: bool = False) -> T.PreTrainedTokenizerFast:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     return T.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def save_tiny(name: str, folder: Path) -> Path:
+    """The folder, with a tiny model and its tokenizer as Transformers saves them."""
+    tiny_hf(name).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def tiny_tokens(n_rows: int = 2, n_tokens: int = 7, *, seed: int = 0) -> torch.Tensor:
