@@ -329,7 +329,7 @@ def test_a_detection_runs_in_its_own_process_and_a_failed_one_says_why(root):
     app = opened("retrieval", **GRID)
     next(button for button in app.button if button.label == "Start").click().run()
     (job,) = jobs.jobs(root)
-    assert job.kind == "detect" and "Cancel" in labels(app)
+    assert job.command == "detect" and "Cancel" in labels(app)
     other = opened("retrieval")
     assert job.name in said(other).replace("\\", "")
     wait(lambda: not jobs.status(jobs.find(root, job.name)).active)
