@@ -124,9 +124,9 @@ def test_a_head_is_followed_to_its_pattern_on_the_same_prompt(app):
 def test_a_head_of_the_difference_is_shown_with_its_difference_pattern_and_the_link_reproduces_it(app, new_page):
     app.open("compare")
     click_cell(app, Head(3, 1), (4, 4))
-    app.page.locator(".js-plotly-plot", has_text="Change of attention of L3H1").wait_for(timeout=PATIENCE)
+    app.page.locator(".js-plotly-plot", has_text="Change of the attention of L3H1").wait_for(timeout=PATIENCE)
     again = app.again(new_page())
-    again.page.locator(".js-plotly-plot", has_text="Change of attention of L3H1").wait_for(timeout=PATIENCE)
+    again.page.locator(".js-plotly-plot", has_text="Change of the attention of L3H1").wait_for(timeout=PATIENCE)
     assert again.query == app.query
 
 
