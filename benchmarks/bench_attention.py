@@ -16,7 +16,7 @@ from interp import observe_attention
 from interp.engine import capture_attention
 from interp.models import wrap_model
 
-SIX = ["attention_distance", "entropy", "sink_share", "prev_token_score", "windowed_distance", "received_attention"]
+SIX = ["attention_distance", "entropy", "sink_mass", "prev_token_score", "windowed_distance", "received_attention"]
 
 
 def random_model(kind: str, length: int, device: str):

@@ -17,7 +17,7 @@ from measure import once, save
 
 from interp.detectors.retrieval import retrieval
 from interp.detectors.support.copied_answers import is_copy, share_copied
-from interp.detectors.support.needles import Trial, hide_needles
+from interp.detectors.support.needle_prompts import Trial, hide_needles
 from interp.heads import HeadScores
 from interp.models import Model, load_model, wrap_model
 from interp.records import RunRecord

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import Observation
     from interp.models.model import Model
 
-METRICS = ("attention_distance", "entropy", "self_attention_score", "prev_token_score", "sink_share:from_row=4")
+METRICS = ("attention_distance", "entropy", "self_attention_score", "prev_token_score", "sink_mass:from_row=4")
 RECEIVED = "received_attention"
 MIN_ROWS = 4
 """Tokens visible to fewer attention rows are ignored: the last token is visible only to itself."""

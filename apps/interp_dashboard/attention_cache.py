@@ -18,7 +18,7 @@ import streamlit as st
 from interp.heads import Head
 from interp.records import RunRecord, digest
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.role_badges import Badge, badges
+from interp_dashboard.score_badges import Badge, badges
 
 if TYPE_CHECKING:
     import numpy as np

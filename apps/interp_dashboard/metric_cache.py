@@ -13,7 +13,7 @@ import streamlit as st
 
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.role_badges import badges
+from interp_dashboard.score_badges import badges
 
 if TYPE_CHECKING:
     from interp.engine import Observation

@@ -62,7 +62,7 @@ class Supplies:
         """True at the targets of each example, [n_examples pos]: ``first`` (token) or positions of the task, such as a mark."""
         import torch
 
-        from interp.tasks.positions import resolve_positions
+        from interp.tasks.position_names import resolve_positions
 
         marked = torch.zeros(len(self.task), self.n_pos, dtype=torch.bool)
         for row, example in zip(marked, self.task, strict=True):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.circuits.completeness import completeness as completeness
     from interp.circuits.discrete_codes import DiscreteCodes as DiscreteCodes
     from interp.circuits.discrete_codes import find_codes as find_codes
+    from interp.circuits.edge_method_names import EDGE_ABLATIONS as EDGE_ABLATIONS
+    from interp.circuits.edge_method_names import EDGE_METHODS as EDGE_METHODS
     from interp.circuits.edge_scores import EdgeScores as EdgeScores
     from interp.circuits.edge_scores import score_edges as score_edges
     from interp.circuits.factual_recall import head_scaling_curve as head_scaling_curve
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from interp.circuits.logit_attribution import LogitAttribution as LogitAttribution
     from interp.circuits.logit_attribution import direct_logit_attribution as direct_logit_attribution
     from interp.circuits.logit_attribution import direct_logit_attribution_from as direct_logit_attribution_from
-    from interp.circuits.methods import EDGE_ABLATIONS as EDGE_ABLATIONS
-    from interp.circuits.methods import EDGE_METHODS as EDGE_METHODS
     from interp.circuits.minimality import Minimality as Minimality
     from interp.circuits.minimality import minimality as minimality
     from interp.circuits.mlp_from_heads import RidgeDecomposition as RidgeDecomposition

@@ -135,7 +135,7 @@ def _places(task: Task) -> list[Position]:
 
 def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Tensor]:
     """True at each place among the decomposed positions, [batch n 1] each."""
-    from interp.tasks.positions import position_mask
+    from interp.tasks.position_names import position_mask
 
     clean = batch.decomposition.clean
     device = clean.residual[0].device

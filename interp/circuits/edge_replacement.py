@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from interp.ablation.ablations import resample_source_ids
-from interp.circuits.methods import EDGE_ABLATIONS
+from interp.circuits.edge_method_names import EDGE_ABLATIONS
 from interp.registry import check_name
 
 if TYPE_CHECKING:

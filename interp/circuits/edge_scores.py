@@ -28,8 +28,8 @@ from jaxtyping import Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit
+from interp.circuits.edge_method_names import EDGE_METHODS
 from interp.circuits.measurement import measuring, to_numpy
-from interp.circuits.methods import EDGE_METHODS
 from interp.graph import Edge, Graph
 from interp.records import RunRecord
 from interp.registry import check_name

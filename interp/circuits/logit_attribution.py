@@ -110,7 +110,7 @@ def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[in
     from interp.engine.sweep.work_units import batches
     from interp.interventions import Intervention
     from interp.models.weights import output_rows
-    from interp.tasks.positions import position_mask
+    from interp.tasks.position_names import position_mask
 
     _, direction, _ = _direction(model, task)
     assert model.layout is not None

@@ -60,7 +60,7 @@ def score_nodes(
     positions and metrics; ValueError for a metric without a gradient (estimates) and what ``score_edges`` refuses.
     """
     from interp.engine.gradients.qk_fix import NODE_KINDS
-    from interp.tasks.positions import position_mask
+    from interp.tasks.position_names import position_mask
 
     check_name(method, NODE_METHODS, "method")
     check_name(activation, NODE_KINDS, "activation of a head")

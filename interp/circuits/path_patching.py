@@ -117,7 +117,7 @@ def _patched_outcomes(
     freeze_mlps: bool,
 ) -> Float[np.ndarray, "n_senders batch"]:
     """The outcome with the paths from each sender to the receivers (none: the logits) patched."""
-    from interp.tasks.positions import position_mask
+    from interp.tasks.position_names import position_mask
 
     decomposition, clean = batch.decomposition, batch.decomposition.clean
     where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)

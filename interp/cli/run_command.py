@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from interp.cli.command import command
 from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_heads, read_list, read_memory, read_numbers
-from interp.cli.run_pictures import save_run_figures
+from interp.cli.save_run_figures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS, Experiment, Spec
 from interp.experiments.usage_errors import usage_errors

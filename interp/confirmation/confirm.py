@@ -108,7 +108,7 @@ def check_confirmation(
 ) -> list[int]:
     """The numbers of heads that ``confirm`` would ablate, ascending; raises for every wrong argument, and runs nothing."""
     from interp.engine.sweep.outcome import check_outcome
-    from interp.tasks.positions import resolve_positions
+    from interp.tasks.position_names import resolve_positions
 
     check_ablation(ablation, without=NO_PAIRS)
     if n_draws < MIN_DRAWS:

@@ -62,10 +62,10 @@ class Confirmation:
         return self.table
 
     def plot(self, **options: Any) -> Any:
-        """Outcome against k, one line per group (a plotly figure); options as in ``interp.figures.ablation_curve``."""
+        """Outcome against k, one line per group (a plotly figure); options as in ``interp.figures.confirmation_curve``."""
         from importlib import import_module
 
-        return import_module("interp.figures").ablation_curve(self, **options)
+        return import_module("interp.figures").confirmation_curve(self, **options)
 
     def _repr_html_(self) -> str:
         return table_html(repr(self), self.tables["curve"])

@@ -31,9 +31,9 @@ from interp.engine.forward.residual_stream import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.metrics.attention.column_sinks import RULES, sink_flags
-from interp.metrics.attention.first_token_sink import first_token_sink
 from interp.metrics.attention.received_attention import received_attention
-from interp.metrics.attention.sink_share import sink_share
+from interp.metrics.attention.sink_mass import sink_mass
+from interp.metrics.attention.sink_rate import sink_rate
 from interp.metrics.massive_activations import MassiveActivations
 from interp.models.model import Model, record_of
 
@@ -65,7 +65,7 @@ def attention_sink(
     ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos``
     prepends BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0
     of ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first
-    token), ``sink_share`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the
+    token), ``sink_mass`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the
     largest mean weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``:
     above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the ``overlap`` of both
     per layer.
@@ -77,9 +77,9 @@ def attention_sink(
     kind, tokens = _texts(model, text, n_prompts, length, bos, prompts, min_rows, seed)
     size, control_kinds = tokens.shape[1], [name for name in TEXTS[1:] if name != kind]
     keys = draw_keys(tokens.shape, model.facts.d_head, n_null_draws, np.random.default_rng([seed, 4]))
-    importance = first_token_sink.set(epsilon=epsilon)
+    importance = sink_rate.set(epsilon=epsilon)
     massive = MassiveActivations(torch.ones(tokens.shape, dtype=torch.bool, device=model.device))
-    share = sink_share.set(from_row=min(16, size // 2))
+    share = sink_mass.set(from_row=min(16, size // 2))
     with reading_residual(model, massive.read):
         metrics = [importance, share, received_attention.set(min_rows=min_rows), redrawn_key_importance(*keys)]
         observation = observe(model, tokens.tolist(), metrics)
@@ -116,7 +116,7 @@ def attention_sink(
         epsilon,
         {
             **{name: scores(f"alpha_0 of {name} tokens", _alpha(by_text[name])) for name in control_kinds},
-            "sink_share": observation.heads("sink_share"),
+            "sink_mass": observation.heads("sink_mass"),
             "max_later_column": scores("largest later column", later),
         },
         {
@@ -128,7 +128,7 @@ def attention_sink(
             **arguments,
             "first_tokens": sorted({words[0] for words in observation.words})[:5],
             "uniform": float((1 / np.arange(1, size + 1)).mean()),
-            "sink_0": {name: float(texts["first_token_sink"][..., 1].mean()) for name, texts in by_text.items()},
+            "sink_0": {name: float(texts["sink_rate"][..., 1].mean()) for name, texts in by_text.items()},
             "onset_layer": massive.onset,
             "min_rows": min_rows,
             "alpha": alpha,
@@ -182,7 +182,7 @@ def _texts(
 
 
 def _alpha(observation: Observation) -> Float[np.ndarray, "n_layers n_heads"]:
-    return observation["first_token_sink"][..., 0].double().mean(1).cpu().numpy()
+    return observation["sink_rate"][..., 0].double().mean(1).cpu().numpy()
 
 
 def _later_sinks(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from interp.ablation.ablate_heads import ablate_heads
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles, repeated_token_prompts
-from interp.detectors.support.keyword_options import keyword_options
+from interp.detectors.support.options_dataclass import keyword_options
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model

@@ -22,8 +22,8 @@ import torch
 from interp.detectors.support.coupling_statistics import Curves, coupling
 from interp.detectors.support.detection import TokenDetection
 from interp.detectors.support.detector import detector
-from interp.detectors.support.keyword_options import keyword_options
 from interp.detectors.support.null_threshold import prompt_digests
+from interp.detectors.support.options_dataclass import keyword_options
 from interp.detectors.support.response_prompts import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation
 from interp.engine.forward.generation import next_token_entropy

@@ -7,7 +7,7 @@ attend one token back by chance, so the threshold of a trained model is high: ra
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector import detector
 from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles
-from interp.detectors.support.keyword_options import keyword_options
+from interp.detectors.support.options_dataclass import keyword_options
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 

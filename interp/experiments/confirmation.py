@@ -178,7 +178,7 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
         return confirm(self.detection, self.model, self.task, **how, **options)
 
     def publish(self, writer: RunWriter, result: Confirmation) -> StoredRun:
-        from interp.store.detections import write_confirmation
+        from interp.store.confirmations import write_confirmation
 
         return write_confirmation(writer, result, self.model.facts)
 

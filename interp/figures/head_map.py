@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
-from interp.figures.figure import Figure
+from interp.figures.portable_figure import Figure
 from interp.heads import Head, HeadScores
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
-from interp.figures.figure import Figure
+from interp.figures.portable_figure import Figure
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interp.detectors import Detection, TokenDetection
-from interp.figures.ablation_curve import ablation_curve
 from interp.figures.circuit_graph import circuit_graph
+from interp.figures.confirmation_curve import confirmation_curve
 from interp.figures.detection_map import detection_map
 from interp.figures.faithfulness_plot import faithfulness_plot
 from interp.figures.head_map import head_map
@@ -18,7 +18,7 @@ from interp.figures.waad_fai_strips import waad_fai_strips
 from interp.store import load_circuit_run, load_confirmation, load_detection
 
 if TYPE_CHECKING:
-    from interp.figures.figure import Figure
+    from interp.figures.portable_figure import Figure
     from interp.store import StoredRun
 
 FIGURE_FILES = {
@@ -28,7 +28,7 @@ FIGURE_FILES = {
     "tokens": "tokens.parquet",
     "ranking": "examples.parquet",
     "needle_grid": "cells.parquet",
-    "ablation_curve": "curve.parquet",
+    "confirmation_curve": "curve.parquet",
     "circuit": "circuit.json",
     "faithfulness": "faithfulness.parquet",
 }
@@ -40,7 +40,7 @@ FIGURE_KINDS = tuple(FIGURE_FILES)
 def available_figures(run: StoredRun) -> list[str]:
     """Names of the figures of a run: ``heads`` (layer x head) and ``layers`` (a dot per head) of runs with one number per head, ``tokens``
     (the first text) of runs with one per token, ``ranking`` (bars with intervals) of ablations, ``waad_fai`` (the text with its preplan
-    and anchor tokens) and ``needle_grid`` (recall by length and depth) of detections, ``ablation_curve`` of confirmations, ``circuit``
+    and anchor tokens) and ``needle_grid`` (recall by length and depth) of detections, ``confirmation_curve`` of confirmations, ``circuit``
     (the graph) and ``faithfulness`` (by circuit size) of circuits."""
     return [name for name, file in FIGURE_FILES.items() if file in run.manifest["files"]]
 
@@ -52,8 +52,8 @@ def run_figure(run: StoredRun, kind: str = "heads", metric: str | None = None) -
     """
     if kind not in FIGURE_KINDS:
         raise LookupError(f"{kind!r} is no figure. There are: {', '.join(FIGURE_KINDS)}.")
-    if kind == "ablation_curve":
-        return ablation_curve(load_confirmation(run.path))
+    if kind == "confirmation_curve":
+        return confirmation_curve(load_confirmation(run.path))
     if kind == "circuit":
         return circuit_graph(load_circuit_run(run.path)[0])
     if kind == "faithfulness":

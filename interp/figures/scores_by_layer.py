@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interp.figures import style
-from interp.figures.figure import Figure
+from interp.figures.portable_figure import Figure
 from interp.heads import HeadScores
 
 HEIGHT, LAYER, NARROWEST, WIDEST, FEW = 300, 110, 480, 820, 12

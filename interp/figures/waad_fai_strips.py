@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.figures import style
-from interp.figures.figure import Figure
+from interp.figures.portable_figure import Figure
 
 if TYPE_CHECKING:
     from interp.detectors import TokenDetection

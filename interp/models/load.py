@@ -52,7 +52,7 @@ def load_model(
 
         return plant_by_name(name, device=device, dtype=dtype).model
     if folder is not None:
-        from interp.models.hooked_transformer import is_hooked_transformer_folder, load_hooked_transformer
+        from interp.models.hooked_transformer_weights import is_hooked_transformer_folder, load_hooked_transformer
 
         if is_hooked_transformer_folder(folder):
             return load_hooked_transformer(folder, name=name, device=device, dtype=dtype)

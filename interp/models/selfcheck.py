@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from interp.models.bridge import copy_with_shared_weights
 from interp.models.facts import reads_images
+from interp.models.transformer_lens_bridge import copy_with_shared_weights
 
 if TYPE_CHECKING:
     from interp.models.model import Model

@@ -1,4 +1,4 @@
-"""Detections and their confirmations as run directories, written and read back."""
+"""Detections as run directories, written and read back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.confirmation import Confirmation
 from interp.detectors import Detection, TokenDetection
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from interp.models.model import ModelFacts
 
 DECISION = ("threshold", "fwer", "literature_threshold")
-SETS = "sets"
-"""Name of a confirmation's main table; its other tables keep their names."""
 
 
 def save_detection(
@@ -50,7 +47,7 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
     run = open_run(path, "detection")
     details = run.manifest["details"]["detection"]
     role, prompts = details["role"], frozenset(details["prompts"])
-    common = {"tables": _load_tables(run, details), "details": details["details"], "prompts": prompts}
+    common = {"tables": load_tables(run, details), "details": details["details"], "prompts": prompts}
     if "heads.parquet" in run.manifest["files"]:
         scores = {name: _with_record(run, name, run.scores(name)) for name in run.metrics}
         score, control = scores.pop("score"), scores.pop("control")
@@ -59,34 +56,6 @@ def load_detection(path: str | Path) -> Detection | TokenDetection:
     heads = {name: tuple(map(Head.parse, labels)) for name, labels in details["heads"].items()}
     masks = run.arrays("masks")
     return TokenDetection(role, tokens, {name: masks[name] for name in details["masks"]}, heads, **common)
-
-
-def save_confirmation(
-    confirmation: Confirmation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
-) -> StoredRun:
-    """Writes a confirmation to a run directory and returns the run; ``load_confirmation`` reads it back.
-
-    Tables: ``sets`` (its ``table``), ``curve`` and ``prompts``. ``spec`` and errors as in ``save_detection``.
-    """
-    if spec is None:
-        values = sha256(confirmation.table.to_csv(index=False).encode())
-        spec = {"kind": "confirmation", "role": confirmation.role, "record": confirmation.record.to_json(), "values": values}
-    return write_once(folder, spec, lambda writer: write_confirmation(writer, confirmation, facts))
-
-
-def write_confirmation(writer: RunWriter, confirmation: Confirmation, facts: ModelFacts) -> StoredRun:
-    """Writes the tables of a confirmation to a started run and finishes it."""
-    writer.write_table(SETS, confirmation.table)
-    tables = _write_tables(writer, confirmation.tables)
-    details = {"role": confirmation.role, "details": confirmation.details, "tables": tables}
-    return writer.finish(confirmation.record, kind="confirmation", shape=[facts.n_layers, facts.n_heads], confirmation=details)
-
-
-def load_confirmation(path: str | Path) -> Confirmation:
-    """The confirmation that ``save_confirmation`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
-    run = open_run(path, "confirmation")
-    details = run.manifest["details"]["confirmation"]
-    return Confirmation(details["role"], run.table(SETS), run.record, details["details"], _load_tables(run, details))
 
 
 def _write_detection(
@@ -101,7 +70,7 @@ def _write_detection(
         groups = {name: [str(head) for head in heads] for name, heads in detection.heads.items()}
         details = {"heads": groups, "masks": [*detection.masks]}
     details |= {"role": detection.role, "details": detection.details, "prompts": sorted(detection.prompts)}
-    details["tables"] = _write_tables(writer, detection.tables)
+    details["tables"] = write_tables(writer, detection.tables)
     metrics = {name: _score_facts(part, detection.record) for name, part in scores.items()}
     shape = [facts.n_layers, facts.n_heads]
     return writer.finish(detection.record, kind="detection", shape=shape, metrics=metrics, detection=details)
@@ -124,7 +93,7 @@ def _with_record(run: StoredRun, name: str, scores: Any) -> Any:
     return replace(scores, name=facts["title"], record=record, **example)
 
 
-def _write_tables(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
+def write_tables(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict[str, list[str]]:
     """Writes the tables that have rows; returns the columns of each, from which an empty one is made again."""
     for name, table in tables.items():
         if not table.empty:
@@ -132,7 +101,7 @@ def _write_tables(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict
     return {name: [str(column) for column in table.columns] for name, table in tables.items()}
 
 
-def _load_tables(run: StoredRun, details: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def load_tables(run: StoredRun, details: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     files, columns_of = run.manifest["files"], details["tables"]

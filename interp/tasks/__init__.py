@@ -36,7 +36,7 @@ TASKS = Registry(
     "interp.tasks",
     "task",
     group="interp.tasks",
-    exclude=("as_task", "definition", "jsonl", "marks", "positions", "task", "token_batch", "tokenise", "words"),
+    exclude=("as_task", "definition", "jsonl", "marks", "position_names", "task", "token_batch", "tokenise", "words"),
     kind="TaskDefinition",
 )
 

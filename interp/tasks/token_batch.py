@@ -14,7 +14,7 @@ from torch import Tensor
 from interp._short_repr import short_repr
 from interp.models.facts import reads_images
 from interp.models.model import Model
-from interp.tasks.positions import resolve_positions
+from interp.tasks.position_names import resolve_positions
 from interp.tasks.task import Example, Span, Task
 
 Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor | Task | Sequence[Example]

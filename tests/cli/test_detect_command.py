@@ -328,7 +328,7 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
     shown = interp("show", tmp_path / "run")
     assert "made_up: logit_diff with the top k of" in shown.stdout and "layer matched" in shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told
-    assert (tmp_path / "run" / "ablation_curve.png").exists()
+    assert (tmp_path / "run" / "confirmation_curve.png").exists()
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
     assert len(table) == len(told["curve"])
     again = interp(*words, "--out", tmp_path / "run", "--json")

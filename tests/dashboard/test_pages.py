@@ -156,7 +156,7 @@ def test_every_control_of_heads_changes_what_is_shown_and_the_address():
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        ("heads", {"task": "", "text": TEXT, "metric": "confidence", "columns": "entropy,sink_share", "head": "L2H1"}),
+        ("heads", {"task": "", "text": TEXT, "metric": "confidence", "columns": "entropy,sink_mass", "head": "L2H1"}),
         (
             "compare",
             {"task": "", "text": TEXT, "task_b": "", "text_b": "the dog sat on the mat", "metric": "entropy", "head": "L1H3"},

@@ -15,12 +15,12 @@ from interp.models import load_model
 from interp.store import save_confirmation, save_detection
 from interp.tasks import make_task
 from interp_dashboard import jobs, url
-from interp_dashboard.detector_options import DetectorOptions
+from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.head_roles import role_cache
 from interp_dashboard.job_plans import plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import retrieval, tokens
-from interp_dashboard.role_badges import role_badges
+from interp_dashboard.score_badges import role_badges
 from interp_dashboard.settings import settings
 from tests.support.attention_views import HOSTILE
 from tests.support.dashboard_apps import address, labels, new_session, open_address, save_small

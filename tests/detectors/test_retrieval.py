@@ -12,8 +12,8 @@ import interp.detectors.support.copied_answers as module
 from interp.detectors import detect
 from interp.detectors.retrieval import retrieval
 from interp.detectors.support.copied_answers import is_copy, share_copied
-from interp.detectors.support.haystack import Haystack, filler, of_text
-from interp.detectors.support.needles import TEXTS, hide_needles, trials_from_prompts
+from interp.detectors.support.haystack_texts import Haystack, filler, of_text
+from interp.detectors.support.needle_prompts import TEXTS, hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.heads import Head

@@ -16,7 +16,7 @@ from interp.engine import capture, observe, run, sweep
 from interp.heads import Head
 from interp.interventions import InterventionContext
 from interp.metrics import SinkColumns, calibrate_heads, improving_heads, massive_activations, sink_columns
-from interp.metrics.attention.first_token_sink import first_token_sink
+from interp.metrics.attention.sink_rate import sink_rate
 from interp.metrics.massive_activations import MassiveActivations
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
@@ -262,9 +262,9 @@ def test_the_first_tokens_own_key_gives_its_own_importance(model):
     """Windows, soft caps and shared keys included: a rotation by nothing changes nothing."""
     size = model.facts.d_head
     metric = redrawn_key_importance(np.eye(size)[None], drawn(3, 22, size, n=1)[1])
-    found = observe(model, tiny_tokens(3, 22).tolist(), [metric, first_token_sink])
-    torch.testing.assert_close(found[metric.name][..., 0], found["first_token_sink"][..., 0], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(found[metric.name][..., 1], found["first_token_sink"][..., 0], atol=1e-3)
+    found = observe(model, tiny_tokens(3, 22).tolist(), [metric, sink_rate])
+    torch.testing.assert_close(found[metric.name][..., 0], found["sink_rate"][..., 0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[metric.name][..., 1], found["sink_rate"][..., 0], atol=1e-3)
 
 
 def test_golden_importance_of_the_first_token():
@@ -290,7 +290,7 @@ def test_the_score_and_its_parts_are_means_of_the_patterns(model):
     pattern = pattern.double().numpy()
     seen = [visible_keys(unpadded(3, 23), window=window).numpy() for window in model.facts.sliding_windows]
     np.testing.assert_allclose(found.scores.values, pattern[..., 0].mean((1, 3)), atol=1e-5)
-    np.testing.assert_allclose(found.extra_scores["sink_share"].values, pattern[..., 11:, :4].sum(-1).mean((1, 3)), atol=1e-5)
+    np.testing.assert_allclose(found.extra_scores["sink_mass"].values, pattern[..., 11:, :4].sum(-1).mean((1, 3)), atol=1e-5)
     rows_of_keys = [(pattern * visible).sum(-2) / visible.sum(-2) for pattern, visible in zip(pattern, seen, strict=True)]
     columns = np.stack(rows_of_keys)[..., :19]  # the last that 5 rows follow is 18
     assert found.extra_scores["max_later_column"].values == pytest.approx(columns[..., 1:].max(-1).mean(1), abs=1e-5)
@@ -449,7 +449,7 @@ def test_kinds_of_text(mini):
 def test_controls_are_measured_beside_the_text(mini):
     seen = []
     found = attention_sink(mini, text="random", n_prompts=5, length=20, progress=lambda done, total: seen.append((done, total)))
-    assert set(found.extra_scores) == {"repeated", "sink_share", "max_later_column"} and seen == [(1, 2), (2, 2)]
+    assert set(found.extra_scores) == {"repeated", "sink_mass", "max_later_column"} and seen == [(1, 2), (2, 2)]
     again = attention_sink(mini, text="repeated", n_prompts=5, length=20)
     np.testing.assert_allclose(again.scores.values, found.extra_scores["repeated"].values, atol=1e-6)
     np.testing.assert_allclose(again.extra_scores["random"].values, found.scores.values, atol=1e-6)

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from interp.figures import (
-    ablation_curve,
     available_figures,
+    confirmation_curve,
     detection_map,
     figure_bytes,
     needle_grid,
@@ -20,7 +20,7 @@ from interp.figures import (
     to_dark_theme,
     waad_fai_strips,
 )
-from interp.figures.ablation_curve import GROUPS
+from interp.figures.confirmation_curve import GROUPS
 from interp.figures.waad_fai_strips import MAX_TOKENS, ROLES
 from interp.heads import Head
 from interp.models import load_model
@@ -31,7 +31,7 @@ from tests.support.detection_cases import FOUND, RECORD, cells, confirmation, de
 FIGURES = {
     "detection_map": lambda: detection_map(detection()),
     "needle_grid": lambda: needle_grid(cells(), RECORD),
-    "ablation_curve": lambda: ablation_curve(confirmation()),
+    "confirmation_curve": lambda: confirmation_curve(confirmation()),
     "waad_fai_strips": lambda: waad_fai_strips(token_detection()),
 }
 
@@ -143,7 +143,7 @@ def by_group(figure, panel=0, n_panels=2):
 
 
 def test_each_group_is_a_curve_in_each_panel_at_its_own_numbers_of_heads():
-    figure, made = ablation_curve(confirmation()), confirmation()
+    figure, made = confirmation_curve(confirmation()), confirmation()
     curve = made.tables["curve"]
     for panel, where in enumerate(("all", "end")):
         for group, trace in by_group(figure, panel).items():
@@ -158,7 +158,7 @@ def test_each_group_is_a_curve_in_each_panel_at_its_own_numbers_of_heads():
 
 
 def test_intervals_and_draws_stand_at_their_point():
-    figure = ablation_curve(confirmation(ks=(2, 4), draws=7, positions=("end",)))
+    figure = confirmation_curve(confirmation(ks=(2, 4), draws=7, positions=("end",)))
     rows = confirmation(ks=(2, 4), draws=7, positions=("end",)).tables["curve"]
     lines = of(figure, "lines")
     assert len(lines) == len(GROUPS)
@@ -172,7 +172,7 @@ def test_intervals_and_draws_stand_at_their_point():
 
 
 def test_all_heads_in_place_are_a_line_across_each_panel_and_tasks_are_named():
-    figure = ablation_curve(confirmation(tasks=("needle", "copying")))
+    figure = confirmation_curve(confirmation(tasks=("needle", "copying")))
     assert [(shape.y0, shape.y1, shape.line.dash) for shape in figure.layout.shapes] == [(0.95, 0.95, "dash")] * 4
     named = [trace.text[0] for trace in of(figure, "text")][len(GROUPS) :]
     assert named == ["needle, all positions", "needle, end positions", "copying, all positions", "copying, end positions"]
@@ -281,12 +281,12 @@ def test_stored_detections_and_confirmations_are_drawn_as_they_were_found(tmp_pa
     dose = save_confirmation(confirmation(), facts, tmp_path / "dose")
     assert available_figures(heads) == ["heads", "layers", "needle_grid"]
     assert available_figures(tokens) == ["waad_fai", "tokens"]
-    assert available_figures(dose) == ["ablation_curve"]
+    assert available_figures(dose) == ["confirmation_curve"]
     pairs = [
         (run_figure(heads, "heads"), detection_map(load_detection(heads.path))),
         (run_figure(heads, "needle_grid"), needle_grid(cells(), RECORD)),
         (run_figure(tokens, "waad_fai"), waad_fai_strips(token_detection())),
-        (run_figure(dose, "ablation_curve"), ablation_curve(load_confirmation(dose.path))),
+        (run_figure(dose, "confirmation_curve"), confirmation_curve(load_confirmation(dose.path))),
     ]
     for drawn, made in pairs:
         assert drawn.to_json() == made.to_json()

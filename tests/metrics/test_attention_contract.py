@@ -13,7 +13,7 @@ from tests.support.tiny_models import ENCODERS, TINY, tiny, tiny_hf, tiny_tokens
 
 T = 19
 ARGUMENTS = {
-    "sink_share": ":from_row=5",
+    "sink_mass": ":from_row=5",
     "retained_mass": ":window=4:n_sink=2",
     "future_attention": ":horizon_min=1:horizon_max=6",
     "column_sinks": ":min_rows=3",

@@ -54,9 +54,9 @@ def test_golden_importance_of_every_position():
 @pytest.mark.parametrize("length", [8, 16, 32, 64, 128])
 def test_a_uniform_head_has_the_harmonic_share_on_its_first_token(length):
     uniform = golden_heads(length)[:, 1:2]
-    found = given(uniform, "first_token_sink", "received_attention", block=300)
+    found = given(uniform, "sink_rate", "received_attention", block=300)
     expected = HARMONIC[length - 1] / length
-    close(found["first_token_sink"][0, 0, 0], [expected, float(length <= 8)])
+    close(found["sink_rate"][0, 0, 0], [expected, float(length <= 8)])
     close(found["received_attention"][0, 0, 0, 0], expected)
     rounded = {8: 0.340, 16: 0.211, 32: 0.127, 64: 0.074, 128: 0.042}
     assert expected == pytest.approx(rounded[length], abs=5e-4)
@@ -68,8 +68,8 @@ def test_a_uniform_head_has_the_harmonic_share_on_its_first_token(length):
 def test_importance_counts_all_rows_from_the_position_on(case, block, position):
     token_mask, causal, window = CASES[case]
     pattern = random_pattern(4, 5, token_mask, causal, window)
-    asked = f"first_token_sink:position={position}:epsilon=0.2"
-    found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window)["first_token_sink"]
+    asked = f"sink_rate:position={position}:epsilon=0.2"
+    found = given(pattern, asked, block=block, token_mask=token_mask, causal=causal, window=window)["sink_rate"]
     assert found.shape == (4, len(token_mask), 5, 2)
     for text, columns in enumerate(texts(token_mask)):
         rows = columns[position:] if causal else columns
@@ -82,15 +82,15 @@ def test_the_number_of_a_head_is_the_share_of_texts_whose_sink_passes():
     """Head 0 parks half its weight on token 0 in both texts, head 1 in the second only; the rest looks at itself."""
     sink, itself = golden_heads(9)[0, 2], golden_heads(9)[0, 3]
     half = 0.5 * sink + 0.5 * itself
-    found = given(torch.stack([torch.stack([half, itself]), torch.stack([half, half])]), "first_token_sink")
-    assert found.heads("first_token_sink").values.tolist() == [[1.0, 0.5]]
-    assert found["first_token_sink"][0, 0, 1].tolist() == pytest.approx([1 / 9, 0.0])
+    found = given(torch.stack([torch.stack([half, itself]), torch.stack([half, half])]), "sink_rate")
+    assert found.heads("sink_rate").values.tolist() == [[1.0, 0.5]]
+    assert found["sink_rate"][0, 0, 1].tolist() == pytest.approx([1 / 9, 0.0])
 
 
 def test_a_text_that_ends_before_the_position_has_no_importance():
-    found = given(random_pattern(1, 3, padded([6, 2])), "first_token_sink:position=4", token_mask=padded([6, 2]))
-    assert found["first_token_sink"][0, 1].isnan().all()
-    assert found["first_token_sink"][0, 0].isfinite().all()
+    found = given(random_pattern(1, 3, padded([6, 2])), "sink_rate:position=4", token_mask=padded([6, 2]))
+    assert found["sink_rate"][0, 1].isnan().all()
+    assert found["sink_rate"][0, 0].isfinite().all()
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -98,8 +98,8 @@ def test_a_text_that_ends_before_the_position_has_no_importance():
 def test_sink_share_is_the_weight_of_the_first_tokens_in_late_rows(case, block):
     token_mask, causal, window = CASES[case]
     pattern = random_pattern(4, 5, token_mask, causal, window)
-    found = given(pattern, "sink_share:n_sink=2:from_row=3", block=block, token_mask=token_mask, causal=causal, window=window)[
-        "sink_share"
+    found = given(pattern, "sink_mass:n_sink=2:from_row=3", block=block, token_mask=token_mask, causal=causal, window=window)[
+        "sink_mass"
     ]
     for text, columns in enumerate(texts(token_mask)):
         close(found[:, text][:, :, columns[3:]], pattern[:, text][:, :, columns[3:]][..., columns[:2]].double().sum(-1))
@@ -109,13 +109,13 @@ def test_sink_share_is_the_weight_of_the_first_tokens_in_late_rows(case, block):
 
 
 def test_sink_share_of_a_uniform_head_and_of_a_sink():
-    found = given(golden_heads(40), "sink_share", block=900)
-    previous, uniform, sink, itself = found["sink_share"][0, 0, :, 16:]
+    found = given(golden_heads(40), "sink_mass", block=900)
+    previous, uniform, sink, itself = found["sink_mass"][0, 0, :, 16:]
     close(uniform, [4 / (t + 1) for t in range(16, 40)])
     assert (sink == 1).all()
     assert not previous.any()
     assert not itself.any()
-    assert found["sink_share"][..., :16].isnan().all()
+    assert found["sink_mass"][..., :16].isnan().all()
 
 
 PLANTED = {(0, 1): 11, (0, 4): 30, (2, 0): 11, (2, 3): 0}  # (layer, head): column
@@ -237,7 +237,7 @@ def test_rows_are_alike_when_all_look_at_one_token_and_not_when_each_looks_elsew
 
 
 def test_permuting_heads_permutes_numbers():
-    names = ("received_attention", "sink_share:from_row=1", "first_token_sink", "over_focus", "row_similarity")
+    names = ("received_attention", "sink_mass:from_row=1", "sink_rate", "over_focus", "row_similarity")
     pattern, order = random_pattern(2, 5, unpadded(3, 6)), [3, 0, 4, 1, 2]
     plain, permuted = given(pattern, *names), given(pattern[:, :, order], *names, block=17)
     for name in plain.values:

@@ -21,9 +21,9 @@ PATTERNS = {
     "prev_token_score": {"previous_token"},
     "induction_score": {"induction", "decoy_induction"},
     "duplicate_token_score": {"duplicate_token"},
-    "sink_share": {"first_token_sink"},
+    "sink_mass": {"first_token_sink"},
 }
-READINGS = ["prev_token_score", "induction_score", "duplicate_token_score", "sink_share:n_sink=1:from_row=1"]
+READINGS = ["prev_token_score", "induction_score", "duplicate_token_score", "sink_mass:n_sink=1:from_row=1"]
 ANSWERS = [
     ("repeats", "repeats"),
     ("backup", "ioi"),
@@ -65,7 +65,7 @@ def test_planted_heads_look_where_their_closed_forms_say_and_score_highest(n_kv_
     e, half = exp(-sharpness), exp(-sharpness / 2)
     closed = {
         "prev_token_score": lambda i: 1 / (1 + i * e),
-        "sink_share": lambda i: 1 / (1 + i * e),
+        "sink_mass": lambda i: 1 / (1 + i * e),
         "duplicate_token_score": lambda i: 1 / (1 + half + (i - 1) * e),
         "induction_score": lambda i: 1 / (1 + half + (i - 1) * e),
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from interp.circuits import Circuit, Node
-from interp.circuits.methods import EDGE_ABLATIONS
+from interp.circuits.edge_method_names import EDGE_ABLATIONS
 from interp.experiments import CircuitSpec
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL
 from interp.heads import Head

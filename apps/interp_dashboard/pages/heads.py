@@ -19,7 +19,7 @@ from interp_dashboard.head_roles import role_cache
 from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.role_badges import badges
+from interp_dashboard.score_badges import badges
 from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure, table_height
 from interp_dashboard.url import Field, choice, flag, head, several, text
 

@@ -15,7 +15,7 @@ from interp.experiments import ConfirmationSpec, DetectionSpec
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
-from interp_dashboard.detector_options import DetectorOptions
+from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
 from interp_dashboard.job_plans import JobPlan, plan_job
@@ -228,11 +228,11 @@ def _plan_confirmation(model: str, path: str, digest: str, request: tuple[tuple[
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _confirmation(path: str, digest: str) -> tuple[Confirmation, Any]:
     """The confirmation of a finished run, and its figure."""
-    from interp.figures import ablation_curve
+    from interp.figures import confirmation_curve
     from interp.store import load_confirmation
 
     confirmation = load_confirmation(path)
-    return confirmation, ablation_curve(confirmation)
+    return confirmation, confirmation_curve(confirmation)
 
 
 def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
@@ -249,7 +249,7 @@ def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
     curve = confirmation.tables["curve"]
     cli, python = (
         shlex.join(["interp", *confirm_plan.cli_args]),
-        _python(run, "load_confirmation", "ablation_curve(found)"),
+        _python(run, "load_confirmation", "confirmation_curve(found)"),
     )
     export_menu("ablation-curve", cli=cli, python=python, figure=figure, table=curve)
     numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in curve.select_dtypes("float").columns}

@@ -28,7 +28,7 @@ FIGURE_TITLES = {
     "tokens": "Tokens",
     "ranking": "Ranking",
     "needle_grid": "Needle grid",
-    "ablation_curve": "Ablation curve",
+    "confirmation_curve": "Confirmation curve",
     "circuit": "Circuit",
     "faithfulness": "Faithfulness",
 }
@@ -36,7 +36,7 @@ TABLES = {
     "tokens": "tokens",
     "waad_fai": "tokens",
     "needle_grid": "cells",
-    "ablation_curve": "curve",
+    "confirmation_curve": "curve",
     "circuit": "edges",
     "faithfulness": "faithfulness",
 }

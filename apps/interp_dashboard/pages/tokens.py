@@ -12,7 +12,7 @@ from interp.detectors import TokenDetection
 from interp.experiments import DetectionSpec
 from interp.heads import Head
 from interp.tasks import task_names
-from interp_dashboard.detector_options import DetectorOptions
+from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache

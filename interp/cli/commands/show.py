@@ -29,7 +29,7 @@ def show(
         str | None,
         typer.Option(
             help="Kind of --figure: heads, layers, tokens (the first text) or ranking; for detections waad_fai or needle_grid, for "
-            "confirmations ablation_curve, for circuits circuit or faithfulness. Default: the first that is available."
+            "confirmations confirmation_curve, for circuits circuit or faithfulness. Default: the first that is available."
         ),
     ] = None,
     minus: Annotated[Path | None, typer.Option(help="--figure shows the difference from this run directory.")] = None,

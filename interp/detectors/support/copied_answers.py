@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from interp.detectors.support.needles import Trial
+from interp.detectors.support.needle_prompts import Trial
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries, verified_shared_prefix
 from interp.models.model import Model

@@ -18,7 +18,7 @@ from interp.detectors.support.null_threshold import null_threshold, prompt_diges
 from interp.heads import HeadScores
 from interp.models.model import Model, record_of
 from interp.tasks import make_task
-from interp.tasks.positions import resolve_positions
+from interp.tasks.position_names import resolve_positions
 from interp.tasks.task import Example, Span, Task
 
 ROUNDING = 1e-6

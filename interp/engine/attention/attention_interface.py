@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.engine.attention.alibi import switch
+from interp.engine.attention.bloom import switch
 
 NAME = "interp"
 

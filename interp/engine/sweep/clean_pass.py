@@ -17,7 +17,7 @@ from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_r
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
-from interp.tasks.positions import position_mask
+from interp.tasks.position_names import position_mask
 from interp.tasks.task import Example
 from interp.tasks.token_batch import TokenBatch, as_batch
 

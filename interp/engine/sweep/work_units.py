@@ -22,7 +22,7 @@ from interp.models.memory import (
 )
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
-from interp.tasks.positions import position_mask
+from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}

@@ -15,7 +15,7 @@ from interp.engine.sweep.work_units import batches
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, check_budget
 from interp.models.model import Model
-from interp.tasks.positions import position_mask
+from interp.tasks.position_names import position_mask
 from interp.tasks.task import Example, Task
 from interp.tasks.token_batch import as_batch
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.metrics.attention._definition import attention_metric
-from interp.metrics.attention._patches import patch_attention
+from interp.metrics.attention._image_patches import patch_attention
 
 
 @attention_metric(

@@ -11,7 +11,7 @@ from tests.support.tiny_models import tiny, tiny_tokens
 
 OF_TEXTS = [name for name in ATTENTION_METRICS.names() if "grid" not in ATTENTION_METRICS.get(name).needs]
 STEPS = (6, 1, 1, 4, 1)
-AT_THIS_LENGTH = {"future_attention": ":horizon_min=2", "sink_share": ":from_row=5", "column_sinks": ":min_rows=3"}
+AT_THIS_LENGTH = {"future_attention": ":horizon_min=2", "sink_mass": ":from_row=5", "column_sinks": ":min_rows=3"}
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral"])

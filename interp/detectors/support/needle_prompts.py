@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.detectors.support.haystack import SECRET_NAMES, Haystack, filler, random_tokens, read_haystack
+from interp.detectors.support.haystack_texts import SECRET_NAMES, Haystack, filler, random_tokens, read_haystack
 from interp.models.model import Model
 from interp.tasks.needle import set_aside
 from interp.tasks.task import Example, Span

@@ -30,7 +30,7 @@ def _share_of_texts(table: Tensor) -> Tensor:
     per_head=_share_of_texts,
     finish=_passes,
 )
-def first_token_sink(rows: AttentionRows, position: int = 0, epsilon: float = 0.3) -> tuple[Tensor, Tensor]:
+def sink_rate(rows: AttentionRows, position: int = 0, epsilon: float = 0.3) -> tuple[Tensor, Tensor]:
     wanted = rows.key_positions == position
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum((2, 3))

@@ -17,7 +17,7 @@ from interp.metrics.attention._definition import attention_metric
     paper="arXiv 2309.17453 (four initial tokens)",
     undefined="rows before from_row do not count",
 )
-def sink_share(rows: AttentionRows, n_sink: int = 4, from_row: int = 16) -> Tensor:
+def sink_mass(rows: AttentionRows, n_sink: int = 4, from_row: int = 16) -> Tensor:
     wanted = (rows.key_positions >= 0) & (rows.key_positions < n_sink)
     columns = wanted.any(0).nonzero()[:, 0]
     weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum(-1)

@@ -1,4 +1,4 @@
-"""Ablation curve: performance against the number of detected heads ablated together, with equally many control heads."""
+"""Confirmation curve: performance against the number of detected heads ablated together, with equally many control heads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp.figures import style
-from interp.figures.figure import Figure
+from interp.figures.portable_figure import Figure
 
 if TYPE_CHECKING:
     from interp.confirmation import Confirmation
@@ -25,7 +25,7 @@ DODGE = 0.13  # steps between two groups, so that no interval covers another
 HEADROOM = 0.3  # of the range of the metric, for the names of panels and groups above the curves
 
 
-def ablation_curve(confirmation: Confirmation, *, title: str | None = None) -> Figure:
+def confirmation_curve(confirmation: Confirmation, *, title: str | None = None) -> Figure:
     """The metric against the number of heads ablated together: one line per group, one panel per task and choice of positions.
 
     Lines join the means with their 95% intervals (over prompts, of random groups also over draws); small dots are the single

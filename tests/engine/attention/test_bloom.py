@@ -5,10 +5,10 @@ import torch
 import transformers as T
 
 from interp import interventions, observe_attention
-from interp.engine.attention import alibi
-from interp.engine.attention.alibi import alibi_slopes
+from interp.engine.attention import bloom
 from interp.engine.attention.attention_interface import attend, attention_hooks
 from interp.engine.attention.attention_observer import observing, prepare_inputs
+from interp.engine.attention.bloom import alibi_slopes
 from interp.engine.forward.run import run
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
 from interp.engine.sweep.sweep import sweep
@@ -95,7 +95,7 @@ def test_a_context_without_readers_leaves_bloom_alone_and_one_with_readers_resto
 def test_without_slopes_the_numbers_are_others(monkeypatch):
     tokens = tiny_tokens(2, 23)
     right = observe_attention(tiny("bloom"), tokens, ["attention_distance"])["attention_distance"]
-    monkeypatch.setattr(alibi, "alibi_slopes", lambda n_heads: torch.zeros(n_heads))
+    monkeypatch.setattr(bloom, "alibi_slopes", lambda n_heads: torch.zeros(n_heads))
     wrong = observe_attention(tiny("bloom"), tokens, ["attention_distance"])["attention_distance"]
     assert not same(wrong, right)
 

@@ -36,7 +36,7 @@ _BADGES = [
         about="On this prompt: mean distance from query to key in tokens, weighted by attention",
     ),
     Badge("entropy", "entropy", about="On this prompt: mean entropy of an attention row, in nats"),
-    Badge("sink", "sink_share", 0.5, "On this prompt: mean attention to the first four tokens, of queries from position 16 on"),
+    Badge("sink", "sink_mass", 0.5, "On this prompt: mean attention to the first four tokens, of queries from position 16 on"),
     Badge("previous", "prev_token_score", 0.5, "On this prompt: mean attention to the previous token"),
     Badge("self", "self_attention_score", 0.5, "On this prompt: mean attention to the query's own token"),
     Badge(
