@@ -5,6 +5,8 @@ from contextlib import suppress
 from inspect import Parameter, formatannotation
 from typing import Any
 
+from interp.registry import check_options
+
 KINDS = {
     "bool": ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
     "int": ("a whole number", int),
@@ -31,8 +33,7 @@ def parse_options(items: Sequence[str], parameters: Mapping[str, Any], owner: st
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"{text!r} is not an option: write name=value.")
-        if name not in known:
-            raise LookupError(f"{owner} has no option {name!r}. There are: {', '.join(known) or 'none'}.")
+        check_options([name], known, owner)
         values[name] = _parse(text, value, _kinds(known[name]))
     return values
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,14 +18,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from interp._argument_types import with_article
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
 def check_name(name: str, known: Collection[str], noun: str) -> None:
-    """Raises LookupError, with the known names, for a name that is not among them."""
+    """Raises LookupError, with the known names and the closest one, for a name that is not among them."""
     if name not in known:
-        raise LookupError(f"No {noun} is called {name!r}. There are: {', '.join(known)}.")
+        raise LookupError(f"No {noun} is called {name!r}.{_there_are(name, known)}")
+
+
+def check_options(names: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Raises LookupError, with the known options and the closest one, for the first of ``names`` that ``owner`` does not have."""
+    for name in names:
+        if name not in known:
+            raise LookupError(f"{owner} has no option {name!r}.{_there_are(name, known)}")
+
+
+def _there_are(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name.lower(), known, n=1)
+    return f" There are: {', '.join(known) or 'none'}." + (f" Did you mean {close[0]!r}?" if close else "")
 
 
 class Registry:
@@ -65,12 +80,12 @@ class Registry:
         return import_module(foreign.module if foreign else f"{self.package}.{name}")
 
     def describe(self, name: str) -> str:
-        """What an entry is: its ``about``, or its module's docstring up to the first colon, semicolon, bracket or full stop."""
+        """What an entry is: its ``about``, or its module's docstring up to the first full stop."""
         about = getattr(self.get(name), "about", None)
         if isinstance(about, str):
             return about
         text = self.module(name).__doc__ or ""
-        return re.split(r"[:;.](?=\s|$)| \(", " ".join(text.replace("``", "").split()))[0]
+        return re.split(r"\.(?=\s|$)", " ".join(text.replace("``", "").split()))[0]
 
     def _own(self) -> list[str]:
         return [name for name in _files(self.package) if name not in self._exclude]
@@ -137,6 +152,6 @@ def _load(point: EntryPoint, noun: str, kind: str) -> Any:
     name = getattr(entry, "name", getattr(entry, "__name__", None))
     if kind not in {base.__name__ for base in type(entry).__mro__} or name != point.name:
         raise LookupError(
-            f"The {_origin(point, noun)} is the {type(entry).__name__} {name!r}, and must be a {kind} called {point.name!r}."
+            f"The {_origin(point, noun)} is the {type(entry).__name__} {name!r}, and must be {with_article(kind)} called {point.name!r}."
         )
     return entry

@@ -110,6 +110,8 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
     terminal.line(
         f"{found.role}: {found.record.metric} with the top k of {' '.join(details['detected'])} ablated, mean and 95% interval."
     )
+    if not details["above_threshold"]:
+        terminal.line("No head exceeds the threshold of the detection: these are its highest-scoring heads.")
     terminal.line(f"effect = metric(ablated) - metric(clean); {sign_meaning(found.record.metric)}")
     if details["unmatched"]:
         short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())

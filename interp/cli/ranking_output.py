@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from interp.store import StoredRun
 
+SIGNIFICANT = 0.05
+"""The q-value that a reader looks for: where too few prompts rule it out, the output says so."""
+
 
 def effect_definition(table: "pd.DataFrame") -> str:
     """The definition of the effect, and the meaning of its sign for the metric of this table."""
@@ -35,6 +38,9 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         )
         return
     terminal.line(effect_definition(table))
+    n, n_heads = int(table["n"].iloc[0]), len(table)
+    if (least := n_heads * 2.0 ** (1 - n)) > SIGNIFICANT:
+        terminal.line(f"With {n} prompts the q-value of a single head among {n_heads} cannot be below {min(least, 1):.2g}.")
     columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 
@@ -96,7 +102,8 @@ def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
     interval = f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}"
     distinct = "yes" if row["exceeds_control"] else "in its layer" if row["exceeds_layer_control"] else ""
     q_value = "< 0.001" if row["q_value"] < 0.001 else f"{row['q_value']:.3f}"
-    return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, f"{row['control']:+.3f}", distinct]
+    control = "" if row["control"] != row["control"] else f"{row['control']:+.3f}"
+    return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, control, distinct]
 
 
 def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:

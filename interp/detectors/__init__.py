@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp._argument_types import checks_arguments
 from interp._lazy import exports
-from interp.registry import Registry
+from interp.registry import Registry, check_options
 
 if TYPE_CHECKING:
     from interp.detectors.support.detection import Detection as Detection
@@ -27,15 +27,19 @@ DETECTORS = Registry("interp.detectors", "detector", group="interp.detectors")
 
 @checks_arguments
 def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetection":
-    """What the detector of a role finds in a model. Raises LookupError for an unknown role or option."""
+    """What the detector of a role finds in a model. Raises LookupError for an unknown role or option, TypeError where a detector of
+    another package returns something else than a detection."""
     from inspect import signature
+
+    from interp.detectors.support.detection import Detection, TokenDetection
 
     detector = DETECTORS.get(role)
     known = [name for name in signature(detector).parameters if name != "model"]
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise LookupError(f"The detector of {role!r} has no option {unknown[0]!r}. There are: {', '.join(known)}.")
-    return detector(model, **options)
+    check_options(options, known, f"Detector {role!r}")
+    found = detector(model, **options)
+    if not isinstance(found, Detection | TokenDetection):
+        raise TypeError(f"Detector {role!r} must return a Detection or TokenDetection, not {type(found).__name__}.")
+    return found
 
 
 def default_task(role: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments
 from interp.experiments.run_folder import Notify
 from interp.options_text import settable
+from interp.registry import check_options
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -41,9 +42,7 @@ class DetectionSpec(Spec):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        known = detector_options(self.role)
-        if unknown := next((name for name in self.options if name not in known), None):
-            raise LookupError(f"Detector {self.role!r} has no option {unknown!r}. There are: {', '.join(known)}.")
+        check_options(self.options, detector_options(self.role), f"Detector {self.role!r}")
 
     def bind(self, model: Model) -> DetectionExperiment:
         return DetectionExperiment(self, model)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from interp.registry import check_options
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
 
@@ -42,11 +43,8 @@ class TaskDefinition:
         return {p.name: p.default for p in parameters}
 
     def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
-        """Prompts without end, or until the task has no more. Raises ValueError for an unknown option."""
-        unknown = set(options) - set(self.options)
-        if unknown:
-            known = ", ".join(self.options) or "none"
-            raise ValueError(f"Task {self.name!r} has no option {sorted(unknown)[0]!r}. Its options: {known}.")
+        """Prompts without end, or until the task has no more. Raises LookupError for an unknown option."""
+        check_options(options, self.options, f"Task {self.name!r}")
         return self.function(random.Random(f"{self.seed_name or self.name}/{seed}"), usable, **options)
 
 

@@ -1,16 +1,25 @@
 """A wrong kind of argument is answered with one sentence, by every public function that takes a model, a task or heads."""
 
 import importlib
+from functools import cache
 from inspect import isfunction, signature
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import interp
+from interp._argument_types import checks_arguments
 from interp.heads import Head
 from interp.interventions import zero
 from interp.models import plant
 
 ROOMS = ("ablation", "circuits", "detectors", "engine", "figures", "interventions", "metrics", "models", "store", "tasks")
+
+
+@cache
+def wanted():
+    return interp.load_model("interp-mini")
 
 
 def functions_with(parameter: str, annotation: str) -> list:
@@ -57,7 +66,9 @@ def test_a_planted_model_and_a_model_in_place_of_its_facts_are_answered_with_the
     planted = plant("mini_ioi")
     with pytest.raises(TypeError, match=r"not PlantedModel: pass its \.model\."):
         interp.run(planted, "a b")
-    with pytest.raises(TypeError, match=r"facts must be the ModelFacts of a model, not Model: pass model\.facts\."):
+    with pytest.raises(
+        TypeError, match=r"facts must be a ModelFacts as returned by Model\.facts, not Model: pass model\.facts\."
+    ):
         interp.save_observation(None, planted.model, "folder")
 
 
@@ -67,3 +78,39 @@ def test_a_checked_function_keeps_its_name_signature_and_docstring():
     assert signature(interp.ablate_heads) == signature(ablate_heads)
     assert (interp.ablate_heads.__name__, interp.ablate_heads.__doc__) == ("ablate_heads", ablate_heads.__doc__)
     assert interp.ablate_heads is interp.ablation.ablate_heads
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: interp.load_model(3), "name must be a str, not int."),
+        (lambda: interp.detect(wanted(), 3), "role must be a str, not int."),
+        (lambda: interp.confirm("retrieval", wanted(), None), "detection must be a Detection as returned by detect, not str: "
+         "interp.detect(model, 'retrieval')."),
+        (lambda: interp.observe_attention(wanted(), "a b", "entropy"), "metrics must be a list of str or AttentionMetric, not str: "
+         "['entropy']."),
+        (lambda: interp.observe_attention(wanted(), "a b", ["entropy", 3]), "metrics must be a list of str or AttentionMetric, and 3 is an "
+         "int."),
+        (lambda: interp.make_task("ioi", wanted(), n_prompts="8"), "n_prompts must be an int, not str."),
+        (lambda: interp.save_observation({}, wanted().facts, "folder"), "observation must be an Observation as returned by "
+         "observe_attention, not dict."),
+        (lambda: interp.open_run(7), "path must be a str or Path, not int."),
+    ],
+)  # fmt: skip
+def test_every_other_argument_is_answered_with_what_it_must_be(call, message):
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_paths_and_none_are_let_through():
+    @checks_arguments
+    def function(count: int, share: "float", folder: "str | Path | None" = None, layers: "Sequence[int]" = ()) -> tuple:
+        return count, share, folder, layers
+
+    assert function(np.int64(3), np.float32(0.5), Path("runs"), np.arange(2))[0] == 3
+    assert function(True, 1, None, (4, 5)) == (True, 1, None, (4, 5))
+    with pytest.raises(TypeError, match=r"^share must be a float, not str\.$"):
+        function(1, share="0.5")
+    with pytest.raises(TypeError, match=r"^layers must be a list of int, not int: \[3\]\.$"):
+        function(1, 0.5, layers=3)

@@ -202,11 +202,11 @@ def test_a_broken_entry_gives_one_warning_and_leaves_the_others(lab, site):
 def test_an_entry_of_another_kind_or_name_is_refused(lab, site):
     site("odd_lab", "[interp.metrics]\nodd = lab_heads.answer_rank:answer_rank\nrecent = lab_heads.recent_mass:recent_mass\n")
     with pytest.raises(
-        LookupError, match="'odd' of package 'odd_lab' is the Outcome 'answer_rank', and must be a AttentionMetric"
+        LookupError, match="'odd' of package 'odd_lab' is the Outcome 'answer_rank', and must be an AttentionMetric"
     ):
         ATTENTION_METRICS.get("odd")
     with pytest.raises(
-        LookupError, match="is the AttentionMetric 'recent_mass', and must be a AttentionMetric called 'recent'"
+        LookupError, match="is the AttentionMetric 'recent_mass', and must be an AttentionMetric called 'recent'"
     ):
         ATTENTION_METRICS.get("recent")
 

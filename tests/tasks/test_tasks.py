@@ -155,8 +155,8 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
     [
         ({"name": "oii"}, LookupError, "No task is called 'oii'. There are: colored_objects, docstring"),
         ({"name": "ioi", "n_prompts": 0}, ValueError, "n_prompts=0 is too few"),
-        ({"name": "ioi", "corupted": "abc"}, ValueError, "Task 'ioi' has no option 'corupted'. Its options: corruption."),
-        ({"name": "greater_than", "depth": 1}, ValueError, "Its options: none."),
+        ({"name": "ioi", "corupted": "abc"}, LookupError, "Task 'ioi' has no option 'corupted'. There are: corruption."),
+        ({"name": "greater_than", "depth": 1}, LookupError, "There are: none."),
         ({"name": "ioi", "corruption": "xyz"}, ValueError, "corruption='xyz' is not one of abc, flip."),
         ({"name": "facts", "n_prompts": 505}, ValueError, "has only 504 distinct prompts"),
         ({"name": "facts", "n_prompts": 85, "held_out": True}, ValueError, "has only 84 distinct prompts"),

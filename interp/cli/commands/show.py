@@ -38,7 +38,7 @@ def show(
     """Print a finished run with its record, and draw it.
 
     Ablations: heads ranked by effect = metric(ablated) - metric(clean); negative = the head helped. Observations: one line per metric,
-    or with --metric the ranking of all heads. Detections: heads by score. Confirmations: the ablation curve. Circuits: the edges.
+    or with --metric the ranking of all heads. Detections: heads by score. Confirmations: the curve over k. Circuits: the edges.
     """
     from interp.store import open_run
 
