@@ -7,23 +7,20 @@ compares absolute changes. Edges into a head whose own output is no longer read 
 nothing. The order is part of the method; another order finds other edges.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import LOGITS
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.measurement import Measurement, check_gap, measuring, to_numpy
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.engine.edges.edge_patching import patch_edge_sets
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 SHARE = 0.01
 """The default threshold, as a share of the gap between the clean and the corrupted run."""
@@ -90,10 +87,6 @@ def _cumulative(removed: Bool[np.ndarray, " n_edges"], candidates: list[int]) ->
 def _trials(measurement: Measurement) -> Callable[[Bool[np.ndarray, "n_sets n_edges"]], Float[np.ndarray, "n_sets n_examples"]]:
     """A function from sets of corrupted edges to the outcome of every example; residual streams are decomposed once for all
     trials."""
-    import torch
-
-    from interp.engine.edges.edge_patching import patch_edge_sets
-
     batches, graph = [*measurement.batches()], measurement.graph
 
     def trials(removed: np.ndarray) -> np.ndarray:

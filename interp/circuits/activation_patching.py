@@ -8,29 +8,26 @@ where components back each other up or depend on each other (arXiv 2404.15255). 
 ``ablate_heads(ablation="patch", positions=...)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+from torch import Tensor
 
 from interp._short_repr import short_repr
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.circuits.result_base import PlottedResult
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.position_names import position_mask
+from interp.tasks.task import Task
 
 PATCH_SITES = {
     "resid": "the residual stream entering a layer",
@@ -75,10 +72,6 @@ class PatchGrid(PlottedResult):
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
         """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``, with a 95% interval over
         examples."""
-        import pandas as pd
-
-        from interp.statistics import bootstrap_weights, mean_interval
-
         n_layers, n_positions, n = self.values.shape
         interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
         layers, columns = np.indices((n_layers, n_positions)).reshape(2, -1)
@@ -135,8 +128,6 @@ def _places(task: Task) -> list[Position]:
 
 def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Tensor]:
     """True at each place among the decomposed positions, [batch n 1] each."""
-    from interp.tasks.position_names import position_mask
-
     clean = batch.decomposition.clean
     device = clean.residual[0].device
     return [position_mask(place, clean.examples)[:, -clean.n_positions :, None].to(device) for place in places]
@@ -151,7 +142,5 @@ def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_
 
 def _patch_effects(batch: MeasuredBatch, site: str, layer: int, changes: Sequence[Tensor]) -> Float[np.ndarray, "n batch"]:
     """The effect of each change of a site of a layer, all in one pass."""
-    from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
-
     patches = [ResidualChange(layer + (site == "mlp"), site == "attn", change) for change in changes]
     return to_numpy(batch.read(resume_changes(batch.decomposition, patches)) - batch.clean)

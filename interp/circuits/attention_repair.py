@@ -6,27 +6,26 @@ act on those. The intervention is told where the answers are, hence ``oracle``: 
 to answer better. The paper repairs an accuracy of 49.6% to 93.7%.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
 from interp.circuits.measurement import measurement_record
 from interp.circuits.result_base import TableResult
+from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.variants import Variant
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.sweep.variants import Variant
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
+from interp.interventions import attend_to
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.task import Task
 
 
 @short_repr
@@ -62,14 +61,6 @@ def repair(
     ``base_interventions`` apply in all conditions but ``clean``. Raises LookupError for an unknown mark or head, ValueError
     when all heads of these layers are chosen, so that there are no random ones.
     """
-    import pandas as pd
-    import torch
-
-    from interp.engine.sweep.sweep import sweep
-    from interp.interventions import attend_to
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import bootstrap_weights, mean_interval
-
     rng, weights = np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     chosen = [model.facts.check_head(Head(*head)) for head in heads]
     targets = _mark_mask(task, wrong_marks)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.result_base import PlottedResult
@@ -18,11 +20,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
+from interp.models.model import Model
 
 LOGITS, INPUT = Node("logits"), Node("input")
 
@@ -93,8 +91,6 @@ class Circuit(PlottedResult):
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
-        import pandas as pd
-
         listed = self._ordered({*self.edges, *self.scores})
         return pd.DataFrame(
             {

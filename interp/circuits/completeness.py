@@ -11,13 +11,11 @@ step the candidate that separates the two most. Numbers of runs, steps and candi
 unit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
@@ -25,14 +23,11 @@ from interp.circuits.circuit import Circuit, check_graph
 from interp.circuits.faithfulness import circuit_outcomes, share_of
 from interp.circuits.removable_components import Component, components_of, edge_masks_of, removal_record
 from interp.circuits.result_base import TableResult
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
 from interp.records import RunRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights
+from interp.tasks.task import Task
 
 Removal = tuple[str, str, Sequence[Component]]
 """Kind, name and components of a set that is removed."""
@@ -80,10 +75,6 @@ def completeness(
     LookupError for groups of unknown components, ValueError for a circuit of another model's graph or without components, and
     what ``circuit_outcomes`` raises.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     check_graph(model, circuit.graph, "The circuit is")
     sizes = {"n_draws": n_draws, "n_greedy_runs": n_greedy_runs, "n_greedy_steps": n_greedy_steps, "n_candidates": n_candidates}
     if min(n_draws, n_greedy_runs, n_greedy_steps) < 0 or n_candidates < 1:

@@ -16,25 +16,24 @@ direction a head writes. Smaller models and fewer prompts do worse, down to chan
 differs from permuted labels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from interp.circuits.edge_replacement import check_pairs
 from interp.circuits.measurement import measurement_record
+from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.models.weights import output_weights
+from interp.records import RunRecord
+from interp.tasks.task import Task
 
 SPARSITY, LEARNING_RATE, EPOCHS = 0.02, 1e-3, 500
 NAME = "discrete_codes (exploratory: planted AUROC .59-1)"
@@ -76,8 +75,6 @@ class DiscreteCodes:
     def pairs_to_dataframe(self) -> pd.DataFrame:
         """One row per pair of a head and one of a later layer, ``writer reader value unit note``: the share of their joint
         codes found only on clean prompts."""
-        import pandas as pd
-
         n_layers, n_heads = self.p_values.shape
         codes = self.codes.swapaxes(0, 1).reshape(-1, n_layers * n_heads)
         layer = np.arange(n_layers * n_heads) // n_heads
@@ -108,8 +105,6 @@ def find_codes(
     Raises ValueError for a task without corrupted prompts, for one without prompts left to score, and for fewer than one code
     or permutation.
     """
-    import torch
-
     check_pairs(task)
     if not 0 < n_train < len(task):
         raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: train on fewer, or add prompts.")
@@ -143,11 +138,6 @@ def _positive(n: int) -> Bool[np.ndarray, " two_n"]:
 
 def _head_outputs(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examples 2 n_layers n_heads d_model"]:
     """The mean output of every head in the residual stream, for clean and corrupted prompts."""
-    import torch
-
-    from interp.engine.sweep.z_cache import cache_z
-    from interp.models.weights import output_weights
-
     z = torch.stack([cache_z(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
     weights = [output_weights(model, layer).detach().to(z).cpu() for layer in range(model.facts.n_layers)]
     return torch.stack([torch.einsum("nshd,hdm->nshm", z[:, :, layer], w) for layer, w in enumerate(weights)], 2)
@@ -161,9 +151,6 @@ def _learn(
     ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; mean squared error plus the mean of ``|h|_1``,
     full-batch Adam.
     """
-    import torch
-    from torch.nn.functional import normalize
-
     start = normalize(torch.randn(n_codes, x.shape[-1], generator=torch.Generator().manual_seed(seed)), dim=-1)
     initial = (start.clone(), start.clone(), torch.zeros(n_codes), torch.zeros(x.shape[-1]))
     encoder, decoder, bias, middle = parameters = [tensor.requires_grad_() for tensor in initial]

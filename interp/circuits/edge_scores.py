@@ -24,6 +24,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from interp._short_repr import short_repr
@@ -31,16 +32,15 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.edge_method_names import EDGE_METHODS
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
+from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
 
 NOISE_FLOOR = 1e-6
 """Relative to the largest score: anything smaller is rounding error."""
@@ -99,8 +99,6 @@ class EdgeScores:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge, largest absolute effect first: ``edge writer reader qkv effect metric unit method ablation``."""
-        import pandas as pd
-
         edges = self.graph.edges
         table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
         table["reader"], table["qkv"] = [str(e.reader) for e in edges], [e.qkv for e in edges]

@@ -4,24 +4,27 @@ Effects are direct effects at END of replacing a contribution by its mean over p
 the component promotes the token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
+from interp.circuits.measurement import measurement_record
 from interp.circuits.residual_contributions import residual_contributions
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.work_units import batches
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.engine.attention.attention_rows import AttentionRows
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.interventions import scale
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.task import Task
+from interp.tasks.token_batch import as_batch
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
@@ -35,8 +38,6 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
     negative ``subject``; if ``answer`` is negative as well, its values already encode part of the answer. Raises LookupError
     for a missing mark.
     """
-    import pandas as pd
-
     if mark not in task.marks:
         raise LookupError(f"No mark is called {mark!r} in all prompts of {task.name!r}. There are: {', '.join(task.marks)}.")
     attention = _attention_to(model, task, mark).reshape(-1, len(task))
@@ -62,11 +63,6 @@ def subjects(task: Task, mark: str = "subject") -> list[int]:
 
 def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
     """Attention weight from END to the tokens of a mark."""
-    import torch
-
-    from interp.engine.sweep.work_units import batches
-    from interp.tasks.token_batch import as_batch
-
     weights = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for example_ids in batches(task):
         tokens = as_batch(model, [task.examples[i] for i in example_ids]).tokens
@@ -81,8 +77,6 @@ def _weight_on(
     model: Model, tokens: Int[Tensor, "batch pos"], marked: Float[Tensor, "batch pos"]
 ) -> Float[Tensor, "n_layers n_heads batch"]:
     """Attention weight from END to marked tokens."""
-    from interp.engine.attention.last_query_rows import read_last_queries
-
     weights = marked.new_zeros(model.facts.n_layers, model.facts.n_heads, len(tokens))
 
     def read(block: AttentionRows) -> None:
@@ -100,10 +94,6 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
     prompts, and the share of resamples in which it is positive. Positive = the component suppresses the answer; the layer does
     where ``share`` of ``all`` is at least .95.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights, mean_interval
-
     weights = bootstrap_weights(len(task), seed)
     written, top = residual_contributions(model, task), model.facts.n_layers - 1
     in_layer = [i for i, node in enumerate(written.writers) if node.layer == top]
@@ -135,14 +125,6 @@ def head_scaling_curve(
     One row per scale: ``scale accuracy ci_low ci_high answer_logprob`` on the task, ``control_kl`` in nats to the intact model
     on ``control_task``, and ``intervention heads``. A gain in accuracy beside a large ``control_kl`` means a damaged model.
     """
-    import pandas as pd
-
-    from interp.circuits.measurement import measurement_record
-    from interp.engine.sweep.sweep import sweep
-    from interp.interventions import scale
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import bootstrap_weights, mean_interval
-
     weights = bootstrap_weights(len(task), 0)
     heads = heads or [head for head in model.facts.heads() if head.layer == model.facts.n_layers - 1]
     variants = [(scale(heads, factor, "end"),) for factor in scales]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
@@ -21,14 +22,13 @@ from interp.circuits.circuit import check_graph
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.measurement import measuring, to_numpy
 from interp.circuits.result_base import PlottedResult, TableResult
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.statistics import bootstrap_weights
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
 
 MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of MIB, as shares of all edges."""
@@ -128,10 +128,6 @@ def faithfulness_curve(
     Use other prompts than those of the scores. ``ablation`` is by default that of the scores. Raises ValueError for shares
     outside (0, 1], for scores of another model's graph, and what ``circuit_outcomes`` raises.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: give numbers above 0 and up to 1.")
     check_graph(model, scores.graph, "The scores are")

@@ -16,18 +16,19 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
+from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.outcome import Outcome
     from interp.engine.sweep.readout import Readout
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
 
 
 class MeasuredBatch(NamedTuple):
@@ -121,8 +122,6 @@ def measuring(
 
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.sweep.fused_ops import engine_modules
-    from interp.engine.sweep.outcome import check_gradient, check_outcome
-    from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
@@ -140,8 +139,6 @@ def measurement_record(
     model: Model, task: Task, intervention: str, metric: str | None = None, seed: int = 0, **arguments: Any
 ) -> RunRecord:
     """The record of a run of ``task`` with one kind of intervention; ``arguments`` are added to those of the task."""
-    from interp.models.model import record_of
-
     arguments, labels = {**task.provenance, **arguments}, (intervention,) if intervention else ()
     return record_of(model, task=task.name, arguments=arguments, interventions=labels, metric=metric or task.metric, seed=seed)
 

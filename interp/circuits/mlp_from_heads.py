@@ -5,26 +5,23 @@ coefficient can scale a contribution but not rotate it: where ``r2_held_out`` is
 output.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+from sklearn.linear_model import ridge_regression
 
 from interp._short_repr import short_repr
 from interp.circuits.factual_recall import subjects
 from interp.circuits.residual_contributions import residual_contributions
+from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.statistics import expanded_levels
+from interp.tasks.task import Task
 
 RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Penalties, relative to the mean square of a regressor summed over all prompts."""
@@ -55,8 +52,6 @@ class RidgeDecomposition:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per contribution, in order: ``coefficient ci_low ci_high``."""
-        import pandas as pd
-
         return pd.DataFrame({"coefficient": self.coefficients, "ci_low": self.ci_low, "ci_high": self.ci_high})
 
 
@@ -74,8 +69,6 @@ def ridge_decompose(
 
     ``topics`` names the topic of each example. Raises ValueError for fewer than 5 topics and for a constant output.
     """
-    from interp.statistics import expanded_levels
-
     labels = np.unique([str(topic) for topic in topics], return_inverse=True)[1]
     n_topics, rng = int(labels.max()) + 1, np.random.default_rng(seed)
     if n_topics < MIN_TOPICS:
@@ -130,8 +123,6 @@ def _fit(
     ridge: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients, intercept and mean output of the weighted prompts."""
-    from sklearn.linear_model import ridge_regression
-
     share = weights / weights.sum()
     middle, mean = np.einsum("n,pnd->pd", share, contributions), share @ output
     x, y = np.sqrt(share)[:, None] * (contributions - middle[:, None]), np.sqrt(share)[:, None] * (output - mean)
@@ -150,8 +141,6 @@ def decompose_mlp(
     Raises ValueError for what ``ridge_decompose`` refuses, LookupError for heads that the MLP does not read, and for a model
     without MLPs or without that layer.
     """
-    from interp.engine.edges.edge_patching import graph_of
-
     graph, mlp = graph_of(model), Node("mlp", layer)
     for head in heads:
         graph.check(Edge(Node.of(Head(*head)), mlp))

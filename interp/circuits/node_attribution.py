@@ -15,24 +15,30 @@ Scores are mean absolute effects, ``mean over pairs of |metric(corrupted) - metr
 estimate sees past a later saturated softmax: confirm the top heads with ``exact``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
+from interp.engine.gradients.qk_fix import (
+    NODE_KINDS,
+    ResidualChange,
+    atp_estimates,
+    corrupted_z,
+    position_estimates,
+    qk_fix_estimates,
+    resume_changes,
+)
+from interp.engine.gradients.z_gradients import answer_value, z_gradients
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores, TokenScores
+from interp.models.model import Model
 from interp.registry import check_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.engine.sweep.outcome import Outcome
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.tasks.position_names import position_mask
+from interp.tasks.task import Task
+from interp.tasks.token_batch import as_batch
 
 NODE_METHODS = {
     "exact": "activation patching of every node by itself",
@@ -59,9 +65,6 @@ def score_nodes(
     Shared keys and values are corrupted for one query head at a time. Raises LookupError for unknown activations, methods,
     positions and metrics; ValueError for a metric without a gradient (estimates) and what ``score_edges`` refuses.
     """
-    from interp.engine.gradients.qk_fix import NODE_KINDS
-    from interp.tasks.position_names import position_mask
-
     check_name(method, NODE_METHODS, "method")
     check_name(activation, NODE_KINDS, "activation of a head")
     with measuring(model, task, metric, gradient=method != "exact") as measurement:
@@ -84,8 +87,6 @@ def _exact_effects(
     batch: MeasuredBatch, layer: int, activation: str, where: Bool[Tensor, "batch n"]
 ) -> Float[Tensor, "n_heads batch"]:
     """Absolute effects of the nodes of a layer, each by a forward pass of its own."""
-    from interp.engine.gradients.qk_fix import ResidualChange, corrupted_z, resume_changes
-
     decomposition = batch.decomposition
     z = corrupted_z(decomposition, layer, activation, where) - decomposition.clean.z[layer]
     changes = [ResidualChange(layer, True, change) for change in decomposition.head_outputs(layer, z).unbind(2)]
@@ -96,12 +97,6 @@ def _estimated_effects(
     outcome: Outcome, batch: MeasuredBatch, method: str, activation: str, where: Bool[Tensor, "batch n"]
 ) -> list[Float[Tensor, "n_heads batch"]]:
     """Absolute estimated effects of the nodes of every layer."""
-    import torch
-
-    from interp.engine.gradients.qk_fix import atp_estimates, qk_fix_estimates
-    from interp.engine.gradients.z_gradients import answer_value, z_gradients
-    from interp.tasks.token_batch import as_batch
-
     decomposition, clean = batch.decomposition, batch.decomposition.clean
     model, n_layers = decomposition.model, decomposition.model.facts.n_layers
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
@@ -123,10 +118,6 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
     Effects of keys at several positions together are not the sum of these. Memory grows with the square of the length, for this
     head only. Raises as ``score_nodes``.
     """
-    from interp.engine.gradients.qk_fix import NODE_KINDS, position_estimates
-    from interp.engine.gradients.z_gradients import answer_value, z_gradients
-    from interp.tasks.token_batch import as_batch
-
     check_name(activation, NODE_KINDS, "activation of a head")
     head = model.facts.check_head(Head(*head))
     model.facts.check_causal("A gradient")

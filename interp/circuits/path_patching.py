@@ -10,26 +10,23 @@ corrupted run.
 Keys and values of grouped-query heads are patched for each query head, as if every head had its own copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.circuits.edge_scores import NOISE_FLOOR
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
+from interp.engine.edges.edge_patching import graph_of
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.sweep import Progress
 from interp.graph import QKV, Node
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.tasks.position_names import position_mask
+from interp.tasks.task import Task
 
 Receiver = tuple[Head, str]
 LOGITS_RECEIVER = "logits"
@@ -117,8 +114,6 @@ def _patched_outcomes(
     freeze_mlps: bool,
 ) -> Float[np.ndarray, "n_senders batch"]:
     """The outcome with the paths from each sender to the receivers (none: the logits) patched."""
-    from interp.tasks.position_names import position_mask
-
     decomposition, clean = batch.decomposition, batch.decomposition.clean
     where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
     layers = {head.layer for head, _ in targets}
@@ -139,10 +134,6 @@ def _patched_residuals(
 ) -> dict[int, Float[Tensor, "rows n d_model"]]:
     """The residual stream entering each of ``layers`` (without any: leaving the last block, at ``n_layers``) with one sender
     corrupted and all other heads clean; rows are senders, then prompts."""
-    import torch
-
-    from interp.engine.edges.edge_patching import graph_of
-
     clean, graph = decomposition.clean, graph_of(decomposition.model)
     added = (
         decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]
@@ -177,8 +168,6 @@ def _downstream_residual(
     times: int,
 ) -> Float[Tensor, "rows d_model"]:
     """The residual that predicts the answer with the receivers computed from ``reached`` and everything after them recomputed."""
-    import torch
-
     begin = min(reached)
     x, here = decomposition.expand(decomposition.clean.residual[begin], times), where.repeat(times, 1)[:, None, :, None]
     for layer in range(begin, len(decomposition.layout.blocks)):

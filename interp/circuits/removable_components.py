@@ -1,9 +1,7 @@
 """Components of a circuit, as completeness and minimality remove them: edges, or heads and MLPs with all edges leaving them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -11,11 +9,9 @@ from jaxtyping import Bool
 from interp.circuits.circuit import Circuit
 from interp.circuits.measurement import measurement_record
 from interp.graph import Edge, Graph, Node
+from interp.models.model import Model
 from interp.records import RunRecord, digest
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.tasks.task import Task
 
 Component = Node | Edge
 

@@ -6,31 +6,23 @@ decoding, with ablation ``uniform``). After Wu et al. 2024, whose random heads a
 heads; the other controls are this project's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from interp.ablation.ablations import build_variants, check_ablation
 from interp.confirmation.confirmation_result import Confirmation, set_tables
-from interp.confirmation.head_sets import CLEAN, choose_ks, control_pool, draw_sets
+from interp.confirmation.head_sets import CLEAN, MIN_DRAWS, NO_PAIRS, choose_ks, control_pool, draw_sets
+from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import prompt_digests
+from interp.engine.sweep.outcome import check_outcome
+from interp.engine.sweep.sweep import Progress, UnitLedger, sweep
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.detectors.support.detection import Detection
-    from interp.engine.sweep.sweep import Progress, UnitLedger
-    from interp.models.model import Model
-    from interp.tasks.task import Task
-
-NO_PAIRS = ("corrupted",)
-"""What the ablation of a confirmation must not need: its tasks may have no corrupted prompts."""
-MIN_DRAWS = 5
+from interp.models.model import Model, record_of
+from interp.tasks.position_names import resolve_positions
+from interp.tasks.task import Task
 
 
 def confirm(
@@ -56,9 +48,6 @@ def confirm(
     ValueError for prompts that were used for detection, for another model, for too few controls, and where the model answers no
     prompt correctly; LookupError for unknown names.
     """
-    from interp.engine.sweep.sweep import sweep
-    from interp.models.model import record_of
-
     tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
     ks = check_confirmation(
         detection, model, tasks, ks=ks, n_draws=n_draws, ablation=ablation, positions=positions, metric=metric
@@ -107,9 +96,6 @@ def check_confirmation(
     metric: str,
 ) -> list[int]:
     """The numbers of heads that ``confirm`` would ablate, ascending; raises for every wrong argument, and runs nothing."""
-    from interp.engine.sweep.outcome import check_outcome
-    from interp.tasks.position_names import resolve_positions
-
     check_ablation(ablation, without=NO_PAIRS)
     if n_draws < MIN_DRAWS:
         raise ValueError(f"n_draws={n_draws} is too few: random heads vary, use at least {MIN_DRAWS}.")
@@ -137,7 +123,5 @@ def _share_of_progress(progress: Progress | None, i: int, n: int) -> Progress | 
 
 
 def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
     table = pd.concat(tables, ignore_index=True)
     return table.astype(dict.fromkeys(table.select_dtypes("int64").columns, "int32"))

@@ -6,23 +6,19 @@ replacement, at the levels of ``expanded_levels`` for the smaller of the two cou
 the curve, not its best point. Prompts that all have the same outcome give an interval of width 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr, table_html
 from interp.confirmation.head_sets import HeadSet
+from interp.records import RunRecord
 from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.records import RunRecord
-    from interp.tasks.task import Example, Task
+from interp.tasks.task import Example, Task
 
 ANSWER_MARKS = ("needle", "value")
 """Marks of the position of the answer, which gives its depth in the prompt."""
@@ -63,8 +59,6 @@ class Confirmation:
 
     def plot(self, **options: Any) -> Any:
         """Outcome against k, one line per group (a plotly figure); options as in ``interp.figures.confirmation_curve``."""
-        from importlib import import_module
-
         return import_module("interp.figures").confirmation_curve(self, **options)
 
     def _repr_html_(self) -> str:
@@ -73,8 +67,6 @@ class Confirmation:
 
 def set_tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, positions: str, seed: int) -> dict[str, pd.DataFrame]:
     """``sets``, ``curve`` and ``prompts`` of one task and position; ``values`` [n_sets n_prompts], the clean run first."""
-    import pandas as pd
-
     n, effects = values.shape[1], values - values[0]
     weights = bootstrap_weights(n, seed)
     origin = {"task": task.name, "positions": positions}

@@ -7,20 +7,19 @@ every k, position and task, so that a draw is a curve. Where a layer has too few
 from the nearest layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from interp.detectors.support.detection import Detection
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    from interp.detectors.support.detection import Detection
 
 GROUPS = ("detected", "random", "layer_matched", "bottom")
 DEFAULT_KS = (1, 2, 5, 10, 20, 50, 100)
+MIN_DRAWS = 5
+NO_PAIRS = ("corrupted",)
+"""What the ablation of a confirmation must not need: its tasks may have no corrupted prompts."""
 
 
 class HeadSet(NamedTuple):

@@ -5,19 +5,16 @@ on the same model and prompts (``null_threshold``). ``literature_threshold`` is 
 it misses heads with diffuse attention.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @short_repr
@@ -72,8 +69,6 @@ class Detection:
 
     def plot(self, **options: Any) -> Any:
         """Layer x head map of the scores with the detected heads outlined; options as in ``interp.figures.detection_map``."""
-        from importlib import import_module
-
         return import_module("interp.figures").detection_map(self, **options)
 
     def __repr__(self) -> str:
