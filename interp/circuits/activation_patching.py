@@ -26,7 +26,6 @@ from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
 from interp.statistics import bootstrap_weights, mean_interval
-from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 
 PATCH_SITES = {
@@ -107,7 +106,7 @@ def patch_grid(
             raise ValueError(f"{model.facts.name} has no MLPs to patch: use resid or attn.")
         values = measurement.zeros(graph.n_layers, len(places), len(task))
         for batch in measurement.batches(progress):
-            masks = _position_masks(batch, places)
+            masks = [batch.mask(place)[..., None] for place in places]
             active = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
             for layer in range(graph.n_layers if active else 0):
                 change = _site_change(batch.decomposition, site, layer, graph.n_heads)
@@ -124,13 +123,6 @@ def _places(task: Task) -> list[Position]:
     """Every token if prompts are equally long, else every mark and the end."""
     lengths = task.by_length()
     return [*task.marks, "end"] if len(lengths) > 1 else [(i,) for i in range(min(lengths))]
-
-
-def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Tensor]:
-    """True at each place among the decomposed positions, [batch n 1] each."""
-    clean = batch.decomposition.clean
-    device = clean.residual[0].device
-    return [position_mask(place, clean.examples)[:, -clean.n_positions :, None].to(device) for place in places]
 
 
 def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_heads: int) -> Float[Tensor, "batch n d_model"]:

@@ -92,28 +92,15 @@ class Circuit(PlottedResult):
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
         listed = self._ordered({*self.edges, *self.scores})
-        return pd.DataFrame(
-            {
-                "edge": map(str, listed),
-                "writer": [str(e.writer) for e in listed],
-                "reader": [str(e.reader) for e in listed],
-                "qkv": [e.qkv for e in listed],
-                "score": [self.scores.get(e, float("nan")) for e in listed],
-                "unit": self.unit,
-                "in_circuit": [e in self.edges for e in listed],
-            }
-        )
+        table = edge_table(listed).assign(score=[self.scores.get(e, float("nan")) for e in listed], unit=self.unit)
+        return table.assign(in_circuit=[e in self.edges for e in listed])
 
     def to_json(self) -> dict[str, Any]:
         """``cfg`` (sizes), ``nodes`` and ``edges`` with ``score`` and ``in_graph``, as in MIB and EAP-IG; ``metadata`` is ours."""
         present = set(self.nodes)
-        cfg = {
-            "n_layers": self.graph.n_layers,
-            "n_heads": self.graph.n_heads,
-            "parallel_attn_mlp": self.graph.parallel_attn_mlp,
-        }
+        cfg = {name: getattr(self.graph, name) for name in ("n_layers", "n_heads", "parallel_attn_mlp", "has_mlps")}
         return {
-            "cfg": {**cfg, "has_mlps": self.graph.has_mlps, "model_name": self.model},
+            "cfg": {**cfg, "model_name": self.model},
             "nodes": {str(node): {"in_graph": node in present} for node in (*self.graph.writers, LOGITS)},
             "edges": {str(edge): {"score": self.scores.get(edge), "in_graph": edge in self.edges} for edge in self.graph.edges},
             "metadata": {**self.metadata, "unit": self.unit},
@@ -127,6 +114,12 @@ class Circuit(PlottedResult):
     def _ordered(self, edges: Collection[Edge]) -> list[Edge]:
         """In the order of the graph: edges into a node before edges out of it."""
         return [edge for edge in self.graph.edges if edge in edges]
+
+
+def edge_table(edges: Collection[Edge]) -> pd.DataFrame:
+    """One row per edge: ``edge writer reader qkv``, as text."""
+    rows = [(str(edge), *map(str, edge)) for edge in edges]
+    return pd.DataFrame(rows, columns=["edge", "writer", "reader", "qkv"])
 
 
 def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit:

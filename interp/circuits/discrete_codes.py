@@ -82,7 +82,7 @@ class DiscreteCodes:
         both = codes[:, writer] * (codes.max() + 1) + codes[:, reader]
         both[(codes[:, writer] < 0) | (codes[:, reader] < 0)] = -1
         names = [[str(Head(*divmod(int(i), n_heads))) for i in side] for side in (writer, reader)]
-        shares = unique_share(both, _positive(len(self.codes)))
+        shares = unique_share(both, np.arange(len(both)) < len(self.codes))
         return pd.DataFrame({"writer": names[0], "reader": names[1], "value": shares, "unit": UNIT, "note": NOTE})
 
     def plot(self, **options: Any) -> Any:
@@ -114,7 +114,7 @@ def find_codes(
     x = x * (x.shape[-1] / x.square().sum(-1).mean((0, 1)).clamp(min=1e-12)).sqrt()[..., None]
     features, explained = _learn(x[:n_train].flatten(0, 3), x[n_train:], n_codes, seed)
     codes = torch.where(features.amax(-1) > 0, features.argmax(-1), -1).numpy()
-    flat, positive = codes.swapaxes(0, 1).reshape(2 * len(codes), -1), _positive(len(codes))
+    flat, positive = codes.swapaxes(0, 1).reshape(2 * len(codes), -1), np.arange(2 * len(codes)) < len(codes)
     share, rng = unique_share(flat, positive), np.random.default_rng(seed)
     drawn = np.stack([unique_share(flat, rng.permutation(positive)) for _ in range(n_permutations)])
     shape = (model.facts.n_layers, model.facts.n_heads)
@@ -130,10 +130,6 @@ def unique_share(codes: Int[np.ndarray, "n_prompts n"], positive: Bool[np.ndarra
     codes."""
     sides = [[set(column.tolist()) - {-1} for column in codes[side].T] for side in (positive, ~positive)]
     return np.array([len(yes - no) / max(1, len(yes | no)) for yes, no in zip(*sides, strict=True)])
-
-
-def _positive(n: int) -> Bool[np.ndarray, " two_n"]:
-    return np.arange(2 * n) < n
 
 
 def _head_outputs(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examples 2 n_layers n_heads d_model"]:

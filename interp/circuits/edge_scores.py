@@ -28,7 +28,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit import Circuit
+from interp.circuits.circuit import Circuit, edge_table
 from interp.circuits.edge_method_names import EDGE_METHODS
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
@@ -99,13 +99,9 @@ class EdgeScores:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge, largest absolute effect first: ``edge writer reader qkv effect metric unit method ablation``."""
-        edges = self.graph.edges
-        table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
-        table["reader"], table["qkv"] = [str(e.reader) for e in edges], [e.qkv for e in edges]
-        table["effect"], table["metric"], table["unit"] = self.effects, self.record.metric, self.unit
+        table = edge_table(self.graph.edges).assign(effect=self.effects, metric=self.record.metric, unit=self.unit)
         table["method"], table["ablation"] = self.method, self.record.arguments.get("ablation", "")
-        order = np.argsort(-np.abs(self.effects), kind="stable")
-        return table.iloc[order].reset_index(drop=True)
+        return table.iloc[np.argsort(-np.abs(self.effects), kind="stable")].reset_index(drop=True)
 
     def plot(self, k: int = 50, **options: Any) -> Any:
         """The circuit of the top ``k`` edges as a graph (a plotly figure); options as in ``interp.figures.circuit_graph``."""

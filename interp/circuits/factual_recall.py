@@ -100,24 +100,13 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
     effects = written.effects(np.array([e.answers[0] for e in task]))[in_layer]
     effects = np.concatenate([effects, effects.sum(0, keepdims=True)])
     interval = mean_interval(effects, weights)
-    return pd.DataFrame(
-        {
-            "component": [*(str(written.writers[i]) for i in in_layer), "all"],
-            "effect": interval.mean,
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-            "share": (effects @ weights.T > 0).mean(1),
-            "ablation": "mean",
-        }
-    )
+    names = [*(str(written.writers[i]) for i in in_layer), "all"]
+    table = pd.DataFrame({"component": names, "effect": interval.mean, "ci_low": interval.low, "ci_high": interval.high})
+    return table.assign(share=(effects @ weights.T > 0).mean(1), ablation="mean")
 
 
 def head_scaling_curve(
-    model: Model,
-    task: Task,
-    control_task: Task,
-    heads: Sequence[Head] | None = None,
-    scales: Sequence[float] = SCALES,
+    model: Model, task: Task, control_task: Task, heads: Sequence[Head] | None = None, scales: Sequence[float] = SCALES
 ) -> pd.DataFrame:
     """Accuracy with the outputs of ``heads`` (by default all of the last layer) multiplied by each of ``scales`` at END, and
     the cost elsewhere.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
@@ -43,6 +43,13 @@ class MeasuredBatch(NamedTuple):
     @property
     def clean(self) -> Float[Tensor, "1 batch"]:
         return self.ends[:1]
+
+    def mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n"]:
+        """True at the positions named, among those that are decomposed."""
+        from interp.tasks.position_names import position_mask
+
+        clean = self.decomposition.clean
+        return position_mask(positions, clean.examples)[:, -clean.n_positions :].to(self.ends.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +102,8 @@ class Measurement:
 
     def record(self, intervention: str, **arguments: Any) -> RunRecord:
         """The record of this measurement, with ``arguments`` and the ablation beside those of the task."""
-        return measurement_record(
-            self.model, self.task, intervention, self.outcome.name, self.seed, ablation=self.ablation, **arguments
-        )
+        arguments = {"ablation": self.ablation, **arguments}
+        return measurement_record(self.model, self.task, intervention, self.outcome.name, self.seed, **arguments)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from sklearn.linear_model import ridge_regression
 
 from interp._short_repr import short_repr
 from interp.circuits.factual_recall import subjects
+from interp.circuits.measurement import to_numpy
 from interp.circuits.residual_contributions import residual_contributions
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
@@ -87,17 +88,10 @@ def ridge_decompose(
     null = [_held_out_r2(contributions[:, order], output, of_topic, ridge) for order in orders]
     residual = np.square(output - np.tensordot(coefficients, contributions, 1) - intercept).sum()
     centred = contributions - contributions.mean(1, keepdims=True)
-    return RidgeDecomposition(
-        coefficients,
-        low,
-        high,
-        intercept,
-        r2=float(1 - residual / spread),
-        r2_held_out=best,
-        p_value=(1 + sum(score >= best for score in null)) / (1 + n_shuffles),
-        ridge=ridge,
-        condition=float(np.linalg.cond(np.einsum("pnd,qnd->pq", centred, centred))),
-    )
+    condition = float(np.linalg.cond(np.einsum("pnd,qnd->pq", centred, centred)))
+    p_value = (1 + sum(score >= best for score in null)) / (1 + n_shuffles)
+    r2 = float(1 - residual / spread)
+    return RidgeDecomposition(coefficients, low, high, intercept, r2, best, p_value, ridge, condition)
 
 
 def _held_out_r2(
@@ -145,5 +139,5 @@ def decompose_mlp(
     for head in heads:
         graph.check(Edge(Node.of(Head(*head)), mlp))
     written = residual_contributions(model, task)
-    inputs = np.stack([written[Node.of(Head(*head))].cpu().double().numpy() for head in heads])
-    return ridge_decompose(inputs, written[mlp].cpu().double().numpy(), subjects(task, mark), seed=seed)
+    inputs = np.stack([to_numpy(written[Node.of(Head(*head))]) for head in heads])
+    return ridge_decompose(inputs, to_numpy(written[mlp]), subjects(task, mark), seed=seed)

@@ -36,7 +36,6 @@ from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores, TokenScores
 from interp.models.model import Model
 from interp.registry import check_name
-from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 from interp.tasks.token_batch import as_batch
 
@@ -70,8 +69,7 @@ def score_nodes(
     with measuring(model, task, metric, gradient=method != "exact") as measurement:
         sizes = measurement.zeros(measurement.graph.n_layers, model.facts.n_heads)
         for batch in measurement.batches(progress):
-            clean = batch.decomposition.clean
-            where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(model.device)
+            where = batch.mask(positions)
             if method == "exact":
                 by_layer = [_exact_effects(batch, layer, activation, where) for layer in range(len(sizes))]
             else:
@@ -79,8 +77,7 @@ def score_nodes(
             for layer, effects in enumerate(by_layer):
                 sizes[layer] += to_numpy(effects.sum(1)) / len(task)
     record = measurement.record(f"corrupted {activation}", method=method, positions=positions)
-    name = f"absolute effect of {activation}"
-    return HeadScores(name, sizes, measurement.outcome.unit, (0.0, None), record)
+    return HeadScores(f"absolute effect of {activation}", sizes, measurement.outcome.unit, (0.0, None), record)
 
 
 def _exact_effects(
@@ -126,17 +123,14 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][
-                :, -clean.n_positions :
-            ]
-            estimates = to_numpy(position_estimates(batch.decomposition, head.layer, head.head, activation, gradient))
+            [gradients] = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2]
+            gradient = gradients[head.layer][:, -clean.n_positions :]
+            estimates = to_numpy(position_estimates(batch.decomposition, *head, activation, gradient))
             measurement.check_finite(estimates)
             effects[batch.example_ids, :length] = 0.0  # positions before the first that differs
             effects[batch.example_ids, length - clean.n_positions : length] = estimates
     texts = [model.to_str_tokens(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (effects.shape[1] - len(row))) for row in texts)
     record = measurement.record(f"corrupted {activation}", method="atp-qk", head=str(head))
-    name = f"estimated effect of {activation} of {head}"
-    return TokenScores(
-        name, effects, tokens, measurement.outcome.unit, (None, None), record, nan_reason="padding is not a token"
-    )
+    name, unit = f"estimated effect of {activation} of {head}", measurement.outcome.unit
+    return TokenScores(name, effects, tokens, unit, (None, None), record, nan_reason="padding is not a token")

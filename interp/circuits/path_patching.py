@@ -25,7 +25,6 @@ from interp.engine.sweep.sweep import Progress
 from interp.graph import QKV, Node
 from interp.heads import Head, HeadScores
 from interp.models.model import Model
-from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 
 Receiver = tuple[Head, str]
@@ -114,10 +113,8 @@ def _patched_outcomes(
     freeze_mlps: bool,
 ) -> Float[np.ndarray, "n_senders batch"]:
     """The outcome with the paths from each sender to the receivers (none: the logits) patched."""
-    decomposition, clean = batch.decomposition, batch.decomposition.clean
-    where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
-    layers = {head.layer for head, _ in targets}
-    reached = _patched_residuals(decomposition, senders, where, layers, freeze_mlps)
+    decomposition, where = batch.decomposition, batch.mask(positions)
+    reached = _patched_residuals(decomposition, senders, where, {head.layer for head, _ in targets}, freeze_mlps)
     if targets:
         last = _downstream_residual(decomposition, targets, reached, where, len(senders))
     else:
@@ -135,12 +132,11 @@ def _patched_residuals(
     """The residual stream entering each of ``layers`` (without any: leaving the last block, at ``n_layers``) with one sender
     corrupted and all other heads clean; rows are senders, then prompts."""
     clean, graph = decomposition.clean, graph_of(decomposition.model)
-    added = (
-        decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]
-    ).flatten(0, 1)
-    own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
-        :, None, None
-    ]
+    writers = [graph.writer_index[Node.of(head)] for head in senders]
+    added = (decomposition.output_difference(writers) * where[..., None]).flatten(0, 1)
+    own = torch.tensor([head.layer for head in senders], device=where.device)
+    own = own.repeat_interleave(decomposition.batch)[:, None, None]
+    entering = [*clean.residual, clean.final_residual[:, None].expand_as(clean.residual[0])]
     stop = max(layers, default=graph.n_layers)
     first = min(head.layer for head in senders)
     x, reached = decomposition.expand(clean.residual[first], len(senders)), {}
@@ -151,12 +147,7 @@ def _patched_residuals(
         if not freeze_mlps:
             x = decomposition.block(layer, x, attention + added * (own == layer))
             continue
-        after = (
-            clean.residual[layer + 1]
-            if layer + 1 < graph.n_layers
-            else clean.final_residual[:, None].expand_as(clean.residual[layer])
-        )
-        x = decomposition.expand(after, len(senders)) + added * (own <= layer)
+        x = decomposition.expand(entering[layer + 1], len(senders)) + added * (own <= layer)
     return {**reached, stop: x}
 
 

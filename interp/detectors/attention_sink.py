@@ -13,6 +13,7 @@ Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), ma
 overlap of the two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,11 @@ def attention_sink(
         metrics = [importance, share, received_attention.set(min_rows=min_rows), redrawn_key_importance(*keys)]
         observation = observe(model, tokens.tolist(), metrics)
     by_text = {kind: observation}
-    for done, name in enumerate(control_kinds, 1):
+    for done, name in enumerate((kind, *control_kinds), 1):
+        if name != kind:
+            by_text[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
         if progress:
             progress(done, len(control_kinds) + 1)
-        by_text[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
-    if progress:
-        progress(len(control_kinds) + 1, len(control_kinds) + 1)
-
     null_scores = observation["redrawn_key_importance"].double().mean(1).permute(2, 0, 1).cpu().numpy()
     limits = [null_threshold(draws, fwer / 2) for draws in np.split(null_scores, 2)]
     threshold, null_mean = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
@@ -100,12 +99,11 @@ def attention_sink(
     def scores(name: str, values: np.ndarray) -> HeadScores:
         return HeadScores(name, values, "weight", (0.0, 1.0), record)
 
-    weight = observation["received_attention"]
-    limits_of_rules = {"alpha": alpha, "threshold": absolute, "min_rows": min_rows}
-    sinks = {
-        rule: sink_flags(weight, observation.prompts, rule=rule, keep_first=True, **limits_of_rules) == 1 for rule in RULES
-    }
-    all_sinks = sink_flags(weight, observation.prompts, rule="ratio", keep_first=False, **limits_of_rules)
+    activations, words = massive.to_dataframe(), observation.words
+    activations.insert(3, "token", [words[i][pos] for i, pos in zip(activations["example"], activations["pos"], strict=True)])
+    weight, limits_of_rules = observation["received_attention"], {"min_rows": min_rows, "alpha": alpha, "absolute": absolute}
+    flags = partial(sink_flags, weight, observation.prompts, alpha=alpha, threshold=absolute, min_rows=min_rows)
+    sinks = {rule: flags(rule=rule, keep_first=True) == 1 for rule in RULES}
     later = weight[..., 1 : size - min_rows + 1].double().amax(-1).mean(1).cpu().numpy()
     return Detection(
         "attention_sink",
@@ -120,19 +118,17 @@ def attention_sink(
             "max_later_column": scores("largest later column", later),
         },
         {
-            "later_sinks": _later_sinks(sinks, weight, observation.words),
-            "massive_activations": _with_token(massive.to_dataframe(), observation.words),
-            "overlap": overlap(massive, all_sinks),
+            "later_sinks": _later_sinks(sinks, weight, words),
+            "massive_activations": activations,
+            "overlap": overlap(massive, flags(rule="ratio", keep_first=False)),
         },
         {
             **arguments,
-            "first_tokens": sorted({words[0] for words in observation.words})[:5],
+            "first_tokens": sorted({text[0] for text in words})[:5],
             "uniform": float((1 / np.arange(1, size + 1)).mean()),
             "sink_0": {name: float(texts["sink_rate"][..., 1].mean()) for name, texts in by_text.items()},
             "onset_layer": massive.onset,
-            "min_rows": min_rows,
-            "alpha": alpha,
-            "absolute": absolute,
+            **limits_of_rules,
             "n_null_draws": n_null_draws,
         },
         prompt_digests(tokens.tolist()),
@@ -192,8 +188,3 @@ def _later_sinks(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[st
         for layer, example, head, pos in flags.nonzero().tolist()
     ]
     return pd.DataFrame(rows, columns=["layer", "head", "example", "pos", "token", "weight", "rule"])
-
-
-def _with_token(massive: pd.DataFrame, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
-    massive.insert(3, "token", [words[example][pos] for example, pos in zip(massive["example"], massive["pos"], strict=True)])
-    return massive

@@ -65,14 +65,8 @@ def far_context(
     groups = [heads[i : i + size] for i in range(0, len(heads), size)]
     variants = [(interventions.streaming(group, n_sink, window),) for group in groups]
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
-    record = record_of(
-        model,
-        task=both.name,
-        arguments={**both.provenance, **options},
-        interventions=(variants[0][0].label,),
-        metric="far_context",
-        seed=seed,
-    )
+    arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
+    record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
     kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, progress=progress).values
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
     threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed)

@@ -13,6 +13,7 @@ be adjacent, which peaks never are (``coupling_statistics``).
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -149,14 +150,14 @@ def preplan_anchor(
     arguments = {**told, "n_prompts": len(examples)}
     record = record_of(model, task=name, arguments=arguments, metric="preplan_anchor", seed=options.seed)
     groups = measurement.groups
+    n_generated = sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, texts, strict=True))
     return TokenDetection(
         "preplan_anchor",
         _scores(measurement, record),
         masks,
         {"local": groups.local_heads, "global": groups.global_heads, "receiver": measurement.receivers},
         {"statistics": statistics, "groups": _head_table(measurement), "introductions": introductions},
-        _details(measurement, masks)
-        | {"n_generated": sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, texts, strict=True))},
+        {**_details(measurement, masks), "n_generated": n_generated},
         prompt_digests(e.clean for e in examples),
     )
 
@@ -225,8 +226,8 @@ def _receivers(observation: Observation, groups: PreplanAnchors, layers: Sequenc
         known = ~np.isnan(values)
         varied = np.where(known, values, -np.inf).max(-1) - np.where(known, values, np.inf).min(-1) > ROUNDING
         of_text[varied, row] = kurtosis(values[varied], axis=-1, nan_policy="omit")
-    count = (~np.isnan(of_text)).sum(-1)
-    mean = np.nansum(of_text, -1) / np.where(count, count, np.nan)
+    n_known = (~np.isnan(of_text)).sum(-1)
+    mean = np.nansum(of_text, -1) / np.where(n_known, n_known, np.nan)
     mean[[layer for layer in range(len(mean)) if layer not in layers]] = np.nan
     n = min(N_RECEIVERS, len(groups.global_heads), (~np.isnan(mean)).sum())
     order = np.argsort(-mean.ravel(), kind="stable")[:n]
@@ -363,13 +364,11 @@ def _details(measurement: _Measurement, masks: dict[str, np.ndarray]) -> dict[st
 
 def _counter(progress: Progress | None, total: int) -> Callable[[Value], Value]:
     """The identity function, which also counts its calls as progress."""
-    done = 0
+    calls = count(1)
 
     def advance(value: Value) -> Value:
-        nonlocal done
-        done += 1
         if progress is not None:
-            progress(done, total)
+            progress(next(calls), total)
         return value
 
     return advance

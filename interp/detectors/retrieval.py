@@ -9,6 +9,7 @@ measures copying given the answer; ``greedy`` mode generates, as the paper does.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +86,9 @@ def retrieval(
         trials, prefix, kind = trials_from_prompts(model, [*prompts], mark), (), "prompts"
     prefix_cache = shared_prefix_cache(model, trials, prefix)
     answers = []
+    write = teacher_forced_answer if mode == "teacher" else partial(greedy_answer, max_new_tokens=max_new_tokens)
     for trial in trials:
-        cache = prefix_cache(trial.n_shared_prefix) if prefix_cache else None
-        answers.append(
-            teacher_forced_answer(model, trial, cache)
-            if mode == "teacher"
-            else greedy_answer(model, trial, cache, max_new_tokens)
-        )
+        answers.append(write(model, trial, prefix_cache(trial.n_shared_prefix) if prefix_cache else None))
         if progress:
             progress(len(answers), len(trials))
     accepted = _accepted(model, answers, min_recall)
@@ -155,21 +152,13 @@ def _constancy(frequency: np.ndarray, scores: HeadScores, threshold: float) -> d
 
 def _tables(model: Model, answers: Sequence[CopiedAnswer], accepted: Sequence[int]) -> dict[str, pd.DataFrame]:
     """``trials``: one row per prompt; ``cells``: per length and depth; ``depths``: per head and depth, over accepted prompts."""
-    trials = pd.DataFrame(
-        {
-            "trial": i,
-            "needle": answer.trial.needle,
-            "length": answer.trial.length,
-            "depth": answer.trial.depth,
-            "accepted": i in set(accepted),
-            "recall": answer.recall,
-            "answer": text_of(model, answer.trial.answer),
-            "response": answer.response,
-        }
-        for i, answer in enumerate(answers)
-    )
-    cells = trials.groupby(["length", "depth"]).agg(
-        n=("trial", "size"), accepted=("accepted", "sum"), recall=("recall", "mean")
-    )
+    rows = [
+        (i, a.trial.needle, a.trial.length, a.trial.depth, i in accepted, a.recall, text_of(model, a.trial.answer), a.response)
+        for i, a in enumerate(answers)
+    ]
+    columns = ["trial", "needle", "length", "depth", "accepted", "recall", "answer", "response"]
+    trials = pd.DataFrame(rows, columns=columns)
+    cells = trials.groupby(["length", "depth"], as_index=False)
+    cells = cells.agg(n=("trial", "size"), accepted=("accepted", "sum"), recall=("recall", "mean"))
     depths = by_depth(np.stack([answers[i].score for i in accepted]), [answers[i].trial.depth for i in accepted])
-    return {"trials": trials, "cells": cells.reset_index(), "depths": depths}
+    return {"trials": trials, "cells": cells, "depths": depths}

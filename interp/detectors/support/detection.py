@@ -18,7 +18,7 @@ from interp.records import RunRecord
 
 
 @short_repr
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Detection:
     """Heads that play a role."""
 
@@ -71,19 +71,12 @@ class Detection:
         """Layer x head map of the scores with the detected heads outlined; options as in ``interp.figures.detection_map``."""
         return import_module("interp.figures").detection_map(self, **options)
 
-    def __repr__(self) -> str:
-        detected = " ".join(map(str, self.detected[:5])) + (" ..." if len(self.detected) > 5 else "")
-        return (
-            f"Detection({self.role} in {self.record.model}: {len(self.detected)} of {self.scores.values.size} heads above "
-            f"{self.threshold:.3g}{detected and ': ' + detected})"
-        )
-
     def _repr_html_(self) -> str:
         return self.to_dataframe().head(20).to_html(index=False, float_format="{:.3f}".format)
 
 
 @short_repr
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class TokenDetection:
     """Tokens that play a role; fields not described here are those of ``Detection``."""
 
@@ -115,10 +108,6 @@ class TokenDetection:
         for name, mask in self.masks.items():
             table[name] = mask.ravel()
         return table
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{int(mask.sum())} {name}" for name, mask in self.masks.items())
-        return f"TokenDetection({self.role} in {self.record.model}: {counts} of {sum(map(len, self.words)):,} tokens)"
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().to_html(index=False, max_rows=60, float_format="{:.3f}".format)
