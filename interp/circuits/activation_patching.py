@@ -1,5 +1,4 @@
-"""Activation patching by layer and position: where the information that decides the answer is carried, from the prompt's tokens
-to END.
+"""Activation patching by layer and position: where information that decides the answer is carried, from the prompt to END.
 
 The clean prompts are run with one site of one layer and position set to its value on the corrupted prompts (noising): ``effect
 = metric(patched) - metric(clean)``; negative = the activation is needed. ``task.swapped()`` patches in the other direction
@@ -69,16 +68,14 @@ class PatchGrid(PlottedResult):
         return [(int(i) // len(self.positions), self.positions[int(i) % len(self.positions)]) for i in order]
 
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
-        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``, with a 95% interval over
-        examples."""
+        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``; 95% intervals."""
         n_layers, n_positions, n = self.values.shape
         interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
         layers, columns = np.indices((n_layers, n_positions)).reshape(2, -1)
         table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in columns]})
         table["effect"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
         table["share_of_gap"], table["n"] = interval.mean / self.gap, n
-        table["metric"], table["unit"] = self.record.metric, self.unit
-        return table
+        return table.assign(metric=self.record.metric, unit=self.unit)
 
 
 def patch_grid(
@@ -120,7 +117,6 @@ def patch_grid(
 
 
 def _places(task: Task) -> list[Position]:
-    """Every token if prompts are equally long, else every mark and the end."""
     lengths = task.by_length()
     return [*task.marks, "end"] if len(lengths) > 1 else [(i,) for i in range(min(lengths))]
 

@@ -28,8 +28,7 @@ def backup_heads(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> HeadScores:
-    """Mean effect of every other head with ``ablated_heads`` ablated alike, in the metric's unit; the ablated heads themselves
-    are NaN.
+    """Mean effect of every other head with ``ablated_heads`` ablated alike, in the metric's unit; these are NaN.
 
     Raises LookupError for unknown names and heads, ValueError for an empty list of heads and for what ``sweep`` refuses.
     """

@@ -1,5 +1,4 @@
-"""A circuit: a subset of the edges of a model's graph with the scores that selected it, saved in the JSON form of MIB and
-EAP-IG."""
+"""A circuit: edges of a model's graph with the scores that selected them, saved in the JSON form of MIB and EAP-IG."""
 
 from __future__ import annotations
 
@@ -69,8 +68,7 @@ class Circuit(PlottedResult):
         return self.metadata.get("record", {}).get("arguments", {}).get("ablation", "")
 
     def pruned(self) -> Circuit:
-        """The circuit without the edges on no path from the embedding to the logits, which change nothing when all others are
-        corrupted.
+        """The circuit without edges on no path from embedding to logits: they change nothing when all others are corrupted.
 
         Under the ablations ``zero`` and ``mean`` a node without inputs still has an output of its own: there only edges on no
         path to the logits are pruned.

@@ -17,8 +17,7 @@ from interp.circuits.head_overlap import overlap
 
 def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
     """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_within_layers
-    p_value_within_layers ablation_first ablation_second`` (chance within layers for heads only; each ablation is that of the
-    circuit's scores).
+    p_value_within_layers ablation_first ablation_second`` (within layers: heads only; ablations: those of the scores).
 
     Raises ValueError for circuits of different graphs.
     """

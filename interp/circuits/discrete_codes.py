@@ -12,8 +12,7 @@ heads with varied outputs collect more); scores are computed on held-out prompts
 
 Accuracy on planted models (mini-IOI of 4 x 6 heads, 10 + 10 prompts for training, 50 + 50 for scoring): the AUROC of the four
 planted heads is .97 to 1 for sharp attention and .83 to .88 for soft attention, since no code expresses how much of its one
-direction a head writes. Smaller models and fewer prompts do worse, down to chance for soft heads; in `interp-mini` no head
-differs from permuted labels.
+direction a head writes. Smaller models and fewer prompts do worse, down to chance for soft heads and in `interp-mini`.
 """
 
 from dataclasses import dataclass
@@ -49,8 +48,7 @@ class DiscreteCodes:
     """``codes`` [n_examples 2 n_layers n_heads] of every held-out prompt, clean then corrupted; -1 = none.
 
     ``scores`` is the share of a head's codes found only on clean prompts (0 to 1), ``p_values`` [n_layers n_heads] how often
-    random labels give as much. ``explained`` is the share of the variance of the training outputs that the autoencoder
-    reconstructs.
+    random labels give as much. ``explained`` is the share of the training outputs' variance that is reconstructed.
     """
 
     codes: Int[np.ndarray, "n_examples 2 n_layers n_heads"]
@@ -102,8 +100,7 @@ def find_codes(
 ) -> DiscreteCodes:
     """Codes of every head on the prompts of the task after the first ``n_train`` pairs, which train the autoencoder.
 
-    Raises ValueError for a task without corrupted prompts, for one without prompts left to score, and for fewer than one code
-    or permutation.
+    Raises ValueError for a task without corrupted prompts or without prompts left to score, and for no codes or permutations.
     """
     check_pairs(task)
     if not 0 < n_train < len(task):
@@ -126,8 +123,7 @@ def find_codes(
 
 
 def unique_share(codes: Int[np.ndarray, "n_prompts n"], positive: Bool[np.ndarray, " n_prompts"]) -> Float[np.ndarray, " n"]:
-    """Share of the distinct codes of each column (-1 = none) that only positive prompts have, 0 to 1; 0 for a column without
-    codes."""
+    """Share of the distinct codes of each column (-1 = none) that only positive prompts have, 0 to 1; 0 if it has none."""
     sides = [[set(column.tolist()) - {-1} for column in codes[side].T] for side in (positive, ~positive)]
     return np.array([len(yes - no) / max(1, len(yes | no)) for yes, no in zip(*sides, strict=True)])
 
@@ -144,8 +140,7 @@ def _learn(
 ) -> tuple[Float[Tensor, "*rest n_codes"], float]:
     """Features of ``held_out`` in an autoencoder trained on ``x``, and the share of the variance of ``x`` that it reconstructs.
 
-    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; mean squared error plus the mean of ``|h|_1``,
-    full-batch Adam.
+    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; means of squared error plus ``|h|_1``, full-batch Adam.
     """
     start = normalize(torch.randn(n_codes, x.shape[-1], generator=torch.Generator().manual_seed(seed)), dim=-1)
     initial = (start.clone(), start.clone(), torch.zeros(n_codes), torch.zeros(x.shape[-1]))

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 def decompositions_with_ablation(
     model: Model, task: Task, outcome: Outcome, ablation: str, seed: int = 0, progress: Progress | None = None
 ) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
-    """``decompose_task`` with the edges of the task corrupted by ``ablation``; ``seed`` draws the other prompts of
-    ``resample``."""
+    """``decompose_task`` with edges corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``."""
     import torch
 
     from interp.engine.edges.residual_decomposition import decompose_task, mean_outputs

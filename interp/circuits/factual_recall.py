@@ -1,7 +1,6 @@
 """How a fact is recalled (arXiv 2403.19521): heads that carry the subject to END, and what the last layer suppresses.
 
-Effects are direct effects at END of replacing a contribution by its mean over prompts (``residual_contributions``); negative =
-the component promotes the token.
+Direct effects at END of replacing contributions by their means (``residual_contributions``); negative = promotes the token.
 """
 
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.circuits.measurement import measurement_record
@@ -23,6 +22,7 @@ from interp.interventions import scale
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model
 from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 from interp.tasks.token_batch import as_batch
 
@@ -35,8 +35,7 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
     Columns: ``layer head label``; ``attention`` (mean attention weight from END to the tokens of the mark, 0 to 1), ``subject``
     and ``answer`` (mean effects on the logits of the subject's last token and of the answer), ``correlation`` over prompts
     between attention and ``-subject`` (NaN if either is constant), ``ablation``. A mover head attends to the mark and has a
-    negative ``subject``; if ``answer`` is negative as well, its values already encode part of the answer. Raises LookupError
-    for a missing mark.
+    negative ``subject``; with ``answer`` negative too, its values encode part of it. Raises LookupError for a missing mark.
     """
     if mark not in task.marks:
         raise LookupError(f"No mark is called {mark!r} in all prompts of {task.name!r}. There are: {', '.join(task.marks)}.")
@@ -65,19 +64,16 @@ def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_l
     """Attention weight from END to the tokens of a mark."""
     weights = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for example_ids in batches(task):
-        tokens = as_batch(model, [task.examples[i] for i in example_ids]).tokens
-        marked = torch.zeros(tokens.shape, device=model.device)
-        for row, i in enumerate(example_ids):
-            marked[row, slice(*task.examples[i].marks[mark])] = 1
-        weights[:, :, example_ids] = _weight_on(model, tokens, marked).cpu().numpy()
+        examples = [task.examples[i] for i in example_ids]
+        marked = position_mask(mark, examples).to(model.device)
+        weights[:, :, example_ids] = _weight_on(model, as_batch(model, examples).tokens, marked).cpu().numpy()
     return weights
 
 
 def _weight_on(
-    model: Model, tokens: Int[Tensor, "batch pos"], marked: Float[Tensor, "batch pos"]
+    model: Model, tokens: Int[Tensor, "batch pos"], marked: Bool[Tensor, "batch pos"]
 ) -> Float[Tensor, "n_layers n_heads batch"]:
-    """Attention weight from END to marked tokens."""
-    weights = marked.new_zeros(model.facts.n_layers, model.facts.n_heads, len(tokens))
+    weights = torch.zeros(model.facts.n_layers, model.facts.n_heads, len(tokens), device=model.device)
 
     def read(block: AttentionRows) -> None:
         weights[block.layer.index, block.heads] = (block.pattern[:, :, -1] * marked[:, None, block.keys]).sum(-1).T
@@ -87,8 +83,7 @@ def _weight_on(
 
 
 def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
-    """What each component of the last layer does to the answer's logit: one row per component, and one for ``all`` of them
-    added up.
+    """What each component of the last layer does to the answer's logit: one row per component, and ``all`` for their sum.
 
     Columns: ``component effect ci_low ci_high share ablation``; the effect of ablating it, in logits, with a 95% interval over
     prompts, and the share of resamples in which it is positive. Positive = the component suppresses the answer; the layer does
@@ -108,8 +103,7 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
 def head_scaling_curve(
     model: Model, task: Task, control_task: Task, heads: Sequence[Head] | None = None, scales: Sequence[float] = SCALES
 ) -> pd.DataFrame:
-    """Accuracy with the outputs of ``heads`` (by default all of the last layer) multiplied by each of ``scales`` at END, and
-    the cost elsewhere.
+    """Accuracy with outputs of ``heads`` (by default the last layer's) at END times each of ``scales``, and the cost elsewhere.
 
     One row per scale: ``scale accuracy ci_low ci_high answer_logprob`` on the task, ``control_kl`` in nats to the intact model
     on ``control_task``, and ``intervention heads``. A gain in accuracy beside a large ``control_kl`` means a damaged model.

@@ -54,8 +54,7 @@ def overlap(first: Collection[Head], second: Collection[Head], shape: tuple[int,
 
 
 def head_overlap(first: HeadScores, second: HeadScores, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """Overlap of the top heads of two tasks by absolute score: one row per share of all heads, with ``k = ceil(share * n)``
-    heads each.
+    """Overlap of two tasks' top heads by absolute score: one row per share of all heads, with ``k = ceil(share * n)`` each.
 
     Columns: ``share k shared shared_share`` (of k) and those of ``Overlap``. Raises ValueError for scores of different shapes
     and for shares outside (0, 1].

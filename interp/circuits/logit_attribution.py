@@ -1,5 +1,4 @@
-"""Direct logit attribution: what every head, every MLP and the embedding contribute to the logit of the answer over the
-distractor.
+"""Direct logit attribution: what heads, MLPs and the embedding contribute to the logit of the answer over the distractor.
 
 The logit difference is read from the residual stream at END, which is the sum of the contributions; with the final norm's scale
 frozen at its value in the run, it is a sum over contributions as well. Positive = the component promotes the answer. Only
@@ -71,8 +70,8 @@ class LogitAttribution:
         table = pd.DataFrame({"component": [*map(str, self.writers), "biases"]})
         table["layer"], table["head"] = [*(w.layer for w in self.writers), -1], [*(w.head for w in self.writers), -1]
         table["logits"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
-        table["sign_consistency"] = (np.sign(values) == np.sign(interval.mean)[:, None]).mean(1)
-        table["n"] = values.shape[1]
+        same_sign = np.sign(values) == np.sign(interval.mean)[:, None]
+        table["sign_consistency"], table["n"] = same_sign.mean(1), values.shape[1]
         return table.iloc[np.argsort(-np.abs(interval.mean), kind="stable")].reset_index(drop=True)
 
     def plot(self, **options: Any) -> Any:
@@ -95,25 +94,22 @@ def direct_logit_attribution(model: Model, task: Task) -> LogitAttribution:
 
 
 def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[int, ...]) -> HeadScores:
-    """The share of every head's direct logit attribution that it reads at ``keys`` (a mark, ``end`` or positions), mean over
-    examples.
+    """The share of every head's direct logit attribution read at ``keys`` (a mark, ``end`` or positions), mean over examples.
 
     A head's output at END is a sum over the keys it attends to: values for keys that share no position add up to its
     attribution. Raises LookupError for an unknown mark and what ``direct_logit_attribution`` raises.
     """
     _, direction, _ = _direction(model, task)
     assert model.layout is not None
-    values = np.empty((len(task), model.facts.n_layers, model.facts.n_heads))
+    values, heads = np.empty((len(task), model.facts.n_layers, model.facts.n_heads)), tuple(model.facts.heads())
     for example_ids in batches(task):
         examples = [task.examples[i] for i in example_ids]
         marked = torch.zeros(len(task), len(examples[0].clean), dtype=torch.bool)
         marked[example_ids] = position_mask(keys, examples)
-        only = Intervention(
-            "pattern", tuple(model.facts.heads()), lambda x, place, m=marked: x * place.where(m)[:, None], "only"
-        )
+        only = Intervention("pattern", heads, lambda x, place, m=marked: x * place.where(m)[:, None], "only")
         with model.lock, quiet_inference():
             clean = clean_pass(model, examples, example_ids, len(examples[0].clean) - 1, [only])
-            for layer, head in model.facts.heads():
+            for layer, head in heads:
                 w_o = output_rows(model.layout.outputs[layer], head, model.facts.d_head)
                 output = upcast(clean.ablated_z[only, Head(layer, head)][:, -1] @ w_o)
                 values[example_ids, layer, head] = to_numpy((output * direction[example_ids]).sum(-1))

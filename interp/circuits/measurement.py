@@ -1,8 +1,7 @@
 """The measurement behind every circuit function: the outcome of a task with parts of the residual stream corrupted.
 
 ``measuring`` checks model, task and metric, holds the model's lock while it is open, and refuses what cannot be interpreted:
-numbers that are not finite, and a clean and a corrupted run with the same outcome, between which there is no effect to
-attribute.
+numbers that are not finite, and a clean and a corrupted run with the same outcome.
 """
 
 from __future__ import annotations
@@ -49,13 +48,12 @@ class MeasuredBatch(NamedTuple):
         from interp.tasks.position_names import position_mask
 
         clean = self.decomposition.clean
-        return position_mask(positions, clean.examples)[:, -clean.n_positions :].to(self.ends.device)
+        return position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """An open measurement of ``outcome``; ``ends`` [2 n_examples] holds the outcomes of the clean and the corrupted run once
-    ``batches`` has been exhausted."""
+    """An open measurement; ``ends`` [2 n_examples] are the outcomes of the clean and the corrupted run after ``batches``."""
 
     model: Model
     task: Task
@@ -75,8 +73,7 @@ class Measurement:
         return self.ends[1]
 
     def batches(self, progress: Progress | None = None) -> Iterator[MeasuredBatch]:
-        """Every example once. After the last batch, raises ValueError when both runs have the same outcome or one that is not
-        finite."""
+        """Every example once. Raises ValueError at the end when both runs have the same outcome or one that is not finite."""
         streams = decompositions_with_ablation(self.model, self.task, self.outcome, self.ablation, self.seed, progress)
         for example_ids, decomposition, read in streams:
             ends = read(decomposition.ends)
@@ -118,8 +115,7 @@ def measuring(
     fused: bool = False,
 ) -> Iterator[Measurement]:
     """Opens a measurement of ``metric`` (by default the task's) with what is corrupted replaced as ``ablation`` says (``None``:
-    by the corrupted prompts, with no other choice); ``gradient`` where the outcome is differentiated, ``fused`` to run the
-    engine's fused modules.
+    by the corrupted prompts); ``gradient`` where the outcome is differentiated, ``fused`` for the engine's fused modules.
 
     Raises LookupError for an unknown metric or ablation; ValueError for a model without a residual graph, a task without what
     metric or ablation needs, a metric without the gradient that is needed, and for what ``Measurement`` refuses.

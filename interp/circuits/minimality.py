@@ -2,8 +2,7 @@
 
 ``effect = (m(circuit without the component) - m(circuit)) / gap``; negative = the component helps. The gap is the model's
 outcome minus that of its corrupted run. Deviations from the paper, which removes heads at positions: components are edges, or
-heads and MLPs with all edges that leave them, and removed means corrupted; intervals, the gap as unit and the random controls
-are ours.
+heads and MLPs with all edges that leave them, and removed means corrupted; intervals, the gap as unit and controls are ours.
 """
 
 from collections.abc import Collection
@@ -58,8 +57,7 @@ def minimality(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Minimality:
-    """The effect of removing each component of the circuit (``granularity``: ``nodes`` or ``edges``), beside ``n_draws`` random
-    controls.
+    """The effect of removing each component (``granularity``: ``nodes`` or ``edges``), beside ``n_draws`` random controls.
 
     Components that back each other up look unnecessary one by one: remove one of them in every run (``excluded``) to see
     whether the other is needed. Raises as ``completeness``, and ValueError when ``excluded`` leaves no component.

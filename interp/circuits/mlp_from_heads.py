@@ -1,8 +1,7 @@
 """An output as a weighted sum of contributions: what an MLP makes of the heads before it (after arXiv 2403.19521).
 
 Ridge regression over all coordinates together, with one coefficient per contribution and one intercept per coordinate. A
-coefficient can scale a contribution but not rotate it: where ``r2_held_out`` is below .5 the sum is not a description of the
-output.
+coefficient can scale a contribution but not rotate it: where ``r2_held_out`` is below .5 the sum does not describe the output.
 """
 
 from collections.abc import Hashable, Sequence
@@ -37,8 +36,7 @@ class RidgeDecomposition:
     ``coefficients`` [n_parts] (above 0 amplify, below 0 erase) have 95% intervals ``ci_low ci_high`` by bootstrap over topics.
     ``r2`` is the explained share of the variance around the mean output on the fitted prompts, ``r2_held_out`` on left-out
     topics, and ``p_value`` how often contributions of other prompts explain as much. ``intercept`` [d_model] is independent of
-    the topic. ``condition`` is the condition number of the contributions' Gram matrix: above 1e3, single coefficients mean
-    little.
+    the topic. ``condition`` is the condition number of the contributions' Gram matrix: above 1e3, single coefficients mean little.
     """
 
     coefficients: Float[np.ndarray, " n_parts"]
@@ -65,8 +63,7 @@ def ridge_decompose(
     n_shuffles: int = 99,
     seed: int = 0,
 ) -> RidgeDecomposition:
-    """``output`` as a weighted sum of ``contributions`` and a constant, with the penalty of ``RIDGES`` that best predicts
-    left-out topics.
+    """``output`` as a weighted sum of ``contributions`` and a constant, with the best of ``RIDGES`` for left-out topics.
 
     ``topics`` names the topic of each example. Raises ValueError for fewer than 5 topics and for a constant output.
     """
@@ -129,11 +126,9 @@ def _fit(
 def decompose_mlp(
     model: Model, task: Task, layer: int, heads: Sequence[Head], mark: str = "subject", *, seed: int = 0
 ) -> RidgeDecomposition:
-    """The output of a layer's MLP at END as a weighted sum of the outputs of ``heads`` of this and earlier layers; a topic is a
-    subject.
+    """A layer's MLP output at END as a weighted sum of the outputs of ``heads`` up to this layer; a topic is a subject.
 
-    Raises ValueError for what ``ridge_decompose`` refuses, LookupError for heads that the MLP does not read, and for a model
-    without MLPs or without that layer.
+    Raises as ``ridge_decompose``, and LookupError for heads that the MLP does not read and a model without that MLP.
     """
     graph, mlp = graph_of(model), Node("mlp", layer)
     for head in heads:

@@ -1,8 +1,6 @@
-"""How much every head matters through its query, key, value or output: attribution patching with its published corrections, and
-exact effects.
+"""How much every head matters through its query, key, value or output: exact effects, and corrected attribution patching.
 
-A node is one of these activations of a head at some positions; corrupting it sets it to its value on the corrupted prompt with
-everything before it clean.
+A node is one of these at some positions; corrupting it sets it to its value on the corrupted prompt, all before it clean.
 
 - ``exact``: recomputes everything after the node.
 - ``atp``: change of the activation times the gradient there (attribution patching). Where attention is saturated, the gradient
@@ -109,11 +107,9 @@ def _estimated_effects(
 
 
 def score_positions(model: Model, task: Task, head: Head, activation: str, *, metric: str | None = None) -> TokenScores:
-    """Estimated effect (``atp-qk``) of corrupting ``activation`` of one head at each position by itself, per example; negative
-    = it helped.
+    """Estimated effect (``atp-qk``) of corrupting ``activation`` of a head at each position, per example; negative = it helped.
 
-    Effects of keys at several positions together are not the sum of these. Memory grows with the square of the length, for this
-    head only. Raises as ``score_nodes``.
+    Effects of keys at several positions are not the sum of these. Memory grows with length squared. Raises as ``score_nodes``.
     """
     check_name(activation, NODE_KINDS, "activation of a head")
     head = model.facts.check_head(Head(*head))

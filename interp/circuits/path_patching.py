@@ -4,8 +4,7 @@ Each sender takes two runs of the clean prompts. In the first, the sender's outp
 corrupted prompt, all other heads keep their clean outputs, and MLPs are recomputed (or frozen as well). In the second, only the
 receivers (queries, keys or values of heads, at the same positions) are set to their values in the first run, and everything
 after them is recomputed. For the logits as receiver the first run suffices. ``effect = metric(patched) - metric(clean)``;
-negative = the path helped. Divided by ``gap``, corrupted minus clean, it is a share of the total effect: 0 = none, 1 = as the
-corrupted run.
+negative = the path helped. Divided by ``gap``, corrupted minus clean, it is a share of the total effect: 0 = none, 1 = all.
 
 Keys and values of grouped-query heads are patched for each query head, as if every head had its own copy.
 """
@@ -63,11 +62,10 @@ def path_patch(
     clean, corrupted = measurement.clean, measurement.corrupted
     arguments = {"positions": positions, "gap": float(corrupted.mean() - clean.mean())}
     arguments |= {"receivers": [f"{head}.{qkv}" for head, qkv in targets] or LOGITS_RECEIVER}
-    arguments |= {"mlps": "frozen" if freeze_mlps else "recomputed"}
     effects = np.full((model.facts.n_layers, model.facts.n_heads), np.nan)
     effects[tuple(np.array(senders).T)] = (outcomes - clean).mean(1)
     reason = "" if not targets else "only heads before a receiver reach it"
-    record = measurement.record("patched path", **arguments)
+    record = measurement.record("patched path", **arguments, mlps="frozen" if freeze_mlps else "recomputed")
     return HeadScores("effect of the path", effects, measurement.outcome.unit, (None, None), record, reason)
 
 

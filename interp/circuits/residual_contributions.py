@@ -1,5 +1,4 @@
-"""What every head, every MLP and the embedding contribute to the residual stream at END, and their direct effects on a token's
-logit.
+"""What heads, MLPs and the embedding contribute to the residual stream at END, and their direct effects on a token's logit.
 
 The logit of a token is taken minus the mean logit, which makes it independent of a shift of all logits. ``effect = logit(with
 the contribution replaced by its mean over prompts) - logit``; negative = the contribution promotes the token. Effects are
@@ -28,8 +27,7 @@ from interp.tasks.task import Task
 @short_repr
 @dataclass(frozen=True, eq=False)
 class ResidualContributions:
-    """``contributions`` [n_writers n_examples d_model] of ``writers`` at END; ``final_residual`` is the residual stream after
-    all of them.
+    """``contributions`` [n_writers n_examples d_model] of ``writers`` at END; ``final_residual`` is what all of them give.
 
     ``logits(residual) -> [n_examples d_vocab]`` gives the logits of a residual at END, minus their mean.
     """

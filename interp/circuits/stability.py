@@ -23,11 +23,9 @@ MIN_RESAMPLES = 100
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Stability(TableResult):
-    """``table``: one row per edge that any resample selects, most frequent first: ``edge frequency in_full_circuit effect
-    ablation``.
+    """``table``: one row per edge ever selected, most frequent first: ``edge frequency in_full_circuit effect ablation``.
 
-    ``jaccard`` is the mean over pairs of resamples, ``jaccard_with_full`` over resamples with the circuit of all prompts; both
-    0 to 1. ``record`` is that of the scores."""
+    ``jaccard`` (0 to 1) is the mean over pairs of resamples, ``jaccard_with_full`` over pairs with the circuit of all prompts."""
 
     table: pd.DataFrame
     k: int

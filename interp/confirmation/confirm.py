@@ -1,9 +1,8 @@
 """Whether detected heads matter for a task: the top k ablated together, compared with equally many control heads.
 
-Positions ``all`` ablate the heads throughout the prompt, ``end``
-only where the answer is predicted, which leaves their effect on the context intact (the published code of arXiv 2404.15574 masks during
-decoding, with ablation ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be retrieval
-heads; the other controls are this project's.
+Positions ``all`` ablate the heads throughout the prompt, ``end`` only where the answer is predicted, which leaves their effect on the
+context intact (the published code of arXiv 2404.15574 masks during decoding, with ablation ``uniform``). After Wu et al. 2024, whose random
+heads are drawn anew for every cell and may be retrieval heads; the other controls are this project's.
 """
 
 from collections.abc import Sequence
@@ -44,9 +43,8 @@ def confirm(
     """The outcome with the top k heads of a detection ablated together, for every k, and with random, layer-matched and bottom heads.
 
     ``ks`` defaults to those of 1, 2, 5, 10, 20, 50, 100 for which twice as many controls remain. ``ablation`` is ``zero``, ``mean``,
-    ``resample`` or ``uniform``; ``specificity`` are tasks that should not need these heads, measured with the same sets. Raises
-    ValueError for prompts that were used for detection, for another model, for too few controls, and where the model answers no
-    prompt correctly; LookupError for unknown names.
+    ``resample`` or ``uniform``; ``specificity`` are tasks that should not need these heads, measured with the same sets. Raises ValueError
+    for prompts used in detection, another model, too few controls, and where no answer is right; LookupError for unknown names.
     """
     tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
     ks = check_confirmation(
@@ -59,7 +57,7 @@ def confirm(
     arguments |= {"positions": list(positions)} | ({"specificity": [t.name for t in specificity]} if specificity else {})
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
     passes = [(measured, where) for measured in tasks for where in positions]
-    parts: dict[str, list[pd.DataFrame]] = {}
+    parts = []
     for i, (measured, where) in enumerate(passes):
         variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
         step = _share_of_progress(progress, i, len(passes))
@@ -70,9 +68,8 @@ def confirm(
                 f"lower its accuracy: use an easier task or another metric, such as logit_diff."
             )
         values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
-        for name, table in set_tables([CLEAN, *sets], values, measured, where, seed).items():
-            parts.setdefault(name, []).append(table)
-    tables = {name: _concat(part) for name, part in parts.items()}
+        parts.append(set_tables([CLEAN, *sets], values, measured, where, seed))
+    tables = {name: _concat([part[name] for part in parts]) for name in parts[0]}
     top = detection.top(max(ks))
     details = {
         "detected": [str(head) for head in top],

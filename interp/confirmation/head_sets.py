@@ -3,8 +3,7 @@
 For every k the ``detected`` heads are the k with the highest scores. The controls are k ``random`` heads, k random heads of the same layers
 (``layer_matched``), and the k with the lowest scores (``bottom``, ties in random order). Random heads are drawn from those that were not
 detected: neither above the threshold nor among the highest ``max(ks)``. Each draw is one order of these heads, which gives its sets for
-every k, position and task, so that a draw is a curve. Where a layer has too few other heads, the rest of a layer-matched set comes
-from the nearest layers.
+every k, position and task, so that a draw is a curve. Where a layer runs out of other heads, the nearest layers follow.
 """
 
 from collections.abc import Sequence

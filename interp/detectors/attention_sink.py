@@ -1,9 +1,8 @@
 """Attention sinks, heads whose attention rests on the first token.
 
-The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts
-a head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64
-but 0.34 at T = 8. A head that finds no match in a text also rests on the first token and is detected; on texts with matches
-its score falls.
+The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts a
+head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64 but
+0.34 at T = 8. A head without a match in a text also rests on the first token and is detected; with matches its score falls.
 
 The null gives the first token another key (``first_key_null``). Shuffling keys within rows would not do: the first token is the
 same in all texts and attends only to itself, so even in an untrained model its weight varies more than that of other tokens
@@ -59,17 +58,15 @@ def attention_sink(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads by alpha_0 = (1/T) sum_t A[t, 0], their mean attention to the first token, 0 to 1; arXiv 2410.10781, whose
-    threshold is ``epsilon``.
+    """Heads by alpha_0 = (1/T) sum_t A[t, 0], attention to the first token, 0 to 1; threshold ``epsilon`` in arXiv 2410.10781.
 
     ``n_prompts`` texts of T = ``length`` tokens (by default 64, or what the context or the shortest of ``prompts`` allows).
-    ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos``
-    prepends BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0
-    of ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first
-    token), ``sink_mass`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the
-    largest mean weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``:
-    above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the ``overlap`` of both
-    per layer.
+    ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos`` prepends
+    BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0 of
+    ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first token),
+    ``sink_mass`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the largest mean
+    weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``: above
+    ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and their ``overlap``.
 
     The threshold holds the family-wise error rate ``fwer`` (0.04 with 99 draws of either kind of key). Raises ValueError for
     encoders, texts shorter than T, and models whose blocks are not known.
@@ -160,12 +157,11 @@ def _texts(
     if prompts is not None:
         kind, tokens = "given", truncate(model, prompts, length, LENGTH)
     else:
-        longest = model.facts.max_length or LENGTH
+        facts = model.facts
+        longest = facts.max_length or LENGTH
         length = min(LENGTH, longest) if length is None else length
         if length > longest:
-            raise ValueError(
-                f"length={length} exceeds the context of {model.facts.name}, {longest} tokens: use a smaller length."
-            )
+            raise ValueError(f"length={length} exceeds the context of {facts.name}, {longest} tokens: use a smaller length.")
         if n_prompts < 1:
             raise ValueError(f"n_prompts={n_prompts} is too few: use at least 1.")
         kind = text or ("task" if knows_sentences(model) else "random")

@@ -1,11 +1,10 @@
 """Retrieval heads, which copy the answer out of a long context.
 
-At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt
-is the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the
-prompts the model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth
-of a grid; the shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and
-measures copying given the answer; ``greedy`` mode generates, as the paper does. The null scores wrong targets
-(``wrong_targets``).
+At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt is
+the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the prompts the
+model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth of a grid; the
+shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and measures copying
+given the answer; ``greedy`` mode generates, as the paper does. ``wrong_targets`` are the null.
 """
 
 from collections.abc import Sequence
@@ -60,8 +59,7 @@ def retrieval(
     """Heads by the share of the needle's answer that they copy, 0 to 1; the paper's threshold is 0.1.
 
     Positions of the span count once; ``score_code`` counts steps instead, as the paper's code does, and exceeds 1 when an
-    answer is repeated. ``frequency`` is the share of prompts with at least one copied token, ``attention`` the mean weight on
-    the span.
+    answer is repeated. ``frequency`` is the share of prompts with a copied token, ``attention`` the mean weight on the span.
 
     Prompts: ``n_needles`` at each of ``n_lengths`` lengths (``shortest`` to ``longest`` tokens; 0: the context, at most 5000)
     and ``n_depths`` depths, from the start to right before the question. ``needles`` is ``texts``, ``secrets``, ``repeats``,
@@ -70,8 +68,7 @@ def retrieval(
 
     Only prompts with more than ``min_recall`` of the answer right count (None: all), among predicted tokens in ``teacher``
     mode, among up to ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional
-    on that: compare models by ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths``
-    (head x depth).
+    on that: compare ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths`` (head x depth).
 
     The threshold holds the family-wise error rate ``fwer``. Raises ValueError for an encoder, an unknown mode, a needle that
     cannot be located in its sentence or exceeds the context, and a model that answers no prompt.

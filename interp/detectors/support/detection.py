@@ -1,8 +1,7 @@
 """The result of a detector: a score per head or token, the calibrated threshold and the scores under the null.
 
-Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, which is calibrated
-on the same model and prompts (``null_threshold``). ``literature_threshold`` is the constant used in papers, if there is one;
-it misses heads with diffuse attention.
+Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, calibrated on the same
+model and prompts (``null_threshold``). ``literature_threshold`` is the papers' constant, if any; it misses diffuse attention.
 """
 
 from dataclasses import dataclass, field
