@@ -7,23 +7,19 @@ compares absolute changes. Edges into a head whose own output is no longer read 
 nothing. The order is part of the method; another order finds other edges.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import LOGITS
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.measurement import Measurement, check_gap, measuring, to_numpy
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.circuits.measurement import check_gap, measuring, to_numpy
+from interp.engine.edges.edge_patching import patch_edge_sets
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 SHARE = 0.01
 """The default threshold, as a share of the gap between the clean and the corrupted run."""
@@ -41,8 +37,7 @@ def acdc(
     """The edges that ACDC keeps, each with the change measured by the trial that kept it, per example; removed edges have 0.
 
     ``scores.circuit(scores.n_nonzero)`` is the circuit. ``threshold`` is in the metric's unit. Raises LookupError for an
-    unknown metric, ValueError for a threshold that is not positive and for what ``score_edges`` refuses. An empty circuit is a
-    valid result here (``n_nonzero`` is 0).
+    unknown metric, ValueError for a threshold not above 0 and as ``score_edges``. The circuit may be empty.
     """
     if threshold is not None and not 0 < threshold < np.inf:
         raise ValueError(f"threshold={threshold} is not above 0: give how much worse one edge may make the metric.")
@@ -51,7 +46,15 @@ def acdc(
         sign = -1 if outcome.higher_is_better else 1
         removed, is_read = np.zeros(len(edges), dtype=bool), {LOGITS}
         values = measurement.zeros(len(edges), len(task))
-        trials = _trials(measurement)
+        batches = [*measurement.batches()]  # residual streams are decomposed once for all trials
+
+        def trials(removed: Bool[np.ndarray, "n_sets n_edges"]) -> Float[np.ndarray, "n_sets n_examples"]:
+            outcomes = np.empty((len(removed), len(task)))
+            for batch in batches:
+                final = patch_edge_sets(batch.decomposition, measurement.graph, torch.from_numpy(removed))
+                outcomes[:, batch.example_ids] = to_numpy(batch.read(final))
+            return outcomes
+
         clean, corrupted = trials(np.array([[False], [True]]).repeat(len(edges), 1))
         measurement.check_finite(clean, corrupted)
         check_gap(clean, corrupted, outcome.name)
@@ -85,22 +88,3 @@ def _cumulative(removed: Bool[np.ndarray, " n_edges"], candidates: list[int]) ->
     sets = np.tile(removed, (len(candidates), 1))
     sets[:, candidates] = np.tri(len(candidates), dtype=bool)
     return sets
-
-
-def _trials(measurement: Measurement) -> Callable[[Bool[np.ndarray, "n_sets n_edges"]], Float[np.ndarray, "n_sets n_examples"]]:
-    """A function from sets of corrupted edges to the outcome of every example; residual streams are decomposed once for all
-    trials."""
-    import torch
-
-    from interp.engine.edges.edge_patching import patch_edge_sets
-
-    batches, graph = [*measurement.batches()], measurement.graph
-
-    def trials(removed: np.ndarray) -> np.ndarray:
-        values = np.empty((len(removed), len(measurement.task)))
-        for batch in batches:
-            outcomes = batch.read(patch_edge_sets(batch.decomposition, graph, torch.from_numpy(removed)))
-            values[:, batch.example_ids] = to_numpy(outcomes)
-        return values
-
-    return trials

@@ -1,5 +1,4 @@
-"""Activation patching by layer and position: where the information that decides the answer is carried, from the prompt's tokens
-to END.
+"""Activation patching by layer and position: where information that decides the answer is carried, from the prompt to END.
 
 The clean prompts are run with one site of one layer and position set to its value on the corrupted prompts (noising): ``effect
 = metric(patched) - metric(clean)``; negative = the activation is needed. ``task.swapped()`` patches in the other direction
@@ -8,29 +7,25 @@ where components back each other up or depend on each other (arXiv 2404.15255). 
 ``ablate_heads(ablation="patch", positions=...)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+from torch import Tensor
 
 from interp._short_repr import short_repr
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.circuits.result_base import PlottedResult
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.task import Task
 
 PATCH_SITES = {
     "resid": "the residual stream entering a layer",
@@ -73,20 +68,14 @@ class PatchGrid(PlottedResult):
         return [(int(i) // len(self.positions), self.positions[int(i) % len(self.positions)]) for i in order]
 
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
-        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``, with a 95% interval over
-        examples."""
-        import pandas as pd
-
-        from interp.statistics import bootstrap_weights, mean_interval
-
+        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``; 95% intervals."""
         n_layers, n_positions, n = self.values.shape
         interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
         layers, columns = np.indices((n_layers, n_positions)).reshape(2, -1)
         table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in columns]})
         table["effect"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
         table["share_of_gap"], table["n"] = interval.mean / self.gap, n
-        table["metric"], table["unit"] = self.record.metric, self.unit
-        return table
+        return table.assign(metric=self.record.metric, unit=self.unit)
 
 
 def patch_grid(
@@ -114,7 +103,7 @@ def patch_grid(
             raise ValueError(f"{model.facts.name} has no MLPs to patch: use resid or attn.")
         values = measurement.zeros(graph.n_layers, len(places), len(task))
         for batch in measurement.batches(progress):
-            masks = _position_masks(batch, places)
+            masks = [batch.mask(place)[..., None] for place in places]
             active = [i for i, mask in enumerate(masks) if mask.any()]  # not those before the first token that differs
             for layer in range(graph.n_layers if active else 0):
                 change = _site_change(batch.decomposition, site, layer, graph.n_heads)
@@ -128,18 +117,8 @@ def patch_grid(
 
 
 def _places(task: Task) -> list[Position]:
-    """Every token if prompts are equally long, else every mark and the end."""
     lengths = task.by_length()
     return [*task.marks, "end"] if len(lengths) > 1 else [(i,) for i in range(min(lengths))]
-
-
-def _position_masks(batch: MeasuredBatch, places: Sequence[Position]) -> list[Tensor]:
-    """True at each place among the decomposed positions, [batch n 1] each."""
-    from interp.tasks.position_names import position_mask
-
-    clean = batch.decomposition.clean
-    device = clean.residual[0].device
-    return [position_mask(place, clean.examples)[:, -clean.n_positions :, None].to(device) for place in places]
 
 
 def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_heads: int) -> Float[Tensor, "batch n d_model"]:
@@ -151,7 +130,5 @@ def _site_change(decomposition: ResidualDecomposition, site: str, layer: int, n_
 
 def _patch_effects(batch: MeasuredBatch, site: str, layer: int, changes: Sequence[Tensor]) -> Float[np.ndarray, "n batch"]:
     """The effect of each change of a site of a layer, all in one pass."""
-    from interp.engine.gradients.qk_fix import ResidualChange, resume_changes
-
     patches = [ResidualChange(layer + (site == "mlp"), site == "attn", change) for change in changes]
     return to_numpy(batch.read(resume_changes(batch.decomposition, patches)) - batch.clean)

@@ -1,32 +1,30 @@
-"""Whether setting a few attention rows by hand repairs a task (arXiv 2310.08744): heads attend to the wrong answers and
-suppress them.
+"""Whether attention rows set by hand repair a task (arXiv 2310.08744): heads attend to wrong answers and suppress them.
 
 The rows of chosen heads at END are set to the positions of the wrong answers, so that heads which suppress what they attend to
 act on those. The intervention is told where the answers are, hence ``oracle``: it shows that a circuit exists and is not a way
 to answer better. The paper repairs an accuracy of 49.6% to 93.7%.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
 from interp.circuits.measurement import measurement_record
 from interp.circuits.result_base import TableResult
+from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.variants import Variant
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.sweep.variants import Variant
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
+from interp.interventions import attend_to
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.task import Task
 
 
 @short_repr
@@ -36,9 +34,8 @@ class Repair(TableResult):
     its 95% interval ``ci_low ci_high``, the task's own metric as ``outcome``, and the shares of prompts ``repaired`` and
     ``broken`` (from wrong to right and the reverse, compared with the damaged run if there is one).
 
-    Conditions: ``clean``; ``damaged``; ``repair`` and ``right`` (rows set to the positions of the wrong answers, and of the
-    right one; both are told the answer); ``random_positions`` (as many others); ``random_heads`` (others of the same layers,
-    rows as in ``repair``).
+    Conditions: ``clean``; ``damaged``; ``repair`` and ``right`` (rows set to the wrong answers, and to the right one; both are
+    told the answer); ``random_positions`` (as many others); ``random_heads`` (others of the same layers, rows as in ``repair``).
     """
 
     table: pd.DataFrame
@@ -62,14 +59,6 @@ def repair(
     ``base_interventions`` apply in all conditions but ``clean``. Raises LookupError for an unknown mark or head, ValueError
     when all heads of these layers are chosen, so that there are no random ones.
     """
-    import pandas as pd
-    import torch
-
-    from interp.engine.sweep.sweep import sweep
-    from interp.interventions import attend_to
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import bootstrap_weights, mean_interval
-
     rng, weights = np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     chosen = [model.facts.check_head(Head(*head)) for head in heads]
     targets = _mark_mask(task, wrong_marks)
@@ -92,19 +81,17 @@ def repair(
     table["heads"] = [" ".join(map(str, row)) for row in table["heads"]]
     table["oracle"], table["n"] = table["condition"].isin(["repair", "right", "random_heads"]), len(task)
     table["accuracy"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
-    table["outcome"] = metric.mean(1)
-    table["repaired"], table["broken"] = (correct > before).mean(1), (correct < before).mean(1)
-    return Repair(table, outcomes[1].unit, record)
+    shares = {"repaired": (correct > before).mean(1), "broken": (correct < before).mean(1)}
+    return Repair(table.assign(outcome=metric.mean(1), **shares), outcomes[1].unit, record)
 
 
 def _mark_mask(task: Task, marks: Sequence[str]) -> Bool[np.ndarray, "n_examples pos"]:
     """True at the first token of each mark. Raises LookupError for a mark that some example lacks."""
     where = np.zeros((len(task), max(len(e.clean) for e in task)), dtype=bool)
+    known = task.marks
     for name in marks:
-        if name not in task.marks:
-            raise LookupError(
-                f"No mark is called {name!r} in all prompts of {task.name!r}. There are: {', '.join(task.marks)}."
-            )
+        if name not in known:
+            raise LookupError(f"No mark is called {name!r} in all prompts of {task.name!r}. There are: {', '.join(known)}.")
         where[range(len(task)), [e.marks[name][0] for e in task]] = True
     return where
 

@@ -4,22 +4,17 @@ A backup head has no effect while the head it backs up does its work, so that no
 heads found first and sweep again: ``effect = metric(both ablated) - metric(those ablated)``; negative = the head now helps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from interp.ablation.ablations import build_variants, check_ablation
 from interp.circuits.measurement import measurement_record
+from interp.engine.sweep.sweep import Progress, sweep
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 
 def backup_heads(
@@ -33,13 +28,10 @@ def backup_heads(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> HeadScores:
-    """Mean effect of every other head with ``ablated_heads`` ablated alike, in the metric's unit; the ablated heads themselves
-    are NaN.
+    """Mean effect of every other head with ``ablated_heads`` ablated alike, in the metric's unit; these are NaN.
 
     Raises LookupError for unknown names and heads, ValueError for an empty list of heads and for what ``sweep`` refuses.
     """
-    from interp.engine.sweep.sweep import sweep
-
     check_ablation(ablation, task)
     ablated = tuple(dict.fromkeys(model.facts.check_head(Head(*head)) for head in ablated_heads))
     if not ablated:

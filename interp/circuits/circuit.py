@@ -1,5 +1,4 @@
-"""A circuit: a subset of the edges of a model's graph with the scores that selected it, saved in the JSON form of MIB and
-EAP-IG."""
+"""A circuit: edges of a model's graph with the scores that selected them, saved in the JSON form of MIB and EAP-IG."""
 
 from __future__ import annotations
 
@@ -10,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.result_base import PlottedResult
@@ -18,11 +19,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import write_atomically
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
+from interp.models.model import Model
 
 LOGITS, INPUT = Node("logits"), Node("input")
 
@@ -71,8 +68,7 @@ class Circuit(PlottedResult):
         return self.metadata.get("record", {}).get("arguments", {}).get("ablation", "")
 
     def pruned(self) -> Circuit:
-        """The circuit without the edges on no path from the embedding to the logits, which change nothing when all others are
-        corrupted.
+        """The circuit without edges on no path from embedding to logits: they change nothing when all others are corrupted.
 
         Under the ablations ``zero`` and ``mean`` a node without inputs still has an output of its own: there only edges on no
         path to the logits are pruned.
@@ -93,31 +89,16 @@ class Circuit(PlottedResult):
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge that has a score or is in the circuit: ``edge writer reader qkv score unit in_circuit``."""
-        import pandas as pd
-
         listed = self._ordered({*self.edges, *self.scores})
-        return pd.DataFrame(
-            {
-                "edge": map(str, listed),
-                "writer": [str(e.writer) for e in listed],
-                "reader": [str(e.reader) for e in listed],
-                "qkv": [e.qkv for e in listed],
-                "score": [self.scores.get(e, float("nan")) for e in listed],
-                "unit": self.unit,
-                "in_circuit": [e in self.edges for e in listed],
-            }
-        )
+        table = edge_table(listed).assign(score=[self.scores.get(e, float("nan")) for e in listed], unit=self.unit)
+        return table.assign(in_circuit=[e in self.edges for e in listed])
 
     def to_json(self) -> dict[str, Any]:
         """``cfg`` (sizes), ``nodes`` and ``edges`` with ``score`` and ``in_graph``, as in MIB and EAP-IG; ``metadata`` is ours."""
         present = set(self.nodes)
-        cfg = {
-            "n_layers": self.graph.n_layers,
-            "n_heads": self.graph.n_heads,
-            "parallel_attn_mlp": self.graph.parallel_attn_mlp,
-        }
+        cfg = {name: getattr(self.graph, name) for name in ("n_layers", "n_heads", "parallel_attn_mlp", "has_mlps")}
         return {
-            "cfg": {**cfg, "has_mlps": self.graph.has_mlps, "model_name": self.model},
+            "cfg": {**cfg, "model_name": self.model},
             "nodes": {str(node): {"in_graph": node in present} for node in (*self.graph.writers, LOGITS)},
             "edges": {str(edge): {"score": self.scores.get(edge), "in_graph": edge in self.edges} for edge in self.graph.edges},
             "metadata": {**self.metadata, "unit": self.unit},
@@ -131,6 +112,12 @@ class Circuit(PlottedResult):
     def _ordered(self, edges: Collection[Edge]) -> list[Edge]:
         """In the order of the graph: edges into a node before edges out of it."""
         return [edge for edge in self.graph.edges if edge in edges]
+
+
+def edge_table(edges: Collection[Edge]) -> pd.DataFrame:
+    """One row per edge: ``edge writer reader qkv``, as text."""
+    rows = [(str(edge), *map(str, edge)) for edge in edges]
+    return pd.DataFrame(rows, columns=["edge", "writer", "reader", "qkv"])
 
 
 def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit:

@@ -5,29 +5,22 @@ Chance draws as many edges (or heads) as each circuit has; ``p_value`` is the pr
 that they are the same mechanism. ``expected_within_layers`` draws as many heads of each layer instead.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.stats import hypergeom, spearmanr
 
 from interp.circuits.circuit import Circuit
 from interp.circuits.head_overlap import overlap
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
     """One row for edges and one for heads: ``what pool n_first n_second shared jaccard expected p_value expected_within_layers
-    p_value_within_layers ablation_first ablation_second`` (chance within layers for heads only; each ablation is that of the
-    circuit's scores).
+    p_value_within_layers ablation_first ablation_second`` (within layers: heads only; ablations: those of the scores).
 
     Raises ValueError for circuits of different graphs.
     """
-    import pandas as pd
-    from scipy.stats import hypergeom
-
     _check(first, second)
     graph, (n, m), shared = first.graph, (len(first), len(second)), len(first.edges & second.edges)
     pool = len(graph.edges)
@@ -46,8 +39,6 @@ def compare_circuits(first: Circuit, second: Circuit) -> pd.DataFrame:
 
 def score_agreement(first: Circuit, second: Circuit) -> float:
     """Spearman correlation of |score| over the edges scored in both circuits, -1 to 1; NaN if undefined."""
-    from scipy.stats import spearmanr
-
     _check(first, second)
     both = [edge for edge in first.graph.edges if edge in first.scores and edge in second.scores]
     sizes = np.abs([[circuit.scores[edge] for edge in both] for circuit in (first, second)])

@@ -1,5 +1,4 @@
-"""Completeness of a circuit: whether it responds like the model when the same components are removed from both (arXiv
-2211.00593).
+"""Completeness of a circuit: whether it responds like the model when both lose the same components (arXiv 2211.00593).
 
 ``difference = (m(circuit without K) - m(model without K)) / gap`` for sets K of components; 0 = alike. The gap is the model's
 outcome minus that of its corrupted run. A circuit that lacks the backup of one of its heads is faithful but not complete:
@@ -7,32 +6,25 @@ without that head the model still works, and the circuit does not.
 
 Deviations from the paper, which removes heads at positions: components are edges, or heads and MLPs with all edges that leave
 them, and removed means corrupted. Sets are drawn with even chances per component, or chosen greedily in several runs, at each
-step the candidate that separates the two most. Numbers of runs, steps and candidates are ours, as are intervals and the gap as
-unit.
+step the candidate that separates the two most. Numbers of runs, steps and candidates, intervals and the gap as unit are ours.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, check_graph
 from interp.circuits.faithfulness import circuit_outcomes, share_of
 from interp.circuits.removable_components import Component, components_of, edge_masks_of, removal_record
 from interp.circuits.result_base import TableResult
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
 from interp.records import RunRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights
+from interp.tasks.task import Task
 
 Removal = tuple[str, str, Sequence[Component]]
 """Kind, name and components of a set that is removed."""
@@ -80,10 +72,6 @@ def completeness(
     LookupError for groups of unknown components, ValueError for a circuit of another model's graph or without components, and
     what ``circuit_outcomes`` raises.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     check_graph(model, circuit.graph, "The circuit is")
     sizes = {"n_draws": n_draws, "n_greedy_runs": n_greedy_runs, "n_greedy_steps": n_greedy_steps, "n_candidates": n_candidates}
     if min(n_draws, n_greedy_runs, n_greedy_steps) < 0 or n_candidates < 1:
@@ -95,16 +83,14 @@ def completeness(
     sets: list[Removal] = [("none", "", []), *(("group", name, [*group]) for name, group in (groups or {}).items())]
     sets += [("random", str(i), [c for c, drawn in zip(pool, row, strict=True) if drawn]) for i, row in enumerate(draws)]
 
-    def measure(
-        removals: Sequence[Collection[Component]], *more: Bool[np.ndarray, " n_edges"]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def measure(removals: Sequence[Collection[Component]]) -> tuple[np.ndarray, np.ndarray]:
         """The outcome of circuit and of model without each set, [n_sets n_examples] each."""
-        removed = np.stack([*edge_masks_of(circuit.graph, removals), *more])
+        removed = edge_masks_of(circuit.graph, removals)
         both = np.concatenate([inside & ~removed, ~removed])
         outcomes = circuit_outcomes(model, task, both, metric, ablation=ablation, seed=seed)
         return outcomes[: len(removed)], outcomes[len(removed) :]
 
-    of_circuit, of_model = measure([removed for *_, removed in sets], np.ones_like(inside))
+    of_circuit, of_model = measure([*(removed for *_, removed in sets), circuit.graph.edges])
     gap = of_model[0] - of_circuit[-1]
     rows = [*zip(sets, of_circuit, of_model, strict=False)]
     n_steps = min(n_greedy_steps, len(pool)) if n_greedy_runs else 0
@@ -126,8 +112,7 @@ def completeness(
 def _greedy_search(
     pool: Sequence[Component], n_runs: int, n_steps: int, n_candidates: int, measure: Measure, rng: np.random.Generator
 ) -> Iterator[list[tuple[Removal, np.ndarray, np.ndarray]]]:
-    """Per step, for each run, the set enlarged by the candidate that separates circuit and model most, and the outcomes of
-    both."""
+    """Per step, each run's set enlarged by the candidate that separates circuit and model most, and the outcomes of both."""
     removed: list[list[Component]] = [[] for _ in range(n_runs)]
     for _ in range(n_steps):
         tried: list[tuple[int, list[Component]]] = []

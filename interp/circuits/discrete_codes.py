@@ -12,29 +12,27 @@ heads with varied outputs collect more); scores are computed on held-out prompts
 
 Accuracy on planted models (mini-IOI of 4 x 6 heads, 10 + 10 prompts for training, 50 + 50 for scoring): the AUROC of the four
 planted heads is .97 to 1 for sharp attention and .83 to .88 for soft attention, since no code expresses how much of its one
-direction a head writes. Smaller models and fewer prompts do worse, down to chance for soft heads; in `interp-mini` no head
-differs from permuted labels.
+direction a head writes. Smaller models and fewer prompts do worse, down to chance for soft heads and in `interp-mini`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from interp.circuits.edge_replacement import check_pairs
 from interp.circuits.measurement import measurement_record
+from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.models.weights import output_weights
+from interp.records import RunRecord
+from interp.tasks.task import Task
 
 SPARSITY, LEARNING_RATE, EPOCHS = 0.02, 1e-3, 500
 NAME = "discrete_codes (exploratory: planted AUROC .59-1)"
@@ -50,8 +48,7 @@ class DiscreteCodes:
     """``codes`` [n_examples 2 n_layers n_heads] of every held-out prompt, clean then corrupted; -1 = none.
 
     ``scores`` is the share of a head's codes found only on clean prompts (0 to 1), ``p_values`` [n_layers n_heads] how often
-    random labels give as much. ``explained`` is the share of the variance of the training outputs that the autoencoder
-    reconstructs.
+    random labels give as much. ``explained`` is the share of the training outputs' variance that is reconstructed.
     """
 
     codes: Int[np.ndarray, "n_examples 2 n_layers n_heads"]
@@ -76,8 +73,6 @@ class DiscreteCodes:
     def pairs_to_dataframe(self) -> pd.DataFrame:
         """One row per pair of a head and one of a later layer, ``writer reader value unit note``: the share of their joint
         codes found only on clean prompts."""
-        import pandas as pd
-
         n_layers, n_heads = self.p_values.shape
         codes = self.codes.swapaxes(0, 1).reshape(-1, n_layers * n_heads)
         layer = np.arange(n_layers * n_heads) // n_heads
@@ -85,7 +80,7 @@ class DiscreteCodes:
         both = codes[:, writer] * (codes.max() + 1) + codes[:, reader]
         both[(codes[:, writer] < 0) | (codes[:, reader] < 0)] = -1
         names = [[str(Head(*divmod(int(i), n_heads))) for i in side] for side in (writer, reader)]
-        shares = unique_share(both, _positive(len(self.codes)))
+        shares = unique_share(both, np.arange(len(both)) < len(self.codes))
         return pd.DataFrame({"writer": names[0], "reader": names[1], "value": shares, "unit": UNIT, "note": NOTE})
 
     def plot(self, **options: Any) -> Any:
@@ -105,11 +100,8 @@ def find_codes(
 ) -> DiscreteCodes:
     """Codes of every head on the prompts of the task after the first ``n_train`` pairs, which train the autoencoder.
 
-    Raises ValueError for a task without corrupted prompts, for one without prompts left to score, and for fewer than one code
-    or permutation.
+    Raises ValueError for a task without corrupted prompts or without prompts left to score, and for no codes or permutations.
     """
-    import torch
-
     check_pairs(task)
     if not 0 < n_train < len(task):
         raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: train on fewer, or add prompts.")
@@ -119,7 +111,7 @@ def find_codes(
     x = x * (x.shape[-1] / x.square().sum(-1).mean((0, 1)).clamp(min=1e-12)).sqrt()[..., None]
     features, explained = _learn(x[:n_train].flatten(0, 3), x[n_train:], n_codes, seed)
     codes = torch.where(features.amax(-1) > 0, features.argmax(-1), -1).numpy()
-    flat, positive = codes.swapaxes(0, 1).reshape(2 * len(codes), -1), _positive(len(codes))
+    flat, positive = codes.swapaxes(0, 1).reshape(2 * len(codes), -1), np.arange(2 * len(codes)) < len(codes)
     share, rng = unique_share(flat, positive), np.random.default_rng(seed)
     drawn = np.stack([unique_share(flat, rng.permutation(positive)) for _ in range(n_permutations)])
     shape = (model.facts.n_layers, model.facts.n_heads)
@@ -131,23 +123,13 @@ def find_codes(
 
 
 def unique_share(codes: Int[np.ndarray, "n_prompts n"], positive: Bool[np.ndarray, " n_prompts"]) -> Float[np.ndarray, " n"]:
-    """Share of the distinct codes of each column (-1 = none) that only positive prompts have, 0 to 1; 0 for a column without
-    codes."""
+    """Share of the distinct codes of each column (-1 = none) that only positive prompts have, 0 to 1; 0 if it has none."""
     sides = [[set(column.tolist()) - {-1} for column in codes[side].T] for side in (positive, ~positive)]
     return np.array([len(yes - no) / max(1, len(yes | no)) for yes, no in zip(*sides, strict=True)])
 
 
-def _positive(n: int) -> Bool[np.ndarray, " two_n"]:
-    return np.arange(2 * n) < n
-
-
 def _head_outputs(model: Model, task: Task, positions: str) -> Float[Tensor, "n_examples 2 n_layers n_heads d_model"]:
     """The mean output of every head in the residual stream, for clean and corrupted prompts."""
-    import torch
-
-    from interp.engine.sweep.z_cache import cache_z
-    from interp.models.weights import output_weights
-
     z = torch.stack([cache_z(model, task, side).each(positions, task.examples) for side in ("clean", "corrupted")], 1)
     weights = [output_weights(model, layer).detach().to(z).cpu() for layer in range(model.facts.n_layers)]
     return torch.stack([torch.einsum("nshd,hdm->nshm", z[:, :, layer], w) for layer, w in enumerate(weights)], 2)
@@ -158,12 +140,8 @@ def _learn(
 ) -> tuple[Float[Tensor, "*rest n_codes"], float]:
     """Features of ``held_out`` in an autoencoder trained on ``x``, and the share of the variance of ``x`` that it reconstructs.
 
-    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; mean squared error plus the mean of ``|h|_1``,
-    full-batch Adam.
+    ``h = relu(W_e (x - b) + b_e)``, ``x' = W_d h + b``, rows of unit norm; means of squared error plus ``|h|_1``, full-batch Adam.
     """
-    import torch
-    from torch.nn.functional import normalize
-
     start = normalize(torch.randn(n_codes, x.shape[-1], generator=torch.Generator().manual_seed(seed)), dim=-1)
     initial = (start.clone(), start.clone(), torch.zeros(n_codes), torch.zeros(x.shape[-1]))
     encoder, decoder, bias, middle = parameters = [tensor.requires_grad_() for tensor in initial]

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 
 from interp.ablation.ablations import resample_source_ids
 from interp.circuits.edge_method_names import EDGE_ABLATIONS
+from interp.engine.sweep.outcome import Outcome
+from interp.models.model import Model
 from interp.registry import check_name
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
     from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.outcome import Outcome
     from interp.engine.sweep.readout import Readout
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
 
 
 def decompositions_with_ablation(
     model: Model, task: Task, outcome: Outcome, ablation: str, seed: int = 0, progress: Progress | None = None
 ) -> Iterator[tuple[list[int], ResidualDecomposition, Readout]]:
-    """``decompose_task`` with the edges of the task corrupted by ``ablation``; ``seed`` draws the other prompts of
-    ``resample``."""
+    """``decompose_task`` with edges corrupted by ``ablation``; ``seed`` draws the other prompts of ``resample``."""
     import torch
 
     from interp.engine.edges.residual_decomposition import decompose_task, mean_outputs

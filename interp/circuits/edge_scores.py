@@ -13,8 +13,7 @@ the clean and the corrupted prompt, and ``g`` the gradient of the metric at the 
 - ``eap-ig-outputs`` (ours): the exact change of the reader's output, times the mean gradient there along a line of the reader's
   own. Closest to ``exact`` of the estimates, and the slowest.
 
-Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` an estimate is rounding error, and nothing below
-it is ranked.
+Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` an estimate is rounding error and not ranked.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 from interp._short_repr import short_repr
-from interp.circuits.circuit import Circuit
+from interp.circuits.circuit import Circuit, edge_table
 from interp.circuits.edge_method_names import EDGE_METHODS
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
+from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
 
 NOISE_FLOOR = 1e-6
 """Relative to the largest score: anything smaller is rounding error."""
@@ -99,15 +98,9 @@ class EdgeScores:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per edge, largest absolute effect first: ``edge writer reader qkv effect metric unit method ablation``."""
-        import pandas as pd
-
-        edges = self.graph.edges
-        table = pd.DataFrame({"edge": [*map(str, edges)], "writer": [str(e.writer) for e in edges]})
-        table["reader"], table["qkv"] = [str(e.reader) for e in edges], [e.qkv for e in edges]
-        table["effect"], table["metric"], table["unit"] = self.effects, self.record.metric, self.unit
+        table = edge_table(self.graph.edges).assign(effect=self.effects, metric=self.record.metric, unit=self.unit)
         table["method"], table["ablation"] = self.method, self.record.arguments.get("ablation", "")
-        order = np.argsort(-np.abs(self.effects), kind="stable")
-        return table.iloc[order].reset_index(drop=True)
+        return table.iloc[np.argsort(-np.abs(self.effects), kind="stable")].reset_index(drop=True)
 
     def plot(self, k: int = 50, **options: Any) -> Any:
         """The circuit of the top ``k`` edges as a graph (a plotly figure); options as in ``interp.figures.circuit_graph``."""
@@ -130,8 +123,7 @@ def score_edges(
     ``method`` is one of ``EDGE_METHODS``; a corrupted edge carries what ``ablation`` names (``counterfactual resample mean
     zero``; ``seed`` draws for ``resample``). Raises LookupError for an unknown method, ablation or metric; ValueError for an
     encoder, a model whose residual stream is not the sum of its heads' and MLPs' outputs, a task without what the ablation
-    needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome, so that
-    there is no effect to attribute.
+    needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome.
     """
     from interp.engine.edges.edge_attribution import edge_gradients
     from interp.engine.edges.edge_ig_outputs import edge_changes
@@ -141,8 +133,7 @@ def score_edges(
     if steps < 1:
         raise ValueError(f"steps={steps} is too few: use at least 1.")
     exact = method == "exact"
-    options: dict[str, Any] = {"ablation": ablation, "seed": seed, "gradient": not exact, "fused": exact}
-    with measuring(model, task, metric, **options) as measurement:
+    with measuring(model, task, metric, ablation=ablation, seed=seed, gradient=not exact, fused=exact) as measurement:
         graph = measurement.graph
         values = measurement.zeros(len(graph.edges), len(task))
         for batch in measurement.batches(progress):
@@ -151,8 +142,7 @@ def score_edges(
             elif method == "eap-ig-outputs":
                 effects = edge_changes(batch.decomposition, graph, batch.read, steps)
             else:
-                points = _interpolation_points(method, graph, steps)
-                effects = edge_gradients(batch.decomposition, graph, batch.read, points)
+                effects = edge_gradients(batch.decomposition, graph, batch.read, _interpolation_points(method, graph, steps))
             values[:, batch.example_ids] = to_numpy(effects)
     steps_used = {"steps": steps} if method.startswith("eap-ig") else {}
     record = measurement.record(f"corrupted edge ({ablation})", method=method, **steps_used)

@@ -1,27 +1,30 @@
 """How a fact is recalled (arXiv 2403.19521): heads that carry the subject to END, and what the last layer suppresses.
 
-Effects are direct effects at END of replacing a contribution by its mean over prompts (``residual_contributions``); negative =
-the component promotes the token.
+Direct effects at END of replacing contributions by their means (``residual_contributions``); negative = promotes the token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from interp.circuits.measurement import measurement_record
 from interp.circuits.residual_contributions import residual_contributions
+from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.work_units import batches
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.engine.attention.attention_rows import AttentionRows
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.interventions import scale
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.position_names import position_mask
+from interp.tasks.task import Task
+from interp.tasks.token_batch import as_batch
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
@@ -32,11 +35,8 @@ def subject_heads(model: Model, task: Task, mark: str = "subject") -> pd.DataFra
     Columns: ``layer head label``; ``attention`` (mean attention weight from END to the tokens of the mark, 0 to 1), ``subject``
     and ``answer`` (mean effects on the logits of the subject's last token and of the answer), ``correlation`` over prompts
     between attention and ``-subject`` (NaN if either is constant), ``ablation``. A mover head attends to the mark and has a
-    negative ``subject``; if ``answer`` is negative as well, its values already encode part of the answer. Raises LookupError
-    for a missing mark.
+    negative ``subject``; with ``answer`` negative too, its values encode part of it. Raises LookupError for a missing mark.
     """
-    import pandas as pd
-
     if mark not in task.marks:
         raise LookupError(f"No mark is called {mark!r} in all prompts of {task.name!r}. There are: {', '.join(task.marks)}.")
     attention = _attention_to(model, task, mark).reshape(-1, len(task))
@@ -62,28 +62,18 @@ def subjects(task: Task, mark: str = "subject") -> list[int]:
 
 def _attention_to(model: Model, task: Task, mark: str) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
     """Attention weight from END to the tokens of a mark."""
-    import torch
-
-    from interp.engine.sweep.work_units import batches
-    from interp.tasks.token_batch import as_batch
-
     weights = np.empty((model.facts.n_layers, model.facts.n_heads, len(task)))
     for example_ids in batches(task):
-        tokens = as_batch(model, [task.examples[i] for i in example_ids]).tokens
-        marked = torch.zeros(tokens.shape, device=model.device)
-        for row, i in enumerate(example_ids):
-            marked[row, slice(*task.examples[i].marks[mark])] = 1
-        weights[:, :, example_ids] = _weight_on(model, tokens, marked).cpu().numpy()
+        examples = [task.examples[i] for i in example_ids]
+        marked = position_mask(mark, examples).to(model.device)
+        weights[:, :, example_ids] = _weight_on(model, as_batch(model, examples).tokens, marked).cpu().numpy()
     return weights
 
 
 def _weight_on(
-    model: Model, tokens: Int[Tensor, "batch pos"], marked: Float[Tensor, "batch pos"]
+    model: Model, tokens: Int[Tensor, "batch pos"], marked: Bool[Tensor, "batch pos"]
 ) -> Float[Tensor, "n_layers n_heads batch"]:
-    """Attention weight from END to marked tokens."""
-    from interp.engine.attention.last_query_rows import read_last_queries
-
-    weights = marked.new_zeros(model.facts.n_layers, model.facts.n_heads, len(tokens))
+    weights = torch.zeros(model.facts.n_layers, model.facts.n_heads, len(tokens), device=model.device)
 
     def read(block: AttentionRows) -> None:
         weights[block.layer.index, block.heads] = (block.pattern[:, :, -1] * marked[:, None, block.keys]).sum(-1).T
@@ -93,56 +83,31 @@ def _weight_on(
 
 
 def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
-    """What each component of the last layer does to the answer's logit: one row per component, and one for ``all`` of them
-    added up.
+    """What each component of the last layer does to the answer's logit: one row per component, and ``all`` for their sum.
 
     Columns: ``component effect ci_low ci_high share ablation``; the effect of ablating it, in logits, with a 95% interval over
     prompts, and the share of resamples in which it is positive. Positive = the component suppresses the answer; the layer does
     where ``share`` of ``all`` is at least .95.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights, mean_interval
-
     weights = bootstrap_weights(len(task), seed)
     written, top = residual_contributions(model, task), model.facts.n_layers - 1
     in_layer = [i for i, node in enumerate(written.writers) if node.layer == top]
     effects = written.effects(np.array([e.answers[0] for e in task]))[in_layer]
     effects = np.concatenate([effects, effects.sum(0, keepdims=True)])
     interval = mean_interval(effects, weights)
-    return pd.DataFrame(
-        {
-            "component": [*(str(written.writers[i]) for i in in_layer), "all"],
-            "effect": interval.mean,
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-            "share": (effects @ weights.T > 0).mean(1),
-            "ablation": "mean",
-        }
-    )
+    names = [*(str(written.writers[i]) for i in in_layer), "all"]
+    table = pd.DataFrame({"component": names, "effect": interval.mean, "ci_low": interval.low, "ci_high": interval.high})
+    return table.assign(share=(effects @ weights.T > 0).mean(1), ablation="mean")
 
 
 def head_scaling_curve(
-    model: Model,
-    task: Task,
-    control_task: Task,
-    heads: Sequence[Head] | None = None,
-    scales: Sequence[float] = SCALES,
+    model: Model, task: Task, control_task: Task, heads: Sequence[Head] | None = None, scales: Sequence[float] = SCALES
 ) -> pd.DataFrame:
-    """Accuracy with the outputs of ``heads`` (by default all of the last layer) multiplied by each of ``scales`` at END, and
-    the cost elsewhere.
+    """Accuracy with outputs of ``heads`` (by default the last layer's) at END times each of ``scales``, and the cost elsewhere.
 
     One row per scale: ``scale accuracy ci_low ci_high answer_logprob`` on the task, ``control_kl`` in nats to the intact model
     on ``control_task``, and ``intervention heads``. A gain in accuracy beside a large ``control_kl`` means a damaged model.
     """
-    import pandas as pd
-
-    from interp.circuits.measurement import measurement_record
-    from interp.engine.sweep.sweep import sweep
-    from interp.interventions import scale
-    from interp.metrics.outcomes import OUTCOMES
-    from interp.statistics import bootstrap_weights, mean_interval
-
     weights = bootstrap_weights(len(task), 0)
     heads = heads or [head for head in model.facts.heads() if head.layer == model.facts.n_layers - 1]
     variants = [(scale(heads, factor, "end"),) for factor in scales]

@@ -3,8 +3,7 @@
 ``faithfulness = (m(circuit) - m(no edges)) / (m(all edges) - m(no edges))``, means over examples before dividing; 1 = as the
 model, 0 = as the corrupted run, and neither is a bound. ``CPR`` is its integral over the share of edges, ``CMD`` that of its
 distance from 1, at the ten sizes of MIB (arXiv 2504.13151), by trapezoids. Most of their weight lies above a fifth of all
-edges: read the curve, or ``log_area``, in which every doubling of the circuit counts the same. ``ablation`` names what a
-corrupted edge carries (``EDGE_ABLATIONS``).
+edges: read the curve, or ``log_area``, in which every doubling counts the same. ``ablation`` is one of ``EDGE_ABLATIONS``.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
@@ -21,14 +21,13 @@ from interp.circuits.circuit import check_graph
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.measurement import measuring, to_numpy
 from interp.circuits.result_base import PlottedResult, TableResult
+from interp.models.model import Model
+from interp.records import RunRecord
+from interp.statistics import bootstrap_weights
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.records import RunRecord
-    from interp.tasks.task import Task
 
 MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of MIB, as shares of all edges."""
@@ -122,16 +121,11 @@ def faithfulness_curve(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> FaithfulnessCurve:
-    """Faithfulness of the top edges by |effect| at each of ``shares`` of all edges, beside ``n_draws`` random circuits of each
-    size.
+    """Faithfulness of the top edges by |effect| at each of ``shares`` of all edges, beside ``n_draws`` random circuits each.
 
     Use other prompts than those of the scores. ``ablation`` is by default that of the scores. Raises ValueError for shares
     outside (0, 1], for scores of another model's graph, and what ``circuit_outcomes`` raises.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: give numbers above 0 and up to 1.")
     check_graph(model, scores.graph, "The scores are")
@@ -139,10 +133,8 @@ def faithfulness_curve(
     n_edges, rng, weights = len(scores.graph.edges), np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     ranked = np.argsort(-np.abs(scores.effects), kind="stable")
     orders = [("circuit", 0, ranked), *(("random", draw, rng.permutation(n_edges)) for draw in range(n_draws))]
-    sizes = [max(1, int(share * n_edges)) for share in shares]
-    circuits = [
-        (share, n, kind, draw, order[:n]) for kind, draw, order in orders for share, n in zip(shares, sizes, strict=True)
-    ]
+    sizes = [(share, max(1, int(share * n_edges))) for share in shares]
+    circuits = [(share, n, kind, draw, order[:n]) for kind, draw, order in orders for share, n in sizes]
     edge_masks = np.zeros((len(circuits) + 2, n_edges), dtype=bool)
     for mask, (*_, edges) in zip(edge_masks, circuits, strict=False):
         mask[edges] = True
@@ -153,8 +145,7 @@ def faithfulness_curve(
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
         rows.append((share, n, kind, draw, *share_of(clean - corrupted, value - corrupted, weights), value.mean()))
     table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "ci_low", "ci_high", "outcome"])
-    table["ablation"] = ablation
-    return FaithfulnessCurve(table, float(clean.mean()), float(corrupted.mean()), scores.record)
+    return FaithfulnessCurve(table.assign(ablation=ablation), float(clean.mean()), float(corrupted.mean()), scores.record)
 
 
 def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edges"]) -> float:

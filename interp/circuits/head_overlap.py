@@ -7,18 +7,15 @@ layers. With ``n`` heads and ``k = 1`` no p-value can be below ``1 / n``: small 
 The paper reports 25 of 32 heads (78%) of GPT-2 Medium shared by IOI and coloured objects, selected by path patching.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy.stats import hypergeom
 
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SHARES = (0.01, 0.02, 0.05, 0.1)
 
@@ -38,7 +35,6 @@ def overlap(first: Collection[Head], second: Collection[Head], shape: tuple[int,
 
     Raises LookupError for heads outside the shape.
     """
-    from scipy.stats import hypergeom
 
     def chance(pool: int, a: int, b: int) -> np.ndarray:
         return hypergeom.pmf(np.arange(min(a, b) + 1), pool, a, b)
@@ -58,14 +54,11 @@ def overlap(first: Collection[Head], second: Collection[Head], shape: tuple[int,
 
 
 def head_overlap(first: HeadScores, second: HeadScores, shares: Sequence[float] = SHARES) -> pd.DataFrame:
-    """Overlap of the top heads of two tasks by absolute score: one row per share of all heads, with ``k = ceil(share * n)``
-    heads each.
+    """Overlap of two tasks' top heads by absolute score: one row per share of all heads, with ``k = ceil(share * n)`` each.
 
     Columns: ``share k shared shared_share`` (of k) and those of ``Overlap``. Raises ValueError for scores of different shapes
     and for shares outside (0, 1].
     """
-    import pandas as pd
-
     shape = first.values.shape
     if shape != second.values.shape:
         raise ValueError(f"The scores have the shapes {shape} and {second.values.shape}: heads of two models are not the same.")

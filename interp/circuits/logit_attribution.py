@@ -1,5 +1,4 @@
-"""Direct logit attribution: what every head, every MLP and the embedding contribute to the logit of the answer over the
-distractor.
+"""Direct logit attribution: what heads, MLPs and the embedding contribute to the logit of the answer over the distractor.
 
 The logit difference is read from the residual stream at END, which is the sum of the contributions; with the final norm's scale
 frozen at its value in the run, it is a sum over contributions as well. Positive = the component promotes the answer. Only
@@ -7,27 +6,34 @@ direct effects count: a component that acts through others (S-inhibition heads, 
 large value shows that a component writes the answer, not that the model fails without it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from interp._short_repr import short_repr
 from interp.circuits.measurement import measurement_record, to_numpy
 from interp.circuits.residual_contributions import ResidualContributions, residual_contributions
+from interp.engine.attention.attention_interface import upcast
+from interp.engine.forward.run import quiet_inference
+from interp.engine.gradients.answer_direction import answer_direction
+from interp.engine.sweep.clean_pass import clean_pass
+from interp.engine.sweep.outcome import check_outcome
+from interp.engine.sweep.work_units import batches
 from interp.graph import Node
 from interp.heads import Head, HeadScores
+from interp.interventions import Intervention
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.models.weights import output_rows
 from interp.records import RunRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights, mean_interval
+from interp.tasks.position_names import position_mask
+from interp.tasks.task import Task
 
 METRIC = "logit_diff"
 SIGN = "positive = promotes the answer"
@@ -59,17 +65,13 @@ class LogitAttribution:
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
         """One row per component, the largest first: ``component layer head logits ci_low ci_high sign_consistency n``; mean
         over examples with a 95% interval. ``layer`` and ``head`` are -1 where there is none."""
-        import pandas as pd
-
-        from interp.statistics import bootstrap_weights, mean_interval
-
         values = np.concatenate([self.values, self.biases[None]])
         interval = mean_interval(values, bootstrap_weights(values.shape[1], seed))
         table = pd.DataFrame({"component": [*map(str, self.writers), "biases"]})
         table["layer"], table["head"] = [*(w.layer for w in self.writers), -1], [*(w.head for w in self.writers), -1]
         table["logits"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
-        table["sign_consistency"] = (np.sign(values) == np.sign(interval.mean)[:, None]).mean(1)
-        table["n"] = values.shape[1]
+        same_sign = np.sign(values) == np.sign(interval.mean)[:, None]
+        table["sign_consistency"], table["n"] = same_sign.mean(1), values.shape[1]
         return table.iloc[np.argsort(-np.abs(interval.mean), kind="stable")].reset_index(drop=True)
 
     def plot(self, **options: Any) -> Any:
@@ -82,10 +84,6 @@ def direct_logit_attribution(model: Model, task: Task) -> LogitAttribution:
 
     Raises ValueError for a task without distractors, an encoder, and a model whose logits are not a sum over its components.
     """
-    import torch
-
-    from interp.engine.attention.attention_interface import upcast
-
     written, direction, constant = _direction(model, task)
     with torch.inference_mode():
         contributions = upcast(written.contributions)
@@ -96,35 +94,22 @@ def direct_logit_attribution(model: Model, task: Task) -> LogitAttribution:
 
 
 def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[int, ...]) -> HeadScores:
-    """The share of every head's direct logit attribution that it reads at ``keys`` (a mark, ``end`` or positions), mean over
-    examples.
+    """The share of every head's direct logit attribution read at ``keys`` (a mark, ``end`` or positions), mean over examples.
 
     A head's output at END is a sum over the keys it attends to: values for keys that share no position add up to its
     attribution. Raises LookupError for an unknown mark and what ``direct_logit_attribution`` raises.
     """
-    import torch
-
-    from interp.engine.attention.attention_interface import upcast
-    from interp.engine.forward.run import quiet_inference
-    from interp.engine.sweep.clean_pass import clean_pass
-    from interp.engine.sweep.work_units import batches
-    from interp.interventions import Intervention
-    from interp.models.weights import output_rows
-    from interp.tasks.position_names import position_mask
-
     _, direction, _ = _direction(model, task)
     assert model.layout is not None
-    values = np.empty((len(task), model.facts.n_layers, model.facts.n_heads))
+    values, heads = np.empty((len(task), model.facts.n_layers, model.facts.n_heads)), tuple(model.facts.heads())
     for example_ids in batches(task):
         examples = [task.examples[i] for i in example_ids]
         marked = torch.zeros(len(task), len(examples[0].clean), dtype=torch.bool)
         marked[example_ids] = position_mask(keys, examples)
-        only = Intervention(
-            "pattern", tuple(model.facts.heads()), lambda x, place, m=marked: x * place.where(m)[:, None], "only"
-        )
+        only = Intervention("pattern", heads, lambda x, place, m=marked: x * place.where(m)[:, None], "only")
         with model.lock, quiet_inference():
             clean = clean_pass(model, examples, example_ids, len(examples[0].clean) - 1, [only])
-            for layer, head in model.facts.heads():
+            for layer, head in heads:
                 w_o = output_rows(model.layout.outputs[layer], head, model.facts.d_head)
                 output = upcast(clean.ablated_z[only, Head(layer, head)][:, -1] @ w_o)
                 values[example_ids, layer, head] = to_numpy((output * direction[example_ids]).sum(-1))
@@ -134,12 +119,6 @@ def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[in
 
 def _direction(model: Model, task: Task) -> tuple[ResidualContributions, Tensor, Tensor]:
     """The contributions, and the direction and constant by which the logit difference is read from them."""
-    import torch
-
-    from interp.engine.gradients.answer_direction import answer_direction
-    from interp.engine.sweep.outcome import check_outcome
-    from interp.metrics.outcomes import OUTCOMES
-
     outcome = OUTCOMES.get(METRIC)
     check_outcome(task, outcome)
     written = residual_contributions(model, task)

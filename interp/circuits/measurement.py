@@ -1,8 +1,7 @@
 """The measurement behind every circuit function: the outcome of a task with parts of the residual stream corrupted.
 
 ``measuring`` checks model, task and metric, holds the model's lock while it is open, and refuses what cannot be interpreted:
-numbers that are not finite, and a clean and a corrupted run with the same outcome, between which there is no effect to
-attribute.
+numbers that are not finite, and a clean and a corrupted run with the same outcome.
 """
 
 from __future__ import annotations
@@ -13,21 +12,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
+from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model, record_of
 from interp.records import RunRecord
+from interp.tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.outcome import Outcome
     from interp.engine.sweep.readout import Readout
     from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
 
 
 class MeasuredBatch(NamedTuple):
@@ -43,11 +43,17 @@ class MeasuredBatch(NamedTuple):
     def clean(self) -> Float[Tensor, "1 batch"]:
         return self.ends[:1]
 
+    def mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n"]:
+        """True at the positions named, among those that are decomposed."""
+        from interp.tasks.position_names import position_mask
+
+        clean = self.decomposition.clean
+        return position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
+
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """An open measurement of ``outcome``; ``ends`` [2 n_examples] holds the outcomes of the clean and the corrupted run once
-    ``batches`` has been exhausted."""
+    """An open measurement; ``ends`` [2 n_examples] are the outcomes of the clean and the corrupted run after ``batches``."""
 
     model: Model
     task: Task
@@ -67,8 +73,7 @@ class Measurement:
         return self.ends[1]
 
     def batches(self, progress: Progress | None = None) -> Iterator[MeasuredBatch]:
-        """Every example once. After the last batch, raises ValueError when both runs have the same outcome or one that is not
-        finite."""
+        """Every example once. Raises ValueError at the end when both runs have the same outcome or one that is not finite."""
         streams = decompositions_with_ablation(self.model, self.task, self.outcome, self.ablation, self.seed, progress)
         for example_ids, decomposition, read in streams:
             ends = read(decomposition.ends)
@@ -94,9 +99,8 @@ class Measurement:
 
     def record(self, intervention: str, **arguments: Any) -> RunRecord:
         """The record of this measurement, with ``arguments`` and the ablation beside those of the task."""
-        return measurement_record(
-            self.model, self.task, intervention, self.outcome.name, self.seed, ablation=self.ablation, **arguments
-        )
+        arguments = {"ablation": self.ablation, **arguments}
+        return measurement_record(self.model, self.task, intervention, self.outcome.name, self.seed, **arguments)
 
 
 @contextmanager
@@ -111,8 +115,7 @@ def measuring(
     fused: bool = False,
 ) -> Iterator[Measurement]:
     """Opens a measurement of ``metric`` (by default the task's) with what is corrupted replaced as ``ablation`` says (``None``:
-    by the corrupted prompts, with no other choice); ``gradient`` where the outcome is differentiated, ``fused`` to run the
-    engine's fused modules.
+    by the corrupted prompts); ``gradient`` where the outcome is differentiated, ``fused`` for the engine's fused modules.
 
     Raises LookupError for an unknown metric or ablation; ValueError for a model without a residual graph, a task without what
     metric or ablation needs, a metric without the gradient that is needed, and for what ``Measurement`` refuses.
@@ -121,8 +124,6 @@ def measuring(
 
     from interp.engine.edges.edge_patching import graph_of
     from interp.engine.sweep.fused_ops import engine_modules
-    from interp.engine.sweep.outcome import check_gradient, check_outcome
-    from interp.metrics.outcomes import OUTCOMES
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
@@ -140,8 +141,6 @@ def measurement_record(
     model: Model, task: Task, intervention: str, metric: str | None = None, seed: int = 0, **arguments: Any
 ) -> RunRecord:
     """The record of a run of ``task`` with one kind of intervention; ``arguments`` are added to those of the task."""
-    from interp.models.model import record_of
-
     arguments, labels = {**task.provenance, **arguments}, (intervention,) if intervention else ()
     return record_of(model, task=task.name, arguments=arguments, interventions=labels, metric=metric or task.metric, seed=seed)
 

@@ -2,17 +2,14 @@
 
 ``effect = (m(circuit without the component) - m(circuit)) / gap``; negative = the component helps. The gap is the model's
 outcome minus that of its corrupted run. Deviations from the paper, which removes heads at positions: components are edges, or
-heads and MLPs with all edges that leave them, and removed means corrupted; intervals, the gap as unit and the random controls
-are ours.
+heads and MLPs with all edges that leave them, and removed means corrupted; intervals, the gap as unit and controls are ours.
 """
-
-from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
@@ -20,14 +17,11 @@ from interp.circuits.circuit import Circuit, check_graph
 from interp.circuits.faithfulness import circuit_outcomes, share_of
 from interp.circuits.removable_components import Component, components_of, edge_masks_of, removal_record
 from interp.circuits.result_base import TableResult
+from interp.engine.sweep.sweep import Progress
+from interp.models.model import Model
 from interp.records import RunRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.statistics import bootstrap_weights
+from interp.tasks.task import Task
 
 LEVEL = 0.01
 """The paper's criterion: a component is needed if it changes the outcome by 1%; here of the gap."""
@@ -63,16 +57,11 @@ def minimality(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Minimality:
-    """The effect of removing each component of the circuit (``granularity``: ``nodes`` or ``edges``), beside ``n_draws`` random
-    controls.
+    """The effect of removing each component (``granularity``: ``nodes`` or ``edges``), beside ``n_draws`` random controls.
 
     Components that back each other up look unnecessary one by one: remove one of them in every run (``excluded``) to see
     whether the other is needed. Raises as ``completeness``, and ValueError when ``excluded`` leaves no component.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     check_graph(model, circuit.graph, "The circuit is")
     graph, rng, weights = circuit.graph, np.random.default_rng(seed), bootstrap_weights(len(task), seed)
     components = components_of(circuit, granularity)

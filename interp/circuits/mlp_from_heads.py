@@ -1,30 +1,27 @@
 """An output as a weighted sum of contributions: what an MLP makes of the heads before it (after arXiv 2403.19521).
 
 Ridge regression over all coordinates together, with one coefficient per contribution and one intercept per coordinate. A
-coefficient can scale a contribution but not rotate it: where ``r2_held_out`` is below .5 the sum is not a description of the
-output.
+coefficient can scale a contribution but not rotate it: where ``r2_held_out`` is below .5 the sum does not describe the output.
 """
-
-from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
+from sklearn.linear_model import ridge_regression
 
 from interp._short_repr import short_repr
 from interp.circuits.factual_recall import subjects
+from interp.circuits.measurement import to_numpy
 from interp.circuits.residual_contributions import residual_contributions
+from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.statistics import expanded_levels
+from interp.tasks.task import Task
 
 RIDGES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Penalties, relative to the mean square of a regressor summed over all prompts."""
@@ -39,8 +36,7 @@ class RidgeDecomposition:
     ``coefficients`` [n_parts] (above 0 amplify, below 0 erase) have 95% intervals ``ci_low ci_high`` by bootstrap over topics.
     ``r2`` is the explained share of the variance around the mean output on the fitted prompts, ``r2_held_out`` on left-out
     topics, and ``p_value`` how often contributions of other prompts explain as much. ``intercept`` [d_model] is independent of
-    the topic. ``condition`` is the condition number of the contributions' Gram matrix: above 1e3, single coefficients mean
-    little.
+    the topic. ``condition`` is the condition number of the contributions' Gram matrix: above 1e3, single coefficients mean little.
     """
 
     coefficients: Float[np.ndarray, " n_parts"]
@@ -55,8 +51,6 @@ class RidgeDecomposition:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per contribution, in order: ``coefficient ci_low ci_high``."""
-        import pandas as pd
-
         return pd.DataFrame({"coefficient": self.coefficients, "ci_low": self.ci_low, "ci_high": self.ci_high})
 
 
@@ -69,13 +63,10 @@ def ridge_decompose(
     n_shuffles: int = 99,
     seed: int = 0,
 ) -> RidgeDecomposition:
-    """``output`` as a weighted sum of ``contributions`` and a constant, with the penalty of ``RIDGES`` that best predicts
-    left-out topics.
+    """``output`` as a weighted sum of ``contributions`` and a constant, with the best of ``RIDGES`` for left-out topics.
 
     ``topics`` names the topic of each example. Raises ValueError for fewer than 5 topics and for a constant output.
     """
-    from interp.statistics import expanded_levels
-
     labels = np.unique([str(topic) for topic in topics], return_inverse=True)[1]
     n_topics, rng = int(labels.max()) + 1, np.random.default_rng(seed)
     if n_topics < MIN_TOPICS:
@@ -94,17 +85,10 @@ def ridge_decompose(
     null = [_held_out_r2(contributions[:, order], output, of_topic, ridge) for order in orders]
     residual = np.square(output - np.tensordot(coefficients, contributions, 1) - intercept).sum()
     centred = contributions - contributions.mean(1, keepdims=True)
-    return RidgeDecomposition(
-        coefficients,
-        low,
-        high,
-        intercept,
-        r2=float(1 - residual / spread),
-        r2_held_out=best,
-        p_value=(1 + sum(score >= best for score in null)) / (1 + n_shuffles),
-        ridge=ridge,
-        condition=float(np.linalg.cond(np.einsum("pnd,qnd->pq", centred, centred))),
-    )
+    condition = float(np.linalg.cond(np.einsum("pnd,qnd->pq", centred, centred)))
+    p_value = (1 + sum(score >= best for score in null)) / (1 + n_shuffles)
+    r2 = float(1 - residual / spread)
+    return RidgeDecomposition(coefficients, low, high, intercept, r2, best, p_value, ridge, condition)
 
 
 def _held_out_r2(
@@ -130,8 +114,6 @@ def _fit(
     ridge: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients, intercept and mean output of the weighted prompts."""
-    from sklearn.linear_model import ridge_regression
-
     share = weights / weights.sum()
     middle, mean = np.einsum("n,pnd->pd", share, contributions), share @ output
     x, y = np.sqrt(share)[:, None] * (contributions - middle[:, None]), np.sqrt(share)[:, None] * (output - mean)
@@ -144,17 +126,13 @@ def _fit(
 def decompose_mlp(
     model: Model, task: Task, layer: int, heads: Sequence[Head], mark: str = "subject", *, seed: int = 0
 ) -> RidgeDecomposition:
-    """The output of a layer's MLP at END as a weighted sum of the outputs of ``heads`` of this and earlier layers; a topic is a
-    subject.
+    """A layer's MLP output at END as a weighted sum of the outputs of ``heads`` up to this layer; a topic is a subject.
 
-    Raises ValueError for what ``ridge_decompose`` refuses, LookupError for heads that the MLP does not read, and for a model
-    without MLPs or without that layer.
+    Raises as ``ridge_decompose``, and LookupError for heads that the MLP does not read and a model without that MLP.
     """
-    from interp.engine.edges.edge_patching import graph_of
-
     graph, mlp = graph_of(model), Node("mlp", layer)
     for head in heads:
         graph.check(Edge(Node.of(Head(*head)), mlp))
     written = residual_contributions(model, task)
-    inputs = np.stack([written[Node.of(Head(*head))].cpu().double().numpy() for head in heads])
-    return ridge_decompose(inputs, written[mlp].cpu().double().numpy(), subjects(task, mark), seed=seed)
+    inputs = np.stack([to_numpy(written[Node.of(Head(*head))]) for head in heads])
+    return ridge_decompose(inputs, to_numpy(written[mlp]), subjects(task, mark), seed=seed)

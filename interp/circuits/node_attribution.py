@@ -1,8 +1,6 @@
-"""How much every head matters through its query, key, value or output: attribution patching with its published corrections, and
-exact effects.
+"""How much every head matters through its query, key, value or output: exact effects, and corrected attribution patching.
 
-A node is one of these activations of a head at some positions; corrupting it sets it to its value on the corrupted prompt with
-everything before it clean.
+A node is one of these at some positions; corrupting it sets it to its value on the corrupted prompt, all before it clean.
 
 - ``exact``: recomputes everything after the node.
 - ``atp``: change of the activation times the gradient there (attribution patching). Where attention is saturated, the gradient
@@ -15,24 +13,29 @@ Scores are mean absolute effects, ``mean over pairs of |metric(corrupted) - metr
 estimate sees past a later saturated softmax: confirm the top heads with ``exact``.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
+from interp.engine.gradients.qk_fix import (
+    NODE_KINDS,
+    ResidualChange,
+    atp_estimates,
+    corrupted_z,
+    position_estimates,
+    qk_fix_estimates,
+    resume_changes,
+)
+from interp.engine.gradients.z_gradients import answer_value, z_gradients
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores, TokenScores
+from interp.models.model import Model
 from interp.registry import check_name
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.engine.sweep.outcome import Outcome
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.tasks.task import Task
+from interp.tasks.token_batch import as_batch
 
 NODE_METHODS = {
     "exact": "activation patching of every node by itself",
@@ -59,16 +62,12 @@ def score_nodes(
     Shared keys and values are corrupted for one query head at a time. Raises LookupError for unknown activations, methods,
     positions and metrics; ValueError for a metric without a gradient (estimates) and what ``score_edges`` refuses.
     """
-    from interp.engine.gradients.qk_fix import NODE_KINDS
-    from interp.tasks.position_names import position_mask
-
     check_name(method, NODE_METHODS, "method")
     check_name(activation, NODE_KINDS, "activation of a head")
     with measuring(model, task, metric, gradient=method != "exact") as measurement:
         sizes = measurement.zeros(measurement.graph.n_layers, model.facts.n_heads)
         for batch in measurement.batches(progress):
-            clean = batch.decomposition.clean
-            where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(model.device)
+            where = batch.mask(positions)
             if method == "exact":
                 by_layer = [_exact_effects(batch, layer, activation, where) for layer in range(len(sizes))]
             else:
@@ -76,16 +75,13 @@ def score_nodes(
             for layer, effects in enumerate(by_layer):
                 sizes[layer] += to_numpy(effects.sum(1)) / len(task)
     record = measurement.record(f"corrupted {activation}", method=method, positions=positions)
-    name = f"absolute effect of {activation}"
-    return HeadScores(name, sizes, measurement.outcome.unit, (0.0, None), record)
+    return HeadScores(f"absolute effect of {activation}", sizes, measurement.outcome.unit, (0.0, None), record)
 
 
 def _exact_effects(
     batch: MeasuredBatch, layer: int, activation: str, where: Bool[Tensor, "batch n"]
 ) -> Float[Tensor, "n_heads batch"]:
     """Absolute effects of the nodes of a layer, each by a forward pass of its own."""
-    from interp.engine.gradients.qk_fix import ResidualChange, corrupted_z, resume_changes
-
     decomposition = batch.decomposition
     z = corrupted_z(decomposition, layer, activation, where) - decomposition.clean.z[layer]
     changes = [ResidualChange(layer, True, change) for change in decomposition.head_outputs(layer, z).unbind(2)]
@@ -96,12 +92,6 @@ def _estimated_effects(
     outcome: Outcome, batch: MeasuredBatch, method: str, activation: str, where: Bool[Tensor, "batch n"]
 ) -> list[Float[Tensor, "n_heads batch"]]:
     """Absolute estimated effects of the nodes of every layer."""
-    import torch
-
-    from interp.engine.gradients.qk_fix import atp_estimates, qk_fix_estimates
-    from interp.engine.gradients.z_gradients import answer_value, z_gradients
-    from interp.tasks.token_batch import as_batch
-
     decomposition, clean = batch.decomposition, batch.decomposition.clean
     model, n_layers = decomposition.model, decomposition.model.facts.n_layers
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
@@ -117,16 +107,10 @@ def _estimated_effects(
 
 
 def score_positions(model: Model, task: Task, head: Head, activation: str, *, metric: str | None = None) -> TokenScores:
-    """Estimated effect (``atp-qk``) of corrupting ``activation`` of one head at each position by itself, per example; negative
-    = it helped.
+    """Estimated effect (``atp-qk``) of corrupting ``activation`` of a head at each position, per example; negative = it helped.
 
-    Effects of keys at several positions together are not the sum of these. Memory grows with the square of the length, for this
-    head only. Raises as ``score_nodes``.
+    Effects of keys at several positions are not the sum of these. Memory grows with length squared. Raises as ``score_nodes``.
     """
-    from interp.engine.gradients.qk_fix import NODE_KINDS, position_estimates
-    from interp.engine.gradients.z_gradients import answer_value, z_gradients
-    from interp.tasks.token_batch import as_batch
-
     check_name(activation, NODE_KINDS, "activation of a head")
     head = model.facts.check_head(Head(*head))
     model.facts.check_causal("A gradient")
@@ -135,17 +119,14 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            gradient = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2][0][head.layer][
-                :, -clean.n_positions :
-            ]
-            estimates = to_numpy(position_estimates(batch.decomposition, head.layer, head.head, activation, gradient))
+            [gradients] = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2]
+            gradient = gradients[head.layer][:, -clean.n_positions :]
+            estimates = to_numpy(position_estimates(batch.decomposition, *head, activation, gradient))
             measurement.check_finite(estimates)
             effects[batch.example_ids, :length] = 0.0  # positions before the first that differs
             effects[batch.example_ids, length - clean.n_positions : length] = estimates
     texts = [model.to_str_tokens(e.clean) if model.tokenizer else [str(i) for i in e.clean] for e in task]
     tokens = tuple((*row, *[""] * (effects.shape[1] - len(row))) for row in texts)
     record = measurement.record(f"corrupted {activation}", method="atp-qk", head=str(head))
-    name = f"estimated effect of {activation} of {head}"
-    return TokenScores(
-        name, effects, tokens, measurement.outcome.unit, (None, None), record, nan_reason="padding is not a token"
-    )
+    name, unit = f"estimated effect of {activation} of {head}", measurement.outcome.unit
+    return TokenScores(name, effects, tokens, unit, (None, None), record, nan_reason="padding is not a token")

@@ -4,32 +4,27 @@ Each sender takes two runs of the clean prompts. In the first, the sender's outp
 corrupted prompt, all other heads keep their clean outputs, and MLPs are recomputed (or frozen as well). In the second, only the
 receivers (queries, keys or values of heads, at the same positions) are set to their values in the first run, and everything
 after them is recomputed. For the logits as receiver the first run suffices. ``effect = metric(patched) - metric(clean)``;
-negative = the path helped. Divided by ``gap``, corrupted minus clean, it is a share of the total effect: 0 = none, 1 = as the
-corrupted run.
+negative = the path helped. Divided by ``gap``, corrupted minus clean, it is a share of the total effect: 0 = none, 1 = all.
 
 Keys and values of grouped-query heads are patched for each query head, as if every head had its own copy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.circuits.edge_scores import NOISE_FLOOR
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
+from interp.engine.edges.edge_patching import graph_of
+from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.sweep import Progress
 from interp.graph import QKV, Node
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.engine.edges.residual_decomposition import ResidualDecomposition
-    from interp.engine.sweep.sweep import Progress
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 Receiver = tuple[Head, str]
 LOGITS_RECEIVER = "logits"
@@ -67,11 +62,10 @@ def path_patch(
     clean, corrupted = measurement.clean, measurement.corrupted
     arguments = {"positions": positions, "gap": float(corrupted.mean() - clean.mean())}
     arguments |= {"receivers": [f"{head}.{qkv}" for head, qkv in targets] or LOGITS_RECEIVER}
-    arguments |= {"mlps": "frozen" if freeze_mlps else "recomputed"}
     effects = np.full((model.facts.n_layers, model.facts.n_heads), np.nan)
     effects[tuple(np.array(senders).T)] = (outcomes - clean).mean(1)
     reason = "" if not targets else "only heads before a receiver reach it"
-    record = measurement.record("patched path", **arguments)
+    record = measurement.record("patched path", **arguments, mlps="frozen" if freeze_mlps else "recomputed")
     return HeadScores("effect of the path", effects, measurement.outcome.unit, (None, None), record, reason)
 
 
@@ -117,12 +111,8 @@ def _patched_outcomes(
     freeze_mlps: bool,
 ) -> Float[np.ndarray, "n_senders batch"]:
     """The outcome with the paths from each sender to the receivers (none: the logits) patched."""
-    from interp.tasks.position_names import position_mask
-
-    decomposition, clean = batch.decomposition, batch.decomposition.clean
-    where = position_mask(positions, clean.examples)[:, -clean.n_positions :].to(clean.residual[0].device)
-    layers = {head.layer for head, _ in targets}
-    reached = _patched_residuals(decomposition, senders, where, layers, freeze_mlps)
+    decomposition, where = batch.decomposition, batch.mask(positions)
+    reached = _patched_residuals(decomposition, senders, where, {head.layer for head, _ in targets}, freeze_mlps)
     if targets:
         last = _downstream_residual(decomposition, targets, reached, where, len(senders))
     else:
@@ -139,17 +129,12 @@ def _patched_residuals(
 ) -> dict[int, Float[Tensor, "rows n d_model"]]:
     """The residual stream entering each of ``layers`` (without any: leaving the last block, at ``n_layers``) with one sender
     corrupted and all other heads clean; rows are senders, then prompts."""
-    import torch
-
-    from interp.engine.edges.edge_patching import graph_of
-
     clean, graph = decomposition.clean, graph_of(decomposition.model)
-    added = (
-        decomposition.output_difference([graph.writer_index[Node.of(head)] for head in senders]) * where[..., None]
-    ).flatten(0, 1)
-    own = torch.tensor([head.layer for head in senders], device=where.device).repeat_interleave(decomposition.batch)[
-        :, None, None
-    ]
+    writers = [graph.writer_index[Node.of(head)] for head in senders]
+    added = (decomposition.output_difference(writers) * where[..., None]).flatten(0, 1)
+    own = torch.tensor([head.layer for head in senders], device=where.device)
+    own = own.repeat_interleave(decomposition.batch)[:, None, None]
+    entering = [*clean.residual, clean.final_residual[:, None].expand_as(clean.residual[0])]
     stop = max(layers, default=graph.n_layers)
     first = min(head.layer for head in senders)
     x, reached = decomposition.expand(clean.residual[first], len(senders)), {}
@@ -160,12 +145,7 @@ def _patched_residuals(
         if not freeze_mlps:
             x = decomposition.block(layer, x, attention + added * (own == layer))
             continue
-        after = (
-            clean.residual[layer + 1]
-            if layer + 1 < graph.n_layers
-            else clean.final_residual[:, None].expand_as(clean.residual[layer])
-        )
-        x = decomposition.expand(after, len(senders)) + added * (own <= layer)
+        x = decomposition.expand(entering[layer + 1], len(senders)) + added * (own <= layer)
     return {**reached, stop: x}
 
 
@@ -177,8 +157,6 @@ def _downstream_residual(
     times: int,
 ) -> Float[Tensor, "rows d_model"]:
     """The residual that predicts the answer with the receivers computed from ``reached`` and everything after them recomputed."""
-    import torch
-
     begin = min(reached)
     x, here = decomposition.expand(decomposition.clean.residual[begin], times), where.repeat(times, 1)[:, None, :, None]
     for layer in range(begin, len(decomposition.layout.blocks)):

@@ -1,9 +1,7 @@
 """Components of a circuit, as completeness and minimality remove them: edges, or heads and MLPs with all edges leaving them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -11,18 +9,15 @@ from jaxtyping import Bool
 from interp.circuits.circuit import Circuit
 from interp.circuits.measurement import measurement_record
 from interp.graph import Edge, Graph, Node
+from interp.models.model import Model
 from interp.records import RunRecord, digest
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.tasks.task import Task
 
 Component = Node | Edge
 
 
 def components_of(circuit: Circuit, granularity: str) -> list[Component]:
-    """The circuit's edges, or its heads and MLPs, in order. Raises ValueError for another granularity and a circuit without
-    any."""
+    """The circuit's edges, or its heads and MLPs, in order. Raises ValueError for another granularity and if there are none."""
     if granularity not in ("nodes", "edges"):
         raise ValueError(f"granularity={granularity!r}: the components of a circuit are 'nodes' or 'edges'.")
     edges = [edge for edge in circuit.graph.edges if edge in circuit.edges]
@@ -34,19 +29,16 @@ def components_of(circuit: Circuit, granularity: str) -> list[Component]:
 
 
 def edge_masks_of(graph: Graph, sets: Sequence[Collection[Component]]) -> Bool[np.ndarray, "n_sets n_edges"]:
-    """The edges of each set: those named, and those that leave a named node. Raises LookupError for what the graph does not
-    have."""
+    """The edges of each set: those named, and those leaving a named node. Raises LookupError for what the graph lacks."""
     places: dict[Component, list[int]] = {edge: [i] for i, edge in enumerate(graph.edges)}
     for i, edge in enumerate(graph.edges):
         places.setdefault(edge.writer, []).append(i)
     masks = np.zeros((len(sets), len(graph.edges)), dtype=bool)
     for mask, components in zip(masks, sets, strict=True):
-        for component in components:
-            if component not in places:
-                raise LookupError(
-                    f"There is no component {component} in a graph of {graph}: give edges, or nodes that edges leave."
-                )
-            mask[places[component]] = True
+        for part in components:
+            if part not in places:
+                raise LookupError(f"There is no component {part} in a graph of {graph}: give edges, or nodes that edges leave.")
+            mask[places[part]] = True
     return masks
 
 

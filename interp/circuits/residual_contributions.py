@@ -1,35 +1,33 @@
-"""What every head, every MLP and the embedding contribute to the residual stream at END, and their direct effects on a token's
-logit.
+"""What heads, MLPs and the embedding contribute to the residual stream at END, and their direct effects on a token's logit.
 
 The logit of a token is taken minus the mean logit, which makes it independent of a shift of all logits. ``effect = logit(with
 the contribution replaced by its mean over prompts) - logit``; negative = the contribution promotes the token. Effects are
 direct: those through later layers are not included. Tables call this ablation ``mean``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp._short_repr import short_repr
+from interp.engine.edges.edge_patching import graph_of
+from interp.engine.edges.residual_decomposition import decompose_residual
+from interp.engine.sweep.readout import Readout
+from interp.engine.sweep.work_units import batches
 from interp.graph import Node
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model
+from interp.tasks.task import Task
 
 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class ResidualContributions:
-    """``contributions`` [n_writers n_examples d_model] of ``writers`` at END; ``final_residual`` is the residual stream after
-    all of them.
+    """``contributions`` [n_writers n_examples d_model] of ``writers`` at END; ``final_residual`` is what all of them give.
 
     ``logits(residual) -> [n_examples d_vocab]`` gives the logits of a residual at END, minus their mean.
     """
@@ -44,8 +42,6 @@ class ResidualContributions:
 
     def effects(self, tokens: Int[np.ndarray, " n_examples"]) -> Float[np.ndarray, "n_writers n_examples"]:
         """Direct effect of every writer on the logit of each example's token, in logits."""
-        import torch
-
         ids = torch.from_numpy(tokens).to(self.final_residual.device)[:, None]
         with torch.inference_mode():
             ablated = [self.logits(self.final_residual - own + own.mean(0)).gather(1, ids)[:, 0] for own in self.contributions]
@@ -57,14 +53,6 @@ def residual_contributions(model: Model, task: Task) -> ResidualContributions:
 
     Raises ValueError for a model without a residual graph (``score_edges``).
     """
-    import torch
-
-    from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.edges.residual_decomposition import decompose_residual
-    from interp.engine.sweep.readout import Readout
-    from interp.engine.sweep.work_units import batches
-    from interp.metrics.outcomes import OUTCOMES
-
     graph, order, contributions, final = graph_of(model), [], [], []
     with model.lock, torch.no_grad():
         for example_ids in batches(task):

@@ -1,12 +1,9 @@
 """What results of this room have in common: a table, and a figure made from it."""
 
-from __future__ import annotations
-
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 
 class TableResult:

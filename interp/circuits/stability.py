@@ -5,21 +5,16 @@ B| / |A or B|``. Published EAP-IG circuits reached .67 (arXiv 2510.00845); from 
 Errors that a method makes on all prompts alike do not show.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.edge_scores import NOISE_FLOOR, EdgeScores
 from interp.circuits.result_base import TableResult
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.records import RunRecord
+from interp.records import RunRecord
+from interp.statistics import bootstrap_weights
 
 STABLE = 0.8
 MIN_RESAMPLES = 100
@@ -28,11 +23,9 @@ MIN_RESAMPLES = 100
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Stability(TableResult):
-    """``table``: one row per edge that any resample selects, most frequent first: ``edge frequency in_full_circuit effect
-    ablation``.
+    """``table``: one row per edge ever selected, most frequent first: ``edge frequency in_full_circuit effect ablation``.
 
-    ``jaccard`` is the mean over pairs of resamples, ``jaccard_with_full`` over resamples with the circuit of all prompts; both
-    0 to 1. ``record`` is that of the scores."""
+    ``jaccard`` (0 to 1) is the mean over pairs of resamples, ``jaccard_with_full`` over pairs with the circuit of all prompts."""
 
     table: pd.DataFrame
     k: int
@@ -52,10 +45,6 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
     Edges below the noise floor are never selected; circuits are not pruned. Raises ValueError for fewer than 100 resamples,
     fewer than 2 prompts, ``k`` below 1, and scores of ``acdc``, which do not rank edges.
     """
-    import pandas as pd
-
-    from interp.statistics import bootstrap_weights
-
     if n_resamples < MIN_RESAMPLES:
         raise ValueError(f"n_resamples={n_resamples} is too few to estimate frequencies: use at least {MIN_RESAMPLES}.")
     if k < 1:

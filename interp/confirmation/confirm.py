@@ -1,36 +1,27 @@
 """Whether detected heads matter for a task: the top k ablated together, compared with equally many control heads.
 
-Positions ``all`` ablate the heads throughout the prompt, ``end``
-only where the answer is predicted, which leaves their effect on the context intact (the published code of arXiv 2404.15574 masks during
-decoding, with ablation ``uniform``). After Wu et al. 2024, whose random heads are drawn anew for every cell and may be retrieval
-heads; the other controls are this project's.
+Positions ``all`` ablate the heads throughout the prompt, ``end`` only where the answer is predicted, which leaves their effect on the
+context intact (the published code of arXiv 2404.15574 masks during decoding, with ablation ``uniform``). After Wu et al. 2024, whose random
+heads are drawn anew for every cell and may be retrieval heads; the other controls are this project's.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from interp.ablation.ablations import build_variants, check_ablation
 from interp.confirmation.confirmation_result import Confirmation, set_tables
-from interp.confirmation.head_sets import CLEAN, choose_ks, control_pool, draw_sets
+from interp.confirmation.head_sets import CLEAN, MIN_DRAWS, NO_PAIRS, choose_ks, control_pool, draw_sets
+from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import prompt_digests
+from interp.engine.sweep.outcome import check_outcome
+from interp.engine.sweep.sweep import Progress, UnitLedger, sweep
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.detectors.support.detection import Detection
-    from interp.engine.sweep.sweep import Progress, UnitLedger
-    from interp.models.model import Model
-    from interp.tasks.task import Task
-
-NO_PAIRS = ("corrupted",)
-"""What the ablation of a confirmation must not need: its tasks may have no corrupted prompts."""
-MIN_DRAWS = 5
+from interp.models.model import Model, record_of
+from interp.tasks.position_names import resolve_positions
+from interp.tasks.task import Task
 
 
 def confirm(
@@ -52,13 +43,9 @@ def confirm(
     """The outcome with the top k heads of a detection ablated together, for every k, and with random, layer-matched and bottom heads.
 
     ``ks`` defaults to those of 1, 2, 5, 10, 20, 50, 100 for which twice as many controls remain. ``ablation`` is ``zero``, ``mean``,
-    ``resample`` or ``uniform``; ``specificity`` are tasks that should not need these heads, measured with the same sets. Raises
-    ValueError for prompts that were used for detection, for another model, for too few controls, and where the model answers no
-    prompt correctly; LookupError for unknown names.
+    ``resample`` or ``uniform``; ``specificity`` are tasks that should not need these heads, measured with the same sets. Raises ValueError
+    for prompts used in detection, another model, too few controls, and where no answer is right; LookupError for unknown names.
     """
-    from interp.engine.sweep.sweep import sweep
-    from interp.models.model import record_of
-
     tasks, outcome = (task, *specificity), OUTCOMES.get(metric)
     ks = check_confirmation(
         detection, model, tasks, ks=ks, n_draws=n_draws, ablation=ablation, positions=positions, metric=metric
@@ -70,7 +57,7 @@ def confirm(
     arguments |= {"positions": list(positions)} | ({"specificity": [t.name for t in specificity]} if specificity else {})
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
     passes = [(measured, where) for measured in tasks for where in positions]
-    parts: dict[str, list[pd.DataFrame]] = {}
+    parts = []
     for i, (measured, where) in enumerate(passes):
         variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
         step = _share_of_progress(progress, i, len(passes))
@@ -81,9 +68,8 @@ def confirm(
                 f"lower its accuracy: use an easier task or another metric, such as logit_diff."
             )
         values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
-        for name, table in set_tables([CLEAN, *sets], values, measured, where, seed).items():
-            parts.setdefault(name, []).append(table)
-    tables = {name: _concat(part) for name, part in parts.items()}
+        parts.append(set_tables([CLEAN, *sets], values, measured, where, seed))
+    tables = {name: _concat([part[name] for part in parts]) for name in parts[0]}
     top = detection.top(max(ks))
     details = {
         "detected": [str(head) for head in top],
@@ -107,9 +93,6 @@ def check_confirmation(
     metric: str,
 ) -> list[int]:
     """The numbers of heads that ``confirm`` would ablate, ascending; raises for every wrong argument, and runs nothing."""
-    from interp.engine.sweep.outcome import check_outcome
-    from interp.tasks.position_names import resolve_positions
-
     check_ablation(ablation, without=NO_PAIRS)
     if n_draws < MIN_DRAWS:
         raise ValueError(f"n_draws={n_draws} is too few: random heads vary, use at least {MIN_DRAWS}.")
@@ -137,7 +120,5 @@ def _share_of_progress(progress: Progress | None, i: int, n: int) -> Progress | 
 
 
 def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
     table = pd.concat(tables, ignore_index=True)
     return table.astype(dict.fromkeys(table.select_dtypes("int64").columns, "int32"))

@@ -6,23 +6,20 @@ replacement, at the levels of ``expanded_levels`` for the smaller of the two cou
 the curve, not its best point. Prompts that all have the same outcome give an interval of width 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from itertools import groupby
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr, table_html
 from interp.confirmation.head_sets import HeadSet
+from interp.records import RunRecord
 from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.records import RunRecord
-    from interp.tasks.task import Example, Task
+from interp.tasks.task import Example, Task
 
 ANSWER_MARKS = ("needle", "value")
 """Marks of the position of the answer, which gives its depth in the prompt."""
@@ -48,8 +45,7 @@ class Confirmation:
     def by_depth(self, bins: int = 5) -> pd.DataFrame:
         """The curve by position of the answer in the prompt, in ``bins`` of equal width.
 
-        Columns: ``task positions k group depth`` (centre of the bin), ``value effect`` (means over prompts and draws) and ``n`` prompts.
-        Empty where no depth is known.
+        Columns: ``task positions k group depth`` (centre of the bin), ``value effect`` (means), ``n`` prompts. Empty without depths.
         """
         rows = self.tables["prompts"].dropna(subset=["depth"])
         centre = (np.minimum(np.floor(rows["depth"] * bins), bins - 1) + 0.5) / bins
@@ -63,8 +59,6 @@ class Confirmation:
 
     def plot(self, **options: Any) -> Any:
         """Outcome against k, one line per group (a plotly figure); options as in ``interp.figures.confirmation_curve``."""
-        from importlib import import_module
-
         return import_module("interp.figures").confirmation_curve(self, **options)
 
     def _repr_html_(self) -> str:
@@ -72,20 +66,16 @@ class Confirmation:
 
 
 def set_tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, positions: str, seed: int) -> dict[str, pd.DataFrame]:
-    """``sets``, ``curve`` and ``prompts`` of one task and position; ``values`` [n_sets n_prompts], the clean run first."""
-    import pandas as pd
-
+    """``sets``, ``curve`` and ``prompts`` of one task and position; ``values`` [n_sets n_prompts] of sorted sets, the clean run first."""
     n, effects = values.shape[1], values - values[0]
     weights = bootstrap_weights(n, seed)
     origin = {"task": task.name, "positions": positions}
     names = [" ".join(map(str, s.heads)) for s in sets]
     ids = pd.DataFrame([{**origin, **s._asdict(), "heads": heads} for s, heads in zip(sets, names, strict=True)])
     numbers = _columns(mean_interval(values, weights), mean_interval(effects, weights), n)
-    points: dict[tuple[str, int], list[int]] = {}
-    for i, s in enumerate(sets):
-        points.setdefault((s.group, s.k), []).append(i)
     curve = []
-    for (group, k), draws in points.items():
+    for (group, k), own in groupby(range(len(sets)), key=lambda i: (sets[i].group, sets[i].k)):
+        draws = [*own]
         value, effect = (interval_over_draws(part[draws], weights, seed) for part in (values, effects))
         n_sets = len({frozenset(sets[i].heads) for i in draws})
         curve.append({**origin, "group": group, "k": k, "n_draws": len(draws), "n_sets": n_sets, **_columns(value, effect, n)})

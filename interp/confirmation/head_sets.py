@@ -3,24 +3,22 @@
 For every k the ``detected`` heads are the k with the highest scores. The controls are k ``random`` heads, k random heads of the same layers
 (``layer_matched``), and the k with the lowest scores (``bottom``, ties in random order). Random heads are drawn from those that were not
 detected: neither above the threshold nor among the highest ``max(ks)``. Each draw is one order of these heads, which gives its sets for
-every k, position and task, so that a draw is a curve. Where a layer has too few other heads, the rest of a layer-matched set comes
-from the nearest layers.
+every k, position and task, so that a draw is a curve. Where a layer runs out of other heads, the nearest layers follow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from interp.detectors.support.detection import Detection
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    from interp.detectors.support.detection import Detection
 
 GROUPS = ("detected", "random", "layer_matched", "bottom")
 DEFAULT_KS = (1, 2, 5, 10, 20, 50, 100)
+MIN_DRAWS = 5
+NO_PAIRS = ("corrupted",)
+"""What the ablation of a confirmation must not need: its tasks may have no corrupted prompts."""
 
 
 class HeadSet(NamedTuple):

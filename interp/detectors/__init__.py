@@ -1,8 +1,7 @@
 """Detectors of named roles of heads and tokens; one file for each role.
 
-``detect(model, "induction")`` runs a detector by name. A detector is a function with the name of its file that takes a model and
-keyword-only options and returns a ``Detection`` (heads) or a ``TokenDetection`` (tokens). It measures behaviour; ``confirm`` tests
-whether the heads matter for a task.
+``detect(model, "induction")`` runs a detector by name: the function named as its file, which takes a model and options and returns a
+``Detection`` (heads) or a ``TokenDetection`` (tokens). It measures behaviour; ``confirm`` tests whether the heads matter for a task.
 """
 
 from typing import TYPE_CHECKING, Any

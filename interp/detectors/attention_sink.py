@@ -1,9 +1,8 @@
 """Attention sinks, heads whose attention rests on the first token.
 
-The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts
-a head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64
-but 0.34 at T = 8. A head that finds no match in a text also rests on the first token and is detected; on texts with matches
-its score falls.
+The score is Gu's importance of the first token, alpha_0 = mean over rows t of A[t, 0], at a stated length T; the paper counts a
+head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64 but
+0.34 at T = 8. A head without a match in a text also rests on the first token and is detected; with matches its score falls.
 
 The null gives the first token another key (``first_key_null``). Shuffling keys within rows would not do: the first token is the
 same in all texts and attends only to itself, so even in an untrained model its weight varies more than that of other tokens
@@ -13,6 +12,7 @@ Also measured: sinks at later tokens by both rules of ACT (arXiv 2406.15765), ma
 overlap of the two. A layer's heads are compared with the massive tokens of the residual stream that enters it.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,17 +58,15 @@ def attention_sink(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Detection:
-    """Heads by alpha_0 = (1/T) sum_t A[t, 0], their mean attention to the first token, 0 to 1; arXiv 2410.10781, whose
-    threshold is ``epsilon``.
+    """Heads by alpha_0 = (1/T) sum_t A[t, 0], attention to the first token, 0 to 1; threshold ``epsilon`` in arXiv 2410.10781.
 
     ``n_prompts`` texts of T = ``length`` tokens (by default 64, or what the context or the shortest of ``prompts`` allows).
-    ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos``
-    prepends BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0
-    of ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first
-    token), ``sink_mass`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the
-    largest mean weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``:
-    above ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and the ``overlap`` of both
-    per layer.
+    ``text`` is ``task`` (sentences; the default where the tokenizer covers them), ``random`` or ``repeated``; ``bos`` prepends
+    BOS, by default as the model does; ``prompts`` are texts of your own, truncated to T. ``extra_scores``: alpha_0 of
+    ``random`` and ``repeated`` tokens (controls; a repeated token without BOS leaves a rotary model no distinct first token),
+    ``sink_mass`` of the first four tokens in rows from 16 on (or the later half), and ``max_later_column``, the largest mean
+    weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``: above
+    ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and their ``overlap``.
 
     The threshold holds the family-wise error rate ``fwer`` (0.04 with 99 draws of either kind of key). Raises ValueError for
     encoders, texts shorter than T, and models whose blocks are not known.
@@ -84,13 +82,11 @@ def attention_sink(
         metrics = [importance, share, received_attention.set(min_rows=min_rows), redrawn_key_importance(*keys)]
         observation = observe(model, tokens.tolist(), metrics)
     by_text = {kind: observation}
-    for done, name in enumerate(control_kinds, 1):
+    for done, name in enumerate((kind, *control_kinds), 1):
+        if name != kind:
+            by_text[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
         if progress:
             progress(done, len(control_kinds) + 1)
-        by_text[name] = observe(model, sink_texts(model, name, len(tokens), size, bos, seed).tolist(), [importance])
-    if progress:
-        progress(len(control_kinds) + 1, len(control_kinds) + 1)
-
     null_scores = observation["redrawn_key_importance"].double().mean(1).permute(2, 0, 1).cpu().numpy()
     limits = [null_threshold(draws, fwer / 2) for draws in np.split(null_scores, 2)]
     threshold, null_mean = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
@@ -100,12 +96,11 @@ def attention_sink(
     def scores(name: str, values: np.ndarray) -> HeadScores:
         return HeadScores(name, values, "weight", (0.0, 1.0), record)
 
-    weight = observation["received_attention"]
-    limits_of_rules = {"alpha": alpha, "threshold": absolute, "min_rows": min_rows}
-    sinks = {
-        rule: sink_flags(weight, observation.prompts, rule=rule, keep_first=True, **limits_of_rules) == 1 for rule in RULES
-    }
-    all_sinks = sink_flags(weight, observation.prompts, rule="ratio", keep_first=False, **limits_of_rules)
+    activations, words = massive.to_dataframe(), observation.words
+    activations.insert(3, "token", [words[i][pos] for i, pos in zip(activations["example"], activations["pos"], strict=True)])
+    weight, limits_of_rules = observation["received_attention"], {"min_rows": min_rows, "alpha": alpha, "absolute": absolute}
+    flags = partial(sink_flags, weight, observation.prompts, alpha=alpha, threshold=absolute, min_rows=min_rows)
+    sinks = {rule: flags(rule=rule, keep_first=True) == 1 for rule in RULES}
     later = weight[..., 1 : size - min_rows + 1].double().amax(-1).mean(1).cpu().numpy()
     return Detection(
         "attention_sink",
@@ -120,19 +115,17 @@ def attention_sink(
             "max_later_column": scores("largest later column", later),
         },
         {
-            "later_sinks": _later_sinks(sinks, weight, observation.words),
-            "massive_activations": _with_token(massive.to_dataframe(), observation.words),
-            "overlap": overlap(massive, all_sinks),
+            "later_sinks": _later_sinks(sinks, weight, words),
+            "massive_activations": activations,
+            "overlap": overlap(massive, flags(rule="ratio", keep_first=False)),
         },
         {
             **arguments,
-            "first_tokens": sorted({words[0] for words in observation.words})[:5],
+            "first_tokens": sorted({text[0] for text in words})[:5],
             "uniform": float((1 / np.arange(1, size + 1)).mean()),
             "sink_0": {name: float(texts["sink_rate"][..., 1].mean()) for name, texts in by_text.items()},
             "onset_layer": massive.onset,
-            "min_rows": min_rows,
-            "alpha": alpha,
-            "absolute": absolute,
+            **limits_of_rules,
             "n_null_draws": n_null_draws,
         },
         prompt_digests(tokens.tolist()),
@@ -164,12 +157,11 @@ def _texts(
     if prompts is not None:
         kind, tokens = "given", truncate(model, prompts, length, LENGTH)
     else:
-        longest = model.facts.max_length or LENGTH
+        facts = model.facts
+        longest = facts.max_length or LENGTH
         length = min(LENGTH, longest) if length is None else length
         if length > longest:
-            raise ValueError(
-                f"length={length} exceeds the context of {model.facts.name}, {longest} tokens: use a smaller length."
-            )
+            raise ValueError(f"length={length} exceeds the context of {facts.name}, {longest} tokens: use a smaller length.")
         if n_prompts < 1:
             raise ValueError(f"n_prompts={n_prompts} is too few: use at least 1.")
         kind = text or ("task" if knows_sentences(model) else "random")
@@ -192,8 +184,3 @@ def _later_sinks(sinks: dict[str, Tensor], weight: Tensor, words: tuple[tuple[st
         for layer, example, head, pos in flags.nonzero().tolist()
     ]
     return pd.DataFrame(rows, columns=["layer", "head", "example", "pos", "token", "weight", "rule"])
-
-
-def _with_token(massive: pd.DataFrame, words: tuple[tuple[str, ...], ...]) -> pd.DataFrame:
-    massive.insert(3, "token", [words[example][pos] for example, pos in zip(massive["example"], massive["pos"], strict=True)])
-    return massive

@@ -6,8 +6,7 @@ are negative, near 0 where they point in all directions. The nonzero eigenvalues
 ``W_O (W_U W_E) W_V``, so no vocabulary-sized matrix is formed.
 
 Norm weights are not folded in; biases and MLPs are left out. W_U is centred, since a shift of all logits changes no
-probability. The null inserts a random rotation between the head's values and its output; untrained weights are equally likely
-under it.
+probability. The null inserts a random rotation between values and output, under which untrained weights are equally likely.
 """
 
 import numpy as np
@@ -45,10 +44,9 @@ def copy_ov(
     threshold, actual_fwer, null_mean = null_threshold(scores[1:], fwer)
     sizes = {"n_null_draws": n_null_draws}
     record = record_of(model, arguments=sizes, metric="ov_copying", seed=seed)
-    observed, control = (
-        HeadScores(name, values, "share", (-1.0, 1.0), record, nan_reason="the head writes nothing the unembedding reads")
-        for name, values in (("ov_copying", scores[0]), ("rotated", null_mean))
-    )
+    reason = "the head writes nothing the unembedding reads"
+    observed = HeadScores("ov_copying", scores[0], "share", (-1.0, 1.0), record, reason)
+    control = HeadScores("rotated", null_mean, "share", (-1.0, 1.0), record, reason)
     return Detection("copy_ov", observed, control, threshold, actual_fwer, details=sizes)
 
 

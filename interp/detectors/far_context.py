@@ -47,10 +47,9 @@ def far_context(
     ``n_recent`` defaults to half of the shortest prompt. ``by_kv_group`` restricts all query heads of a key/value head
     together, as DuoAttention does. Prompts that do not have one passage on each side are skipped and counted in ``details``.
 
-    The paper keeps a fixed share of heads; here the threshold swaps far and near (``passage_pairs``) and holds the
-    family-wise error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below
-    0.01 nats at most 0.07 of the probability mass moves (Pinsker). Raises ValueError for an encoder and when no prompt is
-    usable. Source: arXiv 2410.10819.
+    The paper keeps a fixed share of heads; here the threshold swaps far and near (``passage_pairs``) and holds the family-wise
+    error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below 0.01 nats at
+    most 0.07 of the mass moves (Pinsker). Raises ValueError for an encoder and without usable prompts. arXiv 2410.10819.
     """
     prompts = passage_prompts(model, "far_context", task, n_prompts, gold, question, seed)
     window = min(len(e.clean) for e in prompts.task) // 2 if n_recent is None else n_recent
@@ -65,26 +64,15 @@ def far_context(
     groups = [heads[i : i + size] for i in range(0, len(heads), size)]
     variants = [(interventions.streaming(group, n_sink, window),) for group in groups]
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
-    record = record_of(
-        model,
-        task=both.name,
-        arguments={**both.provenance, **options},
-        interventions=(variants[0][0].label,),
-        metric="far_context",
-        seed=seed,
-    )
+    arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
+    record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
     kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, progress=progress).values
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
     threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed)
-    return Detection(
-        "far_context",
-        HeadScores("far_context", far.mean(0), "nats", (0.0, None), record),
-        HeadScores("far_context", near.mean(0), "nats", (0.0, None), record),
-        max(threshold, min_score),
-        actual_fwer,
-        details={"n_examples": len(pairs), "n_skipped": len(prompts.task) - len(pairs), "n_recent": window},
-        prompts=prompt_digests(e.clean for e in both),
-    )
+    scores, control = (HeadScores("far_context", side.mean(0), "nats", (0.0, None), record) for side in (far, near))
+    details = {"n_examples": len(pairs), "n_skipped": len(prompts.task) - len(pairs), "n_recent": window}
+    digests = prompt_digests(e.clean for e in both)
+    return Detection("far_context", scores, control, max(threshold, min_score), actual_fwer, details=details, prompts=digests)
 
 
 def _far_and_near(prompts: PassagePrompts, n_sink: int, window: int) -> Iterator[tuple[Example, Example]]:

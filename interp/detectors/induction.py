@@ -24,9 +24,8 @@ def induction(
 ) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-n+1, over the second copy of n repeated random tokens.
 
-    With ``effects``, ``extra_scores["effect"]`` is the change of the log-probability of the last token when the head is
-    zero-ablated at all positions, in nats (mean over prompts; negative = the head helped). Other options, threshold and
-    errors are those of ``duplicate_token``.
+    With ``effects``, ``extra_scores["effect"]`` is the mean change of the last token's log-probability when the head is
+    zero-ablated at all positions, in nats (negative = it helped). The rest is as in ``duplicate_token``.
     """
     detection = detect_roles(model, ["induction"], options, progress)["induction"]
     if not effects:

@@ -13,11 +13,13 @@ be adjacent, which peaks never are (``coupling_statistics``).
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from itertools import count
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import kurtosis
 
 from interp.detectors.support.coupling_statistics import Curves, coupling
 from interp.detectors.support.detection import TokenDetection
@@ -38,8 +40,6 @@ from interp.tasks import Example, Task
 SINK_ROWS, SINK_SHARE = 8, 5.0
 N_RECEIVERS = 20
 CHOICES = {"layers": ("all", "middle"), "exclude": ("none", "first", "detected")}
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,11 @@ def preplan_anchor(
     response_start: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> TokenDetection:
-    """The preplan and anchor tokens of responses (arXiv 2510.13554, without public code; its two versions differ in the
-    horizon).
+    """The preplan and anchor tokens of responses (arXiv 2510.13554, without public code; its versions differ in the horizon).
 
     *Options* are the fields of ``PreplanAnchorOptions``, as keywords. *Texts:* ``prompts`` of a task, or the text ``prompt``,
     or the first ``n_prompts`` of the task called ``task``; the model generates up to ``max_new_tokens`` (greedily, or sampled
-    at ``temperature``). Or given responses: the text ``response`` to ``prompt``, or token ids ``prompts`` with the positions
-    ``response_start``.
+    at ``temperature``). Or given: the text ``response`` to ``prompt``, or token ids ``prompts`` with ``response_start``.
 
     *Scores:* ``waad`` of the local group, in tokens; ``delta``, WAAD of a token minus that of the next; next-token
     ``entropy`` in nats; ``fai`` of the global group (the paper's analysis reaches to the end of the response, its training 10
@@ -149,19 +147,16 @@ def preplan_anchor(
     arguments = {**told, "n_prompts": len(examples)}
     record = record_of(model, task=name, arguments=arguments, metric="preplan_anchor", seed=options.seed)
     groups = measurement.groups
+    n_generated = sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, texts, strict=True))
     return TokenDetection(
         "preplan_anchor",
         _scores(measurement, record),
         masks,
         {"local": groups.local_heads, "global": groups.global_heads, "receiver": measurement.receivers},
         {"statistics": statistics, "groups": _head_table(measurement), "introductions": introductions},
-        _details(measurement, masks)
-        | {"n_generated": sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, texts, strict=True))},
+        {**_details(measurement, masks), "n_generated": n_generated},
         prompt_digests(e.clean for e in examples),
     )
-
-
-# -- measurement --------------------------------------------------------------------------------------------------------------
 
 
 def _measure(
@@ -170,15 +165,16 @@ def _measure(
     observation = advance(_observe(model, examples, options))
     entropy = _padded([advance(next_token_entropy(model, e.clean, e.marks[RESPONSE][0]).numpy()) for e in examples], examples)
     sinks = observation.tokens("received_attention").values > SINK_SHARE / np.array([[len(e.clean)] for e in examples])
-    layers = _layers(options.layers, model.facts.n_layers)
+    n = model.facts.n_layers
+    middle = sorted({int(layer) for layer in np.linspace(n // 3, min(2 * n // 3, n - 1), 5).round()})
+    layers = middle if options.layers == "middle" else list(range(n))
     split = partial(preplan_and_anchors, share=options.share, q=options.q, layers=layers)
     groups, other_groups = split(observation), split(_without_sinks(model, observation, examples, sinks, options.exclude))
     if options.exclude != "none":
         groups, other_groups = other_groups, groups
     receivers, kurtosis = _receivers(observation, groups, layers)
-    waad, delta, entropy = (
-        _shift_rows(values, options.shift, examples) for values in (groups.waad.values, groups.delta.values, entropy)
-    )
+    series = groups.waad.values, groups.delta.values, entropy
+    waad, delta, entropy = (_shift_rows(values, options.shift, examples) for values in series)
     return _Measurement(examples, observation, layers, groups, other_groups, receivers, kurtosis, sinks, waad, delta, entropy)
 
 
@@ -208,16 +204,8 @@ def _without_sinks(
     return replace(observation, values={**observation.values, "attention_distance": distance})
 
 
-def _layers(layers: str, n_layers: int) -> list[int]:
-    if layers == "all":
-        return list(range(n_layers))
-    return sorted({int(layer) for layer in np.linspace(n_layers // 3, min(2 * n_layers // 3, n_layers - 1), 5).round()})
-
-
 def _receivers(observation: Observation, groups: PreplanAnchors, layers: Sequence[int]) -> tuple[tuple[Head, ...], np.ndarray]:
     """The heads whose FAI is most peaked over the tokens of a response, and their kurtosis, mean over texts."""
-    from scipy.stats import kurtosis
-
     response = ~np.isnan(groups.waad.values)
     of_text = np.full((*groups.distance.values.shape, len(response)), np.nan)
     for row, positions in enumerate(response):
@@ -225,8 +213,8 @@ def _receivers(observation: Observation, groups: PreplanAnchors, layers: Sequenc
         known = ~np.isnan(values)
         varied = np.where(known, values, -np.inf).max(-1) - np.where(known, values, np.inf).min(-1) > ROUNDING
         of_text[varied, row] = kurtosis(values[varied], axis=-1, nan_policy="omit")
-    count = (~np.isnan(of_text)).sum(-1)
-    mean = np.nansum(of_text, -1) / np.where(count, count, np.nan)
+    n_known = (~np.isnan(of_text)).sum(-1)
+    mean = np.nansum(of_text, -1) / np.where(n_known, n_known, np.nan)
     mean[[layer for layer in range(len(mean)) if layer not in layers]] = np.nan
     n = min(N_RECEIVERS, len(groups.global_heads), (~np.isnan(mean)).sum())
     order = np.argsort(-mean.ravel(), kind="stable")[:n]
@@ -267,9 +255,6 @@ def _shift_rows(values: np.ndarray, shift: int, examples: Sequence[Example]) -> 
     return _padded([np.concatenate([np.full(shift, np.nan), part])[: len(part)] for part in parts], examples)
 
 
-# -- selection ----------------------------------------------------------------------------------------------------------------
-
-
 def _select_tokens(
     measurement: _Measurement, curves: Sequence[tuple[slice, Curves]], options: PreplanAnchorOptions
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
@@ -304,16 +289,10 @@ def _introductions(measurement: _Measurement, options: PreplanAnchorOptions) -> 
     return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
 
-# -- results ------------------------------------------------------------------------------------------------------------------
-
-
 def _scores(measurement: _Measurement, record: RunRecord) -> dict[str, TokenScores]:
     observation, groups = measurement.observation, measurement.groups
     token_mask = observation.prompts.token_mask.cpu().numpy()
-    words = tuple(
-        tuple(word if inside else "" for word, inside in zip(*text, strict=True))
-        for text in zip(observation.words, token_mask, strict=True)
-    )
+    words = tuple(map(tuple, np.where(token_mask, np.array(observation.words, dtype=object), "").tolist()))
     reason = "not a token of the response, or too close to its end"
 
     def scores(name: str, values: np.ndarray, unit: str, bounds: tuple[float | None, float | None]) -> TokenScores:
@@ -329,8 +308,7 @@ def _scores(measurement: _Measurement, record: RunRecord) -> dict[str, TokenScor
 
 
 def _head_table(measurement: _Measurement) -> pd.DataFrame:
-    """One row per head: ``layer head label group distance group_other distance_other receiver kurtosis``, where *other*
-    treats sinks the other way."""
+    """One row per head: ``layer head label group distance group_other distance_other receiver kurtosis``."""
     table = measurement.groups.distance.to_dataframe().drop(columns=["metric", "value", "unit"])
     heads = list(np.ndindex(measurement.kurtosis.shape))
     for split, ending in ((measurement.groups, ""), (measurement.other_groups, "_other")):
@@ -361,15 +339,13 @@ def _details(measurement: _Measurement, masks: dict[str, np.ndarray]) -> dict[st
     }
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[Value], Value]:
+def _counter(progress: Progress | None, total: int) -> Callable[[Any], Any]:
     """The identity function, which also counts its calls as progress."""
-    done = 0
+    calls = count(1)
 
-    def advance(value: Value) -> Value:
-        nonlocal done
-        done += 1
+    def advance(value: Any) -> Any:
         if progress is not None:
-            progress(done, total)
+            progress(next(calls), total)
         return value
 
     return advance

@@ -7,6 +7,7 @@ Tokens whose calibrated score is far below those of their passage are artefacts 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,8 @@ def query_retrieval(
         empty = replace(prompts.task, examples=examples)
         baseline = question_attention(model, empty, questions, _counted(progress, n, 2 * n))
         scores = [own - other for own, other in zip(uncalibrated, baseline, strict=True)]
+    options: dict[str, Any] = {"gold": gold, "question": question, "null_query": null_query}
+    options |= {"calibrate": calibrate, "mask_outliers": mask_outliers}
     return passage_detection(
         model,
         "query_retrieval",
@@ -75,13 +78,7 @@ def query_retrieval(
         unit="weight",
         bounds=(-1.0, 1.0),
         extra_scores={"uncalibrated": (_sums(uncalibrated, prompts.gold, False), "weight", (0.0, 1.0))},
-        options={
-            "gold": gold,
-            "question": question,
-            "null_query": null_query,
-            "calibrate": calibrate,
-            "mask_outliers": mask_outliers,
-        },
+        options=options,
         details={"null_tokens": list(null_tokens), "heads_in_the_paper": "the 16 highest below 10B parameters, 32 at 70B"},
         n_null_draws=n_null_draws,
         fwer=fwer,

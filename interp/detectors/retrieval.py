@@ -1,14 +1,14 @@
 """Retrieval heads, which copy the answer out of a long context.
 
-At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt
-is the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the
-prompts the model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth
-of a grid; the shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and
-measures copying given the answer; ``greedy`` mode generates, as the paper does. The null scores wrong targets
-(``wrong_targets``).
+At the step that writes a token, the largest weight of a retrieval head is on that token in the needle. The score of a prompt is
+the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the prompts the
+model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth of a grid; the
+shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and measures copying
+given the answer; ``greedy`` mode generates, as the paper does. ``wrong_targets`` are the null.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,7 @@ def retrieval(
     """Heads by the share of the needle's answer that they copy, 0 to 1; the paper's threshold is 0.1.
 
     Positions of the span count once; ``score_code`` counts steps instead, as the paper's code does, and exceeds 1 when an
-    answer is repeated. ``frequency`` is the share of prompts with at least one copied token, ``attention`` the mean weight on
-    the span.
+    answer is repeated. ``frequency`` is the share of prompts with a copied token, ``attention`` the mean weight on the span.
 
     Prompts: ``n_needles`` at each of ``n_lengths`` lengths (``shortest`` to ``longest`` tokens; 0: the context, at most 5000)
     and ``n_depths`` depths, from the start to right before the question. ``needles`` is ``texts``, ``secrets``, ``repeats``,
@@ -69,8 +68,7 @@ def retrieval(
 
     Only prompts with more than ``min_recall`` of the answer right count (None: all), among predicted tokens in ``teacher``
     mode, among up to ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional
-    on that: compare models by ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths``
-    (head x depth).
+    on that: compare ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths`` (head x depth).
 
     The threshold holds the family-wise error rate ``fwer``. Raises ValueError for an encoder, an unknown mode, a needle that
     cannot be located in its sentence or exceeds the context, and a model that answers no prompt.
@@ -85,13 +83,9 @@ def retrieval(
         trials, prefix, kind = trials_from_prompts(model, [*prompts], mark), (), "prompts"
     prefix_cache = shared_prefix_cache(model, trials, prefix)
     answers = []
+    write = teacher_forced_answer if mode == "teacher" else partial(greedy_answer, max_new_tokens=max_new_tokens)
     for trial in trials:
-        cache = prefix_cache(trial.n_shared_prefix) if prefix_cache else None
-        answers.append(
-            teacher_forced_answer(model, trial, cache)
-            if mode == "teacher"
-            else greedy_answer(model, trial, cache, max_new_tokens)
-        )
+        answers.append(write(model, trial, prefix_cache(trial.n_shared_prefix) if prefix_cache else None))
         if progress:
             progress(len(answers), len(trials))
     accepted = _accepted(model, answers, min_recall)
@@ -155,21 +149,13 @@ def _constancy(frequency: np.ndarray, scores: HeadScores, threshold: float) -> d
 
 def _tables(model: Model, answers: Sequence[CopiedAnswer], accepted: Sequence[int]) -> dict[str, pd.DataFrame]:
     """``trials``: one row per prompt; ``cells``: per length and depth; ``depths``: per head and depth, over accepted prompts."""
-    trials = pd.DataFrame(
-        {
-            "trial": i,
-            "needle": answer.trial.needle,
-            "length": answer.trial.length,
-            "depth": answer.trial.depth,
-            "accepted": i in set(accepted),
-            "recall": answer.recall,
-            "answer": text_of(model, answer.trial.answer),
-            "response": answer.response,
-        }
-        for i, answer in enumerate(answers)
-    )
-    cells = trials.groupby(["length", "depth"]).agg(
-        n=("trial", "size"), accepted=("accepted", "sum"), recall=("recall", "mean")
-    )
+    rows = [
+        (i, a.trial.needle, a.trial.length, a.trial.depth, i in accepted, a.recall, text_of(model, a.trial.answer), a.response)
+        for i, a in enumerate(answers)
+    ]
+    columns = ["trial", "needle", "length", "depth", "accepted", "recall", "answer", "response"]
+    trials = pd.DataFrame(rows, columns=columns)
+    cells = trials.groupby(["length", "depth"], as_index=False)
+    cells = cells.agg(n=("trial", "size"), accepted=("accepted", "sum"), recall=("recall", "mean"))
     depths = by_depth(np.stack([answers[i].score for i in accepted]), [answers[i].trial.depth for i in accepted])
-    return {"trials": trials, "cells": cells.reset_index(), "depths": depths}
+    return {"trials": trials, "cells": cells, "depths": depths}

@@ -47,13 +47,11 @@ def write_retrieval(
     unembedding, the score is the sum of phi over the passage ``gold`` (a mark), minus that over all other keys times (keys in
     the passage) / (other keys), mean over prompts. In ``extra_scores``, ``attention_on_needle`` is the same with phi = A and
     ``logit_attribution`` the sum of phi over all keys. ``control`` scores the competing passage for its own word, the
-    distractor. Logits are those before the final norm, without biases; ``fold_norm`` applies the norm at the scale it has in
-    that run.
+    distractor. Logits are those before the final norm, without biases; ``fold_norm`` applies the norm at its scale in that run.
 
-    The paper ranks without a threshold; here passages are swapped (``passage_pairs``, which also says what prompts need) at
-    the family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one
-    token. Raises ValueError for an encoder, prompts without two passages, and models with an unknown output projection.
-    Source: arXiv 2607.01002.
+    The paper ranks without a threshold; here passages are swapped (``passage_pairs``, which also says what prompts need) at the
+    family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token.
+    Raises ValueError for an encoder, prompts without two passages, and unknown output projections. Source: arXiv 2607.01002.
     """
     if model.layout is None:
         raise ValueError(
@@ -132,8 +130,7 @@ def _read(
             attention = contrast(weights, passage[:, :1] & visible, visible)
             table[rows.layer.index, :, head] = torch.cat([both, attention, phi[:, :1].sum(-1)], -1)
 
-    tokens = as_batch(model, examples).tokens
-    read_last_queries(model, tokens, 1, read)
+    read_last_queries(model, as_batch(model, examples).tokens, 1, read)
     return table
 
 
@@ -170,9 +167,8 @@ def _before_norm(
     """
     assert model.layout is not None
     norm, residual = model.layout.final_norm, {}
-    tokens = as_batch(model, examples).tokens
     with reading_residual(model, lambda layer, x: residual.__setitem__(layer, x[:, -1])):
-        read_last_queries(model, tokens, 1, None)
+        read_last_queries(model, as_batch(model, examples).tokens, 1, None)
     x = residual[model.facts.n_layers - 1]
     with torch.inference_mode():
         out = norm(x).float()

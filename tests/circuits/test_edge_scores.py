@@ -81,7 +81,7 @@ def test_places_of_long_prompts_are_patched_in_parts(monkeypatch):
         sizes.append(len(changes))
         return resume_changes(stream, changes)
 
-    monkeypatch.setattr("interp.engine.gradients.qk_fix.resume_changes", counted)
+    monkeypatch.setattr("interp.circuits.activation_patching.resume_changes", counted)
     monkeypatch.setattr(work_units, "TOKENS_AT_ONCE", {"cpu": 2 * 3 * 9})
     parts = patch_grid(model, task, positions=["middle", "end", "all"])
     np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())

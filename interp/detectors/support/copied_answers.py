@@ -81,10 +81,7 @@ def shared_prefix_cache(model: Model, trials: Sequence[Trial], prefix: tuple[int
     """A function from a number of tokens to their key/value cache, if the model continues exactly from one; None otherwise."""
     if not prefix:
         return None
-    ends = (
-        min(trials, key=lambda t: (t.length, -t.n_shared_prefix)),
-        max(trials, key=lambda t: (t.length, t.n_shared_prefix)),
-    )
+    ends = (min(trials, key=lambda t: (t.length, -t.n_shared_prefix)), max(trials, key=lambda t: (t.length, t.n_shared_prefix)))
     proofs = [(_batch(model, trial.tokens), trial.n_shared_prefix) for trial in ends]
     shared = verified_shared_prefix(model, _batch(model, prefix), proofs)
     return shared.first if shared else None

@@ -9,6 +9,7 @@ permutations are exact; quantiles and p-values (one-sided, more than chance) com
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -72,12 +73,7 @@ STATISTICS = {
 
 
 def coupling(
-    curves: Sequence[Curves],
-    sizes: tuple[int, int],
-    *,
-    prominence: float | None = None,
-    n_null_draws: int = 1000,
-    seed: int = 0,
+    curves: Sequence[Curves], sizes: tuple[int, int], *, prominence: float | None, n_null_draws: int, seed: int
 ) -> pd.DataFrame:
     """One row per statistic, heads and null: ``statistic heads null``, the columns of ``compare_with_null``, and
     ``waad_peak_rate fai_peak_rate``, shares of the tokens.
@@ -86,17 +82,18 @@ def coupling(
     disjoint random groups of the same ``sizes`` (local, global).
     """
     rng = np.random.default_rng([seed, 2])
-    grouped = [
-        PeakSeries(peaks(t.waad, prominence), peaks(t.fai, prominence), peaks(t.receiver, prominence), t.entropy)
-        for t in curves
-    ]
-    all_heads = [
-        replace(text, waad=peaks(_mean(t.waad_of_heads), prominence), fai=peaks(_mean(t.fai_of_heads), prominence))
-        for text, t in zip(grouped, curves, strict=True)
-    ]
-    random_groups = _random_groups(grouped, curves, sizes, prominence, n_null_draws, rng)
+    marked = partial(peaks, prominence=prominence)
+    grouped = [PeakSeries(marked(t.waad), marked(t.fai), marked(t.receiver), t.entropy) for t in curves]
+
+    def regrouped(local: np.ndarray | None = None, distant: np.ndarray | None = None) -> list[PeakSeries]:
+        """The texts with the peaks of other groups of heads, [n head] each, or of all heads."""
+        means = [(_mean(t.waad_of_heads, local), _mean(t.fai_of_heads, distant)) for t in curves]
+        return [replace(t, waad=marked(waad), fai=marked(fai)) for t, (waad, fai) in zip(grouped, means, strict=True)]
+
+    order = rng.random((n_null_draws, len(curves[0].waad_of_heads))).argsort(1).argsort(1)
+    random_groups = regrouped(order < sizes[0], order >= order.shape[1] - sizes[1])
     rows = []
-    for heads, texts in (("groups", grouped), ("all", all_heads)):
+    for heads, texts in (("groups", grouped), ("all", regrouped())):
         marks = {name: np.concatenate([getattr(text, name) for text in texts]) for name in ("waad", "fai")}
         rates = {f"{name}_peak_rate": float(own.mean()) for name, own in marks.items()}
         for name, statistic in STATISTICS.items():
@@ -105,23 +102,6 @@ def coupling(
                 comparisons["random heads"] = compare_with_null(statistic, texts, statistic(random_groups))
             rows += [{"statistic": name, "heads": heads, "null": null, **row, **rates} for null, row in comparisons.items()]
     return pd.DataFrame(rows)
-
-
-def _random_groups(
-    texts: Sequence[PeakSeries],
-    curves: Sequence[Curves],
-    sizes: tuple[int, int],
-    prominence: float | None,
-    n: int,
-    rng: np.random.Generator,
-) -> list[PeakSeries]:
-    """The texts with the peaks of ``n`` pairs of disjoint random groups of heads."""
-    order = rng.random((n, len(curves[0].waad_of_heads))).argsort(1).argsort(1)
-    near, far = order < sizes[0], order >= order.shape[1] - sizes[1]
-    return [
-        replace(text, waad=peaks(_mean(t.waad_of_heads, near), prominence), fai=peaks(_mean(t.fai_of_heads, far), prominence))
-        for text, t in zip(texts, curves, strict=True)
-    ]
 
 
 def _mean(table: Float[np.ndarray, "head pos"], groups: Bool[np.ndarray, "n head"] | None = None) -> np.ndarray:
@@ -179,10 +159,8 @@ def compare_with_permutations(
     statistic: Statistic, texts: Sequence[PeakSeries], null: str, n_null_draws: int, rng: np.random.Generator
 ) -> dict[str, float]:
     """A statistic compared with ``n_null_draws`` draws of one of ``PERMUTATIONS``."""
-    permuted = [
-        replace(text, **{statistic.permuted: PERMUTATIONS[null](getattr(text, statistic.permuted), n_null_draws, rng)})
-        for text in texts
-    ]
+    name, permute = statistic.permuted, PERMUTATIONS[null]
+    permuted = [replace(text, **{name: permute(getattr(text, name), n_null_draws, rng)}) for text in texts]
     return compare_with_null(statistic, texts, statistic(permuted), expected(statistic, texts, null))
 
 

@@ -1,27 +1,23 @@
 """The result of a detector: a score per head or token, the calibrated threshold and the scores under the null.
 
-Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, which is calibrated
-on the same model and prompts (``null_threshold``). ``literature_threshold`` is the constant used in papers, if there is one;
-it misses heads with diffuse attention.
+Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, calibrated on the same
+model and prompts (``null_threshold``). ``literature_threshold`` is the papers' constant, if any; it misses diffuse attention.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @short_repr
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Detection:
     """Heads that play a role."""
 
@@ -72,23 +68,14 @@ class Detection:
 
     def plot(self, **options: Any) -> Any:
         """Layer x head map of the scores with the detected heads outlined; options as in ``interp.figures.detection_map``."""
-        from importlib import import_module
-
         return import_module("interp.figures").detection_map(self, **options)
-
-    def __repr__(self) -> str:
-        detected = " ".join(map(str, self.detected[:5])) + (" ..." if len(self.detected) > 5 else "")
-        return (
-            f"Detection({self.role} in {self.record.model}: {len(self.detected)} of {self.scores.values.size} heads above "
-            f"{self.threshold:.3g}{detected and ': ' + detected})"
-        )
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().head(20).to_html(index=False, float_format="{:.3f}".format)
 
 
 @short_repr
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class TokenDetection:
     """Tokens that play a role; fields not described here are those of ``Detection``."""
 
@@ -120,10 +107,6 @@ class TokenDetection:
         for name, mask in self.masks.items():
             table[name] = mask.ravel()
         return table
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{int(mask.sum())} {name}" for name, mask in self.masks.items())
-        return f"TokenDetection({self.role} in {self.record.model}: {counts} of {sum(map(len, self.words)):,} tokens)"
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().to_html(index=False, max_rows=60, float_format="{:.3f}".format)

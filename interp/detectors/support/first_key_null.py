@@ -1,13 +1,11 @@
 """The null of first-token sinks: the first token's attention if its key were another one.
 
-Two kinds of keys are drawn, each as far from the mean of the other keys as the first token's own but in a random direction:
-any direction of the head's space (a rotation), or that of a random mixture of the other keys of all texts. Each draw is
-shared by all rows and texts, as the first token is. Before training the key projection has no preferred direction, and the
-first token's key is one such draw.
+Two kinds of keys are drawn, each as far from the mean of the other keys as the first token's own but in a random direction: any
+direction of the head's space (a rotation), or that of a random mixture of the other keys of all texts. Each draw is shared by
+all rows and texts, as the first token is. Without training no direction is preferred, and the first key is one such draw.
 
-Rotations miss keys with large components that the head's queries do not read, as keys shared by several heads have; mixtures
-miss heads with sinks at later tokens, whose keys they contain. A head is detected when it exceeds either threshold, each at
-half the error rate.
+Rotations miss keys with large components that the head's queries do not read, as shared keys have; mixtures miss heads with
+sinks at later tokens, whose keys they contain. Either threshold detects, each at half the error rate.
 """
 
 import numpy as np
@@ -31,11 +29,9 @@ def draw_keys(shape: tuple[int, ...], d_head: int, n: int, rng: np.random.Genera
 
 
 def redrawn_key_importance(rotations: Rotations, mixtures: Mixtures) -> AttentionMetric:
-    """alpha_0 of every text and head with each drawn key as the first token's key, [n_layers batch head 2n]: rotations, then
-    mixtures.
+    """alpha_0 with each drawn key as the first token's, [n_layers batch head 2n]: rotations, then mixtures.
 
-    The score of one key changes by some c, so its weight ``a`` becomes a e^c / (a e^c + weight of the others). Texts are
-    equally long.
+    The key's score changes by some c, its weight ``a`` to a e^c / (a e^c + weight of the others). Texts are equally long.
     """
 
     def read(rows: AttentionRows) -> tuple[Tensor, Tensor]:

@@ -31,23 +31,16 @@ class Haystack:
 def read_haystack(model: Model, path: str, n: int) -> Haystack:
     """The first ``n`` tokens of a text file. Raises ValueError if it has fewer, or words the model does not know."""
     text = Path(path).read_text(encoding="utf-8")
-    haystack = of_text(model, text[: LONGEST_TOKEN * n], n)
-    if len(haystack.tokens) < n:
-        raise ValueError(
-            f"{path} has {len(haystack.tokens)} tokens, and {n} are needed: use a longer text or a smaller longest."
-        )
-    return haystack
+    hay = of_text(model, text[: LONGEST_TOKEN * n], n)
+    if len(hay.tokens) < n:
+        raise ValueError(f"{path} has {len(hay.tokens)} tokens, and {n} are needed: use a longer text or a smaller longest.")
+    return hay
 
 
 def filler(model: Model, n: int, rng: Random) -> Haystack:
     """``n`` tokens of uninformative sentences."""
     sentences = [_sentence(rng) for _ in range(n // 4 + 1)]  # the shortest has 5 words and a full stop
     return of_text(model, " ".join(sentences), n)
-
-
-def random_tokens(pool: list[int], n: int, rng: Random) -> Haystack:
-    """``n`` random ids of ``pool``, each a sentence of its own."""
-    return Haystack(tuple(rng.choices(pool, k=n)), tuple(range(n + 1)))
 
 
 def of_text(model: Model, text: str, n: int) -> Haystack:

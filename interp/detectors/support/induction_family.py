@@ -1,11 +1,10 @@
 """Scores of induction, previous-token and duplicate-token heads on repeated random tokens.
 
-Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy
-have an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean
-over the whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and
-replaces its queries with another group's, computed from a permuted, sign-flipped residual stream
-(``interp.engine.attention.replaced_queries``). Other keys of the same head are no null: position and token identity alone make an
-untrained head prefer some of these targets.
+Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy have
+an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean over the
+whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and replaces
+its queries with another group's, computed from a permuted, sign-flipped residual stream (``replaced_queries``). Other keys of
+the same head are no null: position and token identity alone make an untrained head prefer some of these targets.
 """
 
 from collections.abc import Sequence
@@ -72,15 +71,9 @@ def detect_roles(
                 f"Use a smaller period."
             )
         threshold, actual_fwer, null_mean = null_threshold(null_scores[name].numpy(), options.fwer)
+        control = replace(scores, name=f"{name} under the null", values=null_mean)
         detections[role] = Detection(
-            role,
-            scores,
-            replace(scores, name=f"{name} under the null", values=null_mean),
-            threshold,
-            actual_fwer,
-            LITERATURE_THRESHOLD,
-            details=sizes,
-            prompts=prompt_digests(prompts),
+            role, scores, control, threshold, actual_fwer, LITERATURE_THRESHOLD, details=sizes, prompts=prompt_digests(prompts)
         )
     return detections
 
@@ -107,7 +100,6 @@ def repeated_token_prompts(model: Model, n_prompts: int, period: int | None, see
 
 
 def _ordinary_tokens(model: Model) -> list[int]:
-    """Ids of all tokens but the special ones."""
     facts, tokenizer = model.facts, model.tokenizer
     if tokenizer is None:
         return [token for token in range(facts.d_vocab) if token != facts.bos_token_id]

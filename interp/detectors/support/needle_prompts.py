@@ -7,13 +7,14 @@ word of a person, drawn anew for every prompt; ``repeats``: random tokens, the f
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
-from interp.detectors.support.haystack_texts import SECRET_NAMES, Haystack, filler, random_tokens, read_haystack
+from interp.detectors.support.haystack_texts import SECRET_NAMES, Haystack, filler, read_haystack
 from interp.models.model import Model
 from interp.tasks.needle import set_aside
 from interp.tasks.task import Example, Span
@@ -130,7 +131,7 @@ def hide_needles(
     sizes = np.unique(np.linspace(max(least, min(shortest, most // 2)), most, n_lengths).round().astype(int)).tolist()
     depths = np.linspace(0, 100, n_depths).round().astype(int).tolist()
     if kind == "repeats":
-        hay = random_tokens(pool[len(pool) // 2 :], most, rng)
+        hay = Haystack(tuple(rng.choices(pool[len(pool) // 2 :], k=most)), tuple(range(most + 1)))  # a sentence each
     else:
         hay = read_haystack(model, haystack, most) if haystack else filler(model, most, rng)
     cells = [(size, depth) for size in sizes for depth in depths for _ in range(n_needles)]
@@ -157,9 +158,8 @@ def trials_from_prompts(model: Model, examples: Sequence[Example], mark: str) ->
         start, end = int(model.facts.prepend_bos), example.marks.get("question", (len(tokens) - 1,))[0]
         others = frozenset(tokens[start:end]) - {answer}
         depth = 10 * round(10 * (at - start) / max(end - 1 - start, 1))
-        trials.append(
-            Trial(tokens, (at, at + 1), (start, end), (answer,), others & answers or others, 0, i, len(tokens), depth)
-        )
+        rivals = others & answers or others
+        trials.append(Trial(tokens, (at, at + 1), (start, end), (answer,), rivals, 0, i, len(tokens), depth))
     return trials
 
 
@@ -188,9 +188,7 @@ def _needles(model: Model, kind: str, pool: list[int], n_trials: int, n_needles:
     if kind == "repeats":
         size = min(REPEATED, len(pool))
         if size < 2:
-            raise ValueError(
-                f"{model.facts.name} has {len(pool)} ordinary tokens, too few to repeat: use another kind of needles."
-            )
+            raise ValueError(f"{model.facts.name} has {size} ordinary tokens, too few to repeat: use another kind of needles.")
         for i in range(n_trials):
             tokens = tuple(rng.sample(pool, size))
             yield Needle(i, tokens, (1, size), tokens[:1])
@@ -207,8 +205,7 @@ def _needles(model: Model, kind: str, pool: list[int], n_trials: int, n_needles:
             _tokenize(model, i, n["needle"], n["answer"], QUESTION.format(question=n["question"]))
             for i, n in enumerate(known[:n_needles])
         ]
-        for i in range(n_trials):
-            yield tokenized[i % n_needles]
+        yield from islice(cycle(tokenized), n_trials)
 
 
 def _tokenize(model: Model, name: int, sentence: str, answer: str, question: str) -> Needle:
@@ -219,10 +216,8 @@ def _tokenize(model: Model, name: int, sentence: str, answer: str, question: str
     text, before = f"{BEFORE} {sentence}", model.to_tokens_without_special(BEFORE)
     ids, at = model.to_tokens_without_special(text), text.rfind(answer)
     if at > len(BEFORE) and ids[: len(before)] == before:
-        first, last = (
-            i - len(before) for i in token_spans(model, text, {"answer": (at, at + len(answer))}, len(ids))["answer"]
-        )
-        ids = ids[len(before) :]
+        span = token_spans(model, text, {"answer": (at, at + len(answer))}, len(ids))["answer"]
+        ids, (first, last) = ids[len(before) :], (i - len(before) for i in span)
         if "".join(model.to_string(ids[first:last]).split()) == "".join(answer.split()):
             return Needle(name, tuple(ids), (first, last), tuple(model.to_tokens_without_special(question)))
     raise ValueError(
@@ -236,20 +231,17 @@ def _read(path: str) -> list[dict[str, str]]:
     if not path.endswith(".jsonl"):
         raise ValueError(f"needles={path!r} is unknown. Use auto, {', '.join(KINDS)} or the path of a .jsonl file.")
     needles = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             try:
                 needles.append({key: str(json.loads(line)[key]) for key in ("needle", "answer", "question")})
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{path}, line {number}: expected {{"needle": ..., "answer": ..., "question": ...}}.'
-                ) from error
+                raise ValueError(f'{path}, line {i}: expected {{"needle": ..., "answer": ..., "question": ...}}.') from error
     if not needles:
         raise ValueError(f"{path} contains no needle: write one JSON object per line.")
     return needles
 
 
 def _regular_tokens(model: Model) -> list[int]:
-    """Ids of all tokens but the special ones."""
     special = set(model.tokenizer.all_special_ids) if model.tokenizer is not None else {model.facts.bos_token_id}
     return [i for i in range(model.facts.d_vocab) if i not in special]

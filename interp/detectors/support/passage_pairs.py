@@ -58,17 +58,11 @@ def passage_prompts(
             f"of these, or another task."
         )
     positions = [resolve_positions(question, len(e.clean), e.marks) for e in task]
-    prompts = PassagePrompts(
-        task,
-        [e.marks[gold] for e in task],
-        [_competing(task, i, gold) for i in range(len(task))],
-        [(own[0], own[-1] + 1) for own in positions],
-    )
-    for i, passages in enumerate(zip(prompts.gold, prompts.competing, strict=True)):
-        start = prompts.question[i][0]
-        if max(end for _, end in passages) > start:
+    golds, competing = [e.marks[gold] for e in task], [_competing(task, i, gold) for i in range(len(task))]
+    for i, (start, *_) in enumerate(positions):
+        if max(golds[i][1], competing[i][1]) > start:
             raise ValueError(f"Task {task.name!r}, example {i}: a passage ends after the question begins at {start}.")
-    return prompts
+    return PassagePrompts(task, golds, competing, [(own[0], own[-1] + 1) for own in positions])
 
 
 def _competing(task: Task, i: int, gold: str) -> Span:
@@ -151,11 +145,9 @@ def passage_swap_threshold(
 def by_depth(scores: Scores, depths: Sequence[float | int]) -> pd.DataFrame:
     """One row per head and depth: ``layer head depth score n``, the mean over the prompts of that depth."""
     layers, heads = (part.ravel().astype("int32") for part in np.indices(scores.shape[1:]))
-    prompt_depths = np.array(depths)
-    return pd.concat(
-        [
-            pd.DataFrame({"layer": layers, "head": heads, "depth": depth, "score": here.mean(0).ravel(), "n": len(here)})
-            for depth, here in ((depth, scores[prompt_depths == depth]) for depth in np.unique(prompt_depths))
-        ],
-        ignore_index=True,
-    )
+    tables = []
+    for depth in np.unique(depths):
+        here = scores[np.equal(depths, depth)]
+        columns = {"layer": layers, "head": heads, "depth": depth, "score": here.mean(0).ravel(), "n": len(here)}
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)

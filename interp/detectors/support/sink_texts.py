@@ -20,8 +20,7 @@ def sink_texts(
 
     ``task`` uses sentences of the ``needle`` task, ``random`` ordinary tokens of the vocabulary, ``repeated`` one such token
     repeated. ``bos`` puts BOS before the first two (by default where the model uses one), never before repeated tokens, whose
-    first token must look like the others. Raises ValueError for an unknown kind, a missing BOS token, and a tokenizer without
-    the words of the task.
+    first token must look like the others. Raises ValueError for an unknown kind, and without BOS or the task's words.
     """
     facts = model.facts
     start = [facts.bos_token_id] if (facts.prepend_bos if bos is None else bos) and text != "repeated" else []

@@ -3,8 +3,7 @@
 There are two kinds, and the larger counts, since a head can match by chance because of the word at a position or of the
 position itself. A wrong word is another token of the context (in given prompts: another prompt's answer), the same in all
 prompts of one needle and matched wherever it occurs, which is conservative. A wrong position is equally far from the start or
-the end of the context in all prompts of one depth. Where all answers are at one position the two cannot be told apart, and
-the threshold is high.
+the end of the context in all prompts of one depth. With all answers at one position the two coincide, and the threshold is high.
 """
 
 from collections.abc import Sequence
@@ -56,9 +55,8 @@ def _wrong_positions(answers: Sequence[CopiedAnswer], n_null_draws: int, seed: i
     for trial in (answer.trial for answer in answers):
         free = trial.context[1] - trial.context[0] - len(trial.answer)
         room[trial.depth] = min(room.get(trial.depth, free), free)
-    drawn = {
-        depth: (rng.integers(0, free + 1, n_null_draws), rng.random(n_null_draws) < 0.5) for depth, free in sorted(room.items())
-    }
+    rooms = sorted(room.items())
+    drawn = {depth: (rng.integers(0, free + 1, n_null_draws), rng.random(n_null_draws) < 0.5) for depth, free in rooms}
     positions = []
     for trial in (answer.trial for answer in answers):
         distance, from_start = drawn[trial.depth]
