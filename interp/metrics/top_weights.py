@@ -24,8 +24,7 @@ MIN_WEIGHT = 0.005
 class SparsePattern:
     """The largest weights of one head on one text; cell ``q * len(tokens) + k`` holds the weight from query ``q`` to key ``k``.
 
-    ``cells`` are distinct. ``peak`` is the largest weight of the pattern outside its first row and first column, where sinks
-    are; 0 for a text of one token.
+    ``cells`` are distinct. ``peak`` is the largest weight outside the first row and column, where sinks are, or 0.
     """
 
     tokens: tuple[str, ...]
@@ -75,18 +74,16 @@ def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK
     attention.read(layer, read, block=block)
     texts = [np.flatnonzero(token_mask) for token_mask in prompts.token_mask.cpu().numpy()]
     tokens = [words[own[0] : own[-1] + 1] for words, own in zip(attention.words, texts, strict=True)]
-    return [
-        [
-            _sparse(tokens[i], weights[i, head, own].numpy(), columns[i, head, own].numpy() - own[0])
-            for i, own in enumerate(texts)
-        ]
-        for head in range(shape[1])
-    ]
+
+    def sparse(head: int, text: int) -> SparsePattern:
+        own = texts[text]
+        return _sparse(tokens[text], weights[text, head, own].numpy(), columns[text, head, own].numpy() - own[0])
+
+    return [[sparse(head, text) for text in range(len(texts))] for head in range(shape[1])]
 
 
-def _sparse(
-    tokens: tuple[str, ...], weights: Float[np.ndarray, "query some"], keys: Int[np.ndarray, "query some"]
-) -> SparsePattern:
+def _sparse(tokens: tuple[str, ...], weights: np.ndarray, keys: np.ndarray) -> SparsePattern:
+    """The largest weights of a pattern from those of its rows and their keys, [query some]."""
     queries = np.arange(len(tokens), dtype=np.int64)[:, None]
     peak = weights.max(initial=0.0, where=(queries > 0) & (keys > 0))
     kept = weights >= MIN_WEIGHT

@@ -9,14 +9,11 @@ alone: compare rows of one head there, not heads.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.models.weights import output_rows
 
 
-@attention_metric(
-    axis="query", unit="residual norm", bounds=(0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",)
-)
+@attention_metric("query", "residual norm", (0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",))
 def value_weighted_norm(rows: AttentionRows, summed: bool = False) -> Tensor:
     layer = rows.layer
     here = slice(rows.keys.start - layer.call.first_key, rows.keys.stop - layer.call.first_key)
