@@ -53,8 +53,7 @@ class TaskDefinition:
 def task_definition(
     metric: str, marks: tuple[str, ...], paper: str, seed_name: str = ""
 ) -> Callable[[Callable[..., Iterator[Prompt]]], TaskDefinition]:
-    """A decorator that turns a prompt generator into a ``TaskDefinition``; the first line of its docstring describes the
-    task."""
+    """A decorator that makes a generator of prompts a ``TaskDefinition``; its docstring's first line describes the task."""
 
     def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskDefinition:
         about = (function.__doc__ or "").strip().splitlines()[0]

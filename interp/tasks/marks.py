@@ -33,8 +33,7 @@ def read_marks(text: str) -> tuple[str, dict[str, Span]]:
 
 
 def after(text: str, span: Span) -> Span:
-    """The first character after a span that is not a space: as a mark it names the token that follows. ValueError at the
-    end."""
+    """The first character after a span that is not a space, as a mark of the token that follows. ValueError at the end."""
     found = re.compile(r"\S").search(text, span[1])
     if not found:
         raise ValueError(f"Nothing follows {text[slice(*span)]!r} in {text!r}.")

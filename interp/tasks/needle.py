@@ -3,18 +3,15 @@
     The dog sees the park. The secret word of Mary is tin. ... What is the secret word of Mary? Answer:        -> tin (not lamp)
 
 ``depth`` is the share of the filler before the needle: 0 = at the start, 1 = right before the question; without it all depths
-come equally often. In the corrupted prompt the asked name and a competing one have traded places, so that the competing word,
-the distractor, should follow.
+come equally often. In the corrupted prompt the asked name and a competing one have traded places: the distractor should follow.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interp.tasks.definition import shuffled, task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
+from interp.tasks.definition import shuffled
 from interp.tasks.words import FILLER_TEMPLATES, FILLER_WORDS, NAMES, NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 MARKS = ("needle", "needle_name", "needle_value", "distractor", "question", "query")

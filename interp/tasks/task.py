@@ -120,9 +120,8 @@ class Task:
         return self.select(order[:middle]), self.select(order[middle:])
 
     def swapped(self) -> Task:
-        """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the
-        clean ones (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores
-        them."""
+        """The same questions from the other side: the corrupted prompts are run, and patched with the clean ones (denoising).
+        Answers stay those of the clean prompts; effects are then positive where a part restores them."""
         return replace(
             self,
             examples=tuple(e.swapped() for e in self.examples),

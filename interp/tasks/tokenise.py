@@ -2,8 +2,7 @@
 
 An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
 "32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt
-does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that
-write no spaces).
+does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes').
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,8 +65,7 @@ def to_example(model: Model, prompt: Prompt) -> Example:
 
 
 def check(model: Model, text: str) -> list[int]:
-    """Token ids of a prompt. ValueError if it holds unknown words, a start token of its own, or more tokens than the model
-    takes."""
+    """Token ids of a prompt. ValueError for unknown words, a start token of its own, or more tokens than the model takes."""
     ids = model.to_tokens(text)
     facts, tokenizer = model.facts, model.tokenizer
     unknown = unknown_words(model, text)
@@ -91,8 +89,7 @@ def unknown_words(model: Model, text: str) -> list[str]:
 
 
 def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:
-    """For each word the id of the one token that it adds to the prompt. Raises ValueError for a word that adds none or
-    several."""
+    """For each word the id of the one token that it adds to the prompt. ValueError for a word that adds none or several."""
     found = []
     for word, pieces in zip(words, continuations(model, prompt, words), strict=True):
         if pieces is None or len(pieces) != 1 or _is_unknown(model, word, pieces):
@@ -159,11 +156,8 @@ def _not_one_token(model: Model, prompt: str, word: str, pieces: list[int] | Non
     if pieces and _is_unknown(model, word, pieces):
         return f"{name} does not know {word!r}: use another word, or another model."
     if pieces is None:
-        hint = (
-            "Remove the space at its end."
-            if prompt[-1].isspace()
-            else f"If they are meant to stand apart, write {' ' + word!r}."
-        )
+        apart = f"If they are meant to stand apart, write {' ' + word!r}."
+        hint = "Remove the space at its end." if prompt[-1].isspace() else apart
         return f"Appending {word!r} changes the last tokens of the prompt '...{tail}'. {hint}"
     shown = ", ".join(map(repr, model.to_str_tokens(pieces)))
     return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after '...{tail}'; an answer or distractor must be one: use another word."

@@ -1,18 +1,15 @@
 """Word lists and sentence templates that the tasks and the training text of the embedded model share.
 
 Pure data and a few pure functions, no imports beyond the standard library. Every word is a short, common English word, chosen
-to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that, because no list can
-promise it for every tokenizer. In `interp-mini` every word here, capitalised or not, is one token, and so is each number from 0
-to 99.
+to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that. In `interp-mini` every
+word here, capitalised or not, is one token, and so is each number from 0 to 99.
 
-Texts are ordinary English ("the store, John"): the tokenizer of `interp-mini` splits punctuation off, so the same text works
-on any model. `interp-mini` was trained on these words and templates with other fillings; prompts made from them are new, the
-words and sentence forms are not.
+Texts are ordinary English ("the store, John"): the tokenizer of `interp-mini` splits punctuation off, so the same text works on
+any model. `interp-mini` was trained on these words and templates with other fillings; prompts are new, words and forms are not.
 """
 
 import re
 
-# ---------------------------------------------------------------------------------------------------------------------
 # People, places, things
 
 NAMES = """Mary John Tom James Dan Anna Lisa Sarah David Peter Paul Mark Laura Kate Jack Adam Emma Alice Bob Jane Susan
@@ -38,7 +35,6 @@ COLORS = "red blue green yellow black white brown purple pink gray gold silver".
 PRONOUNS = "I you he she it we they".split()
 """Subjects for filler text (7)."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Facts about the real world: the same prompts work on GPT-2 and Llama
 
 COUNTRIES = {
@@ -133,7 +129,6 @@ SEQUENCES = (
 )
 """Ordered words, for successor lists."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Indirect object identification. {a} and {b} are two names in order of mention, {s} the repeated one: s = a gives the
 # ABAB... order "A B ... A", s = b gives "A B ... B"; the answer is the name that is not repeated. {place}, {object} are free.
 
@@ -157,9 +152,7 @@ IOI_TEMPLATES = (
     "At the {place} {a} and {b} had a fight, but {s} said sorry to",
     "Friends told {a} and {b} about the {place}, and {s} bought a {object} for",
 )
-"""Sentence forms; the answer is the next word."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Greater-than
 
 YEAR_NOUNS = """war project plan trip program deal fight peace tour mission trial search crisis study work rule march
@@ -172,7 +165,6 @@ GREATER_THAN_TEMPLATE = "The {noun} lasted from the year {century}{start} to the
 CENTURIES = (11, 12, 13, 14, 15, 16, 17, 18)
 """First two digits of the years."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Docstring
 
 PARAMETERS = """name size file data key value path list index text line count order page level user type mode code date
@@ -188,7 +180,6 @@ DOCSTRING_TEMPLATE = 'def {function}(self, {parameters}):\n"""{words}\n'
 DOCSTRING_PARAMETER = "\n:param {name}: {words}"
 """One description; a prompt ends before the name. The described parameters follow each other as in the signature."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Needle in filler, and reading comprehension
 
 NEEDLE_TEMPLATES = (
@@ -203,7 +194,6 @@ NEEDLE_QUESTIONS = (
     "Question: what is the secret word of {name}? Answer:",
     "So the secret word of {name} is",
 )
-"""Sentence forms; the answer is the next word."""
 
 ADJECTIVES = """quiet warm small old new tall green cold long clean bright heavy young simple fresh busy""".split()
 """Adjectives of filler sentences (16)."""
@@ -258,7 +248,6 @@ def listed(items: list[str]) -> str:
     return ", ".join(items[:-1]) + " and " + items[-1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Steps that follow a plan: the plan is the only place where the order or the operation is written
 
 ORDINALS = "first second third fourth".split()
@@ -266,10 +255,11 @@ CONTAINERS = "bag box jar cup bowl basket drawer pot".split()
 ITEMS = "coins stones cards apples books balls rings keys".split()
 OPERATIONS = ("add", "subtract")
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The pool for induction and key-value text
 
-WORDS = """able above act age air arm army art aunt baby back ball band bank bar base bath bear beat bed bell belt bill
+WORDS = list(
+    dict.fromkeys(
+        """able above act age air arm army art aunt baby back ball band bank bar base bath bear beat bed bell belt bill
 bird bit block blood blow board boat body bone book born bottom bowl box boy branch bread break bridge brother brush
 building bus butter button cake call camp cap car card care carry cart case cat cause cell center chain chair chance
 change cheese chest chief child choice circle city class clay clock cloth cloud coal coast coat code coffee coin column
@@ -295,10 +285,10 @@ talk taste tax teacher temple tent thread throat thumb thunder ticket tin toe to
 trade train tray tree trick truck turn twist uncle valley value verse vessel view voice walk wall wash waste watch
 water wave wax week weight west wheel whip wind window wine wing winter wire woman wood wool word world worm wound
 yard year""".split()
-WORDS = list(dict.fromkeys(WORDS))
+    )
+)
 """Words without any role, for induction, key-value pairs and needles (about 480)."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Everything that may occur in a text
 
 FUNCTION_WORDS = """The the a A an and of to in is are was were at on with for from it It there There not but that which
@@ -317,11 +307,6 @@ TOKEN_PATTERN = r'<nl>|"""|->|[A-Za-z]+|[0-9]{1,2}|[^\sA-Za-z0-9]'  # noqa: S105
 def split(text: str) -> list[str]:
     """The tokens of a text as `interp-mini` sees them, without `<bos>`."""
     return re.findall(TOKEN_PATTERN, text.replace("\n", " <nl> "))
-
-
-def article(noun: str) -> str:
-    """`noun` with "a" or "an" before it."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def vocabulary() -> list[str]:
