@@ -4,8 +4,6 @@ They are rebuilt as TransformerLens's native transformer, whose weights have the
 would compute differently is refused by name, so that a loaded model has the logits of the original.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

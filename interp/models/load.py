@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -20,9 +20,7 @@ from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
 from interp.models.folder_check import check_folder, has_tokenizer
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
+from interp.models.model import Model
 
 
 def load_model(
@@ -36,10 +34,10 @@ def load_model(
     """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), a Hub name, or a
     model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
 
-    ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
-    only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it is not available, ArtefactInvalid for NaN or
-    infinite weights, MemoryBudgetExceeded when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
-    encoder of text or image patches.
+    ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline``
+    uses only what the Hub cache holds. Raises ModelUnavailable for a missing model or part of it, ArtefactInvalid for NaN or
+    infinite weights, MemoryBudgetExceeded when it would not fit the memory, and ValueError for what is neither a causal
+    transformer nor an encoder.
     """
     check_device_and_dtype(device, dtype)
     is_planted = name.startswith(PLANTED)

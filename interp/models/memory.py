@@ -3,17 +3,13 @@
 Estimates are upper bounds of what is allocated at one moment, computed from sizes alone; nothing is loaded.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.errors import MemoryBudgetExceeded
-
-if TYPE_CHECKING:
-    from interp.models.model import ModelFacts
+from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -45,8 +41,7 @@ def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
 
 
 def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:
-    """Bytes allocated at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its gate and activation,
-    queries to merged outputs."""
+    """Bytes allocated at once inside a block for ``n_tokens``: residual, MLP, queries to outputs."""
     return n_tokens * (8 * facts.d_model + 4 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 

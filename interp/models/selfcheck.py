@@ -3,20 +3,16 @@
 A check that fails or cannot be computed is reported with its reason and never raised; what depends on it can then be refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from interp.models.facts import reads_images
+from interp.models.model import Model
 from interp.models.transformer_lens_bridge import copy_with_shared_weights
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
 
 RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 

@@ -1,7 +1,5 @@
 """Wraps a Hugging Face module that is already in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

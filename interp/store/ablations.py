@@ -1,16 +1,12 @@
 """The tables of an ablation, written to its run directory."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from interp.ablation.ablation_result import AblationResult
 from interp.ablation.effect_tables import agreement
 from interp.files import sha256
 from interp.store.run_directory import RunWriter, StoredRun, write_once
-
-if TYPE_CHECKING:
-    from interp.ablation.ablation_result import AblationResult
 
 
 def save_ablation(result: AblationResult, folder: str | Path) -> Path:

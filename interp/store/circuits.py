@@ -1,15 +1,10 @@
 """Circuits with their scores and faithfulness as run directories, written and read back."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
+from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve, load_circuit
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
-
-if TYPE_CHECKING:
-    from interp.circuits import EdgeScores
 
 KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 

@@ -1,7 +1,5 @@
 """``run.json``, the manifest of a run directory: created, validated on reading, written."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path

@@ -148,18 +148,16 @@ class StoredRun:
         except OSError as error:
             raise ArtefactInvalid(f"{self.path / file} cannot be read: {error_reason(error)}.") from None
         if sha256(content) != files[file]:
-            raise ArtefactInvalid(
-                f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from the one in {manifests.NAME}."
-            )
+            reason = f"its SHA-256 differs from the one in {manifests.NAME}"
+            raise ArtefactInvalid(f"{self.path / file} is not the file that the run wrote: {reason}.")
         return content
 
     def check_finished(self) -> None:
         """Raises ArtefactInvalid for an unfinished run."""
         if self.status != "finished":
             reason = f" ({self.manifest['error']})" if self.manifest["error"] else ""
-            raise ArtefactInvalid(
-                f"{self.path} is not finished: its status is {self.status!r}{reason}. Run the same command again to resume it."
-            )
+            status = f"its status is {self.status!r}{reason}"
+            raise ArtefactInvalid(f"{self.path} is not finished: {status}. Run the same command again to resume it.")
 
 
 class RunWriter:
@@ -231,9 +229,9 @@ class RunWriter:
 def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWriter:
     """A writer for a new run directory, or for the interrupted run of the same spec in it (completed units are kept).
 
-    ``details`` say how the work is divided (``memory``) and do not identify the run: a run with units keeps the details it was started
-    with (``writer.details``). Raises ArtefactInvalid when the folder holds something else or another process is writing it; its
-    contents are unchanged then.
+    ``details`` say how the work is divided (``memory``) and do not identify it: a run with units keeps those it was started
+    with (``writer.details``). Raises ArtefactInvalid, and changes nothing, when the folder holds something else or is being
+    written.
     """
     folder = Path(path)
     lock = _lock(folder)

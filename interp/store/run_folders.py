@@ -4,8 +4,6 @@ Only direct subfolders count, and a name is looked up among them, never joined t
 not followed, and only files that a run wrote are deleted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -65,8 +63,7 @@ def find_run(root: str | Path, name: str) -> RunSummary:
 def delete_run(root: str | Path, name: str) -> None:
     """Deletes a run directory.
 
-    Raises LookupError if there is none, ArtefactInvalid while a process is writing it or when it holds a file that no run wrote; nothing is
-    deleted then.
+    Raises LookupError if there is none; ArtefactInvalid while it is written or if it holds a foreign file.
     """
     from filelock import FileLock, Timeout
 

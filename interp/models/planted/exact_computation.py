@@ -6,8 +6,6 @@ write where no planted head and no logit reads. A writer is ``input`` or a head 
 logits. It is *active* under a counterfactual when corrupting it alone changes the outcome.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,8 +38,7 @@ def trace(
     corrupted_edges: Collection[PlantedEdge] = (),
     corrupted: Trace | None = None,
 ) -> Trace:
-    """The pass over ``tokens`` in which ``ablated_heads`` write nothing and every edge of ``corrupted_edges`` carries its writer's
-    output of the ``corrupted`` pass."""
+    """The pass in which ``ablated_heads`` write nothing and ``corrupted_edges`` carry what ``corrupted`` has."""
     heads, space = blueprint.heads, blueprint.space
     outputs = {"input": space.embed(tokens)}
     patterns: dict[Head, Float[ndarray, "batch query key"]] = {}
@@ -56,10 +53,8 @@ def trace(
         new = {}
         for head in layer:
             recipe, (q, k, v) = heads[head], (input_of(f"{head}.{part}") for part in "qkv")
-            scores = blueprint.sharpness * (
-                (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2) + _by_offset(recipe, tokens.shape[1])
-            )
-            patterns[head] = _softmax(scores)
+            by_content = (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2)
+            patterns[head] = _softmax(blueprint.sharpness * (by_content + _by_offset(recipe, tokens.shape[1])))
             new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in ablated_heads)
         outputs |= new
     return Trace(outputs, patterns, input_of("logits") @ space.output.T)

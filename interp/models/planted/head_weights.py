@@ -1,10 +1,9 @@
 """Weights of planted heads and noise heads: the q, k, v and output columns of one key/value head, over the residual coordinates.
 
-A score term is one column of q and k, a value term one of v and of the output. Query heads that share a key share its columns; each
-uses the ones of its own terms. Scores of the offset i - j need positions: without a ``RotaryOffsets`` every entry of the residual
-stream's ``position`` is a column; with one they are the discrete Fourier series of a function of i - j, made by rotary pairs of
-frequency 2 pi k / length, while all other columns do not rotate. Finally each head is rotated at random in a way that changes no
-score and no value.
+A score term is one column of q and k, a value term one of v and of the output. Query heads that share a key share its columns;
+each uses the ones of its own terms. Scores of the offset i - j need positions: without a ``RotaryOffsets`` every entry of the
+residual stream's ``position`` is a column; with one they are the discrete Fourier series of a function of i - j, made by rotary
+pairs of frequency 2 pi k / length, while all other columns do not rotate. Finally each head is rotated at random.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Plants roles: chooses their positions, writes them into a host model, and returns it with its ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import Parameter, signature
@@ -50,8 +48,7 @@ def plant(
     ``n_kv_heads``, a Llama with that many key/value heads. A matching key scores ``sharpness`` (30: hard attention, vanishing
     gradients; 4 to 8: soft), and a head that predicts writes a logit of ``gain``. Noise heads have scores of standard deviation
     ``noise_scores`` and write ``noise_writes`` times the norm of a token's direction: to coordinates that nothing reads, or
-    ``noise_everywhere`` (the ground truth then no longer holds exactly). Raises LookupError for unknown roles, ValueError for sizes
-    that do not fit.
+    ``noise_everywhere`` (the ground truth then no longer holds exactly). LookupError for unknown roles, ValueError for sizes.
     """
     options = {name: value for name, value in locals().items() if name in _parameters()}
     check_device_and_dtype(device, dtype)

@@ -5,8 +5,6 @@ else and is below every match. Roles of ``level`` 0, 1, 2 ... read what roles of
 those of level None read tokens only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
