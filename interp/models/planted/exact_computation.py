@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.special import softmax
 
 from interp.heads import Head
 from interp.models.planted.residual_coordinates import ResidualCoordinates
@@ -38,7 +39,7 @@ def trace(
     corrupted_edges: Collection[PlantedEdge] = (),
     corrupted: Trace | None = None,
 ) -> Trace:
-    """The pass in which ``ablated_heads`` write nothing and ``corrupted_edges`` carry what ``corrupted`` has."""
+    """The pass in which ``ablated_heads`` write nothing and ``corrupted_edges`` carry the outputs of ``corrupted``."""
     heads, space = blueprint.heads, blueprint.space
     outputs = {"input": space.embed(tokens)}
     patterns: dict[Head, Float[ndarray, "batch query key"]] = {}
@@ -54,7 +55,8 @@ def trace(
         for head in layer:
             recipe, (q, k, v) = heads[head], (input_of(f"{head}.{part}") for part in "qkv")
             by_content = (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2)
-            patterns[head] = _softmax(blueprint.sharpness * (by_content + _by_offset(recipe, tokens.shape[1])))
+            scores = blueprint.sharpness * (by_content + _by_offset(recipe, tokens.shape[1]))
+            patterns[head] = softmax(np.where(np.tri(tokens.shape[1], dtype=bool), scores, -np.inf), axis=-1)
             new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in ablated_heads)
         outputs |= new
     return Trace(outputs, patterns, input_of("logits") @ space.output.T)
@@ -90,9 +92,3 @@ def _meet(written: ndarray, read: ndarray) -> bool:
 
 def _by_offset(recipe: Recipe, length: int) -> Float[ndarray, "query key"]:
     return sum((c * np.eye(length, k=-offset) for offset, c in recipe.offsets.items()), start=np.zeros((length, length)))
-
-
-def _softmax(scores: Float[ndarray, "batch query key"]) -> Float[ndarray, "batch query key"]:
-    causal = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
-    weights = np.exp(causal - causal.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)

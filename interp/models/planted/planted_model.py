@@ -23,11 +23,9 @@ TOLERANCE = 1e-6
 @short_repr
 @dataclass(frozen=True, eq=False)
 class GroundTruthEffects:
-    """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
-
-    ``clean`` and ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone
-    (all others have no effect); ``ablations`` every planted head, zeroed at all positions.
-    """
+    """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``. ``clean`` and
+    ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone (all others
+    have no effect); ``ablations`` every planted head, zeroed at all positions."""
 
     prompts: tuple[PlantedPrompt, ...]
     clean: float

@@ -44,7 +44,7 @@ def ioi(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPro
 
 
 def needle(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPrompt]:
-    """``BOS f f [f n | MARK n | f n, in any order] f DELIMITER f f QUERY`` -> the name after MARK. Corrupted: another MARK."""
+    """``BOS f f [f n | MARK n | f n, in any order] f DELIMITER f f QUERY`` -> the name after MARK. Corrupted: MARK elsewhere."""
     while True:
         names, (f1, f2, f3, f4, f5, *signs) = rng.sample(vocabulary.names, 3), rng.sample(vocabulary.fillers, 7)
         kept, other = rng.sample(range(3), 2)
