@@ -71,10 +71,8 @@ class HeadVis:
 
 def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) -> Path:
     """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` describes the texts.
-
     A failed tree leaves nothing behind. Lone surrogates are written as ``?``. Raises ArtefactInvalid when ``folder`` is not
-    empty, ValueError for texts of one token, for images, and for more texts than fit a file.
-    """
+    empty, ValueError for texts of one token, for images, and for more texts than fit a file."""
     path = Path(folder).resolve()
     check_empty(path)
     lengths = attention.prompts.token_mask.sum(1).tolist()
@@ -101,10 +99,8 @@ def check_empty(folder: Path) -> None:
 
 
 def load_headvis(folder: str | Path) -> HeadVis:
-    """The HeadVis tree in this folder, from any source. All of its content is validated.
-
-    Raises ArtefactInvalid for files that are missing, too large or damaged, and for impossible values.
-    """
+    """The HeadVis tree in this folder, from any source. All of its content is validated. Raises ArtefactInvalid for files that
+    are missing, too large or damaged, and for impossible values."""
     path = Path(folder)
     with _reading(path / CONFIG) as config:
         shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MAX_HEADS)]

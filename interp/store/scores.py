@@ -11,11 +11,11 @@ import pandas as pd
 
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
-from interp.models.model import ModelFacts
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
 if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import Observation
+    from interp.models.model import ModelFacts
 
 
 def save_scores(scores: HeadScores, folder: str | Path) -> Path:

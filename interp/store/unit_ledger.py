@@ -1,7 +1,6 @@
 """Completed units of work: one small safetensors file each, named after a digest of the unit's key and of the code version.
 
-A run resumed by other code (package versions, commit) computes again. A file that is damaged or of another key counts as
-absent.
+A run resumed by other code (package versions, commit) computes again. A damaged or foreign file counts as absent.
 """
 
 import time
