@@ -47,11 +47,9 @@ def task_names() -> list[str]:
 
 @checks_arguments
 def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
-    """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens.
-
-    The same name, seed, options and tokenizer give the same examples; fewer prompts are the first ones of more. Raises
-    LookupError for an unknown task, ValueError for an unknown option, too many prompts, or an unfit vocabulary.
-    """
+    """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens. The same name, seed, options and
+    tokenizer give the same examples; fewer prompts are the first ones of more. Raises LookupError for an unknown task,
+    ValueError for an unknown option, too many prompts, or an unfit vocabulary."""
     examples = tuple(to_example(model, prompt) for prompt in write_prompts(name, model, n_prompts, seed, **options))
     definition = TASKS.get(name)
     return Task(name, examples, definition.metric, {"n_prompts": n_prompts, "seed": seed, **definition.options, **options})

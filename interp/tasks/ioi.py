@@ -3,7 +3,7 @@
     When Mary and John went to the store, John gave a drink to        -> Mary (not John)
 
 Prompts come in pairs of one sentence form: the answer's name first (ABB order), then second (BAB order). ``corruption`` is
-``abc`` (three other names) or ``flip`` (the other name is repeated, so that the answers trade places).
+``abc`` (three other names: nothing is repeated) or ``flip`` (the other name is repeated, so that the answers trade places).
 """
 
 from collections.abc import Iterator

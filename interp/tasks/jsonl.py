@@ -25,9 +25,7 @@ RESERVED = ("all", "end")
 @checks_arguments
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
     """The prompts of a file as a task named after it; metric: ``logit_diff`` if all have distractors, else ``answer_logprob``.
-
-    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file.
-    """
+    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file."""
     path = Path(path)
     content = _read(path)
     examples = []

@@ -25,10 +25,7 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Prompts of one run: ``tokens`` [batch pos], and ``token_mask`` [batch pos], which is False for padding, on either side.
-
-    ``marks`` are half-open spans of each prompt's own positions. For images ``tokens`` are all 0 and ``grid`` is (rows,
-    columns, tokens before the patches).
-    """
+    ``marks`` are half-open spans of own positions. For images ``tokens`` are 0, ``grid`` is (rows, columns, tokens before)."""
 
     tokens: Int[Tensor, "batch pos"]
     token_mask: Bool[Tensor, "batch pos"]
@@ -73,11 +70,9 @@ class TokenBatch:
 
 
 def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> TokenBatch:
-    """The prompts on the model's device, padded on the right with token 0.
-
-    ``token_mask`` [batch pos] marks the tokens of a padded batch. Raises ValueError for a prompt without tokens or longer than
-    the model's context, for padding between tokens, for text instead of images and the reverse.
-    """
+    """The prompts on the model's device, padded on the right with token 0. ``token_mask`` [batch pos] marks the tokens of a
+    padded batch. Raises ValueError for a prompt without tokens or longer than the model's context, for padding between tokens,
+    for text instead of images and the reverse."""
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _image_batch(model, prompts)
     if model.hf is not None and reads_images(model.hf):
@@ -113,10 +108,8 @@ def _check_lengths(model: Model, rows: Sequence[Sequence[int]]) -> None:
         if not len(row):
             raise ValueError(f"Prompt {i} has no tokens: give at least one.")
         if limit is not None and len(row) > limit:
-            raise ValueError(
-                f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context: shorten it, or load a model "
-                f"with a longer context."
-            )
+            found = f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context"
+            raise ValueError(f"{found}: shorten it, or load a model with a longer context.")
 
 
 def _check_padding(token_mask: Tensor, n_prompts: int, length: int) -> None:

@@ -2,7 +2,8 @@
 
 An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
 "32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt
-does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes').
+does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that
+write no spaces).
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,9 +25,7 @@ class WordFilter:
 
     def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
         """The words that add exactly one known token to the text ``after``, in order (``after=""``: at the start of a text).
-
-        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives.
-        """
+        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives."""
         words = list(words)
         self.model.to_tokens_without_special("")  # says so if there is no tokenizer
         known = _SINGLE.setdefault(self.model.tokenizer, {})
@@ -36,26 +35,22 @@ class WordFilter:
         kept = [word for word in words if known[after, word]]
         if len(kept) < at_least:
             shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
-            raise ValueError(
-                f"Task {self.task!r} needs at least {at_least} words that are single tokens of {self.model.facts.name} after "
-                f"{after!r}, and found {len(kept)} among {len(words)} ({shown}). Use another task or another model."
-            )
+            needed = f"{at_least} words that are single tokens of {self.model.facts.name} after {after!r}"
+            found = f"found {len(kept)} among {len(words)} ({shown})"
+            raise ValueError(f"Task {self.task!r} needs at least {needed}, and {found}. Use another task or another model.")
         return kept
 
 
 def to_example(model: Model, prompt: Prompt) -> Example:
-    """The prompt as token ids, with marks as half-open token spans.
-
-    Raises ValueError for an encoder, a word that the vocabulary lacks, a prompt that is too long, an answer that is not one
-    token, a mark without tokens, and clean and corrupted prompts of different lengths.
-    """
+    """The prompt as token ids, with marks as half-open token spans. Raises ValueError for an encoder, a word that the
+    vocabulary lacks, a prompt that is too long, an answer that is not one token, a mark without tokens, and clean and corrupted
+    prompts of different lengths."""
     model.facts.check_causal("A prompt with an answer")
     clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
     if len(clean) != len(corrupted):
-        raise ValueError(
-            f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}: "
-            f"{'|'.join(model.to_str_tokens(clean))} and {'|'.join(model.to_str_tokens(corrupted))}. Make them equal, position by position."
-        )
+        pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
+        lengths = f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}"
+        raise ValueError(f"{lengths}: {pieces}. Make them equal, position by position.")
     answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
     both = [word for word, i in zip(prompt.answers, answers, strict=True) if i in distractors]
     if both:
