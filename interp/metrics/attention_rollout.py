@@ -28,9 +28,7 @@ def rollout(
     maps: Sequence[RolloutStep], start: Float[Tensor, "batch n key"], residual: float = 0.5
 ) -> Float[Tensor, "batch n key"]:
     """The weights ``start`` of queries above the last layer, propagated down through ``maps`` (lowest first), [batch n key].
-
-    ``residual`` is the share that bypasses attention. Raises ValueError for no share and for rows that do not sum to 1.
-    """
+    ``residual`` is the share that bypasses attention. Raises ValueError for other shares and rows that do not sum to 1."""
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual:g} is not a share: use 0 to 1.")
     weights = start
@@ -48,9 +46,7 @@ def pattern_maps(
     patterns: Sequence[Float[Tensor, "batch head query key"]], heads: Sequence[Head] | None = None
 ) -> list[RolloutStep]:
     """One map per layer from full patterns, averaged over ``heads`` (default all); layers without any of them are skipped.
-
-    Raises LookupError for a head that does not exist.
-    """
+    Raises LookupError for a head that does not exist."""
     chosen = _by_layer(heads, [pattern.shape[1] for pattern in patterns])
     return [partial(_apply_pattern, pattern, some) for pattern, some in zip(patterns, chosen, strict=True)]
 
@@ -70,10 +66,8 @@ def token_rollout(
     cache: AttentionCache, query: int = -1, *, heads: Sequence[Head] | None = None, residual: float = 0.5, uniform: bool = False
 ) -> TokenScores:
     """The share of each token in the token ``query`` of each text, [batch pos], 0 to 1 and summing to 1; NaN for padding.
-
     ``query`` counts the text's own tokens, from the end if negative. ``uniform`` gives the baseline of uniform attention.
-    Raises LookupError for a head, IndexError for a token that does not exist.
-    """
+    Raises LookupError for a head, IndexError for a token that does not exist."""
     token_mask = cache.prompts.token_mask
     start = torch.zeros(token_mask.shape)
     for text, own in enumerate(token_mask):

@@ -1,8 +1,7 @@
 """Pairwise similarity of heads, and clusters of similar heads.
 
 ``output_similarity`` compares what heads of all layers write to the residual stream, ``pattern_similarity`` the attention
-patterns of heads in one layer. Heads with similar patterns may write different things, and the reverse. Neither shows that
-one head can replace another; ablating both does.
+patterns of heads in one layer. Neither shows that one head can replace another; ablating both does.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_observer import Observation
-from interp.engine.sweep.z_cache import cache_z
+from interp.engine.sweep import z_cache
 from interp.heads import Head, HeadScores
 from interp.models.memory import check_budget
 from interp.models.model import Model, record_of
@@ -32,9 +31,7 @@ APART = 1e6  # distance of heads that were not compared; no mean over a cluster 
 @dataclass(frozen=True, eq=False)
 class HeadPairScores:
     """One number per pair of heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN for pairs not compared.
-
-    ``unit``, ``bounds`` and ``record`` as in ``HeadScores``.
-    """
+    ``unit``, ``bounds`` and ``record`` as in ``HeadScores``."""
 
     name: str
     values: np.ndarray
@@ -57,9 +54,7 @@ class HeadPairScores:
 
 def pattern_similarity(observation: Observation) -> HeadPairScores:
     """Similarity of the attention patterns of heads in one layer, 0 to 1: the mean of ``head_similarity`` over all texts.
-
-    Raises LookupError if ``head_similarity`` was not observed.
-    """
+    Raises LookupError if ``head_similarity`` was not observed."""
     table = observation["head_similarity"].double().nanmean(1).cpu().numpy()
     values = np.full((*table.shape[:2], *table.shape[:2]), np.nan)
     for layer, similarity in enumerate(table):
@@ -85,7 +80,7 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
         raise ValueError(f"cka needs at least 4 positions, and the prompts have {n_positions}: use longer texts.")
     what = f"Comparing the outputs of {len(facts.heads())} heads at {n_positions:,} positions"
     check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z and two copies
-    bank = cache_z(model, task)
+    bank = z_cache.cache_z(model, task)
     with torch.inference_mode():
         z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
         w_o = [output_weights(model, layer).float().cpu() for layer in range(facts.n_layers)]
@@ -97,11 +92,9 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
 
 
 def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadScores:
-    """The cluster of each head, numbered from 0 by decreasing size: average linkage on 1 - similarity.
-
-    Clusters are merged while the mean similarity between their heads is at least ``min_similarity``; heads that were not
-    compared are never merged. Raises ValueError for ``min_similarity`` outside (-1, 1].
-    """
+    """The cluster of each head, numbered from 0 by decreasing size: average linkage on 1 - similarity. Clusters are merged
+    while the mean similarity between their heads is at least ``min_similarity``; heads that were not compared are never merged.
+    Raises ValueError for ``min_similarity`` outside (-1, 1]."""
     from sklearn.cluster import AgglomerativeClustering
 
     if not -1 < min_similarity <= 1:

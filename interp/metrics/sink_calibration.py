@@ -81,10 +81,8 @@ def calibrate_heads(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """The outcome with the ``sinks`` of each group of heads scaled to ``beta``; by default each head with sinks alone.
-
-    Raises ValueError if no head has a sink.
-    """
+    """The outcome with the ``sinks`` of each group of heads scaled to ``beta``; by default each head with sinks alone. Raises
+    ValueError if no head has a sink."""
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:
         found = f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}"

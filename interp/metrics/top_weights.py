@@ -23,9 +23,7 @@ MIN_WEIGHT = 0.005
 @dataclass(frozen=True, eq=False)
 class SparsePattern:
     """The largest weights of one head on one text; cell ``q * len(tokens) + k`` holds the weight from query ``q`` to key ``k``.
-
-    ``cells`` are distinct. ``peak`` is the largest weight outside the first row and column, where sinks are, or 0.
-    """
+    ``cells`` are distinct. ``peak`` is the largest weight outside the first row and column, where sinks are, or 0."""
 
     tokens: tuple[str, ...]
     cells: Int[np.ndarray, " n"]
@@ -35,33 +33,25 @@ class SparsePattern:
     def tile(
         self, queries: slice = slice(None), keys: slice = slice(None), *, memory: int | None = None
     ) -> Float[np.ndarray, "some_queries some_keys"]:
-        """The weights of some queries and keys, [query key], 0 where none was kept.
-
-        Raises IndexError for an empty tile, MemoryBudgetExceeded beyond ``memory`` (bytes; default: available memory).
-        """
+        """The weights of some queries and keys, [query key], 0 where none was kept. Raises IndexError for an empty tile,
+        MemoryBudgetExceeded beyond ``memory`` (bytes; default: available memory)."""
         length = len(self.tokens)
-        indices, size = [], []
-        for part in (queries, keys):
-            chosen = np.arange(length)[part]
-            index = np.full(length, -1)
-            index[chosen] = np.arange(len(chosen))
-            indices.append(index)
-            size.append(len(chosen))
+        place, size = np.full((2, length), -1), [len(range(length)[part]) for part in (queries, keys)]
+        for own, part, n in zip(place, (queries, keys), size, strict=True):
+            own[part] = np.arange(n)
         if 0 in size:
             raise IndexError(f"This tile of a text of {length} tokens is empty.")
         check_budget(4 * size[0] * size[1], memory, f"A tile of {size[0]} x {size[1]} weights")
         dense = np.zeros(size, np.float32)
-        query, key = indices[0][self.cells // length], indices[1][self.cells % length]
+        query, key = place[0][self.cells // length], place[1][self.cells % length]
         inside = (query >= 0) & (key >= 0)
         dense[query[inside], key[inside]] = self.weights[inside]
         return dense
 
 
 def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK) -> list[list[SparsePattern]]:
-    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order.
-
-    Positions count from the first token of each text, without padding; full patterns are never formed.
-    """
+    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order. Positions count from the
+    first token of each text, without padding; full patterns are never formed."""
     prompts, call = attention.prompts, attention.calls[layer]
     shape = (*call.q.shape[:3], KEYS_PER_ROW)
     weights, columns = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)

@@ -33,10 +33,9 @@ ROUNDING = 1e-6
 class PreplanAnchors:
     """Groups of heads and selected tokens.
 
-    ``distance``, over the response tokens of all texts, splits the heads; ``overlap`` [batch 2] is the Jaccard overlap of
-    each text's own groups with ``local_heads`` and ``global_heads``. ``waad`` and ``delta`` (WAAD of a token minus that of
-    the next; positive where it falls) cover response tokens, ``fai`` also earlier ones. ``is_preplan`` and ``is_anchor``
-    [batch pos] mark the selected response tokens.
+    ``distance``, over the response tokens of all texts, splits the heads; ``overlap`` [batch 2] is the Jaccard overlap of each
+    text's own groups with ``local_heads`` and ``global_heads``. ``waad`` and ``delta`` (WAAD of a token minus that of the next;
+    positive where it falls) cover response tokens, ``fai`` also earlier ones. ``is_preplan`` and ``is_anchor`` select tokens.
     """
 
     distance: HeadScores
@@ -81,11 +80,8 @@ def preplan_and_anchors(
 
 
 def split_heads(distance: Float[np.ndarray, "n_layers n_heads"], share: float = 0.3) -> tuple[Heads, Heads]:
-    """The ``share`` of heads with the smallest distance, nearest first, and that with the largest, farthest first.
-
-    Ties go to the earlier head as nearer; heads without a distance (NaN) are in neither group. Raises ValueError for shares
-    outside 0 to 0.5 and for fewer than two heads.
-    """
+    """The ``share`` of heads with the smallest distance, nearest first, and that with the largest, farthest first. Ties go to
+    the earlier head as nearer; heads without a distance are in neither. ValueError for other shares or fewer than two heads."""
     order = [i for i in np.argsort(distance.ravel(), kind="stable") if not np.isnan(distance.ravel()[i])]
     if not 0 < share <= 0.5 or len(order) < 2:
         given = f"{len(order)} heads cannot be split into two groups of share={share}"
@@ -106,16 +102,13 @@ def top_tokens(values: Float[np.ndarray, "batch pos"], q: float = 0.4) -> Bool[n
         raise ValueError(f"q={q} is not a share of the tokens: use 0 < q <= 1.")
     selected = np.zeros(values.shape, dtype=bool)
     for row, text in enumerate(values):
-        n = np.isfinite(text).sum()
-        selected[row, np.argsort(-text, kind="stable")[: max(1, round(q * n))]] = True
+        selected[row, np.argsort(-text, kind="stable")[: max(1, round(q * np.isfinite(text).sum()))]] = True
     return selected & (values > 0)
 
 
 def peaks(series: Float[np.ndarray, "*series pos"], prominence: float | None = None) -> Bool[np.ndarray, "*series pos"]:
-    """Peaks as True: values above both neighbours and the median of the series; never at its ends.
-
-    With ``prominence``, in standard deviations of the series, the peaks of ``scipy.signal.find_peaks``.
-    """
+    """Peaks as True: values above both neighbours and the median of the series; never at its ends. With ``prominence``, in
+    standard deviations of the series, the peaks of ``scipy.signal.find_peaks``."""
     is_peak = np.zeros(series.shape, dtype=bool)
     if prominence is None:
         inside, median = series[..., 1:-1] - ROUNDING, np.median(series, axis=-1, keepdims=True)
@@ -136,12 +129,9 @@ def introductory_tokens(
     waad_quantile: float = 0.5,
     delta_quantile: float = 0.6,
 ) -> dict[int, int]:
-    """The locally dominated anchors of one text, each with its introductory token: the largest |delta| of ``k`` before it.
-
-    An anchor is dominated if its WAAD is at most a quantile of the text's and |``delta``| of the introductory token is at
-    least a quantile of the text's. The paper uses two limits instead of quantiles and does not give them. Raises ValueError
-    for k below 1 and quantiles outside 0 to 1.
-    """
+    """The locally dominated anchors of one text, each with its introductory token: the largest |delta| of ``k`` before it. An
+    anchor is dominated if its WAAD is at most a quantile of the text's and |``delta``| of the introductory token is at least a
+    quantile of the text's. The paper uses limits and does not give them. Raises ValueError for an invalid k or quantile."""
     if k < 1 or not (0 <= waad_quantile <= 1 and 0 <= delta_quantile <= 1):
         given = f"k={k}, waad_quantile={waad_quantile}, delta_quantile={delta_quantile}"
         raise ValueError(f"{given}: use k of at least 1 and quantiles of 0 to 1.")

@@ -1,4 +1,4 @@
-"""The definition of an attention metric: a function of attention rows with the name of its file, decorated; what such a file imports."""
+"""The definition of an attention metric: a decorated function of attention rows with the name of its file."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -14,9 +14,7 @@ def attention_metric(
     axis: str, unit: str = "weight", bounds: Bounds = (0.0, 1.0), *, paper: str, **fields: Any
 ) -> Callable[[Callable[..., Any]], AttentionMetric]:
     """A decorator that turns a function into an ``AttentionMetric`` whose parameters are the arguments with a default.
-
-    ``fields`` are further fields of ``AttentionMetric``.
-    """
+    ``fields`` are further fields of ``AttentionMetric``."""
 
     def decorate(function: Callable[..., Any]) -> AttentionMetric:
         parameters = {p.name: p.default for p in signature(function).parameters.values() if p.default is not p.empty}

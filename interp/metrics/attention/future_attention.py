@@ -2,7 +2,7 @@
 
 ``horizon_max=0`` extends to the end of the text. ``positions`` selects the rows: ``all``, or a mark such as ``response``. The
 mean is over rows that can see the token; the last ``horizon_min`` tokens have none and are undefined, not 0. The FAI of a group
-of heads is their mean. The paper's analysis extends to the end of the response, its training 10 to 50 (v2: 100) ahead.
+of heads is their mean. The paper's analysis extends to the end of the response, its training 10 to 50 tokens ahead.
 """
 
 import torch

@@ -14,10 +14,8 @@ from interp.tasks.token_batch import TokenBatch
 
 
 def cosine_sums(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums behind ``mean_cosine`` for rows ``pattern`` [batch head query key], and the number of rows [batch 1 1].
-
-    The sum of the unit-norm rows, in which the cosine is linear, and that of the rows, side by side, [batch head 2*pos].
-    """
+    """The sums behind ``mean_cosine`` for rows ``pattern`` [batch head query key], and the number of rows [batch 1 1]. The sum
+    of the unit-norm rows, in which the cosine is linear, and that of the rows, side by side, [batch head 2*pos]."""
     counted = rows.token_mask
     if rows.causal:
         counted = counted & (2 * rows.query_positions >= rows.prompts.token_mask.sum(-1, keepdim=True))

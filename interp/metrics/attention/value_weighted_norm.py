@@ -1,9 +1,8 @@
 """Norm of what a head writes per query, summed over keys as weight times the norm of the projected value, |a v W_O|.
 
-A weight says little where the value is small: sinks hold most of the weight and write little. With ``summed`` it is the norm
-of the sum over keys, |sum a v W_O|, at most as large; their ratio shows how much the terms cancel. The output bias and any
-norm a block applies afterwards are left out. For models without a known output projection (encoders) the norm is that of v
-alone: compare rows of one head there, not heads.
+A weight says little where the value is small: sinks hold most of the weight and write little. With ``summed`` it is the norm of
+the sum over keys, |sum a v W_O|, at most as large; their ratio shows how much the terms cancel. The output bias and any norm a
+block applies afterwards are left out. For encoders the norm is that of v alone: compare rows there, not heads.
 """
 
 import torch
