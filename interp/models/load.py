@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -20,7 +20,9 @@ from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
 from interp.models.folder_check import check_folder, has_tokenizer
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
-from interp.models.model import Model
+
+if TYPE_CHECKING:
+    from interp.models.model import Model
 
 
 def load_model(
