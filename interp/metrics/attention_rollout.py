@@ -4,9 +4,8 @@ In each layer the weights of the chosen heads are averaged, a share of each toke
 and the layers are multiplied. Row t of the product is a distribution over the tokens of the text. It is computed from the top
 layer down as one vector, ``r <- residual * r + (1 - residual) * r A_l``, so memory grows with the length of the text only.
 
-In a causal model mass drifts to early tokens with every layer, whatever the heads do: compare with ``uniform_maps``. Values
-and MLPs are ignored, so rollout summarises patterns and is no evidence of what the model uses. Abnar and Zuidema 2020, arXiv
-2005.00928.
+In a causal model mass drifts to early tokens with every layer, whatever the heads do: compare with ``uniform_maps``. Values and
+MLPs are ignored, so rollout is no evidence of what the model uses. Abnar and Zuidema 2020, arXiv 2005.00928.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +27,8 @@ RolloutStep = Callable[[Tensor], Tensor]
 def rollout(
     maps: Sequence[RolloutStep], start: Float[Tensor, "batch n key"], residual: float = 0.5
 ) -> Float[Tensor, "batch n key"]:
-    """The weights ``start`` of queries above the last layer, propagated down through ``maps`` (lowest layer first), [batch n
-    key].
-
-    ``residual`` is the share that bypasses attention, 0.5 in the paper. Raises ValueError for a share outside 0 to 1 and for
-    rows that do not sum to 1.
-    """
+    """The weights ``start`` of queries above the last layer, propagated down through ``maps`` (lowest first), [batch n key].
+    ``residual`` is the share that bypasses attention. Raises ValueError for other shares and rows that do not sum to 1."""
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual:g} is not a share: use 0 to 1.")
     weights = start
@@ -41,9 +36,8 @@ def rollout(
         mixed = through(weights)
         lost = float((mixed.sum(-1) - weights.sum(-1)).abs().max())
         if lost > 1e-3:
-            raise ValueError(
-                f"Attention rows of layer {layer} do not sum to 1 (off by {lost:.2g}): rollout needs complete rows."
-            )
+            sums = f"Attention rows of layer {layer} do not sum to 1 (off by {lost:.2g})"
+            raise ValueError(f"{sums}: rollout needs complete rows.")
         weights = residual * weights + (1 - residual) * mixed
     return weights
 
@@ -52,9 +46,7 @@ def pattern_maps(
     patterns: Sequence[Float[Tensor, "batch head query key"]], heads: Sequence[Head] | None = None
 ) -> list[RolloutStep]:
     """One map per layer from full patterns, averaged over ``heads`` (default all); layers without any of them are skipped.
-
-    Raises LookupError for a head that does not exist.
-    """
+    Raises LookupError for a head that does not exist."""
     chosen = _by_layer(heads, [pattern.shape[1] for pattern in patterns])
     return [partial(_apply_pattern, pattern, some) for pattern, some in zip(patterns, chosen, strict=True)]
 
@@ -74,10 +66,8 @@ def token_rollout(
     cache: AttentionCache, query: int = -1, *, heads: Sequence[Head] | None = None, residual: float = 0.5, uniform: bool = False
 ) -> TokenScores:
     """The share of each token in the token ``query`` of each text, [batch pos], 0 to 1 and summing to 1; NaN for padding.
-
     ``query`` counts the text's own tokens, from the end if negative. ``uniform`` gives the baseline of uniform attention.
-    Raises LookupError for a head, IndexError for a token that does not exist.
-    """
+    Raises LookupError for a head, IndexError for a token that does not exist."""
     token_mask = cache.prompts.token_mask
     start = torch.zeros(token_mask.shape)
     for text, own in enumerate(token_mask):
@@ -87,12 +77,8 @@ def token_rollout(
         start[text, positions[query]] = 1
     maps = uniform_maps(cache) if uniform else cached_maps(cache, heads)
     values = rollout(maps, start[:, None], residual)[:, 0].masked_fill(~token_mask, torch.nan)
-    arguments = {
-        "query": query,
-        "residual": residual,
-        "uniform": uniform,
-        "heads": "all" if heads is None else [*map(str, heads)],
-    }
+    named = "all" if heads is None else [*map(str, heads)]
+    arguments = {"query": query, "residual": residual, "uniform": uniform, "heads": named}
     record = replace(cache.record, arguments={**cache.record.arguments, **arguments}, metric="rollout")
     name = "rollout of uniform attention" if uniform else "rollout"
     return TokenScores(name, values.double().numpy(), cache.words, "share", (0.0, 1.0), record, nan_reason="padding")
@@ -103,14 +89,12 @@ def _by_layer(heads: Sequence[Head] | None, n_heads: list[int]) -> list[list[int
     if heads is None:
         return [[*range(n)] for n in n_heads]
     if not heads:
-        raise ValueError(
-            "rollout averages the patterns of at least one head, and heads is empty: name heads, or omit them for all."
-        )
+        empty = "rollout averages the patterns of at least one head, and heads is empty"
+        raise ValueError(f"{empty}: name heads, or omit them for all.")
     for head in heads:
         if not (0 <= head.layer < len(n_heads) and 0 <= head.head < n_heads[head.layer]):
-            raise LookupError(
-                f"Head {head} does not exist: there are layers 0-{len(n_heads) - 1} and heads 0-{n_heads[0] - 1}."
-            )
+            there = f"layers 0-{len(n_heads) - 1} and heads 0-{n_heads[0] - 1}"
+            raise LookupError(f"Head {head} does not exist: there are {there}.")
     return [sorted({head.head for head in heads if head.layer == layer}) for layer in range(len(n_heads))]
 
 

@@ -1,29 +1,27 @@
 """Pairwise similarity of heads, and clusters of similar heads.
 
 ``output_similarity`` compares what heads of all layers write to the residual stream, ``pattern_similarity`` the attention
-patterns of heads in one layer. Heads with similar patterns may write different things, and the reverse. Neither shows that
-one head can replace another; ablating both does.
+patterns of heads in one layer. Neither shows that one head can replace another; ablating both does.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
 from interp._short_repr import short_repr
+from interp.engine.attention.attention_observer import Observation
+from interp.engine.sweep import z_cache
 from interp.heads import Head, HeadScores
 from interp.models.memory import check_budget
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from torch import Tensor
-
-    from interp.engine.attention.attention_observer import Observation
-    from interp.models.model import Model
-    from interp.records import RunRecord
+from interp.models.model import Model, record_of
+from interp.models.weights import output_weights
+from interp.records import RunRecord
+from interp.tasks.as_task import as_task
 
 BLOCK = 1 << 24  # numbers in memory at once
 APART = 1e6  # distance of heads that were not compared; no mean over a cluster offsets it
@@ -32,11 +30,8 @@ APART = 1e6  # distance of heads that were not compared; no mean over a cluster 
 @short_repr
 @dataclass(frozen=True, eq=False)
 class HeadPairScores:
-    """One number per pair of heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN for pairs that were not
-    compared.
-
-    ``unit``, ``bounds`` and ``record`` as in ``HeadScores``.
-    """
+    """One number per pair of heads: ``values`` [n_layers n_heads n_layers n_heads], symmetric, NaN for pairs not compared.
+    ``unit``, ``bounds`` and ``record`` as in ``HeadScores``."""
 
     name: str
     values: np.ndarray
@@ -50,24 +45,16 @@ class HeadPairScores:
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row per compared pair, each once: ``layer head label layer2 head2 label2 metric value unit``."""
-        import pandas as pd
-
         heads = [Head(*at) for at in np.ndindex(self.values.shape[:2])]
-        rows = [
-            (*a, str(a), *b, str(b), self.name, self[a, b], self.unit)
-            for a, b in combinations(heads, 2)
-            if not np.isnan(self[a, b])
-        ]
+        pairs = [(a, b) for a, b in combinations(heads, 2) if not np.isnan(self[a, b])]
+        rows = [(*a, str(a), *b, str(b), self.name, self[a, b], self.unit) for a, b in pairs]
         columns = ["layer", "head", "label", "layer2", "head2", "label2", "metric", "value", "unit"]
         return pd.DataFrame(rows, columns=columns)
 
 
 def pattern_similarity(observation: Observation) -> HeadPairScores:
-    """Similarity of the attention patterns of heads in the same layer, 0 to 1: ``head_similarity``, averaged over the texts
-    of an observation.
-
-    Raises LookupError if ``head_similarity`` was not observed.
-    """
+    """Similarity of the attention patterns of heads in one layer, 0 to 1: the mean of ``head_similarity`` over all texts.
+    Raises LookupError if ``head_similarity`` was not observed."""
     table = observation["head_similarity"].double().nanmean(1).cpu().numpy()
     values = np.full((*table.shape[:2], *table.shape[:2]), np.nan)
     for layer, similarity in enumerate(table):
@@ -77,8 +64,7 @@ def pattern_similarity(observation: Observation) -> HeadPairScores:
 
 
 def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadPairScores:
-    """Similarity of what heads write (z W_O) at the positions of ``prompts`` (a task or texts, as in ``observe``), for all
-    pairs of heads.
+    """Similarity of what all pairs of heads write (z W_O) at the positions of ``prompts`` (a task or texts, as in ``observe``).
 
     ``cka``: linear centred kernel alignment with the unbiased estimator of Song et al. 2012, whose mean is 0 for unrelated
     heads at any number of positions; 1 for outputs equal up to rotation, scale and a constant, so heads that write the same
@@ -86,13 +72,6 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
     for the same direction everywhere, -1 for opposite ones. NaN for a head that never writes (anything else). Raises
     ValueError for an unknown measure or too few positions, and MemoryBudgetExceeded. arXiv 1905.00414 (CKA).
     """
-    import torch
-
-    from interp.engine.sweep.z_cache import cache_z
-    from interp.models.model import record_of
-    from interp.models.weights import output_weights
-    from interp.tasks.as_task import as_task
-
     if measure not in MEASURES:
         raise ValueError(f"measure={measure!r} is unknown. There are: {', '.join(MEASURES)}.")
     task, facts = as_task(model, prompts), model.facts
@@ -101,24 +80,21 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
         raise ValueError(f"cka needs at least 4 positions, and the prompts have {n_positions}: use longer texts.")
     what = f"Comparing the outputs of {len(facts.heads())} heads at {n_positions:,} positions"
     check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z and two copies
-    bank = cache_z(model, task)
+    bank = z_cache.cache_z(model, task)
     with torch.inference_mode():
         z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
         w_o = [output_weights(model, layer).float().cpu() for layer in range(facts.n_layers)]
         similarity = MEASURES[measure](z, w_o).clamp(-1, 1).double().numpy()
     values = (similarity + similarity.T).reshape(facts.n_layers, facts.n_heads, facts.n_layers, facts.n_heads) / 2
-    record = record_of(
-        model, task=task.name, arguments={"n_examples": len(task), "measure": measure}, metric="output_similarity"
-    )
+    arguments = {"n_examples": len(task), "measure": measure}
+    record = record_of(model, task=task.name, arguments=arguments, metric="output_similarity")
     return HeadPairScores(f"output_similarity({measure})", values, "similarity", (-1.0, 1.0), record)
 
 
 def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadScores:
-    """The cluster of each head, numbered from 0 by decreasing size: average linkage on 1 - similarity.
-
-    Clusters are merged while the mean similarity between their heads is at least ``min_similarity``; heads that were not
-    compared are never merged. Raises ValueError for ``min_similarity`` outside (-1, 1].
-    """
+    """The cluster of each head, numbered from 0 by decreasing size: average linkage on 1 - similarity. Clusters are merged
+    while the mean similarity between their heads is at least ``min_similarity``; heads that were not compared are never merged.
+    Raises ValueError for ``min_similarity`` outside (-1, 1]."""
     from sklearn.cluster import AgglomerativeClustering
 
     if not -1 < min_similarity <= 1:
@@ -138,8 +114,6 @@ def cluster_heads(pairs: HeadPairScores, min_similarity: float = 0.5) -> HeadSco
 
 def _cka(z: list[Tensor], w_o: list[Tensor]) -> Tensor:
     """Debiased linear CKA of z W_O for all pairs of heads, [n_layers*n_heads n_layers*n_heads]."""
-    import torch
-
     # z R^T, with W_O^T = Q R, has the same inner products between positions as z W_O, and the width of z.
     outputs = [torch.einsum("phd,hkd->phk", x, torch.linalg.qr(w.mT).R) for x, w in zip(z, w_o, strict=True)]
     outputs = [x - x.mean(0) for x in outputs]
@@ -161,8 +135,6 @@ def _squared_products(x: Tensor, y: Tensor) -> Tensor:
 
 def _cosine(z: list[Tensor], w_o: list[Tensor]) -> Tensor:
     """Mean over positions of the cosine of z W_O for all pairs of heads, [n_layers*n_heads n_layers*n_heads]."""
-    import torch
-
     n_heads, d_model = len(z) * z[0].shape[1], w_o[0].shape[-1]
     total, count = torch.zeros(n_heads, n_heads), torch.zeros(n_heads, n_heads)
     for part in zip(*(x.split(max(1, BLOCK // (n_heads * d_model))) for x in z), strict=True):

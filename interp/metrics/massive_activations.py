@@ -22,11 +22,9 @@ from interp.tasks.token_batch import Prompts, as_batch
 @short_repr
 @dataclass(eq=False)
 class MassiveActivations:
-    """Massive activations of texts whose tokens are ``token_mask`` [batch pos] (False for padding).
-
-    ``entries`` are tuples (layer, example, pos, dimension, value, |value| / median); ``sizes`` holds the median and the
-    largest |x| per layer. Layers are those of the block that the residual stream has just left.
-    """
+    """Massive activations of texts whose tokens are ``token_mask`` [batch pos] (False for padding). ``entries`` are tuples
+    (layer, example, pos, dimension, value, |value| / median); ``sizes`` holds the median and the largest |x| per layer. Layers
+    are those of the block that the residual stream has just left."""
 
     token_mask: Bool[Tensor, "batch pos"]
     min_magnitude: float = 100.0
@@ -62,16 +60,10 @@ class MassiveActivations:
 
 
 def massive_activations(
-    model: Model,
-    prompts: Prompts,
-    *,
-    min_magnitude: float = 100.0,
-    ratio: float = 1000.0,
+    model: Model, prompts: Prompts, *, min_magnitude: float = 100.0, ratio: float = 1000.0
 ) -> MassiveActivations:
-    """The massive activations of texts, given as for ``observe``, in one forward pass.
-
-    Raises ValueError if the blocks of the model are not known.
-    """
+    """The massive activations of texts, given as for ``observe``, in one forward pass. Raises ValueError if the blocks of the
+    model are not known."""
     activations = MassiveActivations(as_batch(model, prompts).token_mask, min_magnitude, ratio)
     with reading_residual(model, activations.read):
         observe(model, prompts, [])

@@ -9,9 +9,6 @@ from interp.tasks.task import Task
 
 
 def score_task(model: Model, task: Task, metric: str = "accuracy") -> np.ndarray:
-    """The outcome of the clean run on every example, [n_examples] float64; ``metric`` is any outcome (``accuracy``,
-    ``logit_diff`` ...).
-
-    Raises LookupError for an unknown metric, ValueError if it needs distractors and the task has none.
-    """
+    """The outcome ``metric`` (``accuracy``, ``logit_diff`` ...) of the clean run on every example, [n_examples] float64. Raises
+    LookupError for an unknown metric, ValueError if it needs distractors and the task has none."""
     return clean_outcome(model, task, OUTCOMES.get(metric))

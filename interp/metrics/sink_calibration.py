@@ -81,17 +81,12 @@ def calibrate_heads(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """The outcome of the task with the ``sinks`` of each group of heads scaled to ``beta``; by default each head with sinks
-    alone.
-
-    Raises ValueError if no head has a sink.
-    """
+    """The outcome with the ``sinks`` of each group of heads scaled to ``beta``; by default each head with sinks alone. Raises
+    ValueError if no head has a sink."""
     groups = [(head,) for head in sinks.heads] if groups is None else groups
     if not groups:
-        raise ValueError(
-            f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}: lower alpha or "
-            f"threshold of sink_columns."
-        )
+        found = f"No head of {model.facts.name} has a sink in the prompts of task {task.name!r}"
+        raise ValueError(f"{found}: lower alpha or threshold of sink_columns.")
     outcome = OUTCOMES.get(metric)
     variants = [(interventions.calibrate_sinks(group, sinks.is_sink, beta),) for group in groups]
     arguments = {**task.provenance, "beta": beta}
@@ -101,7 +96,6 @@ def calibrate_heads(
 
 def improving_heads(result: SweepResult) -> list[Head]:
     """Heads calibrated alone with a mean effect above 0, largest first."""
-    effects = [
-        (effect, group[0]) for group, effect in zip(result.variants, result.effects.mean(1), strict=True) if len(group) == 1
-    ]
-    return [head for effect, head in sorted(effects, key=lambda pair: -pair[0]) if effect > 0]
+    pairs = zip(result.effects.mean(1), result.variants, strict=True)
+    effects = [(effect, group[0]) for effect, group in pairs if len(group) == 1 and effect > 0]
+    return [head for _, head in sorted(effects, key=lambda pair: -pair[0])]

@@ -19,11 +19,8 @@ def thumbnails(
     cache: AttentionCache, size: int = 48, *, example: int = 0
 ) -> Float[np.ndarray, "n_layers n_heads query_bin key_bin"]:
     """The largest weight in each bin of positions for every head on one text, [n_layers n_heads side side], float32, 0 to 1.
-
-    ``side`` is ``size``, or the number T of the text's own tokens if smaller, without pooling. Position i is in bin ``i *
-    side // T``; padding is in none. Computed one block of rows at a time. Raises ValueError for a size below 1, LookupError
-    for an example that does not exist.
-    """
+    ``side`` is ``size``, or the number T of the text's own tokens if smaller, without pooling. Position i is in bin ``i * side
+    // T``; padding is in none. Raises ValueError for a size below 1, LookupError for an example that does not exist."""
     alone, edges = _binned(cache, size, example)
     side = len(edges) - 1
     pooled = np.zeros((len(alone.calls), alone.calls[0].q.shape[1], side, side), np.float32)
@@ -33,25 +30,17 @@ def thumbnails(
 
 
 def overview(
-    cache: AttentionCache,
-    head: Head,
-    size: int = 256,
-    *,
-    example: int = 0,
-    scale: Float[np.ndarray, " key"] | None = None,
+    cache: AttentionCache, head: Head, size: int = 256, *, example: int = 0, scale: Float[np.ndarray, " key"] | None = None
 ) -> Float[np.ndarray, "query_bin key_bin"]:
-    """The largest weight in each bin of positions for one head, [side side], float32.
-
-    ``scale``, one number per token of the text, multiplies the weights of that key first. Bins and errors as in ``thumbnails``.
-    """
+    """The largest weight in each bin of positions for one head, [side side], float32. ``scale``, one number per token of the
+    text, multiplies the weights of that key first. Bins and errors as in ``thumbnails``."""
     alone, edges = _binned(cache, size, example)
     pooled = np.zeros((len(edges) - 1, len(edges) - 1), np.float32)
-    step = max(1, BLOCK // (edges[-1] - edges[0]))
+    text, step = slice(edges[0], edges[-1]), max(1, BLOCK // (edges[-1] - edges[0]))
     for start in range(edges[0], edges[-1], step):
         queries = slice(start, min(start + step, edges[-1]))
-        rows = alone.pattern(head, queries, slice(edges[0], edges[-1])).numpy()
-        rows = rows if scale is None else rows * scale
-        (down, parts), (_, keys) = _within(edges, queries), _within(edges, slice(edges[0], edges[-1]))
+        rows = alone.pattern(head, queries, text).numpy() * (1 if scale is None else scale)
+        (down, parts), (_, keys) = _within(edges, queries), _within(edges, text)
         np.maximum(pooled[down], _largest(_largest(rows, parts), keys), out=pooled[down])
     return pooled
 
@@ -82,8 +71,6 @@ def _within(edges: list[int], columns: slice) -> tuple[slice, list[tuple[int, in
 
 
 def _largest(weights: np.ndarray, parts: list[tuple[int, int]]) -> np.ndarray:
-    """The largest of each part of the rows, [... row column] -> [... column part].
-
-    In numpy, because torch's overhead exceeds the work.
-    """
+    """The largest of each part of the rows, [... row column] -> [... column part]. In numpy, because torch's overhead exceeds
+    the work."""
     return np.stack([weights[..., start:stop, :].max(-2) for start, stop in parts], -1)

@@ -23,10 +23,7 @@ MIN_WEIGHT = 0.005
 @dataclass(frozen=True, eq=False)
 class SparsePattern:
     """The largest weights of one head on one text; cell ``q * len(tokens) + k`` holds the weight from query ``q`` to key ``k``.
-
-    ``cells`` are distinct. ``peak`` is the largest weight of the pattern outside its first row and first column, where sinks
-    are; 0 for a text of one token.
-    """
+    ``cells`` are distinct. ``peak`` is the largest weight outside the first row and column, where sinks are, or 0."""
 
     tokens: tuple[str, ...]
     cells: Int[np.ndarray, " n"]
@@ -36,33 +33,25 @@ class SparsePattern:
     def tile(
         self, queries: slice = slice(None), keys: slice = slice(None), *, memory: int | None = None
     ) -> Float[np.ndarray, "some_queries some_keys"]:
-        """The weights of some queries and keys, [query key], 0 where none was kept.
-
-        Raises IndexError for an empty tile, MemoryBudgetExceeded beyond ``memory`` (bytes; default: available memory).
-        """
+        """The weights of some queries and keys, [query key], 0 where none was kept. Raises IndexError for an empty tile,
+        MemoryBudgetExceeded beyond ``memory`` (bytes; default: available memory)."""
         length = len(self.tokens)
-        indices, size = [], []
-        for part in (queries, keys):
-            chosen = np.arange(length)[part]
-            index = np.full(length, -1)
-            index[chosen] = np.arange(len(chosen))
-            indices.append(index)
-            size.append(len(chosen))
+        place, size = np.full((2, length), -1), [len(range(length)[part]) for part in (queries, keys)]
+        for own, part, n in zip(place, (queries, keys), size, strict=True):
+            own[part] = np.arange(n)
         if 0 in size:
             raise IndexError(f"This tile of a text of {length} tokens is empty.")
         check_budget(4 * size[0] * size[1], memory, f"A tile of {size[0]} x {size[1]} weights")
         dense = np.zeros(size, np.float32)
-        query, key = indices[0][self.cells // length], indices[1][self.cells % length]
+        query, key = place[0][self.cells // length], place[1][self.cells % length]
         inside = (query >= 0) & (key >= 0)
         dense[query[inside], key[inside]] = self.weights[inside]
         return dense
 
 
 def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK) -> list[list[SparsePattern]]:
-    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order.
-
-    Positions count from the first token of each text, without padding; full patterns are never formed.
-    """
+    """The largest weights of every head of a layer on every text, ``[head][example]``, cells in order. Positions count from the
+    first token of each text, without padding; full patterns are never formed."""
     prompts, call = attention.prompts, attention.calls[layer]
     shape = (*call.q.shape[:3], KEYS_PER_ROW)
     weights, columns = torch.zeros(shape), torch.zeros(shape, dtype=torch.int32)
@@ -75,18 +64,16 @@ def sparse_patterns(attention: AttentionCache, layer: int, *, block: int = BLOCK
     attention.read(layer, read, block=block)
     texts = [np.flatnonzero(token_mask) for token_mask in prompts.token_mask.cpu().numpy()]
     tokens = [words[own[0] : own[-1] + 1] for words, own in zip(attention.words, texts, strict=True)]
-    return [
-        [
-            _sparse(tokens[i], weights[i, head, own].numpy(), columns[i, head, own].numpy() - own[0])
-            for i, own in enumerate(texts)
-        ]
-        for head in range(shape[1])
-    ]
+
+    def sparse(head: int, text: int) -> SparsePattern:
+        own = texts[text]
+        return _sparse(tokens[text], weights[text, head, own].numpy(), columns[text, head, own].numpy() - own[0])
+
+    return [[sparse(head, text) for text in range(len(texts))] for head in range(shape[1])]
 
 
-def _sparse(
-    tokens: tuple[str, ...], weights: Float[np.ndarray, "query some"], keys: Int[np.ndarray, "query some"]
-) -> SparsePattern:
+def _sparse(tokens: tuple[str, ...], weights: np.ndarray, keys: np.ndarray) -> SparsePattern:
+    """The largest weights of a pattern from those of its rows and their keys, [query some]."""
     queries = np.arange(len(tokens), dtype=np.int64)[:, None]
     peak = weights.max(initial=0.0, where=(queries > 0) & (keys > 0))
     kept = weights >= MIN_WEIGHT

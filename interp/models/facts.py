@@ -82,11 +82,9 @@ def tokenizer_adds_bos(tokenizer: Any) -> bool:
 
 
 def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and values of all tensors, independent of their order.
-
-    Above 256 MiB in total, a tensor of more than 65536 values is represented by 65536 evenly spaced ones, so that a 7B model
-    takes about a second; such a digest starts with ``sampled-``.
-    """
+    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and values of all tensors, independent of their order. Above 256
+    MiB in total, a tensor of more than 65536 values is represented by 65536 evenly spaced ones, so that a 7B model takes about
+    a second; such a digest starts with ``sampled-``."""
     named = sorted(tensors, key=lambda pair: pair[0])
     sampled = sum(t.numel() * t.element_size() for _, t in named) > FULL_DIGEST_BYTES
     total = hashlib.sha256()
@@ -112,10 +110,8 @@ def _first(config: Any, *keys: str) -> Any:
 def _size(config: Any, name: str, *keys: str) -> int:
     value = _first(config, *keys)
     if not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"{name} is not a supported transformer: its configuration ({config.model_type}) has "
-            f"{keys[0]}={value!r}, where a positive integer is required."
-        )
+        found = f"its configuration ({config.model_type}) has {keys[0]}={value!r}"
+        raise ValueError(f"{name} is not a supported transformer: {found}, where a positive integer is required.")
     return value
 
 

@@ -1,7 +1,5 @@
 """Whether a model folder is complete, from file names, sizes and headers; no weights are loaded."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ They are rebuilt as TransformerLens's native transformer, whose weights have the
 would compute differently is refused by name, so that a loaded model has the logits of the original.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +80,8 @@ def check_config(values: dict[str, Any], where: Path) -> None:
         allowed["act_fn"] = ACTIVATIONS
     for field, choices in allowed.items():
         if field in values and values[field] not in choices:
-            raise ValueError(
-                f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models. "
-                f"Supported: {', '.join(map(repr, choices))}."
-            )
+            what = f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models"
+            raise ValueError(f"{what}. Supported: {', '.join(map(repr, choices))}.")
     scale, usual = values.get("attn_scale") or -1.0, values["d_head"] ** 0.5
     if scale > 0 and abs(scale - usual) > 1e-3 * usual:
         raise ValueError(f"{where} has attn_scale={scale}, and only the square root of d_head, {usual:.4g}, is supported.")
@@ -138,10 +134,9 @@ def _read(weights: Path) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor]
     try:
         content = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every way a file can be wrong
-        raise ModelUnavailable(
-            f"{weights} could not be read as plain tensors: it is damaged, or holds Python objects, which are never loaded. "
-            "Save model.state_dict(), and the configuration as JSON."
-        ) from error
+        reason = "it is damaged, or holds Python objects, which are never loaded"
+        advice = "Save model.state_dict(), and the configuration as JSON."
+        raise ModelUnavailable(f"{weights} could not be read as plain tensors: {reason}. {advice}") from error
     config = next((content[key] for key in ("config", "cfg") if isinstance(content.get(key), dict)), None)
     tensors = next((content[key] for key in ("state_dict", "model", "weights") if isinstance(content.get(key), dict)), content)
     return config, {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}

@@ -4,8 +4,6 @@ One short table of attribute names serves every architecture listed in ``KNOWN``
 logits before the final soft cap of Gemma 2 and 3 (``config.final_logit_softcapping``).
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from typing import Any
 
@@ -15,8 +13,12 @@ from interp.models.model import Layout
 
 KNOWN = frozenset("gpt2 llama mistral qwen2 qwen3 gemma gemma2 gemma3_text gpt_neox phi phi3 opt gptj bloom falcon".split())
 BLOCKS = ("transformer.h", "model.layers", "gpt_neox.layers", "model.decoder.layers")
-FINAL_NORMS = tuple(
-    "transformer.ln_f model.norm model.final_layernorm gpt_neox.final_layer_norm model.decoder.final_layer_norm".split()
+FINAL_NORMS = (
+    "transformer.ln_f",
+    "model.norm",
+    "model.final_layernorm",
+    "gpt_neox.final_layer_norm",
+    "model.decoder.final_layer_norm",
 )
 ATTENTIONS = ("attn", "self_attn", "attention", "self_attention")
 OUTPUTS = ("c_proj", "o_proj", "out_proj", "dense")

@@ -36,10 +36,9 @@ def load_model(
     """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), a Hub name, or a
     model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
 
-    ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline`` uses
-    only what the Hub cache holds. Raises ModelUnavailable when the model or a part of it is not available, ArtefactInvalid for NaN or
-    infinite weights, MemoryBudgetExceeded when it would not fit the memory, and ValueError for what is neither a causal transformer nor an
-    encoder of text or image patches.
+    ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline``
+    uses only what the Hub cache holds. Raises ModelUnavailable for a missing model or part of it, ArtefactInvalid for NaN or
+    infinite weights, MemoryBudgetExceeded, and ValueError for what is neither a causal transformer nor an encoder.
     """
     check_device_and_dtype(device, dtype)
     is_planted = name.startswith(PLANTED)
@@ -62,10 +61,8 @@ def load_model(
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder of an embedded or local model, or None for a name to look up on the Hub.
-
-    Raises ModelUnavailable when ``name`` can only be a path and nothing is there.
-    """
+    """The folder of an embedded or local model, or None for a name to look up on the Hub. Raises ModelUnavailable when ``name``
+    can only be a path and nothing is there."""
     if name in embedded_names():
         return embedded_folder() / name
     path = Path(name).expanduser()
@@ -126,10 +123,8 @@ def _loader(config: Any, name: str) -> Any:
         return t.AutoModelForMaskedLM if kind in auto.MODEL_FOR_MASKED_LM_MAPPING else t.AutoModelForImageClassification
     if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False):
         return t.AutoModelForCausalLM
-    raise ValueError(
-        f"{name} is of type {config.model_type}: supported are causal (decoder-only) language models and encoders of text (BERT) or "
-        f"image patches (ViT)."
-    )
+    supported = "causal (decoder-only) language models and encoders of text (BERT) or image patches (ViT)"
+    raise ValueError(f"{name} is of type {config.model_type}: supported are {supported}.")
 
 
 def _check_keys(report: dict[str, Any], name: str) -> None:

@@ -3,17 +3,13 @@
 Estimates are upper bounds of what is allocated at one moment, computed from sizes alone; nothing is loaded.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from interp.errors import MemoryBudgetExceeded
-
-if TYPE_CHECKING:
-    from interp.models.model import ModelFacts
+from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -31,10 +27,8 @@ def check_device_and_dtype(device: str, dtype: str) -> None:
 
 
 def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
-    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while being read).
-
-    ``loader`` is transformers' class that builds the model, by default ``AutoModelForCausalLM``.
-    """
+    """Bytes of all parameters in ``dtype``, plus the largest one again (it is converted while being read). ``loader`` is
+    transformers' class that builds the model, by default ``AutoModelForCausalLM``."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -45,8 +39,7 @@ def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
 
 
 def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:
-    """Bytes allocated at once inside a block for ``n_tokens``: the residual and its copies, the MLP with its gate and activation,
-    queries to merged outputs."""
+    """Bytes allocated at once inside a block for ``n_tokens``: residual, MLP, queries to outputs."""
     return n_tokens * (8 * facts.d_model + 4 * facts.d_mlp + 6 * facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
@@ -57,10 +50,8 @@ def workspace_bytes(facts: ModelFacts) -> int:
 
 def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
     """Bytes that one forward pass of ``batch`` x ``length`` tokens needs in addition to the weights, without gradients.
-
-    Workspace, one block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer, which is the
-    measured peak of scores and softmax.
-    """
+    Workspace, one block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer,
+    which is the measured peak of scores and softmax."""
     tokens = batch * length
     logits = tokens * facts.d_vocab * ITEM_BYTES[facts.dtype]
     attention = int(2.1 * 4 * facts.n_heads * tokens * length) if patterns else 0
@@ -81,10 +72,8 @@ def check_budget(needed: int, budget: int | None = None, what: str = "This run")
     allowed = available_memory() if budget is None else budget
     if needed > allowed:
         source = "are available" if budget is None else "is the budget"
-        raise MemoryBudgetExceeded(
-            f"{what} needs about {format_bytes(needed)}, and {format_bytes(allowed)} {source}: use a smaller dtype, batch or "
-            f"length, or allow more."
-        )
+        sizes = f"{what} needs about {format_bytes(needed)}, and {format_bytes(allowed)} {source}"
+        raise MemoryBudgetExceeded(f"{sizes}: use a smaller dtype, batch or length, or allow more.")
 
 
 def _system_memory() -> int:

@@ -62,10 +62,9 @@ class ModelFacts:
     def check_causal(self, what: str) -> None:
         """Raises ValueError, with ``what`` in the message, unless the model is causal."""
         if not self.causal:
-            raise ValueError(
-                f"{what} needs a causal language model, and {self.name} ({self.architecture}) is an encoder and does not predict "
-                f"the next token: use a causal model, or read this one's attention with observe_attention."
-            )
+            encoder = f"{self.name} ({self.architecture}) is an encoder and does not predict the next token"
+            advice = "use a causal model, or read this one's attention with observe_attention"
+            raise ValueError(f"{what} needs a causal language model, and {encoder}: {advice}.")
 
     def check_head(self, head: Head) -> Head:
         """The head itself. Raises LookupError when the model has no such head."""
@@ -78,10 +77,8 @@ class ModelFacts:
 @dataclass(frozen=True)
 class Layout:
     """Where the parts of a plain Hugging Face causal model are: what the engine needs to resume it from a layer.
-
-    ``attentions[l]`` is the attention module of ``blocks[l]``, ``outputs[l]`` its output projection (input: the heads' z, merged),
-    ``final_norm`` and ``unembed`` turn the last residual into logits.
-    """
+    ``attentions[l]`` is the attention module of ``blocks[l]``, ``outputs[l]`` its output projection (input: the heads' z,
+    merged), ``final_norm`` and ``unembed`` turn the last residual into logits."""
 
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]

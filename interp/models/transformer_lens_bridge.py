@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 
 def build_bridge(model: Model) -> Any:
-    """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern is kept after a run.
-
-    Raises ValueError when TransformerLens does not know the architecture.
-    """
+    """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern is kept after a run. Raises
+    ValueError when TransformerLens does not know the architecture."""
     if model.hf is None:
         raise ValueError(f"{model.facts.name} has no Hugging Face module to build a bridge from.")
     prepare_transformer_lens()
@@ -48,11 +46,9 @@ def copy_with_shared_weights(hf: nn.Module) -> Any:
 
 
 def prepare_transformer_lens() -> None:
-    """Imports TransformerLens and disables, for this process, its package installer and its stored patterns.
-
-    The installer runs ``pip install torchvision`` when a multimodal processor cannot be loaded. Attention with fused QKV keeps
-    the last pattern of every layer, which nothing reads and which multiplies the memory of a long run.
-    """
+    """Imports TransformerLens and disables, for this process, its package installer and its stored patterns. The installer runs
+    ``pip install torchvision`` when a multimodal processor cannot be loaded. Attention with fused QKV keeps the last pattern of
+    every layer, which nothing reads and which multiplies the memory of a long run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from transformer_lens.model_bridge.generalized_components.joint_qkv_attention import JointQKVAttentionBridge

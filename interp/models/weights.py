@@ -3,15 +3,12 @@
 Weights are the model's own: no norm is folded into them, and nothing is centred.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn, stack
 
-if TYPE_CHECKING:
-    from interp.models.model import Layout, Model
+from interp.models.model import Layout, Model
 
 
 def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, "d_head d_model"]:

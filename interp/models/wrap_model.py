@@ -1,7 +1,5 @@
 """Wraps a Hugging Face module that is already in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,10 +12,8 @@ from interp.models.model import Model
 
 
 def wrap_model(hf: torch.nn.Module, tokenizer: Any = None, *, name: str = "in memory", revision: str = "") -> Model:
-    """A Model of ``hf``, a causal language model or encoder of transformers; ``hf`` is put into eval mode and its parameters frozen.
-
-    Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration lacks a size.
-    """
+    """A Model of ``hf``, a causal language model or encoder of transformers; ``hf`` is put into eval mode and its parameters
+    frozen. Raises ArtefactInvalid when a weight is NaN or infinite, ValueError when the configuration lacks a size."""
     check_finite(hf.named_parameters(), name)
     hf.eval().requires_grad_(False)
     return Model(facts_of(hf, tokenizer, name, revision), tokenizer, hf, layout_of(hf))

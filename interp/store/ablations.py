@@ -1,16 +1,12 @@
 """The tables of an ablation, written to its run directory."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from interp.ablation.ablation_result import AblationResult
 from interp.ablation.effect_tables import agreement
 from interp.files import sha256
 from interp.store.run_directory import RunWriter, StoredRun, write_once
-
-if TYPE_CHECKING:
-    from interp.ablation.ablation_result import AblationResult
 
 
 def save_ablation(result: AblationResult, folder: str | Path) -> Path:
@@ -22,11 +18,9 @@ def save_ablation(result: AblationResult, folder: str | Path) -> Path:
 
 
 def write_ablation(writer: RunWriter, result: AblationResult) -> StoredRun:
-    """Writes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes the run.
-
-    An adaptive result also has ``estimates``, and the run's details hold their agreement with the exact effects. Raises ValueError for
-    effects that cannot be right; the units are kept, and the run can be resumed.
-    """
+    """Writes ``heads`` (one row per variant, with statistics) and ``examples`` (one row per variant and example) and finishes
+    the run. An adaptive result also has ``estimates``, and the run's details hold their agreement with the exact effects.
+    Raises ValueError for effects that cannot be right; the units are kept, and the run can be resumed."""
     tables = {"heads": result.heads(), "examples": result.examples()}
     details: dict[str, Any] = {"kind": "ablation", "shape": [result.n_layers, result.n_heads], "backend": result.backend}
     if result.estimate is not None:

@@ -1,15 +1,10 @@
 """Circuits with their scores and faithfulness as run directories, written and read back."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.circuits import Circuit, FaithfulnessCurve, load_circuit
+from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve, load_circuit
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
-
-if TYPE_CHECKING:
-    from interp.circuits import EdgeScores
 
 KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 
@@ -17,11 +12,9 @@ KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 def save_circuit(
     circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, folder: str | Path, spec: dict[str, Any], **details: Any
 ) -> StoredRun:
-    """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back.
-
-    ``circuit.json`` is the circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the
-    curve. ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises as ``start_run``.
-    """
+    """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back. ``circuit.json`` is the
+    circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the curve.
+    ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises as ``start_run``."""
     graph, record = circuit.graph, scores.record
     origin = {"method": scores.method, "ablation": record.arguments.get("ablation", "")}
     summary = {

@@ -16,10 +16,8 @@ SETS = "sets"
 def save_confirmation(
     confirmation: Confirmation, facts: ModelFacts, folder: str | Path, spec: dict[str, Any] | None = None
 ) -> StoredRun:
-    """Writes a confirmation to a run directory and returns the run; ``load_confirmation`` reads it back.
-
-    Tables: ``sets`` (its ``table``), ``curve`` and ``prompts``. ``spec`` and errors as in ``save_detection``.
-    """
+    """Writes a confirmation to a run directory and returns the run; ``load_confirmation`` reads it back. Tables: ``sets`` (its
+    ``table``), ``curve`` and ``prompts``. ``spec`` and errors as in ``save_detection``."""
     if spec is None:
         values = sha256(confirmation.table.to_csv(index=False).encode())
         spec = {"kind": "confirmation", "role": confirmation.role, "record": confirmation.record.to_json(), "values": values}

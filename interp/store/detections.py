@@ -1,23 +1,19 @@
 """Detections as run directories, written and read back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from interp.detectors import Detection, TokenDetection
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
+from interp.models.model import ModelFacts
 from interp.records import RunRecord
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 from interp.store.scores import head_rows, metric_facts, token_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import ModelFacts
 
 DECISION = ("threshold", "fwer", "literature_threshold")
 
@@ -28,9 +24,8 @@ def save_detection(
     """Writes a detection to a run directory and returns the run; ``load_detection`` reads it back.
 
     For heads, the table ``heads`` has one row per head and metric: ``score``, ``control`` and each of ``extra_scores``, which
-    ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors`` the
-    selected tokens. Further tables keep their names. Without ``spec`` the run is identified by its record and values. Raises as
-    ``start_run``.
+    ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors``
+    the selected tokens. Without ``spec`` record and values identify the run. Raises as ``start_run``.
     """
     if isinstance(detection, TokenDetection):
         scores: dict[str, Any] = detection.scores
@@ -102,7 +97,5 @@ def write_tables(writer: RunWriter, tables: Mapping[str, pd.DataFrame]) -> dict[
 
 
 def load_tables(run: StoredRun, details: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    import pandas as pd
-
     files, columns_of = run.manifest["files"], details["tables"]
     return {n: run.table(n) if f"{n}.parquet" in files else pd.DataFrame(columns=columns) for n, columns in columns_of.items()}

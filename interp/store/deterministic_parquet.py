@@ -60,9 +60,8 @@ def _column(name: str, values: pd.Series) -> pa.Array:
     if types.is_float_dtype(values):
         numbers = values.to_numpy(np.float64)
         if np.isinf(numbers).any():
-            raise ArtefactInvalid(
-                f"Column {name!r} holds infinite numbers: the run that made it is broken, nothing was stored."
-            )
+            broken = "the run that made it is broken, nothing was stored"
+            raise ArtefactInvalid(f"Column {name!r} holds infinite numbers: {broken}.")
         return pa.array(numbers, pa.float64())
     if types.is_string_dtype(values):
         return pa.array([encodable(value) for value in values], pa.string())

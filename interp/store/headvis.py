@@ -10,8 +10,6 @@ Neuronpedia samples the texts of a corpus, a few from each fifth of a head's pea
 histograms and token tables, which follow from the rest, are neither written nor read.
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil
@@ -19,20 +17,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from interp._short_repr import short_repr
+from interp.engine.attention.qk_cache import AttentionCache
 from interp.errors import ArtefactInvalid
 from interp.files import TEMPORARY_SUFFIX, write_atomically
 from interp.heads import Head, HeadScores
+from interp.metrics.attention import attention_metrics
+from interp.metrics.top_weights import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store.manifest import now
-
-if TYPE_CHECKING:
-    from interp.engine.attention.qk_cache import AttentionCache
-    from interp.metrics.top_weights import SparsePattern
 
 THRESHOLD = 0.01
 INDUCTION = f"induction_score:threshold={THRESHOLD}"
@@ -64,8 +61,7 @@ class HeadVis:
     scores: dict[str, HeadScores]
 
     def patterns(self, head: Head) -> tuple[SparsePattern, ...]:
-        """The stored weights of a head on each text. Raises LookupError for a head that does not exist, ArtefactInvalid for a damaged
-        file."""
+        """The stored weights of a head on each text. LookupError for an unknown head, ArtefactInvalid for damage."""
         n_layers, n_heads = self.scores["qk_distance"].values.shape
         if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
             raise LookupError(f"{self.path} has no head {head}: it has layers 0-{n_layers - 1} and heads 0-{n_heads - 1}.")
@@ -75,13 +71,8 @@ class HeadVis:
 
 def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) -> Path:
     """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` describes the texts.
-
-    The tree is built under a hidden name beside ``folder`` and renamed when complete; a failed one leaves nothing behind. Lone surrogates
-    are written as ``?``. Raises ArtefactInvalid when ``folder`` is not empty, ValueError for texts of one token, for images, and for more
-    texts than fit a file.
-    """
-    from interp.metrics.top_weights import sparse_patterns
-
+    A failed tree leaves nothing behind. Lone surrogates are written as ``?``. Raises ArtefactInvalid when ``folder`` is not
+    empty, ValueError for texts of one token, for images, and for more texts than fit a file."""
     path = Path(folder).resolve()
     check_empty(path)
     lengths = attention.prompts.token_mask.sum(1).tolist()
@@ -108,10 +99,8 @@ def check_empty(folder: Path) -> None:
 
 
 def load_headvis(folder: str | Path) -> HeadVis:
-    """The HeadVis tree in this folder, from any source. All of its content is validated.
-
-    Raises ArtefactInvalid for files that are missing, too large or damaged, and for impossible values.
-    """
+    """The HeadVis tree in this folder, from any source. All of its content is validated. Raises ArtefactInvalid for files that
+    are missing, too large or damaged, and for impossible values."""
     path = Path(folder)
     with _reading(path / CONFIG) as config:
         shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MAX_HEADS)]
@@ -130,13 +119,8 @@ def load_headvis(folder: str | Path) -> HeadVis:
     return HeadVis(path, config, scores)
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
 def _metric_values(attention: AttentionCache) -> dict[str, np.ndarray]:
     """HeadVis's six metrics, [n_layers n_heads] each."""
-    from interp.metrics.attention import attention_metrics
-
     observation = attention.observe(attention_metrics([own for own, _ in METRICS.values()]))
     scores = {name: observation.heads(own.split(":")[0]).values for name, (own, _) in METRICS.items()}
     distance = observation["attention_distance"].double().cpu().numpy()
@@ -167,8 +151,6 @@ def _fifths(peaks: Sequence[float]) -> list[int]:
 
 
 def _config(attention: AttentionCache, dataset: str, shape: Sequence[int]) -> dict[str, Any]:
-    from interp.metrics.top_weights import KEYS_PER_ROW, MIN_WEIGHT
-
     (n_texts, longest), names = attention.prompts.tokens.shape, {"model_name": attention.record.model, "dataset_name": dataset}
     texts = {"n_sequences": n_texts, "seq_len": longest, "n_intervals": FIFTHS, "attn_implementation": "interp"}
     rules = {"sparse_topk_per_row": KEYS_PER_ROW, "sparse_threshold": MIN_WEIGHT, "induction_attention_threshold": THRESHOLD}
@@ -188,9 +170,8 @@ def _rounded(number: float) -> float | None:
 def _write(path: Path, value: Any) -> None:
     content = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     if len(content) > MAX_FILE_BYTES:
-        raise ValueError(
-            f"{path.name} would take {len(content):,} bytes, more than the {MAX_FILE_BYTES:,} of a file: give fewer texts."
-        )
+        size = f"{len(content):,} bytes, more than the {MAX_FILE_BYTES:,} of a file"
+        raise ValueError(f"{path.name} would take {size}: give fewer texts.")
     path.parent.mkdir(exist_ok=True)
     write_atomically(path, content)
 
@@ -207,9 +188,6 @@ def _building(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -245,8 +223,6 @@ def _numbers(values: Any, what: str, kinds: set[type], low: int | float, high: i
 
 
 def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequence[int], record: RunRecord) -> HeadScores:
-    from interp.metrics.attention import attention_metrics
-
     (own,), values, some = attention_metrics([METRICS[name][0]]), np.full(shape, np.nan), [value is not None for value in found]
     numbers = _numbers([value for value in found if value is not None], f"the {name}s", {int, float}, -np.inf, np.inf)
     values[at[0][some], at[1][some]] = numbers
@@ -254,8 +230,6 @@ def _scores(name: str, found: list[Any], at: tuple[np.ndarray, ...], shape: Sequ
 
 
 def _pattern(text: Any, which: str) -> SparsePattern:
-    from interp.metrics.top_weights import SparsePattern
-
     tokens = text["tokens"]
     if type(tokens) is not list:
         raise TypeError

@@ -1,7 +1,5 @@
 """``run.json``, the manifest of a run directory: created, validated on reading, written."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,10 +40,8 @@ def read(folder: Path) -> dict[str, Any]:
         raise ArtefactInvalid(f"{path} is damaged: it is not JSON ({error}).") from None
     version = manifest.get("schema") if isinstance(manifest, dict) else None
     if version != SCHEMA:
-        raise ArtefactInvalid(
-            f"{path} is of version {version!r} of the run format; this interp reads version {SCHEMA}. "
-            f"Open it with the interp that wrote it."
-        )
+        versions = f"is of version {version!r} of the run format; this interp reads version {SCHEMA}"
+        raise ArtefactInvalid(f"{path} {versions}. Open it with the interp that wrote it.")
     missing = [name for name in FIELDS if name not in manifest]
     if missing:
         raise ArtefactInvalid(f"{path} is damaged: it lacks {', '.join(missing)}.")

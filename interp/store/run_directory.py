@@ -116,8 +116,8 @@ class StoredRun:
         return head_scores(rows, record, shape, "value", tuple(facts["bounds"]), facts["nan_reason"])
 
     def token_scores(self, name: str | None = None) -> TokenScores:
-        """A metric of an observation (default: the first with one number per token) as the mean over all heads, [batch pos]; padding is
-        NaN. Raises LookupError for an unknown metric."""
+        """A metric of an observation (default: the first with one number per token), the mean over all heads, [batch pos];
+        padding is NaN. Raises LookupError for an unknown metric."""
         rows, facts, record = self._metric_rows("tokens", name)
         cells = rows["example"].to_numpy(), rows["pos"].to_numpy()
         shape = tuple(int(axis.max()) + 1 for axis in cells)
@@ -148,26 +148,22 @@ class StoredRun:
         except OSError as error:
             raise ArtefactInvalid(f"{self.path / file} cannot be read: {error_reason(error)}.") from None
         if sha256(content) != files[file]:
-            raise ArtefactInvalid(
-                f"{self.path / file} is not the file that the run wrote: its SHA-256 differs from the one in {manifests.NAME}."
-            )
+            reason = f"its SHA-256 differs from the one in {manifests.NAME}"
+            raise ArtefactInvalid(f"{self.path / file} is not the file that the run wrote: {reason}.")
         return content
 
     def check_finished(self) -> None:
         """Raises ArtefactInvalid for an unfinished run."""
         if self.status != "finished":
             reason = f" ({self.manifest['error']})" if self.manifest["error"] else ""
-            raise ArtefactInvalid(
-                f"{self.path} is not finished: its status is {self.status!r}{reason}. Run the same command again to resume it."
-            )
+            status = f"its status is {self.status!r}{reason}"
+            raise ArtefactInvalid(f"{self.path} is not finished: {status}. Run the same command again to resume it.")
 
 
 class RunWriter:
-    """The only writer of a run directory, inside ``with start_run(...) as writer:``.
-
-    Where ``finished`` is True, nothing is left to do. What is written under a name becomes part of the run at ``finish``. An exception
-    marks the run as failed; it can still be resumed.
-    """
+    """The only writer of a run directory, inside ``with start_run(...) as writer:``. Where ``finished`` is True, nothing is
+    left to do. What is written under a name becomes part of the run at ``finish``. An exception marks the run as failed; it can
+    still be resumed."""
 
     def __init__(self, path: Path, manifest: dict[str, Any], lock: Any) -> None:
         self.path, self._manifest, self._lock = path, manifest, lock
@@ -230,11 +226,9 @@ class RunWriter:
 
 def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWriter:
     """A writer for a new run directory, or for the interrupted run of the same spec in it (completed units are kept).
-
-    ``details`` say how the work is divided (``memory``) and do not identify the run: a run with units keeps the details it was started
-    with (``writer.details``). Raises ArtefactInvalid when the folder holds something else or another process is writing it; its
-    contents are unchanged then.
-    """
+    ``details`` say how the work is divided (``memory``) and do not identify it: a run with units keeps those it was started
+    with (``writer.details``). Raises ArtefactInvalid, and changes nothing, when the folder holds something else or is being
+    written."""
     folder = Path(path)
     lock = _lock(folder)
     try:
@@ -261,10 +255,8 @@ def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
 
 
 def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """The details that ``start_run`` would keep regardless of its arguments; empty where no unit is complete.
-
-    Raises ArtefactInvalid when the folder holds something else.
-    """
+    """The details that ``start_run`` would keep regardless of its arguments; empty where no unit is complete. Raises
+    ArtefactInvalid when the folder holds something else."""
     return _stored_details(Path(path), _claim(Path(path), spec))
 
 
@@ -275,9 +267,8 @@ def open_run(path: str | Path, kind: str | None = None) -> StoredRun:
     if kind is not None:
         run.check_finished()
         if run.kind != kind:
-            raise ArtefactInvalid(
-                f"{folder} is a run of kind {run.kind!r}, not {kind!r}: give the directory that `interp {COMMANDS.get(kind, kind)}` wrote."
-            )
+            advice = f"give the directory that `interp {COMMANDS.get(kind, kind)}` wrote"
+            raise ArtefactInvalid(f"{folder} is a run of kind {run.kind!r}, not {kind!r}: {advice}.")
     return run
 
 
@@ -308,10 +299,8 @@ def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         return manifests.new(spec)
     manifest = manifests.read(folder)
     if manifest["spec_digest"] != digest(spec):
-        raise ArtefactInvalid(
-            f"{folder} holds another run ({_difference(manifest['spec'], spec)}). Nothing was changed: "
-            f"choose another folder or delete this one."
-        )
+        other = f"{folder} holds another run ({_difference(manifest['spec'], spec)})"
+        raise ArtefactInvalid(f"{other}. Nothing was changed: choose another folder or delete this one.")
     return manifest
 
 

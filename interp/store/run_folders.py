@@ -1,10 +1,7 @@
 """The runs in a folder: list, find, delete, pack.
 
-Only direct subfolders count, and a name is looked up among them, never joined to a path: no name can point outside the folder. Links are
-not followed, and only files that a run wrote are deleted.
+A name is looked up among direct subfolders, never joined to a path. Links are not followed; only a run's files are deleted.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,18 +53,15 @@ def list_runs(root: str | Path) -> list[RunSummary]:
 
 def find_run(root: str | Path, name: str) -> RunSummary:
     """The run of this name. Raises LookupError if there is none."""
-    for folder in _folders(Path(root)):
-        if folder.name == name:
-            return _entry(folder)
-    raise LookupError(f"No run is called {name[:80]!r} here.")
+    folder = next((folder for folder in _folders(Path(root)) if folder.name == name), None)
+    if folder is None:
+        raise LookupError(f"No run is called {name[:80]!r} here.")
+    return _entry(folder)
 
 
 def delete_run(root: str | Path, name: str) -> None:
-    """Deletes a run directory.
-
-    Raises LookupError if there is none, ArtefactInvalid while a process is writing it or when it holds a file that no run wrote; nothing is
-    deleted then.
-    """
+    """Deletes a run directory. Raises LookupError if there is none; ArtefactInvalid, before anything is deleted, while it is
+    being written or if it holds a file that no run wrote."""
     from filelock import FileLock, Timeout
 
     folder = find_run(root, name).path
@@ -91,10 +85,8 @@ def zip_run(entry: RunSummary) -> bytes:
     from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
     if entry.nbytes > MAX_ZIP_BYTES:
-        raise MemoryBudgetExceeded(
-            f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and at most {MAX_ZIP_BYTES >> 20} are packed into one file: "
-            f"copy {entry.path} instead."
-        )
+        size = f"{entry.name} takes {entry.nbytes >> 20:,} MiB, and at most {MAX_ZIP_BYTES >> 20} are packed into one file"
+        raise MemoryBudgetExceeded(f"{size}: copy {entry.path} instead.")
     packed = BytesIO()
     with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
         for file in sorted(_files(entry.path)):
@@ -147,17 +139,16 @@ def _entry(folder: Path) -> RunSummary:
 def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     spec, record, status = manifest["spec"], manifest["record"] or {}, manifest["status"]
     n_layers, n_heads = map(int, manifest["details"].get("shape", (0, 0)))
-    return {
+    texts = {
         "status": INTERRUPTED if status == "running" and not _is_being_written(folder) else status,
-        "error": encodable(manifest["error"] or ""),
-        "kind": encodable(manifest["details"].get("kind") or spec.get("kind") or ""),
-        "task": encodable(record.get("task") or spec.get("task") or spec.get("input") or ""),
-        "model": encodable(record.get("model") or spec.get("model") or ""),
-        "started": encodable(manifest["started"]),
-        "seconds": float(manifest["seconds"]),
-        "n_layers": n_layers,
-        "n_heads": n_heads,
+        "error": manifest["error"],
+        "kind": manifest["details"].get("kind") or spec.get("kind"),
+        "task": record.get("task") or spec.get("task") or spec.get("input"),
+        "model": record.get("model") or spec.get("model"),
+        "started": str(manifest["started"]),
     }
+    numbers = {"seconds": float(manifest["seconds"]), "n_layers": n_layers, "n_heads": n_heads}
+    return {name: encodable(text or "") for name, text in texts.items()} | numbers
 
 
 def _is_being_written(folder: Path) -> bool:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from interp.engine.attention.attention_observer import Observation
     from interp.models.model import ModelFacts
 
@@ -69,8 +69,6 @@ def save_observation(
 
 def head_rows(scores: Mapping[str, HeadScores], facts: ModelFacts) -> pd.DataFrame:
     """One row per head and metric, with the key/value head that it reads."""
-    import pandas as pd
-
     table = pd.concat([part.to_dataframe().assign(metric=name) for name, part in scores.items()], ignore_index=True)
     heads = [Head(*pair) for pair in zip(table["layer"], table["head"], strict=True)]
     table.insert(2, "kv_head", pd.Series([facts.kv_head(head) for head in heads], dtype="int32"))
@@ -79,8 +77,6 @@ def head_rows(scores: Mapping[str, HeadScores], facts: ModelFacts) -> pd.DataFra
 
 def token_rows(scores: Mapping[str, TokenScores], token_mask: Any = None) -> pd.DataFrame:
     """One row per token and metric; with ``token_mask`` (flat), only the tokens where it is True."""
-    import pandas as pd
-
     tables = [part.to_dataframe().assign(metric=name) for name, part in scores.items()]
     return pd.concat([table if token_mask is None else table.loc[token_mask] for table in tables], ignore_index=True)
 

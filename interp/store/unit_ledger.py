@@ -1,10 +1,7 @@
 """Completed units of work: one small safetensors file each, named after a digest of the unit's key and of the code version.
 
-A run resumed by other code (package versions, commit) finds no units and computes again. A file that is damaged, truncated or of another
-key counts as absent.
+A run resumed by other code (package versions, commit) computes again. A damaged or foreign file counts as absent.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """Tasks: pairs of clean and corrupted prompts with a known answer; one file for each task.
 
-``make_task`` generates the prompts of a registered task for one model, ``task_from_jsonl`` reads your own. ``definition.py``
-shows the form of a task file.
+``make_task`` generates the prompts of a task for one model, ``task_from_jsonl`` reads your own; a task file: ``definition.py``.
 """
 
 from itertools import islice
@@ -48,12 +47,9 @@ def task_names() -> list[str]:
 
 @checks_arguments
 def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> Task:
-    """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens.
-
-    The same name, seed, options and tokenizer give the same examples; fewer prompts are the first ones of more. Raises
-    LookupError for an unknown task, and ValueError for an unknown option, too many prompts, or a model whose vocabulary does
-    not fit.
-    """
+    """The task called ``name`` with ``n_prompts`` different prompts in the model's own tokens. The same name, seed, options and
+    tokenizer give the same examples; fewer prompts are the first ones of more. Raises LookupError for an unknown task,
+    ValueError for an unknown option, too many prompts, or an unfit vocabulary."""
     examples = tuple(to_example(model, prompt) for prompt in write_prompts(name, model, n_prompts, seed, **options))
     definition = TASKS.get(name)
     return Task(name, examples, definition.metric, {"n_prompts": n_prompts, "seed": seed, **definition.options, **options})
@@ -71,6 +67,5 @@ def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, *
         distinct.setdefault(prompt.clean, prompt)
         if len(distinct) == n_prompts:
             return list(distinct.values())
-    raise ValueError(
-        f"Task {name!r} has only {len(distinct)} distinct prompts with these options and {model.facts.name}, not {n_prompts}."
-    )
+    found = f"{len(distinct)} distinct prompts with these options and {model.facts.name}"
+    raise ValueError(f"Task {name!r} has only {found}, not {n_prompts}.")

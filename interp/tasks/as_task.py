@@ -6,10 +6,8 @@ from interp.tasks.token_batch import Prompts, as_batch
 
 
 def as_task(model: Model, prompts: Prompts) -> Task:
-    """The task itself, or prompts as a task ``texts`` whose answers are placeholders: only its ``loss`` has a meaning.
-
-    Raises ValueError as ``as_batch`` does, and for images.
-    """
+    """The task itself, or prompts as a task ``texts`` whose answers are placeholders: only its ``loss`` has a meaning. Raises
+    ValueError as ``as_batch`` does, and for images."""
     if isinstance(prompts, Task):
         return prompts
     batch = as_batch(model, prompts)

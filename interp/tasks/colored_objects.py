@@ -9,10 +9,7 @@
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import COLORED_LISTS, COLORED_QUESTIONS, COLORS, NAMES, NOUNS, listed
 
 MARKS = ("object", "color", "distractor", "solved", "question", "query")

@@ -6,8 +6,7 @@ A task file defines one decorated function with the name of the file:
     def my_task(rng: Random, usable: WordFilter, difficult: bool = False) -> Iterator[Prompt]:
         \"""One line that describes the question.\"""
 
-It yields prompts one at a time, so that the first ten of a hundred prompts are the ten prompts of a smaller task. Further
-parameters are options of the task.
+It yields prompts one at a time: the first ten of a hundred are those of a smaller task. Further parameters are options.
 """
 
 import inspect
@@ -39,8 +38,7 @@ class TaskDefinition:
     @property
     def options(self) -> dict[str, Any]:
         """Options of the task with their defaults."""
-        parameters = list(inspect.signature(self.function).parameters.values())[2:]
-        return {p.name: p.default for p in parameters}
+        return {p.name: p.default for p in list(inspect.signature(self.function).parameters.values())[2:]}
 
     def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
         """Prompts without end, or until the task has no more. Raises LookupError for an unknown option."""
@@ -51,8 +49,7 @@ class TaskDefinition:
 def task_definition(
     metric: str, marks: tuple[str, ...], paper: str, seed_name: str = ""
 ) -> Callable[[Callable[..., Iterator[Prompt]]], TaskDefinition]:
-    """A decorator that turns a prompt generator into a ``TaskDefinition``; the first line of its docstring describes the
-    task."""
+    """A decorator that makes a generator of prompts a ``TaskDefinition``; its docstring's first line describes the task."""
 
     def decorate(function: Callable[..., Iterator[Prompt]]) -> TaskDefinition:
         about = (function.__doc__ or "").strip().splitlines()[0]

@@ -15,10 +15,7 @@ anew, independently. The distractors are the other parameters of the signature.'
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import DOCSTRING_PARAMETER, DOCSTRING_TEMPLATE, FUNCTIONS, PARAMETERS
 
 MARKS = ("answer", "before_answer", "described")

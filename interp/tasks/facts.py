@@ -10,10 +10,7 @@ the difference means nothing. Every combination comes once: there are at most 50
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out
 
 

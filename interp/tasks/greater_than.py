@@ -10,10 +10,8 @@ or in other pieces; such years are neither asked nor counted, and a century with
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import shuffled, task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
+from interp.tasks.definition import shuffled
 from interp.tasks.words import CENTURIES, GREATER_THAN_TEMPLATE, YEAR_NOUNS
 
 TWO_DIGITS = [f"{number:02d}" for number in range(100)]
@@ -26,10 +24,8 @@ def greater_than(rng: Random, usable: WordFilter) -> Iterator[Prompt]:
     years = {century: usable(TWO_DIGITS, 0, after=f"the year {century}") for century in CENTURIES}
     years = {century: known for century, known in years.items() if len(known) >= 90 and "01" in known}
     if not years:
-        name = usable.model.facts.name
-        raise ValueError(
-            f"Task 'greater_than' needs years of two tokens, such as 17|32, and {name} cuts them otherwise: use another task."
-        )
+        otherwise = f"and {usable.model.facts.name} cuts them otherwise: use another task"
+        raise ValueError(f"Task 'greater_than' needs years of two tokens, such as 17|32, {otherwise}.")
     fitting = {start: [c for c, known in years.items() if start in known and known[-1] > start] for start in TWO_DIGITS[2:98]}
     for start in shuffled(rng, [start for start, centuries in fitting.items() if centuries]):
         century = rng.choice(fitting[start])

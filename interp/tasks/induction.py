@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from itertools import islice
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import WORDS
 
 

@@ -3,17 +3,15 @@
     When Mary and John went to the store, John gave a drink to        -> Mary (not John)
 
 Prompts come in pairs of one sentence form: the answer's name first (ABB order), then second (BAB order). ``corruption`` is
-``abc`` (three other names, all different: nothing is repeated) or ``flip`` (the repeated name is replaced by the other one, so
-that the answers trade places).
+``abc`` (three other names: nothing is repeated) or ``flip`` (the other name is repeated, so that the answers trade places).
 """
 
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import shuffled, task_definition
-from interp.tasks.marks import after, mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
+from interp.tasks.definition import shuffled
+from interp.tasks.marks import after
 from interp.tasks.words import IOI_TEMPLATES, NAMES, OBJECTS, PLACES
 
 CORRUPTIONS = ("abc", "flip")

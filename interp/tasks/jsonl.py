@@ -24,11 +24,8 @@ RESERVED = ("all", "end")
 
 @checks_arguments
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
-    """The prompts of a file as a task named after it; the metric is ``logit_diff`` if every line has distractors, else
-    ``answer_logprob``.
-
-    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file.
-    """
+    """The prompts of a file as a task named after it; metric: ``logit_diff`` if all have distractors, else ``answer_logprob``.
+    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file."""
     path = Path(path)
     content = _read(path)
     examples = []
@@ -114,13 +111,11 @@ def _span(clean: str, name: str, piece: Any) -> Span:
     if isinstance(piece, str) and piece:
         times = clean.count(piece)
         if times != 1:
-            raise ValueError(
-                f"Mark {name!r}: {piece!r} occurs {times} times in the clean text; it must occur once, or give [start, end]."
-            )
+            found = f"{piece!r} occurs {times} times in the clean text"
+            raise ValueError(f"Mark {name!r}: {found}; it must occur once, or give [start, end].")
         return clean.index(piece), clean.index(piece) + len(piece)
     match piece:
         case [int(start), int(end)] if 0 <= start < end <= len(clean) and bool not in map(type, piece):
             return start, end
-    raise ValueError(
-        f"Mark {name!r} is {json.dumps(piece)}: give a piece of the clean text or [start, end] within 0 to {len(clean)}."
-    )
+    wanted = f"a piece of the clean text or [start, end] within 0 to {len(clean)}"
+    raise ValueError(f"Mark {name!r} is {json.dumps(piece)}: give {wanted}.")

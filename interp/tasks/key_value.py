@@ -9,10 +9,7 @@ follow. The first pair is never asked for: GPT-2 has other tokens for a word tha
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import KEY_VALUE_TEMPLATE, WORDS
 
 

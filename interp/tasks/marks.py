@@ -1,7 +1,6 @@
 """Marks written into the text itself, so that they cannot drift from the words they name.
 
-``mark("io", "Mary")`` wraps a piece of text in control characters; ``read_marks`` removes them and returns where each
-piece lies. Marks may hold other marks.
+``mark("io", "Mary")`` wraps a text in control characters, ``read_marks`` removes them and says where each lies. Marks nest.
 """
 
 import re
@@ -19,8 +18,7 @@ def mark(name: str, text: str) -> str:
 
 def read_marks(text: str) -> tuple[str, dict[str, Span]]:
     """The text without marks, and the half-open character span of each mark in it."""
-    plain, opened, spans = "", [], {}
-    place = 0
+    plain, place, opened, spans = "", 0, [], {}
     for piece in _PIECE.finditer(text):
         plain += text[place : piece.start()]
         place = piece.end()
@@ -33,8 +31,7 @@ def read_marks(text: str) -> tuple[str, dict[str, Span]]:
 
 
 def after(text: str, span: Span) -> Span:
-    """The first character after a span that is not a space: as a mark it names the token that follows. ValueError at the
-    end."""
+    """The first character after a span that is not a space, as a mark of the token that follows. ValueError at the end."""
     found = re.compile(r"\S").search(text, span[1])
     if not found:
         raise ValueError(f"Nothing follows {text[slice(*span)]!r} in {text!r}.")

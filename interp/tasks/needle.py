@@ -3,18 +3,15 @@
     The dog sees the park. The secret word of Mary is tin. ... What is the secret word of Mary? Answer:        -> tin (not lamp)
 
 ``depth`` is the share of the filler before the needle: 0 = at the start, 1 = right before the question; without it all depths
-come equally often. In the corrupted prompt the asked name and a competing one have traded places, so that the competing word,
-the distractor, should follow.
+come equally often. In the corrupted prompt the asked name and a competing one have traded places: the distractor should follow.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from interp.tasks.definition import shuffled, task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
+from interp.tasks.definition import shuffled
 from interp.tasks.words import FILLER_TEMPLATES, FILLER_WORDS, NAMES, NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 MARKS = ("needle", "needle_name", "needle_value", "distractor", "question", "query")
@@ -26,7 +23,12 @@ def needle(
     rng: Random, usable: WordFilter, n_filler: int = 8, n_competing: int = 2, depth: float | int | None = None
 ) -> Iterator[Prompt]:
     """The secret word of one person, hidden at some depth of a text that also holds other secrets."""
-    _check(n_filler, n_competing, depth)
+    if n_filler < 0:
+        raise ValueError(f"n_filler={n_filler} is negative: give the number of filler sentences.")
+    if n_competing < 1:
+        raise ValueError(f"n_competing={n_competing} is too few: give at least 1, whose secret is the distractor.")
+    if depth is not None and not 0 <= depth <= 1:
+        raise ValueError(f"depth={depth} is outside 0 (start) to 1 (right before the question).")
     names, filler = usable(usable(NAMES), n_competing + 2, after=""), _filler(rng, usable)
     pool = usable(set_aside(WORDS), n_competing + 1)
     for start in shuffled(rng, range(n_filler + 1) if depth is None else [round(depth * n_filler)]):
@@ -35,10 +37,8 @@ def needle(
         fillers, form = [filler(people) for _ in range(n_filler)], rng.choice(NEEDLE_TEMPLATES)
         question = mark("question", rng.choice(NEEDLE_QUESTIONS).format(name=mark("query", people[0])))
         swapped = [people[1], people[0], *people[2:]]
-        (clean, marks), (corrupted, _) = (
-            read_marks(" ".join([*_hidden(_needles(form, who, secrets), places, fillers), question]))
-            for who in (people, swapped)
-        )
+        texts = [_hidden(_needles(form, who, secrets), places, fillers) for who in (people, swapped)]
+        (clean, marks), (corrupted, _) = (read_marks(" ".join([*text, question])) for text in texts)
         yield Prompt(clean, corrupted, (secrets[0],), (secrets[1],), marks)
 
 
@@ -77,12 +77,3 @@ def _filler(rng: Random, usable: WordFilter) -> Callable[[list[str]], str]:
         return rng.choice(FILLER_TEMPLATES).format(**drawn, animal2=animal2, adjective2=adjective2, name=name)
 
     return sentence
-
-
-def _check(n_filler: int, n_competing: int, depth: float | int | None) -> None:
-    if n_filler < 0:
-        raise ValueError(f"n_filler={n_filler} is negative: give the number of filler sentences.")
-    if n_competing < 1:
-        raise ValueError(f"n_competing={n_competing} is too few: give at least 1, whose secret is the distractor.")
-    if depth is not None and not 0 <= depth <= 1:
-        raise ValueError(f"depth={depth} is outside 0 (start) to 1 (right before the question).")

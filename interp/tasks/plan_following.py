@@ -11,19 +11,13 @@ come first. The mark ``response`` begins where a model that plans would begin to
 from collections.abc import Iterator
 from random import Random
 
-from interp.tasks.definition import task_definition
-from interp.tasks.marks import mark, read_marks
-from interp.tasks.task import Prompt
-from interp.tasks.tokenise import WordFilter
+from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.words import NAMES, OBJECTS, ORDINALS
 
+MARKS = ("response", "plan", "planned", "planned_next")
 
-@task_definition(
-    metric="logit_diff",
-    marks=("response", "plan", "planned", "planned_next"),
-    paper="Li et al. 2025, arXiv 2510.13554",
-    seed_name="plan",
-)
+
+@task_definition(metric="logit_diff", marks=MARKS, paper="Li et al. 2025, arXiv 2510.13554", seed_name="plan")
 def plan_following(rng: Random, usable: WordFilter, n_people: int = 4, n_steps: int = 3) -> Iterator[Prompt]:
     """The first of the people that a plan names in an order of its own."""
     if not 2 <= n_steps <= min(n_people, len(ORDINALS)):

@@ -19,11 +19,9 @@ def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example])
 
 
 def resolve_positions(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
-    """Indices of the positions named, in a prompt of ``length`` tokens with half-open spans ``marks``.
-
-    ``positions`` is ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices, where
-    negative ones count from the end. Raises LookupError for an unknown mark and IndexError for an index outside the prompt.
-    """
+    """Indices of the positions named, in a prompt of ``length`` tokens with half-open spans ``marks``. ``positions`` is
+    ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices, where negative ones count
+    from the end. Raises LookupError for an unknown mark and IndexError for an index outside the prompt."""
     indices = range(length)
     if isinstance(positions, tuple):
         outside = [p for p in positions if not -length <= p < length]

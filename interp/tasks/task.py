@@ -19,11 +19,9 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question as text.
-
-    ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and ``distractors`` are single
-    words that could come next. ``marks`` name places of the clean text as half-open character spans (needle, subject, S1 ...).
-    """
+    """One question as text. ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and
+    ``distractors`` are single words that could come next. ``marks`` name places of the clean text as half-open character spans
+    (needle, subject, S1 ...)."""
 
     clean: str
     corrupted: str
@@ -50,11 +48,9 @@ class Example:
 @short_repr
 @dataclass(frozen=True)
 class Task:
-    """A named set of examples with the metric that judges them.
-
-    ``metric`` is the name of an outcome (``logit_diff``, ``prob_diff`` ...); ``arguments`` are what the task was made with,
-    seed included, and with the model's tokenizer they determine the examples.
-    """
+    """A named set of examples with the metric that judges them. ``metric`` is the name of an outcome (``logit_diff``,
+    ``prob_diff`` ...); ``arguments`` are what the task was made with, seed included, and with the model's tokenizer they
+    determine the examples."""
 
     name: str
     examples: tuple[Example, ...]
@@ -65,18 +61,17 @@ class Task:
         if not self.examples:
             raise ValueError(f"Task {self.name!r} has no examples: give at least one prompt.")
         for i, example in enumerate(self.examples):
-            if len(example.clean) != len(example.corrupted):
-                raise ValueError(
-                    f"Task {self.name!r}, example {i}: the clean prompt has {len(example.clean)} tokens, the corrupted one "
-                    f"{len(example.corrupted)}. They must be equal, position by position: change a word of one of them."
-                )
+            here, n_clean, n_corrupted = f"Task {self.name!r}, example {i}", len(example.clean), len(example.corrupted)
+            if n_clean != n_corrupted:
+                lengths = f"the clean prompt has {n_clean} tokens, the corrupted one {n_corrupted}"
+                raise ValueError(f"{here}: {lengths}. They must be equal, position by position: change a word of one of them.")
             if not example.clean or not example.answers:
-                raise ValueError(f"Task {self.name!r}, example {i}: the prompt or its answer is empty.")
+                raise ValueError(f"{here}: the prompt or its answer is empty.")
             if set(example.answers) & set(example.distractors):
-                raise ValueError(f"Task {self.name!r}, example {i}: one token is both an answer and a distractor.")
+                raise ValueError(f"{here}: one token is both an answer and a distractor.")
             for mark, (start, end) in example.marks.items():
-                if not 0 <= start < end <= len(example.clean):
-                    raise ValueError(f"Task {self.name!r}, example {i}: mark {mark!r} is {start}:{end}, outside the prompt.")
+                if not 0 <= start < end <= n_clean:
+                    raise ValueError(f"{here}: mark {mark!r} is {start}:{end}, outside the prompt.")
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -87,8 +82,7 @@ class Task:
     @property
     def marks(self) -> list[str]:
         """Names of the marks that every example has."""
-        shared = set.intersection(*(set(e.marks) for e in self.examples))
-        return sorted(shared)
+        return sorted(set.intersection(*(set(e.marks) for e in self.examples)))
 
     @property
     def has_corrupted(self) -> bool:
@@ -112,22 +106,16 @@ class Task:
         return Task(self.name, tuple(self.examples[i] for i in indices), self.metric, self.arguments)
 
     def halves(self, seed: int = 0) -> tuple[Task, Task]:
-        """Two tasks of half the examples each, in an order drawn with the seed; of an odd number the first has one more.
-
-        What is found on one half is tested on the other.
-        """
+        """Two tasks of half the examples each, in an order drawn with the seed; of an odd number the first has one more. What
+        is found on one half is tested on the other."""
         order, middle = Random(seed).sample(range(len(self)), len(self)), (len(self) + 1) // 2
         return self.select(order[:middle]), self.select(order[middle:])
 
     def swapped(self) -> Task:
-        """The same questions from the other side: the corrupted prompts are run, and what they are patched with is that of the
-        clean ones (denoising). Answers stay those of the clean prompts; effects are then positive where a part restores
-        them."""
-        return replace(
-            self,
-            examples=tuple(e.swapped() for e in self.examples),
-            arguments={**self.arguments, "swapped": not self.arguments.get("swapped", False)},
-        )
+        """The same questions from the other side: the corrupted prompts are run, and patched with the clean ones (denoising).
+        Answers stay those of the clean prompts; effects are then positive where a part restores them."""
+        arguments = {**self.arguments, "swapped": not self.arguments.get("swapped", False)}
+        return replace(self, examples=tuple(e.swapped() for e in self.examples), arguments=arguments)
 
     def digest(self) -> str:
         """Fingerprint of the token ids, answers and marks: equal exactly when every example is equal."""

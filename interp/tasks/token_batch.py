@@ -25,10 +25,7 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Prompts of one run: ``tokens`` [batch pos], and ``token_mask`` [batch pos], which is False for padding, on either side.
-
-    ``marks`` are half-open spans of each prompt's own positions. For images ``tokens`` are all 0 and ``grid`` is (rows,
-    columns, tokens before the patches).
-    """
+    ``marks`` are half-open spans of own positions. For images ``tokens`` are 0, ``grid`` is (rows, columns, tokens before)."""
 
     tokens: Int[Tensor, "batch pos"]
     token_mask: Bool[Tensor, "batch pos"]
@@ -38,8 +35,7 @@ class TokenBatch:
 
     @cached_property
     def positions(self) -> Int[Tensor, "batch pos"]:
-        """Position of each token in its own prompt, from 0; negative for padding before the prompt, counted on for padding
-        after it."""
+        """Position of each token in its own prompt, from 0; negative for padding before it, counted on for padding after it."""
         first = self.token_mask.int().argmax(-1, keepdim=True)
         return torch.arange(self.token_mask.shape[1], device=self.token_mask.device) - first
 
@@ -74,12 +70,9 @@ class TokenBatch:
 
 
 def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> TokenBatch:
-    """The prompts on the model's device, padded on the right with token 0.
-
-    ``token_mask`` [batch pos] marks the tokens of a batch that is padded already, on either side. Raises ValueError for a
-    prompt without tokens or longer than the model's context, for padding between tokens, and for text where the model reads
-    images and the reverse.
-    """
+    """The prompts on the model's device, padded on the right with token 0. ``token_mask`` [batch pos] marks the tokens of a
+    padded batch. Raises ValueError for a prompt without tokens or longer than the model's context, for padding between tokens,
+    for text instead of images and the reverse."""
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _image_batch(model, prompts)
     if model.hf is not None and reads_images(model.hf):
@@ -98,9 +91,8 @@ def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -
 
 def _token_rows(model: Model, prompts: Any) -> list[Sequence[int]]:
     """Token ids of each prompt; blank text has none."""
-    rows: list[Any] = (
-        [prompts] if isinstance(prompts, str) else prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
-    )
+    rows: Any = [prompts] if isinstance(prompts, str) else prompts
+    rows = rows.tolist() if hasattr(rows, "tolist") else list(rows)
     if rows and isinstance(rows[0], int):
         return [rows]
     if rows and isinstance(rows[0], str):
@@ -116,17 +108,14 @@ def _check_lengths(model: Model, rows: Sequence[Sequence[int]]) -> None:
         if not len(row):
             raise ValueError(f"Prompt {i} has no tokens: give at least one.")
         if limit is not None and len(row) > limit:
-            raise ValueError(
-                f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context: shorten it, or load a model "
-                f"with a longer context."
-            )
+            found = f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context"
+            raise ValueError(f"{found}: shorten it, or load a model with a longer context.")
 
 
 def _check_padding(token_mask: Tensor, n_prompts: int, length: int) -> None:
-    if token_mask.shape != (n_prompts, length):
-        raise ValueError(
-            f"`token_mask` has shape {tuple(token_mask.shape)}; for these prompts it must be ({n_prompts}, {length})."
-        )
+    shape = tuple(token_mask.shape)
+    if shape != (n_prompts, length):
+        raise ValueError(f"`token_mask` has shape {shape}; for these prompts it must be ({n_prompts}, {length}).")
     mask = token_mask.bool()
     edges = (mask[:, 1:] != mask[:, :-1]).sum(1) + mask[:, 0] + mask[:, -1]  # one stretch of tokens has two
     holes = (edges != 2).nonzero().ravel().tolist()
@@ -140,10 +129,8 @@ def _image_batch(model: Model, pixels: Float[Tensor, "batch channel height width
     if patch is None:
         raise ValueError(f"{model.facts.name} reads tokens, not images: give text or token ids.")
     down, right = (patch, patch) if isinstance(patch, int) else patch
-    grid = (pixels.shape[2] // down, pixels.shape[3] // right)
-    if model.facts.max_length is None:
+    rows, columns, length = pixels.shape[2] // down, pixels.shape[3] // right, model.facts.max_length
+    if length is None:
         raise ValueError(f"{model.facts.name} has no table of positions, which tells how many tokens precede the patches.")
-    tokens = torch.zeros(len(pixels), model.facts.max_length, dtype=torch.long, device=model.device)
-    return TokenBatch(
-        tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(*grid, model.facts.max_length - grid[0] * grid[1])
-    )
+    tokens = torch.zeros(len(pixels), length, dtype=torch.long, device=model.device)
+    return TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), grid=(rows, columns, length - rows * columns))

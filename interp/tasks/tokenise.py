@@ -25,9 +25,7 @@ class WordFilter:
 
     def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
         """The words that add exactly one known token to the text ``after``, in order (``after=""``: at the start of a text).
-
-        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives.
-        """
+        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives."""
         words = list(words)
         self.model.to_tokens_without_special("")  # says so if there is no tokenizer
         known = _SINGLE.setdefault(self.model.tokenizer, {})
@@ -37,26 +35,22 @@ class WordFilter:
         kept = [word for word in words if known[after, word]]
         if len(kept) < at_least:
             shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
-            raise ValueError(
-                f"Task {self.task!r} needs at least {at_least} words that are single tokens of {self.model.facts.name} after "
-                f"{after!r}, and found {len(kept)} among {len(words)} ({shown}). Use another task or another model."
-            )
+            needed = f"{at_least} words that are single tokens of {self.model.facts.name} after {after!r}"
+            found = f"found {len(kept)} among {len(words)} ({shown})"
+            raise ValueError(f"Task {self.task!r} needs at least {needed}, and {found}. Use another task or another model.")
         return kept
 
 
 def to_example(model: Model, prompt: Prompt) -> Example:
-    """The prompt as token ids, with marks as half-open token spans.
-
-    Raises ValueError for an encoder, a word that the vocabulary lacks, a prompt that is too long, an answer that is not one
-    token, a mark without tokens, and clean and corrupted prompts of different lengths.
-    """
+    """The prompt as token ids, with marks as half-open token spans. Raises ValueError for an encoder, a word that the
+    vocabulary lacks, a prompt that is too long, an answer that is not one token, a mark without tokens, and clean and corrupted
+    prompts of different lengths."""
     model.facts.check_causal("A prompt with an answer")
     clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
     if len(clean) != len(corrupted):
-        raise ValueError(
-            f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}: "
-            f"{'|'.join(model.to_str_tokens(clean))} and {'|'.join(model.to_str_tokens(corrupted))}. Make them equal, position by position."
-        )
+        pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
+        lengths = f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}"
+        raise ValueError(f"{lengths}: {pieces}. Make them equal, position by position.")
     answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
     both = [word for word, i in zip(prompt.answers, answers, strict=True) if i in distractors]
     if both:
@@ -66,8 +60,7 @@ def to_example(model: Model, prompt: Prompt) -> Example:
 
 
 def check(model: Model, text: str) -> list[int]:
-    """Token ids of a prompt. ValueError if it holds unknown words, a start token of its own, or more tokens than the model
-    takes."""
+    """Token ids of a prompt. ValueError for unknown words, a start token of its own, or more tokens than the model takes."""
     ids = model.to_tokens(text)
     facts, tokenizer = model.facts, model.tokenizer
     unknown = unknown_words(model, text)
@@ -91,8 +84,7 @@ def unknown_words(model: Model, text: str) -> list[str]:
 
 
 def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:
-    """For each word the id of the one token that it adds to the prompt. Raises ValueError for a word that adds none or
-    several."""
+    """For each word the id of the one token that it adds to the prompt. ValueError for a word that adds none or several."""
     found = []
     for word, pieces in zip(words, continuations(model, prompt, words), strict=True):
         if pieces is None or len(pieces) != 1 or _is_unknown(model, word, pieces):
@@ -159,11 +151,8 @@ def _not_one_token(model: Model, prompt: str, word: str, pieces: list[int] | Non
     if pieces and _is_unknown(model, word, pieces):
         return f"{name} does not know {word!r}: use another word, or another model."
     if pieces is None:
-        hint = (
-            "Remove the space at its end."
-            if prompt[-1].isspace()
-            else f"If they are meant to stand apart, write {' ' + word!r}."
-        )
+        apart = f"If they are meant to stand apart, write {' ' + word!r}."
+        hint = "Remove the space at its end." if prompt[-1].isspace() else apart
         return f"Appending {word!r} changes the last tokens of the prompt '...{tail}'. {hint}"
     shown = ", ".join(map(repr, model.to_str_tokens(pieces)))
     return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after '...{tail}'; an answer or distractor must be one: use another word."

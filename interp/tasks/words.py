@@ -1,31 +1,27 @@
 """Word lists and sentence templates that the tasks and the training text of the embedded model share.
 
 Pure data and a few pure functions, no imports beyond the standard library. Every word is a short, common English word, chosen
-to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that, because no list can
-promise it for every tokenizer. In `interp-mini` every word here, capitalised or not, is one token, and so is each number from 0
-to 99.
+to be one token with a leading space in GPT-2 and in Llama tokenizers; a task still has to check that. In `interp-mini` every
+word here, capitalised or not, is one token, and so is each number from 0 to 99.
 
-Texts are ordinary English ("the store, John"): the tokenizer of `interp-mini` splits punctuation off, so the same text works
-on any model. `interp-mini` was trained on these words and templates with other fillings; prompts made from them are new, the
-words and sentence forms are not.
+Texts are ordinary English ("the store, John"): the tokenizer of `interp-mini` splits punctuation off, so the same text works on
+any model. `interp-mini` was trained on these words and templates with other fillings; prompts are new, words and forms are not.
 """
 
 import re
 
-# ---------------------------------------------------------------------------------------------------------------------
 # People, places, things
-
-NAMES = """Mary John Tom James Dan Anna Lisa Sarah David Peter Paul Mark Laura Kate Jack Adam Emma Alice Bob Jane Susan
-Henry George Frank Simon Kevin Brian Eric Amy Sam Ben Max Luke Ryan Scott Alex Steve Carl Bill Ruth Rachel Julia Maria
-Grace Rose Emily Helen Martin Daniel Robert William Joseph Andrew Matthew Justin Nick Jason Chris""".split()
+NAMES = """Mary John Tom James Dan Anna Lisa Sarah David Peter Paul Mark Laura Kate Jack Adam Emma Alice Bob Jane Susan Henry
+George Frank Simon Kevin Brian Eric Amy Sam Ben Max Luke Ryan Scott Alex Steve Carl Bill Ruth Rachel Julia Maria Grace Rose
+Emily Helen Martin Daniel Robert William Joseph Andrew Matthew Justin Nick Jason Chris""".split()
 """First names for IOI, docstring-free stories and needles (57)."""
 
-PLACES = """store park school garden station office library market hospital museum church beach kitchen house shop farm
-hotel theater bar lake river bank club gym""".split()
+PLACES = """store park school garden station office library market hospital museum church beach kitchen house shop farm hotel
+theater bar lake river bank club gym""".split()
 """Places that follow "the" (24)."""
 
-OBJECTS = """drink ring book ball cup key letter gift pen box hat card phone picture knife map bag watch bottle coin stick
-toy flag bell""".split()
+OBJECTS = """drink ring book ball cup key letter gift pen box hat card phone picture knife map bag watch bottle coin stick toy
+flag bell""".split()
 """Things that can be given; all take "a" (24)."""
 
 NOUNS = """cup pen book ball box hat key bag plate shirt lamp chair table bottle ring car phone clock card towel coat brush
@@ -38,9 +34,7 @@ COLORS = "red blue green yellow black white brown purple pink gray gold silver".
 PRONOUNS = "I you he she it we they".split()
 """Subjects for filler text (7)."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Facts about the real world: the same prompts work on GPT-2 and Llama
-
 COUNTRIES = {
     "France": ("Paris", "French", "Europe"),
     "Germany": ("Berlin", "German", "Europe"),
@@ -111,9 +105,7 @@ def fact_answer(country: str, relation: str) -> str:
 
 def is_held_out(country: str, relation: str, template: int) -> bool:
     """Whether `interp-mini` never saw this country in this sentence form: one cell in six, one form per (country, relation).
-
-    The fact itself was seen in the five other forms, and the form with other countries; their combination is new.
-    """
+    The fact itself was seen in the five other forms, and the form with other countries; their combination is new."""
     index = list(COUNTRIES).index(country) + 2 * RELATIONS.index(relation)
     return index % len(FACT_TEMPLATES[relation]) == template
 
@@ -133,7 +125,6 @@ SEQUENCES = (
 )
 """Ordered words, for successor lists."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Indirect object identification. {a} and {b} are two names in order of mention, {s} the repeated one: s = a gives the
 # ABAB... order "A B ... A", s = b gives "A B ... B"; the answer is the name that is not repeated. {place}, {object} are free.
 
@@ -157,13 +148,10 @@ IOI_TEMPLATES = (
     "At the {place} {a} and {b} had a fight, but {s} said sorry to",
     "Friends told {a} and {b} about the {place}, and {s} bought a {object} for",
 )
-"""Sentence forms; the answer is the next word."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Greater-than
-
-YEAR_NOUNS = """war project plan trip program deal fight peace tour mission trial search crisis study work rule march
-battle game season""".split()
+YEAR_NOUNS = """war project plan trip program deal fight peace tour mission trial search crisis study work rule march battle
+game season""".split()
 """Things that last, for "The {noun} lasted from the year 1732 to the year 17" (20)."""
 
 GREATER_THAN_TEMPLATE = "The {noun} lasted from the year {century}{start} to the year {century}"
@@ -172,11 +160,9 @@ GREATER_THAN_TEMPLATE = "The {noun} lasted from the year {century}{start} to the
 CENTURIES = (11, 12, 13, 14, 15, 16, 17, 18)
 """First two digits of the years."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Docstring
-
-PARAMETERS = """name size file data key value path list index text line count order page level user type mode code date
-time state field label note table group unit point start stop width color shape load test event image word result""".split()
+PARAMETERS = """name size file data key value path list index text line count order page level user type mode code date time
+state field label note table group unit point start stop width color shape load test event image word result""".split()
 """Parameter names, also used as the words of parameter descriptions (40)."""
 
 FUNCTIONS = "run read write find make open build send move check save print sort call copy join".split()
@@ -188,9 +174,7 @@ DOCSTRING_TEMPLATE = 'def {function}(self, {parameters}):\n"""{words}\n'
 DOCSTRING_PARAMETER = "\n:param {name}: {words}"
 """One description; a prompt ends before the name. The described parameters follow each other as in the signature."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Needle in filler, and reading comprehension
-
 NEEDLE_TEMPLATES = (
     "The secret word of {name} is {word}.",
     "The secret word for {name} is {word}.",
@@ -203,7 +187,6 @@ NEEDLE_QUESTIONS = (
     "Question: what is the secret word of {name}? Answer:",
     "So the secret word of {name} is",
 )
-"""Sentence forms; the answer is the next word."""
 
 ADJECTIVES = """quiet warm small old new tall green cold long clean bright heavy young simple fresh busy""".split()
 """Adjectives of filler sentences (16)."""
@@ -244,12 +227,7 @@ COLORED_QUESTIONS = (
 )
 """Sentence forms after a list such as "On the table there is a red cup, a blue pen and a gold key."; answer = colour."""
 
-COLORED_LISTS = (
-    "On the table there is {items}.",
-    "In the box there is {items}.",
-    "{name} has {items}.",
-    "I see {items}.",
-)
+COLORED_LISTS = ("On the table there is {items}.", "In the box there is {items}.", "{name} has {items}.", "I see {items}.")
 """Sentence forms; {items} is "a red cup, a blue pen and a gold key" (2 to 5 items, colours and nouns all different)."""
 
 
@@ -258,53 +236,45 @@ def listed(items: list[str]) -> str:
     return ", ".join(items[:-1]) + " and " + items[-1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Steps that follow a plan: the plan is the only place where the order or the operation is written
-
 ORDINALS = "first second third fourth".split()
 CONTAINERS = "bag box jar cup bowl basket drawer pot".split()
 ITEMS = "coins stones cards apples books balls rings keys".split()
 OPERATIONS = ("add", "subtract")
 
-# ---------------------------------------------------------------------------------------------------------------------
 # The pool for induction and key-value text
-
-WORDS = """able above act age air arm army art aunt baby back ball band bank bar base bath bear beat bed bell belt bill
-bird bit block blood blow board boat body bone book born bottom bowl box boy branch bread break bridge brother brush
-building bus butter button cake call camp cap car card care carry cart case cat cause cell center chain chair chance
-change cheese chest chief child choice circle city class clay clock cloth cloud coal coast coat code coffee coin column
-comb company copper copy cord corn corner cotton count country course court cousin cover cow cream crime crop crowd cry
-cup current curve dance danger daughter deal death debt desk detail device dinner dirt disk dog door dream dress
-drop dust ear earth east edge egg electric end engine error event expert eye face fact fall family farm farmer father
-fear feather field fight finger fire fish flame flat flight floor flow flower fly fog fold food foot force forest form
-frame friend front fruit fuel game garden gas gate girl glass glove goat grain grass grip group growth guide gun hair
-hall hammer hand harbor harm hat heart heat hill history hole home hook hope horn horse host hour human ice idea
-industry ink iron island jacket jail jelly jewel join joke judge juice jump kick king kiss knee knife knot lady lamp
-land language laugh law layer lead leaf leather leg lesson level library lift line lip liquid list lock log look loss
-love machine mail male mask mass match meal measure meat metal middle milk mind mine minute mist money monkey moon
-morning mother motion mountain mouth music nail name nation neck need needle nerve net news noise north nose number nut
-oil oven owner page pain paint pair palm pan paper parent part party paste path pen pencil pepper pet phone picture
-pig pin pipe pipe pistol pit place plane plant plate play pocket point poison pool port pot powder power price prince
-prison profit pump purpose push queen question rail rain range rat rate ray reason record reward rhythm rice ride
-ring river road rock rod roll roof room root rope rub ruler sail salt sand scale school science screen screw sea seat
-seed sense shade shake shame sharp sheep shelf ship shirt shock shoe shore shoulder side sign silk sister size skin
-skirt sky sleep slip slope smell smile smoke snake snow soap society sock soil soldier son song sound soup south space
-spade spark speech spice sponge spoon spot spring square stage stamp star statement steam steel stem step stitch stone
-stop storm story stove straw stream street stretch string structure sugar suit summer sun surface surprise system tail
-talk taste tax teacher temple tent thread throat thumb thunder ticket tin toe tongue tool tooth top touch tower town
-trade train tray tree trick truck turn twist uncle valley value verse vessel view voice walk wall wash waste watch
-water wave wax week weight west wheel whip wind window wine wing winter wire woman wood wool word world worm wound
-yard year""".split()
+WORDS = """able above act age air arm army art aunt baby back ball band bank bar base bath bear beat bed bell belt bill bird bit
+block blood blow board boat body bone book born bottom bowl box boy branch bread break bridge brother brush building bus butter
+button cake call camp cap car card care carry cart case cat cause cell center chain chair chance change cheese chest chief child
+choice circle city class clay clock cloth cloud coal coast coat code coffee coin column comb company copper copy cord corn
+corner cotton count country course court cousin cover cow cream crime crop crowd cry cup current curve dance danger daughter
+deal death debt desk detail device dinner dirt disk dog door dream dress drop dust ear earth east edge egg electric end engine
+error event expert eye face fact fall family farm farmer father fear feather field fight finger fire fish flame flat flight
+floor flow flower fly fog fold food foot force forest form frame friend front fruit fuel game garden gas gate girl glass glove
+goat grain grass grip group growth guide gun hair hall hammer hand harbor harm hat heart heat hill history hole home hook hope
+horn horse host hour human ice idea industry ink iron island jacket jail jelly jewel join joke judge juice jump kick king kiss
+knee knife knot lady lamp land language laugh law layer lead leaf leather leg lesson level library lift line lip liquid list
+lock log look loss love machine mail male mask mass match meal measure meat metal middle milk mind mine minute mist money monkey
+moon morning mother motion mountain mouth music nail name nation neck need needle nerve net news noise north nose number nut oil
+oven owner page pain paint pair palm pan paper parent part party paste path pen pencil pepper pet phone picture pig pin pipe
+pipe pistol pit place plane plant plate play pocket point poison pool port pot powder power price prince prison profit pump
+purpose push queen question rail rain range rat rate ray reason record reward rhythm rice ride ring river road rock rod roll
+roof room root rope rub ruler sail salt sand scale school science screen screw sea seat seed sense shade shake shame sharp sheep
+shelf ship shirt shock shoe shore shoulder side sign silk sister size skin skirt sky sleep slip slope smell smile smoke snake
+snow soap society sock soil soldier son song sound soup south space spade spark speech spice sponge spoon spot spring square
+stage stamp star statement steam steel stem step stitch stone stop storm story stove straw stream street stretch string
+structure sugar suit summer sun surface surprise system tail talk taste tax teacher temple tent thread throat thumb thunder
+ticket tin toe tongue tool tooth top touch tower town trade train tray tree trick truck turn twist uncle valley value verse
+vessel view voice walk wall wash waste watch water wave wax week weight west wheel whip wind window wine wing winter wire woman
+wood wool word world worm wound yard year""".split()
 WORDS = list(dict.fromkeys(WORDS))
 """Words without any role, for induction, key-value pairs and needles (about 480)."""
 
-# ---------------------------------------------------------------------------------------------------------------------
 # Everything that may occur in a text
-
-FUNCTION_WORDS = """The the a A an and of to in is are was were at on with for from it It there There not but that which
-who What what Question Answer color Color secret word So so then Then year how many where Where when Plan Step start
-follow has had have look lists Story moves moved puts takes took went goes home now Now self def param return first
-total Sum sum let Let plus minus equals left more opposite Opposite After after The the comes come go next""".split()
+FUNCTION_WORDS = """The the a A an and of to in is are was were at on with for from it It there There not but that which who
+What what Question Answer color Color secret word So so then Then year how many where Where when Plan Step start follow has had
+have look lists Story moves moved puts takes took went goes home now Now self def param return first total Sum sum let Let plus
+minus equals left more opposite Opposite After after The the comes come go next""".split()
 """Words the sentence forms of the training text use beyond the lists above."""
 
 PUNCTUATION = [*".,:;?()=+-#\"'!*/", '"""', "->"]
@@ -317,11 +287,6 @@ TOKEN_PATTERN = r'<nl>|"""|->|[A-Za-z]+|[0-9]{1,2}|[^\sA-Za-z0-9]'  # noqa: S105
 def split(text: str) -> list[str]:
     """The tokens of a text as `interp-mini` sees them, without `<bos>`."""
     return re.findall(TOKEN_PATTERN, text.replace("\n", " <nl> "))
-
-
-def article(noun: str) -> str:
-    """`noun` with "a" or "an" before it."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def vocabulary() -> list[str]:

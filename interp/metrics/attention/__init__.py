@@ -23,10 +23,8 @@ def observe_attention(
 
 
 def attention_metrics(metrics: "Sequence[str | AttentionMetric]") -> "list[AttentionMetric]":
-    """The metrics, those called by name with their own parameters or, written ``waad:window=20``, with others.
-
-    Raises LookupError for unknown names and parameters, ValueError for a value of another kind than the default.
-    """
+    """The metrics, those called by name with their own parameters or, written ``waad:window=20``, with others. Raises
+    LookupError for unknown names and parameters, ValueError for a value of another kind than the default."""
     return [_parse_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
 
 

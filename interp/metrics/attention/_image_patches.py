@@ -7,10 +7,8 @@ from interp.engine.attention.attention_rows import AttentionRows
 
 
 def patch_attention(rows: AttentionRows, metric: str) -> tuple[Tensor, Tensor]:
-    """Weights from patch to patch, [batch head query patch], and the row and column offsets between them, [2 query patch].
-
-    Rows of other tokens, and rows without weight on any patch, are NaN. Raises ValueError for prompts that are not images.
-    """
+    """Weights from patch to patch, [batch head query patch], and the row and column offsets between them, [2 query patch]. Rows
+    of other tokens, and rows without weight on any patch, are NaN. Raises ValueError for prompts that are not images."""
     if rows.prompts.grid is None:
         raise ValueError(f"{metric} needs image patches, but the prompts are text: use images and a vision model.")
     down, right, before = rows.prompts.grid

@@ -8,9 +8,7 @@ from interp.engine.attention.attention_rows import AttentionRows, QueryBlock
 
 def mass_after_repeats(rows: AttentionRows, after: int, pattern: Tensor) -> Tensor:
     """Mass of ``pattern`` on keys ``after`` positions behind an earlier occurrence of the query's token, [batch head query].
-
-    NaN for queries without such a key. Raises ValueError for images.
-    """
+    NaN for queries without such a key. Raises ValueError for images."""
     cache, name = rows.query_block.cache, ("keys after repeats", after)
     if name not in cache:
         cache[name] = _keys_after_repeats(rows.query_block, after)

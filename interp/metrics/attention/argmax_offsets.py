@@ -7,21 +7,15 @@ that see a single key do not count. Ties go to the earliest key.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
-
-
-def _largest(shares: Tensor) -> Tensor:
-    return shares.nanmean(1).amax(-1)
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 @attention_metric(
-    axis="offset",
-    unit="share of rows",
-    bounds=(0.0, 1.0),
+    "offset",
+    "share of rows",
     paper="arXiv 1905.09418 (positional heads)",
     undefined="no row sees more than one key",
-    per_head=_largest,
+    per_head=lambda shares: shares.nanmean(1).amax(-1),
 )
 def argmax_offsets(rows: AttentionRows, radius: int = 3) -> tuple[Tensor, Tensor]:
     counted = rows.token_mask & (rows.n_visible > 1)

@@ -8,14 +8,13 @@ before the row is renormalised; rows with no weight elsewhere are undefined).
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 @attention_metric(
-    axis="query",
-    unit="tokens",
-    bounds=(0.0, None),
+    "query",
+    "tokens",
+    (0.0, None),
     paper="arXiv 2510.13554 §3 (average backward distance)",
     undefined="all weight of the row is on excluded positions",
 )

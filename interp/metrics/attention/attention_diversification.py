@@ -6,15 +6,13 @@ heads; ``row_similarity`` is that of a single head, and describes the thresholdi
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention.row_similarity import cosine_sums, mean_cosine
 
 
 @attention_metric(
-    axis="text",
-    unit="cosine",
-    bounds=(0.0, 1.0),
+    "text",
+    "cosine",
     paper="Robustifying Token Attention (ICCV 2023)",
     undefined="a text of one token has no second half",
     all_heads=True,

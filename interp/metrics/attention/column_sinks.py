@@ -9,8 +9,7 @@ such a token. ``received_attention`` gives the mean weights themselves.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention.received_attention import received_attention
 from interp.tasks.token_batch import TokenBatch
 
@@ -34,9 +33,8 @@ def _share_of_texts(flags: Tensor) -> Tensor:
 
 
 @attention_metric(
-    axis="key",
-    unit="share of texts",
-    bounds=(0.0, 1.0),
+    "key",
+    "share of texts",
     paper="arXiv 2406.15765 (ACT)",
     undefined="the first token, or one seen by fewer than min_rows rows",
     per_head=_share_of_texts,

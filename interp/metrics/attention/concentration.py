@@ -7,10 +7,9 @@ of the sum of this number over all rows, which grows with the text; the mean ove
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="weight²", bounds=(0.0, 1.0), paper="arXiv 2510.11602 (Frobenius norm of a head's map)")
+@attention_metric("query", "weight²", paper="arXiv 2510.11602 (Frobenius norm of a head's map)")
 def concentration(rows: AttentionRows) -> Tensor:
     return torch.linalg.vector_norm(rows.pattern, dim=-1).square()

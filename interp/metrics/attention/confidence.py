@@ -5,10 +5,9 @@ The paper averages over all tokens but the end of the sentence.
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 1905.09418 (confidence)")
+@attention_metric("query", paper="arXiv 1905.09418 (confidence)")
 def confidence(rows: AttentionRows) -> Tensor:
     return rows.pattern.amax(-1)

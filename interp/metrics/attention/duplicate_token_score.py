@@ -5,18 +5,10 @@ Only rows with an earlier occurrence count, so few repeats mean few rows, not a 
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._repeats import mass_after_repeats
 
 
-@attention_metric(
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    paper="arXiv 2211.00593",
-    undefined="the row sees no earlier key with its token",
-    needs=("tokens",),
-)
+@attention_metric("query", paper="arXiv 2211.00593", undefined="the row sees no earlier key with its token", needs=("tokens",))
 def duplicate_token_score(rows: AttentionRows) -> Tensor:
     return mass_after_repeats(rows, 0, rows.pattern)

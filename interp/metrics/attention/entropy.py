@@ -2,10 +2,9 @@
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="nats", bounds=(0.0, None), paper="Shannon 1948; for attention arXiv 1906.04284")
+@attention_metric("query", "nats", (0.0, None), paper="Shannon 1948; for attention arXiv 1906.04284")
 def entropy(rows: AttentionRows) -> Tensor:
     return rows.entropy

@@ -10,8 +10,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 def _cosine(pattern: Tensor, counted: Tensor) -> Tensor:
@@ -45,9 +44,8 @@ def _mean_over_others(table: Tensor) -> Tensor:
 
 
 @attention_metric(
-    axis="head",
-    unit="similarity",
-    bounds=(0.0, 1.0),
+    "head",
+    "similarity",
     paper="arXiv 1906.04341 §6 (Jensen-Shannon between heads)",
     undefined="a text of one token, or a layer of one head",
     all_heads=True,

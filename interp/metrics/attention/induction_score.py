@@ -7,15 +7,12 @@ induction head scores 1; the mean over the whole (n-1)-th diagonal, also in use,
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._repeats import mass_after_repeats
 
 
 @attention_metric(
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
+    "query",
     paper="arXiv 2209.11895",
     undefined="the row sees no key after an earlier occurrence of its token",
     needs=("tokens",),

@@ -6,12 +6,11 @@ between neighbouring windows: ``self_attention_score`` is window 1, ``prev_token
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._near import mass_in_window
 
 
-@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2510.11602 (local focus)")
+@attention_metric("query", paper="arXiv 2510.11602 (local focus)")
 def local_focus(rows: AttentionRows, window: int = 8) -> Tensor:
     if window < 1:
         raise ValueError(f"local_focus:window={window} is too small: use at least 1.")

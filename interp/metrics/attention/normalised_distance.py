@@ -7,14 +7,12 @@ of its text. Rows at different positions and texts of different lengths become c
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 @attention_metric(
-    axis="query",
-    unit="share of the largest distance",
-    bounds=(0.0, 1.0),
+    "query",
+    "share of the largest distance",
     paper="arXiv 2510.13554 §3, divided by the position",
     undefined="the first token of a causal text sees only itself",
 )

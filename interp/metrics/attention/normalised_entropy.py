@@ -3,14 +3,12 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 @attention_metric(
-    axis="query",
-    unit="share of the largest entropy",
-    bounds=(0.0, 1.0),
+    "query",
+    "share of the largest entropy",
     paper="Shannon 1948 (efficiency); for attention arXiv 1906.04284",
     undefined="the row sees a single key",
 )

@@ -7,8 +7,7 @@ rows, so a uniform head gives its first token (1 + 1/2 + ... + 1/T)/T, not 1/T: 
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 
@@ -16,16 +15,11 @@ def _top(shares: Tensor, prompts: TokenBatch, columns: int) -> Tensor:
     return shares.topk(min(columns, shares.shape[-1])).values.cumsum(-1)
 
 
-def _last(shares: Tensor) -> Tensor:
-    return shares[..., -1].nanmean(1)
-
-
 @attention_metric(
-    axis="rank",
-    unit="share of attention",
-    bounds=(0.0, 1.0),
+    "rank",
+    "share of attention",
     paper="Robustifying Token Attention (ICCV 2023)",
-    per_head=_last,
+    per_head=lambda shares: shares[..., -1].nanmean(1),
     finish=_top,
 )
 def over_focus(rows: AttentionRows, columns: int = 10) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,19 @@
 """Attention mass from an image patch to the ring of patches at each distance on the patch grid.
 
-The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the rings; with ``density``
-each ring's mass is divided by its number of patches inside the image, and patches without the ring do not count, so a uniform
-head is flat. Other tokens (CLS, registers) are dropped and the rows renormalised. The study this follows gives no formula;
-this one is ours.
+The distance is the larger of the row and column offsets. The mean over patches sums to 1 over the rings; with ``density`` each
+ring's mass is divided by its number of patches inside the image, and patches without the ring do not count, so a uniform head
+is flat. Other tokens (CLS, registers) are dropped and the rows renormalised. The study gives no formula; this is ours.
 """
 
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._image_patches import patch_attention
 
 
 @attention_metric(
-    axis="ring",
-    unit="weight",
-    bounds=(0.0, 1.0),
+    "ring",
     paper="arXiv 2303.13731 (spatial profile of attention strength)",
     needs=("grid",),
     undefined="no patch has a ring at this distance",

@@ -3,13 +3,10 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._near import weight_at_offset
 
 
-@attention_metric(
-    axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2209.11895", undefined="the first token has none before it"
-)
+@attention_metric("query", paper="arXiv 2209.11895", undefined="the first token has none before it")
 def prev_token_score(rows: AttentionRows) -> Tensor:
     return weight_at_offset(rows, 1).masked_fill((rows.query_positions < 1)[:, None], torch.nan)

@@ -6,11 +6,10 @@ pools all rows of a head: it is the mean of this one plus the variance of ``atte
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="tokens²", bounds=(0.0, None), paper="HeadVis, transformer-circuits.pub/2026/headvis")
+@attention_metric("query", "tokens²", (0.0, None), paper="HeadVis, transformer-circuits.pub/2026/headvis")
 def qk_distance_variance(rows: AttentionRows) -> Tensor:
     distance = rows.lag if rows.causal else rows.lag.abs()
     # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has variance 1 and squares of 1e9.

@@ -1,22 +1,16 @@
 """Mean attention a token receives from the rows that can see it, 0 to 1.
 
-``min_rows`` leaves out the last tokens of a causal text, whose means cover fewer rows; that of the very last is its weight on
-itself.
+``min_rows`` leaves out the last tokens of a causal text, whose means cover fewer rows; the very last sees itself alone.
 """
 
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
 @attention_metric(
-    axis="key",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    paper="arXiv 2410.10781 (importance of a position)",
-    undefined="seen by no row, or by fewer than min_rows",
+    "key", paper="arXiv 2410.10781 (importance of a position)", undefined="seen by no row, or by fewer than min_rows"
 )
 def received_attention(rows: AttentionRows, min_rows: int = 1) -> tuple[Tensor, Tensor]:
     """Sum of each column, [batch head key], and the number of rows that see it, [batch 1 key], 0 if fewer than ``min_rows``."""

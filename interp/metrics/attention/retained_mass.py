@@ -6,8 +6,7 @@ Compare with ``mask_density``, which is m of a uniform head. At ``window`` >= te
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._near import mass_in_window
 
 
@@ -17,7 +16,7 @@ def mask_density(length: int, window: int = 512, n_sink: int = 4) -> float:
     return kept / (length * (length + 1) / 2)
 
 
-@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2309.17453 (StreamingLLM)")
+@attention_metric("query", paper="arXiv 2309.17453 (StreamingLLM)")
 def retained_mass(rows: AttentionRows, window: int = 512, n_sink: int = 4) -> Tensor:
     if window < 1 or n_sink < 0:
         raise ValueError(f"retained_mass:window={window}:n_sink={n_sink} is invalid: use window >= 1 and n_sink >= 0.")

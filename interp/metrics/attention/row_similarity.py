@@ -9,17 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 
 def cosine_sums(rows: AttentionRows, pattern: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums behind ``mean_cosine`` for rows ``pattern`` [batch head query key], and the number of rows [batch 1 1].
-
-    The sum of the unit-norm rows, in which the cosine is linear, and the sum of the rows themselves, side by side, [batch
-    head 2*pos].
-    """
+    """The sums behind ``mean_cosine`` for rows ``pattern`` [batch head query key], and the number of rows [batch 1 1]. The sum
+    of the unit-norm rows, in which the cosine is linear, and that of the rows, side by side, [batch head 2*pos]."""
     counted = rows.token_mask
     if rows.causal:
         counted = counted & (2 * rows.query_positions >= rows.prompts.token_mask.sum(-1, keepdim=True))
@@ -40,9 +36,8 @@ def mean_cosine(means: Tensor, prompts: TokenBatch) -> Tensor:
 
 
 @attention_metric(
-    axis="text",
-    unit="cosine",
-    bounds=(0.0, 1.0),
+    "text",
+    "cosine",
     paper="Robustifying Token Attention (ICCV 2023), for one head",
     undefined="a text of one token has no second half",
     finish=mean_cosine,

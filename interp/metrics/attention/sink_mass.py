@@ -6,17 +6,10 @@ Earlier rows have few other keys. A uniform head has n_sink/(t+1) in row t. Rows
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(
-    axis="query",
-    unit="weight",
-    bounds=(0.0, 1.0),
-    paper="arXiv 2309.17453 (four initial tokens)",
-    undefined="rows before from_row do not count",
-)
+@attention_metric("query", paper="arXiv 2309.17453 (four initial tokens)", undefined="rows before from_row do not count")
 def sink_mass(rows: AttentionRows, n_sink: int = 4, from_row: int = 16) -> Tensor:
     wanted = (rows.key_positions >= 0) & (rows.key_positions < n_sink)
     columns = wanted.any(0).nonzero()[:, 0]

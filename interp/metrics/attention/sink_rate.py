@@ -8,8 +8,7 @@ epsilon, at T = 8. Rows beyond a sliding window count as weight 0.
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 
@@ -17,17 +16,12 @@ def _passes(importance: Tensor, prompts: TokenBatch, position: int, epsilon: flo
     return torch.cat([importance, torch.where(importance.isnan(), importance, (importance > epsilon).float())], -1)
 
 
-def _share_of_texts(table: Tensor) -> Tensor:
-    return table[..., 1].nanmean(1)
-
-
 @attention_metric(
-    axis="importance",
-    unit="share of texts",
-    bounds=(0.0, 1.0),
+    "importance",
+    "share of texts",
     paper="arXiv 2410.10781 (sink metric)",
     undefined="the text ends before the position",
-    per_head=_share_of_texts,
+    per_head=lambda table: table[..., 1].nanmean(1),
     finish=_passes,
 )
 def sink_rate(rows: AttentionRows, position: int = 0, epsilon: float = 0.3) -> tuple[Tensor, Tensor]:

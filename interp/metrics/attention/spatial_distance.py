@@ -6,15 +6,14 @@ renormalised, which common code omits. A uniform head has the mean distance of a
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.metrics.attention._image_patches import patch_attention
 
 
 @attention_metric(
-    axis="query",
-    unit="patches",
-    bounds=(0.0, None),
+    "query",
+    "patches",
+    (0.0, None),
     paper="arXiv 2010.11929, Fig. 11",
     needs=("grid",),
     undefined="not a patch, or no weight on patches",

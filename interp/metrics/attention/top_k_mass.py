@@ -5,11 +5,10 @@ The upper bound on what any choice of ``k`` keys per query retains: the oracle f
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="weight", bounds=(0.0, 1.0), paper="arXiv 2311.07125 (cumulative top-K attention)")
+@attention_metric("query", paper="arXiv 2311.07125 (cumulative top-K attention)")
 def top_k_mass(rows: AttentionRows, k: int = 5) -> Tensor:
     if k < 1:
         raise ValueError(f"top_k_mass:k={k} is too small: use at least 1.")

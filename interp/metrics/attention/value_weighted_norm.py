@@ -1,22 +1,18 @@
 """Norm of what a head writes per query, summed over keys as weight times the norm of the projected value, |a v W_O|.
 
-A weight says little where the value is small: sinks hold most of the weight and write little. With ``summed`` it is the norm
-of the sum over keys, |sum a v W_O|, at most as large; their ratio shows how much the terms cancel. The output bias and any
-norm a block applies afterwards are left out. For models without a known output projection (encoders) the norm is that of v
-alone: compare rows of one head there, not heads.
+A weight says little where the value is small: sinks hold most of the weight and write little. With ``summed`` it is the norm of
+the sum over keys, |sum a v W_O|, at most as large; their ratio shows how much the terms cancel. The output bias and any norm a
+block applies afterwards are left out. For encoders the norm is that of v alone: compare rows there, not heads.
 """
 
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 from interp.models.weights import output_rows
 
 
-@attention_metric(
-    axis="query", unit="residual norm", bounds=(0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",)
-)
+@attention_metric("query", "residual norm", (0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",))
 def value_weighted_norm(rows: AttentionRows, summed: bool = False) -> Tensor:
     layer = rows.layer
     here = slice(rows.keys.start - layer.call.first_key, rows.keys.stop - layer.call.first_key)

@@ -1,17 +1,15 @@
 """WAAD, windowed average attention distance, the mean distance from query to key capped at ``window``, in tokens.
 
-Near 0-1 inside a chunk that continues from the last tokens, near ``window`` where a head attends beyond it for what comes
-next. The value belongs to the row of the token itself, which predicts the next one. The WAAD of a group of heads is their
-mean.
+Near 0-1 inside a chunk that continues from the last tokens, near ``window`` where a head attends beyond it. The value belongs
+to the row of the token itself, which predicts the next one. The WAAD of a group of heads is their mean.
 """
 
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
-from interp.metrics.attention._definition import attention_metric
+from interp.metrics.attention._definition import AttentionRows, attention_metric
 
 
-@attention_metric(axis="query", unit="tokens", bounds=(0.0, None), paper="arXiv 2510.13554 §3 (WAAD)")
+@attention_metric("query", "tokens", (0.0, None), paper="arXiv 2510.13554 §3 (WAAD)")
 def windowed_distance(rows: AttentionRows, window: int = 10) -> Tensor:
     if window < 1:
         raise ValueError(f"windowed_distance:window={window} is too small: use at least 1.")

@@ -1,17 +1,11 @@
 """Log-probability of the answer (of any of them, where there are several), in nats; at most 0."""
 
-from __future__ import annotations
-
 from math import inf
-from typing import TYPE_CHECKING
 
-from interp.engine.sweep.outcome import Answers, Outcome
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.engine.sweep.outcome import Outcome
 
 
-def _answer_logprob(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+def _answer_logprob(logits, answers, clean):
     chosen = logits.gather(-1, answers.answers).masked_fill(~answers.answer_mask, -inf)
     return chosen.logsumexp(-1) - logits.logsumexp(-1)
 

@@ -1,16 +1,9 @@
 """KL(clean || changed) of the next-token distribution at the answer position, in nats; 0 for the clean run, larger = more changed."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from interp.engine.sweep.outcome import Answers, Outcome
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.engine.sweep.outcome import Outcome
 
 
-def _kl(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+def _kl(logits, answers, clean):
     p, q = clean.log_softmax(-1), logits.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).clamp(min=0)
 

@@ -1,16 +1,9 @@
 """Probability mass on the answers minus mass on the distractors, in [-1, 1] (Hanna et al. 2023 for greater-than)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from interp.engine.sweep.outcome import Answers, Outcome
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from interp.engine.sweep.outcome import Outcome
 
 
-def _prob_diff(logits: Tensor, answers: Answers, clean: Tensor) -> Tensor:
+def _prob_diff(logits, answers, clean):
     probs = logits.softmax(-1)
     up = (probs.gather(-1, answers.answers) * answers.answer_mask).sum(-1)
     return up - (probs.gather(-1, answers.distractors) * answers.distractor_mask).sum(-1)

@@ -6,8 +6,6 @@ write where no planted head and no logit reads. A writer is ``input`` or a head 
 logits. It is *active* under a counterfactual when corrupting it alone changes the outcome.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +13,7 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.special import softmax
 
 from interp.heads import Head
 from interp.models.planted.residual_coordinates import ResidualCoordinates
@@ -40,8 +39,7 @@ def trace(
     corrupted_edges: Collection[PlantedEdge] = (),
     corrupted: Trace | None = None,
 ) -> Trace:
-    """The pass over ``tokens`` in which ``ablated_heads`` write nothing and every edge of ``corrupted_edges`` carries its writer's
-    output of the ``corrupted`` pass."""
+    """The pass in which ``ablated_heads`` write nothing and ``corrupted_edges`` carry the outputs of ``corrupted``."""
     heads, space = blueprint.heads, blueprint.space
     outputs = {"input": space.embed(tokens)}
     patterns: dict[Head, Float[ndarray, "batch query key"]] = {}
@@ -56,10 +54,9 @@ def trace(
         new = {}
         for head in layer:
             recipe, (q, k, v) = heads[head], (input_of(f"{head}.{part}") for part in "qkv")
-            scores = blueprint.sharpness * (
-                (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2) + _by_offset(recipe, tokens.shape[1])
-            )
-            patterns[head] = _softmax(scores)
+            by_content = (q @ recipe.queries.T) @ (k @ recipe.keys.T).swapaxes(1, 2)
+            scores = blueprint.sharpness * (by_content + _by_offset(recipe, tokens.shape[1]))
+            patterns[head] = softmax(np.where(np.tri(tokens.shape[1], dtype=bool), scores, -np.inf), axis=-1)
             new[str(head)] = patterns[head] @ (v @ recipe.reads.T) @ recipe.writes * (head not in ablated_heads)
         outputs |= new
     return Trace(outputs, patterns, input_of("logits") @ space.output.T)
@@ -95,9 +92,3 @@ def _meet(written: ndarray, read: ndarray) -> bool:
 
 def _by_offset(recipe: Recipe, length: int) -> Float[ndarray, "query key"]:
     return sum((c * np.eye(length, k=-offset) for offset, c in recipe.offsets.items()), start=np.zeros((length, length)))
-
-
-def _softmax(scores: Float[ndarray, "batch query key"]) -> Float[ndarray, "batch query key"]:
-    causal = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
-    weights = np.exp(causal - causal.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)

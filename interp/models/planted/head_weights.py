@@ -1,10 +1,9 @@
 """Weights of planted heads and noise heads: the q, k, v and output columns of one key/value head, over the residual coordinates.
 
-A score term is one column of q and k, a value term one of v and of the output. Query heads that share a key share its columns; each
-uses the ones of its own terms. Scores of the offset i - j need positions: without a ``RotaryOffsets`` every entry of the residual
-stream's ``position`` is a column; with one they are the discrete Fourier series of a function of i - j, made by rotary pairs of
-frequency 2 pi k / length, while all other columns do not rotate. Finally each head is rotated at random in a way that changes no
-score and no value.
+A score term is one column of q and k, a value term one of v and of the output. Query heads that share a key share its columns;
+each uses the ones of its own terms. Scores of the offset i - j need positions: without a ``RotaryOffsets`` every entry of the
+residual stream's ``position`` is a column; with one they are the discrete Fourier series of a function of i - j, made by rotary
+pairs of frequency 2 pi k / length, while all other columns do not rotate. Finally each head is rotated at random.
 """
 
 from __future__ import annotations
@@ -62,10 +61,8 @@ class RotaryOffsets:
 def group_columns(
     group: Sequence[Recipe | None], blueprint: Blueprint, rotary: RotaryOffsets | None, rng: Generator
 ) -> list[tuple[Columns, Columns, Columns, Columns]]:
-    """q, k, v and output columns of the query heads of one key/value head; None is a noise head.
-
-    Noise heads get the remaining key and value columns and query all of them. Raises ValueError when d_head is too small.
-    """
+    """q, k, v and output columns of the query heads of one key/value head; None is a noise head. Noise heads get the remaining
+    key and value columns and query all of them. Raises ValueError when d_head is too small."""
     space, d_head = blueprint.space, blueprint.sizes.d_head
     planted = [recipe for recipe in group if recipe is not None]
     terms = [_score_terms(recipe, space, rotary) for recipe in planted]
@@ -116,10 +113,9 @@ def _shared(parts: Sequence[ndarray], free: ndarray, blueprint: Blueprint) -> tu
     """The distinct vectors of all parts, and for each part the columns of its own vectors."""
     vectors = {row.tobytes(): row for part in parts for row in part}
     if len(vectors) > len(free):
-        raise ValueError(
-            f"d_head={blueprint.sizes.d_head} is too small: heads that share a key need {len(vectors)} columns besides their positions, "
-            f"and {len(free)} are free. Use a larger d_head, fewer tokens or a smaller length."
-        )
+        needed = f"heads that share a key need {len(vectors)} columns besides their positions, and {len(free)} are free"
+        advice = "Use a larger d_head, fewer tokens or a smaller length."
+        raise ValueError(f"d_head={blueprint.sizes.d_head} is too small: {needed}. {advice}")
     place = dict(zip(vectors, free, strict=False))
     different = np.array([*vectors.values()]).reshape(-1, blueprint.space.size)
     return different, [np.array([place[row.tobytes()] for row in part], dtype=int) for part in parts]

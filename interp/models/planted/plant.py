@@ -1,7 +1,5 @@
 """Plants roles: chooses their positions, writes them into a host model, and returns it with its ground truth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from inspect import Parameter, signature
@@ -50,8 +48,7 @@ def plant(
     ``n_kv_heads``, a Llama with that many key/value heads. A matching key scores ``sharpness`` (30: hard attention, vanishing
     gradients; 4 to 8: soft), and a head that predicts writes a logit of ``gain``. Noise heads have scores of standard deviation
     ``noise_scores`` and write ``noise_writes`` times the norm of a token's direction: to coordinates that nothing reads, or
-    ``noise_everywhere`` (the ground truth then no longer holds exactly). Raises LookupError for unknown roles, ValueError for sizes
-    that do not fit.
+    ``noise_everywhere`` (the ground truth then no longer holds exactly). Raises LookupError (roles), ValueError (sizes).
     """
     options = {name: value for name, value in locals().items() if name in _parameters()}
     check_device_and_dtype(device, dtype)
@@ -63,13 +60,17 @@ def plant(
         check_name(role, ROLES, "role")
     vocabulary, rng = Vocabulary(n_names, n_fillers), np.random.default_rng([seed, 0])
     sizes = _sizes(vocabulary, length, n_layers, n_heads, n_kv_heads, d_head)
-    _check_strengths(sharpness, gain, noise_scores, noise_writes)
+    if not (0 < sharpness < inf and 0 < gain < inf and 0 <= noise_scores < inf and 0 <= noise_writes < inf):
+        given = f"sharpness={sharpness}, gain={gain}, noise_scores={noise_scores}, noise_writes={noise_writes}"
+        needed = "the first two must be positive, the others at least 0, and all finite"
+        raise ValueError(f"{given} cannot be planted: {needed}.")
     places = dict(sorted(roles.items())) if isinstance(roles, Mapping) else _random_placement(roles, n_layers, n_heads, rng)
     _check_placement(places, n_layers, n_heads)
     n_noise = SMALLEST_NOISE + sizes.d_model - _smallest(vocabulary, length)
     space = ResidualCoordinates(vocabulary, length, n_noise, gain, seed)
     recipes = {head: ROLES[role].recipe(space) for head, role in places.items()}
-    layer = _random_massive_layer(places, rng)
+    sinks = [head.layer for head, role in places.items() if role == "hidden_sink"]
+    layer = int(rng.integers(min(sinks))) if sinks else None  # of the massive activation: before all hidden sinks
     blueprint = Blueprint(recipes, space, sharpness, sizes, noise_scores, noise_writes, noise_everywhere, layer)
     with torch.random.fork_rng(devices=[]):  # creating a Hugging Face module draws weights
         hf, axis = (gpt2 if n_kv_heads is None else llama)(blueprint, rng)
@@ -81,10 +82,8 @@ def plant(
 
 
 def plant_by_name(name: str, *, device: str = "cpu", dtype: str = "float32") -> PlantedModel:
-    """What ``planted:FAMILY`` or ``planted:FAMILY,seed=3,sharpness=6`` names, with options of ``plant``.
-
-    Raises LookupError for unknown families and options, ValueError for a value of another kind.
-    """
+    """What ``planted:FAMILY`` or ``planted:FAMILY,seed=3,sharpness=6`` names, with options of ``plant``. Raises LookupError for
+    unknown families and options, ValueError for a value of another kind."""
     family, *options = name.removeprefix(PLANTED).split(",")
     return plant(family, device=device, dtype=dtype, **parse_options(options, _parameters(), "A planted model"))
 
@@ -125,12 +124,6 @@ def _check_placement(places: Mapping[Head, str], n_layers: int, n_heads: int) ->
             raise ValueError(f"{name!r} at {head} reads {reads}, and no earlier layer has one: plant it there.")
 
 
-def _random_massive_layer(places: Mapping[Head, str], rng: np.random.Generator) -> int | None:
-    """A random layer before all hidden sinks."""
-    sinks = [head.layer for head, role in places.items() if role == "hidden_sink"]
-    return int(rng.integers(min(sinks))) if sinks else None
-
-
 def _smallest(vocabulary: Vocabulary, length: int) -> int:
     """Smallest width of the residual stream: all coordinates and the vector of ones."""
     return ResidualCoordinates(vocabulary, length, SMALLEST_NOISE, gain=1.0, seed=0).size + 1
@@ -142,26 +135,16 @@ def _sizes(
     """Sizes in which every placement fits, unless ``d_head`` is given; raises ValueError for what never does."""
     grouped = n_kv_heads is None or (n_kv_heads > 0 and n_heads % n_kv_heads == 0 and (d_head or 0) % 2 == 0)
     if length < SHORTEST or min(n_layers, n_heads) < 1 or not grouped:
-        raise ValueError(
-            f"length={length}, n_layers={n_layers}, n_heads={n_heads}, n_kv_heads={n_kv_heads}, d_head={d_head} cannot be planted: "
-            f"length must be at least {SHORTEST}, the longest prompt, and n_heads a multiple of n_kv_heads, with an even d_head."
-        )
+        given = f"length={length}, n_layers={n_layers}, n_heads={n_heads}, n_kv_heads={n_kv_heads}, d_head={d_head}"
+        needed = f"length must be at least {SHORTEST}, the longest prompt, and n_heads a multiple of n_kv_heads"
+        raise ValueError(f"{given} cannot be planted: {needed}, with an even d_head.")
     smallest = _smallest(vocabulary, length)
     if n_kv_heads is not None:
         width = n_heads * -(-smallest // n_heads)  # Llama wants a multiple
         return Sizes(n_layers, n_heads, n_kv_heads, d_head or 2 * ((length + 1) // 2 + len(vocabulary) + 8), width)
     d_head = d_head or max(len(vocabulary) + length + 7, -(-smallest // n_heads))
     if n_heads * d_head < smallest:
-        raise ValueError(
-            f"n_heads={n_heads} times d_head={d_head} is the width of a GPT-2, and {smallest} are needed for {len(vocabulary)} tokens "
-            f"and length={length}: take a larger d_head."
-        )
+        needed = f"{smallest} are needed for {len(vocabulary)} tokens and length={length}"
+        width = f"n_heads={n_heads} times d_head={d_head} is the width of a GPT-2"
+        raise ValueError(f"{width}, and {needed}: take a larger d_head.")
     return Sizes(n_layers, n_heads, None, d_head, n_heads * d_head)
-
-
-def _check_strengths(sharpness: float, gain: float, noise_scores: float, noise_writes: float) -> None:
-    if not (0 < sharpness < inf and 0 < gain < inf and 0 <= noise_scores < inf and 0 <= noise_writes < inf):
-        raise ValueError(
-            f"sharpness={sharpness}, gain={gain}, noise_scores={noise_scores}, noise_writes={noise_writes} cannot be planted: the first "
-            f"two must be positive, the others at least 0, and all finite."
-        )

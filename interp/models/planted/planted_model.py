@@ -1,7 +1,5 @@
 """A planted model with its ground truth: roles, structural edges, and exact effects under a counterfactual."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +23,9 @@ TOLERANCE = 1e-6
 @short_repr
 @dataclass(frozen=True, eq=False)
 class GroundTruthEffects:
-    """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``.
-
-    ``clean`` and ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone
-    (all others have no effect); ``ablations`` every planted head, zeroed at all positions.
-    """
+    """Exact mean effects on the logit difference of prompts of one kind, in logits, ``effect = changed - clean``. ``clean`` and
+    ``corrupted`` are the mean logit differences themselves. ``edges`` holds every structural edge, corrupted alone (all others
+    have no effect); ``ablations`` every planted head, zeroed at all positions."""
 
     prompts: tuple[PlantedPrompt, ...]
     clean: float
@@ -44,8 +40,7 @@ class GroundTruthEffects:
 
 
 class PlantedMassiveActivation(NamedTuple):
-    """A massive activation: the MLP of ``layer`` writes ``value`` on one ``dimension`` of the residual stream of every ``token`` of this
-    id, where it stays."""
+    """The MLP of ``layer`` writes ``value`` on one ``dimension`` of the residual stream of every ``token``, where it stays."""
 
     layer: int
     token: int
@@ -56,8 +51,7 @@ class PlantedMassiveActivation(NamedTuple):
 @short_repr
 @dataclass(frozen=True, eq=False)
 class PlantedModel:
-    """A Model and its ground truth: ``roles`` by head (every other head is noise), the ``settings`` it was built with, and its
-    massive activation, if any."""
+    """A Model and its ground truth: ``roles`` by head (all others are noise), ``settings``, massive activation."""
 
     model: Model
     roles: dict[Head, str]

@@ -1,7 +1,5 @@
 """Prompts for planted models, in pairs of clean and corrupted; ``interp.tasks.Example(*prompt)`` makes one of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
@@ -46,8 +44,7 @@ def ioi(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPro
 
 
 def needle(rng: Random, vocabulary: Vocabulary, length: int) -> Iterator[PlantedPrompt]:
-    """``BOS f f [f n | MARK n | f n, in any order] f DELIMITER f f QUERY`` -> the name after MARK. Corrupted: MARK and the filler of
-    another pair are exchanged."""
+    """``BOS f f [f n | MARK n | f n, in any order] f DELIMITER f f QUERY`` -> the name after MARK. Corrupted: MARK elsewhere."""
     while True:
         names, (f1, f2, f3, f4, f5, *signs) = rng.sample(vocabulary.names, 3), rng.sample(vocabulary.fillers, 7)
         kept, other = rng.sample(range(3), 2)

@@ -1,7 +1,5 @@
 """The residual stream of a planted model before its basis is hidden: one coordinate for each property of a token."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,11 +1,8 @@
 """What each role attends to and writes, as a recipe over the coordinates of ``ResidualCoordinates``; a model of such recipes.
 
 Where nothing matches, most roles attend to BOS, whose value is 0 for them: with half the score of a match it exceeds everything
-else and is below every match. Roles of ``level`` 0, 1, 2 ... read what roles of lower levels write and are in later layers;
-those of level None read tokens only.
+else and is below every match. Roles of ``level`` 0, 1, 2 ... read lower levels, in later layers; level None reads tokens only.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +17,7 @@ from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordina
 from interp.models.planted.vocabulary import BOS, DELIMITER, END, MARK, QUERY
 
 Vectors = Float[ndarray, "_ size"]
-LOCAL_WIDTH = 3
+Scores = Sequence[tuple[Vectors, Vectors]]
 WORDS = slice(BOS + 1, None)  # all tokens but BOS
 
 
@@ -76,9 +73,7 @@ class Blueprint:
     massive_layer: int | None
 
 
-def _recipe(
-    scores: Sequence[tuple[Vectors, Vectors]], reads: Vectors, writes: Vectors, offsets: dict[int, float] | None = None
-) -> Recipe:
+def _recipe(scores: Scores, reads: Vectors, writes: Vectors, offsets: dict[int, float] | None = None) -> Recipe:
     queries, keys = (np.concatenate(part) for part in zip(*scores, strict=True)) if scores else (reads[:0], reads[:0])
     return Recipe(queries, keys, reads, writes, offsets or {})
 
@@ -95,10 +90,6 @@ def _match(space: ResidualCoordinates, query: Vectors, key: Vectors, reads: Vect
 def _inert(space: ResidualCoordinates, exclude: tuple[int, ...] = (BOS,)) -> tuple[Vectors, Vectors]:
     kept = [t for t in range(len(space.vocabulary)) if t not in exclude]
     return space.token[kept], space.inert[kept]
-
-
-def _previous_token(space: ResidualCoordinates) -> Recipe:
-    return _recipe([], space.token, space.previous, {1: 1.0})
 
 
 def _induction(space: ResidualCoordinates, gain: float = 1.0) -> Recipe:
@@ -130,10 +121,6 @@ def _name_mover(space: ResidualCoordinates, gain: float = 1.0, backs_up: bool = 
     return _recipe(scores, names, gain * space.gain * output)
 
 
-def _first_token_sink(space: ResidualCoordinates) -> Recipe:
-    return _recipe([(space.one, space.token[[BOS]])], *_inert(space))
-
-
 def _hidden_sink(space: ResidualCoordinates) -> Recipe:
     return _match(space, space.one, space.massive / MASSIVE, *_inert(space, (BOS, DELIMITER)))
 
@@ -153,16 +140,8 @@ def _anchor_reader(space: ResidualCoordinates) -> Recipe:
     return _match(space, query, key, space.anchored[names], space.gain * space.output[names])
 
 
-def _uniform(space: ResidualCoordinates) -> Recipe:
-    return _recipe([], *_inert(space))
-
-
-def _local(space: ResidualCoordinates) -> Recipe:
-    return _recipe([], *_inert(space), dict.fromkeys(range(LOCAL_WIDTH), 1.0))
-
-
 ROLES = {
-    "previous_token": Role("looks at the token before and says what it is", 0, _previous_token),
+    "previous_token": Role("looks at the token before and says what it is", 0, lambda s: _recipe([], s.token, s.previous, {1: 1.0})),
     "induction": Role("finds what followed its token before, and predicts it", 1, _induction, ("previous_token",)),
     "half_induction": Role("an induction head of half the gain", 1, partial(_induction, gain=0.5), ("previous_token",)),
     "negative_induction": Role("an induction head that predicts against its find", 1, partial(_induction, gain=-1.0), ("previous_token",)),
@@ -172,13 +151,13 @@ ROLES = {
     "name_mover": Role("from END looks at the names that are not suppressed and predicts them", 2, _name_mover),
     "negative_name_mover": Role("a name mover that predicts against the name, with gain -0.3", 2, partial(_name_mover, gain=-0.3)),
     "backup_name_mover": Role("a name mover for names that nobody has predicted", 3, partial(_name_mover, backs_up=True), ("name_mover",)),
-    "first_token_sink": Role("looks at BOS, whose value is 0", None, _first_token_sink),
+    "first_token_sink": Role("looks at BOS, whose value is 0", None, lambda s: _recipe([(s.one, s.token[[BOS]])], *_inert(s))),
     "hidden_sink": Role("looks at the delimiter, by its massive activation; its value is 0", 1, _hidden_sink),
     "retrieval": Role("from QUERY looks at the name after MARK and predicts it", 1, _retrieval, ("previous_token",)),
     "anchor_writer": Role("from the delimiter looks at the name after MARK and keeps it there", 1, _anchor_writer, ("previous_token",)),
     "anchor_reader": Role("from QUERY looks at the delimiter and predicts what is kept there", 2, _anchor_reader, ("anchor_writer",)),
-    "uniform": Role("looks at all tokens alike", None, _uniform),
-    "local": Role(f"looks at the last {LOCAL_WIDTH} tokens alike, itself included", None, _local),
+    "uniform": Role("looks at all tokens alike", None, lambda s: _recipe([], *_inert(s))),
+    "local": Role("looks at the last 3 tokens alike, itself included", None, lambda s: _recipe([], *_inert(s), {0: 1.0, 1: 1.0, 2: 1.0})),
 }  # fmt: skip
 
 _IOI = ("duplicate_token", "s_inhibition", "name_mover")
