@@ -114,8 +114,8 @@ def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]
 
 def _ends(edges: list[Edge], places: Positions) -> dict[Edge, tuple[Position, Position]]:
     """Start and end of each edge's line, side by side on a node in the order of their other ends."""
-    start = _spread_ends(edges, 0, places)
-    end = _spread_ends([edge for edge in edges if not edge.qkv], 1, places)
+    start = _spread_ends({edge: (edge.writer, edge.reader) for edge in edges}, places)
+    end = _spread_ends({edge: (edge.reader, edge.writer) for edge in edges if not edge.qkv}, places)
     high, low = TALL / ROW, (TALL + BELOW) / ROW
     ends: dict[Edge, tuple[Position, Position]] = {}
     for edge in edges:
@@ -125,14 +125,14 @@ def _ends(edges: list[Edge], places: Positions) -> dict[Edge, tuple[Position, Po
     return ends
 
 
-def _spread_ends(edges: list[Edge], side: int, places: Positions) -> dict[Edge, float]:
-    """Where each edge meets its writer (``side`` 0) or reader (1), from left to right in the order of the other ends."""
+def _spread_ends(nodes: dict[Edge, tuple[Node, Node]], places: Positions) -> dict[Edge, float]:
+    """Where each edge meets the first of its two nodes, from left to right in the order of the second ones."""
     by_node: dict[Node, list[Edge]] = {}
-    for edge in edges:
-        by_node.setdefault(edge[side], []).append(edge)
+    for edge, (node, _) in nodes.items():
+        by_node.setdefault(node, []).append(edge)
     found: dict[Edge, float] = {}
     for node, own in by_node.items():
-        ordered = sorted(own, key=lambda edge: (places[edge[1 - side]][0] + PORTS[edge.qkv], places[edge[1 - side]][1]))
+        ordered = sorted(own, key=lambda edge: (places[nodes[edge][1]][0] + PORTS[edge.qkv], places[nodes[edge][1]][1]))
         wide = 2 * FAN * _half(node)
         found |= {edge: places[node][0] + wide * ((i + 0.5) / len(own) - 0.5) for i, edge in enumerate(ordered)}
     return found

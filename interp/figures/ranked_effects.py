@@ -20,7 +20,8 @@ def ranked_effects(table: pd.DataFrame, *, k: int = 15, title: str | None = None
     The grey band is the 95% interval of the mean effect of the other heads. Heads without ``exceeds_control`` (beyond that interval,
     with q ≤ 0.05) are pale.
     """
-    rows: list[Any] = sorted(table.itertuples(), key=lambda row: -abs(row.effect))[:k]
+    rows: list[Any] = list(table.itertuples())
+    rows = sorted(rows, key=lambda row: -abs(row.effect))[:k]
     left = 24 + 8 * max(len(row.label) for row in rows)
     metric = str(rows[0].metric)
     caption = [style.caption_of(rows[0]), _legend(rows)]
