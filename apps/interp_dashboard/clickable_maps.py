@@ -45,7 +45,7 @@ def _clickable(figure: Figure, chosen: Head | None) -> Figure:
 
 
 def add_frame(figure: Figure, x: float, y: float, width: float, height: float) -> None:
-    """A frame around what is selected at this point, this far to either side."""
+    """A frame around what is selected at this point, which reaches this far to either side."""
     edges = {"x0": x - width, "x1": x + width, "y0": y - height, "y1": y + height}
     figure.add_shape(type="rect", **edges, line={"color": CHOSEN, "width": 3})
 

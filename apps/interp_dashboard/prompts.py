@@ -36,14 +36,9 @@ def fields(suffix: str = "") -> tuple[Field, ...]:
     )
 
 
-def file_field() -> Field:
-    """The field of ``prompts_file``."""
-    return text("file")
-
-
 def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
-    """The uploaded file of prompts, or the one named by the address, with the upload widget; None while there is none. ``needed`` lists the
-    keys that every line must have."""
+    """The uploaded file of prompts, or the one named by the field ``file``, with the upload widget; None while there is none. ``needed``
+    lists the keys that every line must have."""
     root = settings().root
     upload = st.file_uploader("JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
     if upload is not None:

@@ -50,8 +50,7 @@ def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, b
         score = found.scores[head]
         if score == score:
             limit, chance = number(found.threshold), number(found.control[head])
-            about = (
-                f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}. Threshold {limit}, null {chance}"
-            )
+            about = f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}."
+            about += f" Threshold {limit}, null {chance}"
             rows.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
     return rows

@@ -71,18 +71,9 @@ def canvas(
         showlegend=False,
         hoverlabel={"bgcolor": PAPER, "bordercolor": MUTED, "font": {"family": FONT, "size": 12, "color": INK}},
     )
-    above = {
-        "xref": "paper",
-        "yref": "paper",
-        "x": 0,
-        "y": 1,
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "yshift": 8,
-        "borderpad": 0,
-    }
-    text = "<br>".join(map(escape_markup, lines))
-    figure.add_annotation(text=text, **above, align="left", showarrow=False, font={"size": 11, "color": MUTED})
+    above = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 8}
+    look = {"borderpad": 0, "align": "left", "showarrow": False, "font": {"size": 11, "color": MUTED}}
+    figure.add_annotation(text="<br>".join(map(escape_markup, lines)), **above, **look)
     bare = {"showgrid": False, "zeroline": False, "showline": False, "ticks": "", "ticklabelstandoff": 4}
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(**bare, tickfont={"size": 11, "color": INK}, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})

@@ -44,10 +44,10 @@ def fields() -> tuple[Field, ...]:
     return (
         choice("mode", list(MODES)),
         *prompts.fields(),
-        prompts.file_field(),
+        text("file"),
         number("n_prompts", 64, 2, prompts.MOST_PROMPTS),
         choice("ablation", list(ablations()), "mean", noun="ablation"),
-        text("ablation_options", ""),
+        text("ablation_options"),
         choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
         number("top_share", 0.2, 0.01, 1.0),
         text("positions", "all"),
@@ -59,10 +59,8 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
-    chosen: Any = view.state.widget_args("mode")  # no overload takes the arguments of every widget
-    st.segmented_control(
-        "Mode", list(MODES), format_func=MODES.__getitem__, required=True, label_visibility="collapsed", **chosen
-    )
+    named: Any = {"format_func": MODES.__getitem__, "label_visibility": "collapsed"}
+    st.segmented_control("Mode", list(MODES), required=True, **named, **view.state.widget_args("mode"))
     if view.state["mode"] == MANUAL:
         manual_ablation.manual_ablation_panel(view)
     else:

@@ -26,7 +26,7 @@ from interp_dashboard.formatting import bullets, plain
 from interp_dashboard.job_plans import JobPlan, planned_job
 from interp_dashboard.page import Page, View, head_links
 from interp_dashboard.selectors import choose_outcome, outcome_field, show_figure, show_table, themed
-from interp_dashboard.url import Field, State, choice, head, number
+from interp_dashboard.url import Field, State, choice, head, number, text
 
 KEY = "circuit-graph"
 BESIDE = 240  # pixels: the room beside a graph of four heads per layer on a screen of 1440
@@ -38,7 +38,7 @@ def fields() -> tuple[Field, ...]:
     """The prompts, the method, the number of edges, and the selected head."""
     return (
         choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
-        prompts.file_field(),
+        text("file"),
         number("n_prompts", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(CIRCUIT_METHODS), "eap-ig", noun="method"),
@@ -124,10 +124,8 @@ def _graph(view: View, found: Circuit, run: StoredRun, plan: JobPlan, prompt: di
     st.slider("Edges with the largest effects", 1, max(2, most), help=about, width=560, **state.widget_args("edges"))
     circuit, least = _largest(found, state["edges"])
     drawn = f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit}"
-    drawn += (
-        f" lie on a path from the embedding to the logits; {alive:,} of {len(found.graph.edges):,} edges have a nonzero effect."
-    )
-    st.caption(plain(f"{drawn} Click a head to select it."))
+    nonzero = f"{alive:,} of {len(found.graph.edges):,} edges have a nonzero effect"
+    st.caption(plain(f"{drawn} lie on a path from the embedding to the logits; {nonzero}. Click a head to select it."))
     if not circuit.edges:
         st.info("No edge is left at this size: increase the number of edges.", icon=":material/filter_alt:")
         _head(circuit, chosen, prompt)
@@ -192,9 +190,9 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
         return
     st.markdown(f"##### {chosen}")
     own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
-    shown = {edge: f"{f' ({edge.qkv})' * bool(edge.qkv)} {format_number(circuit.scores[edge])}" for edge in edges}
-    reads = [f"{node_label(edge.writer)}{text}" for edge, text in shown.items() if edge.reader == own]
-    read_by = [f"{node_label(edge.reader)}{text}" for edge, text in shown.items() if edge.writer == own]
+    effects = {edge: f"{f' ({edge.qkv})' * bool(edge.qkv)} {format_number(circuit.scores[edge])}" for edge in edges}
+    reads = [f"{node_label(edge.writer)}{effect}" for edge, effect in effects.items() if edge.reader == own]
+    read_by = [f"{node_label(edge.reader)}{effect}" for edge, effect in effects.items() if edge.writer == own]
     if reads or read_by:
         st.markdown("**Input edges**  \n" + "  \n".join(map(plain, reads)))
         st.markdown("**Output edges**  \n" + "  \n".join(map(plain, read_by)))

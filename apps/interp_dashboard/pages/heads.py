@@ -121,11 +121,8 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role detected'}{shared}")
     rows: Any = card.table[card.table["kind"] == "role"]
     ranks = [f"{rank} of {of}" if rank else "" for rank, of in zip(rows["rank"], rows["n_ranked"], strict=True)]
-    shown = (
-        rows[["name", "detected", "value", "threshold", "control"]]
-        .assign(rank=ranks)
-        .rename(columns={"name": "role", "value": "score"})
-    )
+    shown = rows[["name", "detected", "value", "threshold", "control"]].assign(rank=ranks)
+    shown = shown.rename(columns={"name": "role", "value": "score"})
     show_table(shown, "role-card", column_config=number_columns(("score", "threshold", "control")))
     export_menu("role-card", table=card.table)
 
