@@ -5,18 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import streamlit as st
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
+from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import MENU_KEY, Page, View, pages
 from interp_dashboard.settings import settings
 from interp_dashboard.url import STATE_KEY, State
-
-if TYPE_CHECKING:
-    from streamlit.navigation.page import StreamlitPage
 
 ICON = Path(__file__).parent / "icon.png"
 LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
@@ -54,12 +52,16 @@ def show(name: str) -> None:
     except SENTENCES as error:
         st.error(_one_line(error), icon=":material/error:")
     for notice in state.notices:
-        notices.warning(_plain(notice), icon=":material/info:")
+        notices.warning(plain(notice), icon=":material/info:")
     state.write_query()
 
 
 def _place(page: Page, address: str, **options: Any) -> StreamlitPage:
-    return st.Page(_script(page), title=page.title, icon=page.icon, url_path=address, **options)
+    def run() -> None:
+        show(page.name)
+
+    run.__name__ = page.name
+    return st.Page(run, title=page.title, icon=page.icon, url_path=address, **options)
 
 
 @st.cache_resource(show_spinner=False)
@@ -73,21 +75,13 @@ def _load_first() -> None:
         model_cache().facts(settings().model)
 
 
-def _script(page: Page):
-    def run() -> None:
-        show(page.name)
-
-    run.__name__ = page.name
-    return run
-
-
 def _model_menu(state: State) -> None:
     with st.sidebar:
         st.selectbox("Model", model_cache().known, **state.widget_args("model"))
         with st.popover("Another model", icon=":material/add:", width="stretch"), st.form("another", border=False):
             name = st.text_input("Local folder or Hub name", placeholder="gpt2", key="another-name")
             if st.form_submit_button("Load", on_click=_add) and "another-failed" in st.session_state:
-                st.error(_plain(st.session_state.pop("another-failed")))
+                st.error(plain(st.session_state.pop("another-failed")))
             elif not name:
                 st.caption("Replaces the current model. Code that comes with a model is never executed.")
 
@@ -104,9 +98,4 @@ def _add() -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return _plain(" ".join(str(error).split()))
-
-
-def _plain(text: str) -> str:
-    """The text escaped for Markdown."""
-    return "".join(f"\\{character}" if character in "\\`*_{}[]()<>#+-.!|~$:&" else character for character in text)
+    return plain(" ".join(str(error).split()))

@@ -13,20 +13,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
-from interp.heads import Head
+from interp.figures import Atlas, atlas
+from interp.heads import Head, HeadScores
+from interp.metrics.attention import attention_metrics
+from interp.models import memory
+from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord, digest
+from interp.tasks import make_task
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.score_badges import Badge, badges
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from interp.engine import AttentionCache, Observation
-    from interp.figures import Atlas
-    from interp.heads import HeadScores
-    from interp.models.model import Model, ModelFacts
+    from interp.engine import AttentionCache, Observation  # importing torch, which takes seconds, waits for the model
 
 SHARE = 8
 """The cache may use this fraction (1/8) of the free memory."""
@@ -44,8 +45,6 @@ class PromptChoice:
 
     def tokens(self, model: Model) -> list[int]:
         """Its token ids. Raises ValueError for an empty text, LookupError for an unknown task."""
-        from interp.tasks import make_task
-
         if not self.task:
             if not self.text.strip():
                 raise ValueError("The prompt is empty: enter a text.")
@@ -108,14 +107,10 @@ class PromptAttention:
 
     def atlas(self, gamma: float, dark: bool) -> Atlas:
         """Thumbnails of all heads."""
-        from interp.figures import atlas
-
         if (gamma, dark) not in self._atlases:
-            facts = self.facts
             self._atlases.clear()
-            self._atlases[gamma, dark] = atlas(
-                self.thumbnails, gamma=gamma, causal=facts.causal, n_kv_heads=facts.n_kv_heads, dark=dark
-            )
+            model = {"causal": self.facts.causal, "n_kv_heads": self.facts.n_kv_heads}
+            self._atlases[gamma, dark] = atlas(self.thumbnails, gamma=gamma, dark=dark, **model)
         return self._atlases[gamma, dark]
 
     def weights(self, head: Head, window: tuple[int, int, int, int], *, value_weighted: bool = False) -> np.ndarray:
@@ -171,9 +166,7 @@ class PromptAttentionCache:
         return entry
 
     def _evict(self) -> None:
-        from interp.models.memory import available_memory
-
-        budget = available_memory() // SHARE
+        budget = memory.available_memory() // SHARE
         while len(self._entries) > 1 and sum(entry.nbytes for entry in self._entries.values()) > budget:
             self._entries.popitem(last=False)
 
@@ -181,7 +174,6 @@ class PromptAttentionCache:
 def read(name: str, prompt: PromptChoice) -> PromptAttention:
     """One forward pass over the prompt."""
     from interp.engine import capture_attention
-    from interp.metrics.attention import attention_metrics
 
     with model_cache().acquire(name) as model:
         tokens = prompt.tokens(model)

@@ -5,57 +5,49 @@ Plotly reports no clicks on heat maps, but those on markers: each cell carries a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
+from interp.figures import Figure
 from interp.heads import Head
 from interp_dashboard.url import State
 
-if TYPE_CHECKING:
-    from interp.figures import Figure
-
 INVISIBLE = "rgba(0,0,0,0)"
 CHOSEN = "#e8a33d"
+FAINT = {"marker": {"opacity": 0}}
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
 def choose_head(figure: Figure, state: State, key: str, *, alt: str) -> None:
     """Show a head map; a click on a cell sets the field ``head``, whose cell is framed."""
-    st.plotly_chart(
-        _clickable(figure, state["head"]),
-        key=key,
-        theme=None,
-        width="content",
-        on_select=lambda: _clicked(state, key),
-        selection_mode="points",
-        config=CONFIG,
-        alt=alt,
-    )
+    show_clickable(_clickable(figure, state["head"]), lambda: _clicked(state, key), key, alt)
+
+
+def show_clickable(figure: Figure, clicked: Callable[[], None], key: str, alt: str) -> None:
+    """Show a figure whose selected points are in the session's state under ``key`` when ``clicked`` is called."""
+    options: Any = {"theme": None, "width": "content", "selection_mode": "points", "config": CONFIG}
+    st.plotly_chart(figure, key=key, on_select=clicked, alt=alt, **options)
 
 
 def _clickable(figure: Figure, chosen: Head | None) -> Figure:
     """The figure with a marker on every cell; the marker nearest to the pointer responds."""
     heat: Any = figure.data[0]
-    places = [(x, y) for y in heat.y for x in heat.x]
-    hover = [text for row in heat.hovertext for text in row]
     heat.hoverinfo = "skip"
-    faint = {"marker": {"opacity": 0}}
-    figure.add_scatter(
-        x=[x for x, _ in places],
-        y=[y for _, y in places],
-        mode="markers",
-        marker={"symbol": "square", "size": 14, "color": INVISIBLE},
-        selected=faint,
-        unselected=faint,
-        hovertext=hover,
-        hoverinfo="text",
-    )
+    places = {"x": [*heat.x] * len(heat.y), "y": [y for y in heat.y for _ in heat.x], "mode": "markers"}
+    look = {"marker": {"symbol": "square", "size": 14, "color": INVISIBLE}, "selected": FAINT, "unselected": FAINT}
+    figure.add_scatter(**places, **look, hovertext=[text for row in heat.hovertext for text in row], hoverinfo="text")
     figure.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False, clickmode="event+select")
     if chosen is not None:
-        edges = {"x0": chosen.head - 0.5, "x1": chosen.head + 0.5, "y0": chosen.layer - 0.5, "y1": chosen.layer + 0.5}
-        figure.add_shape(type="rect", **edges, line={"color": CHOSEN, "width": 3})
+        add_frame(figure, chosen.head, chosen.layer, 0.5, 0.5)
     return figure
+
+
+def add_frame(figure: Figure, x: float, y: float, width: float, height: float) -> None:
+    """A frame around what is selected at this point, which reaches this far to either side."""
+    edges = {"x0": x - width, "x1": x + width, "y0": y - height, "y1": y + height}
+    figure.add_shape(type="rect", **edges, line={"color": CHOSEN, "width": 3})
 
 
 def _clicked(state: State, key: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.figures import Figure
+from interp.figures import Figure, figure_bytes
+from interp.store import StoredRun
+from interp.store.deterministic_parquet import to_parquet
 
 MIME = {
     "png": "image/png",
@@ -52,15 +52,19 @@ def _value(item: Any) -> Any:
 
 
 def _button(name: str, ending: str, make: Any) -> None:
-    st.download_button(
-        ending.upper(), make, f"{name}.{ending}", MIME[ending], key=f"{name}.{ending}", on_click="ignore", width="stretch"
-    )
+    file = f"{name}.{ending}"
+    st.download_button(ending.upper(), make, file, MIME[ending], key=file, on_click="ignore", width="stretch")
+
+
+def run_code(run: StoredRun, load: str, draw: str, names: str = "found") -> str:
+    """Code that loads the run as ``names`` with a function of ``interp.store`` and draws it with one of ``interp.figures``."""
+    figure = draw.split("(")[0]
+    loaded = f"{names} = {load}({str(run.path)!r})"
+    return f"from interp.figures import {figure}\nfrom interp.store import {load}\n\n{loaded}\n{draw}\n"
 
 
 def figure_file(figure: Figure, ending: str) -> bytes:
     """The figure as a file."""
-    from interp.figures import figure_bytes
-
     return figure_bytes(figure, f".{ending}")
 
 
@@ -78,6 +82,4 @@ def _safe_cell(cell: Any) -> Any:
 
 def parquet(table: pd.DataFrame) -> bytes:
     """The table as Parquet."""
-    from interp.store.deterministic_parquet import to_parquet
-
     return to_parquet(table)

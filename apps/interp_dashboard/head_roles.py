@@ -6,17 +6,15 @@ Nothing is computed unless requested. Of several stored detections of a role the
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from interp.detectors import Detection
+from interp.detectors import Detection, detect, quick_detectors
 from interp.errors import ArtefactInvalid
+from interp.models.model import ModelFacts
+from interp.store import list_runs, load_detection, open_run
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.settings import settings
-
-if TYPE_CHECKING:
-    from interp.models.model import ModelFacts
 
 
 class RoleCache:
@@ -33,8 +31,6 @@ class RoleCache:
 
     def quick(self, model: str, facts: ModelFacts) -> tuple[dict[str, Detection], dict[str, str]]:
         """The same after running the missing quick detectors, and the reasons of those that refused."""
-        from interp.detectors import detect, quick_detectors
-
         known, refused = self.known(facts), self._refused.setdefault(facts.weights_digest, {})
         for role in quick_detectors():
             if role in known or role in refused:
@@ -53,8 +49,6 @@ class RoleCache:
 
 def _stored(facts: ModelFacts) -> dict[str, Detection]:
     """Stored detections of heads."""
-    from interp.store import list_runs, open_run
-
     found: dict[str, Detection] = {}
     for entry in reversed(list_runs(settings().root)):
         if entry.kind == "detection" and entry.status == "finished":
@@ -70,8 +64,6 @@ def _stored(facts: ModelFacts) -> dict[str, Detection]:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _loaded(path: str, digest: str) -> Detection:
-    from interp.store import load_detection
-
     found = load_detection(path)
     assert isinstance(found, Detection)
     return found

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import streamlit as st
+
+from interp.ablation.ablate_heads import CostEstimate
 from interp.experiments import CircuitSpec, Spec
+from interp.experiments.ablation import AblationExperiment
+from interp.models import memory
+from interp.models.model import Model, ModelFacts
+from interp.records import digest
+from interp.store import StoredRun, finished_run, list_runs, open_run
 from interp_dashboard import jobs
-
-if TYPE_CHECKING:
-    from interp.ablation.ablate_heads import CostEstimate
-    from interp.models.model import Model, ModelFacts
-    from interp.store import StoredRun
+from interp_dashboard.model_cache import model_cache
+from interp_dashboard.page import View
+from interp_dashboard.settings import settings
 
 
 @dataclass(frozen=True)
@@ -34,24 +41,19 @@ class JobPlan:
     total: int | None
 
     @property
-    def cli_args(self) -> list[str]:
-        """The words after ``interp``."""
-        return self.spec.to_argv()
+    def cli(self) -> str:
+        """The command that makes the run."""
+        return shlex.join(["interp", *self.spec.to_argv()])
 
     def check_memory(self) -> None:
         """Raises MemoryBudgetExceeded when its process would not fit beside all that is loaded now."""
-        from interp.models.memory import available_memory, check_budget
-
-        check_budget(self.bytes, available_memory(self.device), f"A second {self.model} with this run")
+        memory.check_budget(self.bytes, memory.available_memory(self.device), f"A second {self.model} with this run")
 
     def run(self) -> StoredRun | None:
         """The finished run, in its folder or under another name beside it; None where it is still to be computed.
 
         Raises ArtefactInvalid when its folder holds something else.
         """
-        from interp.records import digest
-        from interp.store import finished_run, list_runs, open_run
-
         if (own := finished_run(self.folder, self.identity)) is not None:
             return own
         others = (open_run(entry.path) for entry in list_runs(self.folder.parent) if entry.status == "finished")
@@ -74,35 +76,36 @@ def plan_job(spec: Spec, model: Model, root: Path, *, offline: bool = False) -> 
 
     Raises LookupError and ValueError for what cannot be computed, and MemoryBudgetExceeded for what would not fit the memory.
     """
-    from interp.experiments.ablation import AblationExperiment
-    from interp.models.memory import ITEM_BYTES
-
     experiment = spec.on(model, offline=offline).prepare(model)
     cost, facts = experiment.plan(), model.facts
     total = experiment.n_stored_units() if isinstance(experiment, AblationExperiment) else None
-    n_bytes = facts.n_parameters * ITEM_BYTES[facts.dtype] + cost.bytes
+    n_bytes = facts.n_parameters * memory.ITEM_BYTES[facts.dtype] + cost.bytes
     folder = root.resolve() / experiment.folder_name()
     return JobPlan(experiment.spec, facts.name, str(model.device), experiment.identity, folder, cost, n_bytes, total)
+
+
+def planned_job(view: View, spec: Spec, source: str = "") -> JobPlan:
+    """``plan_job`` of the selected model, cached; ``source`` is the content of a file or run that the specification names."""
+    return _planned(view.model, view.facts.weights_digest, spec, source, settings().root)
+
+
+@st.cache_resource(max_entries=256, show_spinner="Estimating …")
+def _planned(model: str, weights: str, spec: Spec, source: str, root: Path) -> JobPlan:
+    with model_cache().acquire(model) as loaded:
+        return plan_job(spec, loaded, root, offline=settings().offline)
 
 
 def find_stored_circuit(root: Path, facts: ModelFacts, device: str, task: str) -> dict[str, Any] | None:
     """The address fields with which the page Circuit shows a stored circuit of this model on this device: the last one of this task, else
     of any; None where there is none."""
-    from interp.store import list_runs, open_run
-
     entries = [entry for entry in list_runs(root) if entry.kind == "circuit" and entry.status == "finished"]
     stored = (open_run(entry.path).spec for entry in entries)
     circuits = [identity for identity in stored if _same_model(identity, facts, device) and _is_page_circuit(identity)]
     found = next((identity for identity in circuits if identity["task"] == task), circuits[0] if circuits else None)
     if found is None:
         return None
-    prompts = {
-        "task": found["task"],
-        "n_prompts": found["arguments"]["n_prompts"],
-        "seed": found["seed"],
-        "outcome": found["metric"],
-    }
-    return {**prompts, "circuit.method": found["method"], "circuit.ablation": found["ablation"]}
+    prompts = {"task": found["task"], "n_prompts": found["arguments"]["n_prompts"], "seed": found["seed"]}
+    return {**prompts, "outcome": found["metric"], "circuit.method": found["method"], "circuit.ablation": found["ablation"]}
 
 
 def _same_model(identity: dict[str, Any], facts: ModelFacts, device: str) -> bool:
@@ -113,8 +116,7 @@ def _same_model(identity: dict[str, Any], facts: ModelFacts, device: str) -> boo
 
 def _is_page_circuit(identity: dict[str, Any]) -> bool:
     """Whether the page can show this circuit: one of a task, with defaults in whatever the page does not ask for."""
-    chosen = {"task", "arguments", "seed", "metric", "method", "ablation"} <= identity.keys() and "n_prompts" in identity[
-        "arguments"
-    ]
+    named = {"task", "arguments", "seed", "metric", "method", "ablation"} <= identity.keys()
     defaults = {f.name: f.default for f in fields(CircuitSpec) if f.name in ("size", "threshold", "n_draws", "steps")}
-    return chosen and all(identity.get(name, value) == value for name, value in defaults.items())
+    usual = all(identity.get(name, value) == value for name, value in defaults.items())
+    return named and "n_prompts" in identity["arguments"] and usual

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from interp.store import StoredRun
 from interp_dashboard import jobs
+from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
+from interp_dashboard.job_plans import JobPlan
 from interp_dashboard.jobs import Job, JobStatus
 from interp_dashboard.settings import settings
 from interp_dashboard.url import State
-
-if TYPE_CHECKING:
-    from interp.store import StoredRun
-    from interp_dashboard.job_plans import JobPlan
 
 POLL = 1.0
 
@@ -48,17 +46,27 @@ def start_button(
         st.error(plain(problem), icon=":material/error:")
 
 
-def run_or_progress(state: State, plan: JobPlan, *, label: str = "Start", resumable: bool = False) -> StoredRun | None:
-    """The finished run, or None after showing progress or the start button."""
-    job = jobs.find(settings().root, plan.folder.name)
-    now = jobs.status(job) if job else None
+def job_and_status(name: str) -> tuple[Job | None, JobStatus | None]:
+    """The job of the run directory ``name`` and its state; None where there is none."""
+    job = jobs.find(settings().root, name)
+    return job, jobs.status(job) if job else None
+
+
+def run_or_progress(
+    state: State, plan: JobPlan, *, label: str = "Start", resumable: bool = False, about: str = ""
+) -> StoredRun | None:
+    """The finished run, or None after showing progress or the start button, ``about`` and the command."""
+    job, now = job_and_status(plan.folder.name)
     if job and now and now.active:
         progress_panel(job.name)
-        return None
-    run = plan.run()
-    if run is None:
+    elif (run := plan.run()) is not None:
+        return run
+    else:
         start_button(plan.folder.name, lambda: plan.start(state.query()), now, label=label, resumable=resumable)
-    return run
+    if about:
+        st.caption(about)
+    export_menu(plan.folder.name, cli=plan.cli)
+    return None
 
 
 def _try(start: Callable[[], object], name: str) -> None:
@@ -71,8 +79,7 @@ def _try(start: Callable[[], object], name: str) -> None:
 @st.fragment(run_every=POLL)
 def progress_panel(name: str, about: str = "") -> None:
     """Progress of the job, refreshed every second without the rest of the page."""
-    job = jobs.find(settings().root, name)
-    now = jobs.status(job) if job else None
+    job, now = job_and_status(name)
     if job is None or now is None or not now.active:
         st.rerun()
     st.progress(now.share or 0.0, text=plain(_progress_text(job, now)))
@@ -101,7 +108,12 @@ def _progress_text(job: Job, now: JobStatus) -> str:
     return progress + (f", about {duration(now.eta)} left" if now.eta else "")
 
 
-def unfinished_jobs(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None]) -> None:
+def restore(state: State, job: Job) -> None:
+    """Set the page to what it was when the job was started."""
+    state.load_query(job.query)
+
+
+def unfinished_jobs(state: State, here: set[str], kinds: set[str], show: Callable[[State, Job], None] = restore) -> None:
     """Running, failed and cancelled jobs of these kinds, of all sessions and earlier servers, except those in ``here``; ``show`` sets the
     page to one of them."""
     states = [(job, jobs.status(job)) for job in jobs.jobs(settings().root) if job.name not in here and job.command in kinds]

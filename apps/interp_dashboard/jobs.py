@@ -30,6 +30,7 @@ import interp
 from interp.errors import ArtefactInvalid
 from interp.experiments import AblationSpec, Spec, spec_from_json, spec_to_json
 from interp.files import write_atomically
+from interp.store import open_run
 
 JOBS, PROMPTS = ".jobs", ".prompts"
 JOB, STDOUT, STDERR = "job.json", "stdout", "stderr"
@@ -241,11 +242,8 @@ def _stop(job: Job, grace: float) -> None:
 
 def _progress(job: Job) -> tuple[int, int | None, float | None, bool]:
     """Units that are done, their number, when the process began to compute (None: not yet), and whether the run is finished."""
-    from interp.store import open_run
-
-    done, total = (
-        (_count(job), job.total) if job.counts_units else _bar(job)
-    )  # before the manifest: a finished run has no units
+    # Before the manifest: a finished run has no units.
+    done, total = (_count(job), job.total) if job.counts_units else _bar(job)
     try:
         finished = open_run(job.folder).status == "finished"
     except ArtefactInvalid:
@@ -271,7 +269,7 @@ def _bar(job: Job) -> tuple[int, int | None]:
 
 def _count(job: Job) -> int:
     """Units in the run directory, including those of other code, which a resumed run computes again."""
-    done = sum(1 for file in (job.folder / UNITS).glob("*.safetensors") if not file.name.startswith("."))
+    done = len(list((job.folder / UNITS).glob("[!.]*.safetensors")))
     return done if job.total is None else min(done, job.total)
 
 
@@ -285,10 +283,8 @@ def _end(job: Job, finished: bool) -> tuple[str, str]:
             return "removed", ""
         code, error = answer["exit_code"], answer["error"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        code, error = (
-            None,
-            "Its process ended without a message: it was killed, or the machine went down. What it stored is kept.",
-        )
+        code = None
+        error = "Its process ended without a message: it was killed, or the machine went down. What it stored is kept."
     return ("cancelled" if job.cancelled or code == INTERRUPTED else "failed"), error
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from interp.ablation.ablations import NEEDS, ablations
+from interp import interventions
+from interp.ablation import Continuation, compare_next_tokens, continue_prompt
+from interp.ablation.ablations import NEEDS, ablations, build_variants
 from interp.heads import Head
 from interp.interventions import INTERVENTIONS
+from interp.tasks import make_task
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import View
-from interp_dashboard.selectors import table_height
+from interp_dashboard.selectors import number_columns, show_table
 from interp_dashboard.url import Field, choice, heads, number
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.ablation import Continuation
 
 PER_EXAMPLE = NEEDS - {"means"}
 """Needs that are supplied for each example of a task, and that a single prompt does not have."""
@@ -52,12 +51,8 @@ def manual_ablation_panel(view: View) -> None:
     described = ablations(PER_EXAMPLE)
     which, kind, length = st.columns([3, 2, 1], vertical_alignment="bottom")
     which.multiselect("Heads to ablate", known, placeholder="L0H0, L3H1 …", **state.widget_args("ablated"))
-    kind.selectbox(
-        "Ablation",
-        list(described),
-        format_func=lambda name: f"{name}: {described[name]}",
-        **state.widget_args("manual_ablation"),
-    )
+    named: Any = {"format_func": lambda name: f"{name}: {described[name]}", **state.widget_args("manual_ablation")}
+    kind.selectbox("Ablation", list(described), **named)
     length.number_input("Tokens to generate", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
     ablated, ablation = tuple(state["ablated"]), state["manual_ablation"]
     with st.spinner(f"{plain(view.model)} generates …", show_time=True):
@@ -74,8 +69,6 @@ def _compared(
     model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> tuple[pd.DataFrame, str, str, str]:
     """The table of next tokens, the prompt as text, and its continuation by the intact and by the ablated model."""
-    from interp.ablation import compare_next_tokens
-
     with model_cache().acquire(model) as loaded:
         before = _continuation(model, weights, prompt, (), ablation, n_tokens)
         after = _continuation(model, weights, prompt, ablated, ablation, n_tokens)
@@ -87,10 +80,6 @@ def _compared(
 def _continuation(
     model: str, weights: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int
 ) -> Continuation:
-    from interp.ablation import continue_prompt
-    from interp.ablation.ablations import build_variants
-    from interp.tasks import make_task
-
     constructor, change = INTERVENTIONS.get(ablation), ()
     with model_cache().acquire(model) as loaded:
         if ablated and not constructor.needs:  # no task, whose words not every tokenizer has
@@ -115,10 +104,8 @@ def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
     if ablated:
         first, then = (table.loc[table[side].idxmax()] for side in ("before", "after"))
         changes = "stays" if first["token"] == then["token"] else "changes from"
-        st.markdown(
-            f"The most probable next token {changes} {_likely(first, 'before')}"
-            + (f" to {_likely(then, 'after')}." if changes != "stays" else f", now {then['after']:.1%}.")
-        )
+        now = f", now {then['after']:.1%}" if changes == "stays" else f" to {_likely(then, 'after')}"
+        st.markdown(f"The most probable next token {changes} {_likely(first, 'before')}{now}.")
     difference = f"; difference = ablated − intact, with {_named(ablated)} ablated" if ablated else ""
     st.caption(f"Probability of the next token{difference}.")
     most = float(table[["before", "after"]].to_numpy().max())
@@ -131,18 +118,11 @@ def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
         "token": st.column_config.NumberColumn("id", format="%d"),
         "before": bar("intact"),
         "after": bar("ablated"),
-        "difference": st.column_config.NumberColumn("difference", format="percent"),
+        **number_columns(["difference"], "percent"),
     }
     order = ["text", "before", "after", "difference", "token"] if ablated else ["text", "before", "token"]
     shown = table.assign(text=table["text"].map(visible))
-    st.dataframe(
-        shown,
-        column_config=columns,
-        column_order=order,
-        hide_index=True,
-        height=table_height(len(table)),
-        key="next-tokens-table",
-    )
+    show_table(shown, "next-tokens-table", column_config=columns, column_order=order)
 
 
 def _likely(row: Any, side: str) -> str:
@@ -154,8 +134,6 @@ def _named(ablated: tuple[Head, ...]) -> str:
 
 
 def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablation: str, n_tokens: int) -> str:
-    from interp import interventions
-
     code = f"before = continue_prompt(model, tokens, n_tokens={n_tokens})\n"
     if ablated:
         task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"

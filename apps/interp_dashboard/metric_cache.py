@@ -7,17 +7,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from interp.heads import HeadScores
+from interp.metrics.attention import ATTENTION_METRICS, attention_metrics, observe_attention
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.score_badges import badges
-
-if TYPE_CHECKING:
-    from interp.engine import Observation
-    from interp.heads import HeadScores
 
 MAX_CACHED_METRICS = 512
 """Number of cached metrics, each one number per head."""
@@ -26,8 +23,6 @@ MAX_CACHED_METRICS = 512
 @cache
 def metric_names() -> tuple[str, ...]:
     """The attention metrics with one number per head of a text, those of the badges first."""
-    from interp.metrics.attention import ATTENTION_METRICS
-
     shown = [badge.metric for badge in badges()]
     metrics = ATTENTION_METRICS.entries()
     others = [n for n, m in metrics.items() if "grid" not in m.needs and (m.per_head or m.axis in ("query", "key", "text"))]
@@ -36,8 +31,6 @@ def metric_names() -> tuple[str, ...]:
 
 def about_metric(name: str) -> str:
     """One sentence on a metric, and its unit."""
-    from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
-
     (metric,) = attention_metrics([name])
     return f"{ATTENTION_METRICS.describe(metric.name)} ({metric.unit})"
 
@@ -73,15 +66,11 @@ class MetricCache:
 
 def _observed(attention: PromptAttention, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
     """Metrics computed from the cached queries and keys, or in another forward pass if they need values."""
-    from interp.metrics.attention import attention_metrics, observe_attention
-
     metrics = dict(zip(names, attention_metrics(names), strict=True))
     found: dict[str, HeadScores] = {}
     for needs_values in (False, True):
-        wanted = {name: metric for name, metric in metrics.items() if ("values" in metric.needs) is needs_values}
-        if not wanted:
+        if not (wanted := {name: metric for name, metric in metrics.items() if ("values" in metric.needs) is needs_values}):
             continue
-        observed: Observation
         if needs_values:
             with model_cache().acquire(model) as loaded:
                 observed = observe_attention(loaded, list(attention.tokens), list(wanted.values()))

@@ -10,22 +10,18 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from interp.models import embedded_names
+from interp.models.model import Model, ModelFacts
 from interp_dashboard.settings import settings
-
-if TYPE_CHECKING:
-    from interp.models.model import Model, ModelFacts
 
 
 class ModelCache:
     """Models by name, at most one of them loaded; ``facts`` of all that have been."""
 
     def __init__(self) -> None:
-        from interp.models import embedded_names
-
         self._lock = threading.RLock()
         self._model: Model | None = None
         self._name = ""

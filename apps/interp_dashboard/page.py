@@ -15,6 +15,7 @@ from typing import Any
 
 import streamlit as st
 
+from interp.heads import Head
 from interp.models.model import ModelFacts
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
@@ -30,12 +31,15 @@ class Page:
     page is drawn. ``question`` is shown below the title."""
 
     name: str
-    title: str
     icon: str
     order: int
     question: str
     fields: Callable[[], tuple[Field, ...]]
     render: Callable[[View], None]
+
+    @property
+    def title(self) -> str:
+        return self.name.capitalize()
 
     def all_fields(self) -> tuple[Field, ...]:
         """The page's fields and those that all pages share."""
@@ -74,21 +78,20 @@ def pages() -> dict[str, Page]:
     return {page.name: page for page in sorted(found, key=lambda page: page.order)}
 
 
-def link(label: str, name: str, values: Mapping[str, Any], *, icon: str | None = None, help: str | None = None) -> None:
+def link(label: str, name: str, values: Mapping[str, Any], *, icon: str) -> None:
     """A link to another page with these values of its fields and the same model. Nothing if a page is rendered by itself."""
     if place := st.session_state.get(MENU_KEY, {}).get(name):
-        st.page_link(place, label=label, icon=icon, help=help, query_params=_address(name, values))
+        model = st.session_state[STATE_KEY].get("model", settings().model)
+        address = {"model": model, **query(pages()[name].all_fields(), values)}  # never empty, as addresses from the menu are
+        st.page_link(place, label=label, icon=icon, query_params=address)
 
 
-def go(name: str, values: Mapping[str, Any]) -> None:
-    """Switch to another page with these values of its fields and the same model."""
-    if place := st.session_state.get(MENU_KEY, {}).get(name):
-        st.switch_page(place, query_params=_address(name, values))
-
-
-def _address(name: str, values: Mapping[str, Any]) -> dict[str, str]:
-    model = st.session_state[STATE_KEY].get("model", settings().model)
-    return {"model": model, **query(pages()[name].all_fields(), values)}  # never empty, as addresses from the menu are
+def head_links(values: Mapping[str, Any], head: Head) -> None:
+    """Links to a head on the other pages, with these values of the fields of the prompt."""
+    link("Attention pattern", "attention", {**values, "head": head}, icon=":material/grid_on:")
+    manual = {**values, "head": head, "mode": "manual", "ablated": [head]}
+    link("Manual ablation", "ablate", manual, icon=":material/toggle_off:")
+    link("Roles of this head", "heads", {**values, "head": head, "roles": True}, icon=":material/badge:")
 
 
 def model_field() -> Field:
@@ -97,10 +100,8 @@ def model_field() -> Field:
     def read(text: str) -> str:
         known = model_cache().known
         if text not in known:
-            raise LookupError(
-                f"This address names the model {text[:80]!r}, which an address may not load: enter it in the sidebar. Known models: "
-                f"{', '.join(known)}."
-            )
+            refused = f"This address names the model {text[:80]!r}, which an address may not load: enter it in the sidebar."
+            raise LookupError(f"{refused} Known models: {', '.join(known)}.")
         return text
 
     return Field("model", settings().model, read)

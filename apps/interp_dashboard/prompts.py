@@ -6,10 +6,11 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from interp.tasks import task_names
+from interp.tasks import task_from_jsonl, task_names
 from interp_dashboard import jobs
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache
 from interp_dashboard.formatting import plain
@@ -35,14 +36,9 @@ def fields(suffix: str = "") -> tuple[Field, ...]:
     )
 
 
-def file_field() -> Field:
-    """The field of ``prompts_file``."""
-    return text("file")
-
-
 def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
-    """The uploaded file of prompts, or the one named by the address, with the upload widget; None while there is none. ``needed`` lists the
-    keys that every line must have."""
+    """The uploaded file of prompts, or the one named by the field ``file``, with the upload widget; None while there is none. ``needed``
+    lists the keys that every line must have."""
     root = settings().root
     upload = st.file_uploader("JSON Lines file", type="jsonl", max_upload_size=20, key="prompts-file")
     if upload is not None:
@@ -56,19 +52,14 @@ def prompts_file(state: State, needed: str = "clean and answer") -> Path | None:
     if named:
         state.notices.append("The prompts named by this address are not on this server: upload them.")
         state.set(file="")
-    st.info(
-        'One prompt per line, such as {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}; '
-        f"{needed} are required.",
-        icon=":material/upload_file:",
-    )
+    line = '{"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}'
+    st.info(f"One prompt per line, such as {line}; {needed} are required.", icon=":material/upload_file:")
     return None
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def prompt_texts(model: str, weights: str, file: str) -> list[str]:
     """The clean prompts of a file as text, without the beginning-of-sequence token."""
-    from interp.tasks import task_from_jsonl
-
     with model_cache().acquire(model) as loaded:
         skip = int(loaded.facts.prepend_bos)
         return [loaded.to_string(example.clean[skip:]) for example in task_from_jsonl(file, loaded)]
@@ -77,11 +68,10 @@ def prompt_texts(model: str, weights: str, file: str) -> list[str]:
 def choose(view: View, suffix: str = "") -> PromptChoice:
     """The selected prompt, with its widgets."""
     state = view.state
-    own = f"task{suffix}"
     what, where = st.columns([1, 3], vertical_alignment="bottom")
-    with what:
-        st.selectbox("Prompt", [OWN, *task_names()], format_func=lambda name: name or "Custom text", **state.widget_args(own))
-    if not state[own]:
+    named: Any = {"format_func": lambda name: name or "Custom text", **state.widget_args(f"task{suffix}")}
+    what.selectbox("Prompt", [OWN, *task_names()], **named)
+    if not state[f"task{suffix}"]:
         with where:
             st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}"))
         return PromptChoice(text=state[f"text{suffix}"])
@@ -90,8 +80,7 @@ def choose(view: View, suffix: str = "") -> PromptChoice:
         example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{suffix}"))
         seed.number_input("Seed", 0, 10**6, **state.widget_args(f"seed{suffix}"))
         side.toggle("Corrupted prompt", **state.widget_args(f"corrupted{suffix}"))
-    parts = {name: state[f"{name}{suffix}"] for name in ("task", "seed", "example", "corrupted")}
-    return PromptChoice(**parts)
+    return PromptChoice(**{name: state[f"{name}{suffix}"] for name in ("task", "seed", "example", "corrupted")})
 
 
 def read(view: View, prompt: PromptChoice, model: str | None = None) -> PromptAttention:

@@ -1,74 +1,56 @@
 """Badges: scores of a head shown beside its pattern.
 
-A badge is an attention metric with a short name and, for roles, the score from which the head counts as having the role. Further pages
-can add one with ``add_badge``. Scores of detectors, measured on their own prompts, are shown beside them (``role_badges``).
+A badge is an attention metric with a short name and, for roles, the score from which the head counts as having the role. Scores of
+detectors, measured on their own prompts, are shown beside them (``role_badges``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from interp.detectors import Detection
-    from interp.heads import Head
+from interp.detectors import Detection
+from interp.figures.style import number
+from interp.heads import Head
 
 
 @dataclass(frozen=True)
 class Badge:
-    """``metric`` as for ``observe_attention``; from ``threshold`` on the badge is coloured."""
+    """``metric`` as for ``observe_attention``; from ``threshold`` on the badge is coloured; ``about`` says what is measured."""
 
     label: str
     metric: str
-    threshold: float | None = None
-    about: str = ""
+    threshold: float | None
+    about: str
 
     @property
     def name(self) -> str:
         return self.metric.split(":")[0]
 
 
-_BADGES = [
-    Badge(
-        "distance",
-        "attention_distance",
-        about="On this prompt: mean distance from query to key in tokens, weighted by attention",
-    ),
-    Badge("entropy", "entropy", about="On this prompt: mean entropy of an attention row, in nats"),
-    Badge("sink", "sink_mass", 0.5, "On this prompt: mean attention to the first four tokens, of queries from position 16 on"),
-    Badge("previous", "prev_token_score", 0.5, "On this prompt: mean attention to the previous token"),
-    Badge("self", "self_attention_score", 0.5, "On this prompt: mean attention to the query's own token"),
-    Badge(
-        "induction",
-        "induction_score",
-        0.5,
-        "On this prompt: mean attention to the tokens after earlier occurrences of the query's token",
-    ),
-]
-
-
-def add_badge(badge: Badge) -> None:
-    """Add a badge for every head; one of the same metric is replaced."""
-    _BADGES[:] = [known for known in _BADGES if known.metric != badge.metric] + [badge]
+_BADGES = (
+    Badge("distance", "attention_distance", None, "mean distance from query to key in tokens, weighted by attention"),
+    Badge("entropy", "entropy", None, "mean entropy of an attention row, in nats"),
+    Badge("sink", "sink_mass", 0.5, "mean attention to the first four tokens, of queries from position 16 on"),
+    Badge("previous", "prev_token_score", 0.5, "mean attention to the previous token"),
+    Badge("self", "self_attention_score", 0.5, "mean attention to the query's own token"),
+    Badge("induction", "induction_score", 0.5, "mean attention to the tokens after earlier occurrences of the query's token"),
+)
 
 
 def badges() -> tuple[Badge, ...]:
     """All badges in display order."""
-    return tuple(_BADGES)
+    return _BADGES
 
 
 def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, bool, str]]:
     """Of each role its name with the head's score, whether the score exceeds the threshold, and an explanation."""
-    from interp.figures.style import number
-
     rows = []
     for role, found in known.items():
         score = found.scores[head]
         if score == score:
             limit, chance = number(found.threshold), number(found.control[head])
-            about = (
-                f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}. Threshold {limit}, null {chance}"
-            )
+            about = f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}."
+            about += f" Threshold {limit}, null {chance}"
             rows.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
     return rows

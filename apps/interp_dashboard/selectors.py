@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
+from interp.figures import Figure, to_dark_theme
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp_dashboard.clickable_maps import CONFIG, choose_head
 from interp_dashboard.metric_cache import about_metric, metric_names
+from interp_dashboard.page import View
 from interp_dashboard.url import Field, State, choice
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.figures import Figure
-    from interp_dashboard.page import View
 
 OWN_METRIC = ""
 ROW, TALLEST = 35, 12
@@ -37,54 +34,68 @@ def choose_outcome(state: State, own: str) -> None:
 
 def choose_metric(view: View) -> None:
     """Selector of the page's attention metric, the field ``metric``."""
-    st.selectbox(
-        "Metric",
-        metric_names(),
-        format_func=lambda name: f"{name}: {about_metric(name)}",
-        width=820,
-        **view.state.widget_args("metric"),
-    )
+    named: Any = {"format_func": lambda name: f"{name}: {about_metric(name)}", **view.state.widget_args("metric")}
+    st.selectbox("Metric", metric_names(), width=820, **named)
 
 
 def show_figure(view: View, figure: Figure, key: str, alt: str) -> None:
     """The figure in the browser's theme."""
-    st.plotly_chart(_themed(view, figure), theme=None, width="content", config=CONFIG, key=key, alt=alt)
+    st.plotly_chart(themed(view, figure), theme=None, width="content", config=CONFIG, key=key, alt=alt)
 
 
 def head_from_map(view: View, figure: Figure, key: str, alt: str) -> None:
     """A head map in the browser's theme; a click selects a head."""
-    choose_head(_themed(view, figure), view.state, key, alt=alt)
+    choose_head(themed(view, figure), view.state, key, alt=alt)
 
 
 def head_from_table(
     view: View, table: pd.DataFrame, heads: Sequence[Head], key: str, columns: Mapping[str, Any] | None = None
 ) -> None:
     """A sortable table with one row for each of ``heads``; selecting a row selects its head."""
-    chosen = view.state["head"]
-    mount = st.session_state.setdefault(f"{key}-mount", {"number": 0, "head": chosen})
-    if (
-        chosen != mount["head"]
-    ):  # selected elsewhere: a new table widget, because the selected row of a mounted one cannot be set
-        mount.update(number=mount["number"] + 1, head=chosen)
+
+    def choose(head: Head | None) -> Head | None:
+        if head is not None:
+            view.state.set(head=head)
+        return view.state["head"]
+
+    selectable_table(table, heads, view.state["head"], choose, key, column_config=columns)
+
+
+def selectable_table(
+    table: pd.DataFrame,
+    rows: Sequence[Any],
+    chosen: Any,
+    choose: Callable[[Any], Any],
+    key: str,
+    *,
+    watched: Any = None,
+    **options: Any,
+) -> None:
+    """A sortable table whose rows stand for ``rows``; ``choose`` gets the selected one, or None, and returns what is chosen from then on.
+
+    The selected row of a mounted widget cannot be set: a new one is mounted when ``chosen`` changes elsewhere, or ``watched`` changes.
+    """
+    mount = st.session_state.setdefault(f"{key}-mount", {"number": 0, "chosen": chosen, "watched": watched})
+    if (chosen, watched) != (mount["chosen"], mount["watched"]):
+        mount.update(number=mount["number"] + 1, chosen=chosen, watched=watched)
     own = f"{key}-{mount['number']}"
 
-    def choose() -> None:
-        rows = st.session_state[own].selection.rows
-        if rows and rows[0] < len(heads):
-            mount["head"] = heads[rows[0]]
-            view.state.set(head=heads[rows[0]])
+    def select() -> None:
+        selected = [rows[i] for i in st.session_state[own].selection.rows if i < len(rows)]
+        mount["chosen"] = choose(selected[0] if selected else None)
 
-    marked: Any = {"selection": {"rows": [heads.index(chosen)]}} if chosen in heads else None
-    st.dataframe(
-        table,
-        hide_index=True,
-        height=table_height(len(table)),
-        column_config=columns,
-        key=own,
-        on_select=choose,
-        selection_mode="single-row",
-        selection_default=marked,
-    )
+    marked: Any = {"selection": {"rows": [rows.index(chosen)]}} if chosen in rows else None
+    show_table(table, own, on_select=select, selection_mode="single-row", selection_default=marked, **options)
+
+
+def show_table(table: pd.DataFrame, key: str | None = None, **options: Any) -> None:
+    """A table of up to twelve visible rows, with further ``options`` of ``st.dataframe``."""
+    st.dataframe(table, hide_index=True, height=table_height(len(table)), key=key, **options)
+
+
+def number_columns(names: Iterable[str], format: str = "%.3f") -> dict[str, Any]:
+    """Columns of numbers in this format."""
+    return {name: st.column_config.NumberColumn(name, format=format) for name in names}
 
 
 def table_height(n_rows: int) -> int:
@@ -92,7 +103,6 @@ def table_height(n_rows: int) -> int:
     return ROW * (min(n_rows, TALLEST) + 1) + 3
 
 
-def _themed(view: View, figure: Figure) -> Figure:
-    from interp.figures import to_dark_theme
-
+def themed(view: View, figure: Figure) -> Figure:
+    """A copy of the figure in the browser's theme."""
     return to_dark_theme(figure) if view.dark else type(figure)(figure)

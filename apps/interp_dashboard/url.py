@@ -148,12 +148,8 @@ class State:
 
     def load_query(self, current: Mapping[str, str]) -> None:
         """Set all fields from the parameters of an address; missing ones become the default."""
-        self.set(
-            **{
-                name: self._read(field, current[name]) if name in current else field.default
-                for name, field in self.fields.items()
-            }
-        )
+        for name, field in self.fields.items():
+            self.set(**{name: self._read(field, current[name]) if name in current else field.default})
 
     def widget_args(self, name: str) -> dict[str, Any]:
         """Arguments that bind a Streamlit widget to this field: ``st.toggle("Dark", **state.widget_args("dark"))``."""

@@ -93,22 +93,21 @@ class AttentionViewer:
 
     def _tiles(self, keep: int | None, room: int) -> dict[str, list[dict[str, Any]]]:
         """Tiles of the first heads, as many as fit in ``room`` characters."""
-        tiles = {}
+        tiles: dict[str, list[dict[str, Any]]] = {}
         for head in self.heads:
-            tiles[_key(head)] = [self._tile(head, keep)]
-            room -= len(escape(json.dumps({_key(head): tiles[_key(head)]})))
+            tile = {_key(head): [self._tile(head, keep)]}
+            room -= len(escape(json.dumps(tile)))
             if room < 0:
-                del tiles[_key(head)]
                 break
+            tiles |= tile
         return tiles
 
     def _tile(self, head: Head, keep: int | None = None) -> dict[str, Any]:
         weights = self.read(head)
         length = len(self.data["tokens"])
         if weights.shape != (length, length):
-            raise ValueError(
-                f"The weights of {head} have the shape {weights.shape}, not ({length}, {length}) as {length} tokens need."
-            )
+            needed = f"({length}, {length}) as {length} tokens need"
+            raise ValueError(f"The weights of {head} have the shape {weights.shape}, not {needed}.")
         return tile_data(weights, top=self.data["top"], keep=keep)
 
 
@@ -133,9 +132,8 @@ def attention_viewer(
         heads = [Head(*map(int, place)) for place in np.ndindex(*patterns.shape[:2])]
     first = next(iter(heads), None) if first_head is None else first_head
     if first is None or first not in heads:
-        raise ValueError(
-            f"Head {first} is not among the heads of the view: pass at least one head, and one of them as `first_head`."
-        )
+        hint = "pass at least one head, and one of them as `first_head`"
+        raise ValueError(f"Head {first} is not among the heads of the view: {hint}.")
     if not 0 < len(tokens) <= MAX_TOKENS:
         raise ValueError(f"A view holds 1 to {MAX_TOKENS:,} tokens, not {len(tokens):,}: pass a part of the text.")
     data = view_data(tokens, head=first, **options)
@@ -173,16 +171,10 @@ def view_data(
       are grey.
     - ``text``: whether the text is shown.
     """
-    palette = [DARK_COLOURS[colour] for colour in style.SEQUENTIAL] if dark else style.SEQUENTIAL
+    shown = {"dark": dark, "causal": causal, "gamma": gamma, "top": top, "text": text, "caption": caption, "notes": [*notes]}
     data: dict[str, Any] = {
-        "palette": palette,
-        "dark": dark,
-        "causal": causal,
-        "gamma": gamma,
-        "top": top,
-        "text": text,
-        "caption": caption,
-        "notes": [*notes],
+        "palette": [DARK_COLOURS[colour] for colour in style.SEQUENTIAL] if dark else style.SEQUENTIAL,
+        **shown,
         "labels": {_key(labelled): label for labelled, label in (labels or {}).items()},
         "head": None if head is None else [*map(int, head)],
         "window": None if window is None else [*map(int, window)],
@@ -216,10 +208,9 @@ def tile_data(
     if not (0 < rows <= q1 - q0 and 0 < columns <= k1 - k0):
         raise ValueError(f"A tile of {rows} x {columns} weights does not fit queries {q0}-{q1 - 1} and keys {k0}-{k1 - 1}.")
     shares = weights if top == 1 else weights / top
-    low, high = shares.min(), shares.max()
-    if np.isnan(low):
+    if np.isnan(shares.min()):
         shares = np.nan_to_num(shares, nan=0.0)
-        low, high = shares.min(), shares.max()
+    low, high = shares.min(), shares.max()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(f"The viewer shows weights in 0..{top:g}, not {low * top:g} to {high * top:g}.")
     levels = (np.clip(shares, 0, 1) * STEPS + 0.5).astype(np.uint8)

@@ -52,23 +52,16 @@ def circuit_graph(circuit: Circuit, *, threshold: bool = True, title: str | None
     """
     if not circuit.edges:
         raise ValueError("A circuit without edges cannot be drawn: use more edges, or a lower threshold.")
-    ranked = _ranked(circuit)
-    whole = len(ranked)
+    whole = len(circuit)
     if whole > MAX_EDGES:
-        cut = replace(circuit, edges=frozenset(ranked[:MAX_EDGES]))
+        cut = replace(circuit, edges=frozenset(circuit.top(MAX_EDGES)))
         circuit = cut.pruned() or cut
-        ranked = _ranked(circuit)
+    ranked = circuit.top(len(circuit))  # those without a score come last
     places, rows, columns = _node_positions(circuit.nodes)
     slid = threshold and len(ranked) > 1 and any(edge in circuit.scores for edge in ranked)
-    figure = style.canvas(
-        int(COLUMN * columns),
-        int(ROW * (len(rows) + HEADROOM)),
-        title or f"Circuit of {len(ranked)} edges",
-        _caption(circuit, whole),
-        left=76,
-        right=24,
-        bottom=96 if slid else 16,
-    )
+    size, below = (int(COLUMN * columns), int(ROW * (len(rows) + HEADROOM))), 96 if slid else 16
+    title = title or f"Circuit of {len(ranked)} edges"
+    figure = style.canvas(size, title, _caption(circuit, whole), left=76, right=24, bottom=below)
     largest = style.max_abs(np.array([circuit.scores.get(edge, 0.0) for edge in ranked]))
     ends = _ends(ranked, places)
     boxes = _boxes(places, columns)
@@ -91,11 +84,6 @@ def node_label(node: Node) -> str:
     return names[node.kind]
 
 
-def _ranked(circuit: Circuit) -> list[Edge]:
-    """Edges by |score|, largest first; those without a score come last."""
-    return circuit.top(len(circuit))
-
-
 def _caption(circuit: Circuit, whole: int) -> list[str]:
     record, method = circuit.metadata.get("record"), circuit.metadata.get("method", "")
     origin = RunRecord.from_json(record).caption() if record else circuit.model
@@ -112,10 +100,10 @@ def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]
     rows: dict[tuple[str, int], list[Node]] = {}
     for node in nodes:
         rows.setdefault((node.kind, node.layer), []).append(node)
-    columns = max(len(row) for row in rows.values()) + any(kind == "mlp" for kind, _ in rows)
-    columns = max(float(columns), NARROWEST / COLUMN)
+    has_mlps = any(kind == "mlp" for kind, _ in rows)
+    columns = max(float(max(map(len, rows.values())) + has_mlps), NARROWEST / COLUMN)
     places: Positions = {}
-    beside = columns - 1 if any(kind == "mlp" for kind, _ in rows) else columns
+    beside = columns - has_mlps
     for height, ((kind, _), row) in enumerate(rows.items()):
         for i, node in enumerate(row):
             across = columns - 1 if kind == "mlp" else beside * (i + 0.5) / len(row) - 0.5
@@ -124,35 +112,30 @@ def _node_positions(nodes: Iterable[Node]) -> tuple[Positions, list[str], float]
     return places, [names.get(kind, kind).format(layer) for kind, layer in rows], columns
 
 
-def _ends(edges: Iterable[Edge], places: Positions) -> dict[Edge, tuple[Position, Position]]:
+def _ends(edges: list[Edge], places: Positions) -> dict[Edge, tuple[Position, Position]]:
     """Start and end of each edge's line, side by side on a node in the order of their other ends."""
-    leaving: dict[Node, list[Edge]] = {}
-    arriving: dict[Node, list[Edge]] = {}
-    for edge in edges:
-        leaving.setdefault(edge.writer, []).append(edge)
-        if not edge.qkv:
-            arriving.setdefault(edge.reader, []).append(edge)
-    start = {edge: at for node, own in leaving.items() for edge, at in _spread_ends(node, own, 1, places)}
-    end = {edge: at for node, own in arriving.items() for edge, at in _spread_ends(node, own, 0, places)}
+    start = _spread_ends({edge: (edge.writer, edge.reader) for edge in edges}, places)
+    end = _spread_ends({edge: (edge.reader, edge.writer) for edge in edges if not edge.qkv}, places)
     high, low = TALL / ROW, (TALL + BELOW) / ROW
-    found: dict[Edge, tuple[Position, Position]] = {}
+    ends: dict[Edge, tuple[Position, Position]] = {}
     for edge in edges:
         x, y = places[edge.reader]
         last = (x + PORTS[edge.qkv], y - low) if edge.qkv else (end[edge], y - high)
-        found[edge] = (start[edge], places[edge.writer][1] + high), last
+        ends[edge] = (start[edge], places[edge.writer][1] + high), last
+    return ends
+
+
+def _spread_ends(nodes: dict[Edge, tuple[Node, Node]], places: Positions) -> dict[Edge, float]:
+    """Where each edge meets the first of its two nodes, from left to right in the order of the second ones."""
+    by_node: dict[Node, list[Edge]] = {}
+    for edge, (node, _) in nodes.items():
+        by_node.setdefault(node, []).append(edge)
+    found: dict[Edge, float] = {}
+    for node, own in by_node.items():
+        ordered = sorted(own, key=lambda edge: (places[nodes[edge][1]][0] + PORTS[edge.qkv], places[nodes[edge][1]][1]))
+        wide = 2 * FAN * _half(node)
+        found |= {edge: places[node][0] + wide * ((i + 0.5) / len(own) - 0.5) for i, edge in enumerate(ordered)}
     return found
-
-
-def _spread_ends(node: Node, edges: list[Edge], far: int, places: Positions) -> list[tuple[Edge, float]]:
-    """A position on the node for each of its edges, ordered from left to right like their ``far`` ends."""
-
-    def position(edge: Edge) -> Position:
-        x, y = places[(edge.writer, edge.reader)[far]]
-        return x + PORTS[edge.qkv], y
-
-    ordered = sorted(edges, key=position)
-    wide = 2 * FAN * _half(node)
-    return [(edge, places[node][0] + wide * ((i + 0.5) / len(ordered) - 0.5)) for i, edge in enumerate(ordered)]
 
 
 def _half(node: Node) -> float:
@@ -247,39 +230,24 @@ def _add_legend(figure: Figure, height: float) -> None:
     for name, colour, dash in SAMPLES:
         line = {"color": colour, "width": 2.5, "dash": dash}
         figure.add_scatter(x=[at, at + 30 / COLUMN], y=[height] * 2, mode="lines", line=line, hoverinfo="skip")
-        font = {"size": 11, "color": style.INK}
-        place = {"x": [at + 36 / COLUMN], "y": [height], "textposition": "middle right"}
-        figure.add_scatter(**place, mode="text", text=[name], textfont=font, hoverinfo="skip")
+        style.add_label(figure, at + 36 / COLUMN, height, name)
         at += (58 + 6.8 * len(name)) / COLUMN
 
 
 def _add_slider(figure: Figure, circuit: Circuit, ranked: list[Edge]) -> None:
     """A slider over the number of edges shown, largest effects first; nodes keep their positions."""
     steps: list[dict[str, Any]] = []
-    drawn, traces, last = list(reversed(ranked)), list[Any](figure.data), 0
-    rest = [True] * (len(traces) - len(drawn))  # the lines of the edges come first
+    rest = [True] * (len(list[Any](figure.data)) - len(ranked))  # the lines of the edges come first
+    last = 0
     for k in (*(k for k in STEPS if k < len(ranked)), len(ranked)):
         visible = circuit.edges if k == len(ranked) else replace(circuit, edges=frozenset(ranked[:k])).pruned().edges
         if len(visible) == last:
             continue
         last = len(visible)
-        shown = {"visible": [*(edge in visible for edge in drawn), *rest]}
+        shown = {"visible": [*(edge in visible for edge in reversed(ranked)), *rest]}
         steps.append({"method": "restyle", "label": str(last), "args": [shown]})
     font = {"size": 11, "color": style.MUTED}
-    figure.update_layout(
-        sliders=[
-            {
-                "active": len(steps) - 1,
-                "steps": steps,
-                "currentvalue": {"prefix": "edges of largest effect on a path to the logits: ", "font": font},
-                "font": font,
-                "x": 0,
-                "len": 1,
-                "y": 0,
-                "pad": {"t": 14, "b": 0},
-                "bgcolor": style.LINES,
-                "bordercolor": style.LINES,
-                "tickcolor": style.MUTED,
-            }
-        ]
-    )
+    value = {"prefix": "edges of largest effect on a path to the logits: ", "font": font}
+    colours = {"font": font, "bgcolor": style.LINES, "bordercolor": style.LINES, "tickcolor": style.MUTED}
+    slider = {"active": len(steps) - 1, "steps": steps, "currentvalue": value, **colours}
+    figure.update_layout(sliders=[{**slider, "x": 0, "len": 1, "y": 0, "pad": {"t": 14, "b": 0}}])

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from interp.circuits import FaithfulnessCurve
-from interp.figures import style
+from interp.figures import curves, style
 from interp.figures.portable_figure import Figure
 
 WIDTH, HEIGHT = 620, 320
 LEVEL = 0.85
-CIRCUIT, RANDOM = ("circuit", style.POSITIVE, "circle"), ("random", style.MUTED, "square")
+CIRCUIT, RANDOM = ("circuit edges", style.POSITIVE, "circle"), ("random edges", style.MUTED, "square")
 
 
 def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: str | None = None) -> Figure:
@@ -31,76 +31,42 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
         " · ".join(part for part in (record.caption(), str(record.arguments.get("method", ""))) if part),
         f"{recovered}{areas} · mean and 95% interval over prompts · dot: one of {draws['draw'].nunique()} draws of random edges",
     ]
-    figure = style.canvas(WIDTH, HEIGHT, title or "Faithfulness by size of the circuit", caption, right=24)
+    figure = style.canvas((WIDTH, HEIGHT), title or "Faithfulness by size of the circuit", caption, right=24)
     low, high = min(0.0, *table["ci_low"], *table["faithfulness"]), max(1.0, *table["ci_high"], *table["faithfulness"])
     air = high - low
     ends = np.log10([max(1, table["n_edges"].min()), table["n_edges"].max()])
     left, right = float(ends[0]) - 0.06, float(ends[1]) + 0.06
     for height in (0.0, level, 1.0):
-        line = {"color": style.MUTED, "width": 1, "dash": "dash"}
-        figure.add_shape(type="line", x0=left, x1=right, y0=height, y1=height, line=line, layer="below")
+        curves.add_level(figure, left, right, height)
     named = {"text": [f"{level:.0%}"], "textposition": "top right", "textfont": {"size": 11, "color": style.MUTED}}
     figure.add_scatter(x=[left], y=[level], mode="text", **named, hoverinfo="skip")
-    name, colour, _ = RANDOM
-    figure.add_scatter(
-        x=np.log10(draws["n_edges"]).tolist(),
-        y=draws["faithfulness"].tolist(),
-        mode="markers",
-        marker={"size": 4, "color": colour, "opacity": 0.45, "line": {"width": 0}},
-        hovertext=[f"<b>{name}, draw {row.draw}</b><br>{_hover_text(row)}" for row in draws.itertuples()],
-        hoverinfo="text",
-    )
-    _add_line(figure, RANDOM, draws.groupby("n_edges")["faithfulness"].mean())
-    figure.add_scatter(
-        x=[x for n in own["n_edges"] for x in (float(np.log10(n)), float(np.log10(n)), None)],
-        y=[y for row in own.itertuples() for y in (row.ci_low, row.ci_high, None)],
-        mode="lines",
-        line={"color": CIRCUIT[1], "width": 1.2},
-        hoverinfo="skip",
-    )
+    texts = [f"<b>random, draw {row.draw}</b><br>{_hover_text(row)}" for row in draws.itertuples()]
+    curves.add_draws(figure, _log10(draws["n_edges"]), draws["faithfulness"].tolist(), RANDOM[1], texts)
+    means = draws.groupby("n_edges")["faithfulness"].mean()
+    texts = [f"<b>mean of random</b><br>{n:,} edges: {style.number(value)}" for n, value in means.items()]
+    curves.add_means(figure, _log10(means.index), means.tolist(), RANDOM, texts, width=1, size=6)
+    curves.add_intervals(figure, _log10(own["n_edges"]), own.itertuples(), CIRCUIT[1])
     texts = [
         f"<b>circuit</b><br>{_hover_text(row)}<br>95% interval {style.number(row.ci_low)} to {style.number(row.ci_high)}"
         for row in own.itertuples()
     ]
-    _add_line(figure, CIRCUIT, own.set_index("n_edges")["faithfulness"], texts)
-    _add_legend(figure, left, (right - left) / WIDTH, high + 0.1 * air)
+    curves.add_means(figure, _log10(own["n_edges"]), own["faithfulness"].tolist(), CIRCUIT, texts, width=2)
+    pixel = (right - left) / WIDTH
+    curves.add_legend(figure, (CIRCUIT, RANDOM), left + 10 * pixel, high + 0.1 * air, pixel=pixel, room=50)
     sizes = sorted(set(table["n_edges"]))
-    figure.update_xaxes(title_text="edges in the circuit", range=[left, right], tickvals=np.log10(sizes).tolist())
-    figure.update_xaxes(ticktext=_labels(sizes))
+    figure.update_xaxes(title_text="edges in the circuit", range=[left, right], tickvals=_log10(sizes), ticktext=_labels(sizes))
     steps = style.round_ticks(low, high)
     figure.update_yaxes(title_text="faithfulness", range=[low - 0.05 * air, high + 0.18 * air], tickvals=steps)
     figure.update_yaxes(showgrid=True, gridcolor=style.LINES)
     return figure
 
 
+def _log10(numbers: Any) -> list[float]:
+    return np.log10(np.asarray(numbers)).tolist()
+
+
 def _hover_text(row: Any) -> str:
     return f"{row.n_edges:,} edges ({row.share:.1%}): faithfulness {style.number(row.faithfulness)}<br>metric {style.number(row.outcome)}"
-
-
-def _add_line(figure: Figure, look: tuple[str, str, str], values: Any, texts: list[str] | None = None) -> None:
-    """The values by number of edges, joined."""
-    name, colour, symbol = look
-    means = [f"<b>mean of {name}</b><br>{n:,} edges: {style.number(value)}" for n, value in values.items()]
-    figure.add_scatter(
-        x=np.log10(values.index.to_numpy()).tolist(),
-        y=values.tolist(),
-        mode="lines+markers",
-        line={"color": colour, "width": 2 if look is CIRCUIT else 1},
-        marker={"symbol": symbol, "size": 8 if look is CIRCUIT else 6, "color": colour, "line": {"width": 0}},
-        hovertext=texts or means,
-        hoverinfo="text",
-    )
-
-
-def _add_legend(figure: Figure, left: float, pixel: float, height: float) -> None:
-    at = left + 10 * pixel
-    for name, colour, symbol in (CIRCUIT, RANDOM):
-        marker = {"symbol": symbol, "size": 8, "color": colour, "line": {"width": 0}}
-        figure.add_scatter(x=[at], y=[height], mode="markers", marker=marker, hoverinfo="skip")
-        place = {"x": [at + 9 * pixel], "y": [height], "textposition": "middle right"}
-        font = {"size": 11, "color": style.INK}
-        figure.add_scatter(**place, mode="text", text=[f"{name} edges"], textfont=font, hoverinfo="skip")
-        at += (50 + 6.6 * len(f"{name} edges")) * pixel
 
 
 def _labels(sizes: list[int]) -> list[str]:

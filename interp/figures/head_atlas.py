@@ -22,11 +22,8 @@ from interp.figures.dark_theme import DARK_COLOURS
 from interp.heads import Head
 
 PIXELS = 1_200_000  # coloured, of all cells together: 32 x 32 causal heads get 48 bins each, more heads fewer
-SMALL, LARGE, ACROSS = (
-    48,
-    160,
-    640,
-)  # pixels of a cell with many heads and with few, and target width of all cells with few heads
+SMALL, LARGE = 48, 160  # pixels of a cell with many heads and with few
+ACROSS = 640  # target width in pixels of all cells with few heads
 GAP, BETWEEN_GROUPS, MARGIN = 2, 8, 4  # pixels between heads, between KV groups, and around the image
 LEVELS, SHADES = 32, 6  # colours of weights, and from paper to ink for anti-aliased labels
 GREY, BLANK = LEVELS, LEVELS + 1
@@ -53,9 +50,8 @@ class Atlas:
         """Pixels (x0, y0, x1, y1) of a head's cell, x1 and y1 excluded. Raises LookupError for an unknown head."""
         layer, at = head
         if not (0 <= layer < len(self.tops) and 0 <= at < len(self.lefts)):
-            raise LookupError(
-                f"Head {Head(layer, at)} does not exist: there are layers 0-{len(self.tops) - 1} and heads 0-{len(self.lefts) - 1}."
-            )
+            known = f"layers 0-{len(self.tops) - 1} and heads 0-{len(self.lefts) - 1}"
+            raise LookupError(f"Head {Head(layer, at)} does not exist: there are {known}.")
         return self.lefts[at], self.tops[layer], self.lefts[at] + self.cell, self.tops[layer] + self.cell
 
     def head_at(self, x: float | int, y: float | int) -> Head | None:
@@ -94,9 +90,7 @@ def atlas(
     if causal:
         future = np.triu(np.ones(levels.shape[-2:], bool), 1)
         if (levels * future).any():
-            raise ValueError(
-                "A bin of keys after all its queries has weight: pass causal=False for a model with bidirectional attention."
-            )
+            raise ValueError("A bin of keys after all its queries has weight: pass causal=False for bidirectional attention.")
         levels[..., future] = GREY
     times = max(1, room // levels.shape[-1])
     levels = levels.repeat(times, -2).repeat(times, -1)

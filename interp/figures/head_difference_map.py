@@ -9,7 +9,7 @@ import numpy as np
 from interp.figures import style
 from interp.figures.head_map import head_map
 from interp.figures.portable_figure import Figure
-from interp.heads import Head, HeadScores
+from interp.heads import HeadScores
 
 
 def head_difference_map(after: HeadScores, before: HeadScores, *, title: str | None = None) -> Figure:
@@ -34,7 +34,7 @@ def head_difference_map(after: HeadScores, before: HeadScores, *, title: str | N
     figure = head_map(change, title=title or f"Difference in {after.name}", caption=caption)
     heatmap: Any = figure.data[0]
     hover: Any = np.array(heatmap.hovertext, dtype=object)
-    for head in (Head(*map(int, place)) for place in np.argwhere(~np.isnan(change.values))):
+    for head in change.top(change.values.size):
         label, change_line = hover[head].split("<br>", 1)
         hover[head] = f"{label}<br>{style.number(after[head])} after, {style.number(before[head])} before<br>{change_line}"
     heatmap.hovertext = hover

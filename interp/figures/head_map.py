@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
 from interp.figures.portable_figure import Figure
 from interp.heads import Head, HeadScores
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 READABLE = 44  # cells at least this wide, in pixels, show their number
 ROOMY = 30  # marked cells at least this large are outlined, smaller ones get a dot: outlines would fill the map
 MARKED = "effect exceeds the other heads', q\u00a0≤\u00a00.05"
-
-
-@dataclass(frozen=True)
-class _Map:
-    """Content of a map: values and hover texts [n_layers n_heads], marked heads and the meaning of the mark, bounds, texts."""
-
-    values: np.ndarray
-    hover: np.ndarray
-    marked: list[Head]
-    mark: str
-    bounds: tuple[float | None, float | None]
-    legend: str
-    title: str
-    caption: str
-    notes: list[str]
 
 
 def head_map(
@@ -52,83 +34,39 @@ def head_map(
     value. ``marked`` overrides the marked heads; ``shape`` (n_layers, n_heads) is for tables that do not cover every head. Heads
     without a number are grey. ``notes`` are added below the caption.
     """
-    heads = None if marked is None else list(marked)
-    content = _from_scores(data, heads or [], title) if isinstance(data, HeadScores) else _from_table(data, heads, shape, title)
-    return _figure(replace(content, caption=caption or content.caption, notes=[*notes, *content.notes]))
-
-
-def _from_scores(scores: HeadScores, marked: list[Head], title: str | None) -> _Map:
-    absent = np.isnan(scores.values).any()
-    hover = np.full(scores.values.shape, style.escape_markup(scores.nan_reason or "not measured"), dtype=object)
-    for place in np.argwhere(~np.isnan(scores.values)):
-        head = Head(*map(int, place))
-        hover[head] = style.score_lines(scores, head)
-    return _Map(
-        values=scores.values,
-        hover=hover,
-        marked=marked,
-        mark="",
-        bounds=scores.bounds,
-        legend=scores.unit,
-        title=title or scores.name,
-        caption=scores.record.caption(),
-        notes=[
-            *([sign_meaning(scores.record.metric)] if scores.name.startswith("effect") else []),
-            *([f"grey: {scores.nan_reason}"] if absent and scores.nan_reason else []),
-        ],
-    )
-
-
-def _from_table(table: pd.DataFrame, marked: list[Head] | None, shape: Sequence[int] | None, title: str | None) -> _Map:
-    rows: list[Any] = [row for row in table.itertuples() if getattr(row, "layer2", -1) < 0]
-    size = tuple(shape) if shape else (max(row.layer for row in rows) + 1, max(row.head for row in rows) + 1)
-    values, hover = np.full(size, np.nan), np.full(size, "not measured", dtype=object)
-    for row in rows:
-        values[row.layer, row.head], hover[row.layer, row.head] = row.effect, style.hover_lines(row)
-    return _Map(
-        values=values,
-        hover=hover,
-        marked=[Head(row.layer, row.head) for row in rows if row.exceeds_control] if marked is None else marked,
-        mark=MARKED if marked is None else "",
-        bounds=(None, None),
-        legend=f"effect ({rows[0].unit})",
-        title=title or f"Effect of each head on {rows[0].metric}",
-        caption=style.caption_of(rows[0]),
-        notes=[sign_meaning(str(rows[0].metric))],
-    )
-
-
-def _figure(content: _Map) -> Figure:
-    n_layers, n_heads = content.values.shape
+    heads, mark = None if marked is None else list(marked), ""
+    if isinstance(data, HeadScores):
+        values, bounds, unit = data.values, data.bounds, data.unit
+        hover = np.full(values.shape, style.escape_markup(data.nan_reason or "not measured"), dtype=object)
+        for head in data.top(values.size):
+            hover[head] = style.score_lines(data, head)
+        usual, origin = data.name, data.record.caption()
+        notes = [*notes, *([sign_meaning(data.record.metric)] if data.name.startswith("effect") else [])]
+        notes += [f"grey: {data.nan_reason}"] if data.nan_reason and np.isnan(values).any() else []
+    else:
+        rows: list[Any] = [row for row in data.itertuples() if getattr(row, "layer2", -1) < 0]
+        size = tuple(shape) if shape else (max(row.layer for row in rows) + 1, max(row.head for row in rows) + 1)
+        values, hover = np.full(size, np.nan), np.full(size, "not measured", dtype=object)
+        for row in rows:
+            values[row.layer, row.head], hover[row.layer, row.head] = row.effect, style.hover_lines(row)
+        if heads is None:
+            heads, mark = [Head(row.layer, row.head) for row in rows if row.exceeds_control], MARKED
+        bounds, unit, metric = (None, None), f"effect ({rows[0].unit})", str(rows[0].metric)
+        usual, origin = f"Effect of each head on {metric}", style.caption_of(rows[0])
+        notes = [*notes, sign_meaning(metric)]
+    n_layers, n_heads = values.shape
     cell_width, cell_height = _cell(440 / n_heads, 96), _cell(440 / n_layers, 46)
     roomy = min(cell_width, cell_height) >= ROOMY
-    notes = [
-        *content.notes,
-        *([f"{'outlined' if roomy else 'dotted'}: {content.mark}"] if content.marked and content.mark else []),
-    ]
-    caption = [content.caption, "; ".join(notes)]
-    figure = style.canvas(cell_width * n_heads, cell_height * n_layers, content.title, caption)
-    figure.update_layout(plot_bgcolor=style.EMPTY)
-    low, high, colours = style.colour_range(content.values, content.bounds)
-    figure.add_heatmap(
-        z=content.values,
-        x=list(range(n_heads)),
-        y=list(range(n_layers)),
-        zmin=low,
-        zmax=high,
-        colorscale=style.scale(colours),
-        colorbar=style.colour_bar(content.legend),
-        hovertext=content.hover,
-        hoverinfo="text",
-        xgap=1,
-        ygap=1,
-        **(style.cell_text(content.values) if cell_width >= READABLE else {}),
-    )
-    if content.marked:
-        mark = _outlines(content.marked, cell_width) if roomy else _dots(content.marked, content.values, high)
-        figure.add_scatter(**mark, hoverinfo="skip")
-    figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads), range=[-0.5, n_heads - 0.5])
-    figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[n_layers - 0.5, -0.5])
+    if heads and mark:
+        notes = [*notes, f"{'outlined' if roomy else 'dotted'}: {mark}"]
+    plot = cell_width * n_heads, cell_height * n_layers
+    figure = style.canvas(plot, title or usual, [caption or origin, "; ".join(notes)])
+    colours = style.colour_range(values, bounds)
+    style.add_cells(figure, values, hover, colours, unit, numbers=cell_width >= READABLE)
+    if heads:
+        figure.add_scatter(**(_outlines(heads, cell_width) if roomy else _dots(heads, values, colours[1])), hoverinfo="skip")
+    figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads))
+    figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers))
     return figure
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from interp.circuits.activation_patching import PatchGrid
 from interp.figures import style
 from interp.figures.head_map import head_map
 from interp.figures.portable_figure import Figure
 from interp.heads import HeadScores
-
-if TYPE_CHECKING:
-    from interp.circuits.activation_patching import PatchGrid
 
 
 def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: str | None = None) -> Figure:
@@ -26,26 +24,21 @@ def patch_map(grid: PatchGrid, *, tokens: Sequence[str] | None = None, title: st
         raise ValueError(f"The grid has {len(names)} positions, and {len(tokens)} tokens were given: give one per position.")
     texts = names if tokens is None else [f"{style.token(text)} {name}" for text, name in zip(tokens, names, strict=True)]
     scores = HeadScores(grid.site, grid.effects, grid.unit, (None, None), grid.record)
-    ends = (
-        ("denoising: 0 = corrupted", "clean") if grid.record.arguments.get("swapped") else ("noising: 0 = clean", "corrupted")
-    )
-    scale = f"{ends[0]} run, {style.number(grid.gap)} = {ends[1]} run"
-    figure: Any = head_map(scores, title=title or f"Effect of patching {grid.site} on {grid.record.metric}", notes=[scale])
-    cells: Any = figure.data[0]
+    swapped = grid.record.arguments.get("swapped")
+    zero, one = ("denoising: 0 = corrupted", "clean") if swapped else ("noising: 0 = clean", "corrupted")
+    note = f"{zero} run, {style.number(grid.gap)} = {one} run"
+    figure: Any = head_map(scores, title=title or f"Effect of patching {grid.site} on {grid.record.metric}", notes=[note])
+    labels = [style.escape_markup(text) for text in texts]
     hover = np.empty(grid.effects.shape, dtype=object)
     for (layer, place), effect in np.ndenumerate(grid.effects):
-        where = f"<b>layer {layer}, {style.escape_markup(texts[place])}</b>"
-        hover[layer, place] = (
-            f"{where}<br>effect {style.number(effect)} {grid.unit}<br>{effect / grid.gap:.0%} of the total effect"
-        )
-    cells.hovertext = hover
-    labels = [style.escape_markup(text) for text in texts]
+        shown = f"effect {style.number(effect)} {grid.unit}<br>{effect / grid.gap:.0%} of the total effect"
+        hover[layer, place] = f"<b>layer {layer}, {labels[place]}</b><br>{shown}"
+    figure.data[0].hovertext = hover
     figure.update_xaxes(title_text="position", tickvals=list(range(len(labels))), ticktext=labels)
     needed, layout = int(style.LETTER * max(map(style.display_width, texts))), figure.layout
     if needed > (layout.width - layout.margin.l - layout.margin.r) / len(texts):
         height = layout.height + needed
-        layout.update(
-            height=height, margin_b=layout.margin.b + needed, title_y=1 - (1 - layout.title.y) * layout.height / height
-        )
+        title_y = 1 - (1 - layout.title.y) * layout.height / height
+        layout.update(height=height, margin_b=layout.margin.b + needed, title_y=title_y)
         figure.update_xaxes(tickangle=-90)
     return figure

@@ -53,26 +53,13 @@ def pattern_heatmap(
     ]
     margins = {"left": _room([words[i] for i in queries]) + 24, "bottom": _room([words[i] for i in keys]) + 34}
     size = max(cell * n_keys, 240), max(cell * n_queries, 60)
-    figure = style.canvas(*size, title or f"Attention of {head}", caption, **margins)
-    figure.update_layout(plot_bgcolor=style.EMPTY)
-    figure.add_heatmap(
-        z=shown,
-        x=keys,
-        y=queries,
-        zmin=0,
-        zmax=style.max_abs(shown),
-        colorscale=style.scale(style.SEQUENTIAL),
-        colorbar=style.colour_bar("weight"),
-        hovertext=[
-            [_hover_text(words, query, key, float(shown[i, j])) for j, key in enumerate(keys)]
-            for i, query in enumerate(queries)
-        ],
-        hoverinfo="text",
-        xgap=1 if cell > 8 else 0,
-        ygap=1 if cell > 8 else 0,
-    )
-    figure.update_xaxes(title_text="key", **_labels(keys, words), tickangle=-90, range=[keys[0] - 0.5, keys[-1] + 0.5])
-    figure.update_yaxes(title_text="query", **_labels(queries, words), range=[queries[-1] + 0.5, queries[0] - 0.5])
+    figure = style.canvas(size, title or f"Attention of {head}", caption, **margins)
+    rows = zip(queries, shown.tolist(), strict=True)
+    hover = [[_hover_text(words, q, k, weight) for k, weight in zip(keys, row, strict=True)] for q, row in rows]
+    colours = 0.0, style.max_abs(shown), style.SEQUENTIAL
+    style.add_cells(figure, shown, hover, colours, "weight", origin=(first_query, first_key), gap=int(cell > 8))
+    figure.update_xaxes(title_text="key", **_labels(keys, words), tickangle=-90)
+    figure.update_yaxes(title_text="query", **_labels(queries, words))
     return figure
 
 

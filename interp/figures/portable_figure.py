@@ -32,12 +32,7 @@ class Figure(go.Figure):
         bundle: dict[str, Any] = {"application/vnd.plotly.v1+json": json.loads(str(self.to_json()))}
         try:
             bundle["image/png"] = b64encode(render(self, "png")).decode()
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-        ):  # a reader may have added any trace: the interactive figure remains
+        except (ValueError, TypeError, AttributeError, KeyError):  # a reader may have added any trace: it remains interactive
             return bundle, {}
         layout: Any = self.layout
         return bundle, {"image/png": {"width": layout.width, "height": layout.height}}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
 from interp.figures.portable_figure import Figure
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WIDTH, BAR = 520, 24
 GREY, PALE_NEGATIVE, PALE_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"
@@ -21,14 +20,24 @@ def ranked_effects(table: pd.DataFrame, *, k: int = 15, title: str | None = None
     The grey band is the 95% interval of the mean effect of the other heads. Heads without ``exceeds_control`` (beyond that interval,
     with q ≤ 0.05) are pale.
     """
-    everything: list[Any] = list(table.itertuples())
-    rows = sorted(everything, key=lambda row: -abs(row.effect))[:k]
+    rows: list[Any] = list(table.itertuples())
+    rows = sorted(rows, key=lambda row: -abs(row.effect))[:k]
     left = 24 + 8 * max(len(row.label) for row in rows)
     metric = str(rows[0].metric)
     caption = [style.caption_of(rows[0]), _legend(rows)]
-    figure = style.canvas(WIDTH, BAR * len(rows) + 8, title or f"Heads by effect on {metric}", caption, left=left, right=28)
+    size = WIDTH, BAR * len(rows) + 8
+    figure = style.canvas(size, title or f"Heads by effect on {metric}", caption, left=left, right=28)
     _add_control(figure, rows)
-    _add_bars(figure, rows)
+    figure.add_bar(
+        x=[row.effect for row in rows],
+        y=list(range(len(rows))),
+        width=0.62,
+        orientation="h",
+        marker={"color": [_colour(row) for row in rows], "line": {"width": 0}},
+        error_x=_error_bars(rows),
+        hovertext=[style.hover_lines(row) for row in rows],
+        hoverinfo="text",
+    )
     axis = style.escape_markup(f"effect on {metric} in {rows[0].unit} ({sign_meaning(metric)})")
     figure.update_xaxes(title_text=axis, range=_axis_range(rows), showgrid=True, gridcolor=style.LINES)
     labels = [style.escape_markup(row.label) for row in rows]
@@ -46,18 +55,9 @@ def _add_control(figure: Figure, rows: list[Any]) -> None:
     figure.add_shape(type="line", **zero, line={"color": style.MUTED, "width": 1}, layer="below")
 
 
-def _add_bars(figure: Figure, rows: list[Any]) -> None:
+def _error_bars(rows: list[Any]) -> dict[str, Any]:
     above, below = [row.ci_high - row.effect for row in rows], [row.effect - row.ci_low for row in rows]
-    figure.add_bar(
-        x=[row.effect for row in rows],
-        y=list(range(len(rows))),
-        width=0.62,
-        orientation="h",
-        marker={"color": [_colour(row) for row in rows], "line": {"width": 0}},
-        error_x={"type": "data", "array": above, "arrayminus": below, "color": style.INK, "thickness": 1.2, "width": 3},
-        hovertext=[style.hover_lines(row) for row in rows],
-        hoverinfo="text",
-    )
+    return {"type": "data", "array": above, "arrayminus": below, "color": style.INK, "thickness": 1.2, "width": 3}
 
 
 def _legend(rows: list[Any]) -> str:

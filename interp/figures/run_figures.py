@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from interp.detectors import Detection, TokenDetection
 from interp.figures.circuit_graph import circuit_graph
 from interp.figures.confirmation_curve import confirmation_curve
@@ -11,15 +9,12 @@ from interp.figures.detection_map import detection_map
 from interp.figures.faithfulness_plot import faithfulness_plot
 from interp.figures.head_map import head_map
 from interp.figures.needle_grid import needle_grid
+from interp.figures.portable_figure import Figure
 from interp.figures.ranked_effects import ranked_effects
 from interp.figures.scores_by_layer import scores_by_layer
 from interp.figures.token_scores import token_scores_text
 from interp.figures.waad_fai_strips import waad_fai_strips
-from interp.store import load_circuit_run, load_confirmation, load_detection
-
-if TYPE_CHECKING:
-    from interp.figures.portable_figure import Figure
-    from interp.store import StoredRun
+from interp.store import StoredRun, load_circuit_run, load_confirmation, load_detection
 
 FIGURE_FILES = {
     "heads": "heads.parquet",

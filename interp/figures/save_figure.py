@@ -6,6 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from interp.figures.static_render import render
 from interp.files import write_atomically
 
 SUFFIXES = (".html", ".json", ".png", ".svg")
@@ -33,6 +34,4 @@ def figure_bytes(figure: go.Figure, suffix: str, name: str = "A figure") -> byte
         return str(figure.to_html(include_plotlyjs=True, div_id="figure", config=options)).encode()
     if suffix == ".json":
         return str(figure.to_json()).encode()
-    from interp.figures.static_render import render
-
     return render(figure, suffix[1:])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from interp.figures import style
@@ -24,8 +22,11 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
     n_layers, n_heads = values.shape
     if width is None or n_layers > FEW:
         width = int(np.clip(LAYER * n_layers, NARROWEST, WIDEST))
-    caption = [scores.record.caption(), f"dot: head; line: mean of the layer{_absent(scores)}"]
-    figure = style.canvas(width, HEIGHT, title or f"{scores.name} by layer", caption, right=24)
+    absent = int(np.isnan(values).sum())
+    why = f": {scores.nan_reason}" if scores.nan_reason else ""
+    note = f"; {absent:,} of {values.size:,} heads have no number{why}" if absent else ""
+    caption = [scores.record.caption(), f"dot: head; line: mean of the layer{note}"]
+    figure = style.canvas((width, HEIGHT), title or f"{scores.name} by layer", caption, right=24)
     across = {head: head.layer + SPREAD * ((head.head + 0.5) / n_heads - 0.5) for head in scores.top(values.size)}
     means = {layer: np.nanmean(values[layer]) for layer in sorted({head.layer for head in across})}
     figure.add_scatter(
@@ -54,18 +55,9 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
         hoverinfo="skip",
     )
     figure.update_xaxes(title_text="layer", tickvals=style.ticks(n_layers), range=[-0.6, n_layers - 0.4])
-    grid: dict[str, Any] = {"showgrid": True, "gridcolor": style.LINES}
-    figure.update_yaxes(title_text=style.escape_markup(f"{scores.name} ({scores.unit})"), range=_axis_range(scores), **grid)
+    figure.update_yaxes(title_text=style.escape_markup(f"{scores.name} ({scores.unit})"), range=_axis_range(scores))
+    figure.update_yaxes(showgrid=True, gridcolor=style.LINES)
     return figure
-
-
-def _absent(scores: HeadScores) -> str:
-    n = int(np.isnan(scores.values).sum())
-    return (
-        f"; {n:,} of {scores.values.size:,} heads have no number{f': {scores.nan_reason}' if scores.nan_reason else ''}"
-        if n
-        else ""
-    )
 
 
 def _axis_range(scores: HeadScores) -> list[float]:

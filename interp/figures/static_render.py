@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INK = "#1f2430"  # text on light cells, in both themes
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue
 LOCK = Lock()  # matplotlib's settings are shared by all threads
 DASHES = {"dash": "--", "dot": ":"}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v"}
@@ -36,9 +37,8 @@ def render(figure: go.Figure, kind: str) -> bytes:
     traces: list[Any] = list(figure.data)
     unknown = sorted({trace.type for trace in traces} - set(known))
     if unknown:
-        raise ValueError(
-            f"PNG and SVG support the traces {', '.join(known)}, not {', '.join(unknown)}: save this figure as .html."
-        )
+        traces_known, others = ", ".join(known), ", ".join(unknown)
+        raise ValueError(f"PNG and SVG support the traces {traces_known}, not {others}: save this figure as .html.")
     with LOCK, mpl.rc_context(RC):
         page, axes = _page(figure)
         for order, trace in enumerate(traces):
@@ -92,7 +92,7 @@ def _heatmap(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     mesh = axes.pcolormesh(*edges, values, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, **style)
     if trace.text is not None:
         for (row, column), value in np.ndenumerate(values):
-            dark = not np.ma.is_masked(value) and _luminance(mesh.to_rgba(np.atleast_1d(value))[0]) < 0.5
+            dark = not np.ma.is_masked(value) and mesh.to_rgba(np.atleast_1d(value))[0, :3] @ LUMINANCE < 0.5
             look = {"size": trace.textfont.size * POINTS, "color": "white" if dark else INK, "ha": "center", "va": "center"}
             axes.text(trace.x[column], trace.y[row], str(trace.text[row][column]), zorder=order + 1, **look)
     _colour_bar(page, axes, mesh, trace.colorbar)
@@ -116,7 +116,7 @@ def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:
 def _bars(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     lengths, places = np.asarray(trace.x, dtype=float), np.asarray(trace.y, dtype=float)
     marker, base = trace.marker, 0 if trace.base is None else np.asarray(trace.base, dtype=float)
-    colours = _each(marker.color)
+    colours = marker.color
     if marker.colorscale is not None:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
@@ -142,16 +142,12 @@ def _scatter(page: Figure, axes: Axes, trace: Any, order: int) -> None:
     if "markers" in trace.mode:
         marker = trace.marker
         look = {"s": (marker.size * POINTS) ** 2, "marker": MARKERS[marker.symbol or "circle"], "alpha": marker.opacity}
-        axes.scatter(x, y, c=_each(marker.color), linewidth=0, zorder=order, **look)
+        axes.scatter(x, y, c=marker.color, linewidth=0, zorder=order, **look)
     if "text" in trace.mode:
         at = trace.textposition or ""
         font, above = trace.textfont, at.startswith("top")
-        look = {
-            "size": font.size * POINTS,
-            "family": _families(font.family),
-            "ha": "left" if at.endswith("right") else "center",
-        }
-        look |= {"va": "bottom" if above else "center_baseline", "textcoords": "offset points"}
+        look = {"size": font.size * POINTS, "family": _families(font.family), "textcoords": "offset points"}
+        look |= {"ha": "left" if at.endswith("right") else "center", "va": "bottom" if above else "center_baseline"}
         colours = [font.color] * len(x) if isinstance(font.color, str) else font.color
         for *place, text, colour in zip(x, y, trace.text, colours, strict=True):
             axes.annotate(_plain(text), tuple(place), (0, 5 * POINTS * above), color=colour, zorder=order, **look)
@@ -165,20 +161,12 @@ def _families(names: str | None) -> list[str]:
     return [name for part in (names or "").split(",") if (name := part.strip()) in installed] or list(RC["font.family"])
 
 
-def _each(colour: Any) -> Any:
-    return colour if isinstance(colour, str) else list(colour)
-
-
 def _shape(axes: Axes, shape: Any) -> None:
     from matplotlib.patches import Rectangle
 
     behind = 1 if shape.layer == "below" else 9
     if shape.type == "line":
-        line = {
-            "color": shape.line.color,
-            "linewidth": shape.line.width,
-            "linestyle": DASHES.get(shape.line.dash, "-"),
-        }
+        line = {"color": shape.line.color, "linewidth": shape.line.width, "linestyle": DASHES.get(shape.line.dash, "-")}
         axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], **line, zorder=behind)
     else:
         size = (shape.x1 - shape.x0, shape.y1 - shape.y0)
@@ -200,7 +188,3 @@ def _texts(page: Figure, axes: Axes, layout: Any) -> None:
 def _plain(text: str) -> str:
     """Plotly's markup as plain text; ``$`` is escaped, which matplotlib would read as mathematics."""
     return unescape(re.sub(r"</?b>", "", text.replace("<br>", "\n"))).replace("$", r"\$")
-
-
-def _luminance(colour: np.ndarray) -> float:
-    return float(np.dot(colour[:3], (0.299, 0.587, 0.114)))

@@ -50,64 +50,71 @@ def escape_markup(text: Any) -> str:
 
 
 def canvas(
-    plot_width: int,
-    plot_height: int,
-    title: str,
-    caption: list[str],
-    *,
-    left: int = LEFT,
-    right: int = RIGHT,
-    bottom: int = BOTTOM,
+    size: tuple[int, int], title: str, caption: list[str], *, left: int = LEFT, right: int = RIGHT, bottom: int = BOTTOM
 ) -> Figure:
     """An empty figure with a plotting area of this size in pixels below a title and the paragraphs of a caption."""
-    width = plot_width + left + right
+    width = size[0] + left + right
     room = max(30, int((width - left - 12) / CHARACTER))
     lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_no_break(text), room)]
     top = TOP + LINE * len(lines)
-    heading = {
-        "text": f"<b>{escape_markup(title)}</b>",
-        "x": left / width,
-        "xanchor": "left",
-        "yref": "container",
-        "font": {"size": 15, "color": INK},
-    }
+    height = size[1] + top + bottom
+    place = {"x": left / width, "xanchor": "left", "y": 1 - 22 / height, "yanchor": "middle", "yref": "container"}
     figure = Figure()
     figure.update_layout(
         width=width,
-        height=plot_height + top + bottom,
+        height=height,
         margin={"l": left, "r": right, "t": top, "b": bottom, "autoexpand": False},
-        title={**heading, "y": 1 - 22 / (plot_height + top + bottom), "yanchor": "middle"},
+        title={"text": f"<b>{escape_markup(title)}</b>", "font": {"size": 15, "color": INK}, **place},
         font={"family": FONT, "size": 12, "color": INK},
         paper_bgcolor=PAPER,
         plot_bgcolor=PAPER,
         showlegend=False,
         hoverlabel={"bgcolor": PAPER, "bordercolor": MUTED, "font": {"family": FONT, "size": 12, "color": INK}},
     )
-    figure.add_annotation(
-        text="<br>".join(escape_markup(line) for line in lines),
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=1,
-        xanchor="left",
-        yanchor="bottom",
-        yshift=8,
-        borderpad=0,
-        align="left",
-        showarrow=False,
-        font={"size": 11, "color": MUTED},
-    )
-    axis = {
-        "showgrid": False,
-        "zeroline": False,
-        "showline": False,
-        "ticks": "",
-        "ticklabelstandoff": 4,
-        "tickfont": {"size": 11, "color": INK},
-    }
-    figure.update_xaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
-    figure.update_yaxes(**axis, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
+    above = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 8}
+    look = {"borderpad": 0, "align": "left", "showarrow": False, "font": {"size": 11, "color": MUTED}}
+    figure.add_annotation(text="<br>".join(map(escape_markup, lines)), **above, **look)
+    bare = {"showgrid": False, "zeroline": False, "showline": False, "ticks": "", "ticklabelstandoff": 4}
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(**bare, tickfont={"size": 11, "color": INK}, title={"font": {"size": 12, "color": MUTED}, "standoff": 8})
     return figure
+
+
+def add_cells(
+    figure: Figure,
+    values: np.ndarray,
+    hover: Any,
+    colours: tuple[float, float, list[str]],
+    legend: str,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    gap: int = 1,
+    numbers: bool = False,
+) -> None:
+    """A heat map of values [row column], first row on top, NaN grey, with limits and ``colours`` as from ``colour_range``.
+
+    ``origin`` is the (row, column) of the first cell; there are ``gap`` pixels between cells; ``numbers`` prints the values in them.
+    """
+    y, x = (list(range(first, first + n)) for first, n in zip(origin, values.shape, strict=True))
+    low, high, steps = colours
+    figure.update_layout(plot_bgcolor=EMPTY)
+    cells = {"z": values, "x": x, "y": y, "zmin": low, "zmax": high, "xgap": gap, "ygap": gap}
+    figure.add_heatmap(
+        **cells,
+        colorscale=scale(steps),
+        colorbar=colour_bar(legend),
+        hovertext=hover,
+        hoverinfo="text",
+        **(cell_text(values) if numbers else {}),
+    )
+    figure.update_xaxes(range=[x[0] - 0.5, x[-1] + 0.5])
+    figure.update_yaxes(range=[y[-1] + 0.5, y[0] - 0.5])
+
+
+def add_label(figure: Figure, x: float, y: float, text: str) -> None:
+    """A text of the legend, which begins at this point."""
+    font = {"size": 11, "color": INK}
+    figure.add_scatter(x=[x], y=[y], mode="text", text=[text], textposition="middle right", textfont=font, hoverinfo="skip")
 
 
 def _no_break(caption: str) -> str:
@@ -174,6 +181,34 @@ def wrap_tokens(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray,
     return np.array(left), np.array(width), np.array(line)
 
 
+def add_token_bars(
+    figure: Figure,
+    cells: tuple[np.ndarray, np.ndarray, np.ndarray],
+    height: float,
+    values: np.ndarray,
+    colours: tuple[float, float, list[str]],
+    legend: str,
+    hover: list[str],
+) -> None:
+    """A bar of this height (in lines) for each cell as from ``wrap_tokens``, coloured by its value (see ``add_cells``), grey for NaN."""
+    left, width, line = cells
+    low, high, steps = colours
+    coloured = {"colorscale": scale(steps), "cmin": low, "cmax": high, "colorbar": colour_bar(legend)}
+    for absent in (False, True):
+        at = np.flatnonzero(np.isnan(values) == absent).tolist()
+        marker = {"color": EMPTY} if absent else {"color": values[at].tolist(), **coloured}
+        if at:
+            bars = {"base": left[at], "x": width[at], "y": line[at], "width": height, "orientation": "h"}
+            texts = [hover[i] for i in at]
+            figure.add_bar(**bars, marker={**marker, "line": {"width": 0}}, hovertext=texts, hoverinfo="text")
+
+
+def add_words(figure: Figure, words: list[str], x: np.ndarray, y: np.ndarray, inks: list[str], **hover: Any) -> None:
+    """Tokens centred at these points, each in its ink."""
+    font = {"size": 12, "family": MONO, "color": inks}
+    figure.add_scatter(x=x, y=y, mode="text", text=list(map(escape_markup, words)), textfont=font, **hover)
+
+
 def ticks(n: int) -> list[int]:
     """Every index, or every second, fifth, tenth ..., so that there are at most 16."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if n <= 16 * step)
@@ -223,12 +258,8 @@ def score_lines(scores: HeadScores, head: Head) -> str:
 def hover_lines(row: Any) -> str:
     """Hover text of a row of a head table: label, effect with interval, n, q-value, control."""
     interval = f"{number(row.ci_low)} to {number(row.ci_high)}"
-    lines = [
-        f"<b>{escape_markup(row.label)}</b>",
-        f"effect {number(row.effect)} {escape_markup(row.unit)}",
-        f"95% interval {interval} (n = {row.n})",
-        f"q = {number(row.q_value)}",
-    ]
+    shown = f"<b>{escape_markup(row.label)}</b><br>effect {number(row.effect)} {escape_markup(row.unit)}"
+    shown += f"<br>95% interval {interval} (n = {row.n})<br>q = {number(row.q_value)}"
     if row.control == row.control:  # NaN: there is no other head to compare with
-        lines.append(f"other heads {number(row.control_ci_low)} to {number(row.control_ci_high)}")
-    return "<br>".join(lines)
+        shown += f"<br>other heads {number(row.control_ci_low)} to {number(row.control_ci_high)}"
+    return shown

@@ -30,7 +30,7 @@ def token_scores_text(
         raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens inside a text of {length:,} tokens.")
     words = [style.token(word, 40) for word in scores.tokens[example][start:end]]
     values = scores.values[example, start:end]
-    low, high, colours = style.colour_range(values, scores.bounds)
+    colours = style.colour_range(values, scores.bounds)
     left, width, line = style.wrap_tokens(words, COLUMNS)
     n_lines = max(int(line[-1]) + 1, MIN_LINES)
     notes = [
@@ -40,29 +40,15 @@ def token_scores_text(
     ]
     caption = [scores.record.caption(), "; ".join(note for note in notes if note)]
     size = int(COLUMNS * style.LETTER), LINE * n_lines
-    figure = style.canvas(*size, title or f"{scores.name} of each token", caption, left=24, bottom=16)
+    figure = style.canvas(size, title or f"{scores.name} of each token", caption, left=24, bottom=16)
     name, unit = style.escape_markup(scores.name), style.escape_markup(scores.unit)
     hover = [
         f"<b>{style.escape_markup(word)}</b> at {start + i}<br>{name} {style.number(value)} {unit}"
         for i, (word, value) in enumerate(zip(words, values, strict=True))
     ]
-    scale = {"colorscale": style.scale(colours), "cmin": low, "cmax": high, "colorbar": style.colour_bar(scores.unit)}
-    for selected, marker in ((~np.isnan(values), scale), (np.isnan(values), {})):
-        cells = np.flatnonzero(selected).tolist()
-        marker["color"] = [values[i] for i in cells] if marker else style.EMPTY
-        if cells:
-            place = {"base": left[cells], "x": width[cells], "y": line[cells], "width": 0.86, "orientation": "h"}
-            figure.add_bar(
-                **place, marker={**marker, "line": {"width": 0}}, hovertext=[hover[i] for i in cells], hoverinfo="text"
-            )
-    figure.add_scatter(
-        x=left + width / 2,
-        y=line,
-        mode="text",
-        text=[style.escape_markup(word) for word in words],
-        textfont={"size": 12, "family": style.MONO, "color": [style.ink_on(value, high) for value in values]},
-        hoverinfo="skip",
-    )
+    style.add_token_bars(figure, (left, width, line), 0.86, values, colours, scores.unit, hover)
+    inks = [style.ink_on(value, colours[1]) for value in values]
+    style.add_words(figure, words, left + width / 2, line, inks, hoverinfo="skip")
     figure.update_layout(barmode="overlay")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
     figure.update_yaxes(range=[n_lines - 0.5, -0.5], tickvals=[])

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from interp.detectors import TokenDetection
 from interp.figures import style
 from interp.figures.portable_figure import Figure
-
-if TYPE_CHECKING:
-    from interp.detectors import TokenDetection
 
 MAX_TOKENS = 512  # tokens in one figure
 MIN_LINES = 2  # so that the colour bar fits
@@ -25,9 +21,6 @@ ROLES = {
     "sink": ("■", "square", style.MUTED),
 }
 """Sign in the caption, marker and colour of each role."""
-
-Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Left edge and width of each token's cell in letters, and its line."""
 
 
 def waad_fai_strips(
@@ -44,17 +37,20 @@ def waad_fai_strips(
     if not 0 <= start < end <= len(words) or end - start > MAX_TOKENS:
         raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {len(words):,}.")
     shown = [style.token(word, 40) for word in words[start:end]]
-    cells = style.wrap_tokens(shown, COLUMNS)
+    left, width, line = style.wrap_tokens(shown, COLUMNS)
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
-    n_text_lines = int(cells[-1][-1]) + 1
+    n_text_lines = int(line[-1]) + 1
     n_lines = max(n_text_lines, MIN_LINES)
     caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
     title = title or "Preplan and anchor tokens by WAAD and FAI"
-    figure = style.canvas(int(COLUMNS * style.LETTER), LINE * n_lines, title, caption, left=52, bottom=16)
+    figure = style.canvas((int(COLUMNS * style.LETTER), LINE * n_lines), title, caption, left=52, bottom=16)
     shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
-    _add_strips(figure, shares, cells, hover)
-    _add_words(figure, shown, np.isnan(shares["waad"]), cells, hover)
-    _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, cells)
+    strips = np.tile(left, 2), np.tile(width, 2), np.concatenate([line + place for place in STRIPS.values()])
+    both = np.concatenate([shares[name] for name in STRIPS])
+    style.add_token_bars(figure, strips, STRIP, both, (0.0, 1.0, style.SEQUENTIAL), "share of the largest", hover * 2)
+    inks = [style.MUTED if np.isnan(share) else style.INK for share in shares["waad"]]
+    style.add_words(figure, shown, left + width / 2, line + WORDS, inks, hovertext=hover, hoverinfo="text")
+    _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, left, line)
     ticks = [(row + place, name.upper()) for row in range(n_text_lines) for name, place in STRIPS.items()]
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
@@ -63,51 +59,15 @@ def waad_fai_strips(
     return figure
 
 
-def _add_strips(figure: Figure, shares: dict[str, np.ndarray], cells: Cells, hover: list[str]) -> None:
-    """One strip of cells per line and score, grey for tokens without a number."""
-    left, width, line = cells
-    for known in (True, False):
-        at = [(name, int(i)) for name in STRIPS for i in np.flatnonzero(np.isnan(shares[name]) != known)]
-        if not at:
-            continue
-        scale = {"colorscale": style.scale(style.SEQUENTIAL), "cmin": 0, "cmax": 1}
-        scale["colorbar"] = style.colour_bar("share of the largest")
-        places = [i for _, i in at]
-        figure.add_bar(
-            base=left[places],
-            x=width[places],
-            y=[line[i] + STRIPS[name] for name, i in at],
-            width=STRIP,
-            orientation="h",
-            marker={
-                "line": {"width": 0},
-                **({"color": [shares[name][i] for name, i in at], **scale} if known else {"color": style.EMPTY}),
-            },
-            hovertext=[hover[i] for i in places],
-            hoverinfo="text",
-        )
-
-
-def _add_words(figure: Figure, words: list[str], pale: np.ndarray, cells: Cells, hover: list[str]) -> None:
-    left, width, line = cells
-    font = {"size": 12, "family": style.MONO, "color": [style.MUTED if p else style.INK for p in pale]}
-    text = [style.escape_markup(word) for word in words]
-    place = {"x": left + width / 2, "y": line + WORDS, "mode": "text"}
-    figure.add_scatter(**place, text=text, textfont=font, hovertext=hover, hoverinfo="text")
-
-
-def _add_marks(figure: Figure, masks: dict[str, np.ndarray], cells: Cells) -> None:
+def _add_marks(figure: Figure, masks: dict[str, np.ndarray], left: np.ndarray, line: np.ndarray) -> None:
     """The markers of each token side by side."""
-    left, _, line = cells
     before = np.zeros(len(left))
-    for name in (name for name in ROLES if name in masks):
-        marked = masks[name]
-        _, symbol, colour = ROLES[name]
-        marker = {"symbol": symbol, "size": 7, "color": colour, "line": {"width": 0}}
-        figure.add_scatter(
-            x=(left + 0.6 + before)[marked], y=(line + MARKS)[marked], mode="markers", marker=marker, hoverinfo="skip"
-        )
-        before += marked
+    for name, (_, symbol, colour) in ROLES.items():
+        if name in masks:
+            at, marker = masks[name], {"symbol": symbol, "size": 7, "color": colour, "line": {"width": 0}}
+            x, y = (left + 0.6 + before)[at], (line + MARKS)[at]
+            figure.add_scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip")
+            before += at
 
 
 def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -129,32 +89,21 @@ def _default_span(waad: np.ndarray) -> tuple[int, int]:
 
 def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
     length = len(numbers["waad"])
-    largest = (
-        f"largest {name.upper()} {style.number(style.max_abs(own))} {detection.scores[name].unit}"
-        for name, own in numbers.items()
-    )
-    counts = {name: int(detection.masks[name][example].sum()) for name in ROLES if name in detection.masks}
-    parts = [
-        f"text {example}" if len(detection.words) > 1 else "",
-        f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}" if span[1] - span[0] < length else "",
-        *largest,
-        *(f"{ROLES[name][0]} {name} {count:,}" for name, count in counts.items()),
-        "grey: no number",
-    ]
-    return " · ".join(filter(None, parts))
+    parts = [f"text {example}"] if len(detection.words) > 1 else []
+    parts += [f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}"] if span[1] - span[0] < length else []
+    for name, own in numbers.items():
+        parts.append(f"largest {name.upper()} {style.number(style.max_abs(own))} {detection.scores[name].unit}")
+    for name, (sign, *_) in ROLES.items():
+        if name in detection.masks:
+            parts.append(f"{sign} {name} {int(detection.masks[name][example].sum()):,}")
+    return " · ".join([*parts, "grey: no number"])
 
 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
     """The token, its scores and its roles."""
-    numbers = {name: (scores.values[example, at], scores.unit) for name, scores in detection.scores.items()}
+    lines = [f"<b>{style.escape_markup(style.token(detection.words[example][at], 40))}</b> at {at}"]
+    for name, scores in detection.scores.items():
+        if not np.isnan(value := scores.values[example, at]):
+            lines.append(f"{style.escape_markup(name)} {style.number(value)} {style.escape_markup(scores.unit)}")
     roles = ", ".join(name for name, marked in detection.masks.items() if marked[example, at])
-    lines = [
-        f"<b>{style.escape_markup(style.token(detection.words[example][at], 40))}</b> at {at}",
-        *(
-            f"{style.escape_markup(name)} {style.number(value)} {style.escape_markup(unit)}"
-            for name, (value, unit) in numbers.items()
-            if value == value
-        ),
-        style.escape_markup(roles),
-    ]
-    return "<br>".join(filter(None, lines))
+    return "<br>".join([*lines, style.escape_markup(roles)] if roles else lines)

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from interp.ablation.ablate_heads import ESTIMATORS
 from interp.ablation.ablations import ablation_options, ablations
+from interp.ablation.effect_tables import sign_meaning
 from interp.experiments import AblationSpec
 from interp.experiments.ablation import agreement_sentence
+from interp.figures import head_map, pattern_heatmap, ranked_effects
 from interp.heads import Head
+from interp.models.memory import format_bytes
 from interp.options_text import option_text
+from interp.store import open_run
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, duration, plain
-from interp_dashboard.job_plans import JobPlan, find_stored_circuit, plan_job
+from interp_dashboard.job_plans import JobPlan, find_stored_circuit, planned_job
 from interp_dashboard.jobs import Job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.selectors import OWN_METRIC, choose_outcome, head_from_map, head_from_table, outcome_field, show_figure
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, head, number, text
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 SWEEP, MANUAL = "sweep", "manual"
 MODES = {SWEEP: "Ablate every head", MANUAL: "Manual ablation"}
@@ -44,10 +44,10 @@ def fields() -> tuple[Field, ...]:
     return (
         choice("mode", list(MODES)),
         *prompts.fields(),
-        prompts.file_field(),
+        text("file"),
         number("n_prompts", 64, 2, prompts.MOST_PROMPTS),
         choice("ablation", list(ablations()), "mean", noun="ablation"),
-        text("ablation_options", ""),
+        text("ablation_options"),
         choice("estimator", list(ESTIMATORS), "exact", noun="estimator"),
         number("top_share", 0.2, 0.01, 1.0),
         text("positions", "all"),
@@ -59,16 +59,12 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     view.facts.check_causal("Ablation")
-    chosen: Any = view.state.widget_args("mode")  # no overload takes the arguments of every widget
-    st.segmented_control("Mode", list(MODES), format_func=_mode_label, required=True, label_visibility="collapsed", **chosen)
+    named: Any = {"format_func": MODES.__getitem__, "label_visibility": "collapsed"}
+    st.segmented_control("Mode", list(MODES), required=True, **named, **view.state.widget_args("mode"))
     if view.state["mode"] == MANUAL:
         manual_ablation.manual_ablation_panel(view)
     else:
         _sweep(view)
-
-
-def _mode_label(name: str) -> str:
-    return MODES[name]
 
 
 def _sweep(view: View) -> None:
@@ -76,7 +72,7 @@ def _sweep(view: View) -> None:
     try:
         sweep = _form(view)
         if sweep is not None:
-            planned = _planned(view.model, view.facts.weights_digest, sweep, str(settings().root))
+            planned = planned_job(view, sweep)
             here = planned.folder.name
             _planned_sweep(view, planned)
     finally:
@@ -84,8 +80,8 @@ def _sweep(view: View) -> None:
 
 
 def _planned_sweep(view: View, planned: JobPlan) -> None:
-    run, job = planned.run(), jobs.find(settings().root, planned.folder.name)
-    now = jobs.status(job) if job else None
+    run = planned.run()
+    job, now = job_status.job_and_status(planned.folder.name)
     figure = table = None
     if job and now and now.active:
         job_status.progress_panel(job.name, "Completed units are kept: the job can be resumed.")
@@ -96,18 +92,15 @@ def _planned_sweep(view: View, planned: JobPlan) -> None:
         st.caption(plain(agreement_sentence(run)))
     else:
         _offer(planned, now)
-    cli = shlex.join(["interp", *planned.cli_args])
-    export_menu(planned.folder.name, cli=cli, python=planned.spec.to_python(), figure=figure, table=table)
+    export_menu(planned.folder.name, cli=planned.cli, python=planned.spec.to_python(), figure=figure, table=table)
 
 
 def _form(view: View) -> AblationSpec | None:
     """The requested ablation; None while its prompts are missing."""
     state = view.state
     what, count, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
-    options = [*task_names(), prompts.OWN]
-    what.selectbox(
-        "Prompts", options, format_func=lambda name: name or "Custom prompts (JSON Lines)", **state.widget_args("task")
-    )
+    named = {"format_func": lambda name: name or "Custom prompts (JSON Lines)", **state.widget_args("task")}
+    what.selectbox("Prompts", [*task_names(), prompts.OWN], **named)
     if state["task"]:
         count.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
         source = AblationSpec(task=state["task"], n_prompts=state["n_prompts"], seed=state["seed"])
@@ -132,9 +125,8 @@ def _form(view: View) -> AblationSpec | None:
     if state["positions"] not in places:
         state.notices.append(f"These prompts have no position called {state['positions'][:40]!r}; all positions are used.")
         state.set(positions="all")
-    where.selectbox(
-        "Positions", places, help="Positions of the prompt at which the head is ablated.", **state.widget_args("positions")
-    )
+    about = "Positions of the prompt at which the head is ablated."
+    where.selectbox("Positions", places, help=about, **state.widget_args("positions"))
     with measured:
         choose_outcome(state, f"{metric} (task default)")
     chosen = {name: state[name] for name in ("estimator", "positions")}
@@ -149,40 +141,27 @@ def _marks_and_metric(model: str, weights: str, source: AblationSpec) -> tuple[l
     return task.marks, task.metric
 
 
-@st.cache_resource(max_entries=64, show_spinner="Estimating …")
-def _planned(model: str, weights: str, sweep: AblationSpec, root: str) -> JobPlan:
-    with model_cache().acquire(model) as loaded:
-        return plan_job(sweep, loaded, Path(root), offline=settings().offline)
-
-
 def _offer(planned: JobPlan, last: jobs.JobStatus | None) -> None:
     """The estimated cost, the outcome of the last attempt, and the start button."""
-    from interp.models.memory import format_bytes
-
     st.markdown(f"About **{duration(planned.cost.seconds)}** plus loading, **{format_bytes(planned.bytes)}**")
+    refused = False
     try:
         planned.check_memory()
-        refused = ""
     except MemoryError as error:
-        refused = str(error)
-        st.error(refused, icon=":material/memory_alt:")
-    job_status.start_button(planned.folder.name, planned.start, last, resumable=True, disabled=bool(refused))
+        refused = True
+        st.error(str(error), icon=":material/memory_alt:")
+    job_status.start_button(planned.folder.name, planned.start, last, resumable=True, disabled=refused)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _figures(path: str, digest: str) -> tuple[pd.DataFrame, Any, Any]:
     """The table of a finished run, largest effect first, its map and its bars."""
-    from interp.figures import head_map, ranked_effects
-    from interp.store import open_run
-
     run = open_run(path)
     table = run.heads().sort_values("effect", key=abs, ascending=False, kind="stable").reset_index(drop=True)
     return table, head_map(table, shape=run.manifest["details"]["shape"]), ranked_effects(table)
 
 
 def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: AblationSpec) -> None:
-    from interp.ablation.effect_tables import sign_meaning
-
     metric = str(table["metric"].iloc[0])
     st.caption(f"effect = metric(ablated) − metric(clean); {sign_meaning(metric)}. Click a head to select it.")
     with st.container(horizontal=True, gap="large"):
@@ -226,8 +205,6 @@ def _to_circuit(view: View, chosen: Head) -> None:
 
 def _tile(view: View, prompt: PromptChoice, chosen: Head) -> None:
     """The head's pattern on one of the prompts."""
-    from interp.figures import pattern_heatmap
-
     attention = prompts.read(view, prompt)
     first = max(0, len(attention.words) - SHOWN)
     weights = attention.cache.pattern(chosen, slice(first, None), slice(first, None)).numpy()
@@ -280,22 +257,10 @@ def _show(state: State, job: Job) -> None:
     assert isinstance(sweep, AblationSpec)
     file = "/".join(Path(sweep.prompts).with_suffix("").parts[-2:]) if sweep.prompts else ""
     request = {"task": sweep.task or prompts.OWN, "file": file, "n_prompts": sweep.n_prompts, "seed": sweep.seed}
-    options = {
-        "ablation": sweep.ablation,
-        "estimator": sweep.estimator,
-        "top_share": sweep.top_share,
-        "positions": sweep.positions,
-    }
+    options = {name: getattr(sweep, name) for name in ("ablation", "estimator", "top_share", "positions")}
     model = {"model": job.model} if job.model in model_cache().known else {}
     state.set(**request, **options, **model, outcome=sweep.metric or OWN_METRIC, mode=SWEEP)
 
 
-PAGE = Page(
-    name="ablate",
-    title="Ablate",
-    icon=":material/content_cut:",
-    order=5,
-    question="How much does each head contribute to the task, and what does the model predict without it?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "How much does each head contribute to the task, and what does the model predict without it?"
+PAGE = Page(name="ablate", icon=":material/content_cut:", order=5, question=QUESTION, fields=fields, render=render)

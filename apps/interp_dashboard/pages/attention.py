@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import streamlit as st
 from streamlit.components import v2 as components
 
-from interp.figures import pattern_heatmap, tile_data, view_assets, view_data
+from interp.figures import Figure, pattern_heatmap, tile_data, view_assets, view_data
 from interp.heads import Head
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
@@ -17,11 +19,6 @@ from interp_dashboard.head_roles import role_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.score_badges import badges, role_badges
 from interp_dashboard.url import Field, flag, head, number, numbers
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.figures import Figure
 
 KEY = "attention-viewer"
 EXACT = 256
@@ -46,19 +43,15 @@ def render(view: View) -> None:
         for badge in badges():
             value = attention.badge(badge, chosen)
             if value is not None:
+                text, about = f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", f"On this prompt: {badge.about}"
                 strong = badge.threshold is not None and value >= badge.threshold
-                st.badge(
-                    f"{badge.label} {value:,.{0 if value >= 100 else 2}f}", color="blue" if strong else "gray", help=badge.about
-                )
+                st.badge(text, color="blue" if strong else "gray", help=about)
         if attention.facts.group_size > 1:
             shared = f"Keys and values are shared with {attention.facts.group_size - 1} other heads of the layer"
             st.badge(f"KV group {attention.facts.kv_head(chosen)}", color="gray", help=shared)
         st.space("stretch")
-        st.toggle(
-            "Scale by value norm (weight × ‖vW_O‖)",
-            help="Multiplies each weight by ‖vW_O‖, the norm of what the head would write if it attended to that key alone.",
-            **state.widget_args("value_weighted"),
-        )
+        about = "Multiplies each weight by ‖vW_O‖, the norm of what the head would write if it attended to that key alone."
+        st.toggle("Scale by value norm (weight × ‖vW_O‖)", help=about, **state.widget_args("value_weighted"))
 
     _role_badges(attention, chosen)
     with st.spinner("Rendering every head …", show_time=True):
@@ -162,9 +155,6 @@ def _export(
 
 def _table(attention: PromptAttention, chosen: Head, window: tuple[int, int, int, int]) -> pd.DataFrame:
     """The window as a long table: query and key positions, their tokens, weight."""
-    import numpy as np
-    import pandas as pd
-
     tile = attention.weights(chosen, window)
     query, key = (place.ravel() for place in np.indices(tile.shape))
     words = np.array(attention.words, dtype=object)
@@ -174,12 +164,5 @@ def _table(attention: PromptAttention, chosen: Head, window: tuple[int, int, int
     return pd.DataFrame(columns).loc[visible]
 
 
-PAGE = Page(
-    name="attention",
-    title="Attention",
-    icon=":material/grid_view:",
-    order=1,
-    question="Which tokens does each head attend to?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "Which tokens does each head attend to?"
+PAGE = Page(name="attention", icon=":material/grid_view:", order=1, question=QUESTION, fields=fields, render=render)

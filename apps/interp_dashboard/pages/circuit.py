@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from interp.circuits import Circuit, Node
+from interp.circuits import Circuit, FaithfulnessCurve, Node
 from interp.circuits.edge_method_names import EDGE_ABLATIONS
 from interp.experiments import CircuitSpec
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL
+from interp.figures import Figure, circuit_graph, faithfulness_plot
+from interp.figures.circuit_graph import node_label
+from interp.figures.style import number as format_number
 from interp.heads import Head
+from interp.store import StoredRun, load_circuit_run
 from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
-from interp_dashboard.clickable_maps import CHOSEN, CONFIG, INVISIBLE
-from interp_dashboard.export import export_menu
+from interp_dashboard.clickable_maps import FAINT, INVISIBLE, add_frame, show_clickable
+from interp_dashboard.export import export_menu, run_code
 from interp_dashboard.formatting import bullets, plain
-from interp_dashboard.job_plans import JobPlan, plan_job
-from interp_dashboard.jobs import Job
-from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page import Page, View, link
-from interp_dashboard.selectors import choose_outcome, outcome_field, show_figure, table_height
-from interp_dashboard.settings import settings
-from interp_dashboard.url import Field, State, choice, head, number
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.circuits import FaithfulnessCurve
-    from interp.figures import Figure
-    from interp.store import StoredRun
+from interp_dashboard.job_plans import JobPlan, planned_job
+from interp_dashboard.page import Page, View, head_links
+from interp_dashboard.selectors import choose_outcome, outcome_field, show_figure, show_table, themed
+from interp_dashboard.url import Field, State, choice, head, number, text
 
 KEY = "circuit-graph"
 BESIDE = 240  # pixels: the room beside a graph of four heads per layer on a screen of 1440
@@ -45,7 +38,7 @@ def fields() -> tuple[Field, ...]:
     """The prompts, the method, the number of edges, and the selected head."""
     return (
         choice("task", [prompts.OWN, *task_names()], TASK, noun="task"),
-        prompts.file_field(),
+        text("file"),
         number("n_prompts", 32, 2, prompts.MOST_PROMPTS),
         number("seed", 0, 0, 10**6),
         choice("circuit.method", list(CIRCUIT_METHODS), "eap-ig", noun="method"),
@@ -62,36 +55,32 @@ def render(view: View) -> None:
     try:
         _page(view, here)
     finally:
-        job_status.unfinished_jobs(view.state, here, {"circuit"}, _show)
+        job_status.unfinished_jobs(view.state, here, {"circuit"})
 
 
 def _page(view: View, here: set[str]) -> None:
     request = _form(view.state)
     if request is None:
         return
-    plan = _planned(view.model, view.facts.weights_digest, tuple(request.items()), str(settings().root))
+    plan = planned_job(view, request)
     here.add(plan.folder.name)
-    run = job_status.run_or_progress(view.state, plan)
+    about = "Scores every edge, then measures the faithfulness of circuits of growing size, and of random circuits, on held-out prompts."
+    run = job_status.run_or_progress(view.state, plan, about=about)
     if run is None:
-        st.caption(
-            "Scores every edge, then measures the faithfulness of circuits of growing size, and of random circuits, on held-out prompts."
-        )
-        export_menu(plan.folder.name, cli=shlex.join(["interp", *plan.cli_args]))
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
     _graph(view, found, run, plan, _prompt(view, request))
     st.markdown("##### Faithfulness by circuit size")
     show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits and of random ones")
-    export_menu("faithfulness", python=_python(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
+    export_menu("faithfulness", python=_code(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
 
 
-def _form(state: State) -> dict[str, Any] | None:
+def _form(state: State) -> CircuitSpec | None:
     """The requested circuit; None while its prompts are missing."""
     what, n, seed = st.columns([3, 1, 1], vertical_alignment="bottom")
     tasks = [*task_names(), prompts.OWN]
-    what.selectbox(
-        "Prompts", tasks, format_func=lambda name: name or "Custom prompt pairs (JSON Lines)", **state.widget_args("task")
-    )
+    named = {"format_func": lambda name: name or "Custom prompt pairs (JSON Lines)", **state.widget_args("task")}
+    what.selectbox("Prompts", tasks, **named)
     if state["task"]:
         n.number_input("Number of prompts", 2, prompts.MOST_PROMPTS, **state.widget_args("n_prompts"))
     about = "Seed for the prompts; the held-out prompts use the next seed. Custom prompts are split into two random halves, one to find "
@@ -102,52 +91,31 @@ def _form(state: State) -> dict[str, Any] | None:
         return None
     how, corrupted, measured = st.columns(3, vertical_alignment="bottom")
     how.selectbox("Method", list(CIRCUIT_METHODS), help=bullets(CIRCUIT_METHODS), **state.widget_args("circuit.method"))
-    corrupted.selectbox(
-        "Replace removed edges with",
-        list(EDGE_ABLATIONS),
-        help=bullets(EDGE_ABLATIONS),
-        **state.widget_args("circuit.ablation"),
-    )
+    known: Any = {"help": bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")}
+    corrupted.selectbox("Replace removed edges with", list(EDGE_ABLATIONS), **known)
     with measured:
         choose_outcome(state, "task default")
-    request = {
-        "task": state["task"] or None,
-        "prompts": file and str(file),
-        "n_prompts": state["n_prompts"],
-        "seed": state["seed"],
-    }
-    options = {"method": state["circuit.method"], "ablation": state["circuit.ablation"], "metric": state["outcome"] or None}
-    return {**request, **options}
-
-
-@st.cache_resource(max_entries=64, show_spinner="Generating prompts …")
-def _planned(model: str, weights: str, request: tuple[tuple[str, Any], ...], root: str) -> JobPlan:
-    with model_cache().acquire(model) as loaded:
-        return plan_job(CircuitSpec(**dict(request)), loaded, Path(root), offline=settings().offline)
+    source: dict[str, Any] = {"task": state["task"] or None, "prompts": file and str(file), "metric": state["outcome"] or None}
+    options = {"method": state["circuit.method"], "ablation": state["circuit.ablation"]}
+    return CircuitSpec(**source, **options, n_prompts=state["n_prompts"], seed=state["seed"])
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(path: str, digest: str) -> tuple[Circuit, FaithfulnessCurve, Any]:
     """The circuit of a finished run with the scores of all edges, its faithfulness curve, and the figure of the curve."""
-    from interp.figures import faithfulness_plot
-    from interp.store import load_circuit_run
-
     circuit, curve = load_circuit_run(path)
     return circuit, curve, faithfulness_plot(curve)
 
 
-def _prompt(view: View, request: dict[str, Any]) -> dict[str, Any]:
+def _prompt(view: View, request: CircuitSpec) -> dict[str, Any]:
     """The first prompt, on which other pages show a head."""
-    if request["prompts"]:
-        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, request["prompts"])[0]}
-    return {"task": request["task"], "seed": request["seed"]}
+    if request.prompts:
+        return {"task": prompts.OWN, "text": prompts.prompt_texts(view.model, view.facts.weights_digest, request.prompts)[0]}
+    return {"task": request.task, "seed": request.seed}
 
 
 def _graph(view: View, found: Circuit, run: StoredRun, plan: JobPlan, prompt: dict[str, Any]) -> None:
     """The circuit of the edges with the largest effects, and the selected head."""
-    from interp.figures import circuit_graph
-    from interp.figures.circuit_graph import node_label
-
     state, alive = view.state, sum(score != 0 for score in found.scores.values())
     most = min(MOST_EDGES, alive)
     state.set(edges=min(state["edges"], most))
@@ -155,12 +123,9 @@ def _graph(view: View, found: Circuit, run: StoredRun, plan: JobPlan, prompt: di
     about = "Edges by |effect|; those on no path from the embedding to the logits are pruned."
     st.slider("Edges with the largest effects", 1, max(2, most), help=about, width=560, **state.widget_args("edges"))
     circuit, least = _largest(found, state["edges"])
-    st.caption(
-        plain(
-            f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit} lie on a path from the embedding to "
-            f"the logits; {alive:,} of {len(found.graph.edges):,} edges have a nonzero effect. Click a head to select it."
-        )
-    )
+    drawn = f"{len(circuit)} of the {state['edges']} edges with |effect| ≥ {least:.3g} {found.unit}"
+    nonzero = f"{alive:,} of {len(found.graph.edges):,} edges have a nonzero effect"
+    st.caption(plain(f"{drawn} lie on a path from the embedding to the logits; {nonzero}. Click a head to select it."))
     if not circuit.edges:
         st.info("No edge is left at this size: increase the number of edges.", icon=":material/filter_alt:")
         _head(circuit, chosen, prompt)
@@ -171,12 +136,13 @@ def _graph(view: View, found: Circuit, run: StoredRun, plan: JobPlan, prompt: di
             _clickable(view, figure, circuit)
         with st.container(width=BESIDE):
             _head(circuit, chosen, prompt)
-    _export(circuit, run, plan, lambda: circuit_graph(circuit), table)
+    python = _code(run, "circuit_graph(found)")
+    export_menu("circuit", cli=plan.cli, python=python, figure=lambda: circuit_graph(circuit), table=table)
+    _download(circuit)
     names = {side: [node_label(Node.parse(name)) for name in table[side]] for side in ("writer", "reader")}
-    columns: Any = {"score": st.column_config.NumberColumn("effect", format="%.4g"), "qkv": "input", "edge": "name in MIB"}
+    columns = {"score": st.column_config.NumberColumn("effect", format="%.4g"), "qkv": "input", "edge": "name in MIB"}
     order = ["writer", "reader", "qkv", "score", "unit", "edge"]
-    options: Any = {"column_config": columns, "column_order": order, "key": "circuit-table"}
-    st.dataframe(table.assign(**names), hide_index=True, height=table_height(len(table)), **options)
+    show_table(table.assign(**names), "circuit-table", column_config=columns, column_order=order)
 
 
 def _largest(whole: Circuit, k: int) -> tuple[Circuit, float]:
@@ -196,105 +162,57 @@ def _edges(circuit: Circuit) -> pd.DataFrame:
 
 def _clickable(view: View, figure: Figure, circuit: Circuit) -> None:
     """The graph in the browser's theme; a click on a head sets the field ``head``, and the selected head is framed."""
-    from interp.figures import to_dark_theme
-
-    shown = to_dark_theme(figure) if view.dark else type(figure)(figure)
+    shown = themed(view, figure)
     traces: list[Any] = list(shown.data)
     [marks] = [trace for trace in traces if trace.mode == "markers"]
-    faint = {"marker": {"opacity": 0}}
-    marks.update(marker={"color": INVISIBLE, "opacity": 1}, selected=faint, unselected=faint)
+    marks.update(marker={"color": INVISIBLE, "opacity": 1}, selected=FAINT, unselected=FAINT)
     shown.update_layout(clickmode="event+select")
     named = str(Node.of(view.state["head"])) if view.state["head"] is not None else ""
     if named in marks.customdata:
         at = list(marks.customdata).index(named)
-        x, y = marks.x[at], marks.y[at]
-        frame = {"x0": x - 0.3, "x1": x + 0.3, "y0": y - 0.21, "y1": y + 0.21}
-        shown.add_shape(type="rect", **frame, line={"color": CHOSEN, "width": 3})
-    st.plotly_chart(
-        shown,
-        key=KEY,
-        theme=None,
-        width="content",
-        on_select=lambda: _clicked(view.state),
-        selection_mode="points",
-        config=CONFIG,
-        alt=f"circuit of {len(circuit)} edges, embedding at the bottom, logits at the top",
-    )
+        add_frame(shown, marks.x[at], marks.y[at], 0.3, 0.21)
+    alt = f"circuit of {len(circuit)} edges, embedding at the bottom, logits at the top"
+    show_clickable(shown, lambda: _clicked(view.state), KEY, alt)
 
 
 def _clicked(state: State) -> None:
     for point in st.session_state[KEY].selection.points:
-        node = Node.parse(_only(point["customdata"]))
+        data = point["customdata"]
+        node = Node.parse(data if isinstance(data, str) else data[0])  # Streamlit may wrap it in a list
         if node.kind == "head":
             state.set(head=Head(node.layer, node.head))
 
 
-def _only(data: Any) -> str:
-    """The value of a point's data, which Streamlit may wrap in a list."""
-    return data if isinstance(data, str) else data[0]
-
-
 def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None:
     """The inputs and outputs of one head, and links to other pages."""
-    from interp.figures.circuit_graph import node_label
-    from interp.figures.style import number as format_number
-
     if chosen is None:
         st.info("Click a head of the graph to select it.", icon=":material/ads_click:")
         return
     st.markdown(f"##### {chosen}")
     own, edges = Node.of(chosen), sorted(circuit.edges, key=lambda edge: -abs(circuit.scores[edge]))
-    reads = [f"{node_label(e.writer)} ({e.qkv}) {format_number(circuit.scores[e])}" for e in edges if e.reader == own]
-    read_by = [
-        f"{node_label(e.reader)}{f' ({e.qkv})' * bool(e.qkv)} {format_number(circuit.scores[e])}"
-        for e in edges
-        if e.writer == own
-    ]
+    effects = {edge: f"{f' ({edge.qkv})' * bool(edge.qkv)} {format_number(circuit.scores[edge])}" for edge in edges}
+    reads = [f"{node_label(edge.writer)}{effect}" for edge, effect in effects.items() if edge.reader == own]
+    read_by = [f"{node_label(edge.reader)}{effect}" for edge, effect in effects.items() if edge.writer == own]
     if reads or read_by:
         st.markdown("**Input edges**  \n" + "  \n".join(map(plain, reads)))
         st.markdown("**Output edges**  \n" + "  \n".join(map(plain, read_by)))
     else:
         st.markdown("Not in the circuit at this size.")
-    values = {**prompt, "head": chosen}
-    link("Attention pattern", "attention", values, icon=":material/grid_on:")
-    link("Manual ablation", "ablate", {**values, "mode": "manual", "ablated": [chosen]}, icon=":material/toggle_off:")
-    link("Roles of this head", "heads", {**values, "roles": True}, icon=":material/badge:")
+    head_links(prompt, chosen)
 
 
-def _export(circuit: Circuit, run: StoredRun, plan: JobPlan, figure: Any, table: pd.DataFrame) -> None:
-    cli = shlex.join(["interp", *plan.cli_args])
-    export_menu("circuit", cli=cli, python=_python(run, "circuit_graph(found)"), figure=figure, table=table)
-    st.download_button(
-        "Circuit file",
-        lambda: json.dumps(circuit.to_json(), allow_nan=False, indent=1),
-        "circuit.json",
-        "application/json",
-        icon=":material/account_tree:",
-        type="tertiary",
-        on_click="ignore",
-        help="JSON in the format of MIB and EAP-IG.",
-    )
+def _download(circuit: Circuit) -> None:
+    look: Any = {"icon": ":material/account_tree:", "type": "tertiary", "help": "JSON in the format of MIB and EAP-IG."}
+
+    def content() -> str:
+        return json.dumps(circuit.to_json(), allow_nan=False, indent=1)
+
+    st.download_button("Circuit file", content, "circuit.json", "application/json", on_click="ignore", **look)
 
 
-def _python(run: StoredRun, draw: str) -> str:
-    """Code that loads the run and plots it."""
-    return (
-        f"from interp.figures import {draw.split('(')[0]}\nfrom interp.store import load_circuit_run\n\n"
-        f"found, curve = load_circuit_run({str(run.path)!r})\n{draw}\n"
-    )
+def _code(run: StoredRun, draw: str) -> str:
+    return run_code(run, "load_circuit_run", draw, "found, curve")
 
 
-def _show(state: State, job: Job) -> None:
-    """Restore the form as it was when the job was started."""
-    state.load_query(job.query)
-
-
-PAGE = Page(
-    name="circuit",
-    title="Circuit",
-    icon=":material/account_tree:",
-    order=6,
-    question="Which edges between heads and MLPs carry the behaviour, and how many are enough?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "Which edges between heads and MLPs carry the behaviour, and how many are enough?"
+PAGE = Page(name="circuit", icon=":material/account_tree:", order=6, question=QUESTION, fields=fields, render=render)

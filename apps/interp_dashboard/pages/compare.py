@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
+from interp.figures import head_difference_map, pattern_difference
 from interp.heads import Head, HeadScores
 from interp.store import StoredRun, find_run, list_runs, open_run
 from interp_dashboard import prompts
@@ -18,12 +20,9 @@ from interp_dashboard.export import export_menu
 from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, model_field
-from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure
+from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, number_columns, show_figure
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, choice, head, number, text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COMPARISONS = {"prompts": "Two prompts", "models": "Two models", "runs": "Two runs"}
 B = "_b"
@@ -57,14 +56,8 @@ def fields() -> tuple[Field, ...]:
 
 
 def render(view: View) -> None:
-    st.segmented_control(
-        "Compare",
-        list(COMPARISONS),
-        format_func=COMPARISONS.__getitem__,
-        required=True,
-        label_visibility="collapsed",
-        **view.state.widget_args("versus"),
-    )
+    named: Any = {"format_func": COMPARISONS.__getitem__, "label_visibility": "collapsed"}
+    st.segmented_control("Compare", list(COMPARISONS), required=True, **named, **view.state.widget_args("versus"))
     if view.state["versus"] == "runs":
         _runs(view)
     else:
@@ -91,12 +84,8 @@ def _sides(view: View) -> tuple[Side, Side]:
     if state["versus"] == "models":
         prompt = prompts.choose(view)
         left, right = st.columns([1, 3])
-        left.selectbox(
-            "Model B",
-            model_cache().known,
-            help="Model A is the model selected in the sidebar.",
-            **state.widget_args(f"model{B}"),
-        )
+        about = "Model A is the model selected in the sidebar."
+        left.selectbox("Model B", model_cache().known, help=about, **state.widget_args(f"model{B}"))
         with right:
             choose_metric(view)
         models, asked = (view.model, state[f"model{B}"]), (prompt, prompt)
@@ -121,20 +110,14 @@ def _lettered(view: View, letter: str, suffix: str = "") -> PromptChoice:
 
 
 def _check_shapes(a: Side, b: Side) -> None:
-    shapes = [(side.attention.facts.n_layers, side.attention.facts.n_heads) for side in (a, b)]
+    shapes = [f"has {side.attention.facts.n_layers} layers x {side.attention.facts.n_heads} heads" for side in (a, b)]
     if shapes[0] != shapes[1]:
-        sizes = [
-            f"{side.model} has {layers} layers x {heads} heads" for side, (layers, heads) in zip((a, b), shapes, strict=True)
-        ]
-        raise ValueError(
-            f"Heads are matched by layer and index, but {sizes[0]} and {sizes[1]}: choose models of the same shape."
-        )
+        found = f"{a.model} {shapes[0]} and {b.model} {shapes[1]}"
+        raise ValueError(f"Heads are matched by layer and index, but {found}: choose models of the same shape.")
 
 
 def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: str, python: str) -> None:
     """The map and the table of ``after - before``."""
-    from interp.figures import head_difference_map
-
     figure = head_difference_map(after, before, title=f"{after.name}: B minus A")
     table, heads = _table(before, after)
     with st.container(horizontal=True, gap="medium"):
@@ -142,15 +125,12 @@ def _show_difference(view: View, before: HeadScores, after: HeadScores, *, cli: 
             head_from_map(view, figure, "difference-map", f"Change of {after.name} of every head, layers down and heads across")
         with st.container(width=340):
             st.caption(f"{after.name} in {after.unit}. Click a column to sort, a row to select its head.")
-            numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("A", "B", "B − A")}
-            head_from_table(view, table, heads, "difference-table", numbers)
+            head_from_table(view, table, heads, "difference-table", number_columns(("A", "B", "B − A")))
     export_menu("difference", cli=cli, python=python, figure=figure, table=table)
 
 
 def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[Head]]:
     """Both numbers of every head and their difference, largest change first, and the heads of the rows."""
-    import pandas as pd
-
     change = after.values - before.values
     order = np.argsort(-np.abs(change), axis=None, kind="stable")  # heads without a number come last
     heads = [Head(*divmod(place, change.shape[1])) for place in order.tolist()]
@@ -159,8 +139,6 @@ def _table(before: HeadScores, after: HeadScores) -> tuple[pd.DataFrame, list[He
 
 
 def _show_patterns(view: View, a: PromptAttention, b: PromptAttention, chosen: Head) -> None:
-    from interp.figures import pattern_difference
-
     length = len(a.tokens)
     if length != len(b.tokens):
         st.info(
@@ -206,8 +184,6 @@ def _tile_table(
     causal: bool,
 ) -> pd.DataFrame:
     """One row per query and visible key."""
-    import pandas as pd
-
     rows, columns = (side.ravel() for side in np.indices(after.shape))
     visible = (columns + first_key <= rows + first_query) | (not causal)
     rows, columns = rows[visible], columns[visible]
@@ -223,9 +199,8 @@ def _runs(view: View) -> None:
     state = view.state
     kinds = {entry.name: entry.kind for entry in list_runs(settings().root) if entry.status == "finished"}
     if len(kinds) < 2:
-        raise ValueError(
-            f"Comparing needs two finished runs, and {settings().root} holds {len(kinds)}: start some on the Ablate page."
-        )
+        stored = f"{settings().root} holds {len(kinds)}"
+        raise ValueError(f"Comparing needs two finished runs, and {stored}: start some on the Ablate page.")
     left, right = st.columns(2)
     for name in ("run_b", "run_a"):
         if state[name] not in kinds:
@@ -286,12 +261,5 @@ def _runs_python(a: StoredRun, b: StoredRun, metric: str | None) -> str:
     return f"import interp\nfrom interp.figures import head_difference_map\n\nhead_difference_map({scores[0]}, {scores[1]})\n"
 
 
-PAGE = Page(
-    name="compare",
-    title="Compare",
-    icon=":material/compare:",
-    order=7,
-    question="What changes between two prompts, models, checkpoints or runs?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "What changes between two prompts, models, checkpoints or runs?"
+PAGE = Page(name="compare", icon=":material/compare:", order=7, question=QUESTION, fields=fields, render=render)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from interp.detectors import DETECTORS, Detection, quick_detectors
+from interp.figures import detection_map, head_map, scores_by_layer
+from interp.figures.style import number
 from interp.head_card import head_cards
-from interp.heads import Head
+from interp.heads import Head, HeadScores
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
@@ -20,13 +23,8 @@ from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
 from interp_dashboard.score_badges import badges
-from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.selectors import choose_metric, head_from_map, head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.url import Field, choice, flag, head, several, text
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.heads import HeadScores
 
 BY_LAYER = ("attention_distance", "entropy")
 HALF = 372
@@ -57,21 +55,14 @@ def render(view: View) -> None:
         scores = measure(attention, prompt, view.model, wanted)
     table = _table(scores, [metric, *(name for name in state["columns"] if name != metric)])
 
-    from interp.figures import head_map, scores_by_layer
-
     map_figure = head_map(scores[metric])
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             head_from_map(view, map_figure, "heads-map", f"{metric} of every head, layers down and heads across")
         with st.container(width=320):
             _about(view, chosen, scores, list(table.columns[1:]))
-    export_menu(
-        "heads",
-        cli=prompts.command(prompt, view.model, list(table.columns[1:])),
-        python=_python(view.model, prompt, metric),
-        figure=map_figure,
-        table=table,
-    )
+    cli = prompts.command(prompt, view.model, list(table.columns[1:]))
+    export_menu("heads", cli=cli, python=_python(view.model, prompt, metric), figure=map_figure, table=table)
     st.markdown("##### By layer")
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         for name in BY_LAYER:
@@ -87,14 +78,9 @@ def render(view: View) -> None:
 
 def _roles(view: View, chosen: Head | None) -> None:
     """A map of one role, and all roles of the selected head."""
-    from interp.figures import detection_map
-
     st.markdown("##### Roles")
-    st.toggle(
-        "Run the quick detectors",
-        help=f"The quick detectors run once: {', '.join(quick_detectors())}.",
-        **view.state.widget_args("roles"),
-    )
+    about = f"The quick detectors run once: {', '.join(quick_detectors())}."
+    st.toggle("Run the quick detectors", help=about, **view.state.widget_args("roles"))
     if view.state["roles"]:
         with st.spinner("Running the quick detectors …", show_time=True):
             known, refused = role_cache().quick(view.model, view.facts)
@@ -135,20 +121,14 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role detected'}{shared}")
     rows: Any = card.table[card.table["kind"] == "role"]
     ranks = [f"{rank} of {of}" if rank else "" for rank, of in zip(rows["rank"], rows["n_ranked"], strict=True)]
-    shown = (
-        rows[["name", "detected", "value", "threshold", "control"]]
-        .assign(rank=ranks)
-        .rename(columns={"name": "role", "value": "score"})
-    )
-    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in ("score", "threshold", "control")}
-    st.dataframe(shown, hide_index=True, height=table_height(len(shown)), column_config=numbers, key="role-card")
+    shown = rows[["name", "detected", "value", "threshold", "control"]].assign(rank=ranks)
+    shown = shown.rename(columns={"name": "role", "value": "score"})
+    show_table(shown, "role-card", column_config=number_columns(("score", "threshold", "control")))
     export_menu("role-card", table=card.table)
 
 
 def _table(scores: dict[str, HeadScores], names: Sequence[str]) -> pd.DataFrame:
     """One row per head, by layer, one column per metric."""
-    import pandas as pd
-
     first = scores[names[0]]
     labels = first.to_dataframe()["label"]
     return pd.DataFrame({"head": labels, **{name: scores[name].values.ravel() for name in names}})
@@ -161,10 +141,6 @@ def _columns(scores: dict[str, HeadScores], names: Sequence[str]) -> dict[str, A
 
 def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names: Sequence[str]) -> None:
     """Metrics of the selected head, and a link to its pattern."""
-    import pandas as pd
-
-    from interp.figures.style import number
-
     if chosen is None:
         st.info("Click a cell of the map or a row of the table to select a head.", icon=":material/ads_click:")
         return
@@ -172,7 +148,7 @@ def _about(view: View, chosen: Head | None, scores: dict[str, HeadScores], names
     values = [scores[name][chosen] for name in names]
     shown = ["undefined" if value != value else number(value) for value in values]
     rows = pd.DataFrame({"metric": list(names), "value": shown, "unit": [scores[name].unit for name in names]})
-    st.dataframe(rows, hide_index=True, height=table_height(len(rows)))
+    show_table(rows)
     here = {field.name: view.state[field.name] for field in prompts.fields()}
     link("Attention pattern", "attention", {**here, "head": chosen}, icon=":material/grid_on:")
 
@@ -182,12 +158,5 @@ def _python(model: str, prompt: PromptChoice, metric: str) -> str:
     return f'{prompts.python_code(prompt, model)}{read}\nfound.heads("{metric}").plot()\n'
 
 
-PAGE = Page(
-    name="heads",
-    title="Heads",
-    icon=":material/apps:",
-    order=2,
-    question="Which heads stand out on this prompt, and which roles do they have?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "Which heads stand out on this prompt, and which roles do they have?"
+PAGE = Page(name="heads", icon=":material/apps:", order=2, question=QUESTION, fields=fields, render=render)

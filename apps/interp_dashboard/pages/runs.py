@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from interp.errors import ArtefactInvalid
+from interp.figures import available_figures, run_figure
 from interp.heads import Head
 from interp.store import RunSummary, StoredRun, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
+from interp_dashboard.job_status import job_and_status
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.selectors import head_from_map, head_from_table, show_figure, table_height
+from interp_dashboard.selectors import head_from_map, head_from_table, number_columns, selectable_table, show_figure, show_table
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, choice, head, text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FIGURE_TITLES = {
     "heads": "Map",
@@ -49,20 +49,7 @@ STATUS = {
     "failed": "✕ failed",
     "damaged": "✕ damaged",
 }
-COLUMNS = (
-    "label",
-    "effect",
-    "ci_low",
-    "ci_high",
-    "p_value",
-    "q_value",
-    "control",
-    "exceeds_control",
-    "baseline",
-    "value",
-    "n",
-    "unit",
-)
+COLUMNS = "label effect ci_low ci_high p_value q_value control exceeds_control baseline value n unit".split()
 """Shown columns of a table of heads; all columns are exported."""
 
 
@@ -73,10 +60,8 @@ def fields() -> tuple[Field, ...]:
 def render(view: View) -> None:
     entries = list_runs(settings().root)
     if not entries:
-        st.info(
-            f"No runs yet in {plain(str(settings().root))}: start one on the Ablate page or in a terminal.",
-            icon=":material/inbox:",
-        )
+        where = plain(str(settings().root))
+        st.info(f"No runs yet in {where}: start one on the Ablate page or in a terminal.", icon=":material/inbox:")
         st.code("interp ablate --task induction\ninterp attention --task induction", language="bash")
         return
     _history(view, entries)
@@ -105,8 +90,6 @@ def _known(name: str, entries: list[RunSummary]) -> str:
 
 def _history(view: View, entries: list[RunSummary]) -> None:
     """The list of runs; selecting a row opens the run."""
-    import pandas as pd
-
     rows = [
         {
             "run": entry.name,
@@ -121,39 +104,18 @@ def _history(view: View, entries: list[RunSummary]) -> None:
         }
         for entry in entries
     ]
-    names = [entry.name for entry in entries]
-    opened = view.state["run"]
-    mount = st.session_state.setdefault("runs-mount", {"number": 0, "names": names, "run": opened})
-    if (names, opened) != (
-        mount["names"],
-        mount["run"],
-    ):  # selections are row numbers: in another list they mean another run
-        mount.update(number=mount["number"] + 1, names=names, run=opened)
-    key = f"runs-{mount['number']}"
 
-    def choose() -> None:
-        chosen = st.session_state[key].selection.rows
-        mount["run"] = names[chosen[0]] if chosen else ""
-        view.state.set(run=mount["run"], figure_metric="")
+    def choose(name: str | None) -> str:
+        view.state.set(run=name or "", figure_metric="")
+        return name or ""
 
-    marked: Any = {"selection": {"rows": [names.index(opened)]}} if opened in names else None
     table = pd.DataFrame(rows)
     table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce")
-    st.dataframe(
-        table,
-        hide_index=True,
-        height=table_height(len(rows)),
-        key=key,
-        on_select=choose,
-        selection_mode="single-row",
-        selection_default=marked,
-        placeholder="",
-        column_config={
-            "started": st.column_config.DatetimeColumn("started", format="YYYY-MM-DD HH:mm"),
-            "seconds": st.column_config.NumberColumn("seconds", format="%.1f"),
-            "size": st.column_config.NumberColumn("size", format="bytes"),
-        },
-    )
+    started = st.column_config.DatetimeColumn("started", format="YYYY-MM-DD HH:mm")
+    columns = {"started": started, **number_columns(["seconds"], "%.1f"), **number_columns(["size"], "bytes")}
+    names = [entry.name for entry in entries]  # selections are row numbers: in another list they mean another run
+    options = {"watched": names, "column_config": columns, "placeholder": ""}
+    selectable_table(table, names, view.state["run"], choose, "runs", **options)
 
 
 def _actions(view: View, entry: RunSummary) -> None:
@@ -162,33 +124,24 @@ def _actions(view: View, entry: RunSummary) -> None:
         link("Compare", "compare", {"versus": "runs", "run_b": entry.name}, icon=":material/compare:")
     with st.popover("Download all", icon=":material/folder_zip:", type="tertiary"):
         st.caption("The whole run directory, which `interp show` opens.")
-        st.download_button(
-            "ZIP", lambda: zip_run(entry), f"{entry.name}.zip", "application/zip", on_click="ignore", width="stretch"
-        )
+        file = f"{entry.name}.zip"
+        st.download_button("ZIP", lambda: zip_run(entry), file, "application/zip", on_click="ignore", width="stretch")
     with st.popover("Delete", icon=":material/delete:", type="tertiary"):
         st.caption("This cannot be undone. Type the name of the run to delete it.")
-        typed = st.text_input(
-            "Name of the run", key=f"typed-{entry.name}", placeholder=entry.name, label_visibility="collapsed"
-        )
-        st.button(
-            "Delete permanently",
-            type="primary",
-            disabled=typed != entry.name,
-            on_click=_delete,
-            args=(view, entry.name),
-            width="stretch",
-        )
+        hint: Any = {"placeholder": entry.name, "label_visibility": "collapsed"}
+        typed = st.text_input("Name of the run", key=f"typed-{entry.name}", **hint)
+        look: Any = {"type": "primary", "width": "stretch", "disabled": typed != entry.name}
+        st.button("Delete permanently", on_click=_delete, args=(view, entry.name), **look)
     if "delete-failed" in st.session_state:
         view.state.notices.append(st.session_state.pop("delete-failed"))
 
 
 def _delete(view: View, name: str) -> None:
-    root = settings().root
-    job = jobs.find(root, name)
+    job, now = job_and_status(name)
     try:
-        if job is not None and jobs.status(job).active:
+        if now is not None and now.active:
             raise ArtefactInvalid(f"{name} is still running: cancel it first, on the page that started it.")
-        delete_run(root, name)
+        delete_run(settings().root, name)
         if job is not None:
             jobs.forget(job)
     except (ArtefactInvalid, LookupError, OSError) as error:
@@ -210,8 +163,6 @@ def _unfinished(entry: RunSummary) -> None:
 
 def _figure(view: View, run: StoredRun) -> None:
     """A figure of the run and its table."""
-    from interp.figures import available_figures, run_figure
-
     state = view.state
     kinds = available_figures(run)
     if not kinds:
@@ -220,18 +171,13 @@ def _figure(view: View, run: StoredRun) -> None:
     if state["figure"] not in kinds:
         state.set(figure=kinds[0])
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.segmented_control(
-            "Figure",
-            kinds,
-            format_func=FIGURE_TITLES.__getitem__,
-            required=True,
-            width="content",
-            **state.widget_args("figure"),
-        )
+        look: Any = {"format_func": FIGURE_TITLES.__getitem__, "width": "content"}
+        st.segmented_control("Figure", kinds, required=True, **look, **state.widget_args("figure"))
         kind = state["figure"]
         metric = _metric(view, run, kind)
     figure = run_figure(run, kind, metric)
-    table = _rows(run, kind, metric)
+    table = run.table(TABLES.get(kind, "heads"))
+    table = table if metric is None else table.loc[table["metric"] == metric]
     if kind == "heads":
         head_from_map(view, figure, "run-map", "One number per head, layers down and heads across")
     else:
@@ -252,24 +198,20 @@ def _metric(view: View, run: StoredRun, kind: str) -> str | None:
     return view.state["figure_metric"]
 
 
-def _rows(run: StoredRun, kind: str, metric: str | None) -> pd.DataFrame:
-    table = run.table(TABLES.get(kind, "heads"))
-    return table if metric is None else table.loc[table["metric"] == metric]
-
-
 def _table(view: View, table: pd.DataFrame) -> None:
     """The numbers behind the figure: tokens in order, heads by size."""
     if "label" not in table and "pos" not in table:
-        st.dataframe(table, hide_index=True, height=table_height(len(table)))
+        show_table(table)
         return
     if "pos" in table:
         shown = [*(name for name in ("example", "metric") if len(set(table[name])) > 1), "pos", "token", "value"]
-        st.dataframe(table[shown], hide_index=True, height=table_height(len(table)), width="content")
+        tokens: Any = table[shown]
+        show_table(tokens, width="content")
         return
     rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
     heads = [Head(int(layer), int(index)) for layer, index in zip(rows["layer"], rows["head"], strict=True)]
     own: Any = rows[[name for name in COLUMNS if name in rows]].reset_index(drop=True)
-    numbers = {name: st.column_config.NumberColumn(name, format="%.4f") for name in own.select_dtypes("float")}
+    numbers = number_columns(own.select_dtypes("float"), "%.4f")
     head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
 
 
@@ -286,22 +228,13 @@ def _python(run: StoredRun, kind: str, metric: str | None) -> str:
 
 def _record(run: StoredRun, entry: RunSummary) -> None:
     """The record of the run."""
-    import pandas as pd
-
     record = run.record.to_json()
-    packages = record.pop("packages")
-    arguments = record.pop("arguments")
-    facts = {
-        **record,
-        **arguments,
-        **packages,
-        "started": entry.started,
-        "took": duration(entry.seconds),
-        "folder": str(run.path),
-    }
+    packages, arguments = record.pop("packages"), record.pop("arguments")
+    here = {"started": entry.started, "took": duration(entry.seconds), "folder": str(run.path)}
+    facts = {**record, **arguments, **packages, **here}
     with st.expander("Provenance", icon=":material/receipt_long:"):
         rows = [(_text(name), _text(value)) for name, value in facts.items() if value not in ("", None, [])]
-        st.dataframe(pd.DataFrame(rows, columns=["field", "value"]), hide_index=True, height=table_height(len(rows)))
+        show_table(pd.DataFrame(rows, columns=["field", "value"]))
 
 
 def _text(value: Any) -> str:
@@ -309,12 +242,5 @@ def _text(value: Any) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-PAGE = Page(
-    name="runs",
-    title="Runs",
-    icon=":material/history:",
-    order=8,
-    question="Which runs are stored, and what are their results?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "Which runs are stored, and what are their results?"
+PAGE = Page(name="runs", icon=":material/history:", order=8, question=QUESTION, fields=fields, render=render)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from interp.detectors import TokenDetection
+from interp.detectors import TokenDetection, detect
 from interp.experiments import DetectionSpec
+from interp.figures import waad_fai_strips
+from interp.figures.waad_fai_strips import MAX_TOKENS
 from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard.detector_option_widgets import DetectorOptions
@@ -17,11 +20,8 @@ from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page import Page, View, link
-from interp_dashboard.selectors import head_from_table, show_figure, table_height
+from interp_dashboard.selectors import head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.url import Field, choice, head, number, text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ROLE = "preplan_anchor"
 OWN = ""
@@ -70,8 +70,7 @@ def render(view: View) -> None:
     _heads(view, found, chosen, asked, example)
     st.markdown("##### All tokens")
     shown = table.assign(token=table["token"].map(visible))
-    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in shown.select_dtypes("float").columns}
-    st.dataframe(shown, hide_index=True, height=table_height(len(shown)), column_config=numbers, key="tokens-table")
+    show_table(shown, "tokens-table", column_config=number_columns(shown.select_dtypes("float")))
 
 
 def _texts(view: View) -> dict[str, Any]:
@@ -95,8 +94,6 @@ def _texts(view: View) -> dict[str, Any]:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> TokenDetection:
-    from interp.detectors import detect
-
     with model_cache().acquire(model) as loaded:
         found = detect(loaded, ROLE, **dict(values))
     assert isinstance(found, TokenDetection)
@@ -105,9 +102,6 @@ def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> Tok
 
 def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
     """The figure of one text, its table, and its index."""
-    from interp.figures import waad_fai_strips
-    from interp.figures.waad_fai_strips import MAX_TOKENS
-
     state, last = view.state, len(found.words) - 1
     state.set(text_index=min(state["text_index"], last))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -136,12 +130,9 @@ def _statistics(found: TokenDetection) -> None:
         "Observed over all texts, and under three nulls: equally many marks at random positions, circular shifts of the series "
         "(stricter), and random heads instead of the groups. p: share of null samples at least as large as observed."
     )
-    wide = {name: st.column_config.TextColumn(width="large") for name in ("statistic",)}
-    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in table.select_dtypes("float").columns}
+    columns = {"statistic": st.column_config.TextColumn(width="large"), **number_columns(table.select_dtypes("float"))}
     shown = table.assign(statistic=table["statistic"].map(lambda name: STATISTICS.get(name, name)))
-    st.dataframe(
-        shown, hide_index=True, height=table_height(len(shown)), column_config={**wide, **numbers}, key="statistics-table"
-    )
+    show_table(shown, "statistics-table", column_config=columns)
     export_menu("statistics", table=table)
 
 
@@ -150,19 +141,14 @@ def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[s
     st.markdown("##### Heads")
     st.caption("  \n".join(f"**{group}**: {', '.join(map(str, heads)) or 'none'}" for group, heads in found.heads.items()))
     if chosen is not None:
-        prompt = (
-            {"task": asked["task"], "seed": asked["seed"], "example": example}
-            if "task" in asked
-            else {"task": "", "text": asked["prompt"]}
-        )
+        prompt = {"task": "", "text": asked["prompt"]} if "prompt" in asked else {"example": example, **asked}
         with st.container(horizontal=True):
             link(f"Attention pattern of {chosen}", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
             link("Roles of this head", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")
     table = found.tables["groups"]
     heads = [Head(*map(int, place)) for place in zip(table["layer"], table["head"], strict=True)]
     shown = table.drop(columns=["layer", "head"]).rename(columns={"label": "head"})
-    numbers = {name: st.column_config.NumberColumn(name, format="%.3f") for name in shown.select_dtypes("float").columns}
-    head_from_table(view, shown, heads, "groups-table", numbers)
+    head_from_table(view, shown, heads, "groups-table", number_columns(shown.select_dtypes("float")))
 
 
 def _python(model: str, values: dict[str, Any], example: int) -> str:
@@ -173,12 +159,5 @@ def _python(model: str, values: dict[str, Any], example: int) -> str:
     )
 
 
-PAGE = Page(
-    name="tokens",
-    title="Tokens",
-    icon=":material/segment:",
-    order=3,
-    question="At which tokens does attention jump far back (WAAD), and which tokens do later ones keep attending to (FAI)?",
-    fields=fields,
-    render=render,
-)
+QUESTION = "At which tokens does attention jump far back (WAAD), and which tokens do later ones keep attending to (FAI)?"
+PAGE = Page(name="tokens", icon=":material/segment:", order=3, question=QUESTION, fields=fields, render=render)
