@@ -58,7 +58,7 @@ def head_from_table(
             view.state.set(head=head)
         return view.state["head"]
 
-    selectable_table(table, heads, view.state["head"], choose, key, column_config=columns)
+    selectable_table(table, heads, view.state["head"], choose, key, watched=tuple(heads), column_config=columns)
 
 
 def selectable_table(
