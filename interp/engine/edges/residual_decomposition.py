@@ -15,12 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import (
-    AttentionInputs,
-    FastPathUnavailable,
-    attend,
-    attention_hooks,
-)
+from interp.engine.attention.attention_interface import AttentionInputs, FastPathUnavailable, attend, attention_hooks
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout

@@ -47,13 +47,7 @@ class ForwardRun:
         return self.activations[full]
 
 
-def run(
-    model: Model,
-    prompts: Prompts,
-    *,
-    capture: Sequence[str] = (),
-    intervene: Sequence[Intervention] = (),
-) -> ForwardRun:
+def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), intervene: Sequence[Intervention] = ()) -> ForwardRun:
     """One forward pass of text, token ids [pos] or [batch pos], or equally long examples (their clean prompts).
 
     ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of

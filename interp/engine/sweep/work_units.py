@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.variants import Variant, first_layer
 from interp.errors import MemoryBudgetExceeded
-from interp.models.memory import (
-    ITEM_BYTES,
-    activation_bytes,
-    available_memory,
-    check_budget,
-    format_bytes,
-    workspace_bytes,
-)
+from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, format_bytes, workspace_bytes
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.position_names import position_mask
