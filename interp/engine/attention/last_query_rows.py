@@ -44,14 +44,14 @@ def read_last_queries(
         raise ValueError(f"n={n} rows of {length} tokens, {before} of which come from a cache: give 1 to {length - before}.")
     if limit is not None and length > limit:
         raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: shorten it.")
-    observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), (), BLOCK)
+    observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)))
 
     def answer(module: Any, call: AttentionInputs) -> Tensor:
         read_rows(observer.layer(module, call.last(n)), read, block=BLOCK)
         return attend(call)
 
-    attentions = observer.hf.modules() if model.layout is None else model.layout.attentions
-    hooks = {module: partial(answer, module) for module in (attentions if read is not None else ())}
+    attentions = () if read is None else observer.hf.modules() if model.layout is None else model.layout.attentions
+    hooks = {module: partial(answer, module) for module in attentions}
     inputs: dict[str, Any] = {"input_ids": tokens[:, before:], "use_cache": cache is not None, "logits_to_keep": n}
     if cache is not None:
         inputs["past_key_values"] = cache

@@ -66,27 +66,23 @@ def _into_heads(
 def _into_mlp(
     decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
 ) -> Float[Tensor, "edges batch"]:
-    clean, read, node = decomposition.clean, decomposition.read_positions(layer), Node("mlp", layer)
+    model, clean, read = decomposition.model, decomposition.clean, decomposition.read_positions(layer)
+    known = decomposition.n_writers_before(layer) + (0 if graph.parallel_attn_mlp else graph.n_heads)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
     after = decomposition.block(layer, x, attention)
-    way = decomposition.output_difference([graph.writer_index[node]])[:, :, read]
+    way = decomposition.output_difference([graph.writer_index[Node("mlp", layer)]])[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
-        return resume_from_layer(
-            decomposition.model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None
-        )
+        return resume_from_layer(model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None)
 
     slope = _slopes(decomposition, value, steps, after, way, continued)[0]
     found = []
-    for writers in torch.tensor([graph.writer_index[w] for w in graph.writers if graph.connected(w, node)]).split(
-        decomposition.runs_per_batch
-    ):
+    for writers in torch.arange(known).split(decomposition.runs_per_batch):
         plus = decomposition.output_difference(writers.tolist())[:, :, read]
         entering, beside = (decomposition.expand(t, len(writers)) for t in (x, attention))
         change = decomposition.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
-        found.append(
-            _mean_over_path(torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3)))
-        )
+        terms, share = torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3))
+        found.append(_mean_over_path(terms, share))
     return torch.cat(found)
 
 

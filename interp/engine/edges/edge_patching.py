@@ -103,7 +103,7 @@ def _continued(
 ) -> Float[Tensor, "n_edges batch d_model"]:
     """As ``patch_single_edges``, for edges in the order of ``_resume_point``, of which those into heads are in ``moved``."""
     clean, n_layers = decomposition.clean, graph.n_layers
-    places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
+    places = {place: [*group] for place, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
 
     def added(here: Sequence[Edge]) -> Tensor:
         return decomposition.output_difference([graph.writer_index[edge.writer] for edge in here])
@@ -117,8 +117,7 @@ def _continued(
         return torch.baddbmm(written.flatten(0, 1)[None], z, weights).view(-1, *written.shape[1:])
 
     def changed_residual(layer: int) -> Tensor | None:
-        here = places.get((layer, 0))
-        if here is None:
+        if not (here := places.get((layer, 0))):
             return None
         read = decomposition.read_positions(layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
@@ -129,10 +128,8 @@ def _continued(
     to_logits = clean.final_residual + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
-    resumed = resume_from_layer(
-        decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual
-    ).unflatten(0, (-1, decomposition.batch))
-    return torch.cat([resumed, to_logits])
+    rows = resume_from_layer(decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual)
+    return torch.cat([rows.unflatten(0, (-1, decomposition.batch)), to_logits])
 
 
 def patch_edge_sets(
@@ -163,9 +160,7 @@ def _sets(
     start = clean.residual[begin] if begin <= top else clean.final_residual[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
     known = decomposition.n_writers_before(begin)
-    added = x.new_empty(
-        n_sets, len(graph.writers), *start.shape
-    )  # change of a reader's input when each known writer is corrupted
+    added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # to a reader's input when each known writer is corrupted
     added[:, :known] = decomposition.output_difference(range(known))[:, :, -n:]
 
     def shown(reader: int) -> Tensor:
@@ -173,9 +168,8 @@ def _sets(
 
     for layer in range(begin, top + 1):
         first = layer * (n_parts + n_mlps)
-        own = _own_parts(
-            decomposition, layer, x, masks[:, first : first + n_parts, :known], added[:, :known], alike=layer == begin
-        )
+        own_masks = masks[:, first : first + n_parts, :known]
+        own = _own_parts(decomposition, layer, x, own_masks, added[:, :known], alike=layer == begin)
         if layer == top:
             n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
         z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
 from interp.engine.forward.activation_names import hook_name
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
@@ -57,9 +57,7 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
     if batch.padded:
         lengths = sorted(set(batch.lengths))
         raise ValueError(f"Prompts of one run must have equally many tokens, not {lengths}: run each length by itself.")
-    for intervention in intervene:
-        for head in intervention.heads:
-            model.facts.check_head(head)
+    check_heads(model, intervene)
     names = [hook_name(name) for name in capture]
     kept: dict[str, Tensor] = {}
     example_ids = torch.arange(len(batch.tokens), device=model.device)
@@ -79,7 +77,7 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
 def answer_logits(
     model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
 ) -> Float[Tensor, "batch d_vocab"]:
-    """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
+    """Logits that predict the answer under the interventions, by one hooked pass, in float32."""
     with intervention_hooks(model, intervene, batch, example_ids) as hooks:
         return model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)[:, -1].float()
 
@@ -96,26 +94,21 @@ def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "ba
 def intervention_hooks(
     model: Model, intervene: Sequence[Intervention], batch: TokenBatch, example_ids: Tensor
 ) -> Iterator[list[Hook]]:
-    """TransformerLens hooks that apply the interventions to a pass over ``batch``; ``example_ids`` are the indices of its
-    examples.
+    """TransformerLens hooks that apply the interventions to a pass over ``batch``, whose example indices are ``example_ids``.
 
     Bridges that call Hugging Face's own attention ignore a changed pattern; there the engine's attention applies the change.
     """
     hooks: list[Hook] = []
     readers: dict[nn.Module, AttentionHook] = {}
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
-        here = [(i, head) for i in intervene for head in i.heads if head.layer == layer]
+        here = changes_in_layer(intervene, layer)
         hooks += [(hook_name(f"z.{layer}"), _z_hook(batch, example_ids, i, head)) for i, head in here if i.site == "z"]
         inside = [(i, head) for i, head in here if i.site != "z"]
         if inside and pattern_is_writable(model, layer):
             visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
-            hooks += [
-                (
-                    hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}"),
-                    _pattern_hook(batch, example_ids, visible, i, head),
-                )
-                for i, head in inside
-            ]
+            for i, head in inside:
+                name = hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}")
+                hooks.append((name, _pattern_hook(batch, example_ids, visible, i, head)))
         elif inside:
             changes = [i for i in intervene if i.site != "z"]
             readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(batch, example_ids, changes, layer)
@@ -125,8 +118,7 @@ def intervention_hooks(
 
 @contextmanager
 def quiet_inference() -> Iterator[None]:
-    """No gradients; TransformerLens's warning of a discarded edit becomes an error, since the result would be silently
-    wrong."""
+    """No gradients; TransformerLens's warning of a discarded edit becomes an error: the result would be silently wrong."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*discarded.*")
         yield
@@ -174,7 +166,7 @@ def pattern_is_writable(model: Model, layer: int) -> bool:
 
 
 def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query key"]:
-    """Which keys each query of a full-length pass may see in this layer, [1 query key]."""
+    """Which keys each query of a full-length pass may see in this layer."""
     everything = torch.ones(length, length, dtype=torch.bool)
     if not model.facts.causal:
         return everything[None]

@@ -16,8 +16,7 @@ if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and n
 
 @dataclass(frozen=True)
 class Answers:
-    """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch
-    n_distractors]."""
+    """Answer and distractor tokens of a batch, padded with token 0 and a False mask."""
 
     answers: Int[Tensor, "batch n_answers"]
     answer_mask: Bool[Tensor, "batch n_answers"]

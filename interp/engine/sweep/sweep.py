@@ -63,6 +63,14 @@ class SweepResult:
         return self.values - self.baseline
 
 
+def sweep_result(
+    variants: Sequence[Variant], outcome: Outcome, baseline: np.ndarray, values: np.ndarray, record: RunRecord, backend: str
+) -> SweepResult:
+    """The outcomes of variants that differ only in their heads."""
+    heads, first = tuple(map(heads_of, variants)), variants[0][0]
+    return SweepResult(heads, first.label, str(first.positions), outcome.name, outcome.unit, baseline, values, record, backend)
+
+
 def rank_variants(result: SweepResult) -> list[tuple[Head, ...]]:
     """Variants by the size of their mean effect, largest first; ties in order."""
     size = np.abs(result.effects.mean(1))
@@ -101,22 +109,11 @@ def sweep(
             values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
             if progress:
                 progress(done + 1, plan.n_units)
-    first = variants[0][0]
-    return SweepResult(
-        tuple(heads_of(v) for v in variants),
-        first.label,
-        str(first.positions),
-        outcome.name,
-        outcome.unit,
-        values[-1],
-        values[:-1],
-        record,
-        runner.backend or "resumed",
-    )
+    return sweep_result(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
-    """The outcome of the unchanged model on every example, [n_examples] float64. Raises ValueError for an encoder."""
+    """The outcome of the unchanged model on every example, in float64. Raises ValueError for an encoder."""
     model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
     values = np.empty(len(task))
