@@ -85,7 +85,10 @@ class Graph:
     @cached_property
     def writers(self) -> tuple[Node, ...]:
         """All nodes that write, in the order of the forward pass."""
-        return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
+        nodes = [Node("input")]
+        for layer in range(self.n_layers):
+            nodes += [*(Node("head", layer, head) for head in range(self.n_heads)), *[Node("mlp", layer)] * self.has_mlps]
+        return tuple(nodes)
 
     @cached_property
     def writer_index(self) -> dict[Node, int]:
@@ -95,8 +98,7 @@ class Graph:
     @cached_property
     def readers(self) -> tuple[tuple[Node, str], ...]:
         """All reading nodes with their input (``q``, ``k`` or ``v`` for heads, else empty), in the order of the forward pass."""
-        inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
-        inputs = [(node, qkv) for node in inside for qkv in (QKV if node.kind == "head" else ("",))]
+        inputs = ((node, qkv) for node in self.writers[1:] for qkv in (QKV if node.kind == "head" else ("",)))
         return (*inputs, (Node("logits"), ""))
 
     @cached_property
@@ -108,21 +110,16 @@ class Graph:
         """Whether there is an edge from the writer to the reader."""
         if writer.kind == "input" or reader.kind == "logits":
             return writer.kind != "logits" and reader.kind != "input"
-        return writer.layer < reader.layer or (
-            writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
-        )
+        into_own_mlp = (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
+        return writer.layer < reader.layer or (into_own_mlp and writer.layer == reader.layer)
 
     def check(self, edge: Edge) -> Edge:
         """The edge itself. Raises LookupError if the graph does not have it."""
         for node in edge[:2]:
             if node not in (*self.writers, Node("logits")):
                 mlps = "" if self.has_mlps else ", without MLPs"
-                raise LookupError(
-                    f"There is no node {node}: the graph has {self.n_layers} layers of {self.n_heads} heads{mlps}."
-                )
+                sizes = f"{self.n_layers} layers of {self.n_heads} heads{mlps}"
+                raise LookupError(f"There is no node {node}: the graph has {sizes}.")
         if not self.connected(edge.writer, edge.reader):
             raise LookupError(f"There is no edge {edge}: {edge.reader} does not come after {edge.writer}.")
         return edge
-
-    def _layer(self, layer: int) -> list[Node]:
-        return [*(Node("head", layer, head) for head in range(self.n_heads)), *([Node("mlp", layer)] if self.has_mlps else [])]

@@ -45,8 +45,7 @@ class RunRecord:
         return cls(**{**values, "interventions": tuple(values["interventions"])})
 
     def caption(self) -> str:
-        """One line for a figure: model and revision, task, numbers of prompts and tokens (if among the arguments), interventions, metric,
-        seed."""
+        """One line for a figure: model and revision, task, numbers of prompts and tokens (if known), interventions, metric, seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
         n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # n_examples: after a selection of prompts
         size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")

@@ -96,8 +96,7 @@ def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = No
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     """q-value of each p-value, in (0, 1]: the smallest false-discovery rate at which it is rejected.
 
-    ``scipy.stats.false_discovery_control`` computes the same up to the last bit: ``p * (m / i)`` where this is ``(p * m) / i``, which
-    stored tables hold.
+    ``scipy.stats.false_discovery_control`` differs in the last bit: ``p * (m / i)``, where stored tables hold ``(p * m) / i``.
     """
     order = np.argsort(p_values, kind="stable")
     scaled = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)

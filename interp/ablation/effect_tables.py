@@ -176,8 +176,7 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
 
 
 def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Interaction of each pair with its interval; NaN for single heads. Raises ValueError for a pair whose heads were not also ablated
-    alone."""
+    """Interaction of each pair with its interval; NaN for single heads. Raises ValueError where a head was not ablated alone as well."""
     row = {variant: i for i, variant in enumerate(variants)}
     pairs = [(i, variant) for i, variant in enumerate(variants) if len(variant) == 2]
     alone = next((head for _, variant in pairs for head in variant if (head,) not in row), None)

@@ -57,10 +57,9 @@ class Mask:
 class AttentionInputs:
     """One call of an attention module.
 
-    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a
-    table ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not
-    ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query
-    position)`` (ALiBi).
+    ``mask`` says where a query may see a key, as a table (True = visible) or a ``Mask``; None means itself and all earlier keys
+    or, where not ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] *
+    (key - query position)`` (ALiBi).
     """
 
     q: Float[Tensor, "batch head query d_head"]
@@ -180,8 +179,7 @@ def apply_softcap(scores: Tensor, softcap: float | None) -> Tensor:
 
 @contextmanager
 def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Iterator[None]:
-    """Within the context ``hf`` uses the engine's attention, and the hook of each module in ``hooks`` returns its attention
-    output, [batch head query d_head].
+    """Within the context ``hf`` uses the engine's attention, and the modules in ``hooks`` their hook's [batch head query d_head].
 
     The model's own attention implementation is restored at the end. Contexts nest: the innermost hook of a module is called, and
     an outer context without hooks saves the inner ones the switch. Raises FastPathUnavailable for hooks that are never called.

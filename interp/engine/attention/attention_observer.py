@@ -39,10 +39,9 @@ class AttentionMetric:
     where a row has none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to
     [batch head axis]; the value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of
     ``rows.keys``, other axes (``hop``, ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)``
-    may turn the finished table [n_layers batch head axis] into another. ``all_heads``: all heads of a layer must be in one
-    block. ``undefined`` tells when the value is NaN; ``needs`` lists requirements other than patterns: ``tokens`` (ids),
-    ``grid`` (patches), ``values``. ``per_head`` turns [n_layers batch head axis] into [n_layers head]; by default the mean over
-    all rows or columns that have a number.
+    may turn the finished table [n_layers batch head axis] into another, and ``per_head`` into [n_layers head]; by default the
+    mean over all rows or columns that have a number. ``all_heads``: all heads of a layer must be in one block. ``undefined``
+    tells when the value is NaN; ``needs`` lists requirements: ``tokens`` (ids), ``grid`` (patches), ``values``.
     """
 
     name: str
@@ -76,11 +75,9 @@ class AttentionMetric:
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """The observed metrics: ``values[name]`` is [n_layers batch head axis] in float32, NaN where undefined
-    (``metrics[name].undefined`` tells when).
+    """The observed metrics: ``values[name]`` is [n_layers batch head axis] in float32, NaN where undefined and for padding.
 
-    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``; padding is NaN. ``words`` are
-    the tokens as text.
+    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``, as text in ``words``.
     """
 
     metrics: dict[str, AttentionMetric]

@@ -176,8 +176,7 @@ class AttentionRows:
     def distance(self) -> Float[Tensor, "batch head query"]:
         """Mean |query - key| in tokens, weighted by attention.
 
-        A sum of positive terms (keys before, among and after the queries of the block): small distances do not cancel, and
-        distant keys cost one product.
+        A sum of positive terms (keys before, among and after the block's queries): nothing cancels, distant keys cost little.
         """
         gap, before, after = self.beside
         width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
@@ -217,8 +216,7 @@ def read_rows(
     """The attention output of a call; every block of rows is passed to ``read``.
 
     ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
-    of one head only. ``interventions`` (those of other layers are skipped) act on the blocks; ``example_ids`` are the example
-    indices they use.
+    of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use.
     """
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))

@@ -44,11 +44,9 @@ def observe_query_null(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Observation, QueryNullScores]:
-    """The observation of metrics with axis ``query``, and their scores for every head under ``n_null_draws`` draws of the query
-    null.
+    """The observation of metrics with axis ``query``, and every head's scores under ``n_null_draws`` draws of the query null.
 
-    One pass, in which each attention module computes its queries ``n_null_draws`` more times. Raises ValueError as ``observe``
-    does.
+    One pass, in which each attention module computes its queries once more per draw. Raises ValueError as ``observe`` does.
     """
     texts, inputs = prepare_inputs(model, prompts)
     observer = QueryNullObserver(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)

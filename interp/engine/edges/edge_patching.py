@@ -39,8 +39,7 @@ Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch
 def patch_single_edges(
     decomposition: ResidualDecomposition, edges: Sequence[Edge], read: Read = lambda x: x
 ) -> Float[Tensor, "n_edges batch *read"]:
-    """``read`` of the final residual with one edge corrupted, for each edge; by default the residual itself. Only what ``read``
-    returns is kept."""
+    """``read`` of the final residual with one edge corrupted, for each edge; by default the residual itself."""
     graph, runs_per_batch = graph_of(decomposition.model), decomposition.runs_per_batch
     places = [_resume_point(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
@@ -69,8 +68,7 @@ def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
 def _moved_z(
     decomposition: ResidualDecomposition, graph: Graph, edges: Sequence[Edge], made: Callable[[int], AttentionInputs]
 ) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
-    """The change of z that each edge into a head makes, at the positions used: in the last layer the last one. ``made`` are the
-    clean queries, keys and values of a layer."""
+    """The change of z that each edge into a head makes, where z is read; ``made`` are a layer's clean queries, keys and values."""
     found: dict[Edge, Tensor] = {}
     for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
         here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]

@@ -2,8 +2,7 @@
 
 A *writer* is the embedding, a head or an MLP; a *reader* (a head's query, key or value, an MLP, the logits) receives the sum of
 all earlier writers and biases, before its norm. Corrupting an edge replaces the writer's output by that on the corrupted
-prompt, for this reader only. Blocks are the model's own modules, called with fixed attention, or left once queries, keys and
-values are computed.
+prompt, for this reader only. Blocks are the model's own, called with fixed attention or left once it has its inputs.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ from interp.tasks.task import Example, Task
 
 @dataclass(eq=False)
 class ResidualDecomposition:
-    """Clean prompts of one length with the outputs of every writer, at the last ``n`` positions: from the first at which clean
-    and corrupted differ.
+    """Clean prompts of one length with every writer's outputs, at the last ``n`` positions: those from the first difference on.
 
     ``outputs`` and ``corrupted`` [n_writers batch n d_model] are the writers' outputs on either prompt, in the order embedding,
     then heads and MLP (if there is one) of each layer. Where ``corrupted`` is not a run of other prompts, ``n`` is the whole
@@ -66,14 +64,9 @@ class ResidualDecomposition:
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
     @property
-    def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
-        """The final residual with every edge corrupted."""
-        return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
-
-    @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
         """The final residual on the clean prompts, and with every edge corrupted."""
-        return torch.stack([self.clean.final_residual, self.corrupted_last])
+        return torch.stack([self.clean.final_residual, self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)])
 
     def n_writers_before(self, layer: int) -> int:
         """Number of writers before a layer."""
@@ -133,10 +126,9 @@ def decompose_residual(
 ) -> ResidualDecomposition:
     """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
 
-    Where ``corrupted_outputs`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that
-    can be expanded to [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known,
-    ValueError where what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP), so that
-    it has no edges.
+    ``corrupted_outputs`` stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
+    [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
+    what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
     (hf, layout), weights = known_parts(model), _weights(model)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
@@ -180,8 +172,7 @@ def decompose_task(
 
 
 def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
-    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as
-    ``decompose_residual``."""
+    """The mean output of every writer over the clean prompts of each length. To be used, and raises, as ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
     for example_ids in batches(task):

@@ -51,7 +51,8 @@ def generate(
         else:
             logits, cache = _step(model, tokens if cache is None else tokens[-1:], cache)
         first = logits if first is None else first
-        token = _choose(logits, temperature, rng)
+        shares = (logits.cpu() / temperature).softmax(-1) if temperature else None
+        token = int(logits.argmax() if shares is None else torch.multinomial(shares, 1, generator=rng))
         if token in ends:
             break
         tokens.append(token)
@@ -74,12 +75,6 @@ def _step(model: Model, new: Sequence[int], cache: Any) -> tuple[Float[Tensor, "
         ids = torch.tensor([list(new)], device=model.device)
         out = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[0, -1].double(), out.past_key_values
-
-
-def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, rng: torch.Generator) -> int:
-    if not temperature:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits.cpu() / temperature).softmax(-1), 1, generator=rng))
 
 
 def _ends(model: Model) -> frozenset[int]:

@@ -88,8 +88,7 @@ def _key_estimates(
     decomposition: ResidualDecomposition, layer: int, head: int, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
     """For one key changed at a time, with weights A, gradient G at them and ``E = exp(change of the score) - 1``, the sum over
-    queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), which holds where A is
-    1 but for rounding."""
+    queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), stable for A near 1."""
     own, other, call = _parts(decomposition, layer)
     clean = decomposition.clean
     shared = head * clean.k_before[layer].shape[1] // decomposition.model.facts.n_heads

@@ -103,8 +103,7 @@ def hooked_clean_pass(
     changes: Sequence[Intervention],
     outcome: Outcome,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
-    """The activations of the clean pass that the estimate needs, the outcome, and its gradients at z. Raises ValueError for
-    changes of scores."""
+    """The clean activations that the estimate needs, the outcome, its gradients at z. Raises ValueError for changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
         raise ValueError(

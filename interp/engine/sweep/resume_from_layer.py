@@ -2,8 +2,7 @@
 
 Changing a head of layer l leaves all earlier blocks unchanged. The changed runs are rows of one batch: a block is entered by
 the rows changed in lower layers, which run its attention, and by the rows changed here, whose attention output is the clean one
-plus the difference that the intervention makes. Blocks are the model's own modules, so sequential, parallel and post-norm
-blocks need no code.
+plus the difference that the intervention makes. Blocks are the model's own: sequential, parallel or post-norm.
 """
 
 from __future__ import annotations
@@ -181,8 +180,7 @@ def attend_after(
     """Attention of the last positions of many changed runs that share keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before``
-    and ``v_before`` come from the clean pass and are copied per variant only if they are short. ``visible`` is [n_prompts or 1,
-    1, n, all keys].
+    and ``v_before`` come from the clean pass and are copied per variant only if they are short.
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]
@@ -244,8 +242,7 @@ def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int
 
 
 def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
-    """The merged z [rows n heads*d_head], at the last ``n`` positions, of active variants after their interventions in this
-    layer (of pairs of heads)."""
+    """The merged z [rows n heads*d_head] of active variants after their interventions in this layer, at the last ``n`` positions."""
     edits = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in changes_in_layer(variant, layer)]
     z = z.clone() if edits else z
     n, d_head = z.shape[1], clean.z[layer].shape[-1]

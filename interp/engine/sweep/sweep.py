@@ -44,8 +44,7 @@ class SweepResult:
 
     ``variants[i]`` are the heads that variant ``i`` changes; ``baseline`` [n_examples] is the outcome of the clean run,
     ``values`` [n_variants n_examples] of the changed runs (float64). ``effects = values - baseline``: negative = the head
-    helped, where larger outcomes are better. ``ablation`` is the label of the intervention; ``backend`` is ``resumed``,
-    ``hooked`` or ``gradient``.
+    helped, where larger outcomes are better. ``backend`` is ``resumed``, ``hooked`` or ``gradient``.
     """
 
     variants: tuple[tuple[Head, ...], ...]

@@ -28,8 +28,7 @@ Chunk = tuple[int, tuple[int, ...], int]
 
 @dataclass(frozen=True)
 class CleanPassPlan:
-    """One clean pass over examples: activations are kept from position ``start`` on, keys and values of the first ``n_before``
-    positions."""
+    """One clean pass over examples that keeps activations from ``start`` on, and keys and values of the ``n_before`` first."""
 
     example_ids: tuple[int, ...]
     start: int
@@ -38,8 +37,7 @@ class CleanPassPlan:
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Variants (by index) on examples, recomputed at the last ``n_positions`` of each prompt; ``clean`` is their clean pass,
-    shared with other units."""
+    """Variants (by index) on examples, recomputed at each prompt's last ``n_positions``, from a clean pass that units share."""
 
     example_ids: tuple[int, ...]
     variants: tuple[int, ...]
@@ -177,8 +175,7 @@ def _passes(chunks: list[Chunk], task: Task, cost: UnitMemory, share: int, cap: 
 
 
 def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
-    """Number of last positions to recompute, with the ids of the examples: equally long ones, and others with the same number
-    unless it is their whole length."""
+    """Number of last positions to recompute, with the ids of examples that share it; whole prompts stand apart."""
     tails: dict[tuple[int, bool], list[int]] = {}
     kinds = {intervention.positions for variant in variants for intervention in variant}
     for length, example_ids in task.by_length().items():
