@@ -3,8 +3,6 @@
 A card collects existing results - detections, the ``heads`` tables of stored runs - and adds one pass over the given prompts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape

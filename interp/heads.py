@@ -63,7 +63,7 @@ class HeadScores:
         return float(self.values[head[0], head[1]])
 
     def top(self, k: int, *, by: str = "magnitude") -> list[Head]:
-        """The ``k`` heads of largest value, in order, of those with a value; ``by`` is ``magnitude``, ``highest`` or ``lowest``."""
+        """The first ``k`` heads that have a value, by ``magnitude`` or ``highest`` or ``lowest`` value; ties keep the order of heads."""
         keys = {"magnitude": -np.abs(self.values), "highest": -self.values, "lowest": self.values}
         if by not in keys:
             raise ValueError(f"by={by!r} is not an order. There are: {', '.join(keys)}.")

@@ -3,8 +3,6 @@
 Interventions apply at every step, at their positions in the text generated so far (``all`` includes the generated tokens).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

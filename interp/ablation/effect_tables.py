@@ -158,15 +158,10 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
     """The statistics of one family of variants: all single heads, or all pairs."""
     interval = mean_interval(effects, weights)
     p_values = sign_flip_p_value(effects, seed)
-    columns = {
-        "effect": interval.mean,
-        "n": np.full(len(effects), effects.shape[1], dtype="int32"),
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "p_value": p_values,
-        "q_value": benjamini_hochberg(p_values),
-        "sign_consistency": (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1),
-    }
+    columns = {"effect": interval.mean, "n": np.full(len(effects), effects.shape[1], dtype="int32")}
+    columns |= {"ci_low": interval.low, "ci_high": interval.high}
+    columns |= {"p_value": p_values, "q_value": benjamini_hochberg(p_values)}
+    columns["sign_consistency"] = (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1)
     all_heads: list[Hashable] = ["all"] * len(effects)
     for prefix, flag, groups in (("control", "exceeds_control", all_heads), ("layer_control", "exceeds_layer_control", layers)):
         control = random_head_control(effects, groups, weights, seed)

@@ -7,8 +7,6 @@ gradient is local: a head that others would replace, or at which the loss is fla
 ``ablate_heads`` to measure the effect itself.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -5,8 +5,6 @@ the curves of random orders. The order is fixed: importances are those of the in
 ablated, which underrates heads that back each other up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

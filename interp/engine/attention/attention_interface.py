@@ -184,7 +184,10 @@ def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Ite
     The model's own attention implementation is restored at the end. Contexts nest: the innermost hook of a module is called, and
     an outer context without hooks saves the inner ones the switch. Raises FastPathUnavailable for hooks that are never called.
     """
-    register()
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _function)
+    AttentionMaskInterface.register(NAME, _mask)
     model: Any = hf
     before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in hooks.items()}
@@ -243,11 +246,3 @@ def _mask(
     if plain and padding is None and not kv_offset:
         return None
     return Mask(rule, q_length, kv_length, int(q_offset), int(kv_offset), padding)
-
-
-def register() -> None:
-    """Registers the function with Hugging Face, and the mask function that preserves windows and padding."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, _function)
-    AttentionMaskInterface.register(NAME, _mask)

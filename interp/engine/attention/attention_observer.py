@@ -87,26 +87,22 @@ class Observation:
     record: RunRecord
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.values[self._known(name)]
+        return self._observed(name)[1]
 
     def heads(self, name: str) -> HeadScores:
         """One number for each head: by default the mean over all rows (columns) of all texts that have one."""
-        metric, values = self.metrics[self._known(name)], self.values[name]
+        metric, values = self._observed(name)
         per_head = metric.per_head(values) if metric.per_head else values.double().nanmean((1, 3))
         if per_head.dim() != 2:
-            raise ValueError(
-                f"{name} has no single value per head, but a table over {metric.axis}: read observation[{name!r}]."
-            )
+            raise self._not_single("head", metric)
         scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label)
         return HeadScores(name, scores, metric.unit, metric.bounds, record, metric.undefined)
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
         """One number for each token: the mean over ``heads`` (default all) at its row or column; NaN for padding."""
-        metric, values = self.metrics[self._known(name)], self.values[name]
+        metric, values = self._observed(name)
         if metric.axis not in ("query", "key"):
-            raise ValueError(
-                f"{name} has no single value per token, but a table over {metric.axis}: read observation[{name!r}]."
-            )
+            raise self._not_single("token", metric)
         chosen = values.transpose(1, 2).flatten(0, 1)
         if heads is not None:
             chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
@@ -120,10 +116,14 @@ class Observation:
         frames = [self.heads(n).to_dataframe() for n, m in self.metrics.items() if m.axis in ("query", "key") or m.per_head]
         return pd.concat(frames, ignore_index=True)
 
-    def _known(self, name: str) -> str:
+    def _observed(self, name: str) -> tuple[AttentionMetric, Tensor]:
         if name not in self.values:
             raise LookupError(f"{name!r} was not observed. There are: {', '.join(self.values)}.")
-        return name
+        return self.metrics[name], self.values[name]
+
+    def _not_single(self, what: str, metric: AttentionMetric) -> ValueError:
+        table = f"a table over {metric.axis}: read observation[{metric.name!r}]"
+        return ValueError(f"{metric.name} has no single value per {what}, but {table}.")
 
 
 def observe(
@@ -301,15 +301,15 @@ def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = N
     inputs: dict[str, Any] = {"input_ids": batch.tokens} | ({"use_cache": False} if model.facts.causal else {})
     if batch.padded:
         inputs["attention_mask"] = batch.token_mask.long()
-        if "position_ids" in signature(getattr(model.hf, "base_model", model.hf).forward).parameters:
+        body: Any = getattr(model.hf, "base_model", model.hf)
+        if "position_ids" in signature(body.forward).parameters:
             inputs["position_ids"] = batch.positions.clamp(min=0) + _first_position(model)
     return batch, inputs
 
 
 def _first_position(model: Model) -> int:
     """Index of the first position: above 0 for RoBERTa, which has as many positions fewer than its configuration states."""
-    config: Any = model.hf.config if model.hf is not None else None
-    limit = model.facts.max_length
+    config, limit = getattr(model.hf, "config", None), model.facts.max_length
     return 0 if model.facts.causal or limit is None else getattr(config, "max_position_embeddings", limit) - limit
 
 

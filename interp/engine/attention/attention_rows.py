@@ -4,8 +4,6 @@ No pattern is stored. One block of complete rows of some heads is computed, chan
 for the output, and freed; it fits the processor's cache, so that memory grows with the length of the text, not its square.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -6,8 +6,6 @@ differs by a constant per row, which changes no weight, and gives small numbers 
 float32; Bloom rounds it to the dtype of its weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Container
 from functools import partial

@@ -71,15 +71,17 @@ class SharedPrefix:
     @classmethod
     def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> SharedPrefix:
         """The keys and values of one pass over the text."""
-        cache: Any = _empty_cache()
+        from transformers import DynamicCache
+
+        cache: Any = DynamicCache()  # its layers keep every token, including layers with a sliding window
         read_last_queries(model, tokens, 1, None, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def first(self, n: int) -> DynamicCache:
         """A cache that holds the first ``n`` tokens; nothing is copied until it grows."""
-        from transformers.cache_utils import DynamicLayer
+        from transformers.cache_utils import DynamicCache, DynamicLayer
 
-        cache = _empty_cache()
+        cache = DynamicCache()
         for keys, values in self.layers if n else ():
             layer = DynamicLayer()
             layer.lazy_initialization(keys, values)
@@ -107,10 +109,3 @@ def verified_shared_prefix(
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
         return None
     return beginning
-
-
-def _empty_cache() -> DynamicCache:
-    """A cache whose layers keep every token, including layers with a sliding window."""
-    from transformers import DynamicCache
-
-    return DynamicCache()

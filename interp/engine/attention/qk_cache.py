@@ -226,22 +226,16 @@ def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:
     """The parts of a call that are not tensors, as JSON; the mask as the name of the known rule that gives the same table."""
     rule = None
     if call.mask is not None:
-        window, last = model.facts.sliding_windows[layer], call.q.shape[2] - 1
+        facts, last = model.facts, call.q.shape[2] - 1
+        window = facts.sliding_windows[layer]
         known = [*([["window", window]] if window else []), ["causal", None], ["all", None]]
-        probes = {0, (last + 1) // 2, last, *([min(window, last)] if window else [])}
-        padding = call.mask.padding if isinstance(call.mask, Mask) else None
+        probes = [slice(p, p + 1) for p in {0, (last + 1) // 2, last, min(window or 0, last)}]
+        padding, device = call.mask.padding if isinstance(call.mask, Mask) else None, call.q.device
         masks = ((r, _mask(r, call, padding)) for r in known)
-        rule = next((r for r, mask in masks if all(_agrees(call, mask, probe) for probe in probes)), None)
+        rule = next((r for r, m in masks if all((call.visible(p) == m.block(p, device)).all() for p in probes)), None)
         if rule is None:
-            raise ValueError(
-                f"Layer {layer} of {model.facts.name} hides keys by a rule that cannot be stored: use observe instead."
-            )
+            raise ValueError(f"Layer {layer} of {facts.name} hides keys by a rule that cannot be stored: use observe instead.")
     return {"scale": call.scale, "softcap": call.softcap, "causal": call.causal, "rule": rule}
-
-
-def _agrees(call: AttentionInputs, mask: Mask, query: int) -> bool:
-    one = slice(query, query + 1)
-    return bool((call.visible(one) == mask.block(one, call.q.device)).all())
 
 
 def _mask(rule: Sequence[Any], call: AttentionInputs, padding: Tensor | None) -> Mask:

@@ -7,8 +7,6 @@ or an MLP, for each reader. The gradient may be averaged over runs in which some
 on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

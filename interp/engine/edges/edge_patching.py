@@ -6,8 +6,6 @@ nothing else changes. One edge changes one head's z, one MLP's output or the fin
 of its own, in which every reader has its own input (``patch_edge_sets``); for a set of one edge both give the same number.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ all earlier writers and biases, before its norm. Corrupting an edge replaces the
 prompt, for this reader only. Blocks are the model's own, called with fixed attention or left once it has its inputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 

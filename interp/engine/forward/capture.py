@@ -3,8 +3,6 @@
 ``capture`` runs the clean prompts of a task (or token ids) once. Values are copies: changing one changes nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 It is the stream of the plain Hugging Face model after each block, before any folding or centring of weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

@@ -3,12 +3,11 @@
 ``run`` is the call for a single pass in a notebook; sweeps use this backend where resuming is not verified.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,18 +99,22 @@ def intervention_hooks(
     """
     hooks: list[Hook] = []
     readers: dict[nn.Module, AttentionHook] = {}
+    changes = [i for i in intervene if i.site != "z"]
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
         here = changes_in_layer(intervene, layer)
-        hooks += [(hook_name(f"z.{layer}"), _z_hook(batch, example_ids, i, head)) for i, head in here if i.site == "z"]
-        inside = [(i, head) for i, head in here if i.site != "z"]
-        if inside and pattern_is_writable(model, layer):
-            visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
-            for i, head in inside:
+        visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
+        through_hooks = all(i.site == "z" for i, _ in here) or pattern_is_writable(model, layer)
+        for i, head in here:
+            at = batch.position_mask(i.positions)[:, :, None]
+            if i.site == "z":
+                hooks.append((hook_name(f"z.{layer}"), partial(_edit_z, i, head, example_ids, at)))
+            elif through_hooks:
                 name = hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}")
-                hooks.append((name, _pattern_hook(batch, example_ids, visible, i, head)))
-        elif inside:
-            changes = [i for i in intervene if i.site != "z"]
-            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(batch, example_ids, changes, layer)
+                hooks.append((name, partial(_edit_pattern, i, head, example_ids, at & visible, visible)))
+        if not through_hooks:
+            readers[model.bridge.blocks[layer].attn.original_component] = lambda call, layer=layer: read_rows(
+                AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK
+            )
     with attention_hooks(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
@@ -124,38 +127,20 @@ def quiet_inference() -> Iterator[None]:
         yield
 
 
-def _z_hook(batch: TokenBatch, example_ids: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
-    here = batch.position_mask(intervention.positions)[:, :, None]
-
-    def edit(z: Tensor, hook: Any) -> Tensor:
-        old = z[:, :, head.head]
-        new = intervention.apply(old, InterventionContext(head, example_ids, torch.arange(z.shape[1], device=z.device)[None]))
-        z = z.clone()
-        z[:, :, head.head] = torch.where(here, new, old)
-        return z
-
-    return edit
+def _edit_z(change: Intervention, head: Head, ids: Tensor, at: Tensor, z: Tensor, hook: Any) -> Tensor:
+    place = InterventionContext(head, ids, torch.arange(z.shape[1], device=z.device)[None])
+    old, z = z[:, :, head.head], z.clone()
+    z[:, :, head.head] = torch.where(at, change.apply(old, place), old)
+    return z
 
 
-def _pattern_hook(
-    batch: TokenBatch, example_ids: Tensor, visible: Tensor, intervention: Intervention, head: Head
-) -> Callable[..., Tensor]:
-    here = batch.position_mask(intervention.positions)[:, :, None] & visible
-
-    def write(table: Tensor, hook: Any) -> Tensor:
-        old = table[:, head.head]
-        queries, keys = (torch.arange(n, device=old.device)[None] for n in old.shape[1:])
-        place = InterventionContext(head, example_ids, queries, visible, keys)
-        new = torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
-        table = table.clone()
-        table[:, head.head] = new
-        return table
-
-    return write
-
-
-def _pattern_reader(batch: TokenBatch, example_ids: Tensor, changes: Sequence[Intervention], layer: int) -> AttentionHook:
-    return lambda call: read_rows(AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK)
+def _edit_pattern(change: Intervention, head: Head, ids: Tensor, at: Tensor, visible: Tensor, x: Tensor, hook: Any) -> Tensor:
+    """Scores or patterns ``x`` [batch head query key] after a change of one head."""
+    old, x = x[:, head.head], x.clone()
+    queries, keys = (torch.arange(n, device=x.device)[None] for n in old.shape[1:])
+    place = InterventionContext(head, ids, queries, visible, keys)
+    x[:, head.head] = torch.where(at, change.apply(old.float(), place).to(old.dtype), old)
+    return x
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:

@@ -1,7 +1,5 @@
 """The direction in the residual stream that the outcome reads: a component's direct contribution is its output along it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import deepcopy
 

@@ -4,8 +4,6 @@
 fails where the outcome saturates; ``ablate_heads(estimator="adaptive")`` reports its agreement with exact runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

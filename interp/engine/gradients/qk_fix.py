@@ -5,8 +5,6 @@ AtP*, arXiv 2403.00745): ``(new z - z) . d outcome / d z`` equals the sum over k
 gradient at the weights. It is exact for the direct effect of z on the logits, and fails where a later softmax is saturated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

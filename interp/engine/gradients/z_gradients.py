@@ -3,8 +3,6 @@
 A model whose parts are not known is differentiated through TransformerLens's hooks, with whole patterns in memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial

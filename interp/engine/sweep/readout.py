@@ -1,7 +1,5 @@
 """From the final residual to the outcome, computing only the logits that the outcome needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ the rows changed in lower layers, which run its attention, and by the rows chang
 plus the difference that the intervention makes. Blocks are the model's own: sequential, parallel or post-norm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -98,20 +96,16 @@ def resume_from_layer(
     return x[:, -1] if more is None else torch.cat([x[:, -1], more[:, -1]])
 
 
-def _block(
-    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
-) -> Tensor:
+def _block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
     def edit_z(projection: nn.Module, args: tuple) -> tuple:
-        return (_apply_to_z(args[0], clean, layer, active_variants), *args[1:])
+        return (_apply_to_z(args[0], clean, layer, active), *args[1:])
 
     entering = clean.residual[layer].repeat(len(fixed) // len(clean.example_ids), 1, 1)
     with layout.outputs[layer].register_forward_pre_hook(edit_z), fixed_attention(layout, clean, layer, len(x), fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x, entering]))
 
 
-def _last_block(
-    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
-) -> Tensor:
+def _last_block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
     """As ``_block``, for the last position only: the readout needs no other."""
     entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
     fixed = fixed[:, -1:]
@@ -120,7 +114,7 @@ def _last_block(
             with _last_query(layout.attentions[layer]):
                 call_block(layout.blocks[layer], clean, layer, x)
         except LeaveModule as left:
-            z = _apply_to_z(left.found.transpose(1, 2).flatten(2), clean, layer, active_variants)
+            z = _apply_to_z(left.found.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
     with fixed_attention(layout, clean, layer, 0, fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))

@@ -5,8 +5,6 @@ attention output is the projection of the heads' z, every module is called once 
 gives the model's own logits. Otherwise, and for variants that cannot be resumed, the sweep warns and uses the hooked backend.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

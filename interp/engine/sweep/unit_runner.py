@@ -1,7 +1,5 @@
 """The outcomes of one work unit: resumed from the clean pass where that is verified, else by hooked passes."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from weakref import WeakSet

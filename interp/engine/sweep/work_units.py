@@ -4,8 +4,6 @@ A unit holds a few prompts, recomputed at the same number of last positions, and
 arguments and the budget, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """z of every head on every prompt of a task: the values that mean, resample and patch ablation insert."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +11,7 @@ from interp.engine.forward.activation_names import hook_name
 from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.work_units import batches
 from interp.heads import Head
+from interp.interventions.intervention import Positions
 from interp.models.memory import ITEM_BYTES, check_budget
 from interp.models.model import Model
 from interp.tasks.position_names import position_mask
@@ -41,13 +40,11 @@ class ZCache:
         """z of all heads of a layer at every position of every example, in order."""
         return torch.cat([self._z[row][layer] for row in sorted(self._z)])
 
-    def each(
-        self, positions: str | tuple[int, ...], examples: Sequence[Example]
-    ) -> Float[Tensor, "n_examples n_layers n_heads d_head"]:
+    def each(self, positions: Positions, examples: Sequence[Example]) -> Float[Tensor, "n_examples n_layers n_heads d_head"]:
         """Mean over the named positions of each example."""
         return torch.stack([self._z[i][:, position_mask(positions, [e])[0]].mean(1) for i, e in enumerate(examples)])
 
-    def mean(self, positions: str | tuple[int, ...], examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
+    def mean(self, positions: Positions, examples: Sequence[Example]) -> Float[Tensor, "n_layers n_heads d_head"]:
         """Mean over the named positions of all examples."""
         total, count = torch.zeros(()), 0
         for row, example in enumerate(examples):
