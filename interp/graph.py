@@ -6,8 +6,6 @@ earlier writers and of biases, which belong to no edge. Keys and values of group
 head had its own copy. By this convention GPT-2 small has 32,491 edges; others give other numbers.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +27,7 @@ class Node(NamedTuple):
         return {"head": f"a{self.layer}.h{self.head}", "mlp": f"m{self.layer}"}.get(self.kind, self.kind)
 
     @classmethod
-    def parse(cls, text: str) -> Node:
+    def parse(cls, text: str) -> "Node":
         """The node written as in circuit files, such as ``a5.h1``. Raises ValueError for anything else."""
         if text in ("input", "logits"):
             return cls(text)
@@ -40,7 +38,7 @@ class Node(NamedTuple):
         raise ValueError(f"{text!r} is not a node: write input, a5.h1 (layer 5, head 1), m5 or logits.")
 
     @classmethod
-    def of(cls, head: Head) -> Node:
+    def of(cls, head: Head) -> "Node":
         """The node of a head."""
         return cls("head", *head)
 
@@ -56,7 +54,7 @@ class Edge(NamedTuple):
         return f"{self.writer}->{self.reader}" + (f"<{self.qkv}>" if self.qkv else "")
 
     @classmethod
-    def parse(cls, text: str) -> Edge:
+    def parse(cls, text: str) -> "Edge":
         """The edge written as ``a0.h1->a5.h3<q>``. Raises ValueError for anything else."""
         found = re.fullmatch(r"(.+?)->(.+?)(?:<([qkv])>)?", text)
         if not found:

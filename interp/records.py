@@ -1,7 +1,5 @@
 """Run records: how a number was made, carried by every result and stored with every table."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess
@@ -41,7 +39,7 @@ class RunRecord:
         return {**asdict(self), "interventions": list(self.interventions)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RunRecord:
+    def from_json(cls, values: dict[str, Any]) -> "RunRecord":
         return cls(**{**values, "interventions": tuple(values["interventions"])})
 
     def caption(self) -> str:

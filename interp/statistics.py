@@ -12,8 +12,6 @@ All functions take effects [n_heads n_examples] (one row per variant) and are de
 There is no correction for selecting heads and testing them on the same prompts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -38,7 +36,7 @@ class Interval:
     low: np.ndarray
     high: np.ndarray
 
-    def exceeds(self, other: Interval) -> np.ndarray:
+    def exceeds(self, other: "Interval") -> np.ndarray:
         """Whether each interval lies farther from 0 than all of the other one, [n_heads]; False where either is NaN.
 
         Disjoint intervals would not be enough: a head without any effect is disjoint from others that have one.

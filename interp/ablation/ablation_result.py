@@ -3,8 +3,6 @@
 The sign of an effect is that of ``effect_tables``. All statistics are seeded with the record's seed.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from importlib import import_module
@@ -34,12 +32,12 @@ class AblationResult(SweepResult):
     n_heads: int
     n_kv_heads: int
     estimator: str = "exact"
-    estimate: AblationResult | None = None
+    estimate: "AblationResult | None" = None
 
     @classmethod
     def of(
-        cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: AblationResult | None = None
-    ) -> AblationResult:
+        cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: "AblationResult | None" = None
+    ) -> "AblationResult":
         """The result of a sweep over heads of the model with these ``facts``."""
         sizes = {name: getattr(facts, name) for name in ("n_layers", "n_heads", "n_kv_heads")}
         return cls(**vars(sweep), **sizes, estimator=estimator, estimate=estimate)

@@ -5,8 +5,6 @@ norms, in every architecture that uses the interface. It computes ordinary atten
 the hook then returns the output, whether it only reads the inputs or uses the keys and values of another run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -91,7 +89,7 @@ class AttentionInputs:
         query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
         return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
 
-    def last(self, n: int) -> AttentionInputs:
+    def last(self, n: int) -> "AttentionInputs":
         """The same inputs with only the last ``n`` queries."""
         mask, skipped = self.mask, self.q.shape[2] - n
         if isinstance(mask, Mask):

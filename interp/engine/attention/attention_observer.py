@@ -5,8 +5,6 @@ queries, passes them to every metric, and forms the output from the same rows. `
 such as generation with a cache, step by step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -57,7 +55,7 @@ class AttentionMetric:
     per_head: Callable[[Tensor], Tensor] | None = None
     finish: Callable[..., Tensor] | None = None
 
-    def set(self, **parameters: Any) -> AttentionMetric:
+    def set(self, **parameters: Any) -> "AttentionMetric":
         """The same metric with other parameters. Raises LookupError for an unknown parameter."""
         unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
@@ -160,7 +158,7 @@ def observing(
     *,
     intervene: Sequence[Intervention] = (),
     block: int = BLOCK,
-) -> Iterator[AttentionObserver]:
+) -> Iterator["AttentionObserver"]:
     """Within the context every forward pass of ``model.hf`` is observed; passes that continue from a cache add their rows.
 
     ``prompts`` are the complete texts, including all tokens to be generated (any id), unmasked.

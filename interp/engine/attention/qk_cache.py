@@ -4,8 +4,6 @@ A pattern takes length / (2 d_head) times the memory of its queries and keys: 4 
 32768 tokens. With a folder, each layer is written during the pass and read back memory-mapped.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -64,7 +62,7 @@ class AttentionCache:
         """Bytes of all queries, keys, values and norms."""
         return sum(t.nbytes for t in (*(t for call in self.calls for t in (call.q, call.k, call.v)), *self.value_norms))
 
-    def one(self, example: int) -> AttentionCache:
+    def one(self, example: int) -> "AttentionCache":
         """The cache of one text, with its padding; nothing is copied. Raises LookupError for an unknown text."""
         if not 0 <= example < len(self.prompts.tokens):
             raise LookupError(f"No text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")

@@ -8,8 +8,6 @@ token more than to other keys, and so does every second head whose queries share
 matches the key of its own token alike in all rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -130,7 +128,7 @@ class QueryNull:
     query_signs: Float[Tensor, " head"]
 
     @classmethod
-    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> QueryNull:
+    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> "QueryNull":
         def signs(n: int) -> Tensor:
             return torch.randint(2, (n,), generator=random) * 2.0 - 1
 

@@ -1,7 +1,5 @@
 """The clean pass from which a sweep is resumed: all activations that a change of some heads leaves unchanged, by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -67,7 +65,7 @@ class CleanPass:
         """Largest number of positions of a prompt that precede the kept ones."""
         return self.k_before[0].shape[2]
 
-    def select(self, example_ids: Sequence[int], n_positions: int) -> CleanPass:
+    def select(self, example_ids: Sequence[int], n_positions: int) -> "CleanPass":
         """The clean pass of these examples at the last ``n_positions`` positions of each."""
         if list(example_ids) == self.example_ids.tolist() and all(
             len(e.clean) == n_positions == self.n_positions for e in self.examples
