@@ -27,9 +27,8 @@ from interp.engine.attention.attention_observer import (
     words_of,
 )
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
-from interp.engine.forward.capture import write_tensors
 from interp.errors import ArtefactInvalid
-from interp.files import remove_temporary_files, write_atomically
+from interp.files import atomic_path, remove_temporary_files, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
 from interp.models.model import Model, ModelFacts
@@ -218,6 +217,18 @@ def _prepared(store: str | os.PathLike | None) -> Path | None:
     remove_temporary_files(folder)
     (folder / MANIFEST).unlink(missing_ok=True)  # no manifest until the new cache is complete
     return folder
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as one safetensors file, atomically. Raises OSError when the disk refuses."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path, sum(t.nbytes for t in tensors.values())) as temporary:
+        try:
+            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from interp._short_repr import short_repr
+from interp.engine.attention.qk_cache import write_tensors
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
-from interp.files import atomic_path, remove_temporary_files
+from interp.files import remove_temporary_files
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
@@ -110,15 +111,3 @@ def _full_names(names: Sequence[str], facts: ModelFacts) -> list[str]:
         alone = "." in name or "hook_" in name or name == "embed"
         full += [name] if alone else [f"{name}.{layer}" for layer in range(facts.n_layers)]
     return list(dict.fromkeys(map(hook_name, full)))
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors as one safetensors file, atomically. Raises OSError when the disk refuses."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    with atomic_path(path, sum(t.nbytes for t in tensors.values())) as temporary:
-        try:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(str(error)) from error

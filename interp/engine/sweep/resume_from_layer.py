@@ -8,6 +8,7 @@ plus the difference that the intervention makes. Blocks are the model's own: seq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def resume_from_layer(
     """
     (hf, layout), x = known_parts(model), clean.residual[0][:0]
     top = len(layout.blocks) - 1
-    hooks = {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
+    hooks = {module: partial(_attend, clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
     with attention_hooks(hf, hooks):
         for layer in range(first, len(layout.blocks)):
             if (more := changed_residual(layer)) is not None:
@@ -141,15 +142,11 @@ def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[V
     return out.view(-1, *was.shape[1:])
 
 
-def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:
+def _attend(clean: CleanPass, layer: int, last: bool, call: AttentionInputs) -> Tensor:
     """Attention for the rows that run a block; in the last block for the last query only, where it leaves the block."""
-
-    def read(call: AttentionInputs) -> Tensor:
-        if last:
-            raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -1:])))
-        return attend_resumed(clean, layer, call)
-
-    return read
+    if last:
+        raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -1:])))
+    return attend_resumed(clean, layer, call)
 
 
 def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float[Tensor, "rows head n d_head"]:

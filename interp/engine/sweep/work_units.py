@@ -19,7 +19,6 @@ from interp.tasks.task import Task
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
-
 Chunk = tuple[int, tuple[int, ...], int]
 """Number of last positions, ids of examples, and variants per batch."""
 
