@@ -6,8 +6,6 @@ earlier writers and of biases, which belong to no edge. Keys and values of group
 head had its own copy. By this convention GPT-2 small has 32,491 edges; others give other numbers.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +27,7 @@ class Node(NamedTuple):
         return {"head": f"a{self.layer}.h{self.head}", "mlp": f"m{self.layer}"}.get(self.kind, self.kind)
 
     @classmethod
-    def parse(cls, text: str) -> Node:
+    def parse(cls, text: str) -> "Node":
         """The node written as in circuit files, such as ``a5.h1``. Raises ValueError for anything else."""
         if text in ("input", "logits"):
             return cls(text)
@@ -40,7 +38,7 @@ class Node(NamedTuple):
         raise ValueError(f"{text!r} is not a node: write input, a5.h1 (layer 5, head 1), m5 or logits.")
 
     @classmethod
-    def of(cls, head: Head) -> Node:
+    def of(cls, head: Head) -> "Node":
         """The node of a head."""
         return cls("head", *head)
 
@@ -56,7 +54,7 @@ class Edge(NamedTuple):
         return f"{self.writer}->{self.reader}" + (f"<{self.qkv}>" if self.qkv else "")
 
     @classmethod
-    def parse(cls, text: str) -> Edge:
+    def parse(cls, text: str) -> "Edge":
         """The edge written as ``a0.h1->a5.h3<q>``. Raises ValueError for anything else."""
         found = re.fullmatch(r"(.+?)->(.+?)(?:<([qkv])>)?", text)
         if not found:
@@ -85,7 +83,10 @@ class Graph:
     @cached_property
     def writers(self) -> tuple[Node, ...]:
         """All nodes that write, in the order of the forward pass."""
-        return (Node("input"), *(node for layer in range(self.n_layers) for node in self._layer(layer)))
+        nodes = [Node("input")]
+        for layer in range(self.n_layers):
+            nodes += [*(Node("head", layer, head) for head in range(self.n_heads)), *[Node("mlp", layer)] * self.has_mlps]
+        return tuple(nodes)
 
     @cached_property
     def writer_index(self) -> dict[Node, int]:
@@ -95,8 +96,7 @@ class Graph:
     @cached_property
     def readers(self) -> tuple[tuple[Node, str], ...]:
         """All reading nodes with their input (``q``, ``k`` or ``v`` for heads, else empty), in the order of the forward pass."""
-        inside = [node for layer in range(self.n_layers) for node in self._layer(layer)]
-        inputs = [(node, qkv) for node in inside for qkv in (QKV if node.kind == "head" else ("",))]
+        inputs = ((node, qkv) for node in self.writers[1:] for qkv in (QKV if node.kind == "head" else ("",)))
         return (*inputs, (Node("logits"), ""))
 
     @cached_property
@@ -108,21 +108,16 @@ class Graph:
         """Whether there is an edge from the writer to the reader."""
         if writer.kind == "input" or reader.kind == "logits":
             return writer.kind != "logits" and reader.kind != "input"
-        return writer.layer < reader.layer or (
-            writer.layer == reader.layer and (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
-        )
+        into_own_mlp = (writer.kind, reader.kind) == ("head", "mlp") and not self.parallel_attn_mlp
+        return writer.layer < reader.layer or (into_own_mlp and writer.layer == reader.layer)
 
     def check(self, edge: Edge) -> Edge:
         """The edge itself. Raises LookupError if the graph does not have it."""
         for node in edge[:2]:
             if node not in (*self.writers, Node("logits")):
                 mlps = "" if self.has_mlps else ", without MLPs"
-                raise LookupError(
-                    f"There is no node {node}: the graph has {self.n_layers} layers of {self.n_heads} heads{mlps}."
-                )
+                sizes = f"{self.n_layers} layers of {self.n_heads} heads{mlps}"
+                raise LookupError(f"There is no node {node}: the graph has {sizes}.")
         if not self.connected(edge.writer, edge.reader):
             raise LookupError(f"There is no edge {edge}: {edge.reader} does not come after {edge.writer}.")
         return edge
-
-    def _layer(self, layer: int) -> list[Node]:
-        return [*(Node("head", layer, head) for head in range(self.n_heads)), *([Node("mlp", layer)] if self.has_mlps else [])]

@@ -3,24 +3,22 @@
 A card collects existing results - detections, the ``heads`` tables of stored runs - and adds one pass over the given prompts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.ablation.effect_tables import NO_HEAD
+from interp.detectors import detect, quick_detectors
 from interp.detectors.support.detection import Detection
+from interp.engine.attention.attention_observer import Observation
 from interp.heads import Head
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.engine.attention.attention_observer import Observation
-    from interp.models.model import Model
+from interp.metrics import observe_attention
+from interp.models.model import Model
 
 METRICS = ("attention_distance", "entropy", "self_attention_score", "prev_token_score", "sink_mass:from_row=4")
 RECEIVED = "received_attention"
@@ -44,8 +42,7 @@ class HeadCard:
     the head), ``name value unit``, ``rank`` among ``n_ranked`` heads (1 = highest value, for effects largest magnitude; 0 without a
     value), ``measured_on``, for roles ``detected threshold control literature_threshold``, and for effects the 95% interval ``ci_low
     ci_high``; other cells are NaN. ``attended_tokens`` has the tokens of the first prompt that receive most of the head's attention:
-    ``pos token weight`` (mean over the rows to which the token is visible). ``sharing`` lists the other query heads of the same
-    key/value head.
+    ``pos token weight`` (mean over the rows to which the token is visible). ``sharing``: the other query heads of its key/value head.
     """
 
     head: Head
@@ -65,13 +62,11 @@ class HeadCard:
         return self.table
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         shared = f", keys and values shared with {', '.join(map(str, self.sharing))}" if self.sharing else ""
         summary = f"{', '.join(self.roles) or 'no role detected'}; key/value head {self.kv_head}{shared}"
-        parts = [f"<p><b>{self.head}</b> of {escape(self.model)}: {escape(summary)}</p>"]
-        tables = (self.table.dropna(axis="columns", how="all"), self.attended_tokens)
-        return "".join(parts + [t.to_html(index=False, na_rep="", float_format="{:.3f}".format) for t in tables if len(t)])
+        title = f"<p><b>{self.head}</b> of {escape(self.model)}: {escape(summary)}</p>"
+        tables = (table for table in (self.table.dropna(axis="columns", how="all"), self.attended_tokens) if len(table))
+        return title + "".join(t.to_html(index=False, na_rep="", float_format="{:.3f}".format) for t in tables)
 
 
 def head_card(
@@ -94,18 +89,13 @@ def head_cards(
 
     Without ``detections``, the quick detectors run with their default settings. ``tables`` are ``heads`` tables of ablations or
     observations of this model; ``prompts`` (text, token ids or a task) is what attention metrics and attended tokens are measured on.
-    Raises what the detectors raise.
     """
     if detections is None:
-        from interp.detectors import detect, quick_detectors
-
         results = (detect(model, role) for role in quick_detectors())
         detections = [result for result in results if isinstance(result, Detection)]
     facts, observation = model.facts, None
     rows = [part for detection in detections for part in _detection_rows(detection)]
     if prompts is not None:
-        from interp.metrics import observe_attention
-
         observation = observe_attention(model, prompts, [*METRICS, f"{RECEIVED}:min_rows={MIN_ROWS}"])
         scores = [observation.heads(name.split(":")[0]) for name in METRICS]
         rows += [_rows(s.to_dataframe(), "value", "metric", s.record.metric, "the prompts") for s in scores]
@@ -115,8 +105,7 @@ def head_cards(
     cards = {}
     for head in heads:
         kv_head = facts.kv_head(head)
-        layer = (Head(head.layer, index) for index in range(facts.n_heads))
-        sharing = tuple(other for other in layer if other != head and facts.kv_head(other) == kv_head)
+        sharing = tuple(h for h in heads if h.layer == head.layer and h != head and facts.kv_head(h) == kv_head)
         cards[head] = HeadCard(head, kv_head, sharing, facts.name, by_head[head], attended[head])
     return cards
 
@@ -153,8 +142,6 @@ def _rows(table: pd.DataFrame, column: str, kind: str, name: str, measured_on: s
 
 
 def _card_table(rows: list[pd.DataFrame]) -> pd.DataFrame:
-    import pandas as pd
-
     known = [table.dropna(axis="columns", how="all") for table in rows if len(table)]
     table = (pd.concat(known, ignore_index=True) if known else pd.DataFrame()).reindex(columns=[*POSITION, *COLUMNS])
     types = dict.fromkeys(FLOATS, "float64") | dict.fromkeys(INTEGERS, "int32")
@@ -163,8 +150,6 @@ def _card_table(rows: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _attended_tokens(observation: Observation | None) -> pd.DataFrame:
     """The tokens of the first prompt that receive most of each head's attention: ``layer head pos token weight``, largest first."""
-    import pandas as pd
-
     if observation is None:
         return pd.DataFrame(columns=[*POSITION, "pos", "token", "weight"])
     values = observation[RECEIVED][:, 0].nan_to_num(nan=-1.0)

@@ -1,7 +1,6 @@
 """A head, and one number per head or per token.
 
-Heads are query heads, counted from 0 and written ``L5H1``. Effects are ``metric(changed) - metric(clean)``: negative means that the head
-helped.
+Heads are query heads, counted from 0 and written ``L5H1``. Effects are ``metric(changed) - metric(clean)``: negative = the head helped.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ class HeadScores:
         return float(self.values[head[0], head[1]])
 
     def top(self, k: int, *, by: str = "magnitude") -> list[Head]:
-        """The ``k`` heads with the largest values, in order; ``by`` is ``magnitude``, ``highest`` or ``lowest``. Ties keep head order;
-        heads without a value are never returned."""
+        """The first ``k`` heads that have a value, by ``magnitude`` or ``highest`` or ``lowest`` value; ties keep the order of heads."""
         keys = {"magnitude": -np.abs(self.values), "highest": -self.values, "lowest": self.values}
         if by not in keys:
             raise ValueError(f"by={by!r} is not an order. There are: {', '.join(keys)}.")

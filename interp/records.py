@@ -1,7 +1,5 @@
 """Run records: how a number was made, carried by every result and stored with every table."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess
@@ -41,12 +39,11 @@ class RunRecord:
         return {**asdict(self), "interventions": list(self.interventions)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RunRecord:
+    def from_json(cls, values: dict[str, Any]) -> "RunRecord":
         return cls(**{**values, "interventions": tuple(values["interventions"])})
 
     def caption(self) -> str:
-        """One line for a figure: model and revision, task, numbers of prompts and tokens (if among the arguments), interventions, metric,
-        seed."""
+        """One line for a figure: model and revision, task, numbers of prompts and tokens (if known), interventions, metric, seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
         n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # n_examples: after a selection of prompts
         size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")

@@ -12,8 +12,6 @@ All functions take effects [n_heads n_examples] (one row per variant) and are de
 There is no correction for selecting heads and testing them on the same prompts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -38,7 +36,7 @@ class Interval:
     low: np.ndarray
     high: np.ndarray
 
-    def exceeds(self, other: Interval) -> np.ndarray:
+    def exceeds(self, other: "Interval") -> np.ndarray:
         """Whether each interval lies farther from 0 than all of the other one, [n_heads]; False where either is NaN.
 
         Disjoint intervals would not be enough: a head without any effect is disjoint from others that have one.
@@ -96,8 +94,7 @@ def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = No
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     """q-value of each p-value, in (0, 1]: the smallest false-discovery rate at which it is rejected.
 
-    ``scipy.stats.false_discovery_control`` computes the same up to the last bit: ``p * (m / i)`` where this is ``(p * m) / i``, which
-    stored tables hold.
+    ``scipy.stats.false_discovery_control`` differs in the last bit: ``p * (m / i)``, where stored tables hold ``(p * m) / i``.
     """
     order = np.argsort(p_values, kind="stable")
     scaled = p_values[order] * len(p_values) / np.arange(1, len(p_values) + 1)

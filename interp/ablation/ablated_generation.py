@@ -3,21 +3,16 @@
 Interventions apply at every step, at their positions in the text generated so far (``all`` includes the generated tokens).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import short_repr
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.interventions import Intervention
-    from interp.models.model import Model
+from interp.engine.forward.generation import generate
+from interp.interventions import Intervention
+from interp.models.model import Model
 
 
 @short_repr
@@ -36,8 +31,6 @@ def continue_prompt(
 
     With ``intervene`` each token needs a full forward pass. Raises ValueError as ``interp.engine.forward.generation.generate`` does.
     """
-    from interp.engine.forward.generation import generate
-
     generated = generate(model, prompt, n_tokens, intervene=intervene)
     return Continuation(generated.tokens, generated.logits.softmax(-1).cpu().numpy())
 
@@ -47,8 +40,6 @@ def compare_next_tokens(model: Model, before: Continuation, after: Continuation,
 
     Columns: ``token`` (id), ``text``, ``before``, ``after`` (probabilities), ``difference`` (after - before).
     """
-    import pandas as pd
-
     old, new = before.probabilities, after.probabilities
     ranks = [np.argsort(np.argsort(-side, kind="stable")) for side in (old, new)]
     top = np.argsort(np.minimum(*ranks), kind="stable")[:k]

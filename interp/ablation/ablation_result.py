@@ -3,24 +3,20 @@
 The sign of an effect is that of ``effect_tables``. All statistics are seeded with the record's seed.
 """
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp._short_repr import table_html
 from interp.ablation.effect_tables import effect_columns, head_columns, head_scores
 from interp.engine.sweep.sweep import SweepResult
 from interp.heads import Head, HeadScores
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import ModelFacts
+from interp.models.model import ModelFacts
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,12 +32,12 @@ class AblationResult(SweepResult):
     n_heads: int
     n_kv_heads: int
     estimator: str = "exact"
-    estimate: AblationResult | None = None
+    estimate: "AblationResult | None" = None
 
     @classmethod
     def of(
-        cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: AblationResult | None = None
-    ) -> AblationResult:
+        cls, sweep: SweepResult, facts: ModelFacts, estimator: str = "exact", estimate: "AblationResult | None" = None
+    ) -> "AblationResult":
         """The result of a sweep over heads of the model with these ``facts``."""
         sizes = {name: getattr(facts, name) for name in ("n_layers", "n_heads", "n_kv_heads")}
         return cls(**vars(sweep), **sizes, estimator=estimator, estimate=estimate)
@@ -62,13 +58,11 @@ class AblationResult(SweepResult):
 
     def examples(self) -> pd.DataFrame:
         """One row per head (or pair) and example: ``value`` (outcome of the ablated run), ``baseline`` (of the clean run), ``effect``."""
-        import pandas as pd
-
         n_variants, n = self.values.shape
-        names = {name: np.repeat(np.asarray(column), n) for name, column in self._head_columns.items()}
-        names["example"] = np.tile(np.arange(n, dtype="int32"), n_variants)
-        numbers = {"value": self.values.ravel(), "baseline": np.tile(self.baseline, n_variants), "effect": self.effects.ravel()}
-        return pd.DataFrame({**names, **numbers, **self._provenance})
+        columns = {name: np.repeat(np.asarray(column), n) for name, column in self._head_columns.items()}
+        columns |= {"example": np.tile(np.arange(n, dtype="int32"), n_variants), "value": self.values.ravel()}
+        columns |= {"baseline": np.tile(self.baseline, n_variants), "effect": self.effects.ravel()}
+        return pd.DataFrame(columns | self._provenance)
 
     def to_dataframe(self) -> pd.DataFrame:
         """``heads()``."""
@@ -84,14 +78,10 @@ class AblationResult(SweepResult):
 
     def plot(self, **options: Any) -> Any:
         """Layer x head heat map of the effects (a plotly figure); options as in ``interp.figures.head_map``."""
-        from importlib import import_module
-
         return import_module("interp.figures").head_map(self.heads(), shape=(self.n_layers, self.n_heads), **options)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the tables and the record to a run directory, which ``interp show`` opens, and returns its path."""
-        from importlib import import_module
-
         return import_module("interp.store").save_ablation(self, folder)
 
     def __repr__(self) -> str:
@@ -106,8 +96,6 @@ class AblationResult(SweepResult):
 
     @cached_property
     def _heads(self) -> pd.DataFrame:
-        import pandas as pd
-
         return pd.DataFrame({**self._head_columns, **effect_columns(self, self.record.seed), **self._provenance})
 
     @property
@@ -117,7 +105,5 @@ class AblationResult(SweepResult):
     @property
     def _provenance(self) -> dict[str, Any]:
         """How the numbers were made, the same in every row."""
-        record = self.record
-        made = {"metric": self.metric, "unit": self.unit, "ablation": self.ablation, "estimator": self.estimator}
-        made |= {"positions": self.positions, "task": record.task, "model": record.model, "revision": record.revision}
-        return {**made, "seed": record.seed}
+        made = {name: getattr(self, name) for name in ("metric", "unit", "ablation", "estimator", "positions")}
+        return made | {name: getattr(self.record, name) for name in ("task", "model", "revision", "seed")}

@@ -144,10 +144,8 @@ def resample_source_ids(task: Task, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     for length, example_ids in task.by_length().items():
         if len(example_ids) == 1:
-            raise ValueError(
-                f"resample needs another prompt of equal length for each example, and example {example_ids[0]} is the only one with "
-                f"{length} tokens: add prompts or use mean."
-            )
+            alone = f"example {example_ids[0]} is the only one with {length} tokens: add prompts or use mean"
+            raise ValueError(f"resample needs another prompt of equal length for each example, and {alone}.")
         order = rng.permutation(example_ids)
         source_ids[order] = np.roll(order, 1)
     return source_ids

@@ -158,15 +158,10 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
     """The statistics of one family of variants: all single heads, or all pairs."""
     interval = mean_interval(effects, weights)
     p_values = sign_flip_p_value(effects, seed)
-    columns = {
-        "effect": interval.mean,
-        "n": np.full(len(effects), effects.shape[1], dtype="int32"),
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-        "p_value": p_values,
-        "q_value": benjamini_hochberg(p_values),
-        "sign_consistency": (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1),
-    }
+    columns = {"effect": interval.mean, "n": np.full(len(effects), effects.shape[1], dtype="int32")}
+    columns |= {"ci_low": interval.low, "ci_high": interval.high}
+    columns |= {"p_value": p_values, "q_value": benjamini_hochberg(p_values)}
+    columns["sign_consistency"] = (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1)
     all_heads: list[Hashable] = ["all"] * len(effects)
     for prefix, flag, groups in (("control", "exceeds_control", all_heads), ("layer_control", "exceeds_layer_control", layers)):
         control = random_head_control(effects, groups, weights, seed)
@@ -176,8 +171,7 @@ def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.
 
 
 def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Interaction of each pair with its interval; NaN for single heads. Raises ValueError for a pair whose heads were not also ablated
-    alone."""
+    """Interaction of each pair with its interval; NaN for single heads. Raises ValueError where a head was not ablated alone as well."""
     row = {variant: i for i, variant in enumerate(variants)}
     pairs = [(i, variant) for i, variant in enumerate(variants) if len(variant) == 2]
     alone = next((head for _, variant in pairs for head in variant if (head,) not in row), None)

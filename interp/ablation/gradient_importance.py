@@ -7,17 +7,17 @@ gradient is local: a head that others would replace, or at which the loss is fla
 ``ablate_heads`` to measure the effect itself.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from interp.engine.gradients import attribution_patching
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
-
-if TYPE_CHECKING:
-    from interp.models.model import Model
+from interp.models.model import Model, record_of
+from interp.tasks.as_task import as_task
+from interp.tasks.task import Task
 
 
 def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> HeadScores:
@@ -28,16 +28,11 @@ def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> Hea
     unknown metric; ValueError for a metric without a gradient, for any metric other than ``loss`` on texts, and for a text of one
     token. The paper applies ``normalise_layers`` to the result.
     """
-    from interp.engine.gradients.attribution_patching import head_gate_gradients
-    from interp.models.model import record_of
-    from interp.tasks.as_task import as_task
-    from interp.tasks.task import Task
-
     outcome = OUTCOMES.get(metric)
     if not isinstance(prompts, Task) and metric != "loss":
         raise ValueError(f"Metric {metric!r} is computed at a task's answers, and texts have none: use loss, or pass a task.")
     task = as_task(model, prompts)
-    slopes = head_gate_gradients(model, task, outcome if task is prompts else None)
+    slopes = attribution_patching.head_gate_gradients(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():
         raise ValueError(f"The gradients of {model.facts.name} are not finite in {model.facts.dtype}: load it in float32.")
     record = record_of(model, task=task.name, arguments=task.provenance, metric=metric)
@@ -49,6 +44,5 @@ def normalise_layers(scores: HeadScores) -> HeadScores:
     zeros stays 0. The result is not comparable across layers."""
     norm = np.sqrt(np.nansum(scores.values**2, axis=1, keepdims=True))
     values = scores.values / np.where(norm > 0, norm, 1)
-    bounds = (0.0 if scores.bounds[0] == 0 else -1.0, 1.0)
-    name = f"{scores.name} within its layer"
-    return HeadScores(name, values, "share of the layer's norm", bounds, scores.record, scores.nan_reason)
+    name, bounds = f"{scores.name} within its layer", (0.0 if scores.bounds[0] == 0 else -1.0, 1.0)
+    return replace(scores, name=name, values=values, unit="share of the layer's norm", bounds=bounds)

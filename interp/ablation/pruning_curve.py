@@ -5,24 +5,20 @@ the curves of random orders. The order is fixed: importances are those of the in
 ablated, which underrates heads that back each other up.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from interp.ablation.ablations import build_variants, check_ablation
+from interp.engine.sweep.sweep import sweep
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
+from interp.models.model import Model, record_of
 from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from interp.models.model import Model
-    from interp.tasks.task import Task
+from interp.tasks.task import Task
 
 MIN_RANDOM_ORDERS = 5
 
@@ -48,14 +44,8 @@ def pruning_curve(
     step) and number of heads: ``n_ablated``, ``share_ablated`` (of the heads in the order), ``value`` (mean outcome in ``unit`` over
     ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts and, for random orders, over orders),
     and the provenance. ``ablation`` as in ``ablate_heads``; ``options`` (``memory``, ``ledger``, ``progress``) are passed to ``sweep``.
-    Raises LookupError for unknown names and heads, ValueError for fewer than 5 random orders, a head that occurs twice, or ``steps``
-    out of range.
+    Raises LookupError for unknown names and heads, ValueError for too few random orders, a repeated head, or ``steps`` out of range.
     """
-    import pandas as pd
-
-    from interp.engine.sweep.sweep import sweep
-    from interp.models.model import record_of
-
     check_ablation(ablation, task)
     heads = _head_order(model, order)
     if n_random < MIN_RANDOM_ORDERS or not 1 <= steps <= len(heads):
@@ -81,9 +71,9 @@ def pruning_curve(
     for curve, orders in sets.items():
         values = np.array([[outcomes[one[step]] for one in orders] for step in range(len(counts))])
         interval = _interval(values, weights, seed)
-        columns = {"n_ablated": counts, "share_ablated": counts / len(heads)}
-        columns |= {"value": interval.mean, "ci_low": interval.low, "ci_high": interval.high, "n": len(task)}
-        tables.append(pd.DataFrame({"curve": curve, **columns, "n_orders": len(orders)}))
+        columns = {"curve": curve, "n_ablated": counts, "share_ablated": counts / len(heads), "value": interval.mean}
+        columns |= {"ci_low": interval.low, "ci_high": interval.high, "n": len(task), "n_orders": len(orders)}
+        tables.append(pd.DataFrame(columns))
     provenance = {"metric": outcome.name, "unit": outcome.unit, "ablation": ablation, "positions": positions, "task": task.name}
     provenance |= {"model": record.model, "revision": record.revision, "seed": seed}
     return pd.concat(tables, ignore_index=True).assign(**provenance)
@@ -113,9 +103,7 @@ def _interval(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
     n_orders = values.shape[1]
     if n_orders == 1:
         return mean_interval(values[:, 0], weights)
-    rng = np.random.default_rng([seed, 4])
-    order_weights = draw_weights(rng, n_orders, len(weights))
+    order_weights = draw_weights(np.random.default_rng([seed, 4]), n_orders, len(weights))
     levels = expanded_levels(min(n_orders, values.shape[2]))
     bounds = [np.quantile(((step @ weights.T) * order_weights.T).sum(0), levels) for step in values]
-    low, high = np.transpose(bounds)
-    return Interval(values.mean((1, 2)), low, high)
+    return Interval(values.mean((1, 2)), *np.transpose(bounds))

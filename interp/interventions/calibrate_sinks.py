@@ -1,8 +1,7 @@
 """Calibration of attention sinks: the sinks of a row keep a share of their weight, and its other keys receive the rest.
 
 A row with weight ``m`` on its sinks keeps ``beta * m`` there, and its other keys share ``(1 - beta) * m`` in proportion to their
-weights, so that the row still sums to 1. This is the straight path from the row without its sinks, normalised again (``beta = 0``), to
-the unchanged row (``beta = 1``).
+weights: the straight path from the row without its sinks, normalised again (``beta = 0``), to the unchanged row (``beta = 1``).
 """
 
 from __future__ import annotations

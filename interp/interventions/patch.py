@@ -12,10 +12,8 @@ def patch(heads: Iterable[Head], corrupted: ActivationSource, positions: Positio
 
     z is that of the same example and positions in another run, ``corrupted``.
     """
-    return Intervention(
-        "z",
-        tuple(heads),
-        lambda x, context: corrupted.z(context.head, context.example_ids, context.positions),
-        "patch",
-        positions,
-    )
+
+    def corrupted_z(x, context):
+        return corrupted.z(context.head, context.example_ids, context.positions)
+
+    return Intervention("z", tuple(heads), corrupted_z, "patch", positions)

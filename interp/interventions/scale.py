@@ -9,6 +9,5 @@ from interp.interventions.intervention import Intervention, Positions, intervent
 @intervention()
 def scale(heads: Iterable[Head], factor: float = 0.5, positions: Positions = "all") -> Intervention:
     """The head's output is multiplied by ``factor`` (1 is the identity, 0 is zero ablation)."""
-    return Intervention(
-        "z", tuple(heads), lambda x, context: x.new_zeros(()), f"scale {factor:g}", positions, strength=1 - factor
-    )
+    label, strength = f"scale {factor:g}", 1 - factor
+    return Intervention("z", tuple(heads), lambda x, context: x.new_zeros(()), label, positions, strength)

@@ -4,16 +4,10 @@
 DuoAttention learns (arXiv 2410.10819).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from interp.heads import Head
-from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
-
-if TYPE_CHECKING:
-    import torch
+from interp.interventions.intervention import Intervention, Positions, intervention
 
 FAINT = 1e-37
 """Added to every weight that is kept, so that a row without weight on the kept keys becomes uniform, not NaN."""
@@ -31,8 +25,7 @@ def streaming(heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, posit
             f"n_sink={n_sink}, n_recent={n_recent}: a streaming head keeps at least 0 first tokens and 1 recent one."
         )
 
-    def rows(x: torch.Tensor, context: InterventionContext) -> torch.Tensor:
-        assert context.visible is not None and context.keys is not None
+    def rows(x, context):
         keys = context.keys[:, None]
         kept = context.visible & ((keys < n_sink) | (context.positions[:, :, None] - keys < n_recent))
         weights = (x + FAINT) * kept

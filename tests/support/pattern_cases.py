@@ -58,7 +58,7 @@ def given(
     keys = torch.eye(length).expand(batch, kv, -1, -1)
     for layer, attention in enumerate(model.hf):
         queries = pattern[layer].float().log().clamp(min=NOTHING)
-        observer.hook(attention)(AttentionInputs(queries, keys, values[layer], mask, 1.0, None, causal))
+        observer.hook(attention, AttentionInputs(queries, keys, values[layer], mask, 1.0, None, causal))
     return observer.result()
 
 

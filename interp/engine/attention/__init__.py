@@ -1,2 +1,1 @@
-"""Attention as the engine computes it: the attention function installed in models, attention rows by blocks, observers, the q/k
-cache."""
+"""Attention as the engine computes it: the function installed in models, rows by blocks, observers, the q/k cache."""

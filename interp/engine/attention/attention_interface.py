@@ -5,8 +5,6 @@ norms, in every architecture that uses the interface. It computes ordinary atten
 the hook then returns the output, whether it only reads the inputs or uses the keys and values of another run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.engine.attention.bloom import switch
+from interp.models.model import Layout, Model
 
 NAME = "interp"
 
@@ -27,8 +26,7 @@ TABLE = 1 << 24
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys are visible to a query, computed for a block of queries at a time: no query x key table of a long text is
-    stored.
+    """Which keys are visible to a query, computed by blocks of queries: no query x key table of a long text is stored.
 
     ``rule(batch, head, query, key)`` is transformers' own mask function of absolute positions; the first query is at position
     ``first_query``, the first of ``n_keys`` keys at ``first_key``; ``padding`` [batch all_keys] is False at padding.
@@ -42,12 +40,11 @@ class Mask:
     padding: Bool[Tensor, "batch all"] | None
 
     def block(self, queries: slice, device: torch.device) -> Bool[Tensor, "some 1 some_queries key"]:
-        """The keys that these queries may see, [batch or 1, 1, query, key]."""
+        """The keys that these queries may see."""
         batch = torch.arange(1 if self.padding is None else len(self.padding), device=device)[:, None, None, None]
         query = torch.arange(self.n_queries, device=device)[queries][:, None] + self.first_query
         key = torch.arange(self.n_keys, device=device) + self.first_key
-        seen = self.rule(batch, batch[:1], query[None, None], key[None, None, None])
-        seen = seen.expand(len(batch), 1, len(query), len(key))
+        seen = self.rule(batch, batch[:1], query, key).expand(len(batch), 1, len(query), len(key))
         if self.padding is None:
             return seen
         kept = self.padding[:, self.first_key : self.first_key + self.n_keys]
@@ -58,10 +55,9 @@ class Mask:
 class AttentionInputs:
     """One call of an attention module.
 
-    ``q`` [batch head query d_head]; ``k`` and ``v`` [batch kv_head key d_head]; ``mask`` says where a query may see a key, as a
-    table ([batch or 1, 1, query, key], True = visible) or a ``Mask``; None means itself and all earlier keys or, where not
-    ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] * (key - query
-    position)`` (ALiBi).
+    ``mask`` says where a query may see a key, as a table (True = visible) or a ``Mask``; None means itself and all earlier keys
+    or, where not ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] *
+    (key - query position)`` (ALiBi).
     """
 
     q: Float[Tensor, "batch head query d_head"]
@@ -84,7 +80,7 @@ class AttentionInputs:
         return self.q.shape[1] // self.k.shape[1]
 
     def visible(self, queries: slice = slice(None)) -> Bool[Tensor, "some 1 some_queries key"]:
-        """Which keys each query may see, [batch or 1, 1, query, key], for all or some queries."""
+        """Which keys each query may see, for all or some queries."""
         if isinstance(self.mask, Mask):
             return self.mask.block(queries, self.q.device)
         if self.mask is not None:
@@ -93,7 +89,7 @@ class AttentionInputs:
         query = torch.arange(self.q.shape[2], device=self.q.device)[queries, None] + self.k.shape[2] - self.q.shape[2]
         return (key <= query if self.causal else torch.ones_like(key <= query))[None, None]
 
-    def last(self, n: int) -> AttentionInputs:
+    def last(self, n: int) -> "AttentionInputs":
         """The same inputs with only the last ``n`` queries."""
         mask, skipped = self.mask, self.q.shape[2] - n
         if isinstance(mask, Mask):
@@ -119,12 +115,12 @@ class AttentionInputs:
         return scores.add_(self.slopes[heads, None, None].float() * behind)
 
     def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
-        """Attention weights of one head in float32, [batch query key], for all or some queries."""
+        """Attention weights of one head in float32, for all or some queries."""
         scores = self.scores(slice(head, head + 1), queries)[:, 0]
         return scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf).softmax(-1)
 
     def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
-        """Values of the key/value head that a query head reads, [batch key d_head]."""
+        """Values of the key/value head that a query head reads."""
         return self.v[:, head // self.group_size]
 
 
@@ -132,12 +128,26 @@ class FastPathUnavailable(ValueError):
     """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""
 
 
+def known_parts(model: Model) -> tuple[Any, Layout]:
+    """The Hugging Face model and where its parts are. Raises FastPathUnavailable where they are not known."""
+    if model.hf is None or model.layout is None:
+        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+    return model.hf, model.layout
+
+
+class LeaveModule(Exception):
+    """Raised by attention hooks to leave a module early, with what they have ``found``."""
+
+    def __init__(self, found: Any) -> None:
+        self.found = found
+
+
 AttentionHook = Callable[[AttentionInputs], Tensor]
 _READERS: dict[int, AttentionHook] = {}
 
 
 def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
-    """Ordinary attention output, [batch head query d_head]."""
+    """Ordinary attention output."""
     if call.softcap is not None or call.slopes is not None:
         outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
         return torch.stack(outputs, 1)
@@ -145,15 +155,14 @@ def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
     if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
         return scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
     # torch's causal mask is aligned to the first key, not to that of the first query
-    queries = [slice(i, i + max(1, TABLE // n_keys)) for i in range(0, n_queries, max(1, TABLE // n_keys))]
+    step = max(1, TABLE // n_keys)
+    queries = (slice(i, i + step) for i in range(0, n_queries, step))
     return torch.cat([scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
 
 
 def scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    grouped = call.k.shape[1] != call.q.shape[1]
-    return F.scaled_dot_product_attention(
-        q, call.k, call.v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
-    )
+    grouped = call.group_size > 1
+    return F.scaled_dot_product_attention(q, call.k, call.v, mask, is_causal=causal, scale=call.scale, enable_gqa=grouped)
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -168,14 +177,15 @@ def apply_softcap(scores: Tensor, softcap: float | None) -> Tensor:
 
 @contextmanager
 def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Iterator[None]:
-    """Within the context ``hf`` uses the engine's attention, and the hook of each module in ``hooks`` returns its attention
-    output.
+    """Within the context ``hf`` uses the engine's attention, and the modules in ``hooks`` their hook's [batch head query d_head].
 
-    The output is [batch head query d_head]. The model's own attention implementation is restored at the end. Contexts nest: the
-    innermost hook of a module is called, and an outer context without hooks saves the inner ones the switch. Raises
-    FastPathUnavailable for hooks that the model would never call.
+    The model's own attention implementation is restored at the end. Contexts nest: the innermost hook of a module is called, and
+    an outer context without hooks saves the inner ones the switch. Raises FastPathUnavailable for hooks that are never called.
     """
-    register()
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _function)
+    AttentionMaskInterface.register(NAME, _mask)
     model: Any = hf
     before = model.config._attn_implementation
     keys = {id(module): reader for module, reader in hooks.items()}
@@ -184,10 +194,8 @@ def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Ite
         switch(model, NAME, hooks, _function)
     try:
         if hooks and model.config._attn_implementation != NAME:
-            raise FastPathUnavailable(
-                f"{type(hf).__name__} does not compute attention through transformers' attention interface: its patterns "
-                f"cannot be observed or changed"
-            )
+            reason = "does not compute attention through transformers' attention interface: its patterns cannot be observed or changed"
+            raise FastPathUnavailable(f"{type(hf).__name__} {reason}")
         _READERS.update(keys)
         yield
     finally:
@@ -236,11 +244,3 @@ def _mask(
     if plain and padding is None and not kv_offset:
         return None
     return Mask(rule, q_length, kv_length, int(q_offset), int(kv_offset), padding)
-
-
-def register() -> None:
-    """Registers the function with Hugging Face, and the mask function that preserves windows and padding."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(NAME, _function)
-    AttentionMaskInterface.register(NAME, _mask)

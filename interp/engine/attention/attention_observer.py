@@ -5,11 +5,11 @@ queries, passes them to every metric, and forms the output from the same rows. `
 such as generation with a cache, step by step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
@@ -37,10 +37,9 @@ class AttentionMetric:
     where a row has none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to
     [batch head axis]; the value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of
     ``rows.keys``, other axes (``hop``, ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)``
-    may turn the finished table [n_layers batch head axis] into another. ``all_heads``: all heads of a layer must be in one
-    block. ``undefined`` tells when the value is NaN; ``needs`` lists requirements other than patterns: ``tokens`` (ids),
-    ``grid`` (patches), ``values``. ``per_head`` turns [n_layers batch head axis] into [n_layers head]; by default the mean over
-    all rows or columns that have a number.
+    may turn the finished table [n_layers batch head axis] into another, and ``per_head`` into [n_layers head]; by default the
+    mean over all rows or columns that have a number. ``all_heads``: all heads of a layer must be in one block. ``undefined``
+    tells when the value is NaN; ``needs`` lists requirements: ``tokens`` (ids), ``grid`` (patches), ``values``.
     """
 
     name: str
@@ -56,7 +55,7 @@ class AttentionMetric:
     per_head: Callable[[Tensor], Tensor] | None = None
     finish: Callable[..., Tensor] | None = None
 
-    def set(self, **parameters: Any) -> AttentionMetric:
+    def set(self, **parameters: Any) -> "AttentionMetric":
         """The same metric with other parameters. Raises LookupError for an unknown parameter."""
         unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
@@ -74,11 +73,9 @@ class AttentionMetric:
 @short_repr
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """The observed metrics: ``values[name]`` is [n_layers batch head axis] in float32, NaN where undefined
-    (``metrics[name].undefined`` tells when).
+    """The observed metrics: ``values[name]`` is [n_layers batch head axis] in float32, NaN where undefined and for padding.
 
-    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``; padding is NaN. ``words`` are
-    the tokens as text.
+    On the axes ``query`` and ``key`` entry ``p`` belongs to column ``p`` of ``prompts.tokens``, as text in ``words``.
     """
 
     metrics: dict[str, AttentionMetric]
@@ -88,34 +85,27 @@ class Observation:
     record: RunRecord
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.values[self._known(name)]
+        return self._observed(name)[1]
 
     def heads(self, name: str) -> HeadScores:
         """One number for each head: by default the mean over all rows (columns) of all texts that have one."""
-        metric, values = self.metrics[self._known(name)], self.values[name]
+        metric, values = self._observed(name)
         per_head = metric.per_head(values) if metric.per_head else values.double().nanmean((1, 3))
         if per_head.dim() != 2:
-            raise ValueError(
-                f"{name} has no single value per head, but a table over {metric.axis}: read observation[{name!r}]."
-            )
-        return HeadScores(
-            name, per_head.double().cpu().numpy(), metric.unit, metric.bounds, self._record(metric), nan_reason=metric.undefined
-        )
+            raise self._not_single("head", metric)
+        scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label)
+        return HeadScores(name, scores, metric.unit, metric.bounds, record, metric.undefined)
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
         """One number for each token: the mean over ``heads`` (default all) at its row or column; NaN for padding."""
-        metric, values = self.metrics[self._known(name)], self.values[name]
+        metric, values = self._observed(name)
         if metric.axis not in ("query", "key"):
-            raise ValueError(
-                f"{name} has no single value per token, but a table over {metric.axis}: read observation[{name!r}]."
-            )
+            raise self._not_single("token", metric)
         chosen = values.transpose(1, 2).flatten(0, 1)
         if heads is not None:
             chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
-        scores = chosen.double().nanmean(0).cpu().numpy()
-        return TokenScores(
-            name, scores, self.words, metric.unit, metric.bounds, self._record(metric), nan_reason=metric.undefined
-        )
+        scores, record = chosen.double().nanmean(0).cpu().numpy(), replace(self.record, metric=metric.label)
+        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, record, nan_reason=metric.undefined)
 
     def to_dataframe(self) -> Any:
         """Long table of all metrics that have one number for each head: layer, head, label, metric, value, unit."""
@@ -124,13 +114,14 @@ class Observation:
         frames = [self.heads(n).to_dataframe() for n, m in self.metrics.items() if m.axis in ("query", "key") or m.per_head]
         return pd.concat(frames, ignore_index=True)
 
-    def _known(self, name: str) -> str:
+    def _observed(self, name: str) -> tuple[AttentionMetric, Tensor]:
         if name not in self.values:
             raise LookupError(f"{name!r} was not observed. There are: {', '.join(self.values)}.")
-        return name
+        return self.metrics[name], self.values[name]
 
-    def _record(self, metric: AttentionMetric) -> RunRecord:
-        return replace(self.record, metric=metric.label)
+    def _not_single(self, what: str, metric: AttentionMetric) -> ValueError:
+        table = f"a table over {metric.axis}: read observation[{metric.name!r}]"
+        return ValueError(f"{metric.name} has no single value per {what}, but {table}.")
 
 
 def observe(
@@ -152,9 +143,7 @@ def observe(
     attention that the engine cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
     texts, inputs = prepare_inputs(model, prompts, token_mask)
-    for intervention in intervene:
-        for head in intervention.heads:
-            model.facts.check_head(head)
+    check_heads(model, intervene)
     size = block or block_size(model, texts, metrics, memory)
     with observing(model, metrics, texts, intervene=intervene, block=size) as observer:
         observer.forward(**inputs)
@@ -169,17 +158,13 @@ def observing(
     *,
     intervene: Sequence[Intervention] = (),
     block: int = BLOCK,
-) -> Iterator[AttentionObserver]:
+) -> Iterator["AttentionObserver"]:
     """Within the context every forward pass of ``model.hf`` is observed; passes that continue from a cache add their rows.
 
     ``prompts`` are the complete texts, including all tokens to be generated (any id), unmasked.
     """
     observer = AttentionObserver(model, metrics, prompts, intervene, block)
-    with (
-        model.lock,
-        torch.inference_mode(),
-        attention_hooks(observer.hf, {module: observer.hook(module) for module in observer.hf.modules()}),
-    ):
+    with observer.reading():
         yield observer
 
 
@@ -236,8 +221,8 @@ class AttentionObserver:
         model: Model,
         metrics: Sequence[AttentionMetric],
         prompts: TokenBatch,
-        intervene: Sequence[Intervention],
-        block: int,
+        intervene: Sequence[Intervention] = (),
+        block: int = BLOCK,
     ) -> None:
         if model.hf is None:
             raise ValueError(f"{model.facts.name} is not a Hugging Face model: its attention cannot be observed.")
@@ -247,14 +232,21 @@ class AttentionObserver:
         self._layers: dict[int, int] = {}
         self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within the context the hooks of all modules are called."""
+        hooks = {module: partial(self.hook, module) for module in self.hf.modules()}
+        with self.model.lock, torch.inference_mode(), attention_hooks(self.hf, hooks):
+            yield
+
     def forward(self, **inputs: Any) -> Any:
         """A pass of the model without its language-model head, on which no row depends."""
         body: Any = getattr(self.hf, "base_model", self.hf)
         return body(**inputs)
 
-    def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
+    def hook(self, module: nn.Module, call: AttentionInputs) -> Tensor:
         """The attention hook of ``module``."""
-        return lambda call: self.read(self.layer(module, call))
+        return self.read(self.layer(module, call))
 
     def layer(self, module: nn.Module, call: AttentionInputs) -> AttentionLayer:
         """The inputs with their layer: by the model's layout or, where that is not known, by the order of the calls."""
@@ -270,7 +262,7 @@ class AttentionObserver:
         return AttentionLayer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
 
     def read(self, layer: AttentionLayer) -> Tensor:
-        """The attention output of a layer, [batch head query d_head], after its rows have been observed."""
+        """The attention output of a layer, after its rows have been observed."""
         return read_rows(layer, self.tables.update, self.intervene, block=self.block, all_heads=self.tables.all_heads)
 
     def check_complete(self) -> None:
@@ -304,28 +296,19 @@ def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = N
     if batch.grid is not None:
         assert isinstance(prompts, Tensor)
         return batch, {"pixel_values": prompts.to(model.device, model.dtype)}
-    inputs: dict[str, Any] = (
-        {"input_ids": batch.tokens, "use_cache": False} if model.facts.causal else {"input_ids": batch.tokens}
-    )
+    inputs: dict[str, Any] = {"input_ids": batch.tokens} | ({"use_cache": False} if model.facts.causal else {})
     if batch.padded:
         inputs["attention_mask"] = batch.token_mask.long()
-        if _takes(model, "position_ids"):
+        body: Any = getattr(model.hf, "base_model", model.hf)
+        if "position_ids" in signature(body.forward).parameters:
             inputs["position_ids"] = batch.positions.clamp(min=0) + _first_position(model)
     return batch, inputs
 
 
 def _first_position(model: Model) -> int:
     """Index of the first position: above 0 for RoBERTa, which has as many positions fewer than its configuration states."""
-    config: Any = model.hf.config if model.hf is not None else None
-    limit = model.facts.max_length
+    config, limit = getattr(model.hf, "config", None), model.facts.max_length
     return 0 if model.facts.causal or limit is None else getattr(config, "max_position_embeddings", limit) - limit
-
-
-def _takes(model: Model, name: str) -> bool:
-    import inspect
-
-    body: Any = getattr(model.hf, "base_model", model.hf)
-    return name in inspect.signature(body.forward).parameters
 
 
 def block_size(model: Model, texts: TokenBatch, metrics: Sequence[AttentionMetric], memory: int | None) -> int:
@@ -334,12 +317,8 @@ def block_size(model: Model, texts: TokenBatch, metrics: Sequence[AttentionMetri
     Raises MemoryBudgetExceeded when the results and one row per head exceed it.
     """
     facts, (batch, length) = model.facts, texts.token_mask.shape
-    tables = sum(2 if m.axis == "key" else 1 for m in metrics)
-    fixed = (
-        tables * 4 * facts.n_layers * facts.n_heads * batch * length
-        + activation_bytes(facts, batch * length)
-        + workspace_bytes(facts)
-    )
+    tables = sum(2 if m.axis == "key" else 1 for m in metrics) * 4 * facts.n_layers * facts.n_heads * batch * length
+    fixed = tables + activation_bytes(facts, batch * length) + workspace_bytes(facts)
     least = batch * length * (facts.n_heads if any(m.all_heads for m in metrics) else facts.group_size)
     allowed = available_memory(str(model.device)) if memory is None else memory
     check_budget(fixed + BYTES_A_WEIGHT * least, allowed, f"Observing {length} tokens of {facts.name}")

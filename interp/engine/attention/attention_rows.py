@@ -4,8 +4,6 @@ No pattern is stored. One block of complete rows of some heads is computed, chan
 for the output, and freed; it fits the processor's cache, so that memory grows with the length of the text, not its square.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +16,7 @@ from torch import Tensor
 from interp.engine.attention.attention_interface import AttentionInputs
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
+from interp.models.model import Model
 from interp.models.weights import output_rows
 from interp.tasks.token_batch import TokenBatch
 
@@ -44,7 +43,7 @@ class AttentionLayer:
 
     @cached_property
     def value_norms(self) -> Float[Tensor, "batch head key"]:
-        """Norm of each head's output from each key at weight 1, |v W_O|, [batch head key]; |v| where W_O is not known."""
+        """Norm of each head's output from each key at weight 1, |v W_O|; |v| where W_O is not known."""
         call, norms = self.call, []
         for head in range(call.q.shape[1]):
             value = call.head_value(head).float()
@@ -76,47 +75,49 @@ class QueryBlock:
 
     @cached_property
     def token_mask(self) -> Bool[Tensor, "batch query"]:
-        """Which queries are tokens, not padding, [batch query]."""
+        """Which queries are tokens, not padding."""
         return self.prompts.token_mask[:, self.queries]
 
     @cached_property
     def query_positions(self) -> Int[Tensor, "batch query"]:
-        """Position of each query in its own text, [batch query]."""
+        """Position of each query in its own text."""
         return self.prompts.positions[:, self.queries]
 
     @cached_property
     def key_positions(self) -> Int[Tensor, "batch key"]:
-        """Position of each key in its own text, [batch key]; negative for padding before it."""
+        """Position of each key in its own text; negative for padding before it."""
         return self.prompts.positions[:, self.keys]
 
     @cached_property
+    def query_columns(self) -> Float[Tensor, " query"]:
+        """Columns of the queries in the batch."""
+        return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device).float()
+
+    @cached_property
     def key_columns(self) -> Float[Tensor, " key"]:
-        """Columns of the keys in the batch, [key]."""
-        return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device, dtype=torch.float)
+        """Columns of the keys in the batch."""
+        return torch.arange(self.keys.start, self.keys.stop, device=self.layer.call.q.device).float()
 
     @cached_property
     def lag(self) -> Float[Tensor, "query key"]:
-        """Number of tokens from each key to each query, [query key]; negative for later keys."""
-        query = torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device, dtype=torch.float)
-        return query[:, None] - self.key_columns
+        """Number of tokens from each key to each query; negative for later keys."""
+        return self.query_columns[:, None] - self.key_columns
 
     @cached_property
-    def beside(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after;
-        [key] each."""
+    def beside(self) -> tuple[Float[Tensor, " key"], Float[Tensor, " key"], Float[Tensor, " key"]]:
+        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after."""
         before, after = self.queries.start - self.key_columns, self.key_columns - (self.queries.stop - 1)
         return before.clamp(min=0) + after.clamp(min=0), (before > 0).float(), (after > 0).float()
 
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
-        """Which keys are visible to each query, [batch or 1, 1, query, key]."""
+        """Which keys are visible to each query."""
         return (self.lag >= 0)[None, None] if self.visibility is None else self.visibility
 
     @cached_property
     def future(self) -> Float[Tensor, "query query"]:
-        """Scores to add to the last keys of a causal block, [query query]: UNSEEN for keys after the query, else 0."""
-        n = self.queries.stop - self.queries.start
-        return torch.full((n, n), UNSEEN, device=self.layer.call.q.device).triu(1)
+        """Scores to add to the last keys of a causal block: UNSEEN for keys after the query, else 0."""
+        return self.query_columns.new_full((len(self.query_columns),) * 2, UNSEEN).triu(1)
 
     @cached_property
     def sees_all(self) -> bool:
@@ -125,21 +126,20 @@ class QueryBlock:
 
     @cached_property
     def n_visible(self) -> Int[Tensor, "some query"]:
-        """Number of keys visible to each query, [batch or 1, query]."""
-        if self.visibility is None:
-            return torch.arange(self.queries.start, self.queries.stop, device=self.layer.call.q.device)[None] + 1
-        return self.visible.sum(-1)[:, 0]
+        """Number of keys visible to each query."""
+        return self.query_columns.long()[None] + 1 if self.visibility is None else self.visible.sum(-1)[:, 0]
 
     @cached_property
     def n_seeing(self) -> Int[Tensor, "some key"]:
-        """Number of queries, without padding, to which each key is visible, [batch or 1, key]."""
-        if self.visibility is None and not self.prompts.padded:
+        """Number of queries, without padding, to which each key is visible."""
+        if self.prompts.padded:
+            return (self.visible[:, 0] & self.token_mask[:, :, None]).sum(1)
+        if self.visibility is None:
             return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
-        visibility = self.visible[:, 0]
-        return (visibility & self.token_mask[:, :, None] if self.prompts.padded else visibility).sum(1)
+        return self.visible[:, 0].sum(1)
 
     def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
-        """Token ids at some columns of the batch, [batch some]."""
+        """Token ids at some columns of the batch."""
         return self.prompts.tokens[:, where]
 
 
@@ -147,9 +147,8 @@ class QueryBlock:
 class AttentionRows:
     """A block of complete attention rows of one layer, of query heads ``heads``.
 
-    ``pattern`` [batch head query key] in float32; keys outside the span have weight 0. Rows of padding are 0. Properties are
-    computed on first use and shared by all metrics; those of the ``query_block`` are shared by all heads and are also
-    attributes of the rows.
+    ``pattern`` is in float32; keys outside the span have weight 0. Rows of padding are 0. Properties are computed on first use
+    and shared by all metrics; those of the ``query_block`` are shared by all heads and are also attributes of the rows.
     """
 
     query_block: QueryBlock
@@ -165,7 +164,7 @@ class AttentionRows:
 
     @cached_property
     def entropy(self) -> Float[Tensor, "batch head query"]:
-        """Shannon entropy of each row in nats, [batch head query]."""
+        """Shannon entropy of each row in nats."""
         if self._shifted is None or self._log_sum is None:
             return -torch.xlogy(self.pattern, self.pattern).sum(-1)
         spent, self._shifted = self._shifted, None
@@ -173,24 +172,33 @@ class AttentionRows:
 
     @cached_property
     def distance(self) -> Float[Tensor, "batch head query"]:
-        """Mean |query - key| in tokens, weighted by attention, [batch head query].
+        """Mean |query - key| in tokens, weighted by attention.
 
-        A sum of positive terms (keys before, among and after the queries of the block): small distances do not cancel, and
-        distant keys cost one product.
+        A sum of positive terms (keys before, among and after the block's queries): nothing cancels, distant keys cost little.
         """
         gap, before, after = self.beside
         width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
         near = slice(max(first, 0), min(first + len(self.lag), width))
         steps = torch.arange(len(self.lag), device=self.pattern.device)
-        total = (
-            (self.pattern[..., near] * self.lag[:, near].abs()).sum(-1) + self.pattern @ gap + steps * (self.pattern @ before)
-        )
+        among = (self.pattern[..., near] * self.lag[:, near].abs()).sum(-1)
+        total = among + self.pattern @ gap + steps * (self.pattern @ before)
         return total if self.causal else total + steps.flip(0) * (self.pattern @ after)
 
     def weighted_mean(self, values: Tensor) -> Float[Tensor, "batch head query"]:
-        """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention, [batch head query]."""
+        """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention."""
         column = values.to(self.pattern)[..., None]
         return (self.pattern @ (column[:, None] if values.dim() == 2 else column))[..., 0]
+
+
+def check_heads(model: Model, interventions: Sequence[Intervention]) -> None:
+    """Raises LookupError when an intervention names a head that the model does not have."""
+    for head in (head for intervention in interventions for head in intervention.heads):
+        model.facts.check_head(head)
+
+
+def changes_in_layer(interventions: Sequence[Intervention], layer: int) -> list[tuple[Intervention, Head]]:
+    """The heads of a layer that interventions change, with what changes them."""
+    return [(i, head) for i in interventions for head in i.heads if head.layer == layer]
 
 
 def read_rows(
@@ -203,15 +211,14 @@ def read_rows(
     all_heads: bool = False,
     head_index: int | None = None,
 ) -> Float[Tensor, "batch some_heads query d_value"]:
-    """The attention output of a call, [batch head query d_head]; every block of rows is passed to ``read``.
+    """The attention output of a call; every block of rows is passed to ``read``.
 
     ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
-    of one head only. ``interventions`` (sites ``scores``, ``pattern`` and ``z``; those of other layers are skipped) act on the
-    blocks; ``example_ids`` [batch] are the example indices they use.
+    of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use.
     """
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
-    edits = [(i, head) for i in interventions for head in i.heads if head.layer == layer.index]
+    edits = changes_in_layer(interventions, layer.index)
     index = torch.arange(len(call.q), device=call.q.device) if example_ids is None else example_ids
     for queries, keys, visibility, groups in blocks(call, block, all_heads, head_index):
         columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
@@ -235,16 +242,15 @@ def blocks(
 ) -> Iterator[tuple[slice, slice, Tensor | None, list[slice]]]:
     """The blocks of a call: queries, the span of their visible keys, which of these are visible to each query (None for plain
     causal rows), and groups of heads whose rows are computed at once."""
-    batch, n_heads, n_queries, _ = call.q.shape
-    n_keys, least = call.k.shape[2], n_heads if all_heads else call.group_size
-    heads, least = (range(n_heads), least) if head_index is None else (range(head_index, head_index + 1), 1)
+    (batch, n_heads, n_queries, _), n_keys = call.q.shape, call.k.shape[2]
+    heads, least = range(n_heads), n_heads if all_heads else call.group_size
+    if head_index is not None:
+        heads, least = range(head_index, head_index + 1), 1
     step = max(1, min(n_queries, block // (batch * least * n_keys)))
     for first in range(0, n_queries, step):
         queries = slice(first, min(first + step, n_queries))
-        visibility, keys = None, slice(0, n_keys)
-        if call.mask is None and call.causal:
-            keys = slice(0, n_keys - n_queries + queries.stop)
-        else:
+        visibility, keys = None, slice(0, n_keys - n_queries + queries.stop)
+        if call.mask is not None or not call.causal:
             visibility = call.visible(queries)
             some = visibility.flatten(0, 2).any(0).nonzero()
             keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
@@ -282,7 +288,7 @@ def _rows(
 
 
 def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
-    """``old`` [batch query ...] after the intervention, at its positions."""
+    """``old`` after the intervention, at its positions."""
     place = InterventionContext(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
     new = intervention.apply(old, place)
     if intervention.positions == "all":
@@ -291,8 +297,7 @@ def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Interve
     return torch.where(here[..., None], new, old)
 
 
-def _block_output(call: AttentionInputs, found: AttentionRows, keys: slice) -> Tensor:
-    """Output of a block, [batch head query d_head]."""
+def _block_output(call: AttentionInputs, found: AttentionRows, keys: slice) -> Float[Tensor, "batch head query d_value"]:
     group, heads = call.group_size, found.heads
     value = call.v[:, heads.start // group : (heads.stop - 1) // group + 1, keys]
     weights = found.pattern.to(value.dtype)

@@ -6,8 +6,6 @@ differs by a constant per row, which changes no weight, and gives small numbers 
 float32; Bloom rounds it to the dtype of its weights.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Container
 from functools import partial
@@ -34,8 +32,8 @@ def switch(model: Any, name: str, read: Container[nn.Module], attention: Callabl
 
 
 def alibi_slopes(n_heads: int) -> Float[Tensor, " head"]:
-    """Each head's slope: 2^(-8/n), 2^(-16/n) ... for n heads; where n is no power of two, that of the next lower one, then
-    every second slope of the next higher one."""
+    """Each head's slope: 2^(-8/n), 2^(-16/n) ... for n heads; between powers of two, those of the next lower power, then every
+    second one of the next higher."""
     whole = 2 ** math.floor(math.log2(n_heads))
     exponents = [8 * (i + 1) / whole for i in range(whole)] + [4 * (2 * i + 1) / whole for i in range(n_heads - whole)]
     return 2 ** -torch.tensor(exponents)

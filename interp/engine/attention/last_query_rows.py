@@ -44,14 +44,14 @@ def read_last_queries(
         raise ValueError(f"n={n} rows of {length} tokens, {before} of which come from a cache: give 1 to {length - before}.")
     if limit is not None and length > limit:
         raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: shorten it.")
-    observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)), (), BLOCK)
+    observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)))
 
     def answer(module: Any, call: AttentionInputs) -> Tensor:
         read_rows(observer.layer(module, call.last(n)), read, block=BLOCK)
         return attend(call)
 
-    attentions = observer.hf.modules() if model.layout is None else model.layout.attentions
-    hooks = {module: partial(answer, module) for module in (attentions if read is not None else ())}
+    attentions = () if read is None else observer.hf.modules() if model.layout is None else model.layout.attentions
+    hooks = {module: partial(answer, module) for module in attentions}
     inputs: dict[str, Any] = {"input_ids": tokens[:, before:], "use_cache": cache is not None, "logits_to_keep": n}
     if cache is not None:
         inputs["past_key_values"] = cache
@@ -71,15 +71,17 @@ class SharedPrefix:
     @classmethod
     def of(cls, model: Model, tokens: Int[Tensor, "1 pos"]) -> SharedPrefix:
         """The keys and values of one pass over the text."""
-        cache: Any = _empty_cache()
+        from transformers import DynamicCache
+
+        cache: Any = DynamicCache()  # its layers keep every token, including layers with a sliding window
         read_last_queries(model, tokens, 1, None, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))
 
     def first(self, n: int) -> DynamicCache:
         """A cache that holds the first ``n`` tokens; nothing is copied until it grows."""
-        from transformers.cache_utils import DynamicLayer
+        from transformers.cache_utils import DynamicCache, DynamicLayer
 
-        cache = _empty_cache()
+        cache = DynamicCache()
         for keys, values in self.layers if n else ():
             layer = DynamicLayer()
             layer.lazy_initialization(keys, values)
@@ -107,10 +109,3 @@ def verified_shared_prefix(
     except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
         return None
     return beginning
-
-
-def _empty_cache() -> DynamicCache:
-    """A cache whose layers keep every token, including layers with a sliding window."""
-    from transformers import DynamicCache
-
-    return DynamicCache()

@@ -4,12 +4,11 @@ A pattern takes length / (2 d_head) times the memory of its queries and keys: 4 
 32768 tokens. With a folder, each layer is written during the pass and read back memory-mapped.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,9 @@ VERSION = 2
 class AttentionCache:
     """Queries and keys of every layer (``calls``, on the CPU), the texts they belong to, and the record of the pass.
 
-    ``calls[l].q`` [batch head query d_head] and ``.k`` [batch kv_head key d_head] are those of the scores: after rotary
-    embedding and norms; ``.v`` is empty unless values were captured. ``value_norms[l]`` [batch head key], if captured, is the
-    norm of each head's output from each key at weight 1, |v W_O|. ``folder`` is where the cache is stored, if it is.
+    ``calls[l].q`` and ``.k`` are those of the scores: after rotary embedding and norms; ``.v`` is empty unless values were
+    captured. ``value_norms[l]`` [batch head key], if captured, is the norm of each head's output from each key at weight 1,
+    |v W_O|. ``folder`` is where the cache is stored, if it is.
     """
 
     calls: tuple[AttentionInputs, ...]
@@ -60,16 +59,15 @@ class AttentionCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all queries, keys, values and norms."""
-        kept = [t for call in self.calls for t in (call.q, call.k, call.v)]
-        return sum(t.numel() * t.element_size() for t in (*kept, *self.value_norms))
+        return sum(t.nbytes for t in (*(t for call in self.calls for t in (call.q, call.k, call.v)), *self.value_norms))
 
-    def one(self, example: int) -> AttentionCache:
+    def one(self, example: int) -> "AttentionCache":
         """The cache of one text, with its padding; nothing is copied. Raises LookupError for an unknown text."""
         if not 0 <= example < len(self.prompts.tokens):
             raise LookupError(f"No text {example}: the texts are 0-{len(self.prompts.tokens) - 1}.")
         own = slice(example, example + 1)
-        calls, value_norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.value_norms)
-        return replace(self, calls=calls, prompts=self.prompts.prompt(example), words=self.words[own], value_norms=value_norms)
+        calls, norms = tuple(_of_text(call, own) for call in self.calls), tuple(n[own] for n in self.value_norms)
+        return replace(self, calls=calls, prompts=self.prompts.prompt(example), words=self.words[own], value_norms=norms)
 
     def pattern(
         self,
@@ -80,12 +78,15 @@ class AttentionCache:
         example: int = 0,
         memory: int | None = None,
     ) -> Float[Tensor, "some_queries some_keys"]:
-        """A tile of one head's attention weights, [query key] in float32; rows are normalised over all keys before the cut.
+        """A tile of one head's attention weights in float32; rows are normalised over all keys before the cut.
 
         ``memory`` (bytes, default: the available memory) bounds the rows. Raises LookupError for an unknown head or example,
         IndexError for an empty tile, MemoryBudgetExceeded when the rows exceed ``memory``.
         """
-        call = self._call(head, example)
+        n_layers, n_heads = len(self.calls), self.calls[0].q.shape[1]
+        if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
+            raise LookupError(f"Head {head} does not exist: there are layers 0-{n_layers - 1} and heads 0-{n_heads - 1}.")
+        call = self.one(example).calls[head.layer]
         length = call.k.shape[2]
         rows, columns = (range(*part.indices(length)) for part in (queries, keys))
         if not rows or not columns:
@@ -106,18 +107,9 @@ class AttentionCache:
 
     def read(self, layer: int, read: Callable[[AttentionRows], None], *, block: int = BLOCK, all_heads: bool = False) -> None:
         """Passes the rows of one layer to ``read``, block by block."""
-        call = self.calls[layer]
-        bare = AttentionInputs(call.q, call.k, call.v[..., :0], call.mask, call.scale, call.softcap, call.causal, call.slopes)
+        bare = replace(self.calls[layer], v=self.calls[layer].v[..., :0])
         with torch.inference_mode():
             read_rows(AttentionLayer(layer, bare, self.prompts), read, block=block, all_heads=all_heads)
-
-    def _call(self, head: Head, example: int) -> AttentionInputs:
-        n_heads = self.calls[0].q.shape[1]
-        if not (0 <= head.layer < len(self.calls) and 0 <= head.head < n_heads):
-            raise LookupError(
-                f"Head {head} does not exist: there are layers 0-{len(self.calls) - 1} and heads 0-{n_heads - 1}."
-            )
-        return self.one(example).calls[head.layer]
 
 
 def capture_attention(
@@ -129,8 +121,7 @@ def capture_attention(
     store: str | os.PathLike | None = None,
     token_mask: Tensor | None = None,
 ) -> AttentionCache:
-    """Queries and keys of one pass over ``prompts`` (as in ``observe``); with ``values`` also values, with ``value_norms`` also
-    |v W_O| of each key.
+    """Queries and keys of one pass over ``prompts`` (as in ``observe``), and on demand values and |v W_O| of each key.
 
     With ``store`` each layer is written to that folder during the pass (``layer-L.safetensors``; ``attention.json`` last), and
     read back memory-mapped. Raises ValueError for texts and models that cannot be observed and for masks that cannot be stored;
@@ -140,23 +131,23 @@ def capture_attention(
     if store is None:
         needed = attention_bytes(model.facts, *texts.token_mask.shape, values=values, value_norms=value_norms)
         check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.token_mask.shape[1]} tokens")
-    observer = AttentionObserver(model, [], texts, (), BLOCK)
-    folder = _prepared(store)
+    observer, folder = AttentionObserver(model, [], texts), _prepared(store)
     kept: dict[int, dict[str, Tensor]] = {}
     entries: dict[int, dict[str, Any]] = {}
 
     def read(module: Any, call: AttentionInputs) -> Tensor:
         layer = observer.layer(module, call)
         entries[layer.index] = _entry(model, layer.index, call)
-        found = _tensors(call, values) | ({"norms": layer.value_norms} if value_norms else {})
-        tensors = {name: t.detach().clone().cpu() for name, t in found.items()}
+        norms = layer.value_norms if value_norms else None
+        found = {"q": call.q, "k": call.k, "v": call.v if values else call.v[..., :0], "slopes": call.slopes, "norms": norms}
+        tensors = {name: t.detach().clone().cpu() for name, t in found.items() if t is not None}
         if folder is None:
             kept[layer.index] = tensors
         else:
-            _write(folder / f"layer-{layer.index}.safetensors", tensors)
+            write_tensors(folder / f"layer-{layer.index}.safetensors", tensors)
         return observer.read(layer)
 
-    hooks = {module: (lambda call, module=module: read(module, call)) for module in observer.hf.modules()}
+    hooks = {module: partial(read, module) for module in observer.hf.modules()}
     with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks):
         observer.forward(**inputs)
     observer.check_complete()
@@ -164,12 +155,8 @@ def capture_attention(
     if folder is None:
         return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], texts.cpu(), words, record)
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
-    manifest |= {
-        "tokens": texts.tokens.tolist(),
-        "token_mask": texts.token_mask.tolist(),
-        "marks": list(texts.marks),
-        "grid": texts.grid,
-    }
+    manifest |= {"tokens": texts.tokens.tolist(), "token_mask": texts.token_mask.tolist()}
+    manifest |= {"marks": list(texts.marks), "grid": texts.grid}
     write_atomically(folder / MANIFEST, json.dumps(manifest, allow_nan=False).encode())
     return load_attention(folder)
 
@@ -232,64 +219,49 @@ def _prepared(store: str | os.PathLike | None) -> Path | None:
     return folder
 
 
-def _tensors(call: AttentionInputs, values: bool) -> dict[str, Tensor]:
-    found = {"q": call.q, "k": call.k, "v": call.v if values else call.v[..., :0]}
-    return found if call.slopes is None else {**found, "slopes": call.slopes}
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as one safetensors file, atomically. Raises OSError when the disk refuses."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with atomic_path(path, sum(t.numel() * t.element_size() for t in tensors.values())) as temporary:
+    with atomic_path(path, sum(t.nbytes for t in tensors.values())) as temporary:
         try:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from error
 
 
 def _entry(model: Model, layer: int, call: AttentionInputs) -> dict[str, Any]:
-    """The parts of a call that are not tensors, as JSON. The mask is stored as the name of the known rule that gives the same
-    table."""
+    """The parts of a call that are not tensors, as JSON; the mask as the name of the known rule that gives the same table."""
     rule = None
     if call.mask is not None:
-        window = model.facts.sliding_windows[layer]
+        facts, last = model.facts, call.q.shape[2] - 1
+        window = facts.sliding_windows[layer]
         known = [*([["window", window]] if window else []), ["causal", None], ["all", None]]
-        probes = {0, call.q.shape[2] // 2, call.q.shape[2] - 1, *([min(window, call.q.shape[2] - 1)] if window else [])}
-        rule = next((r for r in known if all(_agrees(call, _mask(r, call), probe) for probe in probes)), None)
+        probes = [slice(p, p + 1) for p in {0, (last + 1) // 2, last, min(window or 0, last)}]
+        padding, device = call.mask.padding if isinstance(call.mask, Mask) else None, call.q.device
+        masks = ((r, _mask(r, call, padding)) for r in known)
+        rule = next((r for r, m in masks if all((call.visible(p) == m.block(p, device)).all() for p in probes)), None)
         if rule is None:
-            raise ValueError(
-                f"Layer {layer} of {model.facts.name} hides keys by a rule that cannot be stored: use observe instead."
-            )
+            raise ValueError(f"Layer {layer} of {facts.name} hides keys by a rule that cannot be stored: use observe instead.")
     return {"scale": call.scale, "softcap": call.softcap, "causal": call.causal, "rule": rule}
 
 
-def _agrees(call: AttentionInputs, mask: Mask, query: int) -> bool:
-    one = slice(query, query + 1)
-    return bool((call.visible(one) == mask.block(one, call.q.device)).all())
-
-
-def _mask(rule: Sequence[Any], call: AttentionInputs, padding: Tensor | None = None) -> Mask:
+def _mask(rule: Sequence[Any], call: AttentionInputs, padding: Tensor | None) -> Mask:
     from transformers import masking_utils as known
 
-    rules: dict[str, Callable[[], Any]] = {
-        "window": lambda: known.sliding_window_causal_mask_function(rule[1]),
-        "causal": lambda: known.causal_mask_function,
-        "all": lambda: known.bidirectional_mask_function,
-    }
-    if padding is None and isinstance(call.mask, Mask):
-        padding = call.mask.padding
-    return Mask(rules[rule[0]](), call.q.shape[2], call.k.shape[2], call.k.shape[2] - call.q.shape[2], 0, padding)
+    name, window = rule
+    rules = {"causal": known.causal_mask_function, "all": known.bidirectional_mask_function}
+    function: Any = known.sliding_window_causal_mask_function(window) if name == "window" else rules[name]
+    return Mask(function, call.q.shape[2], call.k.shape[2], call.k.shape[2] - call.q.shape[2], 0, padding)
 
 
 def _restored(tensors: dict[str, Tensor], entry: dict[str, Any], texts: TokenBatch) -> AttentionInputs:
-    call = AttentionInputs(
-        tensors["q"], tensors["k"], tensors["v"], None, entry["scale"], entry["softcap"], entry["causal"], tensors.get("slopes")
-    )
+    q, k, v = (tensors[name] for name in ("q", "k", "v"))
+    call = AttentionInputs(q, k, v, None, entry["scale"], entry["softcap"], entry["causal"], tensors.get("slopes"))
     if entry["rule"] is None:
         return call
-    mask = _mask(entry["rule"], call, texts.token_mask.cpu() if texts.padded else None)
-    return AttentionInputs(call.q, call.k, call.v, mask, call.scale, call.softcap, call.causal, call.slopes)
+    return replace(call, mask=_mask(entry["rule"], call, texts.token_mask.cpu() if texts.padded else None))
 
 
 def _text(part: slice) -> str:

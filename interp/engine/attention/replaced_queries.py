@@ -8,10 +8,8 @@ token more than to other keys, and so does every second head whose queries share
 matches the key of its own token alike in all rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
+from interp.engine.attention.attention_interface import AttentionInputs, LeaveModule
 from interp.engine.attention.attention_observer import (
     AttentionMetric,
     AttentionObserver,
@@ -44,16 +42,13 @@ def observe_query_null(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Observation, QueryNullScores]:
-    """The observation of metrics with axis ``query``, and their scores for every head under ``n_null_draws`` draws of the query
-    null.
+    """The observation of metrics with axis ``query``, and every head's scores under ``n_null_draws`` draws of the query null.
 
-    One pass, in which each attention module computes its queries ``n_null_draws`` more times. Raises ValueError as ``observe``
-    does.
+    One pass, in which each attention module computes its queries once more per draw. Raises ValueError as ``observe`` does.
     """
     texts, inputs = prepare_inputs(model, prompts)
     observer = QueryNullObserver(model, metrics, texts, block_size(model, texts, metrics, None), n_null_draws, seed, progress)
-    hooks = {module: observer.hook(module) for module in observer.hf.modules()}
-    with model.lock, torch.inference_mode(), attention_hooks(observer.hf, hooks), observer.recording_arguments():
+    with observer.reading(), observer.recording_arguments():
         observer.forward(**inputs)
     return observer.result(), observer.null_scores
 
@@ -72,10 +67,8 @@ class QueryNullObserver(AttentionObserver):
         progress: Callable[[int, int], None] | None,
     ) -> None:
         super().__init__(model, metrics, texts, (), block)
-        facts = model.facts
-        self.null_scores: QueryNullScores = {
-            m.name: torch.empty(n_null_draws, facts.n_layers, facts.n_heads).double() for m in metrics
-        }
+        shape = (n_null_draws, model.facts.n_layers, model.facts.n_heads)
+        self.null_scores: QueryNullScores = {m.name: torch.empty(shape).double() for m in metrics}
         self._n, self._random, self._progress = n_null_draws, torch.Generator().manual_seed(seed), progress
         self._arguments: dict[nn.Module, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._queries_only = False
@@ -83,34 +76,26 @@ class QueryNullObserver(AttentionObserver):
     @contextmanager
     def recording_arguments(self) -> Iterator[None]:
         """Within the context the arguments of modules are recorded until the next attention module has been observed."""
-        hooks = [module.register_forward_pre_hook(self._keep, with_kwargs=True) for module in self.hf.modules()]
-        try:
+        with ExitStack() as stack:
+            for module in self.hf.modules():
+                stack.enter_context(module.register_forward_pre_hook(self._keep, with_kwargs=True))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
-    def hook(self, module: nn.Module) -> Callable[[AttentionInputs], Tensor]:
+    def hook(self, module: nn.Module, call: AttentionInputs) -> Tensor:
         """The attention hook of ``module``, which observes the null draws of the layer first."""
-
-        def read(call: AttentionInputs) -> Tensor:
-            if self._queries_only:
-                raise _Queries(call.q)
-            layer, arguments = self.layer(module, call), self._arguments.pop(module)
-            self._arguments.clear()
-            for draw in range(self._n):
-                null_call = replace(call, q=self._queries(module, call, *arguments))
-                tables = MetricAccumulator(self.tables.metrics, self.prompts, 1, call.q.shape[1])
-                read_rows(
-                    AttentionLayer(0, null_call, self.prompts), tables.update, block=self.block, all_heads=self.tables.all_heads
-                )
-                for name, values in tables.compute().items():
-                    self.null_scores[name][draw, layer.index] = values[0].double().nanmean((0, 2)).cpu()
-            if self._progress:
-                self._progress(len(self._layers), self.model.facts.n_layers)
-            return self.read(layer)
-
-        return read
+        if self._queries_only:
+            raise LeaveModule(call.q)
+        layer, arguments = self.layer(module, call), self._arguments.pop(module)
+        self._arguments.clear()
+        for draw in range(self._n):
+            null = AttentionLayer(0, replace(call, q=self._queries(module, call, *arguments)), self.prompts)
+            tables = MetricAccumulator(self.tables.metrics, self.prompts, 1, call.q.shape[1])
+            read_rows(null, tables.update, block=self.block, all_heads=tables.all_heads)
+            for name, values in tables.compute().items():
+                self.null_scores[name][draw, layer.index] = values[0].double().nanmean((0, 2)).cpu()
+        if self._progress:
+            self._progress(len(self._layers), self.model.facts.n_layers)
+        return self.read(layer)
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._arguments[module] = args, kwargs
@@ -119,14 +104,14 @@ class QueryNullObserver(AttentionObserver):
         self, module: nn.Module, call: AttentionInputs, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Float[Tensor, "batch head query d_head"]:
         """The queries of one null draw for each head."""
-        kwargs = dict(kwargs)
-        residual, *rest = args or (kwargs.pop("hidden_states"),)
+        residual, *rest = args or (kwargs["hidden_states"],)
+        named = {name: value for name, value in kwargs.items() if name != "hidden_states"}
         null = QueryNull.draw(residual.shape[-1], call.q.shape[1], call.k.shape[1], self._random)
         self._queries_only = True
         try:
-            module.forward(null.residual(residual), *rest, **kwargs)
-        except _Queries as found:
-            return null.queries(found.q)
+            module.forward(null.residual(residual), *rest, **named)
+        except LeaveModule as left:
+            return null.queries(left.found)
         finally:
             self._queries_only = False
         raise ValueError(f"{self._name()} has attention modules that do not call the attention function.")
@@ -143,7 +128,7 @@ class QueryNull:
     query_signs: Float[Tensor, " head"]
 
     @classmethod
-    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> QueryNull:
+    def draw(cls, d_model: int, n_heads: int, n_kv_heads: int, random: torch.Generator) -> "QueryNull":
         def signs(n: int) -> Tensor:
             return torch.randint(2, (n,), generator=random) * 2.0 - 1
 
@@ -155,11 +140,3 @@ class QueryNull:
 
     def queries(self, q: Float[Tensor, "batch head query d_head"]) -> Float[Tensor, "batch head query d_head"]:
         return q.roll(self.shift, 1) * self.query_signs.to(q)[:, None, None]
-
-
-class _Queries(Exception):
-    """Leaves an attention module as soon as its queries are computed."""
-
-    def __init__(self, q: Tensor) -> None:
-        super().__init__()
-        self.q = q

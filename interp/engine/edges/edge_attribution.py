@@ -7,8 +7,6 @@ or an MLP, for each reader. The gradient may be averaged over runs in which some
 on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -43,12 +41,9 @@ def edge_gradients(
     for part in fractions.to(decomposition.outputs).split(decomposition.runs_per_batch):
         for reader, gradient in _at_readers(decomposition, graph, value, part).items():
             total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
-    return torch.stack(
-        [
-            torch.einsum("bnd,bnd->b", decomposition.output_difference(graph.writer_index[e.writer]), total[e.reader, e.qkv])
-            for e in graph.edges
-        ]
-    )
+    changes = decomposition.corrupted - decomposition.outputs
+    pairs = ((changes[graph.writer_index[e.writer]], total[e.reader, e.qkv]) for e in graph.edges)
+    return torch.stack([torch.einsum("bnd,bnd->b", change, gradient) for change, gradient in pairs])
 
 
 def _at_readers(
@@ -81,11 +76,9 @@ def _at_readers(
             entering, at = streams[layer].detach().requires_grad_(), facts.n_layers + 3 * layer
             made = decomposition.qkv(layer, entering)
             for part, t, slope in zip(QKV, (made.q, made.k, made.v), slopes[at : at + 3], strict=True):
-                for head in range(facts.n_heads):
-                    read = t[:, head * t.shape[1] // facts.n_heads]
-                    found[Node("head", layer, head), part] = torch.autograd.grad(
-                        read, entering, slope[:, head], retain_graph=True
-                    )[0]
+                for node in (Node("head", layer, head) for head in range(facts.n_heads)):
+                    read = t[:, node.head * t.shape[1] // facts.n_heads]
+                    found[node, part] = torch.autograd.grad(read, entering, slope[:, node.head], retain_graph=True)[0]
             if facts.d_mlp:
                 written = decomposition.block(layer, entering, attention[layer].detach()) - entering
                 found[Node("mlp", layer), ""] = torch.autograd.grad(written, entering, slopes[layer])[0]

@@ -8,8 +8,6 @@ of one for the model (this project's own variant), and nothing inside a reader, 
 Edges into the logits have no second step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -20,7 +18,7 @@ from interp.engine.edges.edge_attribution import Value
 from interp.engine.edges.edge_patching import z_changes
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.resume_from_layer import resume_from_layer
-from interp.graph import QKV, Graph, Node
+from interp.graph import QKV, Graph
 
 
 def edge_changes(
@@ -30,20 +28,18 @@ def edge_changes(
     ``steps`` equal steps. Call it within the model's lock, on a decomposition computed under ``no_grad``."""
     found = []
     for layer in range(graph.n_layers):
-        found.append(_into_heads(decomposition, graph, value, steps, layer))
+        found.append(_into_heads(decomposition, value, steps, layer))
         if graph.has_mlps:
-            found.append(_into_mlp(decomposition, graph, value, steps, layer))
+            found.append(_into_mlp(decomposition, value, steps, layer))
     last = decomposition.clean.final_residual
     found.append(value(last + decomposition.output_difference(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
     return torch.cat(found)
 
 
-def _into_heads(
-    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
-) -> Float[Tensor, "edges batch"]:
+def _into_heads(decomposition: ResidualDecomposition, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
     clean, weights, read = decomposition.clean, decomposition.weights[layer], decomposition.read_positions(layer)
-    first = decomposition.n_writers_before(layer)
-    ways = decomposition.output_difference(range(first, first + graph.n_heads))[:, :, read]
+    first, n_heads = decomposition.n_writers_before(layer), len(weights)
+    ways = decomposition.output_difference(range(first, first + n_heads))[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
         return resume_from_layer(decomposition.model, clean, layer, lambda at: rows if at == layer else rows[:0])
@@ -54,7 +50,7 @@ def _into_heads(
         slopes.append(torch.einsum("hsbnm,hdm->hsbnd", at_output, w_o))
     slope, squares = torch.cat(slopes), weights @ weights.mT
     was = decomposition.qkv(layer, clean.residual[layer])
-    found = ways.new_empty(graph.n_heads, len(QKV), first, decomposition.batch)
+    found = ways.new_empty(n_heads, len(QKV), first, decomposition.batch)
     for writers in torch.arange(first).split(decomposition.runs_per_batch):
         for i, change in enumerate(z_changes(decomposition, layer, writers.tolist(), QKV, was)):
             size = torch.einsum("wbnhd,hde,wbnhe->hwb", change, squares, change).clamp(min=0).sqrt()
@@ -63,30 +59,24 @@ def _into_heads(
     return found.flatten(0, 2)
 
 
-def _into_mlp(
-    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layer: int
-) -> Float[Tensor, "edges batch"]:
-    clean, read, node = decomposition.clean, decomposition.read_positions(layer), Node("mlp", layer)
+def _into_mlp(decomposition: ResidualDecomposition, value: Value, steps: int, layer: int) -> Float[Tensor, "edges batch"]:
+    model, clean, read = decomposition.model, decomposition.clean, decomposition.read_positions(layer)
+    known = decomposition.n_writers_before(layer) + (0 if model.facts.parallel_attn_mlp else model.facts.n_heads)
     x, attention = clean.residual[layer][:, read], clean.attn_out[layer][:, read]
     after = decomposition.block(layer, x, attention)
-    way = decomposition.output_difference([graph.writer_index[node]])[:, :, read]
+    way = decomposition.output_difference([decomposition.n_writers_before(layer + 1) - 1])[:, :, read]
 
     def continued(rows: Tensor) -> Tensor:
-        return resume_from_layer(
-            decomposition.model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None
-        )
+        return resume_from_layer(model, clean, layer + 1, lambda at: rows[:0], lambda at: rows if at == layer + 1 else None)
 
     slope = _slopes(decomposition, value, steps, after, way, continued)[0]
     found = []
-    for writers in torch.tensor([graph.writer_index[w] for w in graph.writers if graph.connected(w, node)]).split(
-        decomposition.runs_per_batch
-    ):
+    for writers in torch.arange(known).split(decomposition.runs_per_batch):
         plus = decomposition.output_difference(writers.tolist())[:, :, read]
         entering, beside = (decomposition.expand(t, len(writers)) for t in (x, attention))
         change = decomposition.block(layer, entering + plus.flatten(0, 1), beside).view_as(plus) - plus - after
-        found.append(
-            _mean_over_path(torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3)))
-        )
+        terms, share = torch.einsum("wbnm,sbnm->wsb", change, slope), change.norm(dim=(2, 3)) / way.norm(dim=(2, 3))
+        found.append(_mean_over_path(terms, share))
     return torch.cat(found)
 
 

@@ -6,8 +6,6 @@ nothing else changes. One edge changes one head's z, one MLP's output or the fin
 of its own, in which every reader has its own input (``patch_edge_sets``); for a set of one edge both give the same number.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -39,8 +37,7 @@ Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch
 def patch_single_edges(
     decomposition: ResidualDecomposition, edges: Sequence[Edge], read: Read = lambda x: x
 ) -> Float[Tensor, "n_edges batch *read"]:
-    """``read`` of the final residual with one edge corrupted, for each edge; by default the residual itself. Only what ``read``
-    returns is kept."""
+    """``read`` of the final residual with one edge corrupted, for each edge; by default the residual itself."""
     graph, runs_per_batch = graph_of(decomposition.model), decomposition.runs_per_batch
     places = [_resume_point(graph, edge) for edge in edges]
     order = sorted(range(len(edges)), key=lambda i: places[i])
@@ -69,8 +66,7 @@ def _resume_point(graph: Graph, edge: Edge) -> tuple[int, int, int]:
 def _moved_z(
     decomposition: ResidualDecomposition, graph: Graph, edges: Sequence[Edge], made: Callable[[int], AttentionInputs]
 ) -> dict[Edge, Float[Tensor, "batch read d_head"]]:
-    """The change of z that each edge into a head makes, at the positions used: in the last layer the last one. ``made`` are the
-    clean queries, keys and values of a layer."""
+    """The change of z that each edge into a head makes, where z is read; ``made`` are a layer's clean queries, keys and values."""
     found: dict[Edge, Tensor] = {}
     for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
         here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]
@@ -103,7 +99,7 @@ def _continued(
 ) -> Float[Tensor, "n_edges batch d_model"]:
     """As ``patch_single_edges``, for edges in the order of ``_resume_point``, of which those into heads are in ``moved``."""
     clean, n_layers = decomposition.clean, graph.n_layers
-    places = {p: list(group) for p, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
+    places = {place: [*group] for place, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
 
     def added(here: Sequence[Edge]) -> Tensor:
         return decomposition.output_difference([graph.writer_index[edge.writer] for edge in here])
@@ -117,8 +113,7 @@ def _continued(
         return torch.baddbmm(written.flatten(0, 1)[None], z, weights).view(-1, *written.shape[1:])
 
     def changed_residual(layer: int) -> Tensor | None:
-        here = places.get((layer, 0))
-        if here is None:
+        if not (here := places.get((layer, 0))):
             return None
         read = decomposition.read_positions(layer - 1)
         plus = added(here)[:, :, read].flatten(0, 1)
@@ -129,10 +124,8 @@ def _continued(
     to_logits = clean.final_residual + added(places.get((n_layers, 1), []))[:, :, -1]
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
-    resumed = resume_from_layer(
-        decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual
-    ).unflatten(0, (-1, decomposition.batch))
-    return torch.cat([resumed, to_logits])
+    rows = resume_from_layer(decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual)
+    return torch.cat([rows.unflatten(0, (-1, decomposition.batch)), to_logits])
 
 
 def patch_edge_sets(
@@ -163,9 +156,7 @@ def _sets(
     start = clean.residual[begin] if begin <= top else clean.final_residual[:, None]
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
     known = decomposition.n_writers_before(begin)
-    added = x.new_empty(
-        n_sets, len(graph.writers), *start.shape
-    )  # change of a reader's input when each known writer is corrupted
+    added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # to a reader's input when each known writer is corrupted
     added[:, :known] = decomposition.output_difference(range(known))[:, :, -n:]
 
     def shown(reader: int) -> Tensor:
@@ -173,9 +164,8 @@ def _sets(
 
     for layer in range(begin, top + 1):
         first = layer * (n_parts + n_mlps)
-        own = _own_parts(
-            decomposition, layer, x, masks[:, first : first + n_parts, :known], added[:, :known], alike=layer == begin
-        )
+        own_masks = masks[:, first : first + n_parts, :known]
+        own = _own_parts(decomposition, layer, x, own_masks, added[:, :known], alike=layer == begin)
         if layer == top:
             n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
         z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)

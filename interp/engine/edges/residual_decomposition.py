@@ -2,14 +2,11 @@
 
 A *writer* is the embedding, a head or an MLP; a *reader* (a head's query, key or value, an MLP, the logits) receives the sum of
 all earlier writers and biases, before its norm. Corrupting an edge replaces the writer's output by that on the corrupted
-prompt, for this reader only. Blocks are the model's own modules, called with fixed attention, or left once queries, keys and
-values are computed.
+prompt, for this reader only. Blocks are the model's own, called with fixed attention or left once it has its inputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -18,13 +15,14 @@ from torch import Tensor
 from interp.engine.attention.attention_interface import (
     AttentionInputs,
     FastPathUnavailable,
-    attend,
+    LeaveModule,
     attention_hooks,
+    known_parts,
 )
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import attend_after, call_block, fixed_attention
+from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
 from interp.graph import QKV
@@ -33,17 +31,9 @@ from interp.models.weights import output_weights
 from interp.tasks.task import Example, Task
 
 
-class _Made(Exception):
-    """Leaves a block early with queries, keys and values."""
-
-    def __init__(self, call: AttentionInputs) -> None:
-        self.call = call
-
-
 @dataclass(eq=False)
 class ResidualDecomposition:
-    """Clean prompts of one length with the outputs of every writer, at the last ``n`` positions: from the first at which clean
-    and corrupted differ.
+    """Clean prompts of one length with every writer's outputs, at the last ``n`` positions: those from the first difference on.
 
     ``outputs`` and ``corrupted`` [n_writers batch n d_model] are the writers' outputs on either prompt, in the order embedding,
     then heads and MLP (if there is one) of each layer. Where ``corrupted`` is not a run of other prompts, ``n`` is the whole
@@ -64,8 +54,7 @@ class ResidualDecomposition:
 
     @property
     def layout(self) -> Layout:
-        assert self.model.layout is not None
-        return self.model.layout
+        return known_parts(self.model)[1]
 
     @property
     def runs_per_batch(self) -> int:
@@ -73,14 +62,9 @@ class ResidualDecomposition:
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
     @property
-    def corrupted_last(self) -> Float[Tensor, "batch d_model"]:
-        """The final residual with every edge corrupted."""
-        return self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)
-
-    @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
         """The final residual on the clean prompts, and with every edge corrupted."""
-        return torch.stack([self.clean.final_residual, self.corrupted_last])
+        return torch.stack([self.clean.final_residual, self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)])
 
     def n_writers_before(self, layer: int) -> int:
         """Number of writers before a layer."""
@@ -98,14 +82,14 @@ class ResidualDecomposition:
         """Queries, keys and values of a layer with input ``x``, whose rows are repetitions of the batch."""
 
         def leave(call: AttentionInputs) -> Tensor:
-            raise _Made(call)
+            raise LeaveModule(call)
 
-        assert self.model.hf is not None
-        with attention_hooks(self.model.hf, {self.layout.attentions[layer]: leave}):
+        hf, layout = known_parts(self.model)
+        with attention_hooks(hf, {layout.attentions[layer]: leave}):
             try:
-                call_block(self.layout.blocks[layer], self.clean, layer, x)
-            except _Made as made:
-                return made.call
+                call_block(layout.blocks[layer], self.clean, layer, x)
+            except LeaveModule as left:
+                return left.found
         raise FastPathUnavailable(f"{self.model.facts.architecture}: attention of layer {layer} is never called")
 
     def per_query_head(self, made: AttentionInputs) -> dict[str, Float[Tensor, "rows head n d_head"]]:
@@ -118,19 +102,11 @@ class ResidualDecomposition:
     ) -> Float[Tensor, "rows some head d_head"]:
         """z of queries, keys and values [rows head n d_head] that may come from different inputs; scale and caps as in
         ``like``. The queries may be those of some last positions alone."""
-        clean, mask = self.clean, self.clean.mask[layer]
-        mask = None if mask is None else mask[:, :, -q.shape[2] :]
-        call = AttentionInputs(q, k, v, None if clean.n_before else mask, like.scale, like.softcap)
-        if not clean.n_before:
-            return attend(call).transpose(1, 2)
-        assert mask is not None
-        groups = k.shape[1] // clean.k_before[layer].shape[1]  # where every query head has keys of its own
-        before = [t.repeat_interleave(groups, 1) for t in (clean.k_before[layer], clean.v_before[layer])]
-        return attend_after(call, before[0], before[1], mask).transpose(1, 2)
+        return attend_resumed(self.clean, layer, replace(like, q=q, k=k, v=v)).transpose(1, 2)
 
     def head_outputs(self, layer: int, z: Float[Tensor, "rows n head d_head"]) -> Float[Tensor, "rows n head d_model"]:
         """What each head of a layer writes."""
-        return _written(z, self.weights[layer])
+        return torch.einsum("bnhd,hdm->bnhm", z, self.weights[layer])
 
     def block(
         self, layer: int, x: Float[Tensor, "rows n d_model"], attention: Float[Tensor, "rows n d_model"]
@@ -148,23 +124,20 @@ def decompose_residual(
 ) -> ResidualDecomposition:
     """The stream of examples of one length. To be used within ``inference_mode`` and the model's lock.
 
-    Where ``corrupted_outputs`` is given, it stands for the outputs on the corrupted prompts, at all positions: a tensor that
-    can be expanded to [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known,
-    ValueError where what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP), so that
-    it has no edges.
+    ``corrupted_outputs`` stands for the outputs on the corrupted prompts, at all positions: a tensor that can be expanded to
+    [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
+    what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
+    (hf, layout), weights = known_parts(model), _weights(model)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
-    weights = _weights(model)
     clean, outputs = _decompose(model, examples, start, weights)
-    assert model.hf is not None
-    with attention_hooks(model.hf, {}):
+    with attention_hooks(hf, {}):
         _check_sum(model, clean)
     if corrupted_outputs is None:
         corrupted = _decompose(model, [e.swapped() for e in examples], start, weights)[1]
     else:
         corrupted = corrupted_outputs.to(outputs).expand_as(outputs)
-    assert model.layout is not None
-    own = [getattr(projection, "bias", None) for projection in model.layout.outputs]
+    own = [getattr(projection, "bias", None) for projection in layout.outputs]
     biases = torch.stack([torch.zeros_like(clean.final_residual[0]) if bias is None else bias for bias in own])
     written = outputs[:, :, -1]
     apart = float((written.sum(0) + biases.sum(0) - clean.final_residual).abs().max())
@@ -189,17 +162,15 @@ def decompose_task(
     parts = batches(task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
-        decomposition = decompose_residual(
-            model, examples, None if corrupted_outputs is None else corrupted_outputs[len(examples[0].clean)]
-        )
+        corrupted = None if corrupted_outputs is None else corrupted_outputs[len(examples[0].clean)]
+        decomposition = decompose_residual(model, examples, corrupted)
         yield example_ids, decomposition, Readout(model, examples, outcome, decomposition.clean.logits)
         if progress:
             progress(done + 1, len(parts))
 
 
 def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
-    """The mean over the clean prompts of each length of what every writer writes, by length. To be used, and raises, as
-    ``decompose_residual``."""
+    """The mean output of every writer over the clean prompts of each length. To be used, and raises, as ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
     for example_ids in batches(task):
@@ -217,9 +188,7 @@ def _first_difference(example: Example) -> int:
 
 
 def _weights(model: Model) -> list[Tensor]:
-    if model.layout is None:
-        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
-    return [output_weights(model, layer).to(model.dtype) for layer in range(model.facts.n_layers)]
+    return [output_weights(model, layer).to(model.dtype) for layer, _ in enumerate(known_parts(model)[1].outputs)]
 
 
 def _decompose(
@@ -228,19 +197,21 @@ def _decompose(
     """The clean pass of examples from position ``start`` on, and the output of every writer."""
     example_ids, n = range(len(examples)), len(examples[0].clean) - start
     run = clean_pass(model, examples, example_ids, start).select(list(example_ids), n)
-    assert model.hf is not None
-    with attention_hooks(model.hf, {}):
-        return run, _outputs(model, run, weights)
-
-
-def _written(z: Tensor, weights: Tensor) -> Tensor:
-    return torch.einsum("bnhd,hdm->bnhm", z, weights)
+    parts = [run.residual[0]]
+    with attention_hooks(known_parts(model)[0], {}):
+        for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
+            parts += torch.einsum("bnhd,hdm->bnhm", z, weights[layer]).unbind(-2)
+            if model.facts.d_mlp:
+                last = layer + 1 == len(run.residual)
+                after = _block(model, run, layer, run.residual[layer], out) if last else run.residual[layer + 1]
+                parts.append(after - run.residual[layer] - out)
+    return run, torch.stack(parts)
 
 
 def _block(model: Model, clean: CleanPass, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-    assert model.layout is not None
-    with fixed_attention(model.layout, clean, layer, 0, attention):
-        return call_block(model.layout.blocks[layer], clean, layer, x)
+    _, layout = known_parts(model)
+    with fixed_attention(layout, clean, layer, 0, attention):
+        return call_block(layout.blocks[layer], clean, layer, x)
 
 
 def _check_sum(model: Model, clean: CleanPass) -> None:
@@ -249,11 +220,8 @@ def _check_sum(model: Model, clean: CleanPass) -> None:
     x, attention = clean.residual[0], clean.attn_out[0]
     added = x.flip(-1)  # as large as the residual: a norm differs by far more than rounding, in any dtype
     inside = _block(model, clean, 0, x, attention + added)
-    before = (
-        _block(model, clean, 0, x, attention) + added
-        if model.facts.parallel_attn_mlp
-        else _block(model, clean, 0, x + added, attention)
-    )
+    parallel = model.facts.parallel_attn_mlp
+    before = _block(model, clean, 0, x, attention) + added if parallel else _block(model, clean, 0, x + added, attention)
     apart = float((inside - before).abs().max())
     if not apart <= _rounding(x) * float(inside.abs().max()):
         raise ValueError(
@@ -265,15 +233,3 @@ def _check_sum(model: Model, clean: CleanPass) -> None:
 def _rounding(x: Tensor) -> float:
     """Relative rounding error of a sum; norms may compute in float32 whatever the model's dtype."""
     return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)
-
-
-def _outputs(model: Model, run: CleanPass, weights: Sequence[Tensor]) -> Float[Tensor, "n_writers batch n d_model"]:
-    """The output of every writer in a run."""
-    parts = [run.residual[0]]
-    for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
-        parts += _written(z, weights[layer]).unbind(-2)
-        if model.facts.d_mlp:
-            last = layer + 1 == len(run.residual)
-            after = _block(model, run, layer, run.residual[layer], out) if last else run.residual[layer + 1]
-            parts.append(after - run.residual[layer] - out)
-    return torch.stack(parts)

@@ -1,7 +1,5 @@
 """Names of activations: TransformerLens's hook names, and short addresses such as ``z.5`` for them."""
 
-from __future__ import annotations
-
 import re
 
 _IN_BLOCK = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")

@@ -3,8 +3,6 @@
 ``capture`` runs the clean prompts of a task (or token ids) once. Values are copies: changing one changes nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
@@ -15,10 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from interp._short_repr import short_repr
+from interp.engine.attention.qk_cache import write_tensors
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
-from interp.files import atomic_path, remove_temporary_files
+from interp.files import remove_temporary_files
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
@@ -46,7 +45,7 @@ class Capture:
     @property
     def nbytes(self) -> int:
         """Bytes of all activations together."""
-        return sum(t.numel() * t.element_size() for t in self.activations.values())
+        return sum(t.nbytes for t in self.activations.values())
 
 
 def capture(
@@ -62,13 +61,15 @@ def capture(
     written to ``activations.safetensors`` in that folder, their record in its header, and read back memory-mapped. Raises
     LookupError for unknown names, OSError when the disk refuses.
     """
-    full = list(dict.fromkeys(hook_name(n) for name in names for n in _layers(name, model.facts)))
+    full = _full_names(names, model.facts)
     examples: Any = prompts.examples if isinstance(prompts, Task) else prompts
     done = run(model, examples, capture=full)
     found = Capture({name: done.activations[name] for name in full}, done.record)
     if store is None:
         return found
-    _write(Path(store), found)
+    Path(store).mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(Path(store))
+    write_tensors(Path(store) / FILE, found.activations, {"record": json.dumps(found.record.to_json(), allow_nan=False)})
     return load_capture(store)
 
 
@@ -77,22 +78,17 @@ def capture_bytes(facts: ModelFacts, names: Sequence[str], batch: int, length: i
 
     Raises LookupError for sites whose size is not known beforehand.
     """
-    heads, kv, size = facts.n_heads * facts.d_head, facts.n_kv_heads * facts.d_head, ITEM_BYTES[facts.dtype]
-    widths = {"q": heads, "rot_q": heads, "z": heads, "k": kv, "rot_k": kv, "v": kv, "result": facts.n_heads * facts.d_model}
-    widths |= {
-        "pattern": facts.n_heads * length,
-        "attn_scores": facts.n_heads * length,
-        "pre": facts.d_mlp,
-        "post": facts.d_mlp,
-    }
+    widths = {"result": facts.n_heads * facts.d_model}
+    widths |= dict.fromkeys(("q", "rot_q", "z"), facts.n_heads * facts.d_head)
+    widths |= dict.fromkeys(("k", "rot_k", "v"), facts.n_kv_heads * facts.d_head)
+    widths |= dict.fromkeys(("pattern", "attn_scores"), facts.n_heads * length)
+    widths |= dict.fromkeys(("pre", "post"), facts.d_mlp)
     widths |= dict.fromkeys(("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"), facts.d_model)
-    total = 0
-    for full in dict.fromkeys(hook_name(n) for name in names for n in _layers(name, facts)):
-        site = full.rsplit("hook_", 1)[-1]
-        if site not in widths:
-            raise LookupError(f"The size of {full!r} is not known beforehand. Known sites: {', '.join(sorted(widths))}.")
-        total += batch * length * widths[site] * size
-    return total
+    full = _full_names(names, facts)
+    unknown = [name for name in full if name.rsplit("hook_", 1)[-1] not in widths]
+    if unknown:
+        raise LookupError(f"The size of {unknown[0]!r} is not known beforehand. Known sites: {', '.join(sorted(widths))}.")
+    return batch * length * ITEM_BYTES[facts.dtype] * sum(widths[name.rsplit("hook_", 1)[-1]] for name in full)
 
 
 def load_capture(folder: str | os.PathLike) -> Capture:
@@ -108,21 +104,10 @@ def load_capture(folder: str | os.PathLike) -> Capture:
         raise ArtefactInvalid(f"{path} holds no readable capture ({error}): capture the activations again.") from error
 
 
-def _layers(name: str, facts: ModelFacts) -> list[str]:
-    return (
-        [name] if "." in name or "hook_" in name or name == "embed" else [f"{name}.{layer}" for layer in range(facts.n_layers)]
-    )
-
-
-def _write(folder: Path, found: Capture) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporary_files(folder)
-    record = json.dumps(found.record.to_json(), allow_nan=False)
-    with atomic_path(folder / FILE, found.nbytes) as temporary:
-        try:
-            save_file({name: t.contiguous() for name, t in found.activations.items()}, temporary, {"record": record})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+def _full_names(names: Sequence[str], facts: ModelFacts) -> list[str]:
+    """TransformerLens names, each once; a site stands for all layers."""
+    full: list[str] = []
+    for name in names:
+        alone = "." in name or "hook_" in name or name == "embed"
+        full += [name] if alone else [f"{name}.{layer}" for layer in range(facts.n_layers)]
+    return list(dict.fromkeys(map(hook_name, full)))

@@ -1,9 +1,7 @@
 """Generated continuations, and the entropy of the next token at each position of a text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -36,22 +34,26 @@ def generate(
 ) -> GeneratedTokens:
     """``n_tokens`` tokens that follow the prompt, fewer where the context ends or, with ``stop``, before the end-of-text token.
 
-    Greedy, or sampled with ``seed`` at a ``temperature`` above 0. Keys and values of earlier tokens are cached, except under
-    interventions: these may depend on where the text ends, so that every token takes a whole pass. Raises ValueError
-    for an encoder, an empty prompt, one that fills the context, ``n_tokens`` below 1 and a negative temperature.
+    Greedy, or sampled with ``seed`` at a ``temperature`` above 0. Under interventions, which may depend on where the text ends,
+    every token takes a whole pass. Raises ValueError for an encoder, an empty prompt, one that fills the context, ``n_tokens``
+    below 1 and a negative temperature.
     """
     room = _room(model, prompt, n_tokens)
     if temperature < 0:
         raise ValueError(f"temperature={temperature} is negative: give 0 for the most probable tokens, more for random ones.")
-    ends = _ends(model) if stop else frozenset()
+    ends = _ends(model) if stop else ()
     rng, tokens, first, cache = torch.Generator().manual_seed(seed), list(prompt), None, None
     for _ in range(room):
         if intervene or model.hf is None:
             logits = run(model, tokens, intervene=intervene).logits[0, -1].double()
         else:
-            logits, cache = _step(model, tokens if cache is None else tokens[-1:], cache)
+            with model.lock, torch.inference_mode():
+                ids = torch.tensor([tokens if cache is None else tokens[-1:]], device=model.device)
+                out = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                logits, cache = out.logits[0, -1].double(), out.past_key_values
         first = logits if first is None else first
-        token = _choose(logits, temperature, rng)
+        shares = (logits.cpu() / temperature).softmax(-1) if temperature else None
+        token = int(logits.argmax() if shares is None else torch.multinomial(shares, 1, generator=rng))
         if token in ends:
             break
         tokens.append(token)
@@ -68,27 +70,11 @@ def next_token_entropy(model: Model, tokens: Sequence[int], start: int = 0) -> F
         return torch.cat([torch.special.entr(part.double().softmax(-1)).sum(-1) for part in logits.split(ROWS)]).cpu()
 
 
-def _step(model: Model, new: Sequence[int], cache: Any) -> tuple[Float[Tensor, " d_vocab"], Any]:
-    assert model.hf is not None
-    with model.lock, torch.inference_mode():
-        ids = torch.tensor([list(new)], device=model.device)
-        out = model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[0, -1].double(), out.past_key_values
-
-
-def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, rng: torch.Generator) -> int:
-    if not temperature:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits.cpu() / temperature).softmax(-1), 1, generator=rng))
-
-
-def _ends(model: Model) -> frozenset[int]:
+def _ends(model: Model) -> Sequence[int]:
     """Ids of the end-of-text tokens."""
-    settings: Any = getattr(model.hf, "generation_config", None)
-    found = getattr(settings, "eos_token_id", None)
-    if found is None:
-        found = getattr(model.tokenizer, "eos_token_id", None)
-    return frozenset() if found is None else frozenset([found] if isinstance(found, int) else found)
+    found = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
+    found = getattr(model.tokenizer, "eos_token_id", None) if found is None else found
+    return () if found is None else [found] if isinstance(found, int) else found
 
 
 def _room(model: Model, prompt: Sequence[int], n_tokens: int) -> int:
@@ -98,9 +84,10 @@ def _room(model: Model, prompt: Sequence[int], n_tokens: int) -> int:
         raise ValueError("The prompt is empty: give at least one token.")
     if n_tokens < 1:
         raise ValueError(f"n_tokens={n_tokens} is too few: give at least 1.")
-    room = n_tokens if facts.max_length is None else min(n_tokens, facts.max_length - len(prompt))
+    length, limit = len(prompt), facts.max_length
+    room = n_tokens if limit is None else min(n_tokens, limit - length)
     if room < 1:
         raise ValueError(
-            f"The prompt has {len(prompt)} tokens, and {facts.name} reads at most {facts.max_length}, the next one included: shorten it."
+            f"The prompt has {length} tokens, and {facts.name} reads at most {limit}, the next one included: shorten it."
         )
     return room

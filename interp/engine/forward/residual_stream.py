@@ -3,8 +3,6 @@
 It is the stream of the plain Hugging Face model after each block, before any folding or centring of weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,11 +15,8 @@ from interp.models.model import Model
 
 @contextmanager
 def reading_residual(model: Model, read: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within the context every forward pass of ``model.hf`` calls ``read(layer, x)`` with x [batch pos d_model] after each
-    block.
-
-    Raises ValueError where the blocks of the model are not known.
-    """
+    """Within the context every forward pass of ``model.hf`` calls ``read(layer, x)`` with x [batch pos d_model] after each block.
+    Raises ValueError where the blocks of the model are not known."""
     if model.layout is None:
         raise ValueError(
             f"The residual stream of {model.facts.name} cannot be read: the blocks of a {model.facts.architecture} model are not known. "
@@ -29,7 +24,7 @@ def reading_residual(model: Model, read: Callable[[int, Tensor], None]) -> Itera
         )
     with ExitStack() as stack:
         for layer, block in enumerate(model.layout.blocks):
-            stack.callback(block.register_forward_hook(partial(_hand_over, read, layer)).remove)
+            stack.enter_context(block.register_forward_hook(partial(_hand_over, read, layer)))
         yield
 
 

@@ -3,12 +3,11 @@
 ``run`` is the call for a single pass in a notebook; sweeps use this backend where resuming is not verified.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
 from interp.engine.forward.activation_names import hook_name
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
@@ -47,13 +46,7 @@ class ForwardRun:
         return self.activations[full]
 
 
-def run(
-    model: Model,
-    prompts: Prompts,
-    *,
-    capture: Sequence[str] = (),
-    intervene: Sequence[Intervention] = (),
-) -> ForwardRun:
+def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), intervene: Sequence[Intervention] = ()) -> ForwardRun:
     """One forward pass of text, token ids [pos] or [batch pos], or equally long examples (their clean prompts).
 
     ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of
@@ -63,9 +56,7 @@ def run(
     if batch.padded:
         lengths = sorted(set(batch.lengths))
         raise ValueError(f"Prompts of one run must have equally many tokens, not {lengths}: run each length by itself.")
-    for intervention in intervene:
-        for head in intervention.heads:
-            model.facts.check_head(head)
+    check_heads(model, intervene)
     names = [hook_name(name) for name in capture]
     kept: dict[str, Tensor] = {}
     example_ids = torch.arange(len(batch.tokens), device=model.device)
@@ -85,7 +76,7 @@ def run(
 def answer_logits(
     model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
 ) -> Float[Tensor, "batch d_vocab"]:
-    """Logits that predict the answer under the interventions, by one hooked pass; [batch d_vocab], float32."""
+    """Logits that predict the answer under the interventions, by one hooked pass, in float32."""
     with intervention_hooks(model, intervene, batch, example_ids) as hooks:
         return model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)[:, -1].float()
 
@@ -102,74 +93,54 @@ def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "ba
 def intervention_hooks(
     model: Model, intervene: Sequence[Intervention], batch: TokenBatch, example_ids: Tensor
 ) -> Iterator[list[Hook]]:
-    """TransformerLens hooks that apply the interventions to a pass over ``batch``; ``example_ids`` are the indices of its
-    examples.
+    """TransformerLens hooks that apply the interventions to a pass over ``batch``, whose example indices are ``example_ids``.
 
     Bridges that call Hugging Face's own attention ignore a changed pattern; there the engine's attention applies the change.
     """
     hooks: list[Hook] = []
     readers: dict[nn.Module, AttentionHook] = {}
+    changes = [i for i in intervene if i.site != "z"]
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
-        here = [(i, head) for i in intervene for head in i.heads if head.layer == layer]
-        hooks += [(hook_name(f"z.{layer}"), _z_hook(batch, example_ids, i, head)) for i, head in here if i.site == "z"]
-        inside = [(i, head) for i, head in here if i.site != "z"]
-        if inside and pattern_is_writable(model, layer):
-            visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
-            hooks += [
-                (
-                    hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}"),
-                    _pattern_hook(batch, example_ids, visible, i, head),
-                )
-                for i, head in inside
-            ]
-        elif inside:
-            changes = [i for i in intervene if i.site != "z"]
-            readers[model.bridge.blocks[layer].attn.original_component] = _pattern_reader(batch, example_ids, changes, layer)
+        here = changes_in_layer(intervene, layer)
+        visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
+        through_hooks = all(i.site == "z" for i, _ in here) or pattern_is_writable(model, layer)
+        for i, head in here:
+            at = batch.position_mask(i.positions)[:, :, None]
+            if i.site == "z":
+                hooks.append((hook_name(f"z.{layer}"), partial(_edit_z, i, head, example_ids, at)))
+            elif through_hooks:
+                name = hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}")
+                hooks.append((name, partial(_edit_pattern, i, head, example_ids, at & visible, visible)))
+        if not through_hooks:
+            readers[model.bridge.blocks[layer].attn.original_component] = lambda call, layer=layer: read_rows(
+                AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK
+            )
     with attention_hooks(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
 
 @contextmanager
 def quiet_inference() -> Iterator[None]:
-    """No gradients; TransformerLens's warning of a discarded edit becomes an error, since the result would be silently
-    wrong."""
+    """No gradients; TransformerLens's warning of a discarded edit becomes an error: the result would be silently wrong."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*discarded.*")
         yield
 
 
-def _z_hook(batch: TokenBatch, example_ids: Tensor, intervention: Intervention, head: Head) -> Callable[..., Tensor]:
-    here = batch.position_mask(intervention.positions)[:, :, None]
-
-    def edit(z: Tensor, hook: Any) -> Tensor:
-        old = z[:, :, head.head]
-        new = intervention.apply(old, InterventionContext(head, example_ids, torch.arange(z.shape[1], device=z.device)[None]))
-        z = z.clone()
-        z[:, :, head.head] = torch.where(here, new, old)
-        return z
-
-    return edit
+def _edit_z(change: Intervention, head: Head, ids: Tensor, at: Tensor, z: Tensor, hook: Any) -> Tensor:
+    place = InterventionContext(head, ids, torch.arange(z.shape[1], device=z.device)[None])
+    old, z = z[:, :, head.head], z.clone()
+    z[:, :, head.head] = torch.where(at, change.apply(old, place), old)
+    return z
 
 
-def _pattern_hook(
-    batch: TokenBatch, example_ids: Tensor, visible: Tensor, intervention: Intervention, head: Head
-) -> Callable[..., Tensor]:
-    here = batch.position_mask(intervention.positions)[:, :, None] & visible
-
-    def write(table: Tensor, hook: Any) -> Tensor:
-        old = table[:, head.head]
-        queries, keys = (torch.arange(n, device=old.device)[None] for n in old.shape[1:])
-        place = InterventionContext(head, example_ids, queries, visible, keys)
-        new = torch.where(here, intervention.apply(old.float(), place).to(old.dtype), old)
-        table = table.clone()
-        table[:, head.head] = new
-        return table
-
-    return write
-
-
-def _pattern_reader(batch: TokenBatch, example_ids: Tensor, changes: Sequence[Intervention], layer: int) -> AttentionHook:
-    return lambda call: read_rows(AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK)
+def _edit_pattern(change: Intervention, head: Head, ids: Tensor, at: Tensor, visible: Tensor, x: Tensor, hook: Any) -> Tensor:
+    """Scores or patterns ``x`` [batch head query key] after a change of one head."""
+    old, x = x[:, head.head], x.clone()
+    queries, keys = (torch.arange(n, device=x.device)[None] for n in old.shape[1:])
+    place = InterventionContext(head, ids, queries, visible, keys)
+    x[:, head.head] = torch.where(at, change.apply(old.float(), place).to(old.dtype), old)
+    return x
 
 
 def pattern_is_writable(model: Model, layer: int) -> bool:
@@ -180,7 +151,7 @@ def pattern_is_writable(model: Model, layer: int) -> bool:
 
 
 def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query key"]:
-    """Which keys each query of a full-length pass may see in this layer, [1 query key]."""
+    """Which keys each query of a full-length pass may see in this layer."""
     everything = torch.ones(length, length, dtype=torch.bool)
     if not model.facts.causal:
         return everything[None]

@@ -1,7 +1,4 @@
-"""The direction in the residual stream that the outcome reads: the direct contribution of a component is its output along
-it."""
-
-from __future__ import annotations
+"""The direction in the residual stream that the outcome reads: a component's direct contribution is its output along it."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -10,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import upcast
+from interp.engine.attention.attention_interface import known_parts, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.readout import Readout
 from interp.models.model import Model
@@ -26,17 +23,18 @@ def answer_direction(
 
     Raises ValueError where logits are not linear in it (a softcap, a final norm that is neither a layer norm nor an RMS norm).
     """
-    assert model.layout is not None and outcome.weights is not None
+    assert outcome.weights is not None
+    _, layout = known_parts(model)
     last = upcast(last)
-    norm = deepcopy(model.layout.final_norm).to(last.dtype)  # so that rounding cannot hide a softcap
+    norm = deepcopy(layout.final_norm).to(last.dtype)  # so that rounding cannot hide a softcap
     answers = Answers.of(examples, last.device)
     ids = torch.cat([answers.answers, answers.distractors], -1)
     weights = torch.cat(outcome.weights(answers), -1).to(last.dtype)
-    read = torch.einsum("bk,bkd->bd", weights, upcast(unembed_rows(model.layout, ids)))
+    read = torch.einsum("bk,bkd->bd", weights, upcast(unembed_rows(layout, ids)))
     offset, gains = _gains(norm, last)
     direction = _centred(norm, gains * read)
     constant = (offset * read).sum(-1)
-    if (bias := unembed_bias(model.layout, ids)) is not None:
+    if (bias := unembed_bias(layout, ids)) is not None:
         constant = constant + (weights * upcast(bias)).sum(-1)
     readout = Readout(model, examples, outcome, torch.empty(0, device=last.device))
     readout.final_norm = norm

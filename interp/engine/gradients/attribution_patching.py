@@ -4,8 +4,6 @@
 fails where the outcome saturates; ``ablate_heads(estimator="adaptive")`` reports its agreement with exact runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,8 +20,8 @@ from interp.engine.gradients.z_gradients import (
 )
 from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
-from interp.engine.sweep.sweep import Progress, SweepResult
-from interp.engine.sweep.variants import Variant, heads_of
+from interp.engine.sweep.sweep import Progress, SweepResult, sweep_result
+from interp.engine.sweep.variants import Variant
 from interp.engine.sweep.work_units import batches
 from interp.models.model import Model
 from interp.records import RunRecord
@@ -49,8 +47,7 @@ def attribute(
     model.facts.check_causal("Attribution")
     check_gradient(outcome)
     check_outcome(task, outcome)
-    baseline = np.full(len(task), np.nan)
-    estimates = np.full((len(variants), len(task)), np.nan)
+    baseline, estimates = np.full(len(task), np.nan), np.full((len(variants), len(task)), np.nan)
     changes = list(dict.fromkeys(i for v in variants for i in v))
     parts = batches(task)
     for done, example_ids in enumerate(parts):
@@ -69,18 +66,14 @@ def attribute(
             estimates[v, example_ids] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
-    heads = tuple(heads_of(v) for v in variants)
-    values, positions = baseline + estimates, str(variants[0][0].positions)
-    ablation = variants[0][0].label
-    return SweepResult(heads, ablation, positions, outcome.name, outcome.unit, baseline, values, record, "gradient")
+    return sweep_result(variants, outcome, baseline, baseline + estimates, record, "gradient")
 
 
 def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:
-    """Derivative of each example's outcome with respect to a gate on each head's output, at 1: sum over positions of z . d
-    outcome / d z.
+    """Derivative of each example's outcome by a gate on each head's output, at 1: sum over positions of z . d outcome / d z.
 
-    Without an ``outcome`` the mean next-token cross-entropy of the clean prompts (nats) is used. The first-order effect of
-    ``zero`` is its negative. Raises ValueError as ``attribute`` does, and for a prompt of one token.
+    Without an ``outcome`` it is that of the mean next-token cross-entropy of the clean prompts (nats). The first-order effect
+    of ``zero`` is its negative. Raises ValueError as ``attribute`` does, and for a prompt of one token.
     """
     model.facts.check_causal("A gradient")
     if outcome is not None:
@@ -93,7 +86,8 @@ def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Fl
     for same_length in batches(task):
         length = len(task.examples[same_length[0]].clean)
         batch_size = len(same_length) if outcome is not None else max(1, LOGITS // (length * model.facts.d_vocab))
-        for example_ids in (same_length[i : i + batch_size] for i in range(0, len(same_length), batch_size)):
+        for start in range(0, len(same_length), batch_size):
+            example_ids = same_length[start : start + batch_size]
             examples = [task.examples[r] for r in example_ids]
             batch = as_batch(model, examples)
             value = next_token_loss(batch) if outcome is None else answer_value(outcome, examples, model)

@@ -1,12 +1,9 @@
-"""Effects of corrupted queries, keys, values and outputs of heads: on z, to first order on the outcome, and exactly on the
-final residual.
+"""Effects of corrupted queries, keys, values and z of heads: on z, to first order on the outcome, exactly on the last residual.
 
 z under a changed query or key is computed exactly, softmax included, and only the effect of z is linearised (the QK fix of
 AtP*, arXiv 2403.00745): ``(new z - z) . d outcome / d z`` equals the sum over keys of the change of the weights times the
 gradient at the weights. It is exact for the direct effect of z on the logits, and fails where a later softmax is saturated.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -89,29 +86,23 @@ def _key_estimates(
     decomposition: ResidualDecomposition, layer: int, head: int, gradient: Float[Tensor, "batch n n_heads d_head"]
 ) -> Float[Tensor, "batch n"]:
     """For one key changed at a time, with weights A, gradient G at them and ``E = exp(change of the score) - 1``, the sum over
-    queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), which holds where A is
-    1 but for rounding."""
+    queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), stable for A near 1."""
     own, other, call = _parts(decomposition, layer)
     clean = decomposition.clean
     shared = head * clean.k_before[layer].shape[1] // decomposition.model.facts.n_heads
     keys, new_keys = (torch.cat([clean.k_before[layer][:, shared], side["k"][:, head]], 1) for side in (own, other))
     values = torch.cat([clean.v_before[layer][:, shared], own["v"][:, head]], 1)
     mask = clean.mask[layer]
-    seen = (
-        torch.ones(clean.n_positions, keys.shape[1], dtype=torch.bool, device=keys.device).tril(clean.n_before)
-        if mask is None
-        else mask[:, 0]
-    )
+    causal = torch.ones(clean.n_positions, keys.shape[1], dtype=torch.bool, device=keys.device).tril(clean.n_before)
+    seen = causal if mask is None else mask[:, 0]
     scores, new_scores = (
         apply_softcap(upcast(own["q"][:, head]) @ upcast(k).mT * call.scale, call.softcap).masked_fill(~seen, -torch.inf)
         for k in (keys, new_keys)
     )
     slopes = upcast(gradient[:, :, head]) @ upcast(values).mT
     least, rest = slopes.amin(-1, keepdim=True), _logsumexp_of_others(scores)
-    beyond = (
-        (_logsumexp_of_others(scores + (slopes - least).log()) - rest).exp().nan_to_num(0)
-    )  # undefined where there is one key
-    elsewhere = least + beyond
+    others = _logsumexp_of_others(scores + (slopes - least).log())
+    elsewhere = least + (others - rest).exp().nan_to_num(0)  # undefined where there is one key
     weights, new_weights = ((s - rest).sigmoid() for s in (scores, new_scores))
     return ((new_weights - weights) * (slopes - elsewhere)).sum(1)[:, -clean.n_positions :]
 
@@ -129,11 +120,9 @@ def resume_changes(
     decomposition: ResidualDecomposition, changes: Sequence[ResidualChange]
 ) -> Float[Tensor, "n_changes batch d_model"]:
     """The final residual under each change, with all later activations recomputed."""
-    order = sorted(range(len(changes)), key=lambda i: changes[i][:2])
-    found: list[Tensor] = []
-    for first in range(0, len(order), decomposition.runs_per_batch):
-        found.append(_resume(decomposition, [changes[i] for i in order[first : first + decomposition.runs_per_batch]]))
-    return torch.cat(found)[torch.tensor(order).argsort()]
+    order, step = sorted(range(len(changes)), key=lambda i: changes[i][:2]), decomposition.runs_per_batch
+    parts = ([changes[i] for i in order[first : first + step]] for first in range(0, len(order), step))
+    return torch.cat([_resume(decomposition, part) for part in parts])[torch.tensor(order).argsort()]
 
 
 def _resume(decomposition: ResidualDecomposition, changes: Sequence[ResidualChange]) -> Tensor:
@@ -143,16 +132,14 @@ def _resume(decomposition: ResidualDecomposition, changes: Sequence[ResidualChan
         return [base + change.added for change in changes if change[:2] == (layer, inside)]
 
     def changed_attention(layer: int) -> Tensor:
-        base = clean.attn_out[layer]
-        return torch.cat([base[:0], *here(layer, True, base)])
+        return torch.cat([clean.attn_out[layer][:0], *here(layer, True, clean.attn_out[layer])])
 
     def changed_residual(layer: int) -> Tensor | None:
         found = here(layer, False, clean.final_residual[:, None] if layer == n_layers else clean.residual[layer])
         return torch.cat(found) if found else None
 
-    return resume_from_layer(decomposition.model, clean, changes[0].layer, changed_attention, changed_residual).unflatten(
-        0, (-1, decomposition.batch)
-    )
+    rows = resume_from_layer(decomposition.model, clean, changes[0].layer, changed_attention, changed_residual)
+    return rows.unflatten(0, (-1, decomposition.batch))
 
 
 def _parts(decomposition: ResidualDecomposition, layer: int) -> tuple[dict[str, Tensor], dict[str, Tensor], AttentionInputs]:

@@ -1,10 +1,7 @@
 """Gradients of an outcome at z of every head, from one backward pass over the clean prompts.
 
-A model whose parts are not known is differentiated through TransformerLens's hooks, with the patterns of whole layers in
-memory.
+A model whose parts are not known is differentiated through TransformerLens's hooks, with whole patterns in memory.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from interp.engine.attention.attention_interface import FastPathUnavailable, upcast
+from interp.engine.attention.attention_interface import known_parts, upcast
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
@@ -46,8 +43,7 @@ def z_gradients(
     """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every
     layer, each [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``, without the gradient through
     the output of that block (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
-    if model.hf is None or model.layout is None:
-        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
+    (hf, layout), n_heads = known_parts(model), model.facts.n_heads
     leaves: list[Tensor] = []
     stopped: int | None = None
 
@@ -64,16 +60,16 @@ def z_gradients(
 
     passes: list[list[Tensor]] = []
     with model.lock, torch.enable_grad(), ExitStack() as stack:
-        for projection in model.layout.outputs:
-            stack.callback(projection.register_forward_pre_hook(tap).remove)
-        for layer, block in enumerate(model.layout.blocks if tuple(dropped_layers) != (None,) else ()):
-            stack.callback(block.register_forward_hook(partial(gate, layer), with_kwargs=True).remove)
-        found = value(model.hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=int(last)).logits)
+        for projection in layout.outputs:
+            stack.enter_context(projection.register_forward_pre_hook(tap))
+        for layer, block in enumerate(layout.blocks if tuple(dropped_layers) != (None,) else ()):
+            stack.enter_context(block.register_forward_hook(partial(gate, layer), with_kwargs=True))
+        found = value(hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=int(last)).logits)
         for done, layer in enumerate(dropped_layers, 1):
             stopped = layer
             slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(dropped_layers))
-            passes.append([x.unflatten(-1, (model.facts.n_heads, -1)) for x in slopes])
-    return found.detach(), [x.detach().unflatten(-1, (model.facts.n_heads, -1)) for x in leaves], passes
+            passes.append([x.unflatten(-1, (n_heads, -1)) for x in slopes])
+    return found.detach(), [x.detach().unflatten(-1, (n_heads, -1)) for x in leaves], passes
 
 
 def hooked_z_gradients(
@@ -105,8 +101,7 @@ def hooked_clean_pass(
     changes: Sequence[Intervention],
     outcome: Outcome,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
-    """The activations of the clean pass that the estimate needs, the outcome, and its gradients at z. Raises ValueError for
-    changes of scores."""
+    """The clean activations that the estimate needs, the outcome, its gradients at z. Raises ValueError for changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
         raise ValueError(
@@ -116,14 +111,12 @@ def hooked_clean_pass(
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
     found, z, gradients, seen = hooked_z_gradients(model, batch, answer_value(outcome, examples, model), sorted(read))
-    length = len(examples[0].clean)
-    positions = torch.arange(length, device=model.device).expand(len(examples), -1)
+    positions = torch.arange(batch.tokens.shape[1], device=model.device).expand(len(examples), -1)
     clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z)
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
-        place = InterventionContext(
-            head, clean.example_ids, positions[:1], visible_keys(model, head.layer, clean.n_positions).to(model.device)
-        )
+        visible = visible_keys(model, head.layer, clean.n_positions).to(model.device)
+        place = InterventionContext(head, clean.example_ids, positions[:1], visible)
         new = intervention.apply(upcast(pattern[:, head.head]), place).to(v.dtype)
         clean.ablated_z[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
     return clean, found, gradients

@@ -1,8 +1,6 @@
 """The clean pass from which a sweep is resumed: all activations that a change of some heads leaves unchanged, by layer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,8 +10,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import AttentionInputs, FastPathUnavailable, Mask, attend, attention_hooks
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
+from interp.engine.attention.attention_interface import (
+    AttentionInputs,
+    FastPathUnavailable,
+    Mask,
+    attend,
+    attention_hooks,
+    known_parts,
+)
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, read_rows
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
@@ -60,7 +65,7 @@ class CleanPass:
         """Largest number of positions of a prompt that precede the kept ones."""
         return self.k_before[0].shape[2]
 
-    def select(self, example_ids: Sequence[int], n_positions: int) -> CleanPass:
+    def select(self, example_ids: Sequence[int], n_positions: int) -> "CleanPass":
         """The clean pass of these examples at the last ``n_positions`` positions of each."""
         if list(example_ids) == self.example_ids.tolist() and all(
             len(e.clean) == n_positions == self.n_positions for e in self.examples
@@ -70,14 +75,14 @@ class CleanPass:
         examples = [self.examples[i] for i in index.tolist()]
         lengths = torch.tensor([len(e.clean) for e in examples], device=self.example_ids.device)
         positions = lengths[:, None] - n_positions + torch.arange(n_positions, device=lengths.device)
-        before = int(lengths.max()) - n_positions
-        first = int(self.positions[0, 0])
+        before, first = int(lengths.max()) - n_positions, int(self.positions[0, 0])
         kept = positions - first
         alike = slice(1) if len(lengths.unique()) == 1 else slice(None)  # equally long prompts share one row
-        masks: dict[int, Tensor | None] = {}
-        for mask in self.mask:
-            if id(mask) not in masks:
-                masks[id(mask)] = None if mask is None and not before else _tail_mask(mask, positions[alike], before, first)
+        masks = {
+            key: None if mask is None and not before else _tail_mask(mask, positions[alike], before, first)
+            for key, mask in {id(mask): mask for mask in self.mask}.items()
+        }
+        at = partial(_argument_at, self.n_positions, kept[alike])
         flat = (index[:, None] * self.n_positions + kept).flatten()
 
         def taken(x: Tensor) -> Tensor:  # much faster than an index for each dimension
@@ -93,13 +98,7 @@ class CleanPass:
             k_before=[k[index, :, :before] for k in self.k_before],
             v_before=[v[index, :, :before] for v in self.v_before],
             mask=[masks[id(mask)] for mask in self.mask],
-            arguments=[
-                (
-                    _argument_at(args, self.n_positions, kept[alike]),
-                    {k: _argument_at(v, self.n_positions, kept[alike]) for k, v in kwargs.items()},
-                )
-                for args, kwargs in self.arguments
-            ],
+            arguments=[map_leaves(at, arguments) for arguments in self.arguments],
             n_returned=self.n_returned,
             ablated_z={key: taken(z) for key, z in self.ablated_z.items()},
             final_residual=self.final_residual[index],
@@ -107,7 +106,7 @@ class CleanPass:
         )
 
     def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
-        """The change that the intervention makes to this head's z in the clean run, [batch n d_head]; 0 at other positions."""
+        """The change that the intervention makes to this head's z in the clean run; 0 at other positions."""
         z = self.z[head.layer][:, :, head.head]
         if intervention.site != "z":
             new = self.ablated_z[intervention, head]
@@ -139,28 +138,21 @@ def clean_pass(
     ``select``-ion. ``interventions`` on patterns and scores are evaluated here, in blocks of queries, because they depend on
     the clean rows. Raises FastPathUnavailable where the model's parts are not known or not called once per layer.
     """
-    if model.hf is None or model.layout is None:
-        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
-    layout, device = model.layout, model.device
-    batch = as_batch(model, examples)
+    (hf, layout), device, batch = known_parts(model), model.device, as_batch(model, examples)
     positions = torch.arange(start, batch.tokens.shape[1], device=device).expand(len(examples), -1)
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     ends = batch.token_mask.sum(1) - 1
     distinct, which = ends.unique(return_inverse=True)
-    hooks = {
-        module: partial(
-            _read, run, batch, layer, start if n_before is None else n_before, [i for i in interventions if i.site != "z"]
-        )
-        for layer, module in enumerate(layout.attentions)
-    }
+    before, changes = start if n_before is None else n_before, [i for i in interventions if i.site != "z"]
+    hooks = {module: partial(_read, run, batch, layer, before, changes) for layer, module in enumerate(layout.attentions)}
     with ExitStack() as stack:
-        stack.enter_context(attention_hooks(model.hf, hooks))
+        stack.enter_context(attention_hooks(hf, hooks))
         for block, attention, output in zip(layout.blocks, layout.attentions, layout.outputs, strict=True):
-            stack.callback(block.register_forward_pre_hook(partial(_enter, run), with_kwargs=True).remove)
-            stack.callback(output.register_forward_pre_hook(partial(_keep_z, run, model.facts.n_heads)).remove)
-            stack.callback(attention.register_forward_hook(partial(_leave, run)).remove)
-        stack.callback(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)).remove)
-        logits = model.hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
+            stack.enter_context(block.register_forward_pre_hook(partial(_enter, run), with_kwargs=True))
+            stack.enter_context(output.register_forward_pre_hook(partial(_keep_z, run, model.facts.n_heads)))
+            stack.enter_context(attention.register_forward_hook(partial(_leave, run)))
+        stack.enter_context(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)))
+        logits = hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
         run.logits = logits[torch.arange(len(examples), device=device), which]
     counts = {len(run.residual), len(run.z), len(run.attn_out), len(run.mask)}
     if counts != {model.facts.n_layers}:
@@ -171,9 +163,8 @@ def clean_pass(
 def _enter(run: CleanPass, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
     hidden = args[0] if args else kwargs["hidden_states"]
     run.residual.append(_kept(run, hidden))
-    at = (hidden.shape[1], run.positions[:1])
-    rest = {name: _argument_at(value, *at) for name, value in kwargs.items() if name != "hidden_states"}
-    run.arguments.append((_argument_at(args[1:], *at), rest))
+    others = args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}
+    run.arguments.append(map_leaves(partial(_argument_at, hidden.shape[1], run.positions[:1]), others))
 
 
 def _keep_z(run: CleanPass, n_heads: int, module: nn.Module, args: tuple) -> None:
@@ -200,18 +191,14 @@ def _read(
 ) -> Tensor:
     if call.slopes is not None:
         raise FastPathUnavailable("a run cannot be resumed under ALiBi")
-    run.k_before.append(
-        call.k[:, :, :before].clone()
-    )  # a view would keep all positions alive and, of fused projections, q as well
+    # views would keep all positions alive and, of fused projections, q as well
+    run.k_before.append(call.k[:, :, :before].clone())
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n_positions, None))[:1])
-    for intervention in interventions:
-        for head in intervention.heads:
-            if head.layer == layer:
-                layer_inputs = AttentionLayer(layer, call.last(run.n_positions), batch)
-                run.ablated_z[intervention, head] = read_rows(
-                    layer_inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head
-                )[:, 0]
+    inputs = AttentionLayer(layer, call.last(run.n_positions), batch)
+    for intervention, head in changes_in_layer(interventions, layer):
+        z = read_rows(inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head)
+        run.ablated_z[intervention, head] = z[:, 0]
     return attend(call)
 
 
@@ -225,21 +212,23 @@ def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) 
     return (seen & exists)[:, None]
 
 
-def _argument_at(value: Any, length: int, positions: Tensor) -> Any:
-    """An argument of a block, over ``length`` positions, at ``positions`` [some n]; masks become None, since the engine keeps
-    its own."""
+def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:
+    """``function`` of everything in nested tuples, lists and dictionaries of arguments."""
+    if isinstance(value, dict):
+        return {name: map_leaves(function, part) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(_argument_at(part, length, positions) for part in value)
-    if isinstance(value, Mask):
+        return type(value)(map_leaves(function, part) for part in value)
+    return function(value)
+
+
+def _argument_at(length: int, positions: Tensor, value: Any) -> Any:
+    """An argument of a block over ``length`` positions, at ``positions`` [some n]; None for masks: the engine keeps its own."""
+    if isinstance(value, Mask) or (isinstance(value, Tensor) and value.dim() == 4):
         return None
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or length not in value.shape[:2]:
         return value
-    if value.dim() == 4:
-        return None
-    if value.dim() >= 2 and value.shape[1] == length:
-        return value[0, positions]
-    if value.dim() == 1 and value.shape[0] == length:
-        if len(positions) > 1:
-            raise FastPathUnavailable("a block takes one set of positions for all prompts")
-        return value[positions[0]]
-    return value
+    if value.dim() > 1:
+        return value[0, positions] if value.shape[1] == length else value
+    if len(positions) > 1:
+        raise FastPathUnavailable("a block takes one set of positions for all prompts")
+    return value[positions[0]]

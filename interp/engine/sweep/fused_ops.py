@@ -1,10 +1,7 @@
-"""Fused versions of modules that models compute step by step: fewer steps and less memory, equal up to rounding, without
-gradients.
+"""Fused versions of modules that models compute step by step: less time and memory, equal up to rounding, no gradients.
 
 Tanh-GELU takes a sixth of a sweep's time on GPT-2; norms, rotary embedding and gated products take an eighth on a small Llama.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -63,12 +60,9 @@ def _turned(
 
 
 LLAMA_LIKE = ("Llama", "Mistral", "Qwen2", "Qwen3")
-SHORTER: dict[str, Callable[..., Any]] = {
-    "NewGELUActivation": _gelu,
-    **{f"{name}MLP": _gated_mlp for name in LLAMA_LIKE},
-    **{f"{name}RMSNorm": _rms_norm for name in LLAMA_LIKE},
-    **{f"{name}Attention": _attention for name in LLAMA_LIKE},
-}
+PARTS = {"MLP": _gated_mlp, "RMSNorm": _rms_norm, "Attention": _attention}
+SHORTER: dict[str, Callable[..., Any]] = {f"{name}{part}": own for name in LLAMA_LIKE for part, own in PARTS.items()}
+SHORTER["NewGELUActivation"] = _gelu
 """Replacements of a module's forward, by class name."""
 
 

@@ -1,7 +1,5 @@
 """The outcomes of one work unit by one hooked forward pass per variant: slow, and right for every model that has a bridge."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -16,8 +16,7 @@ if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and n
 
 @dataclass(frozen=True)
 class Answers:
-    """Answer and distractor tokens of a batch, padded with token 0 and a False mask: [batch n_answers], [batch
-    n_distractors]."""
+    """Answer and distractor tokens of a batch, padded with token 0 and a False mask."""
 
     answers: Int[Tensor, "batch n_answers"]
     answer_mask: Bool[Tensor, "batch n_answers"]
@@ -40,8 +39,7 @@ class Outcome:
     ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a
     weighted sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor
     weights)``; only these columns of the unembedding are then computed. ``relative_to_clean`` outcomes measure a change from
-    the clean run. ``differentiable`` is False where the gradient at the clean run says nothing: step functions, and functions
-    with their minimum there.
+    the clean run. ``differentiable`` is False for step functions and for those with their minimum at the clean run.
     """
 
     name: str
@@ -81,9 +79,6 @@ def check_gradient(outcome: Outcome) -> None:
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
     import torch
 
-    width = max(1, *(len(row) for row in rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row, dtype=torch.long), True
-    return ids.to(device), mask.to(device)
+    width = max(1, *map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    return ids, torch.tensor([[i < len(row) for i in range(width)] for row in rows], device=device)

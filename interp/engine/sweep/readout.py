@@ -1,7 +1,5 @@
 """From the final residual to the outcome, computing only the logits that the outcome needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import upcast
+from interp.engine.attention.attention_interface import apply_softcap, known_parts, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -21,19 +19,18 @@ class Readout:
     """Maps the final residuals of one batch of examples to outcomes."""
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
-        assert model.layout is not None and model.hf is not None
+        hf, layout = known_parts(model)
         self.outcome, self.clean_logits = outcome, upcast(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
-        self.final_norm, self.unembed = model.layout.final_norm, model.layout.unembed
-        config: Any = model.hf.config
-        self.softcap = getattr(config.get_text_config(), "final_logit_softcapping", None)
+        self.final_norm, self.unembed = layout.final_norm, layout.unembed
+        self.softcap = getattr(hf.config.get_text_config(), "final_logit_softcapping", None)
 
     def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
-        """All logits in float32 (float64 where the model is), [batch d_vocab]."""
-        return self._cap(upcast(self.unembed(self.final_norm(residual))))
+        """All logits in float32 (float64 where the model is)."""
+        return apply_softcap(upcast(self.unembed(self.final_norm(residual))), self.softcap)
 
     def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
-        """The outcome of [n_variants batch d_model] residuals, [n_variants batch]."""
+        """The outcome of every residual."""
         if self.outcome.weights is not None:
             return self._weighted(residual)
         step = max(1, BLOCK // self.clean_logits.numel())
@@ -46,12 +43,9 @@ class Readout:
         columns: Any = self.unembed.weight
         logits = torch.einsum("vbd,bkd->vbk", upcast(self.final_norm(residual)), upcast(columns[ids]))
         bias: Any = getattr(self.unembed, "bias", None)
-        return (self._cap(logits if bias is None else logits + upcast(bias[ids])) * weights).sum(-1)
+        return (apply_softcap(logits if bias is None else logits + upcast(bias[ids]), self.softcap) * weights).sum(-1)
 
     def _full(self, residual: Tensor) -> Tensor:
         n = len(residual)
         logits = self.logits(residual.flatten(0, 1))
         return self.outcome.function(logits, self.answers.repeat(n), self.clean_logits.repeat(n, 1)).unflatten(0, (n, -1))
-
-    def _cap(self, logits: Tensor) -> Tensor:
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

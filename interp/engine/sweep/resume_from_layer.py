@@ -2,15 +2,13 @@
 
 Changing a head of layer l leaves all earlier blocks unchanged. The changed runs are rows of one batch: a block is entered by
 the rows changed in lower layers, which run its attention, and by the rows changed here, whose attention output is the clean one
-plus the difference that the intervention makes. Blocks are the model's own modules, so sequential, parallel and post-norm
-blocks need no code.
+plus the difference that the intervention makes. Blocks are the model's own: sequential, parallel or post-norm.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,57 +19,55 @@ from torch import Tensor, nn
 from interp.engine.attention.attention_interface import (
     AttentionInputs,
     FastPathUnavailable,
+    LeaveModule,
     apply_softcap,
     attend,
     attention_hooks,
+    known_parts,
     scaled_dot_product,
     upcast,
 )
-from interp.engine.sweep.clean_pass import CleanPass
+from interp.engine.attention.attention_rows import changes_in_layer
+from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.variants import Variant, first_layer
 from interp.heads import Head
-from interp.interventions import Intervention, InterventionContext, scale
+from interp.interventions import InterventionContext, scale
 from interp.models.model import Layout, Model
 from interp.models.weights import output_rows
 
 
 def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
-    """The residual that predicts the answer under each variant, [n_variants batch d_model]."""
-    layout = model.layout
-    assert layout is not None
+    """The residual that predicts the answer under each variant."""
+    _, layout = known_parts(model)
     order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
+    ordered = [variants[i] for i in order]
 
     def changed_attention(layer: int) -> Tensor:
-        return _changed_attention(layout, clean, layer, [variants[i] for i in order if first_layer(variants[i]) == layer])
+        return _changed_attention(layout, clean, layer, [v for v in ordered if first_layer(v) == layer])
 
     def active_variants(layer: int) -> list[Variant]:
-        return [variants[i] for i in order if first_layer(variants[i]) < layer]
+        return [v for v in ordered if first_layer(v) < layer]
 
-    result = resume_from_layer(
-        model, clean, first_layer(variants[order[0]]), changed_attention, active_variants=active_variants
-    )
+    first = first_layer(ordered[0])
+    result = resume_from_layer(model, clean, first, changed_attention, active_variants=active_variants)
     return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
 
 
 def verify_resumption(model: Model, clean: CleanPass, readout: Readout) -> None:
     """Raises FastPathUnavailable unless, on these prompts, attention output is the projection of z, and a run that is resumed
     from the first block without a change gives the model's own answer logits."""
-    assert model.layout is not None
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
-    for z, out, projection in zip(clean.z, clean.attn_out, model.layout.outputs, strict=True):
+    architecture = model.facts.architecture
+    for z, out, projection in zip(clean.z, clean.attn_out, known_parts(model)[1].outputs, strict=True):
         if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
-            raise FastPathUnavailable(
-                f"{model.facts.architecture}: the output of attention is not the projection of the heads' z"
-            )
+            raise FastPathUnavailable(f"{architecture}: the output of attention is not the projection of the heads' z")
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
     logits = readout.logits(resume_variants(model, clean, [unchanged])[0])
     error = float((logits - clean.logits.float()).abs().max())
     if not error <= 512 * eps * float(clean.logits.float().abs().max()):
-        raise FastPathUnavailable(
-            f"{model.facts.architecture}: a resumed run differs from the model by {error:.2g} in its logits"
-        )
+        raise FastPathUnavailable(f"{architecture}: a resumed run differs from the model by {error:.2g} in its logits")
 
 
 def resume_from_layer(
@@ -88,12 +84,10 @@ def resume_from_layer(
     ``changed_attention(layer)`` are changed attention outputs of runs that are clean up to this layer. Rows are repetitions of
     the batch. ``active_variants(layer)`` are the variants already running, which may change this layer as well.
     """
-    layout = model.layout
-    assert layout is not None and model.hf is not None
-    x = clean.residual[0].new_empty((0, *clean.residual[0].shape[1:]))
+    (hf, layout), x = known_parts(model), clean.residual[0][:0]
     top = len(layout.blocks) - 1
-    hooks = {module: _reader(clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
-    with attention_hooks(model.hf, hooks):
+    hooks = {module: partial(_attend, clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
+    with attention_hooks(hf, hooks):
         for layer in range(first, len(layout.blocks)):
             if (more := changed_residual(layer)) is not None:
                 x = torch.cat([x, more])
@@ -103,17 +97,16 @@ def resume_from_layer(
     return x[:, -1] if more is None else torch.cat([x[:, -1], more[:, -1]])
 
 
-def _block(
-    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
-) -> Tensor:
-    entering = clean.residual[layer].expand(len(fixed) // len(clean.example_ids), *clean.residual[layer].shape).flatten(0, 1)
-    with _editing_z(layout.outputs[layer], clean, layer, active_variants), fixed_attention(layout, clean, layer, len(x), fixed):
+def _block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
+    def edit_z(projection: nn.Module, args: tuple) -> tuple:
+        return (_apply_to_z(args[0], clean, layer, active), *args[1:])
+
+    entering = clean.residual[layer].repeat(len(fixed) // len(clean.example_ids), 1, 1)
+    with layout.outputs[layer].register_forward_pre_hook(edit_z), fixed_attention(layout, clean, layer, len(x), fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x, entering]))
 
 
-def _last_block(
-    layout: Layout, clean: CleanPass, layer: int, x: Tensor, active_variants: Sequence[Variant], fixed: Tensor
-) -> Tensor:
+def _last_block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
     """As ``_block``, for the last position only: the readout needs no other."""
     entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
     fixed = fixed[:, -1:]
@@ -121,25 +114,20 @@ def _last_block(
         try:
             with _last_query(layout.attentions[layer]):
                 call_block(layout.blocks[layer], clean, layer, x)
-        except _Enough as enough:
-            z = _apply_to_z(enough.z.transpose(1, 2).flatten(2), clean, layer, active_variants)
+        except LeaveModule as left:
+            z = _apply_to_z(left.found.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
     with fixed_attention(layout, clean, layer, 0, fixed):
         return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
 
 
-@contextmanager
-def _last_query(attention: nn.Module) -> Iterator[None]:
-    """Within the context, queries with a projection of their own are projected at the last position only, and repeated for the
-    others."""
+def _last_query(attention: nn.Module) -> AbstractContextManager[None]:
+    """Within the context, queries with a projection of their own are projected at the last position alone, and repeated."""
     projection = getattr(attention, "q_proj", None)
     if not isinstance(projection, nn.Linear):
-        yield
-        return
-    with replacing_forward(
-        projection, lambda x: F.linear(x[:, -1:], projection.weight, projection.bias).expand(*x.shape[:-1], -1)
-    ):
-        yield
+        return nullcontext()
+    weight, bias = projection.weight, projection.bias
+    return replacing_forward(projection, lambda x: F.linear(x[:, -1:], weight, bias).expand(*x.shape[:-1], -1))
 
 
 def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[Variant]) -> Tensor:
@@ -147,31 +135,31 @@ def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[V
     was = clean.attn_out[layer]
     out = was.new_empty(len(new), len(was) * clean.n_positions, was.shape[-1])
     for changed, variant in zip(out, new, strict=True):
-        edits = [*_changes_in_layer(variant, layer)]
+        edits = changes_in_layer(variant, layer)
         z = torch.cat([clean.change(i, head) for i, head in edits], -1)
         w_o = torch.cat([output_rows(layout.outputs[layer], head.head, clean.z[layer].shape[-1]) for _, head in edits])
         torch.addmm(was.flatten(0, 1), z.flatten(0, 1), w_o, out=changed)
     return out.view(-1, *was.shape[1:])
 
 
-def _reader(clean: CleanPass, layer: int, last: bool) -> Callable[[AttentionInputs], Tensor]:
+def _attend(clean: CleanPass, layer: int, last: bool, call: AttentionInputs) -> Tensor:
     """Attention for the rows that run a block; in the last block for the last query only, where it leaves the block."""
-    n = 1 if last else clean.n_positions
+    if last:
+        raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -1:])))
+    return attend_resumed(clean, layer, call)
+
+
+def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float[Tensor, "rows head n d_head"]:
+    """Attention of the last ``n`` positions of changed runs, masked as in the clean run. Keys and values of the positions before
+    those of the clean pass are its own; ``call`` may hold one key for each query head."""
     mask = clean.mask[layer]
-    mask = None if mask is None else mask[:, :, -n:]
-
-    def read(call: AttentionInputs) -> Tensor:
-        call = AttentionInputs(call.q[:, :, -n:], call.k, call.v, None if clean.n_before else mask, call.scale, call.softcap)
-        if clean.n_before:
-            assert mask is not None
-            z = attend_after(call, clean.k_before[layer], clean.v_before[layer], mask)
-        else:
-            z = attend(call)
-        if last:
-            raise _Enough(z)
-        return z
-
-    return read
+    mask = None if mask is None else mask[:, :, -call.q.shape[2] :]
+    if not clean.n_before:
+        return attend(replace(call, mask=mask))
+    assert mask is not None
+    copies = call.k.shape[1] // clean.k_before[layer].shape[1]
+    k, v = (t if copies == 1 else t.repeat_interleave(copies, 1) for t in (clean.k_before[layer], clean.v_before[layer]))
+    return attend_after(call, k, v, mask)
 
 
 def attend_after(
@@ -180,12 +168,10 @@ def attend_after(
     v_before: Float[Tensor, "prompts kv_head before d_head"],
     visible: Bool[Tensor, "some 1 n all"],
 ) -> Float[Tensor, "rows head n d_head"]:
-    """Attention of the last positions of many changed runs that share keys and values of the first positions, [rows head n
-    d_head].
+    """Attention of the last positions of many changed runs that share keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before``
-    and ``v_before`` [n_prompts kv_head before d_head] come from the clean pass and are copied per variant only if they are
-    short. ``visible`` is [n_prompts or 1, 1, n, all keys].
+    and ``v_before`` come from the clean pass and are copied per variant only if they are short.
     """
     rows, n_heads, n, d_head = call.q.shape
     n_prompts, n_kv, before = k_before.shape[:3]
@@ -203,9 +189,8 @@ def attend_after(
     shared = by_prompt(q).reshape(n_prompts, n_kv, -1, d_head) @ k_before.mT
     shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
     scores = upcast(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
-    weights = (
-        apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1).to(call.v.dtype)
-    )
+    scores = apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf)
+    weights = scores.softmax(-1).to(call.v.dtype)
     seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
     seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
     new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
@@ -214,41 +199,31 @@ def attend_after(
 
 def call_block(block: nn.Module, clean: CleanPass, layer: int, x: Tensor) -> Tensor:
     """The residual after a block with input ``x`` [rows n d_model], whose rows are repetitions of the batch."""
-    args, kwargs = _repeated(clean.arguments[layer], len(clean.example_ids), len(x))
+    n_prompts = len(clean.example_ids)
+
+    def repeated(value: Any) -> Any:
+        per_prompt = isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_prompts > 1
+        return value.repeat(len(x) // n_prompts, *[1] * (value.dim() - 1)) if per_prompt else value
+
+    args, kwargs = map_leaves(repeated, clean.arguments[layer])
     output = block(x, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
-
-
-def _repeated(value: Any, n_prompts: int, n_rows: int) -> Any:
-    """An argument of a block, repeated for every variant along its prompt dimension, if it has one."""
-    if isinstance(value, dict):
-        return {name: _repeated(part, n_prompts, n_rows) for name, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_repeated(part, n_prompts, n_rows) for part in value)
-    if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_prompts > 1:
-        return value.repeat(n_rows // n_prompts, *[1] * (value.dim() - 1))
-    return value
-
-
-def _first_rows(value: Any, n: int, n_rows: int) -> Any:
-    """The first ``n`` rows of an argument that has one entry per row; other arguments are returned unchanged."""
-    if isinstance(value, tuple | list):
-        return type(value)(_first_rows(part, n, n_rows) for part in value)
-    return value[:n] if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_rows else value
 
 
 @contextmanager
 def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int, fixed: Tensor) -> Iterator[None]:
     """Within the context, attention runs the first ``n_running`` rows only; the output of the others is ``fixed``."""
     module = layout.attentions[layer]
-    inner = module.forward
+    inner, n_rows = module.forward, n_running + len(fixed)
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    def running(value: Any) -> Any:
+        return value[:n_running] if isinstance(value, Tensor) and value.dim() > 1 and len(value) == n_rows else value
+
+    def forward(*arguments: Any, **named: Any) -> Any:
         out = fixed
         if n_running:
-            n_rows = n_running + len(fixed)
-            running = {name: _first_rows(value, n_running, n_rows) for name, value in kwargs.items()}
-            output = inner(*_first_rows(args, n_running, n_rows), **running)
+            args, kwargs = map_leaves(running, (arguments, named))
+            output = inner(*args, **kwargs)
             out = torch.cat([output[0] if isinstance(output, tuple) else output, fixed])
         n_returned = clean.n_returned[layer]
         return (out, *[None] * (n_returned - 1)) if n_returned else out
@@ -257,31 +232,9 @@ def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int
         yield
 
 
-class _Enough(Exception):
-    """Leaves a block early with z [rows head 1 d_head]."""
-
-    def __init__(self, z: Tensor) -> None:
-        self.z = z
-
-
-@contextmanager
-def _editing_z(projection: nn.Module, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Iterator[None]:
-    """Within the context, ``_apply_to_z`` is applied to the input of the output projection."""
-    handle = projection.register_forward_pre_hook(
-        lambda module, args: (_apply_to_z(args[0], clean, layer, active_variants), *args[1:])
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
-    """The merged z [rows n heads*d_head] of active variants after their interventions in this layer (of pairs of heads).
-
-    The positions of ``z`` are the last ``n`` of the prompt.
-    """
-    edits = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in _changes_in_layer(variant, layer)]
+    """The merged z [rows n heads*d_head] of active variants after their interventions in this layer, at the last ``n`` positions."""
+    edits = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in changes_in_layer(variant, layer)]
     z = z.clone() if edits else z
     n, d_head = z.shape[1], clean.z[layer].shape[-1]
     for v, intervention, head in edits:
@@ -291,7 +244,3 @@ def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequen
         new = intervention.apply(z[rows, :, part], InterventionContext(head, clean.example_ids, clean.positions[:, -n:]))
         z[rows, :, part] = torch.where(here, new, z[rows, :, part])
     return z
-
-
-def _changes_in_layer(variant: Variant, layer: int) -> Iterator[tuple[Intervention, Head]]:
-    return ((i, head) for i in variant for head in i.heads if head.layer == layer)

@@ -5,8 +5,6 @@ attention output is the projection of the heads' z, every module is called once 
 gives the model's own logits. Otherwise, and for variants that cannot be resumed, the sweep warns and uses the hooked backend.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -44,8 +42,7 @@ class SweepResult:
 
     ``variants[i]`` are the heads that variant ``i`` changes; ``baseline`` [n_examples] is the outcome of the clean run,
     ``values`` [n_variants n_examples] of the changed runs (float64). ``effects = values - baseline``: negative = the head
-    helped, where larger outcomes are better. ``ablation`` is the label of the intervention; ``backend`` is ``resumed``,
-    ``hooked`` or ``gradient``.
+    helped, where larger outcomes are better. ``backend`` is ``resumed``, ``hooked`` or ``gradient``.
     """
 
     variants: tuple[tuple[Head, ...], ...]
@@ -61,6 +58,14 @@ class SweepResult:
     @property
     def effects(self) -> np.ndarray:
         return self.values - self.baseline
+
+
+def sweep_result(
+    variants: Sequence[Variant], outcome: Outcome, baseline: np.ndarray, values: np.ndarray, record: RunRecord, backend: str
+) -> SweepResult:
+    """The outcomes of variants that differ only in their heads."""
+    heads, first = tuple(map(heads_of, variants)), variants[0][0]
+    return SweepResult(heads, first.label, str(first.positions), outcome.name, outcome.unit, baseline, values, record, backend)
 
 
 def rank_variants(result: SweepResult) -> list[tuple[Head, ...]]:
@@ -101,22 +106,11 @@ def sweep(
             values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
             if progress:
                 progress(done + 1, plan.n_units)
-    first = variants[0][0]
-    return SweepResult(
-        tuple(heads_of(v) for v in variants),
-        first.label,
-        str(first.positions),
-        outcome.name,
-        outcome.unit,
-        values[-1],
-        values[:-1],
-        record,
-        runner.backend or "resumed",
-    )
+    return sweep_result(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
-    """The outcome of the unchanged model on every example, [n_examples] float64. Raises ValueError for an encoder."""
+    """The outcome of the unchanged model on every example, in float64. Raises ValueError for an encoder."""
     model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
     values = np.empty(len(task))

@@ -1,7 +1,4 @@
-"""The outcomes of one work unit: resumed from the clean pass where that is verified, else by one hooked forward pass per
-variant."""
-
-from __future__ import annotations
+"""The outcomes of one work unit: resumed from the clean pass where that is verified, else by hooked passes."""
 
 import warnings
 from collections.abc import Sequence
@@ -25,8 +22,7 @@ _VERIFIED: WeakSet[Model] = WeakSet()
 
 
 class UnitRunner:
-    """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or None until the first
-    unit."""
+    """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or, if neither is forced, None."""
 
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome

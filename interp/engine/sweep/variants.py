@@ -1,7 +1,5 @@
 """Variants of a run: the interventions that are applied together in one changed run of a sweep."""
 
-from __future__ import annotations
-
 from interp.heads import Head
 from interp.interventions import Intervention
 

@@ -4,22 +4,13 @@ A unit holds a few prompts, recomputed at the same number of last positions, and
 arguments and the budget, never on the clock or on earlier units, so that a resumed sweep repeats it exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.variants import Variant, first_layer
 from interp.errors import MemoryBudgetExceeded
-from interp.models.memory import (
-    ITEM_BYTES,
-    activation_bytes,
-    available_memory,
-    check_budget,
-    format_bytes,
-    workspace_bytes,
-)
+from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, format_bytes, workspace_bytes
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.position_names import position_mask
@@ -28,11 +19,13 @@ from interp.tasks.task import Task
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
+Chunk = tuple[int, tuple[int, ...], int]
+"""Number of last positions, ids of examples, and variants per batch."""
+
 
 @dataclass(frozen=True)
 class CleanPassPlan:
-    """One clean pass over the examples ``example_ids``: activations are kept from position ``start`` on, keys and values of the
-    first ``n_before`` positions."""
+    """One clean pass over examples that keeps activations from ``start`` on, and keys and values of the ``n_before`` first."""
 
     example_ids: tuple[int, ...]
     start: int
@@ -41,8 +34,7 @@ class CleanPassPlan:
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Variants ``variants`` (indices) on examples ``example_ids`` (indices), recomputed at the last ``n`` positions of each
-    prompt; ``clean`` is their clean pass, shared with other units."""
+    """Variants (by index) on examples, recomputed at each prompt's last ``n_positions``, from a clean pass that units share."""
 
     example_ids: tuple[int, ...]
     variants: tuple[int, ...]
@@ -54,10 +46,7 @@ class WorkUnit:
 @dataclass(frozen=True)
 class WorkPlan:
     """The units in order, the largest memory of any of them in addition to the loaded model (bytes), and the work in
-    token-layers.
-
-    ``clean_work`` is the work of the clean passes alone: with the time of one of them it gives the time of the sweep.
-    """
+    token-layers; ``clean_work`` is that of the clean passes alone."""
 
     units: tuple[WorkUnit, ...]
     bytes: int
@@ -69,39 +58,20 @@ class WorkPlan:
         return len(self.units)
 
 
-@dataclass(frozen=True)
 class UnitMemory:
-    """Estimated bytes, in addition to the loaded model ``name``, that the passes of a unit take; made once from facts and
-    outcome.
+    """Estimated bytes, in addition to the loaded model, that the passes of a unit take.
 
-    ``per_token`` is alive at once inside a block, ``residual``, ``z`` and ``kv`` are kept of one token in all layers,
+    ``per_token`` is alive at once inside a block, ``kept`` (residuals and z) and ``kv`` are kept of one token in all layers,
     ``workspace`` is taken by matrix products, ``logits`` by one row of logits.
     """
 
-    name: str
-    n_heads: int
-    d_vocab: int
-    per_token: int
-    kept: int
-    kv: int
-    logits: int
-    workspace: int
-    all_logits: bool
-
-    @classmethod
-    def of(cls, facts: ModelFacts, outcome: Outcome) -> UnitMemory:
+    def __init__(self, facts: ModelFacts, outcome: Outcome) -> None:
         item = ITEM_BYTES[facts.dtype]
-        return cls(
-            facts.name,
-            facts.n_heads,
-            facts.d_vocab,
-            per_token=activation_bytes(facts, 1),
-            kept=facts.n_layers * (2 * facts.d_model + facts.n_heads * facts.d_head) * item,
-            kv=facts.n_layers * 2 * facts.n_kv_heads * facts.d_head * item,
-            logits=facts.d_vocab * item,
-            workspace=workspace_bytes(facts),
-            all_logits=outcome.weights is None,
-        )
+        self.facts, self.all_logits = facts, outcome.weights is None
+        self.per_token, self.workspace = activation_bytes(facts, 1), workspace_bytes(facts)
+        self.kept = facts.n_layers * (2 * facts.d_model + facts.n_heads * facts.d_head) * item
+        self.kv = facts.n_layers * 2 * facts.n_kv_heads * facts.d_head * item
+        self.logits = facts.d_vocab * item
 
     def plain_pass(self, task: Task, cap: int) -> int:
         """Of the largest plain forward pass over equally long prompts of the task, at most ``cap`` tokens at once."""
@@ -114,10 +84,10 @@ class UnitMemory:
 
     def unit(self, length: int, n: int, n_rows: int, n_variants: int) -> int:
         """Of a unit: its clean pass, and in addition the largest of its passes."""
-        rows = n_variants * n_rows
-        clean = n_rows * length * self.per_token + n_rows * self.d_vocab * 8
-        scores = 3 * rows * self.n_heads * n * length * 4 if n < length else 0
-        logits = 3 * min(rows * self.d_vocab, max(1 << 24, n_rows * self.d_vocab)) * 4 if self.all_logits else 0
+        rows, d_vocab = n_variants * n_rows, self.facts.d_vocab
+        clean = n_rows * length * self.per_token + n_rows * d_vocab * 8
+        scores = 3 * rows * self.facts.n_heads * n * length * 4 if n < length else 0
+        logits = 3 * min(rows * d_vocab, max(1 << 24, n_rows * d_vocab)) * 4 if self.all_logits else 0
         kept = self.kept_pass(n_rows, length, length - n, length - n)
         return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
 
@@ -133,12 +103,13 @@ def plan_sweep(
     """
     facts = model.facts
     facts.check_causal("A sweep")
-    cap, cost = tokens_at_once(model), UnitMemory.of(facts, outcome)
+    cap, cost = tokens_at_once(model), UnitMemory(facts, outcome)
     budget = max(memory_at_once(model), int(1.6 * cost.plain_pass(task, cap))) if memory is None else memory
     tails = _tails(task, variants)
     least = max(cost.unit(_longest(task, example_ids), n, 1, 1) for n, example_ids in tails)
     share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
-    chunks: list[tuple[int, tuple[int, ...], int]] = []
+    by_layer = sorted(range(len(variants)), key=lambda v: first_layer(variants[v]))
+    chunks: list[Chunk] = []
     for n, example_ids in tails:
         n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
         chunks += [(n, part, n_variants) for part in _split(example_ids, n_rows)]
@@ -151,7 +122,7 @@ def plan_sweep(
         for n, example_ids, n_variants in inside:
             peak = max(peak, kept + cost.unit(_longest(task, example_ids), n, len(example_ids), n_variants))
             examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in example_ids]
-            for part in _split(_by_layer(variants), n_variants):
+            for part in _split(by_layer, n_variants):
                 work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
                 units.append(WorkUnit(example_ids, part, n, clean, digest([identity, list(part), list(example_ids), examples])))
     check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
@@ -174,45 +145,39 @@ def _kind(model: Model) -> str:
 
 def batches(task: Task) -> list[list[int]]:
     """Ids of equally long examples, in batches of one plain pass."""
-    size = {length: max(1, TOKENS_AT_ONCE["cpu"] // length) for length in task.by_length()}
-    return [
-        example_ids[i : i + size[n]] for n, example_ids in task.by_length().items() for i in range(0, len(example_ids), size[n])
-    ]
+    cap = TOKENS_AT_ONCE["cpu"]
+    return [list(part) for n, example_ids in task.by_length().items() for part in _split(example_ids, max(1, cap // n))]
 
 
 def _longest(task: Task, example_ids: Sequence[int]) -> int:
     return max(len(task.examples[r].clean) for r in example_ids)
 
 
-def _passes(
-    chunks: list[tuple[int, tuple[int, ...], int]], task: Task, cost: UnitMemory, share: int, cap: int
-) -> list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]]:
-    """Consecutive chunks (n, example ids, variants per batch), grouped under one clean pass of at most ``share`` bytes."""
-    found: list[tuple[CleanPassPlan, list[tuple[int, tuple[int, ...], int]]]] = []
+def _passes(chunks: list[Chunk], task: Task, cost: UnitMemory, share: int, cap: int) -> list[tuple[CleanPassPlan, list[Chunk]]]:
+    """Consecutive chunks, grouped under one clean pass of at most ``share`` bytes."""
+    found: list[tuple[CleanPassPlan, list[Chunk]]] = []
     for chunk in chunks:
         n, example_ids, _ = chunk
         starts = [len(task.examples[r].clean) - n for r in example_ids]
-        alone = CleanPassPlan(example_ids, min(starts), max(starts))
+        start, before = min(starts), max(starts)
         if found:
             last, inside = found[-1]
-            grown = CleanPassPlan(
-                (*last.example_ids, *example_ids), min(last.start, alone.start), max(last.n_before, alone.n_before)
-            )
-            longest = _longest(task, grown.example_ids)
-            fits = cost.kept_pass(len(grown.example_ids), longest, grown.start, grown.n_before) <= share
-            if fits and len(grown.example_ids) * longest <= cap:
+            grown = CleanPassPlan((*last.example_ids, *example_ids), min(last.start, start), max(last.n_before, before))
+            n_rows, longest = len(grown.example_ids), _longest(task, grown.example_ids)
+            if n_rows * longest <= cap and cost.kept_pass(n_rows, longest, grown.start, grown.n_before) <= share:
                 found[-1] = (grown, [*inside, chunk])
                 continue
-        found.append((alone, [chunk]))
+        found.append((CleanPassPlan(example_ids, start, before), [chunk]))
     return found
 
 
 def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
-    """Number of last positions to recompute, with the ids of the examples: equally long ones, and others with the same number
-    unless it is their whole length."""
+    """Number of last positions to recompute, with the ids of examples that share it; whole prompts stand apart."""
     tails: dict[tuple[int, bool], list[int]] = {}
+    kinds = {intervention.positions for variant in variants for intervention in variant}
     for length, example_ids in task.by_length().items():
-        n = length - _first_touched(task, example_ids, variants)
+        examples = [task.examples[i] for i in example_ids]
+        n = length - min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
         tails.setdefault((n, n == length), []).extend(example_ids)
     return [(n, example_ids) for (n, _), example_ids in tails.items()]
 
@@ -229,20 +194,10 @@ def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, ca
         else:
             needed = cost.unit(length, n, 1, 1)
             raise MemoryBudgetExceeded(
-                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} in addition to {cost.name}, more than the "
-                f"budget of {format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
+                f"One ablated prompt of {length} tokens needs about {format_bytes(needed)} in addition to {cost.facts.name}, more than "
+                f"the budget of {format_bytes(budget)}: raise the budget, shorten the prompts or ablate at fewer positions."
             )
     return example_ids, variants_per_batch
-
-
-def _first_touched(task: Task, indices: Sequence[int], variants: Sequence[Variant]) -> int:
-    examples = [task.examples[i] for i in indices]
-    kinds = {intervention.positions for variant in variants for intervention in variant}
-    return min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
-
-
-def _by_layer(variants: Sequence[Variant]) -> list[int]:
-    return sorted(range(len(variants)), key=lambda v: first_layer(variants[v]))
 
 
 def _split(items: Sequence[int], size: int) -> list[tuple[int, ...]]:

@@ -105,14 +105,14 @@ def test_a_pass_that_fails_leaves_no_cache_behind_that_looks_whole(tmp_path, mon
 
     model, tokens = tiny("llama"), tiny_tokens(1, 7)
     capture_attention(model, tokens, store=tmp_path)
-    original = qk_cache._write
+    original = qk_cache.write_tensors
 
     def full(path, tensors):
         if path.name == "layer-2.safetensors":
             raise OSError(28, "No space left on device")
         original(path, tensors)
 
-    monkeypatch.setattr(qk_cache, "_write", full)
+    monkeypatch.setattr(qk_cache, "write_tensors", full)
     with pytest.raises(OSError, match="No space left"):
         capture_attention(model, tokens, store=tmp_path)
     with pytest.raises(ArtefactInvalid):

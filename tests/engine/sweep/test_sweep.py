@@ -162,7 +162,7 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
     cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.example_ids]
     assert sorted(cells) == [(v, r) for v in range(len(variants)) for r in range(len(task))]
     assert len({unit.key for unit in plan.units}) == plan.n_units
-    cost = UnitMemory.of(llama.facts, outcome)
+    cost = UnitMemory(llama.facts, outcome)
     assert cost.unit(11, 11, 2, 2) > cost.unit(11, 11, 1, 2)
 
 
