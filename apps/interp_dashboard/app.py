@@ -12,7 +12,7 @@ import streamlit as st
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page import MENU_KEY, Page, View, pages
+from interp_dashboard.page_definition import MENU_KEY, Page, View, pages
 from interp_dashboard.settings import settings
 from interp_dashboard.url import STATE_KEY, State
 

@@ -19,7 +19,7 @@ from interp.records import digest
 from interp.store import StoredRun, finished_run, list_runs, open_run
 from interp_dashboard import jobs
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page import View
+from interp_dashboard.page_definition import View
 from interp_dashboard.settings import settings
 
 

@@ -15,7 +15,7 @@ from interp_dashboard import jobs
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page import View
+from interp_dashboard.page_definition import View
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, flag, number, text
 

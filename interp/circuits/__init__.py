@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from interp.circuits.acdc import acdc as acdc
     from interp.circuits.activation_patching import PatchGrid as PatchGrid
     from interp.circuits.activation_patching import patch_grid as patch_grid
-    from interp.circuits.attention_repair import Repair as Repair
-    from interp.circuits.attention_repair import repair as repair
     from interp.circuits.backup_heads import backup_heads as backup_heads
     from interp.circuits.circuit import Circuit as Circuit
     from interp.circuits.circuit import load_circuit as load_circuit
@@ -17,6 +15,8 @@ if TYPE_CHECKING:
     from interp.circuits.circuit_overlap import score_agreement as score_agreement
     from interp.circuits.completeness import Completeness as Completeness
     from interp.circuits.completeness import completeness as completeness
+    from interp.circuits.direct_effects import ResidualContributions as ResidualContributions
+    from interp.circuits.direct_effects import residual_contributions as residual_contributions
     from interp.circuits.discrete_codes import DiscreteCodes as DiscreteCodes
     from interp.circuits.discrete_codes import find_codes as find_codes
     from interp.circuits.edge_method_names import EDGE_ABLATIONS as EDGE_ABLATIONS
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from interp.circuits.logit_attribution import direct_logit_attribution_from as direct_logit_attribution_from
     from interp.circuits.minimality import Minimality as Minimality
     from interp.circuits.minimality import minimality as minimality
-    from interp.circuits.mlp_from_heads import RidgeDecomposition as RidgeDecomposition
-    from interp.circuits.mlp_from_heads import decompose_mlp as decompose_mlp
-    from interp.circuits.mlp_from_heads import ridge_decompose as ridge_decompose
+    from interp.circuits.mlp_regression_on_heads import RidgeDecomposition as RidgeDecomposition
+    from interp.circuits.mlp_regression_on_heads import decompose_mlp as decompose_mlp
+    from interp.circuits.mlp_regression_on_heads import ridge_decompose as ridge_decompose
     from interp.circuits.node_attribution import score_nodes as score_nodes
     from interp.circuits.node_attribution import score_positions as score_positions
     from interp.circuits.path_patching import path_patch as path_patch
     from interp.circuits.path_patching import path_patch_stages as path_patch_stages
-    from interp.circuits.residual_contributions import ResidualContributions as ResidualContributions
-    from interp.circuits.residual_contributions import residual_contributions as residual_contributions
+    from interp.circuits.repair_by_set_attention import Repair as Repair
+    from interp.circuits.repair_by_set_attention import repair as repair
     from interp.circuits.stability import Stability as Stability
     from interp.circuits.stability import stability as stability
     from interp.graph import Edge as Edge

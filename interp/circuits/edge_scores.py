@@ -126,7 +126,7 @@ def score_edges(
     needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome.
     """
     from interp.engine.edges.edge_attribution import edge_gradients
-    from interp.engine.edges.edge_ig_outputs import edge_changes
+    from interp.engine.edges.edge_ig_reader_outputs import edge_changes
     from interp.engine.edges.edge_patching import patch_single_edges
 
     check_name(method, EDGE_METHODS, "method")

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.circuits.direct_effects import residual_contributions
 from interp.circuits.measurement import measurement_record
-from interp.circuits.residual_contributions import residual_contributions
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
 from interp.engine.sweep.sweep import sweep

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector import detector
 from interp.detectors.support.first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from interp import interventions
+from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.passage_pairs import PassagePrompts, passage_prompts, passage_swap_threshold
 from interp.engine.sweep.sweep import Progress, sweep

@@ -1,6 +1,6 @@
 """Preplan and anchor tokens, where a response attends far back before it continues, and what it keeps attending to.
 
-The tokens are those of ``interp.metrics.waad_fai``, here selected in responses that a model generates, or that are given, and
+The tokens are those of ``interp.metrics.preplan_anchor_tokens``, here selected in responses that a model generates, or that are given, and
 compared with chance. A response is the model's own text from the mark ``response`` of a prompt on, or everything after the
 prompt. In the task ``plan_following`` it starts at a plan line, which the prompt contains and the steps need.
 
@@ -22,17 +22,24 @@ import torch
 from scipy.stats import kurtosis
 
 from interp.detectors.support.coupling_statistics import Curves, coupling
+from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import TokenDetection
-from interp.detectors.support.detector import detector
 from interp.detectors.support.null_threshold import prompt_digests
-from interp.detectors.support.options_dataclass import keyword_options
+from interp.detectors.support.options_as_keywords import keyword_options
 from interp.detectors.support.response_prompts import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation
 from interp.engine.forward.generation import next_token_entropy
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention
-from interp.metrics.waad_fai import ROUNDING, PreplanAnchors, introductory_tokens, jaccard, peaks, preplan_and_anchors
+from interp.metrics.preplan_anchor_tokens import (
+    ROUNDING,
+    PreplanAnchors,
+    introductory_tokens,
+    jaccard,
+    peaks,
+    preplan_and_anchors,
+)
 from interp.models.model import Model, record_of
 from interp.records import RunRecord
 from interp.tasks import Example, Task

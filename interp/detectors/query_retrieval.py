@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector import detector
 from interp.detectors.support.passage_pairs import Scores, passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries

@@ -21,8 +21,8 @@ from interp.detectors.support.copied_answers import (
     teacher_forced_answer,
     text_of,
 )
+from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector import detector
 from interp.detectors.support.needle_prompts import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.passage_pairs import by_depth

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from interp.engine.attention.qk_cache import AttentionCache as AttentionCache
     from interp.engine.attention.qk_cache import capture_attention as capture_attention
     from interp.engine.attention.qk_cache import load_attention as load_attention
-    from interp.engine.attention.replaced_queries import observe_query_null as observe_query_null
+    from interp.engine.attention.query_null import observe_query_null as observe_query_null
     from interp.engine.forward.capture import capture as capture
     from interp.engine.forward.generation import generate as generate
     from interp.engine.forward.generation import next_token_entropy as next_token_entropy

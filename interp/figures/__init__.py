@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interp.figures.dark_theme import to_dark_theme as to_dark_theme
     from interp.figures.detection_map import detection_map as detection_map
     from interp.figures.faithfulness_plot import faithfulness_plot as faithfulness_plot
+    from interp.figures.figure_with_png import Figure as Figure
     from interp.figures.head_atlas import Atlas as Atlas
     from interp.figures.head_atlas import atlas as atlas
     from interp.figures.head_difference_map import head_difference_map as head_difference_map
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from interp.figures.patch_map import patch_map as patch_map
     from interp.figures.pattern_difference import pattern_difference as pattern_difference
     from interp.figures.pattern_heatmap import pattern_heatmap as pattern_heatmap
-    from interp.figures.portable_figure import Figure as Figure
     from interp.figures.ranked_effects import ranked_effects as ranked_effects
     from interp.figures.run_figures import available_figures as available_figures
     from interp.figures.run_figures import run_figure as run_figure

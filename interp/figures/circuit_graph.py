@@ -10,7 +10,7 @@ import numpy as np
 
 from interp.circuits import Circuit, Edge, Node
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.records import RunRecord
 
 QKV_STYLES = {"q": ("query", "dash"), "k": ("key", "dot"), "v": ("value", "solid"), "": ("", "solid")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from interp.confirmation import Confirmation
 from interp.figures import curves, style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 
 GROUPS = {
     "detected": ("detected, highest scores", style.POSITIVE, "circle"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 
 Look = tuple[str, str, str]
 """What a group is called, its colour and its marker."""

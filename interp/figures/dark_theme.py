@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
 
 PAPER, INK = "#0e1117", "#e8eaee"

@@ -8,7 +8,7 @@ import numpy as np
 
 from interp.circuits import FaithfulnessCurve
 from interp.figures import curves, style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 
 WIDTH, HEIGHT = 620, 320
 LEVEL = 0.85

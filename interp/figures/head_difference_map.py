@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from interp.figures import style
+from interp.figures.figure_with_png import Figure
 from interp.figures.head_map import head_map
-from interp.figures.portable_figure import Figure
 from interp.heads import HeadScores
 
 

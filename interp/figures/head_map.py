@@ -10,7 +10,7 @@ import pandas as pd
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.heads import Head, HeadScores
 
 READABLE = 44  # cells at least this wide, in pixels, show their number

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from interp.figures import style
+from interp.figures.figure_with_png import Figure
 from interp.figures.head_map import READABLE
-from interp.figures.portable_figure import Figure
 from interp.records import RunRecord
 
 WIDTH, HEIGHT = 560, 340

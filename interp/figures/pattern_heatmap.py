@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.heads import Head
 from interp.records import RunRecord
 

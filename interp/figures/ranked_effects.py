@@ -8,7 +8,7 @@ import pandas as pd
 
 from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 
 WIDTH, BAR = 520, 24
 GREY, PALE_NEGATIVE, PALE_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"

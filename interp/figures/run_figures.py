@@ -7,9 +7,9 @@ from interp.figures.circuit_graph import circuit_graph
 from interp.figures.confirmation_curve import confirmation_curve
 from interp.figures.detection_map import detection_map
 from interp.figures.faithfulness_plot import faithfulness_plot
+from interp.figures.figure_with_png import Figure
 from interp.figures.head_map import head_map
 from interp.figures.needle_grid import needle_grid
-from interp.figures.portable_figure import Figure
 from interp.figures.ranked_effects import ranked_effects
 from interp.figures.scores_by_layer import scores_by_layer
 from interp.figures.token_scores import token_scores_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.heads import HeadScores
 
 HEIGHT, LAYER, NARROWEST, WIDEST, FEW = 300, 110, 480, 820, 12

@@ -13,7 +13,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 from interp.figures.static_render import INK
 from interp.heads import Head, HeadScores
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from interp.detectors import TokenDetection
 from interp.figures import style
-from interp.figures.portable_figure import Figure
+from interp.figures.figure_with_png import Figure
 
 MAX_TOKENS = 512  # tokens in one figure
 MIN_LINES = 2  # so that the colour bar fits

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
     from interp.metrics.massive_activations import massive_activations as massive_activations
     from interp.metrics.outcomes import OUTCOMES as OUTCOMES
+    from interp.metrics.preplan_anchor_tokens import PreplanAnchors as PreplanAnchors
+    from interp.metrics.preplan_anchor_tokens import preplan_and_anchors as preplan_and_anchors
+    from interp.metrics.preplan_anchor_tokens import split_heads as split_heads
     from interp.metrics.score_task import score_task as score_task
     from interp.metrics.sink_calibration import SinkColumns as SinkColumns
     from interp.metrics.sink_calibration import calibrate_heads as calibrate_heads
@@ -31,8 +34,5 @@ if TYPE_CHECKING:
     from interp.metrics.thumbnails import thumbnails as thumbnails
     from interp.metrics.top_weights import SparsePattern as SparsePattern
     from interp.metrics.top_weights import sparse_patterns as sparse_patterns
-    from interp.metrics.waad_fai import PreplanAnchors as PreplanAnchors
-    from interp.metrics.waad_fai import preplan_and_anchors as preplan_and_anchors
-    from interp.metrics.waad_fai import split_heads as split_heads
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

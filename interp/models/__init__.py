@@ -9,7 +9,7 @@ from interp._lazy import exports
 
 if TYPE_CHECKING:
     from interp.models.embedded import embedded_names as embedded_names
-    from interp.models.hooked_transformer_weights import load_hooked_transformer as load_hooked_transformer
+    from interp.models.hooked_transformer_toys import load_hooked_transformer as load_hooked_transformer
     from interp.models.load import load_model as load_model
     from interp.models.model import Layout as Layout
     from interp.models.model import Model as Model

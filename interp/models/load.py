@@ -51,7 +51,7 @@ def load_model(
 
         return plant_by_name(name, device=device, dtype=dtype).model
     if folder is not None:
-        from interp.models.hooked_transformer_weights import is_hooked_transformer_folder, load_hooked_transformer
+        from interp.models.hooked_transformer_toys import is_hooked_transformer_folder, load_hooked_transformer
 
         if is_hooked_transformer_folder(folder):
             return load_hooked_transformer(folder, name=name, device=device, dtype=dtype)

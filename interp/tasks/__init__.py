@@ -6,13 +6,13 @@
 from itertools import islice
 from typing import Any
 
-from interp._argument_types import checks_arguments
+from interp._check_arguments import checks_arguments
 from interp.models.model import Model
 from interp.registry import Registry
 from interp.tasks.definition import TaskDefinition, task_definition
 from interp.tasks.jsonl import task_from_jsonl
-from interp.tasks.marks import mark, read_marks
 from interp.tasks.task import Example, Prompt, Task
+from interp.tasks.text_marks import mark, read_marks
 from interp.tasks.tokenise import WordFilter, to_example
 
 __all__ = [
@@ -35,7 +35,7 @@ TASKS = Registry(
     "interp.tasks",
     "task",
     group="interp.tasks",
-    exclude=("as_task", "definition", "jsonl", "marks", "position_names", "task", "token_batch", "tokenise", "words"),
+    exclude=("as_task", "definition", "jsonl", "position_names", "task", "text_marks", "token_batch", "tokenise", "words"),
     kind="TaskDefinition",
 )
 

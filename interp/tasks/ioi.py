@@ -11,7 +11,7 @@ from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.definition import shuffled
-from interp.tasks.marks import after
+from interp.tasks.text_marks import after
 from interp.tasks.words import IOI_TEMPLATES, NAMES, OBJECTS, PLACES
 
 CORRUPTIONS = ("abc", "flip")

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from interp.heads import Head
 from interp_dashboard import jobs, url
 from interp_dashboard.model_cache import ModelCache
-from interp_dashboard.page import pages
+from interp_dashboard.page_definition import pages
 from interp_dashboard.settings import VARIABLE, settings
 
 SCRIPT = "from interp_dashboard.app import show; show({!r})"

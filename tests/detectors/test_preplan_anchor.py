@@ -13,7 +13,7 @@ from interp.detectors.support.coupling_statistics import PERMUTATIONS, STATISTIC
 from interp.engine import generate, next_token_entropy, run
 from interp.heads import Head
 from interp.metrics import observe_attention, preplan_and_anchors, score_task
-from interp.metrics.waad_fai import introductory_tokens, peaks
+from interp.metrics.preplan_anchor_tokens import introductory_tokens, peaks
 from interp.models import load_model, plant, wrap_model
 from interp.tasks import Example, Task, make_task
 from tests.support.pattern_cases import given

@@ -210,7 +210,7 @@ def test_what_was_not_observed_and_impossible_shares_are_refused():
 
 
 def test_tokens_without_a_number_are_neither_ranked_nor_chosen():
-    from interp.metrics.waad_fai import top_tokens
+    from interp.metrics.preplan_anchor_tokens import top_tokens
 
     values = np.array([[NAN, 0.5, 0.1, 0.9, 0.0, NAN], [NAN] * 6, [0.0] * 6, [NAN, NAN, 0.2, NAN, NAN, NAN]])
     assert top_tokens(values, 0.5).astype(int).tolist() == [[0, 1, 0, 1, 0, 0], [0] * 6, [0] * 6, [0, 0, 1, 0, 0, 0]]

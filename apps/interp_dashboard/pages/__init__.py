@@ -1,1 +1,1 @@
-"""The pages, one file each; see ``interp_dashboard.page`` for the form."""
+"""The pages, one file each; see ``interp_dashboard.page_definition`` for the form."""

@@ -16,7 +16,7 @@ from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import role_cache
-from interp_dashboard.page import Page, View, link
+from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.score_badges import badges, role_badges
 from interp_dashboard.url import Field, flag, head, number, numbers
 

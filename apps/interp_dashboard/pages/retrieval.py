@@ -21,8 +21,8 @@ from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu, run_code
 from interp_dashboard.formatting import plain
 from interp_dashboard.job_plans import JobPlan, planned_job
-from interp_dashboard.page import Page, View, head_links
-from interp_dashboard.selectors import head_from_map, head_from_table, number_columns, show_figure, show_table
+from interp_dashboard.metric_and_head_selectors import head_from_map, head_from_table, number_columns, show_figure, show_table
+from interp_dashboard.page_definition import Page, View, head_links
 from interp_dashboard.url import Field, choice, head, number
 
 OPTIONS = {

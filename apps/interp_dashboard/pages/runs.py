@@ -16,8 +16,15 @@ from interp_dashboard import jobs
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
 from interp_dashboard.job_status import job_and_status
-from interp_dashboard.page import Page, View, link
-from interp_dashboard.selectors import head_from_map, head_from_table, number_columns, selectable_table, show_figure, show_table
+from interp_dashboard.metric_and_head_selectors import (
+    head_from_map,
+    head_from_table,
+    number_columns,
+    selectable_table,
+    show_figure,
+    show_table,
+)
+from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, choice, head, text
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from interp.metrics.waad_fai import peaks
+from interp.metrics.preplan_anchor_tokens import peaks
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.metrics.attention._definition import AttentionRows, attention_metric
-from interp.metrics.attention._image_patches import patch_attention
+from interp.metrics.attention._patch_attention import patch_attention
 
 
 @attention_metric(

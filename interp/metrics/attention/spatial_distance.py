@@ -7,7 +7,7 @@ renormalised, which common code omits. A uniform head has the mean distance of a
 from torch import Tensor
 
 from interp.metrics.attention._definition import AttentionRows, attention_metric
-from interp.metrics.attention._image_patches import patch_attention
+from interp.metrics.attention._patch_attention import patch_attention
 
 
 @attention_metric(

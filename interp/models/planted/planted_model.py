@@ -12,7 +12,7 @@ import numpy as np
 from interp._short_repr import short_repr
 from interp.heads import Head
 from interp.models.model import Model
-from interp.models.planted.exact_computation import PlantedEdge, Trace, structural_edges, trace
+from interp.models.planted.exact_ground_truth import PlantedEdge, Trace, structural_edges, trace
 from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
 from interp.models.planted.roles import Blueprint
 from interp.models.planted.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.engine.edges.edge_attribution import edge_gradients
-from interp.engine.edges.edge_ig_outputs import edge_changes
+from interp.engine.edges.edge_ig_reader_outputs import edge_changes
 from interp.engine.edges.edge_patching import graph_of, patch_single_edges
 from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual
 from interp.engine.sweep.readout import Readout

@@ -10,7 +10,7 @@ from interp.ablation import ablate_heads
 from interp.circuits import direct_logit_attribution, score_nodes, score_positions
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 from interp.engine.edges.residual_decomposition import decompose_residual
-from interp.engine.gradients.qk_fix import (
+from interp.engine.gradients.qkvz_effects import (
     NODE_KINDS,
     ResidualChange,
     _linear,

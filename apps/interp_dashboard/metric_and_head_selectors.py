@@ -13,7 +13,7 @@ from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp_dashboard.clickable_maps import CONFIG, choose_head
 from interp_dashboard.metric_cache import about_metric, metric_names
-from interp_dashboard.page import View
+from interp_dashboard.page_definition import View
 from interp_dashboard.url import Field, State, choice
 
 OWN_METRIC = ""
