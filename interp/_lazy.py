@@ -8,7 +8,7 @@ A package states its public names once, for type checkers and for Python alike::
         __all__, __getattr__, __dir__ = exports(__name__)
 
 Type checkers follow the imports; ``exports`` reads them from the source and performs each when its name is first used. An import
-without ``as`` serves annotations only and is not exported. Exported functions check the types of their arguments (``_check_arguments``).
+without ``as`` serves annotations only and is not exported. Exported functions check their arguments (``_check_argument_types``).
 """
 
 import ast
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import Any
 
-from interp._check_arguments import checks_arguments
+from interp._check_argument_types import checks_arguments
 
 
 class _LazyPackage(ModuleType):

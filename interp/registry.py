@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from interp._check_arguments import with_article
+from interp._check_argument_types import with_article
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

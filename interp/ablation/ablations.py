@@ -49,7 +49,7 @@ class Supplies:
         return self.clean().mean(self.positions, self.task.examples)
 
     def sinks(self, alpha: float = 5.0, min_rows: int = 8) -> torch.Tensor:
-        from interp.metrics.sink_calibration import sink_columns
+        from interp.metrics.sink_calibration_effects import sink_columns
 
         return sink_columns(self.model, self.task, alpha=alpha, min_rows=min_rows).is_sink
 

@@ -19,7 +19,7 @@ from interp._short_repr import short_repr
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.circuits.result_base import PlottedResult
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
-from interp.engine.gradients.qkvz_effects import ResidualChange, resume_changes
+from interp.engine.gradients.corrupted_qkvz_effects import ResidualChange, resume_changes
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 from interp.records import RunRecord

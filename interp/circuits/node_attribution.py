@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
-from interp.engine.gradients.qkvz_effects import (
+from interp.engine.gradients.corrupted_qkvz_effects import (
     NODE_KINDS,
     ResidualChange,
     atp_estimates,

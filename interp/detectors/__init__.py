@@ -6,7 +6,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from interp._check_arguments import checks_arguments
+from interp._check_argument_types import checks_arguments
 from interp._lazy import exports
 from interp.registry import Registry, check_options
 

@@ -28,7 +28,7 @@ from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.options_as_keywords import keyword_options
 from interp.detectors.support.response_prompts import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation
-from interp.engine.forward.generation import next_token_entropy
+from interp.engine.forward.next_token_entropy import next_token_entropy
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, TokenScores
 from interp.metrics.attention import attention_metrics, observe_attention

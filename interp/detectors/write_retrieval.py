@@ -17,7 +17,7 @@ from interp.detectors.support.detection import Detection
 from interp.detectors.support.passage_pairs import passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries
-from interp.engine.forward.residual_stream import reading_residual
+from interp.engine.forward.read_residual_by_layer import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches
 from interp.models.model import Model

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from interp.engine.attention.query_null import observe_query_null as observe_query_null
     from interp.engine.forward.capture import capture as capture
     from interp.engine.forward.generation import generate as generate
-    from interp.engine.forward.generation import next_token_entropy as next_token_entropy
+    from interp.engine.forward.next_token_entropy import next_token_entropy as next_token_entropy
     from interp.engine.forward.run import ForwardRun as ForwardRun
     from interp.engine.forward.run import run as run
     from interp.engine.gradients.attribution_patching import attribute as attribute

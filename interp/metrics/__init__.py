@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from interp.metrics.preplan_anchor_tokens import preplan_and_anchors as preplan_and_anchors
     from interp.metrics.preplan_anchor_tokens import split_heads as split_heads
     from interp.metrics.score_task import score_task as score_task
-    from interp.metrics.sink_calibration import SinkColumns as SinkColumns
-    from interp.metrics.sink_calibration import calibrate_heads as calibrate_heads
-    from interp.metrics.sink_calibration import improving_heads as improving_heads
-    from interp.metrics.sink_calibration import sink_columns as sink_columns
+    from interp.metrics.sink_calibration_effects import SinkColumns as SinkColumns
+    from interp.metrics.sink_calibration_effects import calibrate_heads as calibrate_heads
+    from interp.metrics.sink_calibration_effects import improving_heads as improving_heads
+    from interp.metrics.sink_calibration_effects import sink_columns as sink_columns
     from interp.metrics.thumbnails import overview as overview
     from interp.metrics.thumbnails import thumbnails as thumbnails
     from interp.metrics.top_weights import SparsePattern as SparsePattern

@@ -6,7 +6,7 @@
 from itertools import islice
 from typing import Any
 
-from interp._check_arguments import checks_arguments
+from interp._check_argument_types import checks_arguments
 from interp.models.model import Model
 from interp.registry import Registry
 from interp.tasks.definition import TaskDefinition, task_definition

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from interp._check_arguments import checks_arguments
+from interp._check_argument_types import checks_arguments
 from interp.models.model import Model
 from interp.tasks.task import Prompt, Span, Task
 from interp.tasks.tokenise import to_example

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interp.circuits import acdc, circuit_outcomes, patch_grid, score_edges, score_nodes, score_positions
-from interp.engine.gradients.qkvz_effects import resume_changes
+from interp.engine.gradients.corrupted_qkvz_effects import resume_changes
 from interp.engine.sweep import work_units
 from interp.graph import Graph
 from interp.heads import Head

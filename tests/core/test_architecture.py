@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "interp"
 FLOORS = {
     "records": 0, "heads": 0, "graph": 0, "errors": 0, "files": 0, "registry": 0, "statistics": 0,
-    "options_text": 0, "_lazy": 0, "_check_arguments": 0, "_short_repr": 0,
+    "options_text": 0, "_lazy": 0, "_check_argument_types": 0, "_short_repr": 0,
     "models": 1, "interventions": 1,
     "tasks": 2,
     "engine": 3,
@@ -229,7 +229,7 @@ def test_the_readme_names_every_room():
     tree = text[text.index("```\ninterp/") :]
     missing = [
         room
-        for room in rooms() - {"_lazy", "_check_arguments", "_short_repr"}
+        for room in rooms() - {"_lazy", "_check_argument_types", "_short_repr"}
         if f"  {room}/ " not in tree and f"  {room}.py " not in tree
     ]
     assert not missing

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import interp
-from interp._check_arguments import checks_arguments
+from interp._check_argument_types import checks_arguments
 from interp.heads import Head
 from interp.interventions import zero
 from interp.models import plant

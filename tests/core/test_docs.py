@@ -1,7 +1,10 @@
 """The promises of CONTRIBUTING, the guide and the files beside them."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -46,9 +49,11 @@ def _flat(groups):
 
 
 @pytest.mark.parametrize("path", [path for path in GUIDE if blocks(path, "python")], ids=lambda path: path.stem)
-def test_the_python_of_a_guide_runs(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks(path, "python")), path.name, "exec"), {"__name__": "guide"})
+def test_the_python_of_a_guide_runs_in_a_process_of_its_own(path, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    code = "\n".join(blocks(path, "python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

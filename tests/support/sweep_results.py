@@ -1,11 +1,15 @@
 """Ablation results written by hand, for tests that need numbers but no model."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
+from interp.models.model import ModelFacts
+
 N_LAYERS, N_HEADS, N_EXAMPLES = 3, 5, 17
-FACTS = SimpleNamespace(n_layers=N_LAYERS, n_heads=N_HEADS, kv_head=lambda head: head.head // 2)
+FACTS = ModelFacts(
+    name="m", architecture="none", n_layers=N_LAYERS, n_heads=N_HEADS, n_kv_heads=2, d_model=40, d_head=8, d_mlp=56, d_vocab=97,
+    max_length=64, positions="none", sliding_windows=(None,) * N_LAYERS, parallel_attn_mlp=False, causal=True, prepend_bos=False,
+    bos_token_id=None, n_parameters=1, dtype="float32", revision="", weights_digest="0",
+)  # fmt: skip
 SIZES = {"n_layers": N_LAYERS, "n_heads": N_HEADS, "n_kv_heads": 2}
 
 

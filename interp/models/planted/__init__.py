@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from interp.models.planted.planted_model import GroundTruthEffects as GroundTruthEffects
     from interp.models.planted.planted_model import PlantedModel as PlantedModel
     from interp.models.planted.prompts import PROMPTS as PROMPTS
-    from interp.models.planted.roles import FAMILIES as FAMILIES
-    from interp.models.planted.roles import ROLES as ROLES
+    from interp.models.planted.role_recipes import FAMILIES as FAMILIES
+    from interp.models.planted.role_recipes import ROLES as ROLES
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from interp.heads import Head
 from interp.models.planted.residual_coordinates import ResidualCoordinates
-from interp.models.planted.roles import Blueprint, Recipe
+from interp.models.planted.role_recipes import Blueprint, Recipe
 
 PlantedEdge = tuple[str, str]
 

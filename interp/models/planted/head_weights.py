@@ -17,7 +17,7 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from interp.models.planted.residual_coordinates import ResidualCoordinates
-from interp.models.planted.roles import Blueprint, Recipe
+from interp.models.planted.role_recipes import Blueprint, Recipe
 
 Columns = Float[ndarray, "size d_head"]
 INPUT_LENGTH = 3**0.5  # norm of what the embedding writes: token, position and one

@@ -14,7 +14,7 @@ from interp.heads import Head
 from interp.models.model import Model
 from interp.models.planted.exact_ground_truth import PlantedEdge, Trace, structural_edges, trace
 from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
-from interp.models.planted.roles import Blueprint
+from interp.models.planted.role_recipes import Blueprint
 from interp.models.planted.vocabulary import Vocabulary
 
 TOLERANCE = 1e-6

@@ -10,7 +10,7 @@ from interp.ablation import ablate_heads
 from interp.circuits import direct_logit_attribution, score_nodes, score_positions
 from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 from interp.engine.edges.residual_decomposition import decompose_residual
-from interp.engine.gradients.qkvz_effects import (
+from interp.engine.gradients.corrupted_qkvz_effects import (
     NODE_KINDS,
     ResidualChange,
     _linear,
@@ -28,7 +28,7 @@ from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.planted import plant
-from interp.models.planted.roles import ROLES, Recipe, Role
+from interp.models.planted.role_recipes import ROLES, Recipe, Role
 from interp.tasks.task import Example, Task
 from interp.tasks.token_batch import as_batch
 from tests.engine.edges.test_edge_patching import N_PROMPTS, WITH_EDGES, examples
