@@ -217,8 +217,7 @@ def test_gradients_see_what_is_written_to_the_logits_and_not_what_goes_through_s
     planted = small("mini_ioi", 8)
     found = ablate_heads(planted.model, task_of(planted, "ioi"), estimator="attribution", ablation="zero")
     effects = {
-        planted.roles.get(head, "noise"): effect
-        for (head,), effect in zip(found.variants, found.effects.mean(1), strict=True)
+        planted.roles.get(head, "noise"): effect for (head,), effect in zip(found.variants, found.effects.mean(1), strict=True)
     }
     direct = {"name_mover": -10, "negative_name_mover": 3, "s_inhibition": 0, "duplicate_token": 0, "noise": 0}
     assert effects == pytest.approx(direct, abs=1e-3)

@@ -45,9 +45,7 @@ def by_role(planted, values):
     noise = [value for heads, value in values.items() if len(heads) == 1 and heads[0] not in planted.roles]
     assert len(noise) > 10 and max(noise) - min(noise) < EXACT
     return {
-        planted.roles[heads[0]]: value
-        for heads, value in values.items()
-        if len(heads) == 1 and heads[0] in planted.roles
+        planted.roles[heads[0]]: value for heads, value in values.items() if len(heads) == 1 and heads[0] in planted.roles
     } | {"noise": noise[0]}
 
 
@@ -92,9 +90,7 @@ def test_what_a_backup_hides_is_missed_by_single_heads_and_found_by_pairs_and_by
     planted = small("backup", 2, n_kv_heads)
     [mover], [backup] = planted.heads("name_mover"), planted.heads("backup_name_mover")
     noise = [head for head in planted.model.facts.heads() if head not in planted.roles][:3]
-    result = ablate_heads(
-        planted.model, task_of(planted, "ioi"), ablation="zero", heads=[*planted.roles, *noise], pairs=True
-    )
+    result = ablate_heads(planted.model, task_of(planted, "ioi"), ablation="zero", heads=[*planted.roles, *noise], pairs=True)
     values = {frozenset(heads): value for heads, value in values_of(result).items()}
     for heads, value in values.items():
         assert value == pytest.approx(traced(planted, "ioi", heads), abs=1e-5), heads
@@ -112,9 +108,7 @@ def test_what_a_backup_hides_is_missed_by_single_heads_and_found_by_pairs_and_by
         -3 + base - 7 - 7, abs=1e-4
     )
     without = values[frozenset([mover])]
-    again = {
-        head for head in [*planted.roles, *noise] if head != mover and values[frozenset([head, mover])] < without - 1
-    }
+    again = {head for head in [*planted.roles, *noise] if head != mover and values[frozenset([head, mover])] < without - 1}
     assert again == hidden - {mover}, "with the name mover gone, a second sweep finds the others"
 
 
