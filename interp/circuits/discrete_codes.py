@@ -30,7 +30,7 @@ from interp.circuits.measurement import measurement_record
 from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head, HeadScores
 from interp.models.model import Model
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
 from interp.tasks.task import Task
 

@@ -29,7 +29,7 @@ from interp.heads import Head, HeadScores
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model
-from interp.models.weights import output_rows
+from interp.models.value_and_output_weights import output_rows
 from interp.records import RunRecord
 from interp.statistics import bootstrap_weights, mean_interval
 from interp.tasks.position_names import position_mask

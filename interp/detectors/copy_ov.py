@@ -20,7 +20,7 @@ from interp.detectors.support.null_threshold import null_threshold
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model, record_of
-from interp.models.weights import output_weights, value_weights
+from interp.models.value_and_output_weights import output_weights, value_weights
 
 ROUNDING = 1e-6
 """Eigenvalues smaller than this, relative to the factors of their matrix, are rounding errors."""

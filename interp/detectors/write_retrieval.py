@@ -21,7 +21,7 @@ from interp.engine.forward.read_residual_by_layer import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches
 from interp.models.model import Model
-from interp.models.weights import output_rows, unembed_rows
+from interp.models.value_and_output_weights import output_rows, unembed_rows
 from interp.tasks.task import Example, Span, Task
 from interp.tasks.token_batch import as_batch
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from interp.metrics.attention_rollout import rollout as rollout
     from interp.metrics.attention_rollout import token_rollout as token_rollout
     from interp.metrics.attention_rollout import uniform_maps as uniform_maps
-    from interp.metrics.head_clusters import HeadPairScores as HeadPairScores
-    from interp.metrics.head_clusters import cluster_heads as cluster_heads
-    from interp.metrics.head_clusters import output_similarity as output_similarity
-    from interp.metrics.head_clusters import pattern_similarity as pattern_similarity
+    from interp.metrics.head_similarity_and_clusters import HeadPairScores as HeadPairScores
+    from interp.metrics.head_similarity_and_clusters import cluster_heads as cluster_heads
+    from interp.metrics.head_similarity_and_clusters import output_similarity as output_similarity
+    from interp.metrics.head_similarity_and_clusters import pattern_similarity as pattern_similarity
     from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
     from interp.metrics.massive_activations import massive_activations as massive_activations
     from interp.metrics.outcomes import OUTCOMES as OUTCOMES

@@ -12,7 +12,7 @@ from interp.circuits.discrete_codes import NAME, NOTE, DiscreteCodes, _head_outp
 from interp.engine import run
 from interp.heads import Head, HeadScores
 from interp.models import plant
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
 from interp.tasks import Example, Task
 from tests.support.tiny_models import tiny, tiny_tokens

@@ -20,7 +20,7 @@ from interp.engine import run
 from interp.graph import Node
 from interp.heads import Head
 from interp.models import plant
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.tasks import Example, Task
 from tests.support.tiny_models import tiny, tiny_tokens
 

@@ -12,7 +12,7 @@ from interp.detectors.copy_ov import copying, rotations
 from interp.detectors.support.induction_family import METRIC_OF_ROLE, repeated_token_prompts
 from interp.metrics.attention import attention_metrics
 from interp.models import plant, wrap_model
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from tests.support.pattern_cases import given
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokenizer
 

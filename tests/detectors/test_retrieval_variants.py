@@ -19,7 +19,7 @@ from interp.heads import Head
 from interp.interventions import InterventionContext
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.tasks import make_task
 from interp.tasks.task import Example, Task
 from tests.support.tiny_models import D_VOCAB, tiny, tiny_tokenizer

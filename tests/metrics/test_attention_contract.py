@@ -6,7 +6,7 @@ import torch
 from interp.engine import capture_attention
 from interp.engine.attention.attention_observer import observe
 from interp.metrics.attention import ATTENTION_METRICS, attention_metrics
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from tests.support.pattern_cases import given
 from tests.support.reference_metrics import eager_pattern, hooked_pattern, same
 from tests.support.tiny_models import ENCODERS, TINY, tiny, tiny_hf, tiny_tokens

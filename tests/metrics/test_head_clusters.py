@@ -8,10 +8,10 @@ from scipy.spatial.distance import jensenshannon
 from interp.heads import Head
 from interp.metrics import cluster_heads, observe_attention, output_similarity, pattern_similarity
 from interp.metrics.attention import attention_metrics
-from interp.metrics.head_clusters import HeadPairScores
+from interp.metrics.head_similarity_and_clusters import HeadPairScores
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
 from tests.support.pattern_cases import CASES, given, golden_heads, random_pattern, unpadded
 from tests.support.sweep_cases import random_task

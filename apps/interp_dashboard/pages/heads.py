@@ -17,17 +17,11 @@ from interp.heads import Head, HeadScores
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
+from interp_dashboard.figures_and_tables import head_from_map, head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import role_cache
-from interp_dashboard.metric_and_head_selectors import (
-    choose_metric,
-    head_from_map,
-    head_from_table,
-    number_columns,
-    show_figure,
-    show_table,
-)
 from interp_dashboard.metric_cache import measure, metric_names
+from interp_dashboard.metric_selectors import choose_metric
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.score_badges import badges

@@ -1,6 +1,6 @@
 """`interp ablations`: the ablations of a head, with their options."""
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, ModelName, Offline
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS

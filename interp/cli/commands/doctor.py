@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.exit_codes import DONE, FAILED_CHECKS
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, Offline, Revision
 from interp.cli.terminal import Terminal

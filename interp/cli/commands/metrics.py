@@ -1,6 +1,6 @@
 """`interp metrics`: the metrics of attention patterns and of answers."""
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.options import DEFAULT_MODEL
 from interp.cli.terminal import Terminal
 

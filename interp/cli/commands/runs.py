@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS
 from interp.experiments.usage_errors import UsageError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circuit
-from interp.cli.command import command
-from interp.cli.detection_output import detection_json, load_role_run, print_detection, result_table
+from interp.cli.command_decorator import command
+from interp.cli.detection_and_confirmation_output import detection_json, load_role_run, print_detection, result_table
 from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
 from interp.cli.terminal import Terminal
 from interp.experiments.usage_errors import UsageError, usage_errors

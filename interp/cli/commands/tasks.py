@@ -1,6 +1,6 @@
 """`interp tasks`: the tasks that supply prompts."""
 
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 
 

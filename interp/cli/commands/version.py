@@ -3,7 +3,7 @@
 import platform
 
 from interp import __version__
-from interp.cli.command import command
+from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 
 

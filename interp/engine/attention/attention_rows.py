@@ -17,7 +17,7 @@ from interp.engine.attention.attention_interface import AttentionInputs
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
-from interp.models.weights import output_rows
+from interp.models.value_and_output_weights import output_rows
 from interp.tasks.token_batch import TokenBatch
 
 BLOCK = 1 << 19

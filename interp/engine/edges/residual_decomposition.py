@@ -27,7 +27,7 @@ from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
 from interp.graph import QKV
 from interp.models.model import Layout, Model
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.tasks.task import Example, Task
 
 

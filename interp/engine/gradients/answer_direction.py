@@ -11,7 +11,7 @@ from interp.engine.attention.attention_interface import known_parts, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.readout import Readout
 from interp.models.model import Model
-from interp.models.weights import unembed_bias, unembed_rows
+from interp.models.value_and_output_weights import unembed_bias, unembed_rows
 from interp.tasks.task import Example
 
 

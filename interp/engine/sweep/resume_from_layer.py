@@ -30,12 +30,12 @@ from interp.engine.attention.attention_interface import (
 from interp.engine.attention.attention_rows import changes_in_layer
 from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
+from interp.engine.sweep.intervention_sets import Variant, first_layer
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.variants import Variant, first_layer
 from interp.heads import Head
 from interp.interventions import InterventionContext, scale
 from interp.models.model import Layout, Model
-from interp.models.weights import output_rows
+from interp.models.value_and_output_weights import output_rows
 
 
 def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from interp.metrics.attention._definition import AttentionRows, attention_metric
-from interp.models.weights import output_rows
+from interp.models.value_and_output_weights import output_rows
 
 
 @attention_metric("query", "residual norm", (0.0, None), paper="arXiv 2004.10102 (norm-based analysis)", needs=("values",))

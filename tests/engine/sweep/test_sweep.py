@@ -14,8 +14,8 @@ from interp.ablation.ablations import ablations, build_variants, resample_source
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
+from interp.engine.sweep.intervention_sets import resumable
 from interp.engine.sweep.sweep import sweep
-from interp.engine.sweep.variants import resumable
 from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
@@ -23,7 +23,7 @@ from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
 from interp.metrics.score_task import score_task
 from interp.models.model import Layout, Model, record_of
-from interp.models.weights import output_rows
+from interp.models.value_and_output_weights import output_rows
 from interp.tasks.task import Task
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import tiny, tiny_hf

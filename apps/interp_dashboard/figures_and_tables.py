@@ -1,4 +1,4 @@
-"""Selectors of metrics, outcomes and heads, and themed figures."""
+"""Figures in the browser's theme, and tables, by which a head can be selected."""
 
 from __future__ import annotations
 
@@ -10,32 +10,11 @@ import streamlit as st
 
 from interp.figures import Figure, to_dark_theme
 from interp.heads import Head
-from interp.metrics.outcomes import OUTCOMES
 from interp_dashboard.clickable_maps import CONFIG, choose_head
-from interp_dashboard.metric_cache import about_metric, metric_names
 from interp_dashboard.page_definition import View
-from interp_dashboard.url import Field, State, choice
 
-OWN_METRIC = ""
 ROW, TALLEST = 35, 12
 """Height of a row in pixels, and number of rows shown without scrolling."""
-
-
-def outcome_field() -> Field:
-    """The metric; by default that of the task."""
-    return choice("outcome", [OWN_METRIC, *OUTCOMES.names()], noun="metric")
-
-
-def choose_outcome(state: State, own: str) -> None:
-    """Selector of the field ``outcome``; ``own`` labels the task's own metric."""
-    names = [OWN_METRIC, *OUTCOMES.names()]
-    st.selectbox("Metric", names, format_func=lambda name: name or own, **state.widget_args("outcome"))
-
-
-def choose_metric(view: View) -> None:
-    """Selector of the page's attention metric, the field ``metric``."""
-    named: Any = {"format_func": lambda name: f"{name}: {about_metric(name)}", **view.state.widget_args("metric")}
-    st.selectbox("Metric", metric_names(), width=820, **named)
 
 
 def show_figure(view: View, figure: Figure, key: str, alt: str) -> None:

@@ -19,7 +19,7 @@ from interp.engine.sweep import z_cache
 from interp.heads import Head, HeadScores
 from interp.models.memory import check_budget
 from interp.models.model import Model, record_of
-from interp.models.weights import output_weights
+from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
 from interp.tasks.as_task import as_task
 
