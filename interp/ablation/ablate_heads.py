@@ -1,6 +1,6 @@
 """The effect of ablating each head: the exact sweep, its gradient estimate, or exact runs for the heads of largest estimate.
 
-``effect = metric(ablated) - metric(clean)``; negative = the head helped (for ``loss`` and ``kl``, positive).
+``effect = metric(ablated) - metric(clean)``; negative = the head helped (for ``answer_loss`` and ``kl``, positive).
 """
 
 from __future__ import annotations

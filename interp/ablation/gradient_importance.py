@@ -20,17 +20,19 @@ from interp.tasks.as_task import as_task
 from interp.tasks.task import Task
 
 
-def gradient_importance(model: Model, prompts: Any, metric: str = "loss") -> HeadScores:
+def gradient_importance(model: Model, prompts: Any, metric: str = "answer_loss") -> HeadScores:
     """Mean absolute derivative of each example's outcome with respect to the scale of each head's output, from one backward pass per batch.
 
     For a task the outcome is ``metric`` at the answer (by default the answer's cross-entropy in nats); for texts (as in ``observe``) the
     mean cross-entropy of all tokens after the first. Prompts may differ in length and have equal weight. Raises LookupError for an
-    unknown metric; ValueError for a metric without a gradient, for any metric other than ``loss`` on texts, and for a text of one
+    unknown metric; ValueError for a metric without a gradient, for any metric other than the default on texts, and for a text of one
     token. The paper applies ``normalise_layers`` to the result.
     """
     outcome = OUTCOMES.get(metric)
-    if not isinstance(prompts, Task) and metric != "loss":
-        raise ValueError(f"Metric {metric!r} is computed at a task's answers, and texts have none: use loss, or pass a task.")
+    if not isinstance(prompts, Task) and metric != "answer_loss":
+        raise ValueError(
+            f"Metric {metric!r} is computed at a task's answers, and texts have none: leave the metric out, or pass a task."
+        )
     task = as_task(model, prompts)
     slopes = attribution_patching.head_gate_gradients(model, task, outcome if task is prompts else None)
     if not np.isfinite(slopes).all():

@@ -1,6 +1,6 @@
 """Ablation of every head: the effect of each on the metric of a task.
 
-``effect = metric(ablated) - metric(clean)``; negative = the head helped (for ``loss`` and ``kl``, positive).
+``effect = metric(ablated) - metric(clean)``; negative = the head helped (for ``answer_loss`` and ``kl``, positive).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from interp.tasks.token_batch import Prompts, as_batch
 
 
 def as_task(model: Model, prompts: Prompts) -> Task:
-    """The task itself, or prompts as a task ``texts`` whose answers are placeholders: only its ``loss`` has a meaning. Raises
+    """The task itself, or prompts as a task ``texts`` whose answers are placeholders: only the loss of its own tokens has a meaning. Raises
     ValueError as ``as_batch`` does, and for images."""
     if isinstance(prompts, Task):
         return prompts
@@ -14,4 +14,4 @@ def as_task(model: Model, prompts: Prompts) -> Task:
     if batch.grid is not None:
         raise ValueError("Images have no tokens, which a task needs: read their attention with observe_attention.")
     rows = [tuple(ids[token_mask].tolist()) for ids, token_mask in zip(batch.tokens, batch.token_mask, strict=True)]
-    return Task("texts", tuple(Example(row, row, (0,), ()) for row in rows), "loss")
+    return Task("texts", tuple(Example(row, row, (0,), ()) for row in rows), "answer_loss")

@@ -20,7 +20,7 @@ from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokens
 
-LOSS = OUTCOMES.get("loss")
+LOSS = OUTCOMES.get("answer_loss")
 
 
 @pytest.fixture(params=TINY)
@@ -83,7 +83,7 @@ def test_slopes_of_a_task_equal_those_of_gates_on_each_example_alone(name):
     close(head_gate_gradients(model, task, LOSS), expected)
     found = gradient_importance(model, task)
     close(found.values, np.abs(expected).mean(-1))
-    assert found.unit == "nats" and found.bounds == (0.0, None) and found.record.metric == "loss"
+    assert found.unit == "nats" and found.bounds == (0.0, None) and found.record.metric == "answer_loss"
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -120,7 +120,7 @@ def test_slopes_of_texts_are_difference_quotients_of_runs_with_a_scaled_head(exa
     close(np.array([found[h] for h in heads]), quotients, share=0.01)
 
 
-@pytest.mark.parametrize("metric", ["loss", "logit_diff"])
+@pytest.mark.parametrize("metric", ["answer_loss", "logit_diff"])
 def test_importance_is_the_mean_size_of_the_attribution_of_zeroed_heads(model, metric):
     estimate = ablate_heads(model, random_task(), estimator="attribution", ablation="zero", metric=metric)
     expected = np.abs(estimate.effects).mean(1).reshape(model.facts.n_layers, -1)

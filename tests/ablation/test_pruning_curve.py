@@ -75,7 +75,7 @@ def test_random_curve_is_the_mean_over_its_orders(llama):
 def test_the_planted_heads_hold_the_outcome_until_the_last_four_go(seed):
     model, task = four_heads(), random_task(6, 5, seed=seed)
     scores = gradient_importance(model, task)
-    table = pruning_curve(model, task, scores, steps=18, metric="loss", layer_matched=True, n_random=8, seed=seed)
+    table = pruning_curve(model, task, scores, steps=18, metric="answer_loss", layer_matched=True, n_random=8, seed=seed)
     values = {curve: part.set_index("n_ablated")["value"] for curve, part in table.groupby("curve")}
     clean = values["importance"][0]
     np.testing.assert_allclose(values["importance"][:14], clean, atol=1e-6)

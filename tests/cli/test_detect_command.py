@@ -162,7 +162,7 @@ def test_a_part_with_a_record_of_its_own_keeps_it(model, tmp_path):
     from dataclasses import replace
 
     made = made_up(model)
-    record = replace(made.record, metric="loss", interventions=("zero",), seed=9)
+    record = replace(made.record, metric="answer_loss", interventions=("zero",), seed=9)
     made = replace(made, extra_scores={"effect": replace(made.extra_scores["frequency"], record=record)})
     save_detection(made, model.facts, tmp_path / "run")
     back = load_detection(tmp_path / "run")

@@ -258,7 +258,9 @@ def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
 def test_a_model_that_answers_nothing_is_no_ground_to_confirm_on(llama):
     logits = [run(llama, [e]).logits[0, -1] for e in random_task()]
     worst = Task(
-        "random", tuple(replace(e, answers=(int(x.argmin()),)) for e, x in zip(random_task(), logits, strict=True)), "loss"
+        "random",
+        tuple(replace(e, answers=(int(x.argmin()),)) for e, x in zip(random_task(), logits, strict=True)),
+        "answer_loss",
     )
     with pytest.raises(ValueError, match="answers none of the 5 prompts of task 'random' correctly"):
         confirm(ranked_first(llama, [Head(1, 2)]), llama, worst)

@@ -112,7 +112,7 @@ def test_sinks_cannot_keep_more_than_everything():
 
 def test_heads_without_sinks_are_bit_identical_when_others_are_calibrated(model):
     rows = tiny_tokens(3, 23).tolist()
-    heads, task = model.facts.heads(), Task("texts", examples(rows), "loss")
+    heads, task = model.facts.heads(), Task("texts", examples(rows), "answer_loss")
     sinks = sink_columns(model, task, alpha=2.0, min_rows=4)
     sinks = SinkColumns(sinks.is_sink.clone(), sinks.weight)
     sinks.is_sink[2] = False
@@ -152,7 +152,7 @@ def test_calibrating_each_head_is_one_hooked_run_each(model):
 
 
 def test_random_columns_carry_as_much_weight_as_the_sinks_and_are_none_of_them(gpt2):
-    task = Task("texts", examples(tiny_tokens(3, 23).tolist()), "loss")
+    task = Task("texts", examples(tiny_tokens(3, 23).tolist()), "answer_loss")
     sinks = sink_columns(gpt2, task, alpha=2.0, min_rows=4)
     control = sinks.random(5)
     assert not (control.is_sink & sinks.is_sink).any() and not control.is_sink[..., 0].any()
@@ -166,7 +166,7 @@ def test_random_columns_carry_as_much_weight_as_the_sinks_and_are_none_of_them(g
 
 
 def test_without_sinks_there_is_nothing_to_calibrate(gpt2):
-    task = Task("texts", examples(tiny_tokens(2, 23).tolist()), "loss")
+    task = Task("texts", examples(tiny_tokens(2, 23).tolist()), "answer_loss")
     with pytest.raises(ValueError, match="No head of tiny-gpt2 has a sink in the prompts of task 'texts'"):
         calibrate_heads(gpt2, task, sink_columns(gpt2, task, alpha=1e6))
 

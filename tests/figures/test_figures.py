@@ -148,7 +148,7 @@ def test_bars_without_a_control_have_no_band():
 
 
 def test_sign_of_a_loss_is_explained_the_other_way(table):
-    assert "positive = the head helped" in ranked_effects(table.assign(metric="loss")).layout.xaxis.title.text
+    assert "positive = the head helped" in ranked_effects(table.assign(metric="answer_loss")).layout.xaxis.title.text
     assert "negative" not in caption(head_map(table.assign(metric="kl")))
 
 
