@@ -42,9 +42,9 @@ def checks_arguments(function: F) -> F:
 
 
 def _parse(annotation: Any) -> ast.expr | None:
-    """An annotation without module names as an expression."""
+    """An annotation without module names as an expression; None, which is always let through, is left out."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    text = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", text.strip("\"'"))
+    text = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", text.strip("\"'")).removesuffix(" | None")
     try:
         return ast.parse(text, mode="eval").body
     except SyntaxError:
@@ -57,17 +57,14 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _is_collection(value: Any) -> bool:
-    return (
-        isinstance(value, Iterable) and not isinstance(value, str) and not _is(value, "Head")
-    )  # a Head is a tuple, and one head
+    """Whether a value holds several: text does not, nor does a head, which is a tuple."""
+    return isinstance(value, Iterable) and not isinstance(value, str) and not _is(value, "Head")
 
 
 def _matches(kind: ast.expr, value: Any) -> bool:
     match kind:
         case ast.BinOp(left=left, right=right):
             return _matches(left, value) or _matches(right, value)
-        case ast.Constant(value=None):
-            return value is None
         case ast.Name(id=name) if name in _PLAIN:
             return isinstance(value, _PLAIN[name])
         case ast.Name(id=name) if name in _SOURCES:
@@ -79,7 +76,7 @@ def _matches(kind: ast.expr, value: Any) -> bool:
 
 
 def _sentence(kind: ast.expr, value: Any) -> str:
-    wanted, hint = _words(kind), _hint(kind, value)
+    wanted, hint = with_article(_words(kind)), _hint(kind, value)
     wrong = "not " + type(value).__name__
     if isinstance(kind, ast.Subscript) and _is_collection(value):
         item = next(each for each in value if not _matches(kind.slice, each))
@@ -89,18 +86,16 @@ def _sentence(kind: ast.expr, value: Any) -> str:
 
 def _words(kind: ast.expr) -> str:
     match kind:
-        case ast.BinOp(left=left, right=ast.Constant(value=None)):
-            return _words(left)
         case ast.BinOp(left=left, right=right):
-            return f"{_words(left)} or {_words(right).removeprefix('an ').removeprefix('a ')}"
+            return f"{_words(left)} or {_words(right)}"
         case ast.Subscript(slice=item):
-            return f"a list of {_words(item).removeprefix('an ').removeprefix('a ')}"
+            return f"list of {_words(item)}"
     name = ast.unparse(kind)
-    return with_article(name) + (f" as returned by {_SOURCES[name]}" if _SOURCES.get(name) else "")
+    return name + (f" as returned by {_SOURCES[name]}" if _SOURCES.get(name) else "")
 
 
 def with_article(name: str) -> str:
-    """The name of a class after "a" or "an"."""
+    """The name of a class, or words for what is wanted, after "a" or "an"."""
     return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
 
 

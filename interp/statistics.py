@@ -84,11 +84,20 @@ def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = No
     n_heads, n_examples = effects.shape
     if n_examples <= MAX_EXACT_PROMPTS:
         return _count_extreme(effects, [_all_signs(n_examples)]) / 2 ** (n_examples - 1)
-    flips = flips or int(np.clip(20 * n_heads, MIN_FLIPS, MAX_FLIPS))
+    flips = flips or _default_flips(n_heads)
     rng = np.random.default_rng([seed, 2])
     sizes = [len(range(*part.indices(flips))) for part in _blocks(flips, max(n_heads, n_examples))]
     signs = (2.0 * rng.integers(0, 2, size=(size, n_examples)) - 1 for size in sizes)
     return (1 + _count_extreme(effects, signs)) / (1 + flips)
+
+
+def least_p_value(n_heads: int, n_examples: int) -> float:
+    """The smallest p-value that ``sign_flip_p_value`` can give to one of these heads."""
+    return 2.0 ** (1 - n_examples) if n_examples <= MAX_EXACT_PROMPTS else 1 / (1 + _default_flips(n_heads))
+
+
+def _default_flips(n_heads: int) -> int:
+    return int(np.clip(20 * n_heads, MIN_FLIPS, MAX_FLIPS))
 
 
 def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:

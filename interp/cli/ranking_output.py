@@ -30,6 +30,8 @@ def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> None:
     """The ``top`` rows of the ranking (0: all) on stdout."""
+    from interp.statistics import least_p_value
+
     shown = ranked(table)
     rows = (shown.head(top) if top else shown).to_dict("records")
     if _column(table) == "value":
@@ -39,7 +41,7 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         return
     terminal.line(effect_definition(table))
     n, n_heads = int(table["n"].iloc[0]), len(table)
-    if (least := n_heads * 2.0 ** (1 - n)) > SIGNIFICANT:
+    if (least := n_heads * least_p_value(n_heads, n)) > SIGNIFICANT:
         terminal.line(f"With {n} prompts the q-value of a single head among {n_heads} cannot be below {min(least, 1):.2g}.")
     columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])

@@ -103,6 +103,13 @@ def test_every_other_argument_is_answered_with_what_it_must_be(call, message):
     assert str(caught.value) == message
 
 
+def test_an_argument_that_may_be_none_is_answered_as_one_that_may_not():
+    with pytest.raises(TypeError, match=r"^heads must be a list of Head, not str: \[Head\.parse\('L0H1'\)\]\.$"):
+        interp.ablate_heads(wanted(), interp.make_task("ioi", wanted(), n_prompts=2), heads="L0H1")
+    with pytest.raises(TypeError, match=r"^heads must be a list of Head, and 'L0H1' is a str: Head\(5, 1\) is L5H1\.$"):
+        interp.ablate_heads(wanted(), interp.make_task("ioi", wanted(), n_prompts=2), heads=["L0H1"])
+
+
 def test_numbers_of_numpy_paths_and_none_are_let_through():
     @checks_arguments
     def function(count: int, share: "float", folder: "str | Path | None" = None, layers: "Sequence[int]" = ()) -> tuple:

@@ -10,6 +10,7 @@ from interp.statistics import (
     benjamini_hochberg,
     bootstrap_weights,
     expanded_levels,
+    least_p_value,
     mean_interval,
     random_head_control,
     sign_flip_p_value,
@@ -61,6 +62,12 @@ def test_exact_sign_flip_by_hand():
     # signs of (1, 2, 3): sums 6 4 2 0 0 -2 -4 -6. |6|: 2 of 8; for (1, 2, -3) the sum is 0 and all 8 are as far
     p = sign_flip_p_value(np.array([[1.0, 2.0, 3.0], [1.0, 2.0, -3.0], [-1.0, 2.0, 3.0]]))
     np.testing.assert_allclose(p, [2 / 8, 1.0, 4 / 8])
+
+
+@pytest.mark.parametrize(("n_heads", "n_examples"), [(3, 2), (5, 7), (2, 12), (4, 40), (700, 40)])
+def test_the_least_p_value_is_that_of_effects_of_one_sign(n_heads, n_examples):
+    effects = np.ones((n_heads, n_examples)) + np.arange(n_examples) / 100
+    assert sign_flip_p_value(effects).min() == pytest.approx(least_p_value(n_heads, n_examples))
 
 
 def test_exact_sign_flip_equals_enumeration():

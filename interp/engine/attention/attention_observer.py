@@ -23,6 +23,7 @@ from interp.interventions import Intervention
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
 from interp.models.model import Model, record_of
 from interp.records import RunRecord
+from interp.registry import check_options
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
 
 BYTES_A_WEIGHT = 24
@@ -57,10 +58,7 @@ class AttentionMetric:
 
     def set(self, **parameters: Any) -> "AttentionMetric":
         """The same metric with other parameters. Raises LookupError for an unknown parameter."""
-        unknown = [name for name in parameters if name not in self.parameters]
-        if unknown:
-            known = ", ".join(self.parameters) or "none"
-            raise LookupError(f"Metric {self.name!r} has no parameter {unknown[0]!r}. There are: {known}.")
+        check_options(parameters, self.parameters, f"Metric {self.name!r}")
         return replace(self, parameters={**self.parameters, **parameters})
 
     @property
