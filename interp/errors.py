@@ -11,3 +11,7 @@ class MemoryBudgetExceeded(MemoryError):
 
 class ArtefactInvalid(ValueError):
     """A stored file is damaged, of another version, or of something else. Exit code 6."""
+
+
+class FastPathUnavailable(ValueError):
+    """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""

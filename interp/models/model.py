@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.records import RunRecord
 
@@ -114,6 +115,13 @@ class Model:
                 with torch.inference_mode(False):  # weights that a bridge copies must not be inference tensors
                     self._bridge = build_bridge(self)
             return self._bridge
+
+    @property
+    def known_parts(self) -> tuple[Any, Layout]:
+        """``hf`` and ``layout``. Raises FastPathUnavailable where they are not known."""
+        if self.hf is None or self.layout is None:
+            raise FastPathUnavailable(f"{self.facts.name}: the parts of a {self.facts.architecture} model are not known")
+        return self.hf, self.layout
 
     @property
     def device(self) -> torch.device:

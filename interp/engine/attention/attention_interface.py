@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.engine.attention.bloom import switch
-from interp.models.model import Layout, Model
+from interp.errors import FastPathUnavailable
 
 NAME = "interp"
 
@@ -122,17 +122,6 @@ class AttentionInputs:
     def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
         """Values of the key/value head that a query head reads."""
         return self.v[:, head // self.group_size]
-
-
-class FastPathUnavailable(ValueError):
-    """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""
-
-
-def known_parts(model: Model) -> tuple[Any, Layout]:
-    """The Hugging Face model and where its parts are. Raises FastPathUnavailable where they are not known."""
-    if model.hf is None or model.layout is None:
-        raise FastPathUnavailable(f"{model.facts.name}: the parts of a {model.facts.architecture} model are not known")
-    return model.hf, model.layout
 
 
 class LeaveModule(Exception):

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from interp.engine.attention.attention_interface import (
     AttentionInputs,
-    FastPathUnavailable,
     LeaveModule,
     attention_hooks,
-    known_parts,
 )
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
@@ -25,6 +23,7 @@ from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
+from interp.errors import FastPathUnavailable
 from interp.graph import QKV
 from interp.models.model import Layout, Model
 from interp.models.value_and_output_weights import output_weights
@@ -54,7 +53,7 @@ class ResidualDecomposition:
 
     @property
     def layout(self) -> Layout:
-        return known_parts(self.model)[1]
+        return self.model.known_parts[1]
 
     @property
     def runs_per_batch(self) -> int:
@@ -84,7 +83,7 @@ class ResidualDecomposition:
         def leave(call: AttentionInputs) -> Tensor:
             raise LeaveModule(call)
 
-        hf, layout = known_parts(self.model)
+        hf, layout = self.model.known_parts
         with attention_hooks(hf, {layout.attentions[layer]: leave}):
             try:
                 call_block(layout.blocks[layer], self.clean, layer, x)
@@ -128,7 +127,7 @@ def decompose_residual(
     [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
-    (hf, layout), weights = known_parts(model), _weights(model)
+    (hf, layout), weights = model.known_parts, _weights(model)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
     clean, outputs = _decompose(model, examples, start, weights)
     with attention_hooks(hf, {}):
@@ -188,7 +187,7 @@ def _first_difference(example: Example) -> int:
 
 
 def _weights(model: Model) -> list[Tensor]:
-    return [output_weights(model, layer).to(model.dtype) for layer, _ in enumerate(known_parts(model)[1].outputs)]
+    return [output_weights(model, layer).to(model.dtype) for layer, _ in enumerate(model.known_parts[1].outputs)]
 
 
 def _decompose(
@@ -198,7 +197,7 @@ def _decompose(
     example_ids, n = range(len(examples)), len(examples[0].clean) - start
     run = clean_pass(model, examples, example_ids, start).select(list(example_ids), n)
     parts = [run.residual[0]]
-    with attention_hooks(known_parts(model)[0], {}):
+    with attention_hooks(model.known_parts[0], {}):
         for layer, (z, out) in enumerate(zip(run.z, run.attn_out, strict=True)):
             parts += torch.einsum("bnhd,hdm->bnhm", z, weights[layer]).unbind(-2)
             if model.facts.d_mlp:
@@ -209,7 +208,7 @@ def _decompose(
 
 
 def _block(model: Model, clean: CleanPass, layer: int, x: Tensor, attention: Tensor) -> Tensor:
-    _, layout = known_parts(model)
+    _, layout = model.known_parts
     with fixed_attention(layout, clean, layer, 0, attention):
         return call_block(layout.blocks[layer], clean, layer, x)
 

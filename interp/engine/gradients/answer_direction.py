@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.engine.attention.attention_interface import known_parts, upcast
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.readout import Readout
 from interp.models.model import Model
@@ -24,7 +24,7 @@ def answer_direction(
     Raises ValueError where logits are not linear in it (a softcap, a final norm that is neither a layer norm nor an RMS norm).
     """
     assert outcome.weights is not None
-    _, layout = known_parts(model)
+    _, layout = model.known_parts
     last = upcast(last)
     norm = deepcopy(layout.final_norm).to(last.dtype)  # so that rounding cannot hide a softcap
     answers = Answers.of(examples, last.device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from interp.engine.attention.attention_interface import FastPathUnavailable, upcast
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.gradients.z_gradients import (
     answer_value,
     hooked_clean_pass,
@@ -21,8 +21,9 @@ from interp.engine.gradients.z_gradients import (
 from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.intervention_sets import Variant
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
-from interp.engine.sweep.sweep import Progress, SweepResult, sweep_result
+from interp.engine.sweep.sweep import Progress, SweepResult
 from interp.engine.sweep.work_units import batches
+from interp.errors import FastPathUnavailable
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.tasks.task import Task
@@ -66,7 +67,7 @@ def attribute(
             estimates[v, example_ids] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
-    return sweep_result(variants, outcome, baseline, baseline + estimates, record, "gradient")
+    return SweepResult.of(variants, outcome, baseline, baseline + estimates, record, "gradient")
 
 
 def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Float[np.ndarray, "n_layers n_heads n_examples"]:

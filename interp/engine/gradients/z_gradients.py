@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from interp.engine.attention.attention_interface import known_parts, upcast
+from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
@@ -43,7 +43,7 @@ def z_gradients(
     """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every
     layer, each [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``, without the gradient through
     the output of that block (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
-    (hf, layout), n_heads = known_parts(model), model.facts.n_heads
+    (hf, layout), n_heads = model.known_parts, model.facts.n_heads
     leaves: list[Tensor] = []
     stopped: int | None = None
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from interp.engine.attention.attention_interface import (
     AttentionInputs,
-    FastPathUnavailable,
     Mask,
     attend,
     attention_hooks,
-    known_parts,
 )
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, read_rows
+from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
@@ -138,7 +137,7 @@ def clean_pass(
     ``select``-ion. ``interventions`` on patterns and scores are evaluated here, in blocks of queries, because they depend on
     the clean rows. Raises FastPathUnavailable where the model's parts are not known or not called once per layer.
     """
-    (hf, layout), device, batch = known_parts(model), model.device, as_batch(model, examples)
+    (hf, layout), device, batch = model.known_parts, model.device, as_batch(model, examples)
     positions = torch.arange(start, batch.tokens.shape[1], device=device).expand(len(examples), -1)
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     ends = batch.token_mask.sum(1) - 1

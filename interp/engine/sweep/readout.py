@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import apply_softcap, known_parts, upcast
+from interp.engine.attention.attention_interface import apply_softcap, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -19,7 +19,7 @@ class Readout:
     """Maps the final residuals of one batch of examples to outcomes."""
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
-        hf, layout = known_parts(model)
+        hf, layout = model.known_parts
         self.outcome, self.clean_logits = outcome, upcast(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
         self.final_norm, self.unembed = layout.final_norm, layout.unembed

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 
 from interp.engine.attention.attention_interface import (
     AttentionInputs,
-    FastPathUnavailable,
     LeaveModule,
     apply_softcap,
     attend,
     attention_hooks,
-    known_parts,
     scaled_dot_product,
     upcast,
 )
@@ -32,6 +30,7 @@ from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
 from interp.engine.sweep.intervention_sets import Variant, first_layer
 from interp.engine.sweep.readout import Readout
+from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions import InterventionContext, scale
 from interp.models.model import Layout, Model
@@ -40,7 +39,7 @@ from interp.models.value_and_output_weights import output_rows
 
 def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
     """The residual that predicts the answer under each variant."""
-    _, layout = known_parts(model)
+    _, layout = model.known_parts
     order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
     ordered = [variants[i] for i in order]
 
@@ -60,7 +59,7 @@ def verify_resumption(model: Model, clean: CleanPass, readout: Readout) -> None:
     from the first block without a change gives the model's own answer logits."""
     eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
     architecture = model.facts.architecture
-    for z, out, projection in zip(clean.z, clean.attn_out, known_parts(model)[1].outputs, strict=True):
+    for z, out, projection in zip(clean.z, clean.attn_out, model.known_parts[1].outputs, strict=True):
         if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
             raise FastPathUnavailable(f"{architecture}: the output of attention is not the projection of the heads' z")
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
@@ -84,7 +83,7 @@ def resume_from_layer(
     ``changed_attention(layer)`` are changed attention outputs of runs that are clean up to this layer. Rows are repetitions of
     the batch. ``active_variants(layer)`` are the variants already running, which may change this layer as well.
     """
-    (hf, layout), x = known_parts(model), clean.residual[0][:0]
+    (hf, layout), x = model.known_parts, clean.residual[0][:0]
     top = len(layout.blocks) - 1
     hooks = {module: partial(_attend, clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
     with attention_hooks(hf, hooks):

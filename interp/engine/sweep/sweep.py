@@ -55,17 +55,23 @@ class SweepResult:
     record: RunRecord
     backend: str = "resumed"
 
+    @classmethod
+    def of(
+        cls,
+        variants: Sequence[Variant],
+        outcome: Outcome,
+        baseline: np.ndarray,
+        values: np.ndarray,
+        record: RunRecord,
+        backend: str,
+    ) -> "SweepResult":
+        """The outcomes of variants that differ only in their heads."""
+        heads, first = tuple(map(heads_of, variants)), variants[0][0]
+        return cls(heads, first.label, str(first.positions), outcome.name, outcome.unit, baseline, values, record, backend)
+
     @property
     def effects(self) -> np.ndarray:
         return self.values - self.baseline
-
-
-def sweep_result(
-    variants: Sequence[Variant], outcome: Outcome, baseline: np.ndarray, values: np.ndarray, record: RunRecord, backend: str
-) -> SweepResult:
-    """The outcomes of variants that differ only in their heads."""
-    heads, first = tuple(map(heads_of, variants)), variants[0][0]
-    return SweepResult(heads, first.label, str(first.positions), outcome.name, outcome.unit, baseline, values, record, backend)
 
 
 def rank_variants(result: SweepResult) -> list[tuple[Head, ...]]:
@@ -106,7 +112,7 @@ def sweep(
             values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
             if progress:
                 progress(done + 1, plan.n_units)
-    return sweep_result(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
+    return SweepResult.of(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:

@@ -7,7 +7,6 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from interp.engine.attention.attention_interface import FastPathUnavailable
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.hooked_outcomes import hooked_outcomes
 from interp.engine.sweep.intervention_sets import Variant, describe, resumable
@@ -15,6 +14,7 @@ from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import resume_variants, verify_resumption
 from interp.engine.sweep.work_units import WorkUnit
+from interp.errors import FastPathUnavailable
 from interp.models.model import Model
 from interp.tasks.task import Task
 

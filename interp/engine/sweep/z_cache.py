@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import FastPathUnavailable
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.work_units import batches
+from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions.intervention import Positions
 from interp.models.memory import ITEM_BYTES, check_budget

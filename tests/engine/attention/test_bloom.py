@@ -10,8 +10,9 @@ from interp.engine.attention.attention_interface import attend, attention_hooks
 from interp.engine.attention.attention_observer import observing, prepare_inputs
 from interp.engine.attention.bloom import alibi_slopes
 from interp.engine.forward.run import run
-from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
+from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.sweep import sweep
+from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
 from interp.metrics.outcomes import OUTCOMES

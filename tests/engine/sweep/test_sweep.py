@@ -13,11 +13,11 @@ from interp.ablation.ablate_heads import ablate_heads
 from interp.ablation.ablations import ablations, build_variants, resample_source_ids
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
-from interp.engine.sweep.clean_pass import FastPathUnavailable, clean_pass
+from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.intervention_sets import resumable
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.work_units import UnitMemory, plan_sweep
-from interp.errors import MemoryBudgetExceeded
+from interp.errors import FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
