@@ -10,9 +10,9 @@ from interp.store import StoredRun
 from interp_dashboard import jobs
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import duration, plain
+from interp_dashboard.job_plan import JobPlan
 from interp_dashboard.jobs import Job, JobStatus
 from interp_dashboard.settings import settings
-from interp_dashboard.startable_runs import JobPlan
 from interp_dashboard.url import State
 
 POLL = 1.0

@@ -16,10 +16,10 @@ from interp.tasks import make_task
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
-from interp_dashboard.figures_and_tables import number_columns, show_table
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import View
+from interp_dashboard.selectable_figures_and_tables import number_columns, show_table
 from interp_dashboard.url import Field, choice, heads, number
 
 PER_EXAMPLE = NEEDS - {"means"}

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from interp.circuits.edge_method_names import EDGE_METHODS as EDGE_METHODS
     from interp.circuits.edge_scores import EdgeScores as EdgeScores
     from interp.circuits.edge_scores import score_edges as score_edges
-    from interp.circuits.factual_recall import head_scaling_curve as head_scaling_curve
-    from interp.circuits.factual_recall import subject_heads as subject_heads
-    from interp.circuits.factual_recall import suppression as suppression
+    from interp.circuits.factual_recall_and_suppression import head_scaling_curve as head_scaling_curve
+    from interp.circuits.factual_recall_and_suppression import subject_heads as subject_heads
+    from interp.circuits.factual_recall_and_suppression import suppression as suppression
     from interp.circuits.faithfulness import FaithfulnessCurve as FaithfulnessCurve
     from interp.circuits.faithfulness import auroc as auroc
     from interp.circuits.faithfulness import circuit_outcomes as circuit_outcomes
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from interp.circuits.node_attribution import score_positions as score_positions
     from interp.circuits.path_patching import path_patch as path_patch
     from interp.circuits.path_patching import path_patch_stages as path_patch_stages
-    from interp.circuits.repair_by_set_attention import Repair as Repair
-    from interp.circuits.repair_by_set_attention import repair as repair
+    from interp.circuits.repair_by_forced_attention import Repair as Repair
+    from interp.circuits.repair_by_forced_attention import repair as repair
     from interp.circuits.stability import Stability as Stability
     from interp.circuits.stability import stability as stability
     from interp.graph import Edge as Edge

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from interp.cli.stored_run_command import print_location
+from interp.cli.command_from_spec import print_location
 from interp.cli.terminal import Terminal
 
 if TYPE_CHECKING:

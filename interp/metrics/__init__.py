@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from interp.metrics.sink_calibration_effects import calibrate_heads as calibrate_heads
     from interp.metrics.sink_calibration_effects import improving_heads as improving_heads
     from interp.metrics.sink_calibration_effects import sink_columns as sink_columns
+    from interp.metrics.sparse_attention_patterns import SparsePattern as SparsePattern
+    from interp.metrics.sparse_attention_patterns import sparse_patterns as sparse_patterns
     from interp.metrics.thumbnails import overview as overview
     from interp.metrics.thumbnails import thumbnails as thumbnails
-    from interp.metrics.top_weights import SparsePattern as SparsePattern
-    from interp.metrics.top_weights import sparse_patterns as sparse_patterns
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

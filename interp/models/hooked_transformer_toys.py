@@ -14,7 +14,7 @@ from interp.models.facts import tokenizer_adds_bos, weights_digest
 from interp.models.folder_check import check_length, read_json
 from interp.models.memory import check_device_and_dtype
 from interp.models.model import Model, ModelFacts
-from interp.models.transformer_lens_view import prepare_transformer_lens
+from interp.models.transformer_lens_bridge import prepare_transformer_lens
 from interp.models.wrap_model import check_finite
 
 SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")

@@ -108,7 +108,7 @@ class Model:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
         import torch
 
-        from interp.models.transformer_lens_view import build_bridge
+        from interp.models.transformer_lens_bridge import build_bridge
 
         with self.lock:  # concurrent first uses must get the same bridge
             if self._bridge is None:

@@ -12,7 +12,7 @@ import torch
 
 from interp.models.facts import reads_images
 from interp.models.model import Model
-from interp.models.transformer_lens_view import copy_with_shared_weights
+from interp.models.transformer_lens_bridge import copy_with_shared_weights
 
 RELATIVE = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 

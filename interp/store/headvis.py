@@ -27,7 +27,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import TEMPORARY_SUFFIX, write_atomically
 from interp.heads import Head, HeadScores
 from interp.metrics.attention import attention_metrics
-from interp.metrics.top_weights import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
+from interp.metrics.sparse_attention_patterns import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store.manifest import now
 

@@ -11,7 +11,7 @@ from interp.experiments import AblationSpec
 from interp.heads import Head
 from interp.store import open_run
 from interp_dashboard import jobs
-from interp_dashboard.startable_runs import plan_job
+from interp_dashboard.job_plan import plan_job
 from tests.browser.app import PATIENCE, App
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,7 @@ from interp.heads import Head, HeadScores
 from interp.metrics import observe_attention
 from interp.records import RunRecord
 from interp.store import list_runs, open_run, save_observation, save_scores
-from interp_dashboard.figures_and_tables import ROW
+from interp_dashboard.selectable_figures_and_tables import ROW
 from tests.browser.app import PATIENCE, App, serving
 
 pytestmark = pytest.mark.browser

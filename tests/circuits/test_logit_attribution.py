@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from interp.circuits import direct_logit_attribution, direct_logit_attribution_from
-from interp.circuits.factual_recall import residual_contributions
+from interp.circuits.factual_recall_and_suppression import residual_contributions
 from interp.engine.forward.run import plain_logits
 from interp.figures import head_map
 from interp.graph import Node

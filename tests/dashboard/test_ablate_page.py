@@ -14,7 +14,7 @@ from interp.experiments import AblationSpec
 from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
-from interp_dashboard.startable_runs import JobPlan, plan_job
+from interp_dashboard.job_plan import JobPlan, plan_job
 from tests.support.dashboard_apps import labels
 
 SCRIPT = "from interp_dashboard.app import show; show('ablate')"

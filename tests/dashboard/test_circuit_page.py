@@ -15,10 +15,10 @@ from interp.models import load_model
 from interp.store import load_circuit_run, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
+from interp_dashboard.job_plan import find_stored_circuit, plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import circuit as page
 from interp_dashboard.settings import settings
-from interp_dashboard.startable_runs import find_stored_circuit, plan_job
 from tests.support.dashboard_apps import address, labels, new_session, open_address
 from tests.support.tiny_models import save_tiny
 

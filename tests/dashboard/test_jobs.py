@@ -15,7 +15,7 @@ import pytest
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.experiments import AblationSpec, DetectionSpec
 from interp_dashboard import jobs
-from interp_dashboard.startable_runs import plan_job
+from interp_dashboard.job_plan import plan_job
 
 MODEL = "interp-mini"
 SHORT = AblationSpec(task="induction", ablation="zero", n_prompts=7, seed=3)

@@ -17,11 +17,11 @@ from interp.tasks import make_task
 from interp_dashboard import jobs, url
 from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.head_roles import role_cache
+from interp_dashboard.job_plan import plan_job
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import retrieval, tokens
 from interp_dashboard.score_badges import role_badges
 from interp_dashboard.settings import settings
-from interp_dashboard.startable_runs import plan_job
 from tests.support.attention_views import HOSTILE
 from tests.support.dashboard_apps import address, labels, new_session, open_address, save_small
 from tests.support.detection_cases import detection, token_detection

@@ -10,7 +10,7 @@ import transformers
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.attention_sink import attention_sink, overlap
-from interp.detectors.support.redrawn_first_key import draw_keys, redrawn_key_importance
+from interp.detectors.support.random_first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import knows_sentences, sink_texts
 from interp.engine import capture, observe, run, sweep
 from interp.heads import Head

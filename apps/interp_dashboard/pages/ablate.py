@@ -23,14 +23,14 @@ from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
-from interp_dashboard.figures_and_tables import head_from_map, head_from_table, show_figure
 from interp_dashboard.formatting import bullets, duration, plain
+from interp_dashboard.job_plan import JobPlan, find_stored_circuit, planned_job
 from interp_dashboard.jobs import Job
 from interp_dashboard.metric_selectors import OWN_METRIC, choose_outcome, outcome_field
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
+from interp_dashboard.selectable_figures_and_tables import head_from_map, head_from_table, show_figure
 from interp_dashboard.settings import settings
-from interp_dashboard.startable_runs import JobPlan, find_stored_circuit, planned_job
 from interp_dashboard.url import Field, State, choice, head, number, text
 
 SWEEP, MANUAL = "sweep", "manual"

@@ -22,11 +22,11 @@ from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.clickable_maps import FAINT, INVISIBLE, add_frame, show_clickable
 from interp_dashboard.export import export_menu, run_code
-from interp_dashboard.figures_and_tables import show_figure, show_table, themed
 from interp_dashboard.formatting import bullets, plain
+from interp_dashboard.job_plan import JobPlan, planned_job
 from interp_dashboard.metric_selectors import choose_outcome, outcome_field
 from interp_dashboard.page_definition import Page, View, head_links
-from interp_dashboard.startable_runs import JobPlan, planned_job
+from interp_dashboard.selectable_figures_and_tables import show_figure, show_table, themed
 from interp_dashboard.url import Field, State, choice, head, number, text
 
 KEY = "circuit-graph"

@@ -17,7 +17,6 @@ from interp.heads import Head, HeadScores
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
-from interp_dashboard.figures_and_tables import head_from_map, head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import role_cache
 from interp_dashboard.metric_cache import measure, metric_names
@@ -25,6 +24,13 @@ from interp_dashboard.metric_selectors import choose_metric
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.score_badges import badges
+from interp_dashboard.selectable_figures_and_tables import (
+    head_from_map,
+    head_from_table,
+    number_columns,
+    show_figure,
+    show_table,
+)
 from interp_dashboard.url import Field, choice, flag, head, several, text
 
 BY_LAYER = ("attention_distance", "entropy")

@@ -19,10 +19,16 @@ from interp.tasks import task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu, run_code
-from interp_dashboard.figures_and_tables import head_from_map, head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.formatting import plain
+from interp_dashboard.job_plan import JobPlan, planned_job
 from interp_dashboard.page_definition import Page, View, head_links
-from interp_dashboard.startable_runs import JobPlan, planned_job
+from interp_dashboard.selectable_figures_and_tables import (
+    head_from_map,
+    head_from_table,
+    number_columns,
+    show_figure,
+    show_table,
+)
 from interp_dashboard.url import Field, choice, head, number
 
 OPTIONS = {

@@ -14,7 +14,10 @@ from interp.heads import Head
 from interp.store import RunSummary, StoredRun, delete_run, list_runs, open_run, zip_run
 from interp_dashboard import jobs
 from interp_dashboard.export import export_menu
-from interp_dashboard.figures_and_tables import (
+from interp_dashboard.formatting import duration, plain
+from interp_dashboard.job_status import job_and_status
+from interp_dashboard.page_definition import Page, View, link
+from interp_dashboard.selectable_figures_and_tables import (
     head_from_map,
     head_from_table,
     number_columns,
@@ -22,9 +25,6 @@ from interp_dashboard.figures_and_tables import (
     show_figure,
     show_table,
 )
-from interp_dashboard.formatting import duration, plain
-from interp_dashboard.job_status import job_and_status
-from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, choice, head, text
 

@@ -17,10 +17,10 @@ from interp.heads import Head
 from interp.tasks import task_names
 from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu
-from interp_dashboard.figures_and_tables import head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
+from interp_dashboard.selectable_figures_and_tables import head_from_table, number_columns, show_figure, show_table
 from interp_dashboard.url import Field, choice, head, number, text
 
 ROLE = "preplan_anchor"

@@ -5,8 +5,8 @@ The same command resumes an unfinished run directory and leaves a finished one a
 
 import typer
 
+from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.ranking_output import as_json, print_agreement, print_ranking
-from interp.cli.stored_run_command import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.ablation import AblationSpec
 

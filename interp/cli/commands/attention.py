@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.ranking_output import as_json, print_metrics, print_undefined
-from interp.cli.stored_run_command import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.attention import AttentionSpec
 from interp.experiments.usage_errors import usage_errors

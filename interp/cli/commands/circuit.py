@@ -7,7 +7,7 @@ import typer
 
 from interp.circuits.edge_method_names import EDGE_ABLATIONS
 from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
-from interp.cli.stored_run_command import Request, print_location, run_command
+from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
 from interp.experiments.usage_errors import UsageError, usage_errors

@@ -5,9 +5,9 @@ The same command resumes an unfinished run directory and leaves a finished one a
 
 import typer
 
+from interp.cli.command_from_spec import Request, run_command
 from interp.cli.detection_and_confirmation_output import print_role_run
 from interp.cli.options import Settings
-from interp.cli.stored_run_command import Request, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.confirmation import ConfirmationSpec, task_parameters
 from interp.experiments.usage_errors import usage_errors

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from interp.cli.command_from_spec import Request, run_command
 from interp.cli.detection_and_confirmation_output import print_role_run
 from interp.cli.options import Settings, read_memory
-from interp.cli.stored_run_command import Request, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options
 from interp.experiments.usage_errors import UsageError, usage_errors

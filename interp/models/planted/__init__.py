@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
+    from interp.models.planted.head_roles import FAMILIES as FAMILIES
+    from interp.models.planted.head_roles import ROLES as ROLES
     from interp.models.planted.plant import plant as plant
     from interp.models.planted.planted_model import GroundTruthEffects as GroundTruthEffects
     from interp.models.planted.planted_model import PlantedModel as PlantedModel
     from interp.models.planted.prompts import PROMPTS as PROMPTS
-    from interp.models.planted.role_recipes import FAMILIES as FAMILIES
-    from interp.models.planted.role_recipes import ROLES as ROLES
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

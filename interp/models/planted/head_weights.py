@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from numpy.random import Generator
 
+from interp.models.planted.head_roles import Blueprint, Recipe
 from interp.models.planted.residual_coordinates import ResidualCoordinates
-from interp.models.planted.role_recipes import Blueprint, Recipe
 
 Columns = Float[ndarray, "size d_head"]
 INPUT_LENGTH = 3**0.5  # norm of what the embedding writes: token, position and one

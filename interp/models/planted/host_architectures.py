@@ -20,9 +20,9 @@ from numpy.random import Generator
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from interp.heads import Head
+from interp.models.planted.head_roles import Blueprint
 from interp.models.planted.head_weights import Columns, RotaryOffsets, group_columns
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
-from interp.models.planted.role_recipes import Blueprint
 from interp.models.planted.vocabulary import BOS, DELIMITER
 
 EPSILON, NORM_WEIGHT = 2.0**40, 2.0**20

@@ -11,10 +11,10 @@ import torch
 from interp.heads import Head
 from interp.models.embedded import PLANTED
 from interp.models.memory import check_device_and_dtype
+from interp.models.planted.head_roles import FAMILIES, ROLES, Blueprint, Sizes
 from interp.models.planted.host_architectures import gpt2, llama
 from interp.models.planted.planted_model import PlantedMassiveActivation, PlantedModel
 from interp.models.planted.residual_coordinates import MASSIVE, ResidualCoordinates
-from interp.models.planted.role_recipes import FAMILIES, ROLES, Blueprint, Sizes
 from interp.models.planted.vocabulary import DELIMITER, Vocabulary
 from interp.models.wrap_model import wrap_model
 from interp.options_text import parse_options

@@ -12,9 +12,9 @@ import numpy as np
 from interp._short_repr import short_repr
 from interp.heads import Head
 from interp.models.model import Model
-from interp.models.planted.exact_ground_truth import PlantedEdge, Trace, structural_edges, trace
+from interp.models.planted.analytic_ground_truth import PlantedEdge, Trace, structural_edges, trace
+from interp.models.planted.head_roles import Blueprint
 from interp.models.planted.prompts import ANSWERED_BY, PROMPTS, PlantedPrompt
-from interp.models.planted.role_recipes import Blueprint
 from interp.models.planted.vocabulary import Vocabulary
 
 TOLERANCE = 1e-6

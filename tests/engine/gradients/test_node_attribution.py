@@ -28,7 +28,7 @@ from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.planted import plant
-from interp.models.planted.role_recipes import ROLES, Recipe, Role
+from interp.models.planted.head_roles import ROLES, Recipe, Role
 from interp.tasks.task import Example, Task
 from interp.tasks.token_batch import as_batch
 from tests.engine.edges.test_edge_patching import N_PROMPTS, WITH_EDGES, examples

@@ -16,8 +16,8 @@ from numpy import ndarray
 from scipy.special import softmax
 
 from interp.heads import Head
+from interp.models.planted.head_roles import Blueprint, Recipe
 from interp.models.planted.residual_coordinates import ResidualCoordinates
-from interp.models.planted.role_recipes import Blueprint, Recipe
 
 PlantedEdge = tuple[str, str]
 
