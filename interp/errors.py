@@ -13,5 +13,9 @@ class ArtefactInvalid(ValueError):
     """A stored file is damaged, of another version, or of something else. Exit code 6."""
 
 
+class ExtensionError(TypeError):
+    """A metric or detector, usually of another package, returned what its kind may not return; the message says what it must be."""
+
+
 class FastPathUnavailable(ValueError):
     """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""

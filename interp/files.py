@@ -1,16 +1,54 @@
-"""Atomic writes: a file is the old one or the complete new one, whatever interrupts the write."""
+"""Files: paths as users write them, why one cannot be used, and atomic writes, which leave the old file or the complete new one."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 TEMPORARY_SUFFIX = ".tmp"
+REASONS = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the disk is read-only",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+}
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` and ``~name`` replaced by the home folder, as a shell replaces them where they are not quoted."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path.expanduser raises for the name of no user
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[str, bytes]:
+    """The path of a file, ``stdin`` for ``-``, and its content. Raises FileNotFoundError where there is none."""
+    if str(path) == "-":
+        return "stdin", sys.stdin.buffer.read()
+    file = user_path(path)
+    check_file(file)
+    return str(file), file.read_bytes()
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raises FileNotFoundError where there is neither a file nor a pipe; ``-`` is standard input."""
+    file = user_path(path)
+    with suppress(OSError):  # raised for a name that is too long to exist
+        if str(path) == "-" or (file.exists() and not file.is_dir()):
+            return
+    raise FileNotFoundError(f"There is no file {file}.")
+
+
+def encodable(value: Any) -> str:
+    """The value as text that has a UTF-8 form: lone surrogates are escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -71,8 +109,7 @@ def _remove(path: Path) -> None:
 
 def error_reason(error: OSError) -> str:
     """The cause of a failed read or write in words."""
-    known = {errno.ENOENT: "there is no such file", errno.EACCES: "permission denied", errno.EROFS: "the disk is read-only"}
-    return known.get(error.errno or 0, error.strerror or str(error))
+    return REASONS.get(error.errno or 0, error.strerror or str(error))
 
 
 def _error_message(path: Path, size: int, error: OSError) -> str:

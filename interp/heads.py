@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from interp._short_repr import short_repr, table_html
+from interp.files import encodable
 from interp.records import RunRecord
 
 if TYPE_CHECKING:
@@ -119,11 +120,11 @@ class TokenScores:
         return [divmod(i, self.values.shape[1]) for i in order[:k]]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Long table with columns example, pos, token, metric, value, unit."""
+        """Long table with columns example, pos, token, metric, value, unit; lone surrogates in tokens are escaped."""
         import pandas as pd
 
         batch, pos = np.indices(self.values.shape)
-        tokens = [token for row in self.tokens for token in row]
+        tokens = [encodable(token) for row in self.tokens for token in row]
         frame = pd.DataFrame({"example": batch.ravel().astype("int32"), "pos": pos.ravel().astype("int32"), "token": tokens})
         return frame.assign(metric=self.name, value=self.values.ravel().astype("float64"), unit=self.unit)
 

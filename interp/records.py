@@ -3,11 +3,11 @@
 import hashlib
 import json
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 PACKAGES = ("interp-workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 
@@ -17,7 +17,9 @@ class RunRecord:
     """Everything needed to reproduce a number.
 
     ``model`` is the name it was loaded by, ``revision`` the resolved commit (empty for folders), ``weights_digest`` the digest of
-    its weights; ``task`` and ``arguments`` identify the experiment; ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
+    its weights, ``weights_form`` how they were stored (empty for plain ones), ``bos`` whether
+    prompts begin with BOS (always, never; empty for encoders and in older records); ``task`` and ``arguments`` identify the experiment;
+    ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
     """
 
     model: str
@@ -30,6 +32,8 @@ class RunRecord:
     seed: int = 0
     dtype: str = "float32"
     device: str = "cpu"
+    weights_form: str = ""
+    bos: str = ""
     packages: dict[str, str] = field(default_factory=lambda: dict(package_versions()))
     commit: str = field(default_factory=lambda: source_commit()[0])
     dirty: bool = field(default_factory=lambda: source_commit()[1])
@@ -40,14 +44,25 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunRecord":
-        return cls(**{**values, "interventions": tuple(values["interventions"])})
+        """The record that ``to_json`` wrote. Raises KeyError, TypeError for other values."""
+        record = cls(**{**values, "interventions": tuple(values["interventions"])})
+        for f in fields(cls):
+            value = getattr(record, f.name)
+            kind: Any = get_origin(f.type) or f.type
+            if not isinstance(value, kind):
+                raise TypeError(f"{f.name} of the record is a {type(value).__name__}")
+        if not all(isinstance(label, str) for label in record.interventions):
+            raise TypeError("an intervention of the record is not a text")
+        return record
 
     def caption(self) -> str:
-        """One line for a figure: model and revision, task, numbers of prompts and tokens (if known), interventions, metric, seed."""
+        """One line for a figure: model, revision and form of the weights, task, numbers of prompts and tokens (if known),
+        interventions, metric, seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
         n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # n_examples: after a selection of prompts
-        size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if tokens else "")
-        parts = (f"{self.model}{revision}", self.task, *size, *self.interventions, self.metric, f"seed {self.seed}")
+        size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if isinstance(tokens, int) else "")
+        model = (f"{self.model}{revision}", self.weights_form, self.task)
+        parts = (*model, *size, *self.interventions, self.metric, f"seed {self.seed}")
         return " · ".join(part for part in parts if part)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -19,9 +20,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from interp._check_argument_types import with_article
+from interp.files import sha256
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+EXTENSION_GROUPS = tuple(f"interp.{kind}" for kind in ("metrics", "outcomes", "tasks", "detectors", "interventions"))
 
 
 def check_name(name: str, known: Collection[str], noun: str) -> None:
@@ -85,7 +89,7 @@ class Registry:
         if isinstance(about, str):
             return about
         text = self.module(name).__doc__ or ""
-        return re.split(r"\.(?=\s|$)", " ".join(text.replace("``", "").split()))[0]
+        return re.split(r"(?<!\bet al)\.(?=\s|$)", " ".join(text.replace("``", "").split()))[0]
 
     def _own(self) -> list[str]:
         return [name for name in _files(self.package) if name not in self._exclude]
@@ -99,6 +103,17 @@ class Registry:
             else:
                 _warn_once(f"The {_origin(point, self.noun)} is ignored, since {owner} has one of this name: rename it.")
         return points
+
+
+def extension_code(names: Collection[str]) -> dict[str, str]:
+    """SHA-256 (first 16 hex digits) of the file of every entry of another package that has one of these names."""
+    code = {}
+    for point in (point for group in EXTENSION_GROUPS for point in _entry_points(group) if point.name in names):
+        with suppress(ImportError, ValueError, OSError):  # one that cannot be loaded is named where it is used
+            spec = find_spec(point.module)
+            if spec is not None and spec.origin is not None:
+                code[point.name] = sha256(Path(spec.origin).read_bytes())[:16]
+    return code
 
 
 def refresh() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
@@ -16,12 +16,13 @@ import pandas as pd
 from interp._short_repr import short_repr
 from interp.circuits.result_base import PlottedResult
 from interp.errors import ArtefactInvalid
-from interp.files import write_atomically
+from interp.files import user_path, write_atomically
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
 from interp.models.model import Model
 
 LOGITS, INPUT = Node("logits"), Node("input")
+MAX_HEADS = 1 << 16
 
 
 @short_repr
@@ -106,8 +107,9 @@ class Circuit(PlottedResult):
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes the circuit to a JSON file, atomically, and returns the path; ``load_circuit`` reads it back."""
-        write_atomically(Path(path), json.dumps(self.to_json(), allow_nan=False, indent=1).encode())
-        return Path(path)
+        path = user_path(path)
+        write_atomically(path, json.dumps(self.to_json(), allow_nan=False, indent=1).encode())
+        return path
 
     def _ordered(self, edges: Collection[Edge]) -> list[Edge]:
         """In the order of the graph: edges into a node before edges out of it."""
@@ -127,11 +129,11 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
     from the circuit's, or its weights from those that the file names.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(user_path(path).read_text(encoding="utf-8"))
         cfg = content["cfg"]
         names: dict[str, dict[str, Any]] = content["edges"]
         has_mlps = cfg.get("has_mlps", any(Edge.parse(name).writer.kind == "mlp" for name in names))
-        graph = Graph(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(has_mlps), bool(cfg.get("parallel_attn_mlp", False)))
+        graph = Graph(*_sizes(cfg), bool(has_mlps), bool(cfg.get("parallel_attn_mlp", False)))
         edges = {graph.check(Edge.parse(name)): facts for name, facts in names.items()}
         inside = frozenset(e for e, facts in edges.items() if facts.get("in_graph", True))
         scores = {e: _score(e, facts["score"]) for e, facts in edges.items() if facts.get("score") is not None}
@@ -140,7 +142,7 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         weights, _ = metadata.get("record", {}).get("weights_digest"), circuit.ablation
     except OSError as error:
         raise ArtefactInvalid(f"{path} cannot be read ({error.strerror}).") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtefactInvalid(
             f"{path} is not a circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
@@ -152,6 +154,14 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
                 f"model it was found in, or read the file without `model` to use its edges regardless."
             )
     return circuit
+
+
+def _sizes(cfg: Mapping[str, Any]) -> tuple[int, int]:
+    """Layers and heads. Raises ValueError for more than any model has, whose graph would fill the memory."""
+    n_layers, n_heads = int(cfg["n_layers"]), int(cfg["n_heads"])
+    if not 0 < n_layers * max(1, n_heads) <= MAX_HEADS:
+        raise ValueError(f"no model has {n_layers:,} layers of {n_heads:,} heads")
+    return n_layers, n_heads
 
 
 def _score(edge: Edge, value: Any) -> float:

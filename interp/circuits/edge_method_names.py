@@ -5,8 +5,14 @@ EDGE_METHODS = {
     "eap": "edge attribution patching: gradient at the clean prompt, one backward pass",
     "eap-clean-corrupted": "EAP with the mean of the gradients at the clean and at the corrupted embedding",
     "eap-ig": "EAP with the mean gradient between the corrupted and the clean embedding (EAP-IG inputs)",
-    "eap-ig-activations": "EAP with the mean gradient between corrupted and clean outputs of each layer's heads and MLP",
+    "eap-ig-activations": "EAP with the mean gradient between corrupted and clean outputs of each layer's heads and MLP, replaced in turn",
+    "eap-ig-activations-added": "the same with the change added to the output, so that earlier edges keep their gradient",
     "eap-ig-outputs": "exact change of the reader's output, times the mean gradient at that output",
+}
+
+IG_RULES = {
+    "midpoint": "gradients in the middle of each step",
+    "left": "gradients at one end of each step, as in the authors' code",
 }
 
 EDGE_ABLATIONS = {

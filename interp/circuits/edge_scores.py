@@ -6,12 +6,18 @@ the clean and the corrupted prompt, and ``g`` the gradient of the metric at the 
 - ``exact``: activation patching, one edge at a time.
 - ``eap``: ``(a' - a) . g(clean)`` (edge attribution patching, arXiv 2310.10348).
 - ``eap-ig``: the same with the mean of ``g`` along the straight line between the corrupted and the clean embedding (EAP-IG,
-  "inputs", arXiv 2403.17806). Deviation: ``steps`` equal steps with gradients at their midpoints, not at their ends.
+  "inputs", arXiv 2403.17806).
 - ``eap-clean-corrupted``: the mean of ``g`` at the two ends of that line (arXiv 2403.17806).
 - ``eap-ig-activations``: the mean of ``g`` over such lines for the outputs of the embedding, of each layer's heads and of each
-  MLP in turn, with everything after them recomputed. Deviations: midpoints, and the heads of a layer move together.
+  MLP in turn, with everything after them recomputed. The moved output is a constant, so that a run says nothing of the edges before it
+  (EAP-IG, "activations", as in the authors' code).
+- ``eap-ig-activations-added`` (ours): the same with the move added to the output, through which the earlier edges keep their gradient.
 - ``eap-ig-outputs`` (ours): the exact change of the reader's output, times the mean gradient there along a line of the reader's
   own. Closest to ``exact`` of the estimates, and the slowest.
+
+Lines are cut into ``steps`` equal parts. ``rule="midpoint"`` takes the gradient in the middle of each; ``"left"`` at one end, as the
+authors do: at ``k / steps`` of the way from the corrupted to the clean output, k = 0 ... steps - 1 for ``eap-ig`` and 1 ... steps for the
+activations.
 
 Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` an estimate is rounding error and not ranked.
 """
@@ -24,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
-from interp.circuits.edge_method_names import EDGE_METHODS
+from interp.circuits.edge_method_names import EDGE_METHODS, IG_RULES
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
 from interp.models.model import Model
@@ -113,6 +119,7 @@ def score_edges(
     *,
     method: str = "eap-ig",
     steps: int = 10,
+    rule: str = "midpoint",
     metric: str | None = None,
     ablation: str = "counterfactual",
     seed: int = 0,
@@ -121,7 +128,7 @@ def score_edges(
     """Effects of all edges of the model's graph on every example of the task, in the metric's unit.
 
     ``method`` is one of ``EDGE_METHODS``; a corrupted edge carries what ``ablation`` names (``counterfactual resample mean
-    zero``; ``seed`` draws for ``resample``). Raises LookupError for an unknown method, ablation or metric; ValueError for an
+    zero``; ``seed`` draws for ``resample``). Raises LookupError for an unknown method, rule, ablation or metric; ValueError for an
     encoder, a model whose residual stream is not the sum of its heads' and MLPs' outputs, a task without what the ablation
     needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome.
     """
@@ -130,6 +137,7 @@ def score_edges(
     from interp.engine.edges.edge_patching import patch_single_edges
 
     check_name(method, EDGE_METHODS, "method")
+    check_name(rule, IG_RULES, "rule")
     if steps < 1:
         raise ValueError(f"steps={steps} is too few: use at least 1.")
     exact = method == "exact"
@@ -142,18 +150,27 @@ def score_edges(
             elif method == "eap-ig-outputs":
                 effects = edge_changes(batch.decomposition, graph, batch.read, steps)
             else:
-                effects = edge_gradients(batch.decomposition, graph, batch.read, _interpolation_points(method, graph, steps))
+                effects = edge_gradients(
+                    batch.decomposition, graph, batch.read, *_interpolation_points(method, graph, steps, rule)
+                )
             values[:, batch.example_ids] = to_numpy(effects)
-    steps_used = {"steps": steps} if method.startswith("eap-ig") else {}
-    record = measurement.record(f"corrupted edge ({ablation})", method=method, **steps_used)
+    lines = {"steps": steps, **({"rule": rule} if rule != "midpoint" else {})} if method.startswith("eap-ig") else {}
+    record = measurement.record(f"corrupted edge ({ablation})", method=method, **lines)
     return EdgeScores(method, graph, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 
 
-def _interpolation_points(method: str, graph: Graph, steps: int) -> Float[torch.Tensor, "n_runs n_writers"]:
-    """How far each writer is moved toward its corrupted output (0 to 1) in each run whose gradient is averaged."""
+def _interpolation_points(
+    method: str, graph: Graph, steps: int, rule: str
+) -> tuple[Float[torch.Tensor, "n_runs n_writers"], Bool[torch.Tensor, "n_runs n_writers"] | None]:
+    """How far each writer is moved toward its corrupted output (0 to 1) in each run whose gradient is averaged, and which writers'
+    outputs are constants there."""
     from interp.engine.edges.edge_attribution import moved_in_turn
 
     ends = {"eap": [0.0], "eap-clean-corrupted": [0.0, 1.0]}
     groups = [[*group] for _, group in groupby(graph.writers, lambda writer: (writer.layer, writer.kind))]
-    moved = groups if method == "eap-ig-activations" else groups[:1]
-    return moved_in_turn(graph, moved, ends.get(method, [(k + 0.5) / steps for k in range(steps)]))
+    activations = method.startswith("eap-ig-activations")
+    moved = groups if activations else groups[:1]
+    first = 0.5 if rule == "midpoint" else 0.0 if activations else 1.0
+    fractions = moved_in_turn(graph, moved, ends.get(method, [(k + first) / steps for k in range(steps)]))
+    replaced = moved_in_turn(graph, moved, [1.0] * steps) > 0 if method == "eap-ig-activations" else None
+    return fractions, replaced

@@ -6,9 +6,10 @@ numbers that are not finite, and a clean and a corrupted run with the same outco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class MeasuredBatch(NamedTuple):
 
     example_ids: list[int]
     decomposition: ResidualDecomposition
-    read: Readout
+    read: Callable[[Tensor], Tensor]
     ends: Tensor
 
     @property
@@ -73,14 +74,21 @@ class Measurement:
         return self.ends[1]
 
     def batches(self, progress: Progress | None = None) -> Iterator[MeasuredBatch]:
-        """Every example once. Raises ValueError at the end when both runs have the same outcome or one that is not finite."""
+        """Every example once. Raises ValueError at the end when both runs have the same outcome or one that is not
+        finite, and for an outcome outside its bounds."""
         streams = decompositions_with_ablation(self.model, self.task, self.outcome, self.ablation, self.seed, progress)
         for example_ids, decomposition, read in streams:
-            ends = read(decomposition.ends)
+            checked = partial(self._read, read, example_ids)
+            ends = checked(decomposition.ends)
             self.ends[:, example_ids] = to_numpy(ends)
-            yield MeasuredBatch(example_ids, decomposition, read, ends)
+            yield MeasuredBatch(example_ids, decomposition, checked, ends)
         self.check_finite(self.ends)
         check_gap(self.clean, self.corrupted, self.outcome.name)
+
+    def _read(self, read: Readout, example_ids: list[int], residual: Tensor) -> Tensor:
+        outcomes = read(residual)
+        self.outcome.check_bounds(outcomes, example_ids)
+        return outcomes
 
     def zeros(self, *shape: int) -> np.ndarray:
         """An array for results, which must be finite when the measurement closes."""

@@ -10,7 +10,7 @@ COMMANDS = Registry("interp.cli.commands", "command")
 
 EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 finished with failed checks, 4 model or data unavailable, "
-    "5 refused by the resource guard, 6 artefact invalid, 130 interrupted but resumable."
+    "5 refused by the resource guard, 6 artefact invalid, 130 interrupted but resumable, 141 output closed by its reader."
 )
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interp.cli.exit_codes import exit_code_and_message
-from interp.cli.terminal import Terminal
+from interp.cli.exit_codes import PIPE_CLOSED, exit_code_and_message
+from interp.cli.terminal import Terminal, discard_output
+from interp.files import user_path
 
 SHARED = {
     "as_json": Annotated[bool, typer.Option("--json", help="Write one JSON object to stdout; remarks still go to stderr.")],
@@ -32,7 +34,11 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         terminal = Terminal(as_json, quiet)
         try:
             with _remarks(terminal):
-                code = function(terminal, **arguments) or 0
+                paths = {name: user_path(value) for name, value in arguments.items() if isinstance(value, Path)}
+                code = function(terminal, **{**arguments, **paths}) or 0
+        except BrokenPipeError:
+            discard_output()
+            code = PIPE_CLOSED
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()

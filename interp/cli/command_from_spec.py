@@ -1,5 +1,6 @@
 """The form of a command that stores a run: its options are the fields of a specification, which it prepares, estimates or runs."""
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass
@@ -56,7 +57,8 @@ class Request:
         how: dict[str, Any] = {"fresh": self.fresh, "memory": self.memory, "notify": self.terminal.say}
         with self.terminal.progress(experiment.title(), self.progress) as show:
             run = experiment.run(folder, progress=show, **how)
-        save_run_figures(run)
+        if os.access(run.path, os.W_OK):  # a finished run may be on a read-only disk
+            save_run_figures(run)
         return run
 
 

@@ -1,9 +1,9 @@
 """The exit code and the sentence for an error: the only place that decides either."""
 
-from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
+from interp.errors import ArtefactInvalid, ExtensionError, MemoryBudgetExceeded, ModelUnavailable
 from interp.experiments.usage_errors import UsageError, error_sentence
 
-DONE, FAILED, USAGE, FAILED_CHECKS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+DONE, FAILED, USAGE, FAILED_CHECKS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 5, 6, 130, 141
 
 
 def exit_code_and_message(error: BaseException) -> tuple[int, str]:
@@ -32,9 +32,12 @@ def _sentence(error: BaseException) -> str:
     if _out_of_memory(error):
         reason = f"Memory ran out ({message or type(error).__name__})"
         return f"{reason}: give a lower --memory (with --fresh, if units are stored), or shorter or fewer prompts."
-    if isinstance(error, ValueError | OSError) or type(error) is LookupError:
+    if isinstance(error, ValueError | OSError | ExtensionError) or type(error) is LookupError:
         return message
-    return f"Unexpected {type(error).__name__}: {message or 'no message'}. Run the command again with --debug to see where."
+    what = " ".join(
+        [f"Unexpected {type(error).__name__}: {message.rstrip('.') or 'no message'}.", *getattr(error, "__notes__", ())]
+    )
+    return f"{what} Run the command again with --debug to see where."
 
 
 def _out_of_memory(error: BaseException) -> bool:

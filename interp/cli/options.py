@@ -7,21 +7,25 @@ from typing import Annotated, Any
 import typer
 
 from interp.experiments.experiment import Spec
-from interp.heads import Head
 
 DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = Spec.model, str(Spec.device), Spec.dtype
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 OPTIONS: dict[str, Any] = {
-    "model": typer.Option("--model", "-m", help="Embedded model, local folder or Hub name (`interp models`)."),
+    "model": typer.Option("--model", "-m", help="Embedded model, local folder, GGUF file or Hub name (`interp models`)."),
     "task": typer.Option("--task", "-t", help="Task that supplies the prompts (`interp tasks`)."),
-    "prompts": typer.Option(help="JSON Lines file of your own prompts, instead of a task."),
+    "prompts": typer.Option(
+        help="File of your own prompts, instead of a task: JSON Lines, a JSON array or CSV; - is standard input."
+    ),
     "n_prompts": typer.Option("--n-prompts", "-n", help="Number of prompts of the task."),
     "seed": typer.Option(min=0, help="Seed for prompts, resample pairings and bootstrap."),
     "metric": typer.Option(help="Metric of the answer (`interp metrics`); default: the task's."),
     "device": typer.Option(help="cpu, cuda, cuda:1, mps ..."),
     "dtype": typer.Option(help="float32, bfloat16, float16 or float64."),
     "revision": typer.Option(help="Branch, tag or commit of a Hub model."),
+    "bos": typer.Option(help="Whether prompts begin with BOS: auto (decided from tokenizer and model), always or never."),
+    "device_map": typer.Option(metavar="MAP", help="Let transformers place the layers on several devices: auto, balanced ..."),
+    "max_memory": typer.Option(metavar="0=10GiB,...", help="With --device-map: memory that each device may use."),
     "offline": typer.Option("--offline", help="Never use the network; Hub models only from the local cache."),
 }
 """The options of fields that several specifications have."""
@@ -30,6 +34,9 @@ ModelName = Annotated[str, OPTIONS["model"]]
 Device = Annotated[str, OPTIONS["device"]]
 Dtype = Annotated[str, OPTIONS["dtype"]]
 Revision = Annotated[str | None, OPTIONS["revision"]]
+Bos = Annotated[str, OPTIONS["bos"]]
+DeviceMap = Annotated[str | None, OPTIONS["device_map"]]
+MaxMemory = Annotated[str | None, OPTIONS["max_memory"]]
 Offline = Annotated[bool, OPTIONS["offline"]]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set an option by name; repeatable.")]
 Memory = Annotated[
@@ -56,6 +63,8 @@ def read_memory(text: str | None) -> int | None:
 
 def read_heads(text: str | None) -> tuple[str, ...]:
     """The labels of heads written as ``L5H1,L2H3``. Raises ValueError for anything else and for none."""
+    from interp.heads import Head  # imports numpy
+
     heads = tuple(str(Head.parse(part)) for part in read_list(text))
     if text is not None and not heads:
         raise ValueError(f"--heads {text!r} names no head: write L5H1,L2H3.")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,10 @@ class Terminal:
             table.add_column(column, justify="right" if column in right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))  # Text: tokens and names are never read as markup
-        Console(width=None if sys.stdout.isatty() else WIDTH_OF_PIPE, highlight=False).print(table)
+        console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_PIPE, highlight=False)
+        with console.capture() as drawn:  # rich would end the process itself where the reader has closed the pipe
+            console.print(table)
+        sys.stdout.write(drawn.get())
 
     @contextmanager
     def progress(self, title: str, forced: bool = False) -> Iterator[Callable[[int, int], None]]:
@@ -72,6 +76,13 @@ class Terminal:
                 bar.update(done - bar.n)
 
             yield show
+
+
+def discard_output() -> None:
+    """Sends what is left in stdout and stderr nowhere, once the reader of a pipe such as `| head -1` has closed it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
 
 
 def to_json_value(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp._check_argument_types import checks_arguments
 from interp._lazy import exports
+from interp.errors import ExtensionError
 from interp.registry import Registry, check_options
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetec
     check_options(options, known, f"Detector {role!r}")
     found = detector(model, **options)
     if not isinstance(found, Detection | TokenDetection):
-        raise TypeError(f"Detector {role!r} must return a Detection or TokenDetection, not {type(found).__name__}.")
+        raise ExtensionError(f"Detector {role!r} must return a Detection or TokenDetection, not {type(found).__name__}.")
     return found
 
 

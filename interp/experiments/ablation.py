@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, load_task
-from interp.heads import Head
 from interp.registry import check_name
 
 if TYPE_CHECKING:
     from interp.ablation import AblationResult
     from interp.ablation.ablate_heads import CostEstimate
+    from interp.heads import Head
     from interp.models.model import Model, ModelFacts
     from interp.store import RunWriter, StoredRun
     from interp.tasks.task import Task
@@ -86,6 +86,8 @@ class AblationSpec(Spec):
 
     def _chosen_heads(self, facts: ModelFacts) -> list[Head] | None:
         """The heads to ablate, None for all. Raises LookupError for those that do not exist."""
+        from interp.heads import Head
+
         if self.heads:
             return list(dict.fromkeys(facts.check_head(Head.parse(label)) for label in self.heads))
         if not self.layers:

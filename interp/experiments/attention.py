@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
-from interp.experiments.prompts import check_file, load_task
+from interp.experiments.prompts import load_task
 from interp.experiments.run_folder import Notify
+from interp.files import check_file, read_file, user_path
 from interp.registry import check_name
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class AttentionSpec(Spec):
 
     def to_python(self) -> str:
         if self.file is not None:
-            read = f"text = pathlib.Path({self.file!r}).read_text(encoding='utf-8-sig')\nprompts = model.to_tokens(text)"
+            read = f"text = pathlib.Path({str(user_path(self.file))!r}).read_text(encoding='utf-8-sig')\nprompts = model.to_tokens(text)"
         elif self.text is not None:
             read = f"prompts = model.to_tokens({self.text!r})"
         else:
@@ -151,12 +152,12 @@ def _read_text(text: str | None, file: str | None) -> tuple[str, str, dict[str, 
         if not text.strip():
             raise ValueError("--text is empty: give at least one word.")
         return "text", text, {}
-    path = Path(file)
-    content = path.read_bytes()
+    file, content = read_file(file)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text (byte {error.start:,}): save it as UTF-8.") from None
     if not text.strip():
         raise ValueError(f"{file} is empty: give a file with at least one word.")
-    return path.name, text, {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    name = Path(file).name
+    return name, text, {"file": name, "sha256": hashlib.sha256(content).hexdigest()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.circuits.edge_method_names import EDGE_ABLATIONS, EDGE_METHODS
+from interp.circuits.edge_method_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
 from interp.experiments.run_folder import Notify
@@ -32,8 +32,8 @@ DEFAULT_SHARE = 0.1
 class CircuitSpec(Spec):
     """What to score, keep and test.
 
-    ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` is for the methods
-    with integrated gradients; ``n_draws`` is the number of random circuits of each size.
+    ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` and ``rule``
+    are for the methods with integrated gradients; ``n_draws`` is the number of random circuits of each size.
     """
 
     command: ClassVar[str] = "circuit"
@@ -47,6 +47,7 @@ class CircuitSpec(Spec):
     size: int | None = None
     threshold: float | None = None
     steps: int = 10
+    rule: str = "midpoint"
     metric: str | None = None
     n_draws: int = 5
     ablation: str = COUNTERFACTUAL
@@ -58,6 +59,7 @@ class CircuitSpec(Spec):
         if self.metric is not None:
             check_name(self.metric, OUTCOMES.names(), "metric")
         check_name(self.method, CIRCUIT_METHODS, "method")
+        check_name(self.rule, IG_RULES, "rule")
         check_name(self.ablation, EDGE_ABLATIONS, "ablation of edges")
         if self.method == ACDC and self.ablation != COUNTERFACTUAL:
             raise ValueError(
@@ -111,7 +113,7 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         prompts |= {"examples": task.digest(), "test_examples": self.test_task.digest()}
         how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
         how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
-        return {**prompts, **how, **({"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {})}
+        return {**prompts, **how, **_line_options(spec)}
 
     def name_parts(self) -> tuple[str, ...]:
         return "circuit", self.task.name, self.model_name, self.spec.method
@@ -175,8 +177,14 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
 
 def _score_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
     """The arguments of ``score_edges``."""
-    steps = {"steps": spec.steps} if spec.method.startswith(IG_METHOD) else {}
-    return {"method": spec.method, "metric": metric, "ablation": spec.ablation, "seed": spec.seed, **steps}
+    return {"method": spec.method, "metric": metric, "ablation": spec.ablation, "seed": spec.seed, **_line_options(spec)}
+
+
+def _line_options(spec: CircuitSpec) -> dict[str, Any]:
+    """How gradients are integrated along a line, where the method does so; the default rule is left out."""
+    if not spec.method.startswith(IG_METHOD):
+        return {}
+    return {"steps": spec.steps} | ({"rule": spec.rule} if spec.rule != "midpoint" else {})
 
 
 def _acdc_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:

@@ -56,8 +56,10 @@ class ConfirmationSpec(Spec):
         from interp.models import load_model
 
         record = self._load_detection().record
-        more = {"revision": self.revision, "offline": self.offline}
-        return load_model(record.model, device=self.device or record.device, dtype=record.dtype, **more)
+        bos = (record.bos or "auto") if self.bos == "auto" else self.bos
+        device = self.device or ("cpu" if self.device_map else record.device)
+        more = {name: getattr(self, name) for name in ("revision", "offline", "device_map", "max_memory")}
+        return load_model(record.model, device=device, dtype=record.dtype, bos=bos, **more)
 
     def on(self, model: Model, *, offline: bool = False) -> ConfirmationSpec:
         return replace(self, offline=offline)
@@ -86,9 +88,14 @@ class ConfirmationSpec(Spec):
         more = spec.options() | {"seed": spec.seed} | ({"ks": list(self.ks)} if self.ks else {})
         tasks = ", ".join(python_task(name, None, self.n_prompts, spec.seed) for name in self.specificity)
         controls = f", specificity=[{tasks}]" if tasks else ""
-        device = repr(self.device) if self.device else "detection.record.device"
+        device = repr(self.device) if self.device else "'cpu'" if self.device_map else "detection.record.device"
         load = ["detection.record.model", f"device={device}", "dtype=detection.record.dtype"]
-        load += [f"{name}={getattr(self, name)!r}" for name in ("revision", "offline") if getattr(self, name)]
+        load += ["bos=detection.record.bos or 'auto'"] if self.bos == "auto" else [f"bos={self.bos!r}"]
+        load += [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("revision", "offline", "device_map", "max_memory")
+            if getattr(self, name)
+        ]
         return (
             "import interp\nfrom interp.store import load_detection\n\n"
             f"detection = load_detection({self.detection!r})\n"

@@ -7,6 +7,8 @@ is what determines the numbers: it is stored as ``spec`` in run.json, and two ru
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,7 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.experiments.run_folder import Notify, RunFolder
 from interp.experiments.usage_errors import usage_errors
+from interp.files import user_path
 from interp.options_text import option_text
+from interp.registry import extension_code
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -26,8 +30,11 @@ if TYPE_CHECKING:
     from interp.store import RunWriter, StoredRun
 
 RUNS = Path("runs")
+LONGEST_NAME = 200
+"""Bytes of a folder name before the digest; file systems allow 255 with it and with the number of an earlier run."""
+
 FIRST = ("model", "task", "prompts", "method", "n_prompts", "seed")
-LAST = ("device", "dtype", "revision", "offline")
+LAST = ("device", "dtype", "revision", "offline", "bos", "device_map", "max_memory")
 """The order of options on a command line; the others stand between these, in the order of the fields."""
 
 S = TypeVar("S", bound="Spec")
@@ -36,7 +43,9 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(ABC):
-    """Base of the specifications. ``revision`` (branch, tag or commit) belongs to Hub models; ``offline`` uses only the local Hub cache."""
+    """Base of the specifications. ``revision`` (branch, tag or commit) belongs to Hub models; ``offline`` uses only the local Hub cache;
+    ``bos`` (auto, always or never) says whether prompts begin with BOS; ``device_map`` and ``max_memory`` (``0=10GiB,cpu=20GiB``) place
+    the layers on several devices."""
 
     command: ClassVar[str]
     """The word after ``interp``."""
@@ -49,6 +58,9 @@ class Spec(ABC):
     dtype: str = "float32"
     revision: str | None = None
     offline: bool = False
+    bos: str = "auto"
+    device_map: str | None = None
+    max_memory: str | None = None
 
     @abstractmethod
     def check(self) -> None:
@@ -71,12 +83,15 @@ class Spec(ABC):
     def load_model(self) -> Model:
         from interp.models import load_model
 
-        options = {"dtype": self.dtype, "revision": self.revision, "offline": self.offline}
-        return load_model(self.model, device=self.device or "cpu", **options)
+        return load_model(
+            self.model, device=self.device or "cpu", **{name: getattr(self, name) for name in LAST if name != "device"}
+        )
 
     def on(self, model: Model, *, offline: bool = False) -> Spec:
         """The same specification for a model that is loaded."""
-        return replace(self, model=model.facts.name, device=str(model.device), dtype=model.facts.dtype, offline=offline)
+        facts = model.facts
+        bos = facts.bos if facts.bos_reason else "auto"
+        return replace(self, model=facts.name, device=str(model.device), dtype=facts.dtype, offline=offline, bos=bos)
 
     def digest(self, model: Model | None = None) -> str:
         """16 hexadecimal digits, equal for runs that have the same numbers."""
@@ -180,7 +195,11 @@ class Experiment(ABC, Generic[S]):
             "dtype": facts.dtype,
             "device": str(self.model.device),
         }
-        return {"kind": self.kind, **where, **self.inputs()}
+        bos = {"prepend_bos": facts.prepend_bos} if facts.bos_reason else {}  # earlier runs all followed the convention
+        inputs = self.inputs()
+        names = re.findall(r"\w+", json.dumps(inputs, allow_nan=False))
+        code = extension_code(set(names))  # changed code of another package makes another run
+        return {"kind": self.kind, **where, **bos, **inputs, **({"extensions": code} if code else {})}
 
     def digest(self) -> str:
         """16 hexadecimal digits of the identity."""
@@ -189,7 +208,9 @@ class Experiment(ABC, Generic[S]):
         return digest(self.identity)
 
     def folder_name(self) -> str:
-        return "-".join((*self.name_parts(), self.digest()[:8]))
+        """The default name of the run directory, of at most ``LONGEST_NAME`` bytes and the first eight digits of the digest."""
+        named = "-".join(self.name_parts()).encode()[:LONGEST_NAME].decode(errors="ignore")
+        return f"{named}-{self.digest()[:8]}"
 
     @property
     def model_name(self) -> str:
@@ -197,7 +218,7 @@ class Experiment(ABC, Generic[S]):
         return Path(self.model.facts.name).name
 
     def target(self, folder: str | Path | None, notify: Notify) -> RunFolder:
-        return RunFolder(Path(folder) if folder else RUNS / self.folder_name(), self.identity, notify)
+        return RunFolder(user_path(folder) if folder else RUNS / self.folder_name(), self.identity, notify)
 
 
 class OneShotExperiment(Experiment[S]):

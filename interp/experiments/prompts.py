@@ -1,9 +1,9 @@
 """The prompts of a run: a registered task, or a JSON Lines file of the user's own."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.files import check_file
 from interp.registry import check_name
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ def check_prompts(task: str | None, prompts: str | None) -> None:
         check_file(prompts)
 
 
-def check_file(file: str) -> None:
-    """Raises FileNotFoundError where there is no such file."""
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"There is no file {file}.")
-
-
 def load_task(
     model: "Model",
     task: str | None,
@@ -43,7 +37,7 @@ def load_task(
     from interp.tasks import make_task, task_from_jsonl
 
     if prompts is not None:
-        loaded = task_from_jsonl(Path(prompts), model)
+        loaded = task_from_jsonl(prompts, model)
     else:
         assert task is not None
         loaded = make_task(task, model, n_prompts=n_prompts, seed=seed, **(options or {}))

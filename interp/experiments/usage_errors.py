@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from interp.errors import ArtefactInvalid, ModelUnavailable
+from interp.files import error_reason
 
 
 class UsageError(ValueError):
@@ -17,12 +18,12 @@ def usage_errors() -> Iterator[None]:
         yield
     except (ArtefactInvalid, ModelUnavailable, UsageError):
         raise
-    except (ValueError, FileNotFoundError, IsADirectoryError) as error:
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise UsageError(error_sentence(error)) from error
 
 
 def error_sentence(error: BaseException) -> str:
-    """The message of an error on one line; for a file that cannot be read its name and the reason."""
-    if isinstance(error, FileNotFoundError | IsADirectoryError) and error.filename is not None:
-        return f"{error.filename} cannot be read: {error.strerror}."
+    """The message of an error on one line; for a file that the system refuses its name and the reason."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or 'A file or connection'} cannot be used: {error_reason(error)}."
     return " ".join(str(error).split())

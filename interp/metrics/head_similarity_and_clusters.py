@@ -80,9 +80,9 @@ def output_similarity(model: Model, prompts: Any, measure: str = "cka") -> HeadP
         raise ValueError(f"cka needs at least 4 positions, and the prompts have {n_positions}: use longer texts.")
     what = f"Comparing the outputs of {len(facts.heads())} heads at {n_positions:,} positions"
     check_budget(3 * 4 * len(facts.heads()) * facts.d_head * n_positions, what=what)  # z and two copies
-    bank = z_cache.cache_z(model, task)
+    cache = z_cache.cache_z(model, task)
     with torch.inference_mode():
-        z = [bank.layer(layer).float() for layer in range(facts.n_layers)]
+        z = [cache.layer(layer).float() for layer in range(facts.n_layers)]
         w_o = [output_weights(model, layer).float().cpu() for layer in range(facts.n_layers)]
         similarity = MEASURES[measure](z, w_o).clamp(-1, 1).double().numpy()
     values = (similarity + similarity.T).reshape(facts.n_layers, facts.n_heads, facts.n_layers, facts.n_heads) / 2

@@ -30,29 +30,48 @@ def thumbnails(
 
 
 def overview(
-    cache: AttentionCache, head: Head, size: int = 256, *, example: int = 0, scale: Float[np.ndarray, " key"] | None = None
+    cache: AttentionCache,
+    head: Head,
+    size: int = 256,
+    *,
+    example: int = 0,
+    scale: Float[np.ndarray, " key"] | None = None,
+    window: tuple[int, int, int, int] | None = None,
 ) -> Float[np.ndarray, "query_bin key_bin"]:
-    """The largest weight in each bin of positions for one head, [side side], float32. ``scale``, one number per token of the
-    text, multiplies the weights of that key first. Bins and errors as in ``thumbnails``."""
-    alone, edges = _binned(cache, size, example)
-    pooled = np.zeros((len(edges) - 1, len(edges) - 1), np.float32)
-    text, step = slice(edges[0], edges[-1]), max(1, BLOCK // (edges[-1] - edges[0]))
-    for start in range(edges[0], edges[-1], step):
-        queries = slice(start, min(start + step, edges[-1]))
-        rows = alone.pattern(head, queries, text).numpy() * (1 if scale is None else scale)
-        (down, parts), (_, keys) = _within(edges, queries), _within(edges, text)
-        np.maximum(pooled[down], _largest(_largest(rows, parts), keys), out=pooled[down])
+    """The largest weight in each bin of positions for one head, float32. ``scale``, one number per token of the text,
+    multiplies the weights of that key first. ``window`` (first query, end, first key, end) is the part of the text that is
+    divided, by default all of it. Bins and errors as in ``thumbnails``."""
+    alone, first, length = _one_text(cache, size, example)
+    q0, q1, k0, k1 = window or (0, length, 0, length)
+    down, across = _edges(first + q0, q1 - q0, size), _edges(first + k0, k1 - k0, size)
+    keys, step = slice(across[0], across[-1]), max(1, BLOCK // length)  # complete rows are computed first
+    factor = 1 if scale is None else scale[k0:k1]
+    pooled = np.zeros((len(down) - 1, len(across) - 1), np.float32)
+    for start in range(down[0], down[-1], step):
+        queries = slice(start, min(start + step, down[-1]))
+        rows = alone.pattern(head, queries, keys).numpy() * factor
+        (within, parts), (_, columns) = _within(down, queries), _within(across, keys)
+        np.maximum(pooled[within], _largest(_largest(rows, parts), columns), out=pooled[within])
     return pooled
 
 
 def _binned(cache: AttentionCache, size: int, example: int) -> tuple[AttentionCache, list[int]]:
     """The cache of one text, and the columns where its bins start, followed by the end of the last."""
+    alone, first, length = _one_text(cache, size, example)
+    return alone, _edges(first, length, size)
+
+
+def _edges(first: int, length: int, size: int) -> list[int]:
+    side = min(size, length)
+    return [first - (-b * length // side) for b in range(side + 1)]
+
+
+def _one_text(cache: AttentionCache, size: int, example: int) -> tuple[AttentionCache, int, int]:
+    """The cache of one text, its first column, and its length."""
     if size < 1:
         raise ValueError(f"size={size} is too small: use at least 1 bin per side of a thumbnail.")
     alone = cache.one(example)
-    first, length = int(alone.prompts.token_mask[0].int().argmax()), int(alone.prompts.token_mask.sum())
-    side = min(size, length)
-    return alone, [first - (-b * length // side) for b in range(side + 1)]
+    return alone, int(alone.prompts.token_mask[0].int().argmax()), int(alone.prompts.token_mask.sum())
 
 
 def _pool(thumbs: np.ndarray, edges: list[int], rows: AttentionRows) -> None:

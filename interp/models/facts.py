@@ -1,10 +1,4 @@
-"""Facts about a model that need no forward pass: read from its configuration, its tokenizer and its weights.
-
-BOS policy, decided once per model: BOS is prepended when the tokenizer itself does so, or when models of this family are studied
-with it (TransformerLens's ``default_prepend_bos``: GPT-2, Llama, Gemma, Mistral, OPT ... yes; Pythia, Qwen, Phi, Bloom ... no).
-Without a BOS token nothing is prepended. Texts of an encoder are encoded by its tokenizer alone, with the special tokens that it
-adds ([CLS], [SEP]), so ``prepend_bos`` is False there.
-"""
+"""Facts about a model that need no forward pass: read from its configuration, its tokenizer and its weights."""
 
 from __future__ import annotations
 
@@ -12,29 +6,26 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from interp.models.bos import conventional_bos
 from interp.models.model import ModelFacts
+from interp.models.quantised import weight_tensors
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-NO_BOS_FAMILIES = frozenset(
-    "bloom deepseek_v2 ernie4_5 ernie4_5_moe exaone exaone4 glm glm4_moe gpt_neox granite llada minimax_m2 mpt phi phimoe "
-    "qwen2 qwen2_5_vl qwen2_moe qwen3 qwen3_moe recurrent_gemma seed_oss smollm3 starcoder2".split()
-)
 LEARNED = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight", "position_embeddings")
-FULL_DIGEST_BYTES = 2**28
-_SAMPLE = 2**16
+PROBED_TOKENS = 6
 
 
-def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> ModelFacts:
+def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "", weights_form: str = "") -> ModelFacts:
     """The facts of a Hugging Face causal language model or encoder. Raises ValueError when its configuration lacks a size."""
     config: Any = hf.config
     config = config.get_text_config(decoder=True)
     n_layers = _size(config, name, "num_hidden_layers", "n_layer")
     n_heads = _size(config, name, "num_attention_heads", "n_head")
     d_model = _size(config, name, "hidden_size", "n_embd")
-    positions, causal = _positions(hf, config), not (reads_images(hf) or is_encoder(config))
+    positions, causal = _positions(hf, config), is_causal(hf)
     bos = getattr(config if tokenizer is None else tokenizer, "bos_token_id", None)
     return ModelFacts(
         name=name,
@@ -51,13 +42,45 @@ def facts_of(hf: nn.Module, tokenizer: Any, name: str, revision: str = "") -> Mo
         sliding_windows=_windows(config, n_layers),
         parallel_attn_mlp=_parallel(config),
         causal=causal,
-        prepend_bos=causal and bos is not None and (tokenizer_adds_bos(tokenizer) or config.model_type not in NO_BOS_FAMILIES),
+        prepend_bos=causal and bos is not None and conventional_bos(config.model_type, tokenizer),
         bos_token_id=bos,
         n_parameters=sum(p.numel() for p in hf.parameters()),
         dtype=str(next(hf.parameters()).dtype).removeprefix("torch."),
         revision=revision,
-        weights_digest=weights_digest(hf.named_parameters()),
+        weights_digest=weights_digest(weight_tensors(hf)),
+        weights_form=weights_form,
     )
+
+
+def is_causal(hf: nn.Module) -> bool:
+    """Whether no output depends on a later token, measured on random tokens of which the last one is changed.
+
+    Dense models compute equal rows alike in any dtype; where experts are given other batches rounding differs, so that a change counts
+    from 16 units of rounding on. Image models are not causal.
+    """
+    import torch
+
+    if reads_images(hf):
+        return False
+    model: Any = hf
+    draw = torch.Generator().manual_seed(0)
+    n_tokens = model.get_input_embeddings().weight.shape[0]
+    before = torch.randint(n_tokens, (1, PROBED_TOKENS), generator=draw).to(model.device)
+    after = before.clone()
+    after[:, -1] = (after[:, -1] + n_tokens // 2) % n_tokens
+    if (
+        padding := getattr(model.config, "pad_token_id", None)
+    ) is not None:  # XLM hides as many last tokens as there is padding
+        before[before == padding], after[after == padding] = [(padding + 1) % n_tokens] * 2
+    with torch.no_grad():
+        first, second = (model(input_ids=tokens)[0][:, :-1].float() for tokens in (before, after))
+    computed = (first.isfinite() & second.isfinite()).all(-1)  # a model that overflows tells nothing elsewhere
+    if not computed.any():
+        return not is_encoder(model.config)
+    first, second = first[computed], second[computed]
+    dtype = model.dtype if any("expert" in name for name, _ in hf.named_modules()) else torch.float32
+    tolerance = max(16 * torch.finfo(dtype).eps, 64 * torch.finfo(torch.float32).eps) * float(first.abs().max())
+    return bool((first - second).abs().max() <= tolerance)
 
 
 def is_encoder(config: Any) -> bool:
@@ -75,32 +98,20 @@ def reads_images(hf: nn.Module) -> bool:
     return getattr(hf, "main_input_name", "") == "pixel_values"
 
 
-def tokenizer_adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer prepends BOS by itself."""
-    bos = getattr(tokenizer, "bos_token_id", None)
-    return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-
-
 def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and values of all tensors, independent of their order. Above 256
-    MiB in total, a tensor of more than 65536 values is represented by 65536 evenly spaced ones, so that a 7B model takes about
-    a second; such a digest starts with ``sampled-``."""
-    named = sorted(tensors, key=lambda pair: pair[0])
-    sampled = sum(t.numel() * t.element_size() for _, t in named) > FULL_DIGEST_BYTES
+    """SHA-256 (first 16 hex digits) over names, dtypes, shapes and every byte of all tensors, independent of their order: about a
+    second per GiB."""
     total = hashlib.sha256()
-    for name, tensor in named:
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        total.update(_bytes(tensor, sampled))
-    return ("sampled-" if sampled else "") + total.hexdigest()[:16]
+        total.update(_bytes(tensor))
+    return total.hexdigest()[:16]
 
 
-def _bytes(tensor: torch.Tensor, sampled: bool) -> bytes:
+def _bytes(tensor: torch.Tensor) -> memoryview:
     import torch
 
-    flat = tensor.detach().reshape(-1)
-    if sampled and flat.numel() > _SAMPLE:
-        flat = flat[torch.linspace(0, flat.numel() - 1, _SAMPLE, dtype=torch.float64, device=flat.device).long()]
-    return flat.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+    return tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().data
 
 
 def _first(config: Any, *keys: str) -> Any:

@@ -60,7 +60,15 @@ def _weight_files(folder: Path) -> list[Path]:
             shards = read_json(index).get("weight_map")
             if not isinstance(shards, dict) or not shards:
                 raise ModelUnavailable(f"{index} has no weight_map that lists the weight files.")
-            return [folder / shard for shard in sorted(set(shards.values()))]
+            return [_shard(index, name) for name in sorted({*map(str, shards.values())})]
         if (folder / name).is_file():
             return [folder / name]
     raise ModelUnavailable(f"{folder} has a config.json but no weights: none of {', '.join(WEIGHTS)} or an index of shards.")
+
+
+def _shard(index: Path, name: str) -> Path:
+    """The path of a weight file that an index names. Raises ModelUnavailable when it leads out of the folder."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise ModelUnavailable(f"{index} names the weight file {name[:80]!r}, which is not in its folder.")
+    return index.parent / name

@@ -1,20 +1,25 @@
 """Toy models trained with TransformerLens 2.x: a HookedTransformer's state dict and its configuration.
 
 They are rebuilt as TransformerLens's native transformer, whose weights have the same names. A setting that the rebuilt model
-would compute differently is refused by name, so that a loaded model has the logits of the original.
+would compute differently is refused by name, and so is the lack of one that the weights do not show, so that a loaded model has the
+logits of the original.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from interp.errors import ModelUnavailable
-from interp.models.facts import tokenizer_adds_bos, weights_digest
+from interp.files import user_path
+from interp.models.bos import tokenizer_adds_bos
+from interp.models.build_transformer_lens_bridge import prepare_transformer_lens
+from interp.models.facts import weights_digest
 from interp.models.folder_check import check_length, read_json
+from interp.models.load_tokenizer import read_tokenizer_file
 from interp.models.memory import check_device_and_dtype
 from interp.models.model import Model, ModelFacts
-from interp.models.transformer_lens_bridge import prepare_transformer_lens
 from interp.models.wrap_model import check_finite
 
 SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")
@@ -25,7 +30,7 @@ CONFIG_FIELDS = (
     *SIZES, "d_mlp", "d_vocab_out", "attn_only", "normalization_type", "eps", "final_rms", "attention_dir",
     "attn_scores_soft_cap", "output_logits_soft_cap",
 )  # fmt: skip
-# The only values of these settings for which the rebuilt model equals the original.
+# The only values of these settings for which the rebuilt model equals the original; TransformerLens's own default stands first.
 SUPPORTED_VALUES = {
     "positional_embedding_type": ("standard",),
     **dict.fromkeys(("gated_mlp", "parallel_attn_mlp", "use_local_attn", "scale_attn_by_inverse_layer_idx"), (False,)),
@@ -33,8 +38,14 @@ SUPPORTED_VALUES = {
     "use_attn_scale": (True,),
     "num_experts": (None,),
     "attention_dir": ("causal", "bidirectional"),
-    "normalization_type": (None, "LN", "LNPre", "RMS", "RMSPre"),
+    "normalization_type": ("LN", "LNPre", "RMS", "RMSPre", None),
+    "final_rms": (False, True),
 }
+# Settings of every 2.x configuration that change logits and no name or shape of a weight. (Soft caps came later: missing means none.)
+REQUIRED = (
+    "attention_dir", "normalization_type", "eps", "final_rms", "positional_embedding_type", "use_attn_scale",
+    "scale_attn_by_inverse_layer_idx", "parallel_attn_mlp", "use_local_attn",
+)  # fmt: skip
 
 
 def load_hooked_transformer(
@@ -52,11 +63,11 @@ def load_hooked_transformer(
     Raises ModelUnavailable for missing or unreadable files and ValueError for a setting that is not supported.
     """
     check_device_and_dtype(device, dtype)
-    source = Path(source).expanduser()
+    source = user_path(source)
     weights = _weights_file(source)
     values, tensors = _read(weights)
     if config is not None:
-        values = read_json(Path(config).expanduser())
+        values = read_json(user_path(config))
     elif values is None:
         values = _config_beside(weights)
     check_config(values, weights)
@@ -71,13 +82,21 @@ def is_hooked_transformer_folder(folder: Path) -> bool:
 
 
 def check_config(values: dict[str, Any], where: Path) -> None:
-    """Raises ValueError when a size is missing or a setting is not supported by the rebuilt model."""
+    """Raises ValueError when a size or a setting that changes the logits is missing, or is not supported by the rebuilt model."""
     missing = [size for size in SIZES if not isinstance(values.get(size), int)]
     if missing:
         raise ValueError(f"The configuration of {where} lacks {', '.join(missing)}: give the JSON of model.cfg.to_dict().")
     allowed = {**SUPPORTED_VALUES, "n_key_value_heads": (None, values["n_heads"])}
     if not values.get("attn_only"):
         allowed["act_fn"] = ACTIVATIONS
+    unset = [field for field in (*REQUIRED, "act_fn") if field not in values and (field == "eps" or field in allowed)]
+    if unset:
+        choices = {field: " or ".join(map(json.dumps, allowed.get(field, (1e-5,)))) for field in unset}
+        lines = ", ".join(f'"{field}": {choice}' for field, choice in choices.items())
+        raise ValueError(
+            f"The configuration of {where} lacks {', '.join(unset)}, which the logits depend on and the weights do not show: "
+            f"write {lines}, as the training code set it, or the first value where it set none."
+        )
     for field, choices in allowed.items():
         if field in values and values[field] not in choices:
             what = f"{where} has {field}={values[field]!r}, which is not supported for TransformerLens 2.x models"
@@ -168,6 +187,7 @@ def _tokenizer(folder: Path) -> Any:
         return None
     from transformers import PreTrainedTokenizerFast
 
+    read_tokenizer_file(folder / "tokenizer.json")
     return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
@@ -185,7 +205,7 @@ def _facts(bridge: Any, values: dict[str, Any], tokenizer: Any, name: str) -> Mo
         positions="learned",
         sliding_windows=(None,) * values["n_layers"],
         parallel_attn_mlp=False,
-        causal=values.get("attention_dir", "causal") == "causal",
+        causal=values["attention_dir"] == "causal",
         prepend_bos=bos is not None and wants_bos,
         bos_token_id=bos,
         n_parameters=sum(p.numel() for p in parameters.values()),

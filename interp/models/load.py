@@ -2,12 +2,16 @@
 
 The plain Hugging Face module is loaded, in eval mode and without gradients; TransformerLens is imported only when a bridge is
 needed. Code that comes with a model is never executed. What transformers only warns about (missing or unused weights) is an
-error here, because the resulting numbers would look plausible.
+error here, because the resulting numbers would look plausible; only unused weights that change none of them, of other heads and
+constant buffers, are a remark, and an encoder without the head of its task is loaded bare.
 """
 
 from __future__ import annotations
 
+import copy
+import re
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +20,25 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
+from interp.files import user_path
+from interp.models.adapter import base_model, is_adapter_folder, merge_adapter
+from interp.models.bos import check_bos, set_bos
 from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.facts import is_encoder, reads_images
 from interp.models.folder_check import check_folder, has_tokenizer
+from interp.models.gguf_file import find_gguf, gguf_form
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
+from interp.models.placement import check_placed, placement
+from interp.models.quantised import quantised_form
 
 if TYPE_CHECKING:
     from interp.models.model import Model
+
+HARMLESS = re.compile(
+    r"^(\w+\.)?(pooler|classifier|pre_classifier|score|qa_outputs|cls\.seq_relationship|discriminator_predictions|v_head)\."
+    r"|\.(attn|attention)\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$|\.position_ids$"
+)
+"""Unused weights that no logit or attention row depends on: heads of other tasks, and constants that older versions stored."""
 
 
 def load_model(
@@ -32,44 +48,63 @@ def load_model(
     dtype: str = "float32",
     revision: str | None = None,
     offline: bool = False,
+    bos: str = "auto",
+    device_map: str | dict[str, Any] | None = None,
+    max_memory: str | dict[int | str, int | str] | None = None,
 ) -> Model:
-    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, or a TransformerLens 2.x toy), a Hub name, or a
-    model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
+    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, an adapter of peft, or a TransformerLens 2.x
+    toy), a GGUF file, a Hub name, or a model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline``
-    uses only what the Hub cache holds. Raises ModelUnavailable for a missing model or part of it, ArtefactInvalid for NaN or
-    infinite weights, MemoryBudgetExceeded, and ValueError for what is neither a causal transformer nor an encoder.
+    uses only what the Hub cache holds; ``bos`` says whether prompts begin with BOS: auto, always or never (``models/bos.py``).
+    ``device_map`` and ``max_memory`` are those of transformers, which places the layers on several devices instead of ``device``.
+    Quantised models stay quantised.
+
+    Raises ModelUnavailable for a missing model or part of it, ArtefactInvalid for NaN or infinite weights, MemoryBudgetExceeded, and
+    ValueError for what is neither a causal transformer nor an encoder.
     """
     check_device_and_dtype(device, dtype)
+    check_bos(bos)
+    placed = placement(device, device_map, max_memory)
     is_planted = name.startswith(PLANTED)
     folder = None if is_planted else find_folder(name)
+    gguf = find_gguf(name, folder) if folder else None
     if revision is not None and (is_planted or folder):
         place = f"is the folder {folder}" if folder else "is made here"
         raise ValueError(f"revision={revision!r} belongs to models of the Hub, and {name} {place}.")
+    if placed and (is_planted or (folder and is_adapter_folder(folder))):
+        raise ValueError(
+            f"device_map belongs to folders and Hub names that hold all weights, and not to {name}: give device instead."
+        )
     if is_planted:
         from interp.models.planted.plant import plant_by_name
 
-        return plant_by_name(name, device=device, dtype=dtype).model
-    if folder is not None:
+        return set_bos(plant_by_name(name, device=device, dtype=dtype).model, bos)
+    if folder is not None and gguf is None:
         from interp.models.hooked_transformer_toys import is_hooked_transformer_folder, load_hooked_transformer
 
         if is_hooked_transformer_folder(folder):
-            return load_hooked_transformer(folder, name=name, device=device, dtype=dtype)
+            return set_bos(load_hooked_transformer(folder, name=name, device=device, dtype=dtype), bos)
+        if is_adapter_folder(folder):
+            return _load_adapter(name, folder, device, dtype, offline, bos)
         check_folder(folder)
     local = offline or folder is not None or not hub_is_resolvable()
-    return _load(name, folder, device, dtype, {"revision": revision or "main", "local_files_only": local})
+    where = {"revision": revision or "main", "local_files_only": local}
+    return _load(name, folder, gguf, device, dtype, bos, placed, where)
 
 
 def find_folder(name: str) -> Path | None:
-    """The folder of an embedded or local model, or None for a name to look up on the Hub. Raises ModelUnavailable when ``name``
-    can only be a path and nothing is there."""
+    """The folder of an embedded or local model or of a GGUF file, or None for a name to look up on the Hub. Raises
+    ModelUnavailable when ``name`` can only be a path and nothing is there."""
     if name in embedded_names():
         return embedded_folder() / name
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return path
+    if path.suffix == ".gguf" and path.is_file():
+        return path.parent
     if path.exists():
-        raise ModelUnavailable(f"{name} is a file: give the folder that holds config.json and the weights.")
+        raise ModelUnavailable(f"{name} is a file: give a GGUF file, or the folder that holds config.json and the weights.")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelUnavailable(f"There is no folder {name!r}. {_choices()}")
     return None
@@ -88,26 +123,59 @@ def hub_is_resolvable() -> bool:
     return True
 
 
-def _load(name: str, folder: Path | None, device: str, dtype: str, options: dict[str, Any]) -> Model:
-    from transformers import AutoConfig, AutoTokenizer
-
+def _load_adapter(name: str, folder: Path, device: str, dtype: str, offline: bool, bos: str) -> Model:
+    """The base model of the adapter in ``folder``, with the adapter merged into its weights."""
+    from interp.models.load_tokenizer import load_tokenizer
     from interp.models.wrap_model import wrap_model
 
-    source, options = str(folder or name), {**options, "trust_remote_code": False}
+    base_name, revision = base_model(folder)
+    base = load_model(base_name, device=device, dtype=dtype, revision=revision, offline=offline)
+    with _strict(name, folder):
+        hf = merge_adapter(base.hf, folder)
+        tokenizer = load_tokenizer(str(folder), name, local_files_only=True) if has_tokenizer(folder) else base.tokenizer
+    form = "; ".join(filter(None, (base.facts.weights_form, f"adapter merged into {base_name}")))
+    return wrap_model(hf, tokenizer, name=name, revision=base.facts.revision, weights_form=form, bos=bos)
+
+
+def _load(
+    name: str,
+    folder: Path | None,
+    gguf: Path | None,
+    device: str,
+    dtype: str,
+    bos: str,
+    placed: dict[str, Any],
+    options: dict[str, Any],
+) -> Model:
+    from transformers import AutoConfig, AutoModel
+
+    from interp.models.load_tokenizer import load_tokenizer
+    from interp.models.wrap_model import wrap_model
+
+    source, options = str(folder or name), {**options, "trust_remote_code": False, **({"gguf_file": gguf.name} if gguf else {})}
     with _strict(name, folder):
         config = AutoConfig.from_pretrained(source, **options)
     loader = _loader(config, name)
-    check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
+    form = quantised_form(config)
+    if form and not placed:
+        placed = placement(device, {"": device})
+    if not placed:
+        check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
     with _strict(name, folder):
-        loaded: Any = loader.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
-        )
-        hf, report = loaded
-        _check_keys(report, name)
-        without_tokenizer = reads_images(hf) or (folder and not has_tokenizer(folder))
-        tokenizer = None if without_tokenizer else AutoTokenizer.from_pretrained(source, **options)
+        hf, report = _weights(loader, source, config, dtype, {**options, **placed})
+        if is_encoder(config) and _lacks_head(hf, report):
+            full, (hf, report) = type(hf).__name__, _weights(AutoModel, source, config, dtype, options)
+            warnings.warn(f"{name} has no head for {full}, and is loaded as the bare {type(hf).__name__}.", stacklevel=2)
+        _drop_missing_pooler(hf, report)
+        _check_keys(report, name, type(hf).__name__, config.architectures)
+        without_tokenizer = reads_images(hf) or (folder and not gguf and not has_tokenizer(folder))
+        tokenizer = None if without_tokenizer else load_tokenizer(source, name, **options)
+        form = gguf_form(gguf) if gguf else form
+    if gguf and (quantizer := getattr(hf, "hf_quantizer", None)):
+        quantizer.remove_quantization_config(hf)  # the weights are plain ones now
     revision = "" if folder else getattr(hf.config, "_commit_hash", None) or options["revision"]
-    return wrap_model(hf.to(device), tokenizer, name=name, revision=revision)
+    check_placed(hf, name)
+    return wrap_model(hf if placed else hf.to(device), tokenizer, name=name, revision=revision, weights_form=form, bos=bos)
 
 
 def _loader(config: Any, name: str) -> Any:
@@ -127,18 +195,54 @@ def _loader(config: Any, name: str) -> Any:
     raise ValueError(f"{name} is of type {config.model_type}: supported are {supported}.")
 
 
-def _check_keys(report: dict[str, Any], name: str) -> None:
-    """Raises ModelUnavailable when weights are missing, unused or of another shape than config.json says."""
+def _weights(loader: Any, source: str, config: Any, dtype: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The module, and what transformers reports of its weights."""
+    return loader.from_pretrained(
+        source, config=copy.deepcopy(config), dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+
+
+def _lacks_head(hf: Any, report: dict[str, Any]) -> bool:
+    """Whether all weights outside of the base model are missing, and none in it. (Those that are tied to the base are not counted.)"""
+    inside, missing = f"{hf.base_model_prefix}.", set(report["missing_keys"])
+    head = {key for key, _ in hf.named_parameters() if not key.startswith(inside)}
+    return hf.base_model is not hf and bool(head) and head <= missing and not any(key.startswith(inside) for key in missing)
+
+
+def _drop_missing_pooler(hf: Any, report: dict[str, Any]) -> None:
+    """Removes a pooler whose weights are missing, which transformers would draw at random: nothing here reads it."""
+    pooler = getattr(hf, "pooler", None)
+    keys = {f"pooler.{key}" for key, _ in pooler.named_parameters()} if pooler is not None else set()
+    if keys and keys <= set(report["missing_keys"]):
+        hf.pooler = None
+        report["missing_keys"] = set(report["missing_keys"]) - keys
+
+
+def _check_keys(report: dict[str, Any], name: str, architecture: str, saved_as: list[str] | None) -> None:
+    """Raises ModelUnavailable when weights are missing, unused or of another shape than config.json says; warns of unused weights
+    without effect."""
+    unused: set[str] = set(report.get("unexpected_keys") or ())
+    harmless = sorted(key for key in unused if HARMLESS.search(key))
+    report = {**report, "unexpected_keys": unused - set(harmless)}
     for kind, meaning in (
-        ("missing_keys", "lacks weights that its architecture needs"),
-        ("unexpected_keys", "has weights that its architecture does not use"),
+        ("missing_keys", f"lacks weights that {architecture} needs"),
+        ("unexpected_keys", f"has weights that {architecture} does not use"),
         ("mismatched_keys", "has weights of another shape than its config.json says"),
         ("error_msgs", "has weights that could not be read"),
     ):
         keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report.get(kind) or ())
         if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ModelUnavailable(f"{name} {meaning}: {', '.join(keys[:3])}{more}. config.json and weights do not match.")
+            why = "config.json and weights do not match"
+            if saved_as and architecture not in saved_as:
+                why = f"It was saved as {saved_as[0]}"
+            raise ModelUnavailable(f"{name} {meaning}: {_first_three(keys)}. {why}.")
+    if harmless:
+        left_out = "has weights on which neither its logits nor its attention depend; they are left out"
+        warnings.warn(f"{name} {left_out}: {_first_three(harmless)}.", stacklevel=2)
+
+
+def _first_three(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 @contextmanager

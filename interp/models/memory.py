@@ -12,6 +12,8 @@ from interp.errors import MemoryBudgetExceeded
 from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+USABLE = 0.9
+"""Share of the free memory that a run may take: what else the machine does needs some, and estimates may be a little low."""
 
 
 def check_device_and_dtype(device: str, dtype: str) -> None:
@@ -59,12 +61,12 @@ def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool 
 
 
 def available_memory(device: str = "cpu") -> int:
-    """Bytes available on ``device``: the smaller of what the system and this process's control group leave."""
+    """Bytes available on ``device``: nine tenths of the smaller of what the system and this process's control group leave."""
     if device.startswith("cuda"):
         import torch
 
-        return torch.cuda.mem_get_info(device)[0]
-    return min(_system_memory(), *_control_group_memory())
+        return int(USABLE * torch.cuda.mem_get_info(device)[0])
+    return int(USABLE * min([_system_memory(), *_control_group_memory()]))
 
 
 def check_budget(needed: int, budget: int | None = None, what: str = "This run") -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
+from interp.models.batchable_lengths import LengthClasses
+from interp.models.token_text import token_text
 from interp.records import RunRecord
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ class ModelFacts:
     Sizes are TransformerLens's words. ``sliding_windows`` has one entry a layer: the sliding window in tokens, or None for full attention.
     ``positions`` is rotary, learned, alibi or none. ``parallel_attn_mlp`` is True where attention and MLP of a block read the same
     input. ``max_length`` is None where it is unbounded. ``causal`` is False for encoders. For image models ``d_vocab`` is the number
-    of labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them.
+    of labels (0 without a classifier) and ``max_length`` that of patches and the tokens before them. ``weights_form`` says how the
+    weights were stored, where not as plain floating-point tensors of this model: dequantised, or with an adapter merged into them.
+    ``bos_reason`` says why ``prepend_bos`` is not that of the tokenizer and the convention for the family (``models/bos.py``).
     """
 
     name: str
@@ -46,6 +50,13 @@ class ModelFacts:
     dtype: str
     revision: str
     weights_digest: str
+    weights_form: str = ""
+    bos_reason: str = ""
+
+    @property
+    def bos(self) -> str:
+        """``prepend_bos`` as records say it: always, never, or empty for encoders, whose tokenizers add their own special tokens."""
+        return ("always" if self.prepend_bos else "never") if self.causal else ""
 
     @property
     def group_size(self) -> int:
@@ -63,9 +74,9 @@ class ModelFacts:
     def check_causal(self, what: str) -> None:
         """Raises ValueError, with ``what`` in the message, unless the model is causal."""
         if not self.causal:
-            encoder = f"{self.name} ({self.architecture}) is an encoder and does not predict the next token"
+            encoder = f"{self.name} ({self.architecture}) is an encoder or otherwise bidirectional: its outputs depend on later tokens"
             advice = "use a causal model, or read this one's attention with observe_attention"
-            raise ValueError(f"{what} needs a causal language model, and {encoder}: {advice}.")
+            raise ValueError(f"{what} needs a causal language model, and {encoder}. Please {advice}.")
 
     def check_head(self, head: Head) -> Head:
         """The head itself. Raises LookupError when the model has no such head."""
@@ -79,13 +90,14 @@ class ModelFacts:
 class Layout:
     """Where the parts of a plain Hugging Face causal model are: what the engine needs to resume it from a layer.
     ``attentions[l]`` is the attention module of ``blocks[l]``, ``outputs[l]`` its output projection (input: the heads' z,
-    merged), ``final_norm`` and ``unembed`` turn the last residual into logits."""
+    merged); logits before their soft cap are ``logit_scale`` times the unembedded final norm of the last residual."""
 
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
     outputs: tuple[nn.Module, ...]
     final_norm: nn.Module
     unembed: nn.Module
+    logit_scale: float = 1.0
 
 
 class Model:
@@ -100,7 +112,9 @@ class Model:
         self, facts: ModelFacts, tokenizer: Any, hf: nn.Module | None, layout: Layout | None, bridge: Any = None
     ) -> None:
         self.facts, self.tokenizer, self.hf, self.layout = facts, tokenizer, hf, layout
+        self.own_attention = getattr(getattr(hf, "config", None), "_attn_implementation", None)
         self.lock = threading.RLock()
+        self.length_class = LengthClasses(hf, facts.max_length, self.lock)
         self._bridge = bridge
 
     @property
@@ -108,7 +122,7 @@ class Model:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
         import torch
 
-        from interp.models.transformer_lens_bridge import build_bridge
+        from interp.models.build_transformer_lens_bridge import build_bridge
 
         with self.lock:  # concurrent first uses must get the same bridge
             if self._bridge is None:
@@ -131,6 +145,14 @@ class Model:
     def dtype(self) -> torch.dtype:
         return next((self.hf or self.bridge).parameters()).dtype
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The token id that stands for every word the tokenizer does not know; None where there is none, also where it has another
+        meaning as well (GPT-2's is the end of a text)."""
+        own = getattr(self.tokenizer, "unk_token_id", None)
+        other = (getattr(self.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
+        return None if own in other else own
+
     def to_tokens(self, text: str) -> list[int]:
         """Token ids of a whole prompt, with BOS where ``facts.prepend_bos``, and for an encoder with all special
         tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
@@ -144,8 +166,9 @@ class Model:
         return list(self._need_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def to_str_tokens(self, ids: Iterable[int]) -> list[str]:
-        """The text of each token."""
-        return [self._need_tokenizer().decode([int(i)]) for i in ids]
+        """The text of each token; bytes of a cut character as ``\\xNN``."""
+        tokenizer = self._need_tokenizer()
+        return [token_text(tokenizer, int(i)) for i in ids]
 
     def to_string(self, ids: Sequence[int]) -> str:
         return self._need_tokenizer().decode([int(i) for i in ids])
@@ -162,5 +185,6 @@ class Model:
 
 def record_of(model: Model, **entries: Any) -> RunRecord:
     """The record of a run of this model; ``entries`` are the remaining fields of ``RunRecord``."""
-    facts, device = model.facts, str(model.device)
-    return RunRecord(facts.name, facts.revision, facts.weights_digest, dtype=facts.dtype, device=device, **entries)
+    facts = model.facts
+    loaded = {name: getattr(facts, name) for name in ("revision", "weights_digest", "dtype", "weights_form", "bos")}
+    return RunRecord(facts.name, device=str(model.device), **loaded, **entries)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve, load_circuit
+from interp.store.manifest import reading
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
 KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
@@ -42,6 +43,7 @@ def save_circuit(
 def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:
     """The circuit and the curve that ``save_circuit`` wrote. Raises ArtefactInvalid for a run of another kind or a damaged one."""
     run = open_run(path, KIND)
-    ends = run.manifest["details"]["circuit"]["curve"]
-    curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
-    return load_circuit(run.json_file(FILE)), curve
+    with reading(run.path):
+        ends = run.manifest["details"]["circuit"]["curve"]
+        curve = FaithfulnessCurve(run.table(FAITHFULNESS), ends["clean"], ends["corrupted"], run.record)
+        return load_circuit(run.json_file(FILE)), curve

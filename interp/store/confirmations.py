@@ -7,6 +7,7 @@ from interp.confirmation import Confirmation
 from interp.files import sha256
 from interp.models.model import ModelFacts
 from interp.store.detections import load_tables, write_tables
+from interp.store.manifest import reading
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
 SETS = "sets"
@@ -35,5 +36,6 @@ def write_confirmation(writer: RunWriter, confirmation: Confirmation, facts: Mod
 def load_confirmation(path: str | Path) -> Confirmation:
     """The confirmation that ``save_confirmation`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
     run = open_run(path, "confirmation")
-    details = run.manifest["details"]["confirmation"]
-    return Confirmation(details["role"], run.table(SETS), run.record, details["details"], load_tables(run, details))
+    with reading(run.path):
+        details = run.manifest["details"]["confirmation"]
+        return Confirmation(details["role"], run.table(SETS), run.record, details["details"], load_tables(run, details))

@@ -12,6 +12,7 @@ from interp.files import sha256
 from interp.heads import Head, HeadScores, TokenScores
 from interp.models.model import ModelFacts
 from interp.records import RunRecord
+from interp.store.manifest import reading
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 from interp.store.scores import head_rows, metric_facts, token_rows
 
@@ -40,7 +41,11 @@ def save_detection(
 def load_detection(path: str | Path) -> Detection | TokenDetection:
     """The detection that ``save_detection`` wrote here. Raises ArtefactInvalid for a run of another kind or a damaged one."""
     run = open_run(path, "detection")
-    details = run.manifest["details"]["detection"]
+    with reading(run.path):
+        return _detection(run, run.manifest["details"]["detection"])
+
+
+def _detection(run: StoredRun, details: dict[str, Any]) -> Detection | TokenDetection:
     role, prompts = details["role"], frozenset(details["prompts"])
     common = {"tables": load_tables(run, details), "details": details["details"], "prompts": prompts}
     if "heads.parquet" in run.manifest["files"]:

@@ -7,13 +7,19 @@ version of pyarrow, which writes its version into each file).
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from interp.errors import ArtefactInvalid
+from interp.files import encodable
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+BYTES_PER_CELL = 16
+"""Of a table in memory: a number, once as Arrow and once as pandas has it."""
+SMALL = 1 << 24
+"""Cells that are read without a look at the available memory."""
 
 ORDER = ("layer", "head", "layer2", "head2", "example")
 
@@ -37,15 +43,23 @@ def to_parquet(table: pd.DataFrame) -> bytes:
 
 
 def from_parquet(content: bytes) -> pd.DataFrame:
-    """The table of a file made by ``to_parquet``. Starts no threads: one still running at exit aborts the process."""
+    """The table of a file made by ``to_parquet``. Starts no threads: one still running at exit aborts the process.
+
+    Raises ArtefactInvalid for a damaged file, MemoryBudgetExceeded for more cells than fit the available memory.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(BytesIO(content), pre_buffer=False).read(use_threads=False).to_pandas(use_threads=False)
+    try:
+        file = pq.ParquetFile(BytesIO(content), pre_buffer=False)
+        n_rows = max(file.metadata.num_rows, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)), 0)
+        if (n_cells := n_rows * file.metadata.num_columns) > SMALL:
+            from interp.models.memory import check_budget
 
-
-def encodable(value: Any) -> str:
-    """The value as text that has a UTF-8 form: lone surrogates are escaped."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
+            check_budget(BYTES_PER_CELL * n_cells, what=f"A table of {n_rows:,} rows")
+        return file.read(use_threads=False).to_pandas(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactInvalid(f"This is not a Parquet file that interp wrote ({str(error).splitlines()[0][:200]}).") from error
 
 
 def _column(name: str, values: pd.Series) -> pa.Array:

@@ -24,7 +24,7 @@ import numpy as np
 from interp._short_repr import short_repr
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.errors import ArtefactInvalid
-from interp.files import TEMPORARY_SUFFIX, write_atomically
+from interp.files import TEMPORARY_SUFFIX, user_path, write_atomically
 from interp.heads import Head, HeadScores
 from interp.metrics.attention import attention_metrics
 from interp.metrics.sparse_attention_patterns import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
@@ -73,7 +73,7 @@ def export_headvis(attention: AttentionCache, folder: str | Path, dataset: str) 
     """Writes cached attention (``capture_attention``) as a HeadVis tree and returns its path; ``dataset`` describes the texts.
     A failed tree leaves nothing behind. Lone surrogates are written as ``?``. Raises ArtefactInvalid when ``folder`` is not
     empty, ValueError for texts of one token, for images, and for more texts than fit a file."""
-    path = Path(folder).resolve()
+    path = user_path(folder).resolve()
     check_empty(path)
     lengths = attention.prompts.token_mask.sum(1).tolist()
     if min(lengths) < 2:
@@ -101,7 +101,7 @@ def check_empty(folder: Path) -> None:
 def load_headvis(folder: str | Path) -> HeadVis:
     """The HeadVis tree in this folder, from any source. All of its content is validated. Raises ArtefactInvalid for files that
     are missing, too large or damaged, and for impossible values."""
-    path = Path(folder)
+    path = user_path(folder)
     with _reading(path / CONFIG) as config:
         shape = [int(n) for n in _numbers([config["n_layers"], config["n_heads"]], "layers and heads", {int}, 1, MAX_HEADS)]
         if shape[0] * shape[1] > MAX_HEADS:

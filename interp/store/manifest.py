@@ -1,12 +1,14 @@
 """``run.json``, the manifest of a run directory: created, validated on reading, written."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from interp.errors import ArtefactInvalid
-from interp.files import write_atomically
+from interp.files import error_reason, write_atomically
 from interp.records import digest, package_versions, source_commit
 
 SCHEMA = 2
@@ -36,7 +38,11 @@ def read(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ArtefactInvalid(f"{folder} is not a run directory: it has no {NAME}.") from None
-    except ValueError as error:
+    except NotADirectoryError:
+        raise ArtefactInvalid(f"{folder} is a file: give the run directory, the folder that holds {NAME}.") from None
+    except OSError as error:
+        raise ArtefactInvalid(f"{path} cannot be read: {error_reason(error)}.") from None
+    except (ValueError, RecursionError) as error:
         raise ArtefactInvalid(f"{path} is damaged: it is not JSON ({error}).") from None
     version = manifest.get("schema") if isinstance(manifest, dict) else None
     if version != SCHEMA:
@@ -47,7 +53,33 @@ def read(folder: Path) -> dict[str, Any]:
         raise ArtefactInvalid(f"{path} is damaged: it lacks {', '.join(missing)}.")
     if manifest["status"] not in STATUSES:
         raise ArtefactInvalid(f"{path} is damaged: its status is {manifest['status']!r}, not one of {', '.join(STATUSES)}.")
+    _check_types(path, manifest)
     return manifest
+
+
+def _check_types(path: Path, manifest: dict[str, Any]) -> None:
+    """Raises ArtefactInvalid for fields of another type, and for files that are not directly in the run directory."""
+    for name in ("spec", "files", "details", "record"):
+        if not isinstance(manifest[name], dict) and (name, manifest[name]) != ("record", None):
+            raise ArtefactInvalid(f"{path} is damaged: its {name} is a {type(manifest[name]).__name__}, not an object.")
+    for name in manifest["files"]:
+        if name in ("", "..") or Path(name).name != name or "\0" in name:
+            raise ArtefactInvalid(f"{path} is damaged: it names the file {name[:80]!r}, which is not in its folder.")
+
+
+@contextmanager
+def reading(folder: Path, *, looks_up: bool = False) -> Iterator[None]:
+    """Within the block, errors that only content of another form can cause are raised as ArtefactInvalid. With ``looks_up``, a plain
+    LookupError, for a name that the caller asked for in vain, stays what it is."""
+    try:
+        yield
+    except ArtefactInvalid:
+        raise
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        if looks_up and type(error) is LookupError:
+            raise
+        reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
+        raise ArtefactInvalid(f"{folder} is damaged: its content is not what interp writes ({reason}).") from error
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ the units are removed. A process killed at any point leaves a run that resumes a
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 
 from interp._short_repr import table_html
 from interp.errors import ArtefactInvalid
-from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files, sha256, write_atomically
+from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files, sha256, user_path, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
 from interp.store import manifest as manifests
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 UNITS = "units"
+MAX_HEADS = 1 << 20
 OWN_FILES = (LOCK, UNITS, manifests.NAME)
 COMMANDS = {"ablation": "ablate", "detection": "detect", "confirmation": "confirm"}
 """The command that writes a kind of run, where it has another name."""
@@ -71,10 +74,8 @@ class StoredRun:
     def record(self) -> RunRecord:
         """How the numbers were made. Raises ArtefactInvalid for an unfinished run."""
         self.check_finished()
-        try:
+        with manifests.reading(self.path):
             return RunRecord.from_json(self.manifest["record"])
-        except (TypeError, KeyError) as error:
-            raise ArtefactInvalid(f"{self.path / manifests.NAME}: its record is damaged ({error}).") from None
 
     def heads(self) -> pd.DataFrame:
         """One row per head (or pair): effect, interval, p, q, control."""
@@ -90,9 +91,14 @@ class StoredRun:
 
     def arrays(self, name: str = "values") -> dict[str, np.ndarray]:
         """Stored arrays by name; those of an observation are its metrics in full, [n_layers batch head axis]. Raises as ``table``."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        return load(self._read(name, ".safetensors", "file of arrays"))
+        content = self._read(name, ".safetensors", "file of arrays")
+        try:
+            return load(content)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ArtefactInvalid(f"{self.path / name}.safetensors is not a file that interp wrote ({error}).") from error
 
     def json_file(self, name: str) -> Path:
         """Path of a stored JSON file. Raises as ``table``."""
@@ -109,22 +115,30 @@ class StoredRun:
         column of an ablation (default: the effect). Raises LookupError for an unknown name."""
         from interp.ablation.effect_tables import head_scores
 
-        shape = self.manifest["details"]["shape"]
-        if not self.metrics:
-            return head_scores(self.heads(), self.record, shape, name or "effect")
-        rows, facts, record = self._metric_rows("heads", name)
-        return head_scores(rows, record, shape, "value", tuple(facts["bounds"]), facts["nan_reason"])
+        self.check_finished()
+        with manifests.reading(self.path, looks_up=name is not None):
+            shape = n_layers, n_heads = self.manifest["details"]["shape"]
+            if not 0 < n_layers * n_heads <= MAX_HEADS:
+                raise ValueError(f"no model has {n_layers} layers of {n_heads} heads")
+            if not self.metrics:
+                return head_scores(self.heads(), self.record, shape, name or "effect")
+            rows, facts, record = self._metric_rows("heads", name)
+            return head_scores(rows, record, shape, "value", tuple(facts["bounds"]), facts["nan_reason"])
 
     def token_scores(self, name: str | None = None) -> TokenScores:
         """A metric of an observation (default: the first with one number per token), the mean over all heads, [batch pos];
         padding is NaN. Raises LookupError for an unknown metric."""
-        rows, facts, record = self._metric_rows("tokens", name)
-        cells = rows["example"].to_numpy(), rows["pos"].to_numpy()
-        shape = tuple(int(axis.max()) + 1 for axis in cells)
-        values, tokens = np.full(shape, np.nan), np.full(shape, "", dtype=object)
-        values[cells], tokens[cells] = rows["value"], rows["token"]
-        limits = {"unit": facts["unit"], "bounds": tuple(facts["bounds"]), "nan_reason": facts["nan_reason"]}
-        return TokenScores(facts["name"], values, tuple(map(tuple, tokens.tolist())), record=record, **limits)
+        self.check_finished()
+        with manifests.reading(self.path, looks_up=name is not None):
+            rows, facts, record = self._metric_rows("tokens", name)
+            cells = rows["example"].to_numpy(), rows["pos"].to_numpy()
+            if not all(((axis >= 0) & (axis < len(rows))).all() for axis in cells):  # each text and each position has a row
+                raise ValueError("texts or positions of its tokens are not numbered from 0")
+            shape = tuple(int(axis.max()) + 1 for axis in cells)
+            values, tokens = np.full(shape, np.nan), np.full(shape, "", dtype=object)
+            values[cells], tokens[cells] = rows["value"], rows["token"]
+            limits = {"unit": facts["unit"], "bounds": tuple(facts["bounds"]), "nan_reason": facts["nan_reason"]}
+            return TokenScores(facts["name"], values, tuple(map(tuple, tokens.tolist())), record=record, **limits)
 
     def _metric_rows(self, table: str, name: str | None) -> tuple[pd.DataFrame, dict[str, Any], RunRecord]:
         """The rows of one metric in a table, its facts, and its record."""
@@ -227,10 +241,16 @@ class RunWriter:
 def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWriter:
     """A writer for a new run directory, or for the interrupted run of the same spec in it (completed units are kept).
     ``details`` say how the work is divided (``memory``) and do not identify it: a run with units keeps those it was started
-    with (``writer.details``). Raises ArtefactInvalid, and changes nothing, when the folder holds something else or is being
-    written."""
-    folder = Path(path)
-    lock = _lock(folder)
+    with (``writer.details``). A finished run is found without writing, so it may be on a read-only disk. Raises ArtefactInvalid, and
+    changes nothing, when the folder holds something else or is being written, OSError where it cannot be written."""
+    from filelock import FileLock
+
+    folder = user_path(path)
+    lock = FileLock(folder / LOCK, timeout=0)
+    manifest = _claim(folder, spec)
+    if manifest["status"] == "finished" and not (folder / UNITS).exists():
+        return RunWriter(folder, manifest, lock)
+    _acquire(lock, folder)
     try:
         manifest = _claim(folder, spec)
         remove_temporary_files(folder)
@@ -249,20 +269,23 @@ def start_run(path: str | Path, spec: dict[str, Any], **details: Any) -> RunWrit
 
 
 def finished_run(path: str | Path, spec: dict[str, Any]) -> StoredRun | None:
-    """The finished run of this spec in this directory, or None. Raises ArtefactInvalid when the folder holds something else."""
-    run = StoredRun(Path(path), _claim(Path(path), spec))
+    """The finished run of this spec in this directory, or None. Raises ArtefactInvalid when the folder holds something else, OSError
+    where an unfinished run could not be written there."""
+    folder = user_path(path)
+    run = StoredRun(folder, _claim(folder, spec))
     return run if run.status == "finished" else None
 
 
 def stored_details(path: str | Path, spec: dict[str, Any]) -> dict[str, Any]:
     """The details that ``start_run`` would keep regardless of its arguments; empty where no unit is complete. Raises
     ArtefactInvalid when the folder holds something else."""
-    return _stored_details(Path(path), _claim(Path(path), spec))
+    folder = user_path(path)
+    return _stored_details(folder, _claim(folder, spec))
 
 
 def open_run(path: str | Path, kind: str | None = None) -> StoredRun:
     """The run stored in this directory; with ``kind``, only a finished run of that kind. Raises ArtefactInvalid for anything else."""
-    folder = Path(path)
+    folder = user_path(path)
     run = StoredRun(folder, manifests.read(folder))
     if kind is not None:
         run.check_finished()
@@ -278,30 +301,52 @@ def write_once(folder: str | Path, spec: dict[str, Any], write: Callable[[RunWri
         return open_run(folder) if writer.finished else write(writer)
 
 
-def _lock(folder: Path) -> Any:
-    from filelock import FileLock, Timeout
+def _acquire(lock: Any, folder: Path) -> None:
+    from filelock import Timeout
 
-    if not (folder / LOCK).exists():
-        _refuse_foreign_files(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout:
         raise ArtefactInvalid(f"Another process is writing {folder}: wait for it to end, or choose another folder.") from None
-    return lock
 
 
 def _claim(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """The manifest to continue; refuses folders that hold something else."""
-    if not (folder / manifests.NAME).exists():
+    """The manifest to continue; refuses folders that hold something else or cannot be written."""
+    with _writing(folder):
+        started = (folder / manifests.NAME).exists()
+    if not started:
         _refuse_foreign_files(folder)
+        _check_writable(folder)
         return manifests.new(spec)
     manifest = manifests.read(folder)
     if manifest["spec_digest"] != digest(spec):
         other = f"{folder} holds another run ({_difference(manifest['spec'], spec)})"
         raise ArtefactInvalid(f"{other}. Nothing was changed: choose another folder or delete this one.")
     return manifest
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Says in one sentence why the system does not let a run be written into the folder."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise OSError(f"No run can be stored in {folder}: {error_reason(error)}. Choose another folder.") from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises OSError, before anything is computed, where the folder could not be made or written."""
+    with _writing(folder):
+        for place in (folder, *folder.absolute().parents):
+            with suppress(FileNotFoundError):
+                place.stat()
+                if not os.access(place, os.W_OK | os.X_OK):
+                    raise OSError(f"{place} is read-only, or may not be written by this user")
+                return
 
 
 def _stored_details(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -320,5 +365,8 @@ def _refuse_foreign_files(folder: Path) -> None:
 
 
 def _difference(stored: dict[str, Any], requested: dict[str, Any]) -> str:
-    names = [name for name in sorted({*stored, *requested}) if digest([stored.get(name)]) != digest([requested.get(name)])]
+    def text(spec: dict[str, Any], name: str) -> str:
+        return json.dumps(spec.get(name), sort_keys=True)
+
+    names = [name for name in sorted({*stored, *requested}) if text(stored, name) != text(requested, name)]
     return ", ".join(f"{name} is {stored.get(name)!r}, requested {requested.get(name)!r}" for name in names[:3])

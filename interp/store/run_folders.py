@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
-from interp.files import TEMPORARY_SUFFIX
+from interp.files import TEMPORARY_SUFFIX, encodable, user_path
 from interp.store import manifest as manifests
-from interp.store.deterministic_parquet import encodable
 from interp.store.run_directory import LOCK, UNITS, open_run
 
 DAMAGED, INTERRUPTED = "damaged", "interrupted"
@@ -47,13 +46,13 @@ class RunSummary:
 
 def list_runs(root: str | Path) -> list[RunSummary]:
     """The run directories in a folder, latest first and damaged ones last; empty if the folder does not exist."""
-    entries = [_entry(folder) for folder in _folders(Path(root))]
+    entries = [_entry(folder) for folder in _folders(user_path(root))]
     return sorted(sorted(entries, key=lambda entry: entry.name), key=lambda entry: entry.started, reverse=True)
 
 
 def find_run(root: str | Path, name: str) -> RunSummary:
     """The run of this name. Raises LookupError if there is none."""
-    folder = next((folder for folder in _folders(Path(root)) if folder.name == name), None)
+    folder = next((folder for folder in _folders(user_path(root)) if folder.name == name), None)
     if folder is None:
         raise LookupError(f"No run is called {name[:80]!r} here.")
     return _entry(folder)
@@ -131,7 +130,7 @@ def _entry(folder: Path) -> RunSummary:
         return RunSummary(folder, nbytes=nbytes, **_facts(folder, manifest))
     except ArtefactInvalid as error:
         return RunSummary(folder, DAMAGED, encodable(error), nbytes=nbytes)
-    except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         message = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
         return RunSummary(folder, DAMAGED, encodable(message), nbytes=nbytes)
 

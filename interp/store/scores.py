@@ -60,9 +60,10 @@ def save_observation(
         if per_token:
             writer.write_table("tokens", token_rows(per_token, observation.prompts.token_mask.cpu().numpy().ravel()))
         writer.write_arrays("values", arrays)
-        limits = {m.name: metric_facts(m.label, m.unit, m.bounds, m.undefined) for m in metrics}
+        limits = {m.name: metric_facts(m.label, m.unit, m.bounds, observation.undefined(m.name)) for m in metrics}
         about = {m.name: {**limits[m.name], "axis": m.axis, "paper": m.paper} for m in metrics}
-        return writer.finish(record, kind="attention", shape=[facts.n_layers, facts.n_heads], metrics=about)
+        more = {"overflows": True} if observation.overflows else {}
+        return writer.finish(record, kind="attention", shape=[facts.n_layers, facts.n_heads], metrics=about, **more)
 
     return write_once(folder, spec, write)
 

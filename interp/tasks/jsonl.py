@@ -1,4 +1,4 @@
-"""The user's own prompts: one JSON object per line.
+"""The user's own prompts: one JSON object per line. A JSON array, and CSV, with the same keys are read too (``_prompt_file_rows.py``).
 
 {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy", "marks": {"subject": "Paris"}}
 
@@ -14,30 +14,34 @@ from pathlib import Path
 from typing import Any
 
 from interp._check_argument_types import checks_arguments
+from interp.files import read_file
 from interp.models.model import Model
+from interp.tasks._prompt_file_rows import FORMS, KEYS, prompt_rows, what_bytes_are
 from interp.tasks.task import Prompt, Span, Task
 from interp.tasks.tokenise import to_example
 
-KEYS = ("clean", "corrupted", "answer", "distractor", "marks")
 RESERVED = ("all", "end")
 
 
 @checks_arguments
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
     """The prompts of a file as a task named after it; metric: ``logit_diff`` if all have distractors, else ``answer_logprob``.
-    Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a missing file."""
-    path = Path(path)
-    content = _read(path)
-    examples = []
-    for number, line in enumerate(content.split("\n"), 1):
-        if line.strip():
-            try:
-                examples.append(to_example(model, read_prompt(line)))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+    ``-`` is standard input. Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a
+    missing file."""
+    name, data = read_file(path)
+    content = _text_of(name, data)
+    examples, places = [], {}
+    for place, line in prompt_rows(name, content):
+        try:
+            examples.append(to_example(model, read_prompt(line)))
+            if (first := places.setdefault(examples[-1].clean, place)) != place:
+                raise ValueError(f"The clean prompt is that of {first} and would count twice: keep one of them.")
+        except ValueError as error:
+            raise ValueError(f"{name}, {place}: {error}") from None
     if not examples:
-        raise ValueError(f"{path} holds no prompts: write one JSON object per line.")
+        raise ValueError(f"{name} holds no prompts: write one JSON object per line.")
     judged = metric or ("logit_diff" if all(e.distractors for e in examples) else "answer_logprob")
+    path = Path(name)
     arguments = {"file": path.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
     return Task(path.stem, tuple(examples), judged, arguments)
 
@@ -66,18 +70,18 @@ def read_prompt(line: str) -> Prompt:
     return Prompt(clean, corrupted, answers, distractors, _marks(clean, row.get("marks", {})))
 
 
-def _read(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+def _text_of(name: str, data: bytes) -> str:
+    if what := what_bytes_are(data):
+        raise ValueError(f"{name} looks like {what}: {FORMS}.")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from None
+        raise ValueError(f"{name}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without its nulls: tables written as JSON lines have null where a cell is empty."""
+    """A JSON object without its nulls: tables written as JSON have null where a cell is empty."""
     keys = [key for key, _ in pairs]
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:

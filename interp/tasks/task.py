@@ -32,13 +32,18 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Example:
-    """One question as token ids. ``marks`` are half-open token spans; the answer is predicted by the last position."""
+    """One question as token ids. ``answers`` and ``distractors`` are sets in the order given: words that are the same token count
+    once. ``marks`` are half-open token spans; the answer is predicted by the last position."""
 
     clean: tuple[int, ...]
     corrupted: tuple[int, ...]
     answers: tuple[int, ...]
     distractors: tuple[int, ...]
     marks: dict[str, Span] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("answers", "distractors"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
     def swapped(self) -> Example:
         """The same question with the corrupted prompt in the place of the clean one, and the other way round."""

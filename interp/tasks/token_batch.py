@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,12 +25,14 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Tensor
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Prompts of one run: ``tokens`` [batch pos], and ``token_mask`` [batch pos], which is False for padding, on either side.
-    ``marks`` are half-open spans of own positions. For images ``tokens`` are 0, ``grid`` is (rows, columns, tokens before)."""
+    ``marks`` are half-open spans of own positions. For images ``tokens`` are 0, ``grid`` is (rows, columns, tokens before).
+    ``unknown_id`` is the id that stands for every unknown word: two such tokens are no repetition."""
 
     tokens: Int[Tensor, "batch pos"]
     token_mask: Bool[Tensor, "batch pos"]
     marks: Sequence[dict[str, Span]] = ()
     grid: tuple[int, int, int] | None = None
+    unknown_id: int | None = None
     _masks: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -62,17 +64,17 @@ class TokenBatch:
     def prompt(self, index: int) -> TokenBatch:
         """One prompt alone, with its padding; nothing is copied."""
         one = slice(index, index + 1)
-        return TokenBatch(self.tokens[one], self.token_mask[one], self.marks[one], self.grid)
+        return replace(self, tokens=self.tokens[one], token_mask=self.token_mask[one], marks=self.marks[one], _masks={})
 
     def cpu(self) -> TokenBatch:
         """The same batch on the CPU."""
-        return TokenBatch(self.tokens.cpu(), self.token_mask.cpu(), self.marks, self.grid)
+        return replace(self, tokens=self.tokens.cpu(), token_mask=self.token_mask.cpu(), _masks={})
 
 
 def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> TokenBatch:
     """The prompts on the model's device, padded on the right with token 0. ``token_mask`` [batch pos] marks the tokens of a
-    padded batch. Raises ValueError for a prompt without tokens or longer than the model's context, for padding between tokens,
-    for text instead of images and the reverse."""
+    padded batch. Raises ValueError for a prompt without tokens or longer than the model's context, for an id that the model does not
+    have, for padding between tokens, for text instead of images and the reverse."""
     if isinstance(prompts, Tensor) and prompts.dim() == 4:
         return _image_batch(model, prompts)
     if model.hf is not None and reads_images(model.hf):
@@ -81,12 +83,32 @@ def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -
     marks = [e.marks for e in examples if isinstance(e, Example)] if not isinstance(examples, Tensor | str) else []
     rows = _token_rows(model, examples)
     _check_lengths(model, rows)
+    _check_ids(model, rows)
     longest = max(map(len, rows))
     if token_mask is None:
         token_mask = torch.tensor([[i < len(row) for i in range(longest)] for row in rows])
         rows = [[*row, *[0] * (longest - len(row))] for row in rows]
     _check_padding(token_mask, len(rows), longest)
-    return TokenBatch(torch.tensor(rows, device=model.device), token_mask.bool().to(model.device), marks)
+    tokens, mask = torch.tensor(rows, device=model.device), token_mask.bool().to(model.device)
+    return TokenBatch(tokens, mask, marks, unknown_id=model.unknown_id)
+
+
+def by_length_class(model: Model, batch: TokenBatch) -> list[list[int]]:
+    """Indices of the prompts that can share a pass: all of them, except in models whose frequencies depend on the length of the batch."""
+    groups: dict[bytes, list[int]] = {}
+    for i, length in enumerate(batch.lengths):
+        groups.setdefault(model.length_class(length), []).append(i)
+    return list(groups.values())
+
+
+def check_one_pass(model: Model, batch: TokenBatch) -> None:
+    """Raises ValueError for prompts that cannot share a pass, and for padding that would change the class of their length."""
+    classes = {model.length_class(length) for length in (*batch.lengths, batch.tokens.shape[1])}
+    if len(classes) > 1:
+        found = f"The rotary frequencies of {model.facts.name} depend on the length of the whole batch"
+        raise ValueError(
+            f"{found}, and these prompts have {min(batch.lengths)} to {max(batch.lengths)} tokens: run each length by itself."
+        )
 
 
 def _token_rows(model: Model, prompts: Any) -> list[Sequence[int]]:
@@ -110,6 +132,15 @@ def _check_lengths(model: Model, rows: Sequence[Sequence[int]]) -> None:
         if limit is not None and len(row) > limit:
             found = f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context"
             raise ValueError(f"{found}: shorten it, or load a model with a longer context.")
+
+
+def _check_ids(model: Model, rows: Sequence[Sequence[int]]) -> None:
+    embed: Any = model.bridge.embed.W_E if model.hf is None else model.hf.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
+    for i, row in enumerate(rows):
+        low, high = min(row), max(row)
+        if low < 0 or high >= len(embed):
+            found = f"Prompt {i} has token id {low if low < 0 else high}, and {model.facts.name} has ids 0 to {len(embed) - 1}"
+            raise ValueError(f"{found}: give ids of its own tokenizer, or load it with a tokenizer that belongs to it.")
 
 
 def _check_padding(token_mask: Tensor, n_prompts: int, length: int) -> None:

@@ -75,12 +75,16 @@ def check(model: Model, text: str) -> list[int]:
 
 def unknown_words(model: Model, text: str) -> list[str]:
     """The pieces of the text that the tokenizer replaces by its unknown token, each once."""
+    # A tokenizer may use its end-of-text token as the unknown one; written out by the user it is what it says.
+    return list(dict.fromkeys(piece for piece in unknown_pieces(model, text) if piece != model.tokenizer.unk_token))
+
+
+def unknown_pieces(model: Model, text: str) -> list[str]:
+    """The pieces of the text that the tokenizer replaces by its unknown token, in order."""
     tokenizer = model.tokenizer
     if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in model.to_tokens_without_special(text):
         return []
-    pieces = [text[start:end].strip() for i, (start, end) in offsets(model, text) if i == tokenizer.unk_token_id]
-    # A tokenizer may use its end-of-text token as the unknown one; written out by the user it is what it says.
-    return list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
+    return [text[start:end].strip() for i, (start, end) in offsets(model, text) if i == tokenizer.unk_token_id]
 
 
 def next_ids(model: Model, prompt: str, words: Sequence[str]) -> list[int]:

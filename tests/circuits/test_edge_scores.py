@@ -12,7 +12,7 @@ from interp.heads import Head
 from interp.models import wrap_model
 from interp.tasks.task import Example, Task
 from tests.support.sweep_cases import random_task
-from tests.support.tiny_models import tiny, tiny_hf
+from tests.support.tiny_models import tiny, tiny_hf, tiny_tokens
 
 
 def prompt(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> Example:
@@ -86,3 +86,29 @@ def test_places_of_long_prompts_are_patched_in_parts(monkeypatch):
     parts = patch_grid(model, task, positions=["middle", "end", "all"])
     np.testing.assert_allclose(parts.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
     assert set(sizes) == {1, 2, 3}
+
+
+# The authors' code (hannamw/EAP-IG, commit 795f560, TransformerLens 2.16) on the same weights and tokens: steps=5.
+PUBLISHED = {
+    "input->a0.h2<v>": -0.167509,
+    "input->m0": -0.046406,
+    "a0.h1->a1.h3<q>": 0.000391,
+    "m0->a2.h4<k>": 0.009295,
+    "a1.h4->m2": 0.055718,
+    "m2->logits": 0.100416,
+}
+
+
+def test_the_published_form_of_eap_ig_activations_gives_the_numbers_of_the_authors_code():
+    clean = tiny_tokens(3, 7)
+    corrupted = clean.clone()
+    corrupted[:, 1] = (corrupted[:, 1] + 9) % 80 + 3
+    pairs = zip(clean.tolist(), corrupted.tolist(), strict=True)
+    task = Task("pairs", tuple(Example(tuple(a), tuple(b), (5,), (6,)) for a, b in pairs), "logit_diff")
+    scores = score_edges(tiny("gpt2"), task, method="eap-ig-activations", steps=5, rule="left")
+    found = {str(edge): effect for edge, effect in zip(scores.graph.edges, scores.effects, strict=True)}
+    assert {name: found[name] for name in PUBLISHED} == pytest.approx(PUBLISHED, abs=2e-6)
+    added = score_edges(tiny("gpt2"), task, method="eap-ig-activations-added", steps=5, rule="left")
+    assert np.abs(added.effects - scores.effects).max() > 1e-3
+    with pytest.raises(LookupError, match=r"No rule is called 'right'\. There are: midpoint, left"):
+        score_edges(tiny("gpt2"), task, rule="right")

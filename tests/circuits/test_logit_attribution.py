@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from interp.circuits import direct_logit_attribution, direct_logit_attribution_from
 from interp.circuits.factual_recall_and_suppression import residual_contributions
@@ -137,12 +138,22 @@ def test_what_has_no_direct_logits_is_refused():
         direct_logit_attribution(tiny("gemma2"), random_task())
 
 
-def test_a_cap_on_logits_leaves_no_sum():
-    model = wrap_model(tiny_hf("llama"), name="capped")
-    model.hf.config.final_logit_softcapping = 3.0
-    with pytest.raises(ValueError, match="logit_diff of capped is not a sum over components: LlamaForCausalLM caps"):
+class CappedLlama(transformers.LlamaForCausalLM):
+    """Soft-caps its logits, as Gemma 2 does, and has no norms behind attention and MLP."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        cap = self.config.final_logit_softcapping
+        output.logits = torch.tanh(output.logits / cap) * cap
+        return output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cap_on_logits_leaves_no_sum(dtype):
+    llama = tiny_hf("llama")
+    config = transformers.LlamaConfig(**{**llama.config.to_diff_dict(), "final_logit_softcapping": 3.0})
+    hf = CappedLlama(config).eval()
+    hf.load_state_dict(llama.state_dict())
+    model = wrap_model(hf.to(dtype), name="capped")
+    with pytest.raises(ValueError, match="logit_diff of capped is not a sum over components: CappedLlama caps"):
         direct_logit_attribution(model, random_task())
-    half = wrap_model(tiny_hf("llama").to(torch.bfloat16), name="capped half")
-    half.hf.config.final_logit_softcapping = 3.0
-    with pytest.raises(ValueError, match="logit_diff of capped half is not a sum"):
-        direct_logit_attribution(half, random_task())

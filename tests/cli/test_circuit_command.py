@@ -261,13 +261,11 @@ def test_prompts_that_show_nothing_are_refused_in_a_sentence(models, tmp_path, m
     assert [file] == list(tmp_path.iterdir())
 
 
-def test_prompts_that_stand_twice_in_a_file_are_counted(models, tmp_path):
+def test_prompts_that_stand_twice_in_a_file_are_refused(models, tmp_path):
     file = pairs(tmp_path / "mine.jsonl", 1)
     file.write_text("\n".join([file.read_text()] * 5))
-    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "eap", "--size", 60, "--n-draws", 1)
-    answer = interp(*words, "--out", tmp_path / "run")
-    assert answer.exit_code == 0, answer.stderr
-    assert "Found on 3 prompts, tested on 2 others, 2 of which are among the first" in answer.stdout
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "eap")
+    assert_refused(interp(*words), 2, "line 2: The clean prompt is that of line 1 and would count twice")
 
 
 def test_a_circuit_that_was_saved_from_python_is_shown(tmp_path):

@@ -67,7 +67,7 @@ def test_doctor_tells_an_unsound_model_from_a_sound_one_by_its_exit_code(folder,
     from interp.models.selfcheck import CHECKS
 
     assert interp("doctor", folder).exit_code == 0
-    monkeypatch.setitem(CHECKS, "residual_adds_up", lambda run: (0.5, 1.0, ""))
+    monkeypatch.setitem(CHECKS, "residual_adds_up", lambda run: (0.5, 0.1, ""))
     answer = interp("doctor", folder, "--json")
     assert answer.exit_code == 3, answer.stderr
     told = json.loads(answer.stdout)
@@ -92,6 +92,14 @@ def test_show_prints_the_ranking_with_its_sign_and_its_record(ablation, tmp_path
     assert "negative = the head helped" in answer.stdout
     assert "logit_diff" in answer.stdout
     assert all(f"L{layer}H{head}" in answer.stdout for layer in range(N_LAYERS) for head in range(N_HEADS))
+
+
+def test_a_run_of_a_newer_version_is_refused_with_exit_code_6(ablation, tmp_path):
+    interp(*ablation, "--out", tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema": 3}))
+    sentence = "is of version 3 of the run format; this interp reads version 2. Open it with the interp that wrote it."
+    assert_refused(interp("show", tmp_path / "run"), 6, sentence)
 
 
 def test_show_as_csv_has_the_same_rows(ablation, tmp_path):
@@ -186,6 +194,19 @@ def test_a_budget_that_would_not_do_does_not_keep_a_run_from_going_on(ablation, 
     finished = interp(*ablation, *small)
     assert finished.exit_code == 0 and "nothing was computed" in finished.stderr
     assert_refused(interp(*ablation, *small, "--fresh"), 5, "1.95 KiB")
+
+
+def test_more_than_nine_tenths_of_the_free_memory_is_refused(ablation, tmp_path, monkeypatch):
+    from interp.models import memory
+
+    run = [*ablation, "--out", tmp_path / "run"]
+    monkeypatch.setattr(memory, "_control_group_memory", list)
+    free = 10**9
+    monkeypatch.setattr(memory, "_system_memory", lambda: free)
+    needed = json.loads(interp(*run, "--dry-run", "--json").stdout)["bytes"]
+    for free, code in ((int(needed / 0.89), 0), (int(needed / 0.91), 5)):  # noqa: B007 - read by the lambda
+        assert interp(*run, "--fresh").exit_code == code
+    assert_refused(interp(*run, "--fresh"), 5, "This sweep of .* needs about")
 
 
 def test_fresh_moves_the_earlier_run_aside(ablation, tmp_path):

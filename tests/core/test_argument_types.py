@@ -112,7 +112,7 @@ def test_an_argument_that_may_be_none_is_answered_as_one_that_may_not():
 
 def test_numbers_of_numpy_paths_and_none_are_let_through():
     @checks_arguments
-    def function(count: int, share: "float", folder: "str | Path | None" = None, layers: "Sequence[int]" = ()) -> tuple:
+    def function(count: int, share: "float", folder: "str | Path | None" = None, layers: "Sequence[int]" = ()) -> tuple:  # noqa: F821
         return count, share, folder, layers
 
     assert function(np.int64(3), np.float32(0.5), Path("runs"), np.arange(2))[0] == 3

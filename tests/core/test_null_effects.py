@@ -9,7 +9,7 @@ from interp.ablation.ablate_heads import ablate_heads
 from interp.models import wrap_model
 from interp.tasks.task import Example, Task
 
-N_SEEDS, N_EXAMPLES, LEVEL = 50, 24, 0.05
+N_EXAMPLES, LEVEL = 24, 0.05
 
 
 def untrained(seed: int):
@@ -27,14 +27,18 @@ def fair_task(seed: int) -> Task:
     return Task("fair", tuple(Example(tuple(r[:7]), tuple(r[:7]), (r[7],), (r[8],)) for r in rows), "logit_diff")
 
 
+@pytest.mark.parametrize("n_seeds", [50, pytest.param(200, marks=[pytest.mark.survey, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
-def test_untrained_models_have_no_important_heads_beyond_the_stated_rate(ablation):
+def test_untrained_models_have_no_important_heads_beyond_the_stated_rate(ablation, n_seeds):
     tables = []
-    for seed in range(N_SEEDS):
+    for seed in range(n_seeds):
         model, task = untrained(seed), fair_task(seed)
         tables.append(ablate_heads(model, task, ablation=ablation, seed=seed).heads())
-    some_found = np.mean([(t["q_value"] <= LEVEL).any() for t in tables])
-    bound = LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / N_SEEDS)  # every discovery is false here: any at all is what BH bounds
-    assert some_found <= bound
+    found = np.array([t["q_value"] <= LEVEL for t in tables])
+    shares = found.mean(1)
+    print(ablation, n_seeds, "share of heads:", shares.mean(), "of models with any:", found.any(1).mean())
+    assert shares.mean() <= LEVEL + 3 * shares.std() / np.sqrt(n_seeds)
+    bound = LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / n_seeds)  # every discovery is false here: any at all is what BH bounds
+    assert found.any(1).mean() <= bound
     p = np.concatenate([t["p_value"] for t in tables])
     assert abs((p <= 0.5).mean() - 0.5) < 0.1 and (p <= 0.05).mean() < 0.1

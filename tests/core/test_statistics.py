@@ -44,6 +44,44 @@ def test_interval_covers_the_true_mean_in_about_95_of_100_samples(n_examples, sk
     assert 0.92 <= coverage <= 0.97  # standard error of the coverage: 0.005; the weights are shared by all rows
 
 
+DRAWS = {
+    "normal": lambda rng, size: rng.normal(0, 3, size),
+    "heavy": lambda rng, size: rng.standard_t(4, size),
+    "skewed": lambda rng, size: rng.exponential(2, size) - 2,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n_examples", "kind"), [(12, "normal"), (24, "normal"), (24, "heavy"), (50, "normal"), (50, "heavy"), (50, "skewed")]
+)
+def test_intervals_of_1000_sweeps_cover_the_true_means_of_their_heads_at_the_stated_rate(n_examples, kind):
+    rng, covered = np.random.default_rng(1), []
+    for seed in range(1000):
+        true = rng.normal(0, 2, 6)
+        effects = true[:, None] + DRAWS[kind](rng, (6, n_examples))
+        interval = mean_interval(effects, bootstrap_weights(n_examples, seed))
+        covered.append((interval.low <= true) & (true <= interval.high))
+    print(kind, n_examples, np.mean(covered))
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DRAWS)
+def test_of_the_heads_found_in_200_sweeps_the_stated_share_is_false(kind):
+    rng, real, false, none = np.random.default_rng(2), np.arange(48) < 12, [], []
+    for seed in range(200):
+        noise = DRAWS[kind](rng, (48, 24)) * rng.choice([-1, 1], (48, 24))  # symmetric: the test's null hypothesis
+        effects = noise + np.where(real, 1.2 * noise.std(), 0.0)[:, None]
+        found = benjamini_hochberg(sign_flip_p_value(effects, seed)) <= 0.05
+        assert found[real].mean() > 0.5
+        false.append((found & ~real).sum() / max(1, found.sum()))
+        none.append((benjamini_hochberg(sign_flip_p_value(noise, seed)) <= 0.05).mean())
+    for shares in (false, none):
+        print(kind, np.mean(shares), np.std(shares) / np.sqrt(200))
+        assert np.mean(shares) <= 0.05 + 3 * np.std(shares) / np.sqrt(200)
+
+
 def test_expanded_levels_give_students_interval_for_normal_data():
     from scipy.stats import norm, t
 

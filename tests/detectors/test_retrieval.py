@@ -9,6 +9,7 @@ import torch
 import transformers as T
 
 import interp.detectors.support.copied_answers as module
+from interp.ablation import ablate_heads
 from interp.detectors import detect
 from interp.detectors.retrieval import retrieval
 from interp.detectors.support.copied_answers import is_copy, share_copied
@@ -18,7 +19,7 @@ from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.heads import Head
 from interp.models import load_model, plant, wrap_model
-from interp.tasks import Example, make_task
+from interp.tasks import Example, Task, make_task
 from tests.support.task_models import bare_model, task_model
 from tests.support.tiny_models import tiny, tiny_tokenizer
 
@@ -137,6 +138,25 @@ def test_of_100_seeds_the_planted_retrieval_head_has_the_highest_score(sharpness
         by_threshold += found.detected == planted.heads("retrieval")
     print(sharpness, "by rank", by_rank, "by threshold", by_threshold)
     assert by_rank == 100
+
+
+@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(100), marks=[pytest.mark.survey, pytest.mark.timeout(1800)])])
+def test_the_only_copier_of_a_model_is_its_most_important_head_and_the_only_one_with_a_retrieval_score(seeds):
+    copier, others = Head(2, 3), []
+    for seed in seeds:
+        roles = {Head(0, seed % 4): "previous_token", copier: "induction"}
+        kv = 2 if seed % 2 else None
+        planted = plant(roles, seed=seed, n_kv_heads=kv, n_layers=3, n_heads=4, length=96, n_fillers=30)
+        grid = {"n_lengths": 2, "n_depths": 4, "n_needles": 3, "shortest": 80, "n_null_draws": 19}
+        found = retrieval(planted.model, needles="repeats", seed=seed, **grid)
+        task = Task("repeats", tuple(planted_prompts(planted, "repeats", 12, seed)), "logit_diff")
+        effects = ablate_heads(planted.model, task, ablation="zero", positions="end").heads().set_index("label")["effect"]
+        first, second = effects.abs().sort_values(ascending=False).head(2)
+        assert effects.abs().idxmax() == str(copier) and first > 100 * second
+        assert found.scores[copier] > 0.9
+        others.append(np.delete(found.scores.values.ravel(), 4 * copier.layer + copier.head).max())
+    print("largest score of any other head:", max(others))
+    assert max(others) < 0.1
 
 
 @HOSTS

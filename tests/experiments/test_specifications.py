@@ -1,6 +1,7 @@
 """Specifications: what they are the same as, what they cost, and that the command line and Python code they give do the same."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,8 @@ from interp.experiments import (
     spec_from_json,
     spec_to_json,
 )
+from interp.records import digest
+from interp.store import open_run
 
 ABLATION = AblationSpec(task="ioi", n_prompts=4, seed=3, ablation="zero", heads=("L0H1", "L2H3"))
 ATTENTION = AttentionSpec(text="the cat's cat", metrics=("entropy", "windowed_distance:window=3"))
@@ -31,14 +34,14 @@ SPECS = [
     AblationSpec(
         prompts="mine.jsonl", estimator="adaptive", top_share=0.3, layers=(0, 2), pairs=True, metric="kl", positions="end"
     ),
-    AblationSpec(model="gpt2", task="ioi", device="cuda:1", dtype="bfloat16", revision="main", offline=True),
+    AblationSpec(model="gpt2", task="ioi", device="cuda:1", dtype="bfloat16", revision="main", offline=True, bos="never"),
     ATTENTION,
-    AttentionSpec(file="essay.txt"),
+    AttentionSpec(file="essay.txt", device_map="auto", max_memory="0=10GiB,cpu=20GiB"),
     AttentionSpec(task="ioi", n_prompts=3, seed=5),
     DETECTION,
     DetectionSpec(role="retrieval", options={"mode": "greedy", "min_recall": None}, revision="v1"),
     CIRCUIT,
-    CircuitSpec(prompts="mine.jsonl", ablation="mean", threshold=0.25, steps=3, metric="logit_diff"),
+    CircuitSpec(prompts="mine.jsonl", ablation="mean", threshold=0.25, steps=3, rule="left", metric="logit_diff"),
     CONFIRMATION,
     replace(
         CONFIRMATION, seed=4, ablation="zero", positions=("end",), specificity=("ioi",), device="cuda", metric="logit_diff"
@@ -105,6 +108,55 @@ def test_equal_identities_have_equal_digests_and_folders():
     assert ATTENTION.folder_name(mini()).startswith("attention-text-interp-mini-")
     assert DETECTION.folder_name(mini()).startswith("previous_token-interp-mini-")
     assert CIRCUIT.folder_name(mini()).startswith("circuit-ioi-interp-mini-eap-")
+
+
+CHANGES = [
+    {"task": "induction"},
+    {"n_prompts": 5},
+    {"seed": 4},
+    {"ablation": "mean"},
+    {"estimator": "adaptive"},
+    {"positions": "end"},
+    {"metric": "kl"},
+    {"heads": ("L0H1",)},
+    {"heads": (), "layers": (0,)},
+    {"pairs": True},
+    {"top_share": 0.5},
+    {"dtype": "float64"},
+]
+
+
+def test_each_of_the_fields_that_change_numbers_changes_the_digest():
+    specs = [ABLATION, *(replace(ABLATION, **change) for change in CHANGES)]
+    digests = [spec.digest(None if "dtype" in change else mini()) for spec, change in zip(specs, [{}, *CHANGES], strict=True)]
+    assert len(set(digests)) == len(specs) == 13
+
+
+def test_the_order_of_keys_does_not_change_a_digest_and_the_order_of_prompts_does(tmp_path):
+    made = ABLATION.prepare(mini())
+    assert digest(dict(reversed(made.identity.items()))) == made.digest()
+    rows = [{"clean": f"{a} and {b} went to", "corrupted": f"{b} and {a} went to", "answer": "the"} for a, b in NAMES]
+    specs = []
+    for name, lines in (("a", rows), ("b", rows[::-1]), ("c", [dict(reversed(row.items())) for row in rows])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+        specs.append(AblationSpec(prompts=str(tmp_path / name / "mine.jsonl")).prepare(mini()))
+    first, turned, keys = (spec.task.digest() for spec in specs)
+    assert first == keys != turned  # a mean and a donor are those of all prompts in their order
+
+
+NAMES = [("Mary", "John"), ("Tom", "James"), ("Dan", "Anna")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [ABLATION, ATTENTION, DETECTION, CIRCUIT], ids=kind)
+def test_five_runs_of_a_specification_write_the_same_bytes(spec, tmp_path):
+    """Four here, and one in a process of its own with another seed of hashes."""
+    found = [spec.run(tmp_path / f"run{i}", model=mini()).manifest["files"] for i in range(4)]
+    words = [sys.executable, "-m", "interp", *spec.to_argv(), "--out", str(tmp_path / "run4")]
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"})
+    found.append(open_run(tmp_path / "run4").manifest["files"])
+    assert found[0] and all(files == found[0] for files in found)
 
 
 def test_the_code_of_an_ablation_computes_the_stored_effects(tmp_path):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import interp
 from interp.detectors import DETECTORS, detect
+from interp.experiments import AblationSpec, AttentionSpec, DetectionSpec
 from interp.heads import Head
 from interp.interventions import INTERVENTIONS
 from interp.metrics import ATTENTION_METRICS, OUTCOMES, attention_metrics, observe_attention
@@ -226,3 +227,38 @@ def test_the_second_of_two_packages_with_one_name_is_ignored(lab, site):
     with pytest.warns(RuntimeWarning, match="of package 'late_lab' is ignored, since lab_heads has one of this name"):
         assert TASKS.names().count("repeated_names") == 1
     assert TASKS.get("repeated_names").about == "The last name of a list of names that is written twice."
+
+
+def test_changed_code_of_an_extension_makes_another_run(lab, mini, tmp_path):
+    def digests():
+        specs = [
+            AttentionSpec(task="induction", metrics=("recent_mass:n=2",), n_prompts=2),
+            DetectionSpec(role="current_token"),
+            AblationSpec(task="repeated_names", metric="answer_rank", n_prompts=2),
+            AttentionSpec(task="induction", metrics=("entropy",), n_prompts=2),
+        ]
+        return [spec.bind(mini).digest() for spec in specs]
+
+    before = digests()
+    for name in ("recent_mass", "current_token", "answer_rank"):
+        file = tmp_path / "site" / "lab_heads" / f"{name}.py"
+        file.write_text(file.read_text() + "# changed\n")
+    after = digests()
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, True, False]
+
+
+def test_an_error_inside_an_extension_names_it_and_a_wrong_shape_is_a_sentence(lab, folder, monkeypatch):
+    from interp.cli.app import app
+
+    words = ["attention", "--text", "the cat sat", "--metrics", "recent_mass"]
+    right = ATTENTION_METRICS.get("recent_mass").function
+    metric = ATTENTION_METRICS.get("recent_mass")
+    monkeypatch.setitem(metric.__dict__, "function", lambda rows, **options: rows.tokens[0])
+    failed = CliRunner().invoke(app, words)
+    assert failed.exit_code == 1
+    assert "It was raised in the attention metric 'recent_mass'. Run the command again with --debug" in failed.output
+    monkeypatch.setitem(metric.__dict__, "function", lambda rows, **options: right(rows, **options)[0])
+    failed = CliRunner().invoke(app, words)
+    assert failed.exit_code == 1
+    assert "Metric 'recent_mass' must return [batch head query]" in failed.output
+    assert "Unexpected" not in failed.output and ".." not in failed.output

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 import torch
+import transformers
 
+from interp.models import wrap_model
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokenizer, tiny_tokens
 
 
@@ -91,15 +93,14 @@ def test_the_digest_changes_with_one_weight_and_not_with_order():
     assert weights_digest(tensors.items()) != same
 
 
-def test_a_large_digest_is_sampled_says_so_and_sees_a_zeroed_head(monkeypatch):
-    from interp.models import facts
+def test_the_digest_of_a_large_model_sees_every_value():
+    from interp.models.facts import weights_digest
 
-    monkeypatch.setattr(facts, "FULL_DIGEST_BYTES", 1000)
-    big = torch.ones(700, 900)
-    before = facts.weights_digest([("w", big)])
-    big[:, 300:308] = 0
-    assert before.startswith("sampled-")
-    assert facts.weights_digest([("w", big)]) != before
+    big = torch.zeros(2**26 + 2**15, dtype=torch.float32)  # more than 256 MiB
+    before = weights_digest([("w", big)])
+    big[12_345_677] = 1e-6
+    assert weights_digest([("w", big)]) != before
+    assert len(before) == 16
 
 
 def test_the_layout_names_every_part(model):
@@ -113,25 +114,59 @@ def test_the_layout_names_every_part(model):
     assert layout.unembed.weight.shape == (97, facts.d_model)
 
 
-@pytest.mark.parametrize("change", [{"do_layer_norm_before": False}, {"word_embed_proj_dim": 24}])
-def test_opt_with_parts_after_its_last_norm_has_no_layout(change):
-    from interp.models.layout import layout_of
+@pytest.mark.parametrize(
+    ("change", "norm"), [({}, "LayerNorm"), ({"do_layer_norm_before": False}, "Identity"), ({"word_embed_proj_dim": 24}, None)]
+)
+def test_the_final_norm_of_opt_is_what_stands_between_the_last_block_and_the_unembedding(change, norm):
+    from interp.models.find_layout import layout_of
 
-    hf = tiny_hf("opt")
-    for key, value in change.items():
-        setattr(hf.config, key, value)
-    assert layout_of(hf) is None
-
-
-def test_an_unknown_architecture_has_no_layout():
-    import transformers
-
-    from interp.models.layout import layout_of
-
-    config = transformers.GPTNeoConfig(
-        vocab_size=97, hidden_size=24, num_layers=2, num_heads=3, attention_types=[[["global", "local"], 1]]
+    torch.manual_seed(1)
+    config = transformers.OPTConfig(
+        vocab_size=97,
+        hidden_size=40,
+        ffn_dim=56,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        max_position_embeddings=64,
+        **{"word_embed_proj_dim": 40, **change},
     )
-    assert layout_of(transformers.GPTNeoForCausalLM(config)) is None
+    layout = layout_of(transformers.OPTForCausalLM(config).eval())
+    assert (layout and type(layout.final_norm).__name__) == norm  # OPT 350M projects to another width after its last norm
+
+
+@pytest.mark.parametrize(("name", "scale"), [("granite", 1 / 8), ("cohere", 0.0625), ("olmo2", 1.0)])
+def test_a_factor_of_the_logits_is_measured(name, scale):
+    from interp.models.find_layout import layout_of
+
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 97, "hidden_size": 60, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 6,
+             "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
+    configs = {
+        "granite": lambda: transformers.GraniteForCausalLM(transformers.GraniteConfig(**sizes, logits_scaling=8.0)),
+        "cohere": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**sizes, logit_scale=0.0625)),
+        "olmo2": lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**sizes)),
+    }
+    assert layout_of(configs[name]().eval()).logit_scale == pytest.approx(scale, rel=1e-5)
+
+
+def test_a_model_whose_attention_is_part_of_a_larger_module_has_no_layout():
+    from interp.models.find_layout import layout_of
+
+    config = transformers.MambaConfig(vocab_size=97, hidden_size=24, num_hidden_layers=2, state_size=4)
+    layout = layout_of(transformers.MambaForCausalLM(config).eval())
+    assert layout is None or all(type(module).__name__ == "MambaMixer" for module in layout.attentions)
+
+
+def test_causality_is_measured_and_not_read_off_the_class():
+    sizes = {"vocab_size": 97, "hidden_size": 60, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 6,
+             "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
+    torch.manual_seed(1)
+    for bidirectional in (False, True):
+        config = transformers.Gemma3TextConfig(**sizes, use_bidirectional_attention=bidirectional)
+        model = wrap_model(transformers.Gemma3ForCausalLM(config))
+        assert model.facts.causal is not bidirectional
+    with pytest.raises(ValueError, match="bidirectional: its outputs depend on later tokens"):
+        model.facts.check_causal("A sweep")
 
 
 def test_the_bridge_gives_the_logits_of_hugging_face_eager(model):

@@ -1,6 +1,7 @@
 """Toys trained with TransformerLens 2.x, against a HookedTransformer forward written out by hand."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -22,6 +23,9 @@ BASE = {
     "gated_mlp": False,
     "n_key_value_heads": None,
     "parallel_attn_mlp": False,
+    "use_local_attn": False,
+    "scale_attn_by_inverse_layer_idx": False,
+    "final_rms": False,
     "dtype": "torch.float32",
     "model_name": "custom",
     "init_weights": True,
@@ -205,11 +209,16 @@ def test_a_configuration_file_may_be_named(toys, tmp_path):
 
 
 def test_a_tokenizer_beside_a_toy_is_loaded_with_it(toys, tmp_path):
+    from interp.errors import ModelUnavailable
+
     config = {**BASE, "d_vocab": 97, "d_vocab_out": 97}
     tiny_tokenizer().save_pretrained(save(tmp_path, config))
     assert toys.load(tmp_path).to_tokens("w1 w2") == [1, 5, 6]
     (tmp_path / "config.json").write_text(json.dumps({**config, "default_prepend_bos": False}))
     assert toys.load(tmp_path).to_tokens("w1 w2") == [5, 6]
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelUnavailable, match=r"tokenizer\.json is damaged, or of a newer format"):
+        toys.load(tmp_path)
 
 
 def test_a_bidirectional_toy_is_not_called_causal(toys, tmp_path):
@@ -241,6 +250,26 @@ def test_a_setting_that_would_compute_something_else_is_refused_by_name(toys, tm
 def test_a_configuration_without_a_size_is_refused(toys, tmp_path):
     with pytest.raises(ValueError, match="lacks d_head"):
         toys.load(save(tmp_path, {key: value for key, value in BASE.items() if key != "d_head"}, toy_weights(BASE)))
+
+
+@pytest.mark.parametrize(
+    ("field", "write"),
+    [
+        ("attention_dir", '"attention_dir": "causal" or "bidirectional"'),
+        ("act_fn", '"act_fn": "gelu" or "gelu_new"'),
+        ("normalization_type", '"normalization_type": "LN" or "LNPre" or "RMS" or "RMSPre" or null'),
+        ("eps", '"eps": 1e-05'),
+        ("final_rms", '"final_rms": false or true'),
+        ("positional_embedding_type", '"positional_embedding_type": "standard"'),
+        ("use_attn_scale", '"use_attn_scale": true'),
+        ("scale_attn_by_inverse_layer_idx", '"scale_attn_by_inverse_layer_idx": false'),
+        ("parallel_attn_mlp", '"parallel_attn_mlp": false'),
+        ("use_local_attn", '"use_local_attn": false'),
+    ],
+)
+def test_a_setting_that_changes_logits_and_not_weights_is_never_guessed(toys, tmp_path, field, write):
+    with pytest.raises(ValueError, match=rf"lacks {field}, which the logits depend on .*: write {re.escape(write)}"):
+        toys.load(save(tmp_path, {key: value for key, value in BASE.items() if key != field}, toy_weights(BASE)))
 
 
 def test_weights_of_another_shape_are_refused(toys, tmp_path):

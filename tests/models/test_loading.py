@@ -41,6 +41,37 @@ def edit_config(folder, **changes):
     (folder / "config.json").write_text(json.dumps({**values, **changes}))
 
 
+BPE_SIZE = 300
+
+
+def save_with_bpe(folder, kind="Qwen2"):
+    """A tiny model whose tokenizer.json does not cut digits apart, as the family's own pre-tokenizer would."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|endoftext|>"]
+    trainer = trainers.BpeTrainer(vocab_size=BPE_SIZE, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(["in 2023 and 2023"] * 9, trainer)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=BPE_SIZE,
+        hidden_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=12,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    bpe.enable_truncation(1)
+    bpe.enable_padding(length=7)
+    bpe.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": f"{kind}Tokenizer", "eos_token": special[0], "pad_token": "<nowhere>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return bpe
+
+
 def edit_weights(folder, change):
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
@@ -114,7 +145,7 @@ def test_a_path_to_nothing_is_not_looked_up_on_the_hub(load_model, unavailable, 
 
 
 def test_a_file_is_not_a_model(load_model, unavailable, folder):
-    with pytest.raises(unavailable, match=r"is a file: give the folder"):
+    with pytest.raises(unavailable, match=r"is a file: give a GGUF file, or the folder that holds config\.json"):
         load_model(str(folder / "config.json"))
 
 
@@ -178,6 +209,99 @@ def test_weights_of_another_shape_are_refused(load_model, unavailable, folder):
         load_model(str(folder))
 
 
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_constant_masks_of_old_gpt2_folders_are_a_remark(load_model, unavailable, tmp_path, prefix):
+    tiny_hf("gpt2").save_pretrained(tmp_path)
+
+    def as_published(tensors):
+        for key in list(tensors):
+            tensors[prefix + key.removeprefix("transformer.")] = tensors.pop(key)
+        for layer in range(3):
+            tensors[f"{prefix}h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+            tensors[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, 64, 64).tril()
+
+    edit_weights(tmp_path, as_published)
+    with pytest.warns(UserWarning, match=r"neither its logits nor its attention depend; .*: .*h\.0\.attn\.masked_bias, .*h\.1"):
+        model = load_model(str(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(model.hf(tiny_tokens()).logits, tiny_hf("gpt2")(tiny_tokens()).logits)
+    edit_weights(tmp_path, lambda tensors: tensors.update({f"{prefix}h.3.ln_1.weight": torch.ones(40)}))
+    with pytest.raises(
+        unavailable, match=r"GPT2LMHeadModel does not use: .*h\.3\.ln_1\.weight\. config\.json and weights do not"
+    ):
+        load_model(str(tmp_path))
+
+
+BERT = {"vocab_size": 97, "hidden_size": 40, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 5}
+
+
+def test_bert_as_published_keeps_its_head_and_names_what_is_left_out(load_model, tmp_path):
+    import transformers
+
+    original = transformers.BertForPreTraining(transformers.BertConfig(**BERT)).eval()
+    original.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"left out: bert\.pooler\.dense\.bias, .*cls\.seq_relationship\.bias and 1 more"):
+        model = load_model(str(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(model.hf(tiny_tokens()).logits, original(tiny_tokens()).prediction_logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "task"), [("Bert", "SequenceClassification"), ("Roberta", "TokenClassification"), ("Electra", "PreTraining")]
+)
+def test_an_encoder_with_the_head_of_another_task_is_the_bare_encoder(load_model, tmp_path, family, task):
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(**BERT)
+    original = getattr(transformers, f"{family}For{task}")(config).eval()
+    original.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="left out: "), pytest.warns(UserWarning, match=f"loaded as the bare {family}Model"):
+        model = load_model(str(tmp_path))
+    with torch.no_grad():
+        assert torch.equal(model.hf(tiny_tokens())[0], original.base_model(tiny_tokens())[0])
+    assert load_model(str(tmp_path)).facts.weights_digest == model.facts.weights_digest
+
+
+def test_a_head_of_which_a_part_is_missing_is_not_taken_for_none(load_model, unavailable, tmp_path):
+    tiny_hf("bert").save_pretrained(tmp_path)
+    edit_weights(tmp_path, lambda tensors: tensors.pop("cls.predictions.transform.dense.weight"))
+    with pytest.raises(unavailable, match=r"lacks weights that BertForMaskedLM needs: cls\.predictions\.transform\.dense"):
+        load_model(str(tmp_path))
+
+
+def test_a_causal_classifier_without_unembedding_is_refused_for_what_it_is(load_model, unavailable, tmp_path):
+    import transformers
+
+    transformers.LlamaForSequenceClassification(tiny_hf("llama").config).save_pretrained(tmp_path)
+    with pytest.raises(unavailable, match=r"needs: lm_head\.weight\. It was saved as LlamaForSequenceClassification\."):
+        load_model(str(tmp_path))
+
+
+def test_tokens_are_those_of_the_folders_own_file(load_model, tmp_path):
+    own = save_with_bpe(tmp_path)
+    with pytest.warns(UserWarning, match=r"Qwen2Tokenizer makes \[.*\] of '2023', and the model's own tokenizer.json"):
+        model = load_model(str(tmp_path))
+    own.no_truncation()
+    own.no_padding()
+    for text in ("2023", "in 2023  and A\n2023", "naïve 你好"):
+        assert model.to_tokens(text) == own.encode(text).ids
+    assert model.tokenizer.eos_token == "<|endoftext|>"
+    assert len(model.tokenizer) == own.get_vocab_size()
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"model": {}}'])
+def test_a_damaged_tokenizer_is_named(load_model, unavailable, folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(unavailable, match=r"tokenizer\.json is damaged, or of a newer format \(.*\): copy it again\.$"):
+        load_model(str(folder))
+
+
+def test_damaged_settings_of_a_tokenizer_are_named(load_model, unavailable, folder):
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(unavailable, match=r"^The tokenizer of .*model could not be loaded \(.*\): copy its files again\.$"):
+        load_model(str(folder))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_weight_that_is_not_a_number_is_named(load_model, folder, value):
     from interp.errors import ArtefactInvalid
@@ -203,6 +327,25 @@ def test_a_recurrent_model_is_refused_before_its_weights_are_read(load_model, tm
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="num_attention_heads=None"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("shard", ["../secret.safetensors", "/etc/passwd", "a/../../secret.safetensors", "..", "", 7, "x\x00"])
+def test_a_shard_outside_the_folder_is_refused(load_model, unavailable, folder, shard):
+    shutil.copy(folder / "model.safetensors", folder.parent / "secret.safetensors")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": shard}}))
+    with pytest.raises(unavailable, match=r"which is not in its folder|which is missing"):
+        load_model(str(folder))
+
+
+def test_nothing_takes_an_option_to_trust_code_of_a_model(load_model):
+    from inspect import signature
+
+    from interp.cli.app import COMMANDS
+    from interp.experiments import AblationSpec
+
+    for function in (load_model, AblationSpec, *(COMMANDS.get(name) for name in COMMANDS.names())):
+        assert not [name for name in signature(function).parameters if "trust" in name or "remote" in name]
 
 
 def test_code_beside_a_model_is_never_run(load_model, unavailable, folder):

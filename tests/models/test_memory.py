@@ -1,6 +1,12 @@
 """Estimates by hand, and the budget that refuses."""
 
+import gc
+import os
+import weakref
+from pathlib import Path
+
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -54,6 +60,51 @@ def test_a_budget_that_is_not_kept_names_estimate_and_budget(memory):
 )
 def test_numbers_of_bytes_are_written_out(memory, count, text):
     assert memory.format_bytes(count) == text
+
+
+def test_a_tenth_of_the_free_memory_is_left_alone(memory, monkeypatch):
+    monkeypatch.setattr(memory, "_system_memory", lambda: 1000)
+    monkeypatch.setattr(memory, "_control_group_memory", list)
+    assert memory.available_memory() == 900
+    monkeypatch.setattr(memory, "_control_group_memory", lambda: [500])
+    assert memory.available_memory() == 450
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read as Linux tells it")
+def test_memory_does_not_grow_when_models_are_loaded_and_let_go(tmp_path):
+    """Ten loads of 26 MB each, with their bridges: were one in four kept, the process would grow by a tenth."""
+    import transformers as T
+
+    from interp.models import load_model
+
+    config = T.GPT2Config(vocab_size=997, n_positions=64, n_embd=256, n_layer=8, n_head=8, bos_token_id=1, eos_token_id=2)
+    T.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    pages, resident, kept = Path("/proc/self/statm"), [], []
+    for _ in range(12):
+        model = load_model(str(tmp_path))
+        model.bridge(torch.tensor([[5, 6, 7]]))
+        kept.append([weakref.ref(part) for part in (model, model.hf, next(model.hf.parameters()))])
+        del model
+        gc.collect()
+        resident.append(int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    assert not [ref for refs in kept for ref in refs if ref() is not None]
+    print("growth of resident memory:", resident[-1] / resident[1] - 1)
+    assert resident[-1] < 1.05 * resident[1]  # after the first two: libraries are loaded and the allocator has its pools
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_memory_of_the_gpu_is_given_back():
+    from interp.models import load_model
+
+    before = torch.cuda.memory_allocated()
+    for _ in range(10):
+        model = load_model("interp-mini", device="cuda")
+        model.bridge(torch.tensor([[5, 6, 7]], device="cuda"))
+        assert torch.cuda.memory_allocated() > before
+        del model
+        gc.collect()
+    assert abs(torch.cuda.memory_allocated() - before) < 2**20
 
 
 def test_available_memory_is_between_nothing_and_the_machine(memory):

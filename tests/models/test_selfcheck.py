@@ -18,7 +18,14 @@ MORE = {
     "gptj": lambda: T.GPTJConfig(vocab_size=97, n_positions=64, n_embd=40, n_layer=2, n_head=5, rotary_dim=4),
     "phi3": lambda: T.Phi3Config(**GROUPS, sliding_window=4),
     "qwen2": lambda: T.Qwen2Config(**GROUPS),
-}
+    "olmo_clipped": lambda: T.OlmoConfig(**SIZES, num_attention_heads=5, clip_qkv=0.02, pad_token_id=0),
+    "opt_350m": lambda: T.OPTConfig(
+        vocab_size=97, hidden_size=40, ffn_dim=56, num_hidden_layers=2, num_attention_heads=5, max_position_embeddings=64,
+        do_layer_norm_before=False, word_embed_proj_dim=24, pad_token_id=0,
+    ),
+    "gpt2_cross": lambda: T.GPT2Config(vocab_size=97, n_positions=64, n_embd=40, n_layer=2, n_head=5, add_cross_attention=True),
+    "gpt_oss": lambda: T.GptOssConfig(**GROUPS, head_dim=12, num_local_experts=4, num_experts_per_tok=2),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -54,11 +61,41 @@ def test_every_other_architecture_with_a_known_layout_is_sound(doctor, wrap_mode
     assert failed(doctor(model)) == []
 
 
-def test_the_known_layouts_are_those_that_are_tested():
-    from interp.models.layout import KNOWN
-    from tests.support.tiny_models import TINY
+@pytest.mark.parametrize("family", ["cancelling", "mini_ioi", "sinks"])
+@pytest.mark.parametrize("n_kv_heads", [None, 2])
+def test_hard_attention_in_single_precision_is_sound(doctor, family, n_kv_heads):
+    from interp.models.planted import plant
 
-    assert {*TINY, *MORE} == KNOWN
+    assert failed(doctor(plant(family, seed=3, sharpness=30.0, n_kv_heads=n_kv_heads).model)) == []
+
+
+BROKEN = {
+    "blocks.1.hook_resid_post": "residual_adds_up",
+    "blocks.1.attn.hook_z": "pattern_times_v_is_z",
+    "blocks.1.attn.hook_pattern": "pattern_rows_sum_to_one",
+    "logits": "logits_equal_hugging_face",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_one_percent_at_an_ordinary_position_is_found_beside_a_massive_activation(doctor, wrap_model, broken):
+    hf = tiny_hf("gpt2")
+    with torch.no_grad():
+        hf.transformer.wpe.weight[0, 7] = 1e6
+    model = wrap_model(hf, tiny_tokenizer())
+    right = model.bridge.run_with_cache
+    assert failed(doctor(model)) == []
+
+    def wrong(tokens):
+        logits, cache = right(tokens)
+        values = {**cache, "logits": logits}
+        place = (0, slice(None), 5) if "pattern" in broken else (0, 5)
+        values[broken] = values[broken].clone()
+        values[broken][place] *= 1.01
+        return values.pop("logits"), values
+
+    model.bridge.__dict__["run_with_cache"] = wrong
+    assert BROKEN[broken] in failed(doctor(model))
 
 
 def test_a_weight_broken_after_loading_is_found_and_the_other_checks_still_run(doctor, wrap_model):

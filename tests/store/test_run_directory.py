@@ -15,7 +15,7 @@ from interp import files
 from interp.errors import ArtefactInvalid
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import load_scores, open_run, save_observation, save_scores, start_run, write_ablation
+from interp.store import FileLedger, load_scores, open_run, save_observation, save_scores, start_run, write_ablation
 from tests.support.sweep_results import FACTS, N_HEADS, N_LAYERS, planted, sweep_result
 
 SPEC = {"model": "toy", "task": "ioi", "heads": [[0, 1], [2, 3]], "seed": 3}
@@ -208,56 +208,75 @@ def kill_at(step):
     files._sync_folder = lambda folder: (count(), sync(folder))
 
 
-@pytest.mark.parametrize(("call", "code"), [("write", errno.ENOSPC), ("fsync", errno.EIO), ("replace", errno.ENOSPC)])
-@pytest.mark.parametrize("which", [0, 3, 7, 9])
-def test_disk_that_refuses_gives_one_sentence_and_loses_nothing(tmp_path, uninterrupted, monkeypatch, call, which, code):
+PLACES = ("open", "write", "fsync", "rename", "folder")
+"""Before a byte is written, after half of them, and the three steps after the last."""
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("which", range(10))
+def test_disk_that_refuses_gives_one_sentence_and_loses_nothing(tmp_path, uninterrupted, monkeypatch, place, which, code):
     folder = tmp_path / "run"
     with monkeypatch.context() as patches:
-        break_disk(patches, call, which, code)
+        break_disk(patches, place, which, code)
         with pytest.raises(OSError, match="disk is full" if code == errno.ENOSPC else "could not be written") as caught:
             work(folder)
     assert "stays readable" in str(caught.value) and "\n" not in str(caught.value)
-    assert not list(folder.glob("**/.*.tmp"))
+    check_every_file_is_whole(folder, uninterrupted)
     if which > 0:
         assert open_run(folder).status == "failed"
     work(folder)
     assert tables(folder) == uninterrupted
 
 
-def break_disk(patches, call, which, code):
-    """Makes the n-th published file fail at the given call."""
+def check_every_file_is_whole(folder, whole):
+    """Each file of a run is absent or complete, and nothing else is there."""
+    assert not list(folder.glob("**/.*.tmp"))
+    assert tables(folder).items() <= whole.items()
+    if (folder / "run.json").exists():
+        manifest = open_run(folder).manifest
+        assert manifest["files"].keys() <= tables(folder).keys()
+        units = list((folder / "units").glob("*"))
+        assert FileLedger(folder / "units", manifest["code_version"]).count() == len(units)
+    else:
+        assert names(folder) == [".lock"]
+
+
+def break_disk(patches, place, which, code):
+    """Makes the n-th published file fail at one of ``PLACES``."""
     begun = [-1]
     write = files._write
 
+    def fail():
+        raise OSError(code, os.strerror(code))
+
     def counted(path, content):
         begun[0] += 1
-        if call == "write" and begun[0] == which:
-            path.write_bytes(content[:5])
-            raise OSError(code, os.strerror(code))
+        if begun[0] == which and place in ("open", "write"):
+            if place == "write":
+                path.write_bytes(content[: len(content) // 2])
+            fail()
         write(path, content)
 
     def failing(real):
-        def step(*arguments):
-            if begun[0] == which:
-                raise OSError(code, os.strerror(code))
-            return real(*arguments)
-
-        return step
+        return lambda *arguments: fail() if begun[0] == which else real(*arguments)
 
     patches.setattr(files, "_write", counted)
-    if call == "fsync":
-        patches.setattr(os, "fsync", failing(os.fsync))
-    if call == "replace":
-        patches.setattr(Path, "replace", failing(Path.replace))
+    broken = {"fsync": (os, "fsync"), "rename": (Path, "replace"), "folder": (files, "_sync_folder")}
+    if place in broken:
+        owner, name = broken[place]
+        patches.setattr(owner, name, failing(getattr(owner, name)))
 
 
-def test_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("place", PLACES)
+def test_refusing_disk_leaves_the_old_file_or_the_complete_new_one(tmp_path, monkeypatch, place, code):
     target = tmp_path / "a.json"
     files.write_atomically(target, b"old")
-    break_disk(monkeypatch, "write", 0, errno.ENOSPC)
-    with pytest.raises(OSError, match="3 bytes"):
+    break_disk(monkeypatch, place, 0, code)
+    with pytest.raises(OSError, match="3 bytes" if code == errno.ENOSPC else "Input/output error"):
         files.write_atomically(target, b"new")
-    assert target.read_bytes() == b"old" and names(tmp_path) == ["a.json"]
+    assert target.read_bytes() == (b"new" if place == "folder" else b"old") and names(tmp_path) == ["a.json"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip", "other key"])
@@ -335,7 +354,7 @@ def test_second_writer_is_refused_until_the_first_is_done(tmp_path):
     assert work(tmp_path) == UNITS - 1
 
 
-@pytest.mark.parametrize("version", [0, 1, None, "2"])
+@pytest.mark.parametrize("version", [0, 1, 3, 99, None, "2"])
 def test_run_of_another_version_is_refused_with_both_versions(tmp_path, version):
     work(tmp_path)
     path = tmp_path / "run.json"
@@ -366,21 +385,45 @@ def test_changed_or_missing_table_is_refused(tmp_path):
         open_run(tmp_path).heads()
 
 
-def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
+def test_seconds_add_up_over_three_interruptions(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC) as writer:
-        clock[0] += 10
-        writer.ledger.put("unit 0", planted()[:, :3])
-        clock[0] += 3  # lost with the unit that was under way
-        raise KeyboardInterrupt
-    clock[0] += 1000
+    worked = 0.0
+    for i, (unit, lost) in enumerate([(100.0, 2.0), (250.5, 1.0), (31.25, 0.5)]):
+        with pytest.raises(KeyboardInterrupt), start_run(tmp_path, SPEC) as writer:
+            clock[0] += unit
+            writer.ledger.put(f"unit {i}", planted()[:, 3 * i : 3 * i + 3])
+            clock[0] += lost  # with the unit that was under way
+            worked += unit + lost
+            raise KeyboardInterrupt
+        clock[0] += 10_000  # nobody worked
     with start_run(tmp_path, SPEC) as writer:
         clock[0] += 7
-        writer.ledger.put("unit 1", planted()[:, 3:6])
+        writer.ledger.put("unit 3", planted()[:, 9:12])
         clock[0] += 2
         write_ablation(writer, sweep_result(planted()))
-    assert json.loads((tmp_path / "run.json").read_text())["seconds"] == 19
+    seconds = json.loads((tmp_path / "run.json").read_text())["seconds"]
+    assert seconds == 100 + 250.5 + 31.25 + 9
+    assert abs(seconds - (worked + 9)) <= 0.02 * (worked + 9)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("step", range(4))
+def test_retry_killed_before_it_reuses_anything_leaves_the_earlier_units(tmp_path, uninterrupted, step):
+    with pytest.raises(KeyboardInterrupt), start_run(tmp_path / "run", SPEC) as writer:
+        for i, columns in enumerate(np.array_split(np.arange(17), UNITS)[:3]):
+            writer.ledger.put(f"unit {i}", planted()[:, columns])
+        raise KeyboardInterrupt
+    child = os.fork()
+    if child == 0:
+        kill_at(step)  # 0-2: three steps of the manifest; 3: before the first new unit
+        work(tmp_path / "run")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert open_run(tmp_path / "run").status == "running"
+    assert work(tmp_path / "run") == UNITS - 3
+    assert tables(tmp_path / "run") == uninterrupted
 
 
 def test_scores_come_back_equal(tmp_path):

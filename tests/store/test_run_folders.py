@@ -11,6 +11,7 @@ import pytest
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.figures import available_figures, run_figure
+from interp.files import sha256
 from interp.heads import HeadScores
 from interp.records import RunRecord
 from interp.store import delete_run, find_run, list_runs, open_run, run_folders, save_scores, start_run, zip_run
@@ -79,6 +80,42 @@ def test_no_name_leads_out_of_the_folder(root, name):
         with pytest.raises(LookupError, match="No run is called"):
             way(root, name)
     assert everything(root.parent) == before
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_no_name_of_a_table_or_file_leads_out_of_a_run(root, name):
+    run = open_run(root / "inside")
+    for way in (run.table, run.arrays, run.json_file):
+        with pytest.raises(LookupError, match="There are: "):
+            way(name)
+
+
+OUTSIDE = [
+    "../outside/heads",
+    "..",
+    "/etc/passwd",
+    "../../outside/heads",
+    "./../outside/heads",
+    "units/../../x",
+    "units/a",
+    "a\x00",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(root, name):
+    file = root / "inside" / "run.json"
+    content = (root.parent / "outside" / "heads.parquet").read_bytes()
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "files": {f"{name}.parquet" if name else name: sha256(content)}})
+    )
+    if name in ("..", "a\x00", ""):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "files": {name: ""}}))
+    with pytest.raises(ArtefactInvalid, match="which is not in its folder"):
+        open_run(root / "inside")
+    (entry,) = list_runs(root)
+    assert entry.status == "damaged"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import zlib
 from base64 import b64decode
 from pathlib import Path
 from shutil import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,24 @@ def save_small(folder: Path, n_layers: int, n_heads: int, length: int = 64) -> P
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5)
+    return _save(model, folder)
+
+
+def save_encoder(folder: Path, n_layers: int = 2, n_heads: int = 3) -> Path:
+    """The folder of a random BERT that reads with the embedded model's tokenizer."""
+    torch.manual_seed(n_layers)
+    config = transformers.BertConfig(
+        vocab_size=1133,
+        hidden_size=8 * n_heads,
+        intermediate_size=40,
+        num_hidden_layers=n_layers,
+        num_attention_heads=n_heads,
+        max_position_embeddings=64,
+    )
+    return _save(transformers.BertForMaskedLM(config), folder)
+
+
+def _save(model: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     for file in ("tokenizer.json", "tokenizer_config.json"):
         copy(MINI / file, folder / file)

@@ -14,6 +14,7 @@ GOOD = {
     "distractor": ["Lisa", "Kate"],
     "marks": {"giver": "Mary", "gift": [12, 16]},
 }
+OTHER = {"clean": "I see", "answer": "red"}
 
 
 @pytest.fixture
@@ -63,12 +64,11 @@ def test_nulls_are_as_good_as_nothing(read):
 
 
 def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_trouble(read):
-    line = json.dumps(GOOD).encode()
-    assert len(read(b"\xef\xbb\xbf" + line + b"\r", b"", b"   ", line)) == 2
+    assert len(read(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r", b"", b"   ", OTHER)) == 2
 
 
 def test_another_content_has_another_fingerprint(read):
-    assert read(GOOD).arguments["sha256"] != read(GOOD, GOOD).arguments["sha256"]
+    assert read(GOOD).arguments["sha256"] != read(GOOD, OTHER).arguments["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,7 @@ def test_another_content_has_another_fingerprint(read):
         ({"clean": "I see", "answer": "red", "marks": ["a"]}, "line 2: 'marks' is [\"a\"]: give an object"),
         ({"clean": "I see", "answer": "red", "marks": {"end": "see"}}, "line 2: A mark cannot be called 'end'"),
         ({"clean": "I see", "answer": "red", "distractor": "red"}, "line 2: 'red' is both an answer and a distractor"),
+        (GOOD | {"distractor": "Kate"}, "line 2: The clean prompt is that of line 1 and would count twice: keep one of them."),
         (b'{"clean": "\xff"}', "line 2: this is not UTF-8 text"),
     ],
 )
@@ -123,3 +124,66 @@ def test_a_missing_file_is_named(tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.jsonl\."):
         task_from_jsonl(tmp_path / "none.jsonl", task_model("word"))
+
+
+def test_answers_and_distractors_that_are_one_token_count_once(read):
+    ids = task_model("word").tokenizer.get_vocab()
+    (example,) = read(GOOD | {"answer": ["Mary", " Mary"], "distractor": ["Lisa", "Kate", " Lisa"]})
+    assert (example.answers, example.distractors) == ((ids["Mary"],), (ids["Lisa"], ids["Kate"]))
+
+
+def write_csv(path, rows):
+    import csv
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def test_a_json_array_and_csv_are_read_as_the_same_prompts(read, tmp_path):
+    from interp.tasks import task_from_jsonl
+
+    whole = read(GOOD, {"clean": "I see", "answer": "red"})
+    array, table = tmp_path / "array.json", tmp_path / "table.csv"
+    array.write_text(json.dumps([GOOD, {"clean": "I see", "answer": "red"}], indent=2), encoding="utf-8")
+    cells = [GOOD["clean"], GOOD["corrupted"], "Mary", json.dumps(GOOD["distractor"]), json.dumps(GOOD["marks"])]
+    write_csv(table, [["clean", "corrupted", "answer", "distractor", "marks"], cells, ["I see", "", "red", "", ""]])
+    for file in (array, table):
+        assert task_from_jsonl(file, task_model("word")).examples == whole.examples, file
+
+
+def test_prompts_are_read_from_standard_input_and_from_the_home_folder(read, tmp_path, monkeypatch):
+    import io
+
+    from interp.tasks import task_from_jsonl
+
+    whole = read(GOOD)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert task_from_jsonl("~/mine.jsonl", task_model("word")).examples == whole.examples
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(GOOD).encode())))
+    task = task_from_jsonl("-", task_model("word"))
+    assert task.examples == whole.examples and task.name == "stdin"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"clean\tanswer\nI see\tred\n", "looks like TSV with the columns clean, answer: give JSON Lines"),
+        (b"clean;answer\nI see;red\n", "looks like CSV with semicolons with the columns clean, answer"),
+        (b"prompt,target\nI see,red\n", "looks like CSV with the columns prompt, target"),
+        (b"Once upon a time, I saw.\nIt was red.\n", "looks like plain text: give JSON Lines"),
+        (json.dumps(GOOD, indent=2).encode(), "looks like JSON with an object over several lines: give JSON Lines"),
+        (b'[{"clean": "I see",\n"answer": }]', "looks like a JSON array, but line 2, character 11 is not JSON"),
+        (b'[{"clean": "I see", "answer": "red"}, 7]', "prompt 2: This is '7', not a JSON object"),
+        (b"clean,answer\nI see,red\nI see\n", "line 3: This row has 1 cells, and the header 2."),
+        (b"clean,answer,anser\nI see,red,red\n", "line 2: Unknown key 'anser'"),
+        (b"clean,answer,answer\nI see,red,red\n", "line 2: The key 'answer' occurs twice."),
+        (b"PK\x03\x04rest", "looks like a ZIP file or an Excel workbook"),
+        ("\ufeffa".encode("utf-16-le"), "looks like text in UTF-16"),
+    ],
+)
+def test_a_file_of_another_form_is_told_what_it_looks_like(tmp_path, content, message):
+    from interp.tasks import task_from_jsonl
+
+    (tmp_path / "prompts").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        task_from_jsonl(tmp_path / "prompts", task_model("word"))

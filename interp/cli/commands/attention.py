@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from interp.cli.command_from_spec import Request, print_location, run_command
+from interp.cli.exit_codes import DONE, FAILED_CHECKS
 from interp.cli.ranking_output import as_json, print_metrics, print_undefined
 from interp.cli.terminal import Terminal
 from interp.experiments.attention import AttentionSpec
@@ -13,7 +14,7 @@ from interp.experiments.usage_errors import usage_errors
 
 OPTIONS = {
     "text": typer.Option(help="A text."),
-    "file": typer.Option("--file", "-f", help="A file with one text, of any length."),
+    "file": typer.Option("--file", "-f", help="A file with one text, of any length; - is standard input."),
     "metrics": typer.Option(help="Names from `interp metrics`, with parameters: entropy,windowed_distance:window=20."),
 }
 
@@ -25,10 +26,11 @@ def attention(
     headvis: Annotated[
         Path | None, typer.Option(help="Also write a HeadVis tree here: its six numbers per head, and patterns as sparse rows.")
     ] = None,
-) -> None:
+) -> int:
     """Measure metrics of every head's attention pattern, on a text or on the prompts of a task.
 
-    Stores one number per head, one per token (the mean over all heads), and the values at every query and key.
+    Stores one number per head, one per token (the mean over all heads), and the values at every query and key. Exits
+    with 3 when the model overflows in its dtype.
     """
     from interp.store.headvis import check_empty
 
@@ -42,6 +44,8 @@ def attention(
         print_undefined(terminal, run, run.heads())
         print_location(terminal, run, "prints and draws it")
         terminal.emit(as_json(run))
+        return FAILED_CHECKS if run.manifest["details"].get("overflows") else DONE
+    return DONE
 
 
 def _export(request: Request, experiment: Any, folder: Path) -> None:

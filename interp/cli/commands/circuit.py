@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.circuits.edge_method_names import EDGE_ABLATIONS
+from interp.circuits.edge_method_names import EDGE_ABLATIONS, IG_RULES
 from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
 from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
 from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.files import user_path
 
 if TYPE_CHECKING:
     from interp.circuits import Circuit
@@ -22,7 +23,8 @@ OPTIONS = {
         help="Keep edges of at least this effect, in the metric's unit, instead of --size; default of acdc: 1% of the gap."
     ),
     "ablation": typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}."),
-    "steps": typer.Option(min=1, help="eap-ig: interpolation steps between the corrupted and the clean embedding."),
+    "steps": typer.Option(min=1, help="Methods with eap-ig: interpolation steps between corrupted and clean outputs."),
+    "rule": typer.Option(help=f"Methods with eap-ig: {', '.join(f'{name}, {what}' for name, what in IG_RULES.items())}."),
     "n_draws": typer.Option(min=1, help="Random circuits of each size, for comparison."),
 }
 
@@ -56,7 +58,7 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
         raise UsageError(
             f"{' '.join(comparison)!r} is no comparison: write `interp circuit compare A B`, or only options to find a circuit."
         )
-    paths = [Path(word) for word in comparison[1:]]
+    paths = [user_path(word) for word in comparison[1:]]
     first, second = (_load(path) for path in paths)
     with usage_errors():
         table, agreement = compare_circuits(first, second), score_agreement(first, second)

@@ -1,6 +1,7 @@
 """`interp dashboard`: the dashboard in the browser, on this machine only."""
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from interp.experiments.experiment import RUNS
 from interp.experiments.usage_errors import UsageError
 
 LOCAL = "127.0.0.1"
+HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")
 SECURITY_FLAGS = (
     ("server.address", LOCAL),
     ("server.allowedHosts", "localhost"),
@@ -30,7 +32,7 @@ SECURITY_FLAGS = (
     ("client.showErrorDetails", "none"),
     ("runner.magicEnabled", "false"),
 )
-"""No other machine can reach the app, no other page can talk to it, and it reports nothing to anyone."""
+"""No other machine can reach the app, no other page can open its WebSocket, over which all data goes, and it reports nothing to anyone."""
 
 THEME_FLAGS = (
     ("theme.light.primaryColor", "#2473b0"),
@@ -56,10 +58,14 @@ def dashboard(
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,
     offline: Offline = False,
+    allow_host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Host of a proxy, as in the browser's address: hub.example.org.")
+    ] = None,
 ) -> None:
     """Open the dashboard in the browser: the attention patterns of every head, and the effects of ablating them.
 
-    It listens on 127.0.0.1 only. Stop it with Ctrl-C; runs that it started continue.
+    It listens on 127.0.0.1 only, under this name, localhost and, behind a proxy such as JupyterHub's, --allow-host. Stop it with Ctrl-C;
+    runs that it started continue.
     """
     if find_spec("streamlit") is None or find_spec("interp_dashboard") is None:
         raise UsageError("The dashboard is not installed: pip install 'interp-workbench[app]'.")
@@ -77,7 +83,19 @@ def dashboard(
     first = run.resolve().name if run else ""
     chosen = Settings(model=model, device=device, dtype=dtype, offline=offline, runs=str(runs), run=first)
     server = [("server.port", str(port)), ("server.headless", "true" if no_browser else "false")]
-    _serve(chosen.to_environment(), [*SECURITY_FLAGS, *THEME_FLAGS, *server])
+    _serve(chosen.to_environment(), [*SECURITY_FLAGS, *_proxy_flags(allow_host), *THEME_FLAGS, *server])
+
+
+def _proxy_flags(host: str | None) -> list[tuple[str, str]]:
+    """Lets pages of this host open the WebSocket, whether or not the proxy keeps the ``Host`` header."""
+    if host is None:
+        return []
+    if not HOST.fullmatch(host):
+        example = "such as hub.example.org, without https://, port, path or *"
+        raise UsageError(
+            f"--allow-host {host!r} is not the name of one host: give it as it stands in the browser's address, {example}."
+        )
+    return [("server.allowedHosts", host.lower()), ("browser.serverAddress", host.lower())]
 
 
 def _serve(settings: dict[str, str], options: list[tuple[str, str]]) -> None:

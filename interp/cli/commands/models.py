@@ -25,7 +25,9 @@ def models(terminal: Terminal) -> None:
     named = ("name", "type", "n_layers", "n_heads")
     cells = [(*(str(r[n]) for n in named), f"{r['bytes'] / 1e6:.1f} MB", "default" * r["default"]) for r in rows]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
-    terminal.line("--model also accepts a folder in Hugging Face form, and a Hub name such as openai-community/gpt2.")
+    terminal.line(
+        "--model also accepts a folder (Hugging Face form, adapter), a GGUF file, and a Hub name such as openai-community/gpt2."
+    )
     planted = " ".join(f"planted:{name}" for name in FAMILIES)
     terminal.line(f"Models with planted heads, whose weights are written by hand: {planted}; options: planted:mini_ioi,seed=3.")
     terminal.emit({"models": rows, "default": DEFAULT_MODEL, "planted": [*FAMILIES]})

@@ -41,6 +41,7 @@ def show(
     or with --metric the ranking of all heads. Detections: heads by score. Confirmations: the curve over k. Circuits: the edges.
     """
     from interp.store import open_run
+    from interp.store.tables_as_csv import to_csv
 
     if csv and terminal.json:
         raise UsageError("--csv and --json both decide what is written to stdout: give one of them.")
@@ -61,7 +62,7 @@ def show(
     if figure:
         _draw(terminal, run, figure, kind, metric, minus)
     if csv:
-        (ranked(table) if result is None else table).to_csv(sys.stdout, index=False, lineterminator="\n")
+        sys.stdout.write(to_csv(ranked(table) if result is None else table))
         return None
     _print_record(terminal, run.record)
     if result is not None:
@@ -82,7 +83,9 @@ def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path |
     if figure:
         _draw(terminal, run, figure, kind, None, None)
     if csv:
-        edges_by_effect(run).to_csv(sys.stdout, index=False, lineterminator="\n")
+        from interp.store.tables_as_csv import to_csv
+
+        sys.stdout.write(to_csv(edges_by_effect(run)))
         return
     _print_record(terminal, run.record, changed_by="")
     print_circuit(terminal, run, top)
@@ -107,8 +110,12 @@ def _draw(terminal: Terminal, run: "StoredRun", figure: Path, kind: str | None, 
 def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " ablation") -> None:
     revision = f" @{record.revision[:12]}" if record.revision else ""
     commit = f", commit {record.commit[:12]}{' with local changes' if record.dirty else ''}" if record.commit else ""
+    bos = f", BOS {record.bos}" if record.bos else ""
+    form = f" ({record.weights_form})" if record.weights_form else ""
     changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
     terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items()))
-    terminal.line(f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{commit}")
+    terminal.line(
+        f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{form}{bos}{commit}"
+    )
     terminal.line("  " + ", ".join(f"{name} {version}" for name, version in record.packages.items()))

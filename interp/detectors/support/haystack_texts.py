@@ -3,9 +3,9 @@
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
+from interp.files import user_path
 from interp.models.model import Model
 from interp.tasks.tokenise import offsets, unknown_words
 from interp.tasks.words import ADJECTIVES, ANIMALS, FILLER_TEMPLATES, NAMES, OBJECTS, PLACES, PRONOUNS, VERBS
@@ -30,7 +30,7 @@ class Haystack:
 
 def read_haystack(model: Model, path: str, n: int) -> Haystack:
     """The first ``n`` tokens of a text file. Raises ValueError if it has fewer, or words the model does not know."""
-    text = Path(path).read_text(encoding="utf-8")
+    text = user_path(path).read_text(encoding="utf-8")
     hay = of_text(model, text[: LONGEST_TOKEN * n], n)
     if len(hay.tokens) < n:
         raise ValueError(f"{path} has {len(hay.tokens)} tokens, and {n} are needed: use a longer text or a smaller longest.")

@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
 from interp.detectors.support.haystack_texts import SECRET_NAMES, Haystack, filler, read_haystack
+from interp.files import user_path
 from interp.models.model import Model
 from interp.tasks.needle import set_aside
 from interp.tasks.task import Example, Span
@@ -231,7 +231,7 @@ def _read(path: str) -> list[dict[str, str]]:
     if not path.endswith(".jsonl"):
         raise ValueError(f"needles={path!r} is unknown. Use auto, {', '.join(KINDS)} or the path of a .jsonl file.")
     needles = []
-    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for i, line in enumerate(user_path(path).read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             try:
                 needles.append({key: str(json.loads(line)[key]) for key in ("needle", "answer", "question")})

@@ -57,7 +57,8 @@ class AttentionInputs:
 
     ``mask`` says where a query may see a key, as a table (True = visible) or a ``Mask``; None means itself and all earlier keys
     or, where not ``causal``, all keys. Scores are ``q k^T * scale``, bounded by ``softcap`` as in Gemma 2, plus ``slopes[head] *
-    (key - query position)`` (ALiBi).
+    (key - query position)`` (ALiBi). ``sinks`` are learned logits that take part in the softmax of every row and have no value
+    (gpt-oss): the weights of a row sum to less than 1.
     """
 
     q: Float[Tensor, "batch head query d_head"]
@@ -68,6 +69,7 @@ class AttentionInputs:
     softcap: float | None
     causal: bool = True
     slopes: Float[Tensor, " head"] | None = None
+    sinks: Float[Tensor, " head"] | None = None
 
     @property
     def first_key(self) -> int:
@@ -117,11 +119,21 @@ class AttentionInputs:
     def pattern(self, head: int, queries: slice = slice(None)) -> Float[Tensor, "batch some_queries key"]:
         """Attention weights of one head in float32, for all or some queries."""
         scores = self.scores(slice(head, head + 1), queries)[:, 0]
-        return scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf).softmax(-1)
+        scores = scores.masked_fill(~self.visible(queries)[:, 0], -torch.inf)
+        return beside_sink(scores, None if self.sinks is None else self.sinks[head])
 
     def head_value(self, head: int) -> Float[Tensor, "batch key d_value"]:
         """Values of the key/value head that a query head reads."""
         return self.v[:, head // self.group_size]
+
+
+@contextmanager
+def refusing_crashes(refused: str) -> Iterator[None]:
+    """Raises FastPathUnavailable, beginning with ``refused``, where the model's own code fails with the engine's attention or masks."""
+    try:
+        yield
+    except (AttributeError, TypeError, KeyError) as error:
+        raise FastPathUnavailable(f"{refused}: its own code fails there ({error}).") from error
 
 
 class LeaveModule(Exception):
@@ -137,7 +149,7 @@ _READERS: dict[int, AttentionHook] = {}
 
 def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
     """Ordinary attention output."""
-    if call.softcap is not None or call.slopes is not None:
+    if call.softcap is not None or call.slopes is not None or call.sinks is not None:
         outputs = [call.pattern(head).to(call.v.dtype) @ call.head_value(head) for head in range(call.q.shape[1])]
         return torch.stack(outputs, 1)
     n_queries, n_keys = call.q.shape[2], call.k.shape[2]
@@ -152,6 +164,12 @@ def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
 def scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     grouped = call.group_size > 1
     return F.scaled_dot_product_attention(q, call.k, call.v, mask, is_causal=causal, scale=call.scale, enable_gqa=grouped)
+
+
+def beside_sink(scores: Float[Tensor, "*rows key"], sink: Tensor | None) -> Float[Tensor, "*rows key"]:
+    """The softmax of scores over the keys and, where there is one, a sink logit that can be broadcast to one for each row."""
+    weights = scores.softmax(-1)
+    return weights if sink is None else weights * (scores.logsumexp(-1, keepdim=True) - sink).sigmoid()
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -195,26 +213,37 @@ def attention_hooks(hf: nn.Module, hooks: dict[nn.Module, AttentionHook]) -> Ite
             switch(model, before, hooks, None)
 
 
-PLACES = ("position_ids", "cache_position", "encoder_hidden_states", "encoder_attention_mask")
+PLACES = ("position_ids", "cache_position", "logits_to_keep", "encoder_hidden_states", "encoder_attention_mask")
 """Tensors that transformers passes to attention functions, where they have no effect."""
 
 
 def _function(
-    module, query, key, value, attention_mask, scaling=None, dropout=0.0, is_causal=None, softcap=None, slopes=None, **extra
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    is_causal=None,
+    softcap=None,
+    slopes=None,
+    s_aux=None,
+    **extra,
 ):
     unknown = [name for name, given in extra.items() if isinstance(given, Tensor) and name not in PLACES]
     if unknown:
-        raise NotImplementedError(
+        raise FastPathUnavailable(
             f"{type(module).__name__} passes {', '.join(unknown)} to attention, which the engine does not support."
         )
     if isinstance(attention_mask, Tensor) and attention_mask.dtype != torch.bool:
         visible = attention_mask > torch.finfo(attention_mask.dtype).min / 2
         if attention_mask.masked_fill(~visible, 0).any():
-            raise NotImplementedError(f"{type(module).__name__} adds a bias to scores, which the engine does not support.")
+            raise FastPathUnavailable(f"{type(module).__name__} adds a bias to scores, which the engine does not support.")
         attention_mask = visible
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    call = AttentionInputs(query, key, value, attention_mask, scale, softcap, bool(causal), slopes)
+    call = AttentionInputs(query, key, value, attention_mask, scale, softcap, bool(causal), slopes, s_aux)
     return _READERS.get(id(module), attend)(call).transpose(1, 2).contiguous(), None
 
 

@@ -11,21 +11,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from interp._short_repr import short_repr
-from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks
+from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks, refusing_crashes
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
+from interp.errors import ExtensionError, FastPathUnavailable
+from interp.files import encodable
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
+from interp.models.facts import reads_images
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
 from interp.models.model import Model, record_of
+from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
 from interp.records import RunRecord
 from interp.registry import check_options
-from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
+from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_class, check_one_pass
 
+VERIFIED_TOKENS, LONG_WINDOW = 14, 128
+_VERIFIED: WeakSet[Model] = WeakSet()
 BYTES_A_WEIGHT = 24
 """Bytes for scores, weights, intermediate results of metrics, and keys in float32, per weight of a block."""
 
@@ -81,6 +88,8 @@ class Observation:
     prompts: TokenBatch
     words: tuple[tuple[str, ...], ...]
     record: RunRecord
+    overflows: bool = False
+    """Whether some rows hold NaN instead of weights."""
 
     def __getitem__(self, name: str) -> Tensor:
         return self._observed(name)[1]
@@ -92,7 +101,7 @@ class Observation:
         if per_head.dim() != 2:
             raise self._not_single("head", metric)
         scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label)
-        return HeadScores(name, scores, metric.unit, metric.bounds, record, metric.undefined)
+        return HeadScores(name, scores, metric.unit, metric.bounds, record, self.undefined(name))
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
         """One number for each token: the mean over ``heads`` (default all) at its row or column; NaN for padding."""
@@ -103,7 +112,16 @@ class Observation:
         if heads is not None:
             chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
         scores, record = chosen.double().nanmean(0).cpu().numpy(), replace(self.record, metric=metric.label)
-        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, record, nan_reason=metric.undefined)
+        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, record, nan_reason=self.undefined(name))
+
+    def undefined(self, name: str) -> str:
+        """Why a metric is NaN where it is."""
+        reason = self._observed(name)[0].undefined
+        if not self.overflows:
+            return reason
+        where = f"{self.record.model} computes NaN or inf in {self.record.dtype}, so some rows hold no weights"
+        what = f"{where}; load it in float32 or bfloat16, or check its weights with `interp doctor`"
+        return f"{reason}, or {what}" if reason else what
 
     def to_dataframe(self) -> Any:
         """Long table of all metrics that have one number for each head: layer, head, label, metric, value, unit."""
@@ -140,12 +158,38 @@ def observe(
     sets the number of weights per block directly. Raises ValueError for empty text, text longer than the model's context and
     attention that the engine cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
-    texts, inputs = prepare_inputs(model, prompts, token_mask)
     check_heads(model, intervene)
+    groups = (
+        [] if isinstance(prompts, str | Tensor) or token_mask is not None else by_length_class(model, as_batch(model, prompts))
+    )
+    if len(groups) > 1:
+        options: dict[str, Any] = {"intervene": intervene, "memory": memory, "block": block}
+        return _joined(model, as_batch(model, prompts), metrics, groups, options)
+    texts, inputs = prepare_inputs(model, prompts, token_mask)
     size = block or block_size(model, texts, metrics, memory)
     with observing(model, metrics, texts, intervene=intervene, block=size) as observer:
         observer.forward(**inputs)
     return observer.result()
+
+
+def _joined(
+    model: Model, texts: TokenBatch, metrics: Sequence[AttentionMetric], groups: Sequence[list[int]], options: dict[str, Any]
+) -> "Observation":
+    """The observation of texts that cannot share a pass, group by group."""
+    values: dict[str, Tensor] = {}
+    overflows = False
+    for group in groups:
+        part = observe(model, [texts.tokens[i, texts.token_mask[i]].tolist() for i in group], metrics, **options)
+        overflows |= part.overflows
+        for metric in metrics:
+            table, wide = part[metric.name], metric.axis in ("query", "key")
+            width = texts.tokens.shape[1] if wide else table.shape[-1]
+            whole = values.setdefault(
+                metric.name, table.new_full((*table.shape[:1], len(texts.tokens), table.shape[2], width), torch.nan)
+            )
+            whole[:, group, :, : table.shape[-1]] = table
+    record = record_of(model, interventions=tuple(map(str, options["intervene"])))
+    return Observation({m.name: m for m in metrics}, values, texts, words_of(model, texts), record, overflows)
 
 
 @contextmanager
@@ -161,9 +205,39 @@ def observing(
 
     ``prompts`` are the complete texts, including all tokens to be generated (any id), unmasked.
     """
+    verify_attention(model)
     observer = AttentionObserver(model, metrics, prompts, intervene, block)
     with observer.reading():
         yield observer
+
+
+def verify_attention(model: Model) -> None:
+    """Raises FastPathUnavailable unless, with the engine's attention, two random texts of different lengths in one batch have the outputs
+    that the plain model has on each alone, and so has one of them alone; once per model."""
+    if model in _VERIFIED or model.hf is None or reads_images(model.hf):
+        return
+    windows = [window for window in model.facts.sliding_windows if window is not None and window < LONG_WINDOW]
+    longest = max([VERIFIED_TOKENS, *(window + 3 for window in windows)])
+    length = min(longest, model.facts.max_length or longest)
+    draw = torch.Generator().manual_seed(0)
+    padding = getattr(model.hf.config, "pad_token_id", None)  # RoBERTa counts positions without it
+    ids = torch.tensor([i for i in range(model.facts.d_vocab) if i != padding])
+    texts = [ids[torch.randint(len(ids), (n,), generator=draw)].tolist() for n in (length, max(1, length - 3))]
+    hf, plain, refused = (
+        model.hf,
+        plain_copy(model),
+        f"The attention of {model.facts.name} ({model.facts.architecture}) cannot be observed",
+    )
+    for group in (texts, texts[:1]):  # with a mask, and without one
+        batch, inputs = prepare_inputs(model, group)
+        with AttentionObserver(model, [], batch).reading(), refusing_crashes(refused):
+            found = hf(**inputs)[0]
+        for row, text in zip(found, group, strict=True):
+            tokens = torch.tensor([text], device=model.device)
+            if error := unexplained_error(plain, tokens, row[None, : len(text)], outputs_of(plain, tokens)):
+                what = f"with the engine's attention it differs from the plain model by {error:.2g} of its outputs"
+                raise FastPathUnavailable(f"{refused}: {what}.")
+    _VERIFIED.add(model)
 
 
 class MetricAccumulator:
@@ -178,15 +252,35 @@ class MetricAccumulator:
         self._shape = (n_layers, len(prompts.token_mask), n_heads)
         self._values: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
+        self._overflow: Tensor | None = None
+
+    @property
+    def overflows(self) -> bool:
+        """Whether some rows of tokens were NaN."""
+        return self._overflow is not None and bool(self._overflow)
 
     def update(self, rows: AttentionRows) -> None:
         """Adds a block of rows."""
+        broken = (rows.pattern.sum(-1).isnan() & rows.token_mask[:, None]).any()
+        self._overflow = broken if self._overflow is None else self._overflow.to(broken.device) | broken
         for metric in self.metrics:
-            found = metric.function(rows, **metric.parameters)
+            try:
+                found = metric.function(rows, **metric.parameters)
+            except Exception as error:
+                error.add_note(f"It was raised in the attention metric {metric.name!r}.")
+                raise
             if metric.axis == "query":
+                if not (isinstance(found, Tensor) and found.shape == rows.pattern.shape[:3]):
+                    given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                    raise ExtensionError(
+                        f"Metric {metric.name!r} must return [batch head query] {tuple(rows.pattern.shape[:3])}, not {given}."
+                    )
                 found = found.masked_fill(~rows.token_mask[:, None], torch.nan) if self.prompts.padded else found
                 self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
                 continue
+            if not (isinstance(found, tuple | list) and len(found) == 2):
+                returns = f"must return (sum, count), each [batch head {metric.axis}], not {type(found).__name__}"
+                raise ExtensionError(f"Metric {metric.name!r} (axis={metric.axis!r}) {returns}.")
             where = rows.keys if metric.axis == "key" else slice(None)
             for tables, part in zip((self._values, self._counts), found, strict=True):
                 self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
@@ -248,7 +342,7 @@ class AttentionObserver:
 
     def layer(self, module: nn.Module, call: AttentionInputs) -> AttentionLayer:
         """The inputs with their layer: by the model's layout or, where that is not known, by the order of the calls."""
-        layout = self.model.layout
+        layout = self.model.layout if self.model.layout and module in self.model.layout.attentions else None
         place = layout.attentions.index(module) if layout is not None else len(self._layers)
         index = self._layers.setdefault(id(module), place)
         seen = (id(module), call.first_key + call.k.shape[2])
@@ -276,21 +370,22 @@ class AttentionObserver:
         self.check_complete()
         tables, record = self.tables, record_of(self.model, interventions=tuple(map(str, self.intervene)))
         words = words_of(self.model, self.prompts)
-        return Observation({m.name: m for m in tables.metrics}, tables.compute(), self.prompts, words, record)
+        return Observation({m.name: m for m in tables.metrics}, tables.compute(), self.prompts, words, record, tables.overflows)
 
     def _name(self) -> str:
         return f"{self.model.facts.name} ({self.model.facts.architecture})"
 
 
 def words_of(model: Model, prompts: TokenBatch) -> tuple[tuple[str, ...], ...]:
-    """The tokens as text, or their ids where there is no tokenizer."""
+    """The tokens as text, lone surrogates escaped, or their ids where there is no tokenizer."""
     rows = prompts.tokens.tolist()
-    return tuple(tuple(model.to_str_tokens(row) if model.tokenizer is not None else map(str, row)) for row in rows)
+    return tuple(tuple(map(encodable, model.to_str_tokens(row) if model.tokenizer is not None else row)) for row in rows)
 
 
 def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> tuple[TokenBatch, dict[str, Tensor]]:
     """The prompts as a batch, and the arguments of the model's forward pass. Raises ValueError as ``as_batch`` does."""
     batch = as_batch(model, prompts, token_mask)
+    check_one_pass(model, batch)
     if batch.grid is not None:
         assert isinstance(prompts, Tensor)
         return batch, {"pixel_values": prompts.to(model.device, model.dtype)}
@@ -300,6 +395,11 @@ def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = N
         body: Any = getattr(model.hf, "base_model", model.hf)
         if "position_ids" in signature(body.forward).parameters:
             inputs["position_ids"] = batch.positions.clamp(min=0) + _first_position(model)
+        elif bool((batch.positions < 0).any()) and model.facts.positions not in ("rotary", "alibi"):
+            takes = (
+                f"{model.facts.name} ({model.facts.architecture}) takes no position_ids and would count padding as positions"
+            )
+            raise ValueError(f"{takes}: pad these prompts on the right, or give them as lists of tokens.")
     return batch, inputs
 
 

@@ -274,9 +274,13 @@ def _rows(
         if intervention.site == "scores":
             own = scores[:, head.head - heads.start]
             own.copy_(_apply_intervention(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
-    scores.sub_(scores.amax(-1, keepdim=True))
+    largest = scores.amax(-1, keepdim=True)
+    scores.sub_(largest)
     pattern = scores.softmax(-1)  # not exp: torch's is 30 times slower where it underflows to 0, as on hidden keys
     found.pattern, found._shifted, found._log_sum = pattern, scores, -pattern.amax(-1).log()
+    if (sinks := query_block.layer.call.sinks) is not None:
+        pattern.mul_((found._log_sum[..., None] + largest - sinks[heads, None, None].float()).sigmoid())
+        found._shifted = None
     for intervention, head in edits:
         if intervention.site == "pattern":
             own = pattern[:, head.head - heads.start]

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs, attend, attention_hooks
-from interp.engine.attention.attention_observer import AttentionObserver
+from interp.engine.attention.attention_observer import AttentionObserver, verify_attention
 from interp.engine.attention.attention_rows import BLOCK, AttentionRows, read_rows
 from interp.models.model import Model
 from interp.tasks.token_batch import TokenBatch
@@ -44,6 +44,8 @@ def read_last_queries(
         raise ValueError(f"n={n} rows of {length} tokens, {before} of which come from a cache: give 1 to {length - before}.")
     if limit is not None and length > limit:
         raise ValueError(f"The text has {length} tokens, more than the {limit} of {model.facts.name}'s context: shorten it.")
+    if read is not None:
+        verify_attention(model)
     observer = AttentionObserver(model, [], TokenBatch(tokens, torch.ones_like(tokens, dtype=torch.bool)))
 
     def answer(module: Any, call: AttentionInputs) -> Tensor:
@@ -106,6 +108,6 @@ def verified_shared_prefix(
             plain, continued = (read_last_queries(model, whole, n, None, cache) for cache in (None, beginning.first(before)))
             if not float((continued - plain).abs().max()) <= 512 * eps * float(plain.abs().max()):
                 return None
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError):
+    except (AttributeError, IndexError, RuntimeError, TypeError):
         return None
     return beginning

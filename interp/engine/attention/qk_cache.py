@@ -24,11 +24,12 @@ from interp.engine.attention.attention_observer import (
     MetricAccumulator,
     Observation,
     prepare_inputs,
+    verify_attention,
     words_of,
 )
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
 from interp.errors import ArtefactInvalid
-from interp.files import atomic_path, remove_temporary_files, write_atomically
+from interp.files import atomic_path, remove_temporary_files, user_path, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
 from interp.models.model import Model, ModelFacts
@@ -103,7 +104,8 @@ class AttentionCache:
         tables = MetricAccumulator(metrics, self.prompts, len(self.calls), self.calls[0].q.shape[1])
         for layer in range(len(self.calls)):
             self.read(layer, tables.update, block=block, all_heads=tables.all_heads)
-        return Observation({m.name: m for m in metrics}, tables.compute(), self.prompts, self.words, self.record)
+        found = {m.name: m for m in metrics}
+        return Observation(found, tables.compute(), self.prompts, self.words, self.record, tables.overflows)
 
     def read(self, layer: int, read: Callable[[AttentionRows], None], *, block: int = BLOCK, all_heads: bool = False) -> None:
         """Passes the rows of one layer to ``read``, block by block."""
@@ -128,6 +130,7 @@ def capture_attention(
     MemoryBudgetExceeded when the cache exceeds the available memory; OSError when writing fails.
     """
     texts, inputs = prepare_inputs(model, prompts, token_mask)
+    verify_attention(model)
     if store is None:
         needed = attention_bytes(model.facts, *texts.token_mask.shape, values=values, value_norms=value_norms)
         check_budget(needed, available_memory(), f"Keeping queries and keys of {texts.token_mask.shape[1]} tokens")
@@ -139,7 +142,14 @@ def capture_attention(
         layer = observer.layer(module, call)
         entries[layer.index] = _entry(model, layer.index, call)
         norms = layer.value_norms if value_norms else None
-        found = {"q": call.q, "k": call.k, "v": call.v if values else call.v[..., :0], "slopes": call.slopes, "norms": norms}
+        found = {
+            "q": call.q,
+            "k": call.k,
+            "v": call.v if values else call.v[..., :0],
+            "slopes": call.slopes,
+            "sinks": call.sinks,
+            "norms": norms,
+        }
         tensors = {name: t.detach().clone().cpu() for name, t in found.items() if t is not None}
         if folder is None:
             kept[layer.index] = tensors
@@ -156,7 +166,7 @@ def capture_attention(
         return _cache([kept[i] for i in sorted(kept)], [entries[i] for i in sorted(kept)], texts.cpu(), words, record)
     manifest = {"version": VERSION, "layers": [entries[i] for i in sorted(entries)], "words": words, "record": record.to_json()}
     manifest |= {"tokens": texts.tokens.tolist(), "token_mask": texts.token_mask.tolist()}
-    manifest |= {"marks": list(texts.marks), "grid": texts.grid}
+    manifest |= {"marks": list(texts.marks), "grid": texts.grid, "unknown_id": texts.unknown_id}
     write_atomically(folder / MANIFEST, json.dumps(manifest, allow_nan=False).encode())
     return load_attention(folder)
 
@@ -172,14 +182,15 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
     """A stored cache, memory-mapped. Raises ArtefactInvalid when a part is missing, damaged, or of another version."""
     from safetensors import safe_open
 
-    path = Path(folder)
+    path = user_path(folder)
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
             raise ValueError(f"version {manifest['version']} where {VERSION} is read")
         marks = tuple({name: (a, b) for name, (a, b) in row.items()} for row in manifest["marks"])
         grid = tuple(manifest["grid"]) if manifest["grid"] else None
-        texts = TokenBatch(torch.tensor(manifest["tokens"]), torch.tensor(manifest["token_mask"]), marks, grid)
+        tokens, token_mask = torch.tensor(manifest["tokens"]), torch.tensor(manifest["token_mask"])
+        texts = TokenBatch(tokens, token_mask, marks, grid, manifest.get("unknown_id"))
         layers = []
         for index in range(len(manifest["layers"])):
             with safe_open(path / f"layer-{index}.safetensors", "pt") as file:
@@ -212,7 +223,7 @@ def _of_text(call: AttentionInputs, own: slice) -> AttentionInputs:
 def _prepared(store: str | os.PathLike | None) -> Path | None:
     if store is None:
         return None
-    folder = Path(store)
+    folder = user_path(store)
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporary_files(folder)
     (folder / MANIFEST).unlink(missing_ok=True)  # no manifest until the new cache is complete
@@ -258,7 +269,9 @@ def _mask(rule: Sequence[Any], call: AttentionInputs, padding: Tensor | None) ->
 
 def _restored(tensors: dict[str, Tensor], entry: dict[str, Any], texts: TokenBatch) -> AttentionInputs:
     q, k, v = (tensors[name] for name in ("q", "k", "v"))
-    call = AttentionInputs(q, k, v, None, entry["scale"], entry["softcap"], entry["causal"], tensors.get("slopes"))
+    call = AttentionInputs(
+        q, k, v, None, entry["scale"], entry["softcap"], entry["causal"], tensors.get("slopes"), tensors.get("sinks")
+    )
     if entry["rule"] is None:
         return call
     return replace(call, mask=_mask(entry["rule"], call, texts.token_mask.cpu() if texts.padded else None))

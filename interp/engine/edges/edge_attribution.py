@@ -4,13 +4,14 @@ Corrupting an edge changes the reader's input by the difference of the writer's 
 the product of this difference with the gradient (edge attribution patching, arXiv 2310.10348). One backward pass gives the
 gradients at queries, keys, values and residuals between blocks; from there it is one step back through a norm and a projection,
 or an MLP, for each reader. The gradient may be averaged over runs in which some writers are interpolated towards their outputs
-on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn.
+on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding alone, or each layer's heads and MLP in turn, whose
+outputs then either are added to (earlier edges keep their gradient) or replaced, as published.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
@@ -30,16 +31,23 @@ def moved_in_turn(
 
 
 def edge_gradients(
-    decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
+    decomposition: ResidualDecomposition,
+    graph: Graph,
+    value: Value,
+    fractions: Float[Tensor, "n_runs n_writers"],
+    replaced: Bool[Tensor, "n_runs n_writers"] | None = None,
 ) -> Float[Tensor, "n_edges batch"]:
     """First-order effect of corrupting each edge of ``graph`` on ``value`` of the final residual.
 
-    Gradients are averaged over runs in which each writer is corrupted by a fraction; 0 for all writers is the clean run. Call
-    it within the model's lock, on a decomposition computed under ``no_grad``.
+    Gradients are averaged over runs in which each writer is corrupted by a fraction; 0 for all writers is the clean run. The outputs of
+    ``replaced`` writers (by default none) are constants, through which no gradient flows back to earlier edges. Call it within the
+    model's lock, on a decomposition computed under ``no_grad``.
     """
     total = {reader: torch.zeros_like(decomposition.outputs[0]) for reader in graph.readers}
-    for part in fractions.to(decomposition.outputs).split(decomposition.runs_per_batch):
-        for reader, gradient in _at_readers(decomposition, graph, value, part).items():
+    constant = torch.zeros_like(fractions, dtype=torch.bool) if replaced is None else replaced
+    runs = decomposition.runs_per_batch
+    for part, fixed in zip(fractions.to(decomposition.outputs).split(runs), constant.split(runs), strict=True):
+        for reader, gradient in _at_readers(decomposition, graph, value, part, fixed.to(part.device)).items():
             total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
     changes = decomposition.corrupted - decomposition.outputs
     pairs = ((changes[graph.writer_index[e.writer]], total[e.reader, e.qkv]) for e in graph.edges)
@@ -47,7 +55,11 @@ def edge_gradients(
 
 
 def _at_readers(
-    decomposition: ResidualDecomposition, graph: Graph, value: Value, fractions: Float[Tensor, "n_runs n_writers"]
+    decomposition: ResidualDecomposition,
+    graph: Graph,
+    value: Value,
+    fractions: Float[Tensor, "n_runs n_writers"],
+    replaced: Bool[Tensor, "n_runs n_writers"],
 ) -> dict[tuple[Node, str], Float[Tensor, "rows n d_model"]]:
     """The gradient at the input of every reader in every run; rows are repetitions of the batch."""
     facts = decomposition.model.facts
@@ -57,6 +69,12 @@ def _at_readers(
         at = [graph.writer_index[node] for node in nodes]
         return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.output_difference(at)).flatten(0, 1)
 
+    def stopped(nodes: Sequence[Node], written: Tensor) -> Tensor:
+        """What these nodes write, as a constant in the runs in which they are replaced."""
+        rows = replaced[:, [graph.writer_index[node] for node in nodes]].any(1)
+        rows = rows.repeat_interleave(len(written) // len(fractions))[:, None, None]
+        return torch.where(rows, written.detach(), written)
+
     with torch.enable_grad():
         x = (decomposition.expand(decomposition.outputs[0], len(fractions)) + moved([Node("input")])).requires_grad_()
         streams, attention, parts = [x], [], []
@@ -65,9 +83,12 @@ def _at_readers(
             own = decomposition.per_query_head(made).values()
             z = decomposition.attend(layer, *own, like=made)
             heads = [Node("head", layer, head) for head in range(facts.n_heads)]
-            attention.append(decomposition.head_outputs(layer, z).sum(-2) + decomposition.biases[layer] + moved(heads))
-            x = decomposition.block(layer, x, attention[-1])
-            x = x + moved([Node("mlp", layer)]) if facts.d_mlp else x
+            written = stopped(heads, decomposition.head_outputs(layer, z).sum(-2) + decomposition.biases[layer])
+            attention.append(written + moved(heads))
+            before, x = x + attention[-1], decomposition.block(layer, x, attention[-1])
+            if facts.d_mlp:
+                mlp = [Node("mlp", layer)]
+                x = before + stopped(mlp, x - before) + moved(mlp) if replaced.any() else x + moved(mlp)
             streams.append(x)
             parts += own
         slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (len(fractions), -1))).sum(), [*streams[1:], *parts])
@@ -80,6 +101,7 @@ def _at_readers(
                     read = t[:, node.head * t.shape[1] // facts.n_heads]
                     found[node, part] = torch.autograd.grad(read, entering, slope[:, node.head], retain_graph=True)[0]
             if facts.d_mlp:
-                written = decomposition.block(layer, entering, attention[layer].detach()) - entering
-                found[Node("mlp", layer), ""] = torch.autograd.grad(written, entering, slopes[layer])[0]
+                mlp = Node("mlp", layer)
+                written = stopped([mlp], decomposition.block(layer, entering, attention[layer].detach()) - entering)
+                found[mlp, ""] = torch.autograd.grad(written, entering, slopes[layer])[0]
     return found

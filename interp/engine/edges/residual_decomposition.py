@@ -20,12 +20,13 @@ from interp.engine.attention.attention_interface import (
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention
+from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention, verify_once
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches, tokens_at_once
 from interp.errors import FastPathUnavailable
 from interp.graph import QKV
 from interp.models.model import Layout, Model
+from interp.models.plain_model_reference import rounding
 from interp.models.value_and_output_weights import output_weights
 from interp.tasks.task import Example, Task
 
@@ -128,6 +129,7 @@ def decompose_residual(
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
     (hf, layout), weights = model.known_parts, _weights(model)
+    verify_once(model, examples)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
     clean, outputs = _decompose(model, examples, start, weights)
     with attention_hooks(hf, {}):
@@ -140,7 +142,9 @@ def decompose_residual(
     biases = torch.stack([torch.zeros_like(clean.final_residual[0]) if bias is None else bias for bias in own])
     written = outputs[:, :, -1]
     apart = float((written.sum(0) + biases.sum(0) - clean.final_residual).abs().max())
-    if apart > _rounding(clean.final_residual) * float(written.abs().sum(0).max()):  # NaN is refused where outcomes are read
+    if apart > rounding(clean.final_residual.dtype) * float(
+        written.abs().sum(0).max()
+    ):  # NaN is refused where outcomes are read
         raise ValueError(
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
@@ -161,6 +165,7 @@ def decompose_task(
     parts = batches(task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
+        verify_once(model, examples, outcome)
         corrupted = None if corrupted_outputs is None else corrupted_outputs[len(examples[0].clean)]
         decomposition = decompose_residual(model, examples, corrupted)
         yield example_ids, decomposition, Readout(model, examples, outcome, decomposition.clean.logits)
@@ -222,13 +227,8 @@ def _check_sum(model: Model, clean: CleanPass) -> None:
     parallel = model.facts.parallel_attn_mlp
     before = _block(model, clean, 0, x, attention) + added if parallel else _block(model, clean, 0, x + added, attention)
     apart = float((inside - before).abs().max())
-    if not apart <= _rounding(x) * float(inside.abs().max()):
+    if not apart <= rounding(x.dtype) * float(inside.abs().max()):
         raise ValueError(
             f"{model.facts.name} has no edges: in a {model.facts.architecture} model a norm acts on attention output before it "
             f"is added to the residual stream (difference {apart:.2g}), which is then not a sum over heads. Ablate or patch heads instead."
         )
-
-
-def _rounding(x: Tensor) -> float:
-    """Relative rounding error of a sum; norms may compute in float32 whatever the model's dtype."""
-    return max(16 * torch.finfo(x.dtype).eps, 512 * torch.finfo(torch.float32).eps)

@@ -17,7 +17,7 @@ from interp.engine.attention.qk_cache import write_tensors
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
-from interp.files import remove_temporary_files
+from interp.files import remove_temporary_files, user_path
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord
@@ -67,9 +67,10 @@ def capture(
     found = Capture({name: done.activations[name] for name in full}, done.record)
     if store is None:
         return found
-    Path(store).mkdir(parents=True, exist_ok=True)
-    remove_temporary_files(Path(store))
-    write_tensors(Path(store) / FILE, found.activations, {"record": json.dumps(found.record.to_json(), allow_nan=False)})
+    folder = user_path(store)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporary_files(folder)
+    write_tensors(folder / FILE, found.activations, {"record": json.dumps(found.record.to_json(), allow_nan=False)})
     return load_capture(store)
 
 
@@ -95,7 +96,7 @@ def load_capture(folder: str | os.PathLike) -> Capture:
     """A stored capture, memory-mapped. Raises ArtefactInvalid when its file is missing or damaged."""
     from safetensors import safe_open
 
-    path = Path(folder)
+    path = user_path(folder)
     try:
         with safe_open(path / FILE, "pt") as file:
             record = RunRecord.from_json(json.loads(file.metadata()["record"]))

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from interp.engine.attention.attention_observer import verify_attention
 from interp.models.model import Model
 
 
@@ -22,6 +23,7 @@ def reading_residual(model: Model, read: Callable[[int, Tensor], None]) -> Itera
             f"The residual stream of {model.facts.name} cannot be read: the blocks of a {model.facts.architecture} model are not known. "
             f"Capture it by name with interp.engine.capture."
         )
+    verify_attention(model)  # its own passes must not be read
     with ExitStack() as stack:
         for layer, block in enumerate(model.layout.blocks):
             stack.enter_context(block.register_forward_hook(partial(_hand_over, read, layer)))

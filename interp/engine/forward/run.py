@@ -21,6 +21,7 @@ from interp.engine.forward.activation_names import hook_name
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model, record_of
+from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
 from interp.tasks.task import Example
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch
@@ -49,8 +50,9 @@ class ForwardRun:
 def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), intervene: Sequence[Intervention] = ()) -> ForwardRun:
     """One forward pass of text, token ids [pos] or [batch pos], or equally long examples (their clean prompts).
 
-    ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of
-    the changed run. Raises LookupError for a name or a head that the model does not have.
+    ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of the
+    changed run. ``result.3`` is what each head adds to the residual stream, z @ W_O [batch pos head d_model]. Raises LookupError
+    for a name or a head that the model does not have.
     """
     batch = as_batch(model, prompts)
     if batch.padded:
@@ -58,19 +60,24 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
         raise ValueError(f"Prompts of one run must have equally many tokens, not {lengths}: run each length by itself.")
     check_heads(model, intervene)
     names = [hook_name(name) for name in capture]
+    sources = {name: name.replace(".attn.hook_result", ".attn.hook_z") for name in names}
     kept: dict[str, Tensor] = {}
     example_ids = torch.arange(len(batch.tokens), device=model.device)
     with model.lock, torch.inference_mode(), intervention_hooks(model, intervene, batch, example_ids) as hooks:
-        unknown = [name for name in names if name not in model.bridge.hook_dict]
+        unknown = [name for name, source in sources.items() if source not in model.bridge.hook_dict]
         if unknown:
             raise LookupError(
                 f"{model.facts.name} has no activation called {unknown[0]!r}; names are, for example, z.0 or pattern.1."
             )
-        logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=[*hooks, *((name, _keeper(kept, name)) for name in names)])
-    missing = [name for name in names if name not in kept]
-    if missing:
-        raise LookupError(f"{missing[0]!r} exists but is never computed by a {model.facts.architecture} model.")
-    return ForwardRun(batch.tokens, logits, kept, record_of(model, interventions=tuple(map(str, intervene))))
+        keepers = [(source, _keeper(kept, source)) for source in dict.fromkeys(sources.values())]
+        logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=[*hooks, *keepers])
+        missing = [name for name, source in sources.items() if source not in kept]
+        if missing:
+            raise LookupError(f"{missing[0]!r} exists but is never computed by a {model.facts.architecture} model.")
+        found = {
+            name: kept[name] if name == source else _by_head(model, name, kept[source]) for name, source in sources.items()
+        }
+    return ForwardRun(batch.tokens, logits, found, record_of(model, interventions=tuple(map(str, intervene))))
 
 
 def answer_logits(
@@ -158,6 +165,11 @@ def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query
     window = model.facts.sliding_windows[layer]
     seen = everything.tril()
     return (seen if window is None else seen & everything.triu(1 - window))[None]
+
+
+def _by_head(model: Model, name: str, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_model"]:
+    """What each head of the layer in ``name`` adds to the residual stream. (TransformerLens computes it for some architectures only.)"""
+    return torch.einsum("bphd,hdm->bphm", z, output_weights(model, int(name.split(".")[1])))
 
 
 def _keeper(kept: dict[str, Tensor], name: str) -> Callable[..., None]:

@@ -89,6 +89,10 @@ def _key_estimates(
     queries of ``A E / (1 + A E) (G - sum A G)``; written as (new A - A) (G - mean G of the other keys), stable for A near 1."""
     own, other, call = _parts(decomposition, layer)
     clean = decomposition.clean
+    if call.sinks is not None:
+        raise ValueError(
+            f"{decomposition.model.facts.name} has learned sinks, for which keys have no estimate: use method 'exact'."
+        )
     shared = head * clean.k_before[layer].shape[1] // decomposition.model.facts.n_heads
     keys, new_keys = (torch.cat([clean.k_before[layer][:, shared], side["k"][:, head]], 1) for side in (own, other))
     values = torch.cat([clean.v_before[layer][:, shared], own["v"][:, head]], 1)

@@ -23,7 +23,7 @@ from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.tasks.position_names import position_mask
 from interp.tasks.task import Example
-from interp.tasks.token_batch import TokenBatch, as_batch
+from interp.tasks.token_batch import TokenBatch, as_batch, check_one_pass
 
 
 @dataclass(eq=False)
@@ -34,8 +34,8 @@ class CleanPass:
     Runs are resumed from a ``select``-ion: some prompts at the last ``n`` positions of each. ``residual`` and ``attn_out``
     [batch n d_model] are input and output of a block's attention; ``z`` is [batch n head d_head]; ``k_before`` and ``v_before``
     [batch kv_head n_before d_head] belong to earlier positions; ``mask`` [batch or 1, 1, n, keys] tells which keys are visible,
-    None for causal attention; ``ablated_z`` is z of heads whose pattern or scores are changed; ``final_residual`` [batch
-    d_model] predicts the answer; ``logits`` [batch d_vocab] are the model's own.
+    None for causal attention; ``attended`` is the attention output of the layer being run, ``ablated_z`` z of heads whose pattern
+    or scores are changed; ``final_residual`` [batch d_model] predicts the answer; ``logits`` [batch d_vocab] are the model's own.
     """
 
     examples: Sequence[Example]
@@ -51,6 +51,7 @@ class CleanPass:
     n_returned: list[int] = field(default_factory=list)
     ablated_z: dict[tuple[Intervention, Head], Tensor] = field(default_factory=dict)
     masks: dict[str | tuple[int, ...], Tensor] = field(default_factory=dict)
+    attended: Tensor = field(default_factory=lambda: torch.empty(0))
     final_residual: Tensor = field(default_factory=lambda: torch.empty(0))
     logits: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -138,6 +139,7 @@ def clean_pass(
     the clean rows. Raises FastPathUnavailable where the model's parts are not known or not called once per layer.
     """
     (hf, layout), device, batch = model.known_parts, model.device, as_batch(model, examples)
+    check_one_pass(model, batch)
     positions = torch.arange(start, batch.tokens.shape[1], device=device).expand(len(examples), -1)
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     ends = batch.token_mask.sum(1) - 1
@@ -152,6 +154,7 @@ def clean_pass(
             stack.enter_context(attention.register_forward_hook(partial(_leave, run)))
         stack.enter_context(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)))
         logits = hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
+        run.attended = logits[:0]  # that of the last layer is no longer needed
         run.logits = logits[torch.arange(len(examples), device=device), which]
     counts = {len(run.residual), len(run.z), len(run.attn_out), len(run.mask)}
     if counts != {model.facts.n_layers}:
@@ -167,6 +170,9 @@ def _enter(run: CleanPass, module: nn.Module, args: tuple, kwargs: dict[str, Any
 
 
 def _keep_z(run: CleanPass, n_heads: int, module: nn.Module, args: tuple) -> None:
+    z = run.attended.transpose(1, 2).flatten(2)
+    if args[0].shape == z.shape and not torch.equal(args[0], z) and not torch.equal(args[0].nan_to_num(), z.nan_to_num()):
+        raise FastPathUnavailable("what the heads attend to is gated or normed before its projection")
     run.z.append(_kept(run, args[0]).unflatten(-1, (n_heads, -1)))
 
 
@@ -190,6 +196,8 @@ def _read(
 ) -> Tensor:
     if call.slopes is not None:
         raise FastPathUnavailable("a run cannot be resumed under ALiBi")
+    if call.mask is None and not call.causal and call.q.shape[2] > 1:
+        raise FastPathUnavailable("an attention module calls itself bidirectional, and the model is causal")
     # views would keep all positions alive and, of fused projections, q as well
     run.k_before.append(call.k[:, :, :before].clone())
     run.v_before.append(call.v[:, :, :before].clone())
@@ -198,7 +206,8 @@ def _read(
     for intervention, head in changes_in_layer(interventions, layer):
         z = read_rows(inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head)
         run.ablated_z[intervention, head] = z[:, 0]
-    return attend(call)
+    run.attended = attend(call)
+    return run.attended
 
 
 def _tail_mask(mask: Tensor | None, positions: Tensor, before: int, first: int) -> Bool[Tensor, "some 1 n all"]:

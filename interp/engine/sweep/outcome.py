@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
     import torch
     from jaxtyping import Bool, Int
     from torch import Tensor
+
+SLACK = 1e-4  # by which rounding may leave the bounds of an outcome
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,17 @@ class Outcome:
         if self.relative_to_clean:
             return "larger = the head mattered more"
         return f"{'negative' if self.higher_is_better else 'positive'} = the head helped"
+
+    def check_bounds(self, values: Tensor | np.ndarray, example_ids: Sequence[int]) -> None:
+        """Raises ValueError when one of the values [... n_examples] lies outside ``bounds`` by more than rounding."""
+        for side, sign, bound in zip(("lower", "upper"), (-1, 1), self.bounds, strict=True):
+            outside = [] if bound is None else (sign * (values - bound) > SLACK * max(1.0, abs(bound))).reshape(-1).tolist()
+            if any(outside):
+                value, example = float(values.reshape(-1)[outside.index(True)]), outside.index(True) % len(example_ids)
+                raise ValueError(
+                    f"Metric {self.name!r} is {value:.6g} on example {example_ids[example]}, and its declared {side} bound is {bound:g}: "
+                    f"correct its function or its bounds."
+                )
 
 
 def check_outcome(task: Task, outcome: Outcome) -> None:

@@ -5,29 +5,42 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.engine.attention.attention_interface import apply_softcap, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.models.model import Model
+from interp.models.value_and_output_weights import unembed_bias, unembed_rows
 from interp.tasks.task import Example
 
 BLOCK = 1 << 24  # logits in memory at once
+
+
+def logits_of(
+    model: Model, residual: Float[Tensor, "*batch d_model"], norm: nn.Module | None = None
+) -> Float[Tensor, "*batch d_vocab"]:
+    """All logits in float32 (float64 where the model is); ``norm`` stands for the final norm."""
+    hf, layout = model.known_parts
+    unembedded = upcast(layout.unembed((norm or layout.final_norm)(residual))) * layout.logit_scale
+    return apply_softcap(unembedded, _softcap(hf))
+
+
+def _softcap(hf: Any) -> float | None:
+    return getattr(hf.config.get_text_config(), "final_logit_softcapping", None)
 
 
 class Readout:
     """Maps the final residuals of one batch of examples to outcomes."""
 
     def __init__(self, model: Model, examples: Sequence[Example], outcome: Outcome, clean_logits: Tensor) -> None:
-        hf, layout = model.known_parts
-        self.outcome, self.clean_logits = outcome, upcast(clean_logits)
+        hf, self.layout = model.known_parts
+        self.model, self.outcome, self.clean_logits = model, outcome, upcast(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
-        self.final_norm, self.unembed = layout.final_norm, layout.unembed
-        self.softcap = getattr(hf.config.get_text_config(), "final_logit_softcapping", None)
+        self.final_norm, self.softcap = self.layout.final_norm, _softcap(hf)
 
-    def logits(self, residual: Float[Tensor, "batch d_model"]) -> Float[Tensor, "batch d_vocab"]:
+    def logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """All logits in float32 (float64 where the model is)."""
-        return apply_softcap(upcast(self.unembed(self.final_norm(residual))), self.softcap)
+        return logits_of(self.model, residual, self.final_norm)
 
     def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
         """The outcome of every residual."""
@@ -40,10 +53,9 @@ class Readout:
         assert self.outcome.weights is not None
         ids = torch.cat([self.answers.answers, self.answers.distractors], -1)
         weights = torch.cat(self.outcome.weights(self.answers), -1)
-        columns: Any = self.unembed.weight
-        logits = torch.einsum("vbd,bkd->vbk", upcast(self.final_norm(residual)), upcast(columns[ids]))
-        bias: Any = getattr(self.unembed, "bias", None)
-        return (apply_softcap(logits if bias is None else logits + upcast(bias[ids]), self.softcap) * weights).sum(-1)
+        rows, bias = unembed_rows(self.layout, ids), unembed_bias(self.layout, ids)
+        logits = torch.einsum("vbd,bkd->vbk", upcast(self.final_norm(residual)), upcast(rows))
+        return (apply_softcap(logits if bias is None else logits + upcast(bias), self.softcap) * weights).sum(-1)
 
     def _full(self, residual: Tensor) -> Tensor:
         n = len(residual)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -22,51 +24,83 @@ from interp.engine.attention.attention_interface import (
     apply_softcap,
     attend,
     attention_hooks,
+    beside_sink,
+    refusing_crashes,
     scaled_dot_product,
     upcast,
 )
 from interp.engine.attention.attention_rows import changes_in_layer
-from interp.engine.sweep.clean_pass import CleanPass, map_leaves
+from interp.engine.sweep.clean_pass import CleanPass, clean_pass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
 from interp.engine.sweep.intervention_sets import Variant, first_layer
-from interp.engine.sweep.readout import Readout
+from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.readout import Readout, logits_of
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions import InterventionContext, scale
 from interp.models.model import Layout, Model
+from interp.models.plain_model_reference import outputs_of, plain_copy, rounding, unexplained_error
 from interp.models.value_and_output_weights import output_rows
+from interp.tasks.task import Example
+
+_VERIFIED: WeakKeyDictionary[Model, set[tuple[int, str | None]]] = WeakKeyDictionary()
 
 
 def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
     """The residual that predicts the answer under each variant."""
     _, layout = model.known_parts
-    order = sorted(range(len(variants)), key=lambda i: first_layer(variants[i]))
-    ordered = [variants[i] for i in order]
-
-    def changed_attention(layer: int) -> Tensor:
-        return _changed_attention(layout, clean, layer, [v for v in ordered if first_layer(v) == layer])
-
-    def active_variants(layer: int) -> list[Variant]:
-        return [v for v in ordered if first_layer(v) < layer]
-
-    first = first_layer(ordered[0])
-    result = resume_from_layer(model, clean, first, changed_attention, active_variants=active_variants)
+    layers = [first_layer(variant) for variant in variants]
+    order = sorted(range(len(variants)), key=layers.__getitem__)
+    starting = [[v for v, first in zip(variants, layers, strict=True) if first == layer] for layer in range(len(layout.blocks))]
+    result = resume_from_layer(
+        model,
+        clean,
+        min(layers),
+        partial(_changed_attention, layout, clean, starting),
+        active_variants=lambda layer: list(chain.from_iterable(starting[:layer])),
+    )
     return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
 
 
-def verify_resumption(model: Model, clean: CleanPass, readout: Readout) -> None:
-    """Raises FastPathUnavailable unless, on these prompts, attention output is the projection of z, and a run that is resumed
-    from the first block without a change gives the model's own answer logits."""
-    eps = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # models compute norms and softmax in float32
-    architecture = model.facts.architecture
-    for z, out, projection in zip(clean.z, clean.attn_out, model.known_parts[1].outputs, strict=True):
-        if float((projection(z.flatten(-2).contiguous()) - out).abs().max()) > 512 * eps * float(out.abs().max()):
-            raise FastPathUnavailable(f"{architecture}: the output of attention is not the projection of the heads' z")
+def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
+    """Raises FastPathUnavailable unless, on the shortest and the longest of these prompts that can share a batch, attention output is
+    the projection of z, a run that is resumed without a change has the logits of the plain model on each, and a (linear) outcome is read
+    from a residual as from its logits."""
+    (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    logits = readout.logits(resume_variants(model, clean, [unchanged])[0])
-    error = float((logits - clean.logits.float()).abs().max())
-    if not error <= 512 * eps * float(clean.logits.float().abs().max()):
-        raise FastPathUnavailable(f"{architecture}: a resumed run differs from the model by {error:.2g} in its logits")
+    by_class: dict[bytes, list[Example]] = {}
+    for example in examples:
+        by_class.setdefault(model.length_class(len(example.clean)), []).append(example)
+    for alike in by_class.values():
+        ends = [min(alike, key=lambda e: len(e.clean)), max(alike, key=lambda e: len(e.clean))]
+        shortest, longest = (len(e.clean) for e in ends)
+        with refusing_crashes(f"{name}: a run cannot be resumed"):
+            clean = clean_pass(model, ends, [0, 1], n_before=longest - shortest).select([0, 1], shortest)
+            residual = resume_variants(model, clean, [unchanged])
+        for z, out, projection in zip(clean.z, clean.attn_out, layout.outputs, strict=True):
+            error = float((projection(z.flatten(-2).contiguous()) - out).abs().max())
+            if error > rounding(model.dtype) * float(out.abs().max()):
+                raise FastPathUnavailable(f"{name}: the output of attention is not the projection of the heads' z")
+        for logits, example in zip(logits_of(model, residual[0]), ends, strict=True):
+            tokens = torch.tensor([example.clean], device=model.device)
+            if error := unexplained_error(plain, tokens, logits[None], outputs_of(plain, tokens, 2)):
+                raise FastPathUnavailable(f"{name}: a resumed run differs from the model by {error:.2g} of its logits")
+        if outcome is not None and outcome.weights is not None:
+            readout = Readout(model, ends, outcome, clean.logits)
+            noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(0)).to(residual)
+            noisy = residual + noise * residual.std(-1, keepdim=True)  # the prompts' own logits may cancel
+            logits = logits_of(model, noisy[0])
+            error = readout(noisy)[0] - outcome.function(logits, readout.answers, readout.clean_logits)
+            if (error.abs() > 8 * rounding(model.dtype) * logits.std(-1)).any():
+                raise FastPathUnavailable(f"{name}: {outcome.name} of a resumed run is not that of its logits")
+
+
+def verify_once(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
+    """``verify_resumption`` of equally long prompts, once for each model, length and outcome."""
+    verified, length = _VERIFIED.setdefault(model, set()), len(examples[0].clean)
+    if (length, outcome and outcome.name) not in verified:
+        verify_resumption(model, examples, outcome)
+        verified |= {(length, outcome and outcome.name), (length, None)}
 
 
 def resume_from_layer(
@@ -129,9 +163,9 @@ def _last_query(attention: nn.Module) -> AbstractContextManager[None]:
     return replacing_forward(projection, lambda x: F.linear(x[:, -1:], weight, bias).expand(*x.shape[:-1], -1))
 
 
-def _changed_attention(layout: Layout, clean: CleanPass, layer: int, new: list[Variant]) -> Tensor:
-    """Attention output of the variants that start in this layer, [len(new)*batch n d_model]."""
-    was = clean.attn_out[layer]
+def _changed_attention(layout: Layout, clean: CleanPass, starting: Sequence[list[Variant]], layer: int) -> Tensor:
+    """Attention output of the variants that start in this layer, [n_variants*batch n d_model]."""
+    new, was = starting[layer], clean.attn_out[layer]
     out = was.new_empty(len(new), len(was) * clean.n_positions, was.shape[-1])
     for changed, variant in zip(out, new, strict=True):
         edits = changes_in_layer(variant, layer)
@@ -172,10 +206,10 @@ def attend_after(
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before``
     and ``v_before`` come from the clean pass and are copied per variant only if they are short.
     """
-    rows, n_heads, n, d_head = call.q.shape
+    (rows, n_heads, n, d_head), d_value = call.q.shape, call.v.shape[-1]
     n_prompts, n_kv, before = k_before.shape[:3]
     n_variants, group = rows // n_prompts, n_heads // n_kv
-    if call.softcap is None and before <= call.k.shape[2]:  # one fused step on copies is cheaper here
+    if call.softcap is None and call.sinks is None and before <= call.k.shape[2]:  # one fused step on copies is cheaper here
         k, v = (torch.cat([old.repeat(n_variants, 1, 1, 1), new], 2) for old, new in ((k_before, call.k), (v_before, call.v)))
         seen = visible.repeat(n_variants if len(visible) > 1 else 1, 1, 1, 1)
         return scaled_dot_product(replace(call, k=k, v=v), call.q, seen, False)
@@ -189,11 +223,12 @@ def attend_after(
     shared = shared.view(n_prompts, n_kv, n_variants, group, n, before)
     scores = upcast(torch.cat([shared, by_prompt(own.unflatten(2, (group, n)))], -1)) * call.scale
     scores = apply_softcap(scores, call.softcap).masked_fill(~visible[:, :, None, None], -torch.inf)
-    weights = scores.softmax(-1).to(call.v.dtype)
+    sinks = None if call.sinks is None else call.sinks.float().view(1, n_kv, 1, group, 1, 1)
+    weights = beside_sink(scores, sinks).to(call.v.dtype)
     seen = weights[..., :before].reshape(n_prompts, n_kv, -1, before) @ v_before
-    seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_head).movedim(2, 0)
+    seen = seen.view(n_prompts, n_kv, n_variants, group, n, d_value).movedim(2, 0)
     new = weights[..., before:].movedim(2, 0).reshape(rows, n_kv, group * n, -1) @ call.v
-    return (seen.reshape(rows, n_kv, group, n, d_head) + new.view(rows, n_kv, group, n, d_head)).flatten(1, 2)
+    return (seen.reshape(rows, n_kv, group, n, d_value) + new.view(rows, n_kv, group, n, d_value)).flatten(1, 2)
 
 
 def call_block(block: nn.Module, clean: CleanPass, layer: int, x: Tensor) -> Tensor:

@@ -116,7 +116,8 @@ def sweep(
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
-    """The outcome of the unchanged model on every example, in float64. Raises ValueError for an encoder."""
+    """The outcome of the unchanged model on every example, in float64. Raises ValueError for an encoder and outside the bounds of
+    the outcome."""
     model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
     values = np.empty(len(task))
@@ -125,4 +126,5 @@ def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
             examples = [task.examples[r] for r in example_ids]
             logits = plain_logits(model, examples)
             values[example_ids] = outcome.function(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
+    outcome.check_bounds(values, range(len(task)))
     return values

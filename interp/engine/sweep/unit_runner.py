@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from interp.errors import FastPathUnavailable
 from interp.models.model import Model
 from interp.tasks.task import Task
 
-_VERIFIED: WeakSet[Model] = WeakSet()
-
 
 class UnitRunner:
     """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or, if neither is forced, None."""
@@ -27,6 +24,7 @@ class UnitRunner:
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
+        self.verified = False
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None
         self.readout: Readout | None = None
@@ -34,7 +32,7 @@ class UnitRunner:
     def measure(self, unit: WorkUnit) -> np.ndarray:
         """Outcomes [n_variants + 1 n_examples] of the unit's variants and, in the last row, of the clean run.
 
-        Raises ValueError when one is not finite.
+        Raises ValueError when one is not finite or outside the bounds of the outcome.
         """
         values = self._measure(unit)
         if not np.isfinite(values).all():
@@ -44,6 +42,7 @@ class UnitRunner:
                 f"{self.outcome.name} of {run} on example {unit.example_ids[column]} is {values[row, column]}: {self.model.facts.name} "
                 f"computes NaN or inf in {self.model.facts.dtype}. Load it in float32 or check its weights with `interp doctor`."
             )
+        self.outcome.check_bounds(values, unit.example_ids)
         return values
 
     def _measure(self, unit: WorkUnit) -> np.ndarray:
@@ -59,13 +58,13 @@ class UnitRunner:
 
     def _resumed(self, unit: WorkUnit) -> np.ndarray:
         clean, readout = self._clean_pass(unit)
-        if self.model not in _VERIFIED:
-            verify_resumption(self.model, clean, readout)
-            _VERIFIED.add(self.model)
         residual = resume_variants(self.model, clean, [self.variants[v] for v in unit.variants])
         return torch.cat([readout(residual), readout(clean.final_residual[None])]).cpu().double().numpy()
 
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
+        if not self.verified:
+            verify_resumption(self.model, self.task.examples, self.outcome)
+            self.verified = True
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
             self.shared = self.clean = self.readout = None  # frees the previous clean pass first

@@ -19,8 +19,8 @@ from interp.tasks.task import Task
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
 
-Chunk = tuple[int, tuple[int, ...], int]
-"""Number of last positions, ids of examples, and variants per batch."""
+Chunk = tuple[int, tuple[int, ...], int, bytes]
+"""Number of last positions, ids of examples, variants per batch, and the examples' class of lengths."""
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,21 @@ def plan_sweep(
     facts.check_causal("A sweep")
     cap, cost = tokens_at_once(model), UnitMemory(facts, outcome)
     budget = max(memory_at_once(model), int(1.6 * cost.plain_pass(task, cap))) if memory is None else memory
-    tails = _tails(task, variants)
-    least = max(cost.unit(_longest(task, example_ids), n, 1, 1) for n, example_ids in tails)
+    tails = _tails(model, task, variants)
+    least = max(cost.unit(_longest(task, example_ids), n, 1, 1) for (n, *_), example_ids in tails.items())
     share = max(0, min(budget // 4, budget - least)) if len(tails) > 1 else 0  # for clean runs of several tails in one pass
     by_layer = sorted(range(len(variants)), key=lambda v: first_layer(variants[v]))
     chunks: list[Chunk] = []
-    for n, example_ids in tails:
+    for (n, _, lengths), example_ids in tails.items():
         n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
-        chunks += [(n, part, n_variants) for part in _split(example_ids, n_rows)]
+        chunks += [(n, part, n_variants, lengths) for part in _split(example_ids, n_rows)]
     units: list[WorkUnit] = []
     peak = work = clean_work = 0
     for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         shared = len(inside) > 1
         kept = cost.kept_pass(len(clean.example_ids), _longest(task, clean.example_ids), clean.start, clean.n_before) * shared
-        for n, example_ids, n_variants in inside:
+        for n, example_ids, n_variants, _ in inside:
             peak = max(peak, kept + cost.unit(_longest(task, example_ids), n, len(example_ids), n_variants))
             examples = [[task.examples[r].clean, task.examples[r].answers, task.examples[r].distractors] for r in example_ids]
             for part in _split(by_layer, n_variants):
@@ -157,29 +157,34 @@ def _passes(chunks: list[Chunk], task: Task, cost: UnitMemory, share: int, cap: 
     """Consecutive chunks, grouped under one clean pass of at most ``share`` bytes."""
     found: list[tuple[CleanPassPlan, list[Chunk]]] = []
     for chunk in chunks:
-        n, example_ids, _ = chunk
+        n, example_ids, _, lengths = chunk
         starts = [len(task.examples[r].clean) - n for r in example_ids]
         start, before = min(starts), max(starts)
         if found:
             last, inside = found[-1]
             grown = CleanPassPlan((*last.example_ids, *example_ids), min(last.start, start), max(last.n_before, before))
             n_rows, longest = len(grown.example_ids), _longest(task, grown.example_ids)
-            if n_rows * longest <= cap and cost.kept_pass(n_rows, longest, grown.start, grown.n_before) <= share:
+            if (
+                lengths == inside[-1][3]
+                and n_rows * longest <= cap
+                and cost.kept_pass(n_rows, longest, grown.start, grown.n_before) <= share
+            ):
                 found[-1] = (grown, [*inside, chunk])
                 continue
         found.append((CleanPassPlan(example_ids, start, before), [chunk]))
     return found
 
 
-def _tails(task: Task, variants: Sequence[Variant]) -> list[tuple[int, list[int]]]:
-    """Number of last positions to recompute, with the ids of examples that share it; whole prompts stand apart."""
-    tails: dict[tuple[int, bool], list[int]] = {}
+def _tails(model: Model, task: Task, variants: Sequence[Variant]) -> dict[tuple[int, bool, bytes], list[int]]:
+    """Ids of examples by the number of last positions to recompute, whether that is all of them, and the class of their lengths: those
+    of one key can share a batch."""
+    tails: dict[tuple[int, bool, bytes], list[int]] = {}
     kinds = {intervention.positions for variant in variants for intervention in variant}
     for length, example_ids in task.by_length().items():
         examples = [task.examples[i] for i in example_ids]
         n = length - min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
-        tails.setdefault((n, n == length), []).extend(example_ids)
-    return [(n, example_ids) for (n, _), example_ids in tails.items()]
+        tails.setdefault((n, n == length, model.length_class(length)), []).extend(example_ids)
+    return tails
 
 
 def _fit(cost: UnitMemory, length: int, n: int, n_rows: int, n_variants: int, cap: int, budget: int) -> tuple[int, int]:

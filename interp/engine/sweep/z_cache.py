@@ -8,6 +8,7 @@ from torch import Tensor
 
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.sweep.clean_pass import clean_pass
+from interp.engine.sweep.resume_from_layer import verify_once
 from interp.engine.sweep.work_units import batches
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
@@ -69,6 +70,7 @@ def _all_z(model: Model, examples: Sequence[Example]) -> Tensor:
     """z of one batch of equally long prompts, [n_layers batch pos head d_head]."""
     with model.lock, torch.inference_mode():
         try:
+            verify_once(model, examples)
             return torch.stack(clean_pass(model, examples, range(len(examples))).z).cpu()
         except FastPathUnavailable:
             names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]

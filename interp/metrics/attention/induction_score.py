@@ -1,8 +1,9 @@
 """Attention from a token to the keys right after its earlier occurrences, 0 to 1.
 
-Only rows with such a key count. On random tokens repeated after n these are the rows of the second copy, and a perfect
-induction head scores 1; the mean over the whole (n-1)-th diagonal, also in use, includes rows without induction.
-``threshold`` drops smaller weights (HeadVis: 0.01), so that a diffuse head does not score on tokens with many repeats.
+Only rows with such a key count; unknown tokens are neither repeats nor such keys. On random tokens repeated after n these
+are the rows of the second copy, and a perfect induction head scores 1; the mean over the whole (n-1)-th diagonal, also in use,
+includes rows without induction. ``threshold`` drops smaller weights (HeadVis: 0.01), so that a diffuse head does not score on
+tokens with many repeats.
 """
 
 from torch import Tensor

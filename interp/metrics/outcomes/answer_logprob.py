@@ -6,8 +6,8 @@ from interp.engine.sweep.outcome import Outcome
 
 
 def _answer_logprob(logits, answers, clean):
-    chosen = logits.gather(-1, answers.answers).masked_fill(~answers.answer_mask, -inf)
-    return chosen.logsumexp(-1) - logits.logsumexp(-1)
+    chosen = logits.log_softmax(-1).gather(-1, answers.answers)
+    return chosen.masked_fill(~answers.answer_mask, -inf).logsumexp(-1)
 
 
 answer_logprob = Outcome("answer_logprob", "nats", (None, 0.0), _answer_logprob)

@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from interp import observe_attention
 from interp.engine import TokenBatch, observing
 from interp.engine.attention.attention_observer import observe
+from interp.engine.sweep.sweep import sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
+from interp.metrics.outcomes import OUTCOMES
+from interp.records import RunRecord
+from interp.tasks.task import Example, Task
 from tests.support.reference_metrics import FORMULAS as NAMES
 from tests.support.reference_metrics import hooked_pattern, reference_metrics_of, same
 from tests.support.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
@@ -20,6 +24,7 @@ from tests.support.tiny_models import D_VOCAB, TINY, tiny, tiny_hf, tiny_tokens
 METRICS = attention_metrics(NAMES)
 WINDOWED = {"mistral", "gemma2"}
 T = 13
+RECORD = RunRecord("m", "", "0", dtype="float32", device="cpu")
 
 
 def seen_by(model, length: int) -> torch.Tensor:
@@ -245,21 +250,56 @@ def test_a_memory_budget_that_does_not_hold_one_row_is_refused_and_a_small_one_i
     assert same(small["entropy"], observe(model, tokens, METRICS)["entropy"])
 
 
-def test_attention_with_a_term_that_is_not_known_is_refused_by_name():
+def with_sinks():
+    """A small GPT-OSS, whose softmax has a learned sink beside the keys, and whose layers alternate between a window and full rows."""
     from transformers import GptOssConfig, GptOssForCausalLM
 
     from interp.models import wrap_model
 
+    torch.manual_seed(2)
     config = GptOssConfig(
         vocab_size=D_VOCAB, hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=4, max_position_embeddings=64,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
-    model = wrap_model(GptOssForCausalLM(config).eval(), name="sinks")
-    with pytest.raises(
-        NotImplementedError, match="GptOssAttention passes s_aux to attention, which the engine does not support"
-    ):
-        observe(model, tiny_tokens(1, 5), METRICS)
+    hf = GptOssForCausalLM(config).eval()
+    with torch.no_grad():
+        for layer in hf.model.layers:
+            layer.self_attn.sinks.copy_(torch.tensor([-1.0, 0.5, 2.0, 0.0]))
+    return wrap_model(hf, name="sinks")
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 18])
+def test_rows_and_a_learned_sink_sum_to_one(block):
+    model, tokens = with_sinks(), tiny_tokens(2, 9)
+    found = observe(model, tokens, attention_metrics(["received_attention", "entropy", "confidence"]), block=block)
+    with torch.no_grad():
+        model.hf.set_attn_implementation("eager")
+        patterns = torch.stack(model.hf(tokens, output_attentions=True).attentions)
+        model.hf.set_attn_implementation("sdpa" if model.hf._supports_sdpa else "eager")
+    assert float(patterns.sum(-1).max()) < 0.99
+    torch.testing.assert_close(found["confidence"], patterns.amax(-1).nan_to_num(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found["entropy"], -torch.xlogy(patterns, patterns).sum(-1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["all", "end"])
+def test_a_sweep_under_a_learned_sink_is_the_model_with_a_zeroed_head(positions):
+    model, tokens, heads = with_sinks(), tiny_tokens(3, 9), [Head(0, 1), Head(1, 2)]
+    examples = tuple(Example(tuple(row), tuple(row), (5,), (6,)) for row in tokens.tolist())
+    variants = [(zero([head], positions=positions),) for head in heads]
+    result = sweep(
+        model, Task("t", examples, "logit_diff"), variants, OUTCOMES.get("logit_diff"), record=RECORD, backend="resumed"
+    )
+    for head, values in zip(heads, result.values, strict=True):
+
+        def edit(module, args, head=head):
+            z = args[0].clone()
+            z[:, slice(None) if positions == "all" else slice(-1, None), head.head * 8 : head.head * 8 + 8] = 0
+            return (z,)
+
+        with torch.no_grad(), model.hf.model.layers[head.layer].self_attn.o_proj.register_forward_pre_hook(edit):
+            logits = model.hf(tokens).logits[:, -1]
+        torch.testing.assert_close(torch.tensor(values).float(), logits[:, 5] - logits[:, 6], atol=1e-6, rtol=1e-4)
 
 
 def test_a_metric_asked_for_twice_is_refused():

@@ -154,11 +154,21 @@ def test_a_patch_grid_need_not_be_square():
         ("vit", torch.randn(1, 2, 10, 8), r"Input image size \(10\*8\) doesn't match"),
         ("bert", tiny_images(1), "reads tokens, not images"),
         ("bert", [[5] * 65], "65 tokens, more than the 64"),
+        ("bert", [[5, 6], [7, 97]], "Prompt 1 has token id 97, and tiny-bert has ids 0 to 96: give ids"),
     ],
 )
 def test_what_an_encoder_cannot_read_is_refused(name, prompts, sentence):
     with pytest.raises(ValueError, match=sentence):
         observe_attention(tiny(name), prompts, ["entropy"])
+
+
+def test_several_texts_are_observed_as_each_alone():
+    texts = ["w1 w2 w1", "w3 w4 w5 w6 w7"]
+    both = observe_attention(tiny("bert"), texts, ["entropy"])["entropy"]
+    assert both.shape == (3, 2, 5, 7)
+    for i, text in enumerate(texts):
+        alone = observe_attention(tiny("bert"), text, ["entropy"])["entropy"]
+        torch.testing.assert_close(both[:, i : i + 1, :, : alone.shape[-1]], alone, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +196,7 @@ def test_a_bias_inside_the_mask_is_refused_and_not_taken_for_a_mask():
         for name, parameter in hf.named_parameters():
             if "relative_position_bias_table" in name:
                 parameter.fill_(0.5)
-        with pytest.raises(NotImplementedError, match="BeitAttention adds a bias to scores"):
+        with pytest.raises(ValueError, match="BeitAttention adds a bias to scores"):
             hf(pixels)
 
 

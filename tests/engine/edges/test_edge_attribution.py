@@ -132,6 +132,26 @@ def test_sharp_heads_leave_a_gradient_of_nothing_where_an_edge_decides():
     assert float(estimate[into_heads].max()) < 1e-6 * float(estimate.max())
 
 
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "phi"])
+@pytest.mark.parametrize("kind", ["head", "mlp"])
+def test_a_replaced_output_cuts_the_gradient_behind_it_and_nothing_else(name, kind):
+    model, graph, layer = tiny(name), graph_of(tiny(name)), 1
+    group = [writer for writer in graph.writers if writer[:2] == (kind, layer)]
+    moved = moved_in_turn(graph, [group], [0.3])
+    with model.lock, torch.no_grad():
+        decomposition = decompose_residual(model, examples())
+        read = Readout(model, examples(), LOGIT_DIFF, decomposition.clean.logits)
+        added = edge_gradients(decomposition, graph, read, moved)
+        replaced = edge_gradients(decomposition, graph, read, moved, moved > 0)
+    inside = torch.tensor([edge.reader in group for edge in graph.edges])
+    before = torch.tensor([edge.reader.kind != "logits" and edge.reader.layer < layer for edge in graph.edges])
+    after = torch.tensor([edge.reader.kind == "logits" or edge.reader.layer > layer for edge in graph.edges])
+    assert torch.equal(replaced[inside], torch.zeros_like(replaced[inside]))
+    assert float(added[inside].abs().max()) > 1e-4
+    torch.testing.assert_close(replaced[after], added[after])
+    assert float((replaced[before] - added[before]).abs().max()) > 1e-5
+
+
 def groups_of(graph) -> list[list[Node]]:
     """The embedding, then each layer's heads and each MLP."""
     layers = range(graph.n_layers)

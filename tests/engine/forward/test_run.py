@@ -13,7 +13,7 @@ from interp.engine.forward.run import run
 from interp.errors import ArtefactInvalid
 from interp.heads import Head
 from tests.support.sweep_cases import random_task
-from tests.support.tiny_models import tiny_tokens
+from tests.support.tiny_models import tiny, tiny_tokens
 
 
 def test_names_have_one_canonical_form():
@@ -23,10 +23,14 @@ def test_names_have_one_canonical_form():
         hook_name("zz.1")
 
 
-def test_captured_pattern_times_values_is_z(llama):
-    done = run(llama, tiny_tokens(2, 7), capture=["pattern.1", "v.1", "z.1"])
-    values = done["v.1"].repeat_interleave(llama.facts.group_size, 2)
-    torch.testing.assert_close(torch.einsum("bhqk,bkhd->bqhd", done["pattern.1"], values), done["z.1"], rtol=0, atol=1e-5)
+@pytest.mark.parametrize("name", ["bert", "bloom"])
+def test_results_of_heads_are_read_where_transformer_lens_does_not_compute_them(name):
+    model = tiny(name)
+    done = run(model, tiny_tokens(1, 5), capture=["result.2", "z.2"])
+    want = torch.einsum("bphd,hdm->bphm", done["z.2"], model.bridge.blocks[2].attn.W_O)
+    assert (done["result.2"] - want).abs().max() <= 1e-5 * want.abs().max()
+    with pytest.raises(LookupError, match=r"has no activation called 'blocks.7.attn.hook_result'"):
+        run(model, [5, 6], capture=["result.7"])
 
 
 def test_a_change_shows_in_what_is_captured_and_in_the_logits(model):
@@ -67,6 +71,9 @@ def test_what_does_not_exist_is_refused_by_name(gpt2):
         run(gpt2, [5, 6], capture=["blocks.0.attn.qkv.hook_out"])
     with pytest.raises(LookupError, match="Head L0H9 does not exist"):
         run(gpt2, [5, 6], intervene=[interventions.zero([Head(0, 9)])])
+    for ids, wrong in (([5, 97], 97), ([-3, 6], -3)):
+        with pytest.raises(ValueError, match=rf"Prompt 0 has token id {wrong}, and tiny-gpt2 has ids 0 to 96"):
+            run(gpt2, ids)
     with pytest.raises(ValueError, match=r"equally many tokens, not \[9, 11\]"):
         run(gpt2, random_task().examples)
     with pytest.raises(LookupError, match=r"'z.1' was not captured. This run holds: blocks.0.attn.hook_z"):
@@ -109,6 +116,21 @@ def test_a_stored_capture_reads_back_bit_for_bit(llama, tmp_path):
         assert torch.equal(stored[name], tensor) and torch.equal(again[name], tensor)
     assert again.record == kept.record
     assert (tmp_path / "c" / "activations.safetensors").stat().st_size < 1.02 * kept.nbytes + 4096
+
+
+def test_an_activation_asked_for_by_several_names_is_kept_and_stored_once(llama, tmp_path):
+    names = [
+        *NAMES,
+        *(hook_name(f"{site}.{layer}") for site in ("z", "v", "pattern") for layer in range(3)),
+        "z.2",
+        "pattern.0",
+    ]
+    kept = capture(llama, tiny_tokens(8, 60), names, store=tmp_path)
+    tensors = capture(llama, tiny_tokens(8, 60), names).activations.values()
+    unique = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    assert len(unique) == len(tensors) == 3 * 3 + 2  # z, v and pattern of every layer, resid_pre.1 and mlp_post.1
+    assert sum(unique.values()) == kept.nbytes
+    assert (tmp_path / "activations.safetensors").stat().st_size <= 1.02 * kept.nbytes
 
 
 def test_a_damaged_capture_is_refused(gpt2, tmp_path):

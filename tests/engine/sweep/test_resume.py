@@ -3,7 +3,9 @@
 import os
 import random
 import signal
+import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,34 +31,57 @@ def tables(folder) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("heads.parquet", "examples.parquet")]
 
 
-def killed_after(seconds: float, folder, model, task) -> bool:
-    """Runs an attempt in a forked child and kills it with SIGKILL; whether it was still running then."""
+class Noted:
+    """A ledger that notes each unit that is begun at the end of a file, and kills the process some time after the ``last`` of them."""
+
+    def __init__(self, ledger, notes, last=None, delay=0.0):
+        self.ledger, self.notes, self.last, self.delay = ledger, notes, last, delay
+
+    def get(self, key):
+        values = self.ledger.get(key)
+        if values is None:
+            with self.notes.open("a") as file:
+                file.write(f"{key}\n")
+            if self.last is not None:
+                self.last -= 1
+                if self.last == 0:
+                    threading.Timer(self.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return values
+
+    def put(self, key, values):
+        self.ledger.put(key, values)
+
+
+def run_in_child(attempt) -> int:
+    """The exit code of a forked child that makes the attempt."""
     child = os.fork()
     if child == 0:
         try:
-            sweep_into(folder, model, task)
+            attempt()
         finally:
             os._exit(0)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_twenty_random_moments_ends_in_the_same_bytes(tmp_path):
-    model, task = tiny("llama"), random_task(6, 5)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_sweep_of_400_units_killed_at_50_random_moments_ends_in_the_same_bytes(tmp_path):
+    model, task = tiny("llama"), random_task(12, 11)
     began = time.monotonic()
     sweep_into(tmp_path / "whole", model, task)
-    whole = time.monotonic() - began
-    chance, kills, attempt = random.Random(0), 0, 0
-    while kills < 20:
-        folder = tmp_path / f"run{attempt}"
-        for _ in range(5):
-            kills += killed_after(chance.uniform(0, whole / 2), folder, model, task)
-        sweep_into(folder, model, task)
-        assert tables(folder) == tables(tmp_path / "whole")
-        attempt += 1
-    assert open_run(tmp_path / "run0").status == "finished"
+    unit = (time.monotonic() - began) / 414
+    chance, notes = random.Random(0), tmp_path / "notes"
+    for _ in range(50):
+        last, delay = chance.randint(1, 14), chance.uniform(0, 2 * unit)
+        noted = partial(Noted, notes=notes, last=last, delay=delay)
+        killed = run_in_child(partial(sweep_into, tmp_path / "run", model, task, noted))
+        assert killed == -signal.SIGKILL
+    sweep_into(tmp_path / "run", model, task, lambda own: Noted(own, notes))
+    keys = notes.read_text().split()
+    assert len(set(keys)) == 414
+    assert len(keys) - len(set(keys)) <= 50  # a kill costs at most the unit that was under way
+    assert tables(tmp_path / "run") == tables(tmp_path / "whole")
+    assert open_run(tmp_path / "run").status == "finished"
 
 
 def test_resuming_computes_only_the_units_that_are_missing(tmp_path):

@@ -1,6 +1,7 @@
 """The sweep gives the numbers of one hooked forward pass per head, on every architecture, by whichever road it takes."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 from interp import interventions
 from interp.ablation.ablate_heads import ablate_heads
 from interp.ablation.ablations import ablations, build_variants, resample_source_ids
+from interp.circuits import measurement, score_edges
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.intervention_sets import resumable
-from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.sweep import clean_outcome, sweep
 from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head
@@ -24,11 +26,12 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.metrics.score_task import score_task
 from interp.models.model import Layout, Model, record_of
 from interp.models.value_and_output_weights import output_rows
+from interp.models.wrap_model import wrap_model
 from interp.tasks.task import Task
 from tests.support.sweep_cases import random_task, some_heads
-from tests.support.tiny_models import tiny, tiny_hf
+from tests.support.tiny_models import TINY, tiny, tiny_hf
 
-TOLERANCE = 1e-5
+TOLERANCE, NUMBER = 1e-5, r"[12]\.\d+"
 OPTIONS = {
     "calibrate_sinks": ":beta=0,alpha=1.2,min_rows=2",
     "streaming": ":n_sink=1,n_recent=2",
@@ -82,25 +85,29 @@ def test_pairs_across_layers_equal_one_hooked_pass_per_pair(model):
         np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
 
 
-def test_zero_ablation_equals_zeroed_output_weights_in_plain_hugging_face(model):
-    task, head = random_task(n_short=0), Head(1, 3)
-    result = ablate_heads(model, task, ablation="zero", heads=[head])
-    hf = model.hf
-    example_ids = output_rows(model.layout.outputs[1], head.head, model.facts.d_head)
-    saved = example_ids.clone()
-    tokens = torch.tensor([e.clean for e in task])
-    hf.set_attn_implementation("eager")
-    try:
+IN_DOUBLE = ("gpt2", "gpt_neox", "phi", "opt")
+"""Architectures that compute in double precision throughout: RMS norms are in single precision whatever the model's dtype."""
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [*((name, torch.float32, TOLERANCE) for name in TINY), *((name, torch.float64, 1e-12) for name in IN_DOUBLE)],
+)
+def test_zero_ablation_of_each_head_is_plain_hugging_face_with_its_output_weights_zeroed(name, dtype, tolerance):
+    task, model, hf = random_task(n_short=0), wrap_model(tiny_hf(name).to(dtype), name="to ablate"), tiny_hf(name).to(dtype)
+    hf.set_attn_implementation("eager" if dtype == torch.float32 else "sdpa")  # eager softmax is in single precision
+    outputs, tokens = wrap_model(hf).layout.outputs, torch.tensor([e.clean for e in task])
+    result = ablate_heads(model, task, ablation="zero")
+    for head, effects, values in zip(model.facts.heads(), result.effects, result.values, strict=True):
+        weights = output_rows(outputs[head.layer], head.head, model.facts.d_head)
         with torch.no_grad():
-            example_ids.zero_()
+            saved = weights.clone()
+            weights.zero_()
             logits = hf(tokens).logits[:, -1]
-    finally:
-        with torch.no_grad():
-            example_ids.copy_(saved)
-        hf.set_attn_implementation("sdpa" if model.facts.architecture != "Gemma2ForCausalLM" else "eager")
-    want = [float(row[list(e.answers)].mean() - row[e.distractors[0]]) for row, e in zip(logits, task, strict=True)]
-    np.testing.assert_allclose(result.values[0], want, rtol=0, atol=TOLERANCE)
-    assert np.abs(result.effects).max() > 1e-3
+            weights.copy_(saved)
+        want = [float(row[list(e.answers)].mean() - row[e.distractors[0]]) for row, e in zip(logits, task, strict=True)]
+        np.testing.assert_allclose(values, want, rtol=0, atol=tolerance, err_msg=str(head))
+        assert np.abs(effects).max() > 1e-3
 
 
 def test_bridge_and_restart_start_from_hugging_face_eager_logits(model):
@@ -121,8 +128,6 @@ def test_a_head_without_output_weights_has_no_effect(gpt2):
     hf = tiny_hf("gpt2")
     with torch.no_grad():
         hf.transformer.h[1].attn.c_proj.weight[8:16] = 0
-    from interp.models import wrap_model
-
     result = ablate_heads(
         wrap_model(hf, name="one silent head"), random_task(), ablation="zero", heads=[Head(1, 1), Head(1, 2)]
     )
@@ -230,6 +235,29 @@ def test_results_that_are_not_finite_are_errors(gpt2):
         sweep(gpt2, random_task(), [(infinite,)], OUTCOMES.get("logit_diff"), record=record_of(gpt2))
 
 
+@pytest.mark.parametrize("road", ["resumed", "hooked", "clean", "circuit"])
+def test_an_outcome_outside_its_declared_bounds_is_an_error(gpt2, road, monkeypatch):
+    right = OUTCOMES.get("prob_mass")
+    shifted = replace(right, function=lambda *args: right.function(*args) + 1.5)
+    task, found = random_task(), rf"Metric 'prob_mass' is {NUMBER} on example \d, and its declared upper bound is 1: correct"
+    with pytest.raises(ValueError, match=found):
+        if road == "clean":
+            clean_outcome(gpt2, task, shifted)
+        elif road == "circuit":
+            monkeypatch.setattr(measurement.OUTCOMES, "get", lambda name: shifted)
+            score_edges(gpt2, task, method="exact", metric="prob_mass")
+        else:
+            variants = [(interventions.zero([Head(1, 1)]),)]
+            sweep(gpt2, task, variants, shifted, record=record_of(gpt2), backend=road)
+
+
+def test_bounds_name_value_and_example_and_leave_room_for_rounding():
+    outcome = OUTCOMES.get("answer_logprob")
+    outcome.check_bounds(np.array([[-3.0, 1e-6], [-np.inf, 0.0]]), [4, 9])
+    with pytest.raises(ValueError, match=r"Metric 'answer_logprob' is 0\.687 on example 9, and its declared upper bound is 0"):
+        outcome.check_bounds(torch.tensor([[-3.0, -1.0], [-2.0, 0.687]]), [4, 9])
+
+
 def test_unknown_names_are_answered_with_the_known_ones(gpt2):
     task = random_task()
     with pytest.raises(LookupError, match=r"Head L12H0 does not exist: tiny-gpt2 has layers 0-2 and heads 0-4\."):
@@ -262,8 +290,6 @@ def test_a_metric_that_needs_distractors_refuses_a_task_without(gpt2):
 
 
 def test_bfloat16_weights_give_the_effects_of_float32_within_their_precision():
-    from interp.models import wrap_model
-
     hf = tiny_hf("llama")
     task, heads = random_task(), some_heads(tiny("llama"))
     exact = ablate_heads(tiny("llama"), task, ablation="zero", heads=heads).effects

@@ -7,26 +7,31 @@ one matrix, as in GPT-NeoX, the bridge holds a second copy of that matrix: do no
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+
+from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
 
 if TYPE_CHECKING:
     from interp.models.model import Model
 
 
+CHECKED_TOKENS = 12
+
+
 def build_bridge(model: Model) -> Any:
     """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern is kept after a run. Raises
-    ValueError when TransformerLens does not know the architecture."""
+    ValueError when TransformerLens does not know the architecture, or its logits are not the model's own."""
     if model.hf is None:
         raise ValueError(f"{model.facts.name} has no Hugging Face module to build a bridge from.")
     prepare_transformer_lens()
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
-    plain = copy_with_shared_weights(model.hf)
+    plain = plain_copy(model)
     plain.set_attn_implementation("eager")
+    plain.config.use_cache = False  # hooked passes read whole prompts
     architecture = type(plain).__name__
     try:
         bridge = build_bridge_from_module(plain, architecture, hf_config=plain.config, model_name=model.facts.name)
@@ -34,15 +39,29 @@ def build_bridge(model: Model) -> Any:
         raise ValueError(f"TransformerLens cannot wrap {architecture} ({model.facts.name}): {error}") from error
     for block in bridge.blocks:
         block.attn.__dict__.pop("_pattern", None)
-    return bridge.eval()
+        if (
+            getattr(plain.config, "do_layer_norm_before", None) is False
+        ):  # in OPT-350M ln2 sees [batch pos d_model], not flat rows
+            for hook in (block.hook_mlp_in, block.ln2.hook_in, block.ln2.hook_out):
+                hook.hook_conversion = None
+    _check_logits(bridge.eval(), model, model.hf)
+    return bridge
 
 
-def copy_with_shared_weights(hf: nn.Module) -> Any:
-    """A second module tree with its own configuration and buffers over the same parameters (shared storage)."""
-    twin = copy.deepcopy(hf, {id(p): p for p in hf.parameters()})
-    for module in twin.modules():
-        module.__dict__.pop("forward", None)  # the engine replaces forwards for the length of a sweep, and only there
-    return twin
+def _check_logits(bridge: Any, model: Model, hf: torch.nn.Module) -> None:
+    """Raises ValueError unless the bridge gives the model's own logits on two random texts."""
+    if getattr(hf, "main_input_name", "") != "input_ids" or hf.get_output_embeddings() is None:  # pyright: ignore[reportCallIssue]
+        return  # images, and encoders without a head
+    length = min(CHECKED_TOKENS, model.facts.max_length or CHECKED_TOKENS)
+    tokens = torch.randint(model.facts.d_vocab, (2, length), generator=torch.Generator().manual_seed(0)).to(model.device)
+    plain = plain_copy(model)
+    with torch.no_grad():
+        found = bridge(tokens)
+    if error := unexplained_error(plain, tokens, found, outputs_of(plain, tokens)):
+        view = f"TransformerLens's view of {model.facts.name} ({model.facts.architecture})"
+        raise ValueError(
+            f"{view} differs from the model by {error:.2g} of its logits: hooked passes, and what needs them, are refused."
+        )
 
 
 def prepare_transformer_lens() -> None:
