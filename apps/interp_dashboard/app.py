@@ -5,16 +5,19 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, ModelUnavailable
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page_definition import MENU_KEY, Page, View, pages
+from interp_dashboard.page_definition import MENU_KEY, Page, View, needs_causal, pages
 from interp_dashboard.settings import settings
 from interp_dashboard.url import STATE_KEY, State
+
+if TYPE_CHECKING:
+    from streamlit.navigation.page import StreamlitPage
 
 ICON = Path(__file__).parent / "icon.png"
 LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
@@ -46,7 +49,14 @@ def show(name: str) -> None:
     st.caption(page.question)
     notices = st.container()
     try:
-        page.render(view)
+        if page.causal_only and not view.facts.causal:
+            st.info(
+                plain(f"{needs_causal('Pages of this kind', view)} Choose a causal model in the sidebar."),
+                icon=":material/block:",
+            )
+        else:
+            page.render(view)
+        _grey_out(view)
     except (KeyError, IndexError):  # a bug, not bad input
         raise
     except SENTENCES as error:
@@ -54,6 +64,17 @@ def show(name: str) -> None:
     for notice in state.notices:
         notices.warning(plain(notice), icon=":material/info:")
     state.write_query()
+
+
+def _grey_out(view: View) -> None:
+    """Greys out the pages of the menu that the loaded model cannot have."""
+    facts = model_cache().known_facts(view.model)
+    if facts is None or facts.causal:
+        return
+    off = [page.name for page in pages().values() if page.causal_only]
+    links = ", ".join(f'[data-testid="stSidebarNav"] a[href$="/{name}"]' for name in off)
+    st.html(f"<style>{links} {{ opacity: 0.4; pointer-events: none }}</style>")
+    st.sidebar.caption(plain(needs_causal(", ".join(map(str.capitalize, off)), view)))
 
 
 def _place(page: Page, address: str, **options: Any) -> StreamlitPage:

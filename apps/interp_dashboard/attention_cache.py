@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord, digest
 from interp.tasks import make_task
 from interp_dashboard.model_cache import model_cache
+from interp_dashboard.own_text import name_unknown
 from interp_dashboard.score_badges import Badge, badges
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class PromptAttention:
 
     @property
     def words(self) -> Sequence[str]:
-        """The tokens as text."""
+        """The tokens as text, unknown ones with the word that they stand for."""
         return self.cache.words[0]
 
     @cached_property
@@ -113,17 +114,13 @@ class PromptAttention:
             self._atlases[gamma, dark] = atlas(self.thumbnails, gamma=gamma, dark=dark, **model)
         return self._atlases[gamma, dark]
 
-    def weights(self, head: Head, window: tuple[int, int, int, int], *, value_weighted: bool = False) -> np.ndarray:
-        """Weights of a window (first query, end, first key, end), [query key]; ``value_weighted`` multiplies them by ‖vW_O‖ of the key."""
-        q0, q1, k0, k1 = window
-        tile = self.cache.pattern(head, slice(q0, q1), slice(k0, k1)).numpy()
-        return tile * self._value_norms(head)[k0:k1] if value_weighted else tile
-
-    def overview(self, head: Head, size: int, *, value_weighted: bool = False) -> np.ndarray:
-        """The whole pattern in ``size`` bins a side, each with its largest weight (``value_weighted``: times ‖vW_O‖)."""
+    def tile(self, head: Head, window: tuple[int, int, int, int], size: int, *, value_weighted: bool = False) -> np.ndarray:
+        """Weights of a window (first query, end, first key, end), [query key], in at most ``size`` bins a side with the largest
+        weight of each; ``value_weighted`` multiplies them by ‖vW_O‖ of the key."""
         from interp.metrics import overview
 
-        return overview(self.cache, head, size, scale=self._value_norms(head) if value_weighted else None)
+        scale = self._value_norms(head) if value_weighted else None
+        return overview(self.cache, head, size, scale=scale, window=window)
 
     def max_value_norm(self, head: Head) -> float:
         """The largest ‖vW_O‖ of any key."""
@@ -178,6 +175,8 @@ def read(name: str, prompt: PromptChoice) -> PromptAttention:
     with model_cache().acquire(name) as model:
         tokens = prompt.tokens(model)
         cache = capture_attention(model, tokens, value_norms=True)
+        if not prompt.task:
+            cache = replace(cache, words=(name_unknown(model, [prompt.text], cache.words[0]),))
         facts = model.facts
     del model  # observing may take long, and another session may load another model meanwhile
     return PromptAttention(facts, cache, cache.observe(attention_metrics([badge.metric for badge in badges()])), tuple(tokens))

@@ -11,6 +11,7 @@ import streamlit as st
 from interp.figures import Figure, figure_bytes
 from interp.store import StoredRun
 from interp.store.deterministic_parquet import to_parquet
+from interp.store.tables_as_csv import to_csv
 
 MIME = {
     "png": "image/png",
@@ -19,7 +20,6 @@ MIME = {
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
 }
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_menu(
@@ -69,15 +69,8 @@ def figure_file(figure: Figure, ending: str) -> bytes:
 
 
 def csv(table: pd.DataFrame) -> bytes:
-    """The table as CSV in UTF-8; text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe."""
-    return table.map(_safe_cell).to_csv(index=False).encode()
-
-
-def _safe_cell(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    text = cell.encode("utf-8", "backslashreplace").decode()  # a lone surrogate has no UTF-8 form
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """The table as CSV in UTF-8, as ``interp show --csv`` writes it."""
+    return to_csv(table).encode()
 
 
 def parquet(table: pd.DataFrame) -> bytes:

@@ -18,6 +18,7 @@ from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
+from interp_dashboard.own_text import unknown_in, warn_of_unknown
 from interp_dashboard.page_definition import View
 from interp_dashboard.selectable_figures_and_tables import number_columns, show_table
 from interp_dashboard.url import Field, choice, heads, number
@@ -55,6 +56,8 @@ def manual_ablation_panel(view: View) -> None:
     kind.selectbox("Ablation", list(described), **named)
     length.number_input("Tokens to generate", 1, MOST_TOKENS, **state.widget_args("n_tokens"))
     ablated, ablation = tuple(state["ablated"]), state["manual_ablation"]
+    if not prompt.task:
+        warn_of_unknown(view.model, unknown_in(view.model, facts.weights_digest, prompt.text))
     with st.spinner(f"{plain(view.model)} generates …", show_time=True):
         table, text, before, after = _compared(view.model, facts.weights_digest, prompt, ablated, ablation, state["n_tokens"])
     _texts(text, before, after, ablated)

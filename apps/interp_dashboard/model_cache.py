@@ -46,6 +46,10 @@ class ModelCache:
                 pass
         return self._facts[name]
 
+    def known_facts(self, name: str) -> ModelFacts | None:
+        """The facts of a model that has been loaded before, else None."""
+        return self._facts.get(name)
+
     @contextmanager
     def acquire(self, name: str) -> Iterator[Model]:
         """The loaded model, for this thread alone."""

@@ -28,7 +28,7 @@ MENU_KEY = "places"
 @dataclass(frozen=True)
 class Page:
     """``name`` is the page's address, and ``order`` its place in the menu; ``icon`` is a Material symbol. ``fields`` is called when the
-    page is drawn. ``question`` is shown below the title."""
+    page is drawn. ``question`` is shown below the title. ``causal_only`` pages need a causal language model."""
 
     name: str
     icon: str
@@ -36,6 +36,7 @@ class Page:
     question: str
     fields: Callable[[], tuple[Field, ...]]
     render: Callable[[View], None]
+    causal_only: bool = False
 
     @property
     def title(self) -> str:
@@ -68,6 +69,11 @@ class View:
     def dark(self) -> bool:
         """Whether the browser uses the dark theme."""
         return st.context.theme.type == "dark"
+
+
+def needs_causal(what: str, view: View) -> str:
+    """Why ``what`` is not available for the selected model, which is not causal."""
+    return f"{what} need a causal language model, and {view.model} ({view.facts.architecture}) is bidirectional."
 
 
 def pages() -> dict[str, Page]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import streamlit as st
@@ -15,21 +17,22 @@ from interp_dashboard import jobs
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page_definition import View
+from interp_dashboard.own_text import suggested_texts, unknown_in, warn_of_unknown
+from interp_dashboard.page_definition import View, needs_causal
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, flag, number, text
 
 OWN = ""
-TEXT = "The cat sat on the mat because the cat was tired."
+FIRST_TASK = "induction"
 MOST_EXAMPLES, MOST_PROMPTS = 1000, 4096
 FILE = re.compile(r"[0-9a-f]{12}/[A-Za-z0-9_-]{1,60}")
 
 
 def fields(suffix: str = "") -> tuple[Field, ...]:
-    """The fields of a prompt; a page with a second prompt adds a ``suffix`` to their names."""
+    """The fields of a prompt; a page with a second prompt adds a ``suffix`` to their names. A text of None is the suggested one."""
     return (
-        choice(f"task{suffix}", [OWN, *task_names()], "induction", noun="task"),
-        text(f"text{suffix}", TEXT),
+        choice(f"task{suffix}", [OWN, *task_names()], FIRST_TASK, noun="task"),
+        replace(text(f"text{suffix}"), default=None),
         number(f"seed{suffix}", 0, 0, 10**6),
         number(f"example{suffix}", 0, 0, MOST_EXAMPLES - 1),
         flag(f"corrupted{suffix}"),
@@ -66,15 +69,22 @@ def prompt_texts(model: str, weights: str, file: str) -> list[str]:
 
 
 def choose(view: View, suffix: str = "") -> PromptChoice:
-    """The selected prompt, with its widgets."""
-    state = view.state
+    """The selected prompt, with its widgets; a bidirectional model has no task to choose."""
+    state, facts = view.state, view.facts
     what, where = st.columns([1, 3], vertical_alignment="bottom")
-    named: Any = {"format_func": lambda name: name or "Custom text", **state.widget_args(f"task{suffix}")}
-    what.selectbox("Prompt", [OWN, *task_names()], **named)
-    if not state[f"task{suffix}"]:
+    named: Any = {"format_func": lambda name: name or "Custom text"}
+    if facts.causal:
+        what.selectbox("Prompt", [OWN, *task_names()], **named, **state.widget_args(f"task{suffix}"))
+    else:
+        reason = needs_causal("Tasks", view)
+        what.selectbox("Prompt", [OWN], disabled=True, help=plain(reason), key=f"own{suffix}", **named)
+        if state[f"task{suffix}"] not in (OWN, FIRST_TASK):
+            state.notices.append(f"{reason} A custom text is shown instead of the task {state[f'task{suffix}']}.")
+    if not facts.causal or not state[f"task{suffix}"]:
+        suggested = suggested_texts(view.model, facts.weights_digest)[bool(suffix)]
         with where:
-            st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}"))
-        return PromptChoice(text=state[f"text{suffix}"])
+            st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}", suggested))
+        return PromptChoice(text=suggested if state[f"text{suffix}"] is None else state[f"text{suffix}"])
     with where:
         example, seed, side = st.columns(3, vertical_alignment="bottom")
         example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{suffix}"))
@@ -84,9 +94,12 @@ def choose(view: View, suffix: str = "") -> PromptChoice:
 
 
 def read(view: View, prompt: PromptChoice, model: str | None = None) -> PromptAttention:
-    """The attention of the selected model on the prompt. Raises as ``PromptAttentionCache.get``."""
+    """The attention of the selected model on the prompt, with a warning of unknown words. Raises as ``PromptAttentionCache.get``."""
     with st.spinner(f"{plain(model or view.model)} reads …", show_time=True):
-        return attention_cache().get(model or view.model, prompt)
+        attention = attention_cache().get(model or view.model, prompt)
+    if not prompt.task:
+        warn_of_unknown(model or view.model, unknown_in(model or view.model, attention.facts.weights_digest, prompt.text))
+    return attention
 
 
 def python_code(prompt: PromptChoice, model: str) -> str:
@@ -97,6 +110,18 @@ def python_code(prompt: PromptChoice, model: str) -> str:
     side = "corrupted" if prompt.corrupted else "clean"
     task = f"interp.make_task({prompt.task!r}, model, n_prompts={prompt.example + 1}, seed={prompt.seed})"
     return f"{start}task = {task}\ntokens = list(task.examples[{prompt.example}].{side})\n"
+
+
+def name(prompt: PromptChoice) -> str:
+    """The prompt in a few words: the beginning of the user's own text, or its place in a task."""
+    if not prompt.task:
+        return f"own text “{shorten(prompt.text, 60, placeholder=' …')}”"
+    return f"{prompt.task}, seed {prompt.seed}, example {prompt.example}{', corrupted' if prompt.corrupted else ''}"
+
+
+def caption(model: str, prompt: PromptChoice, attention: PromptAttention) -> str:
+    """Model, prompt, length and digest of what is shown."""
+    return f"{model} · {name(prompt)} · {len(attention.words):,} tokens · digest {attention.digest}"
 
 
 def command(prompt: PromptChoice, model: str, metrics: Sequence[str]) -> str:

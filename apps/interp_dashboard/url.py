@@ -128,7 +128,8 @@ def _unpacked(value: str) -> str:
 
 
 class State:
-    """The values of a page's fields in this session; ``notices`` lists the values of the address that were rejected."""
+    """The values of a page's fields in this session; ``notices`` lists the values of the address that were rejected, and ``opened``
+    is whether this run opened an address or link that states them."""
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self.fields = {field.name: field for field in fields}
@@ -136,7 +137,8 @@ class State:
         st.session_state.setdefault(STATE_KEY, {})
         current = st.query_params.to_dict()
         # An opened address or link states every field; only links of the menu are empty.
-        if current and current != st.session_state.get(LAST_QUERY_KEY):
+        self.opened = bool(current) and current != st.session_state.get(LAST_QUERY_KEY)
+        if self.opened:
             self.load_query(current)
 
     def __getitem__(self, name: str) -> Any:
@@ -151,10 +153,11 @@ class State:
         for name, field in self.fields.items():
             self.set(**{name: self._read(field, current[name]) if name in current else field.default})
 
-    def widget_args(self, name: str) -> dict[str, Any]:
-        """Arguments that bind a Streamlit widget to this field: ``st.toggle("Dark", **state.widget_args("dark"))``."""
+    def widget_args(self, name: str, unset: Any = None) -> dict[str, Any]:
+        """Arguments that bind a Streamlit widget to this field: ``st.toggle("Dark", **state.widget_args("dark"))``. ``unset`` is shown
+        while the field is None."""
         key = f"field:{name}"
-        st.session_state[key] = self[name]
+        st.session_state[key] = unset if self[name] is None else self[name]
         return {"key": key, "on_change": _changed, "args": (name, key)}
 
     def validated(self, name: str, check: Callable[[Any], Any], otherwise: Any) -> Any:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from interp.figures.scores_by_layer import scores_by_layer as scores_by_layer
     from interp.figures.show_attention import show_attention as show_attention
     from interp.figures.token_scores import token_scores_text as token_scores_text
+    from interp.figures.waad_fai_html import waad_fai_html as waad_fai_html
     from interp.figures.waad_fai_strips import waad_fai_strips as waad_fai_strips
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

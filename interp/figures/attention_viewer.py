@@ -24,7 +24,7 @@ from interp.figures.dark_theme import DARK_COLOURS
 from interp.figures.head_atlas import Atlas
 from interp.figures.pattern_heatmap import MAX_SIDE, pattern_heatmap
 from interp.figures.static_render import render
-from interp.files import write_atomically
+from interp.files import user_path, write_atomically
 from interp.heads import Head
 
 ASSETS = Path(__file__).parent / "assets"
@@ -58,7 +58,7 @@ class AttentionViewer:
 
     def save(self, path: str | Path) -> Path:
         """Writes the page and returns its path. Raises ValueError for a suffix other than ``.html``."""
-        path = Path(path)
+        path = user_path(path)
         if path.suffix.lower() != ".html":
             raise ValueError(f"{path.name} has no supported format: the viewer is saved as .html.")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ class AttentionViewer:
         tiles: dict[str, list[dict[str, Any]]] = {}
         for head in self.heads:
             tile = {_key(head): [self._tile(head, keep)]}
-            room -= len(escape(json.dumps(tile)))
+            room -= len(escape(json.dumps(tile, allow_nan=False)))
             if room < 0:
                 break
             tiles |= tile

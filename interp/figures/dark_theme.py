@@ -34,7 +34,7 @@ DARK_COLOURS = {
     GREY: "#363d49",
     PALE_NEGATIVE: "#7a423b",
     PALE_POSITIVE: "#375a7d",
-    **dict(zip(style.SEQUENTIAL, SEQUENTIAL, strict=True)),
+    **dict(zip(style.interpolated(style.SEQUENTIAL), style.interpolated(SEQUENTIAL), strict=True)),
     **dict(zip(style.DIVERGING, DIVERGING, strict=True)),
 }
 

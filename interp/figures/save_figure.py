@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from interp.figures.static_render import render
-from interp.files import write_atomically
+from interp.files import user_path, write_atomically
 
 SUFFIXES = (".html", ".json", ".png", ".svg")
 
@@ -18,7 +18,7 @@ def save_figure(figure: go.Figure, path: str | Path) -> Path:
     ``.html`` is self-contained (no network), ``.json`` is plotly's own format; ``.png`` (two pixels per CSS pixel) and ``.svg`` are drawn
     by matplotlib and need no browser. Equal figures give equal files. Raises ValueError for other suffixes.
     """
-    path = Path(path)
+    path = user_path(path)
     content = figure_bytes(figure, path.suffix.lower(), path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)

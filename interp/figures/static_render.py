@@ -101,7 +101,8 @@ def _heatmap(page: Figure, axes: Axes, trace: Any, order: int) -> None:
 def _colours(scale: Any) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("scale", [(place, colour) for place, colour in scale])
+    even = np.ptp(np.diff([place for place, _ in scale])) < 1e-9
+    return LinearSegmentedColormap.from_list("scale", [(place, colour) for place, colour in scale], N=256 if even else 4096)
 
 
 def _colour_bar(page: Figure, axes: Axes, mesh: Any, spec: Any) -> None:

@@ -90,10 +90,12 @@ def add_cells(
     origin: tuple[int, int] = (0, 0),
     gap: int = 1,
     numbers: bool = False,
+    gamma: float = 1.0,
 ) -> None:
     """A heat map of values [row column], first row on top, NaN grey, with limits and ``colours`` as from ``colour_range``.
 
-    ``origin`` is the (row, column) of the first cell; there are ``gap`` pixels between cells; ``numbers`` prints the values in them.
+    ``origin`` is the (row, column) of the first cell; there are ``gap`` pixels between cells; ``numbers`` prints the values in them. For
+    ``gamma`` see ``scale``.
     """
     y, x = (list(range(first, first + n)) for first, n in zip(origin, values.shape, strict=True))
     low, high, steps = colours
@@ -101,7 +103,7 @@ def add_cells(
     cells = {"z": values, "x": x, "y": y, "zmin": low, "zmax": high, "xgap": gap, "ygap": gap}
     figure.add_heatmap(
         **cells,
-        colorscale=scale(steps),
+        colorscale=scale(steps, gamma),
         colorbar=colour_bar(legend),
         hovertext=hover,
         hoverinfo="text",
@@ -152,9 +154,18 @@ def ink_on(value: float, high: float) -> str:
     return PAPER if abs(value) > 0.6 * high else INK
 
 
-def scale(colours: list[str]) -> list[list[Any]]:
-    """The colours as a plotly colour scale."""
-    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+def scale(colours: list[str], gamma: float = 1.0) -> list[list[Any]]:
+    """The colours as a plotly colour scale, on which a share s of the range has the colour at ``s ** gamma``."""
+    colours = colours if gamma == 1 else interpolated(colours)
+    return [[(i / (len(colours) - 1)) ** (1 / gamma), colour] for i, colour in enumerate(colours)]
+
+
+def interpolated(colours: list[str]) -> list[str]:
+    """The colours with seven between any two of them."""
+    stops = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in colours])
+    at = np.linspace(0, len(colours) - 1, 8 * (len(colours) - 1) + 1)
+    channels = np.stack([np.interp(at, range(len(colours)), channel) for channel in stops.T], 1)
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in channels.round().astype(int).tolist()]
 
 
 def token(text: str, longest: int = 16) -> str:

@@ -13,6 +13,7 @@ MIN_LINES = 2  # so that the colour bar fits
 COLUMNS, LINE = 110, 64  # letters per line, and pixels per line; heights within a line as shares of it:
 MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
 STRIPS = {"waad": 0.61, "fai": 0.8}
+TITLE = "Preplan and anchor tokens by WAAD and FAI"
 ROLES = {
     "preplan": ("▲", "triangle-up", style.NEGATIVE),
     "anchor": ("◆", "diamond", style.POSITIVE),
@@ -32,18 +33,15 @@ def waad_fai_strips(
     WAAD. Tokens without a number are grey. Raises LookupError for a text that does not exist and ValueError for a span
     outside the text or of more than 512 tokens.
     """
-    words, numbers = _text(detection, example)
-    start, end = span or _default_span(numbers["waad"])
-    if not 0 <= start < end <= len(words) or end - start > MAX_TOKENS:
-        raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {len(words):,}.")
+    words, numbers = text_of(detection, example)
+    start, end = shown_span(numbers["waad"], span)
     shown = [style.token(word, 40) for word in words[start:end]]
     left, width, line = style.wrap_tokens(shown, COLUMNS)
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
     n_text_lines = int(line[-1]) + 1
     n_lines = max(n_text_lines, MIN_LINES)
-    caption = [detection.record.caption(), _legend(detection, numbers, example, (start, end))]
-    title = title or "Preplan and anchor tokens by WAAD and FAI"
-    figure = style.canvas((int(COLUMNS * style.LETTER), LINE * n_lines), title, caption, left=52, bottom=16)
+    caption = [detection.record.caption(), legend(detection, numbers, example, (start, end))]
+    figure = style.canvas((int(COLUMNS * style.LETTER), LINE * n_lines), title or TITLE, caption, left=52, bottom=16)
     shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
     strips = np.tile(left, 2), np.tile(width, 2), np.concatenate([line + place for place in STRIPS.values()])
     both = np.concatenate([shares[name] for name in STRIPS])
@@ -70,7 +68,7 @@ def _add_marks(figure: Figure, masks: dict[str, np.ndarray], left: np.ndarray, l
             before += at
 
 
-def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str, np.ndarray]]:
+def text_of(detection: TokenDetection, example: int) -> tuple[list[str], dict[str, np.ndarray]]:
     """The tokens of a text without padding (empty strings), and the numbers of the strips."""
     if not 0 <= example < len(detection.words):
         raise LookupError(f"Text {example} does not exist: the texts are 0-{len(detection.words) - 1}.")
@@ -80,6 +78,14 @@ def _text(detection: TokenDetection, example: int) -> tuple[list[str], dict[str,
     return words, {name: detection.scores[name].values[example, : len(words)] for name in STRIPS}
 
 
+def shown_span(waad: np.ndarray, span: tuple[int, int] | None = None) -> tuple[int, int]:
+    """The span of a text with these WAAD, by default as ``waad_fai_strips`` says. Raises ValueError as it does."""
+    start, end = span or _default_span(waad)
+    if not 0 <= start < end <= len(waad) or end - start > MAX_TOKENS:
+        raise ValueError(f"{start}:{end} is not a span of 1 to {MAX_TOKENS:,} tokens of a text that has {len(waad):,}.")
+    return start, end
+
+
 def _default_span(waad: np.ndarray) -> tuple[int, int]:
     """The whole text, or a span from eight tokens before the response on."""
     (response,) = np.nonzero(~np.isnan(waad))
@@ -87,7 +93,8 @@ def _default_span(waad: np.ndarray) -> tuple[int, int]:
     return start, min(start + MAX_TOKENS, len(waad))
 
 
-def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
+def legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
+    """Which part is shown, the largest WAAD and FAI, and the sign and number of the tokens of each role."""
     length = len(numbers["waad"])
     parts = [f"text {example}"] if len(detection.words) > 1 else []
     parts += [f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}"] if span[1] - span[0] < length else []
@@ -100,10 +107,17 @@ def _legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: 
 
 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:
-    """The token, its scores and its roles."""
-    lines = [f"<b>{style.escape_markup(style.token(detection.words[example][at], 40))}</b> at {at}"]
+    """The token, its scores and its roles, as markup."""
+    _, *lines = map(style.escape_markup, about_token(detection, example, at))
+    word = style.escape_markup(style.token(detection.words[example][at], 40))
+    return "<br>".join([f"<b>{word}</b> at {at}", *lines])
+
+
+def about_token(detection: TokenDetection, example: int, at: int) -> list[str]:
+    """The token and its position, its scores, and its roles, one line each."""
+    lines = [f"{style.token(detection.words[example][at], 40)} at {at}"]
     for name, scores in detection.scores.items():
         if not np.isnan(value := scores.values[example, at]):
-            lines.append(f"{style.escape_markup(name)} {style.number(value)} {style.escape_markup(scores.unit)}")
+            lines.append(f"{name} {style.number(value)} {scores.unit}")
     roles = ", ".join(name for name, marked in detection.masks.items() if marked[example, at])
-    return "<br>".join([*lines, style.escape_markup(roles)] if roles else lines)
+    return [*lines, roles] if roles else lines

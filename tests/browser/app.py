@@ -125,12 +125,12 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def serving(folder: Path, model: str | Path = "interp-mini") -> Iterator[Server]:
-    """A server started by ``interp dashboard`` on a free port, ready to answer."""
+def serving(folder: Path, model: str | Path = "interp-mini", *options: str, base: str = "") -> Iterator[Server]:
+    """A server started by ``interp dashboard`` on a free port, below the path ``base``, ready to answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["dashboard", "--no-browser", "--port", port, "--runs", folder / "runs", "--model", model]
+    words = ["dashboard", "--no-browser", "--port", port, "--runs", folder / "runs", "--model", model, *options]
     path = os.pathsep.join([str(ROOT), str(ROOT / "apps")])
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -138,9 +138,9 @@ def serving(folder: Path, model: str | Path = "interp-mini") -> Iterator[Server]
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "STREAMLIT_SERVER_BASE_URL_PATH": base},
         )
-    server = Server(f"http://127.0.0.1:{port}", process.pid, folder)
+    server = Server(f"http://127.0.0.1:{port}{base and f'/{base}'}", process.pid, folder)
     try:
         _wait(server, process)
         yield server

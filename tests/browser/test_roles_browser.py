@@ -33,6 +33,12 @@ def picture(app, title):
     return found
 
 
+def strips(app, said):
+    """The text with strips for WAAD and FAI, when it says this."""
+    app.page.locator(".waad-fai", has_text=said).wait_for(timeout=2 * PATIENCE)
+    app.settle()
+
+
 def click_cell(app, title, head, shape):
     """Clicks in a head's cell of the map of this title."""
     box = picture(app, title).locator(".nsewdrag").first
@@ -163,7 +169,7 @@ def test_every_option_is_shown_and_changes_the_command(app):
 
 def test_tokens_of_a_written_response_are_shown_and_their_files_open(app):
     app.open("tokens", n_texts="2")
-    picture(app, "Preplan and anchor tokens")
+    strips(app, "Preplan and anchor tokens")
     files = downloads(app, "tokens")
     table = opens(files, "tokens")
     assert {"token", "waad", "fai", "preplan", "anchor"} <= set(table.columns)
@@ -172,7 +178,7 @@ def test_tokens_of_a_written_response_are_shown_and_their_files_open(app):
 
 def test_tokens_lead_from_a_head_to_its_pattern(app):
     app.open("tokens", n_texts="2")
-    picture(app, "Preplan and anchor tokens")
+    strips(app, "Preplan and anchor tokens")
     click_row(app, "groups-table", 7)
     app.wait_for_query(head="L1H3")
     app.page.get_by_role("link", name="Attention pattern of L1H3").click()
@@ -182,19 +188,19 @@ def test_tokens_lead_from_a_head_to_its_pattern(app):
 
 def test_hostile_texts_are_text(app):
     app.open("tokens", texts="", prompt=HOSTILE, response=HOSTILE)
-    picture(app, "Preplan and anchor tokens")
+    strips(app, "Preplan and anchor tokens")
     assert not app.page.locator("img[src=x]").count() and not app.said("stException")
 
 
 def test_a_text_of_four_thousand_tokens_is_paged(page, small_server):
     app = App(page, small_server.address)
     app.open("tokens", **{"preplan_anchor.n_null_draws": "100"}, texts="", prompt=LONG * 20, response=LONG * 310)
-    picture(app, "Preplan and anchor tokens")
+    strips(app, "Preplan and anchor tokens")
     field = app.page.get_by_label("First token shown")
     field.fill("3200")
     field.press("Enter")
     app.wait_for_query(first_token="3200")
-    picture(app, "tokens 3,200-3,711")
+    strips(app, "tokens 3,200-3,711")
     assert not app.said("stException") and not app.said("stAlertContentError")
 
 
@@ -215,12 +221,19 @@ def test_roles_are_looked_for_on_the_heads_page_and_stand_as_badges_on_attention
     assert "previous token" in badges.inner_text() and "induction" in badges.inner_text()
 
 
-@pytest.mark.parametrize("name", ["retrieval", "tokens"])
-def test_a_page_is_dark_where_the_browser_is(new_page, server, measured, name):
+def test_retrieval_is_dark_where_the_browser_is(new_page, server, measured):
     dark = App(new_page(color_scheme="dark"), server.address)
-    dark.open(name, **(measured if name == "retrieval" else {"n_texts": "2"}))
-    picture(dark, "Ablating" if name == "retrieval" else "Preplan and anchor tokens")
+    dark.open("retrieval", **measured)
+    picture(dark, "Ablating")
     papers = dark.page.eval_on_selector_all(
         ".js-plotly-plot .main-svg:first-child", "all => all.map(one => one.style.background)"
     )
     assert papers and set(papers) == {"rgb(14, 17, 23)"}
+
+
+def test_the_strips_of_tokens_are_dark_where_the_browser_is(new_page, server):
+    dark = App(new_page(color_scheme="dark"), server.address)
+    dark.open("tokens", n_texts="2")
+    strips(dark, "Preplan and anchor tokens")
+    colours = dark.page.locator(".waad-fai .strip").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert "rgb(37, 43, 54)" in colours and "rgb(233, 235, 238)" not in colours, "grey where there is no number"

@@ -253,11 +253,11 @@ def test_pairs_of_ones_own_are_asked_for_and_refused_in_a_sentence(root):
     app = opened(task="")
     assert "One prompt per line" in app.info[0].value and "Start" not in labels(app) and not app.error
     line = {"clean": "Paris is in", "corrupted": "Rome is in", "answer": "France", "distractor": "Italy"}
-    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 3).encode())
-    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
-    assert "give 4 or more" in app.error[0].value and "Start" not in labels(app)
     names = ("Mary", "John", "Tom", "Anna", "Peter")
     rows = [line | {"clean": f"{name} saw Paris in", "corrupted": f"{name} saw Rome in"} for name in names]
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows[:3])).encode())
+    app = opened(task="", file=f"{file.parent.name}/{file.stem}")
+    assert "give 4 or more" in app.error[0].value and "Start" not in labels(app)
     file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows)).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert f"--prompts {file}" in app.code[0].value and "--n-prompts" not in app.code[0].value
@@ -269,8 +269,9 @@ def test_a_model_whose_residual_stream_is_no_sum_is_refused_before_anything_is_s
     monkeypatch.setenv("INTERP_DASHBOARD", json.dumps({"runs": str(root), "model": str(folder)}))
     settings.cache_clear()
     model_cache.clear()
-    line = {"clean": "w1 w2 w3", "corrupted": "w4 w2 w3", "answer": "w7", "distractor": "w9"}
-    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join([json.dumps(line)] * 4).encode())
+    line = {"corrupted": "w4 w2 w3", "answer": "w7", "distractor": "w9"}
+    rows = [line | {"clean": f"w{word} w2 w3"} for word in (1, 5, 6, 8)]
+    file = jobs.save_uploaded_prompts(root, "mine.jsonl", "\n".join(map(json.dumps, rows)).encode())
     app = opened(task="", file=f"{file.parent.name}/{file.stem}")
     assert "tiny-gemma2 has no edges" in app.error[0].value.replace("\\", "") and "Start" not in labels(app)
     model_cache.clear()

@@ -2,11 +2,12 @@
 
 import json
 import os
-import random
-import string
 import sys
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given, seed
+from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from interp.heads import Head
@@ -99,7 +100,8 @@ def test_an_address_loads_no_model_that_the_server_does_not_know(page, monkeypat
     assert app.selectbox(key="field:model").value == "interp-mini"
 
 
-LETTERS = string.printable + "é\u202e\x00~<>\"'\\$`"
+QUERIES = 2000
+"""Addresses in all, divided among the pages."""
 ODD = [
     *(
         "L1H2",
@@ -161,6 +163,13 @@ ODD = [
 """Values that some field takes, or nearly takes."""
 
 
+ANYTHING = st.one_of(
+    st.sampled_from(ODD),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.from_regex(r"-?[0-9]{1,30}(,[0-9]{1,4}){0,4}", fullmatch=True),
+)
+
+
 @pytest.fixture
 def written(monkeypatch, tmp_path):
     """Files that were opened for writing, and jobs that were begun or ended, while the list ``watching`` of the fixture is not empty."""
@@ -195,27 +204,33 @@ def written(monkeypatch, tmp_path):
     settings.cache_clear()
 
 
-@pytest.mark.slow
+@pytest.mark.survey
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", pages())
 def test_no_address_makes_a_page_fail_start_load_or_write_anything(page, written, tmp_path):
     found, watching = written
-    rng = random.Random(page)
     names = [field.name for field in pages()[page].all_fields()]
-    opened(page)  # loads the model
-    for i in range(100):
-        if i % 5 == 0:
-            app, history = AppTest.from_string(SCRIPT.format(page), default_timeout=120), []
+    app = opened(page)  # loads the model
+    history = []
+
+    @seed(0)
+    @hypothesis.settings(
+        max_examples=QUERIES // len(pages()), deadline=None, database=None, suppress_health_check=[*HealthCheck]
+    )
+    @given(st.dictionaries(st.sampled_from([*names, "x"]), ANYTHING, min_size=1, max_size=6))
+    def check(query):
         app.query_params.clear()
-        for name in rng.choices([*names, "x"], k=5):
-            app.query_params[name] = (
-                rng.choice(ODD) if rng.random() < 0.7 else "".join(rng.choices(LETTERS, k=rng.randrange(40)))
-            )
-        history.append(dict(app.query_params))
+        for name, value in query.items():
+            app.query_params[name] = value
+        history.append(query)
         watching.append(True)
         app.run()
         watching.clear()
-        assert not app.exception, (app.exception[0].value, history)
-        assert not found, (found, history)
+        assert not app.exception, (app.exception[0].value, history[-5:])
+        assert not found, (found, history[-5:])
+
+    check()
+    assert len(history) >= QUERIES // len(pages())
     assert not [*tmp_path.rglob("*")]
 
 
@@ -227,6 +242,40 @@ def test_an_address_says_everything_of_its_view():
     app.run()
     assert not app.toggle(key="field:corrupted").value
     assert app.number_input(key="field:seed").value == 4
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Runs ``interp dashboard`` with these options; the options of the server that it would start, or its answer."""
+    from typer.testing import CliRunner
+
+    from interp.cli.app import app
+
+    words = []
+    monkeypatch.setattr(os, "execv", lambda path, given: words.append(given))
+    monkeypatch.setattr(os, "environ", {**os.environ})
+
+    def start(*options):
+        answer = CliRunner().invoke(app, ["dashboard", *options])
+        return words.pop() if words else answer
+
+    return start
+
+
+def test_a_host_of_a_proxy_is_allowed_beside_this_machine(started):
+    words = started("--allow-host", "Hub.example.org")
+    assert "--browser.serverAddress=hub.example.org" in words
+    hosts = [word.partition("=")[2] for word in words if "allowedHosts" in word]
+    assert hosts == ["localhost", "127.0.0.1", "hub.example.org"]
+    assert not [word for word in words if "corsAllowed" in word] and "--server.address=127.0.0.1" in words
+
+
+@pytest.mark.parametrize("host", ["*", "*.example.org", "https://hub.example.org", "hub:8000", "hub/user", "", "a b", "-x.org"])
+def test_what_is_no_host_is_refused(started, host):
+    answer = started(f"--allow-host={host}")
+    assert (
+        answer.exit_code == 2 and repr(host) in answer.output.replace("\n", "") and "such as hub.example.org" in answer.output
+    )
 
 
 def test_the_command_starts_a_server_of_this_machine_alone_that_asks_nothing(monkeypatch, tmp_path):

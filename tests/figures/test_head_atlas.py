@@ -2,6 +2,7 @@
 
 import math
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -128,6 +129,16 @@ def test_the_overview_of_a_head_is_its_thumbnail_and_can_scale_keys(case):
     np.testing.assert_allclose(scaled, by_hand((pattern[1, 1, 2][own][:, own].numpy() * scale).tolist(), 3), atol=1e-5)
 
 
+def test_the_overview_of_a_window_has_its_own_bins():
+    cache = capture_attention(tiny("llama"), tiny_tokens(1, 13))
+    pattern, scale = cache.pattern(Head(1, 2)).numpy(), np.linspace(3, 1, 13, dtype=np.float32)
+    found = overview(cache, Head(1, 2), 4, scale=scale, window=(3, 13, 1, 4))
+    assert found.shape == (4, 3)
+    edges = [3, 6, 8, 11, 13]  # query q is in bin (q - 3) * 4 // 10
+    for row, (start, end) in enumerate(pairwise(edges)):
+        np.testing.assert_allclose(found[row], (pattern * scale)[start:end, 1:4].max(0), rtol=1e-5)
+
+
 def test_thumbnails_of_what_is_not_there_are_refused():
     cache = capture_attention(tiny("llama"), tiny_tokens(2, 7))
     with pytest.raises(ValueError, match="size=0 is too small: use at least 1 bin per side of a thumbnail"):
@@ -224,6 +235,13 @@ def pixels_of_scale():
     thumbs[0, 0] = np.linspace(0, 1, LEVELS)[:, None]
     picture = atlas(thumbs, causal=False)
     return cell_of(picture, Head(0, 0))[:: picture.cell // LEVELS, 0].astype(int).tolist()
+
+
+@pytest.mark.parametrize(("shape", "most"), [((12, 12), 250_000), ((32, 32), 1_200_000)])
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_a_picture_of_noise_keeps_the_budget_of_bytes(shape, most, gamma):
+    noise = np.tril(np.random.default_rng(0).random((*shape, 48, 48), dtype=np.float32))
+    assert len(atlas(noise, gamma=gamma).png) <= most
 
 
 def test_the_same_thumbnails_are_the_same_bytes():

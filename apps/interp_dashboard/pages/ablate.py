@@ -59,7 +59,6 @@ def fields() -> tuple[Field, ...]:
 
 
 def render(view: View) -> None:
-    view.facts.check_causal("Ablation")
     named: Any = {"format_func": MODES.__getitem__, "label_visibility": "collapsed"}
     st.segmented_control("Mode", list(MODES), required=True, **named, **view.state.widget_args("mode"))
     if view.state["mode"] == MANUAL:
@@ -189,7 +188,7 @@ def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | N
     state.set(example=min(state["example"], last), corrupted=False)
     st.number_input("Show on prompt", 0, last, **state.widget_args("example"))
     prompt = _prompt(view, sweep, state["example"])
-    shown = {"task": prompt.task, "text": prompt.text or prompts.TEXT, "seed": prompt.seed, "example": prompt.example}
+    shown = {"task": prompt.task, "text": prompt.text or None, "seed": prompt.seed, "example": prompt.example}
     link("Attention pattern", "attention", {**shown, "corrupted": False, "head": chosen}, icon=":material/grid_on:")
     _to_circuit(view, chosen)
     st.button("Manual ablation", icon=":material/toggle_off:", on_click=_ablate_manually, args=(state, shown, chosen))
@@ -264,4 +263,6 @@ def _show(state: State, job: Job) -> None:
 
 
 QUESTION = "How much does each head contribute to the task, and what does the model predict without it?"
-PAGE = Page(name="ablate", icon=":material/content_cut:", order=5, question=QUESTION, fields=fields, render=render)
+PAGE = Page(
+    name="ablate", icon=":material/content_cut:", order=5, question=QUESTION, fields=fields, render=render, causal_only=True
+)

@@ -51,7 +51,6 @@ def fields() -> tuple[Field, ...]:
 
 
 def render(view: View) -> None:
-    view.facts.check_causal("Circuit")
     here: set[str] = set()
     try:
         _page(view, here)
@@ -216,4 +215,6 @@ def _code(run: StoredRun, draw: str) -> str:
 
 
 QUESTION = "Which edges between heads and MLPs carry the behaviour, and how many are enough?"
-PAGE = Page(name="circuit", icon=":material/account_tree:", order=6, question=QUESTION, fields=fields, render=render)
+PAGE = Page(
+    name="circuit", icon=":material/account_tree:", order=6, question=QUESTION, fields=fields, render=render, causal_only=True
+)

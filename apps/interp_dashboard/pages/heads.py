@@ -22,7 +22,7 @@ from interp_dashboard.head_roles import role_cache
 from interp_dashboard.metric_cache import measure, metric_names
 from interp_dashboard.metric_selectors import choose_metric
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.page_definition import Page, View, link
+from interp_dashboard.page_definition import Page, View, link, needs_causal
 from interp_dashboard.score_badges import badges
 from interp_dashboard.selectable_figures_and_tables import (
     head_from_map,
@@ -87,6 +87,11 @@ def _roles(view: View, chosen: Head | None) -> None:
     """A map of one role, and all roles of the selected head."""
     st.markdown("##### Roles")
     about = f"The quick detectors run once: {', '.join(quick_detectors())}."
+    if not view.facts.causal:
+        about = plain(needs_causal("Detectors", view))
+        st.toggle("Run the quick detectors", disabled=True, help=about, key="no-roles")
+        st.caption(about)
+        return
     st.toggle("Run the quick detectors", help=about, **view.state.widget_args("roles"))
     if view.state["roles"]:
         with st.spinner("Running the quick detectors …", show_time=True):

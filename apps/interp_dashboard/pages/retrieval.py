@@ -60,7 +60,6 @@ def fields() -> tuple[Field, ...]:
 
 
 def render(view: View) -> None:
-    view.facts.check_causal("Retrieval")
     here: set[str] = set()
     try:
         _page(view, here)
@@ -200,4 +199,6 @@ def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
 
 
 QUESTION = "Which heads copy from the distant context, from which depth, and does the model need them?"
-PAGE = Page(name="retrieval", icon=":material/find_in_page:", order=4, question=QUESTION, fields=fields, render=render)
+PAGE = Page(
+    name="retrieval", icon=":material/find_in_page:", order=4, question=QUESTION, fields=fields, render=render, causal_only=True
+)

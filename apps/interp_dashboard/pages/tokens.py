@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import streamlit as st
 
 from interp.detectors import TokenDetection, detect
 from interp.experiments import DetectionSpec
-from interp.figures import waad_fai_strips
+from interp.figures import waad_fai_html, waad_fai_strips
 from interp.figures.waad_fai_strips import MAX_TOKENS
 from interp.heads import Head
 from interp.tasks import task_names
@@ -19,13 +20,13 @@ from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
+from interp_dashboard.own_text import name_unknown, suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.page_definition import Page, View, link
-from interp_dashboard.selectable_figures_and_tables import head_from_table, number_columns, show_figure, show_table
+from interp_dashboard.selectable_figures_and_tables import head_from_table, number_columns, show_table
 from interp_dashboard.url import Field, choice, head, number, text
 
 ROLE = "preplan_anchor"
 OWN = ""
-PROMPT = "The cat sat on the mat because the cat was tired."
 MOST_TEXTS = 64
 OPTIONS = DetectorOptions(
     ROLE,
@@ -43,7 +44,7 @@ def fields() -> tuple[Field, ...]:
     """The texts, the options of the detector, and the shown part."""
     return (
         choice("texts", [OWN, *task_names()], "plan_following", noun="task"),
-        text("prompt", PROMPT),
+        replace(text("prompt"), default=None),
         text("response"),
         number("n_texts", 4, 1, MOST_TEXTS),
         number("texts_seed", 0, 0, 10**6),
@@ -55,7 +56,6 @@ def fields() -> tuple[Field, ...]:
 
 
 def render(view: View) -> None:
-    view.facts.check_causal("Preplan and anchor tokens")
     state = view.state
     asked = _texts(view)
     OPTIONS.choose(state)
@@ -84,24 +84,32 @@ def _texts(view: View) -> dict[str, Any]:
             count.number_input("Number of texts", 1, MOST_TEXTS, **state.widget_args("n_texts"))
             seed.number_input("Seed", 0, 10**6, **state.widget_args("texts_seed"))
         return {"task": state["texts"], "n_prompts": state["n_texts"], "seed": state["texts_seed"]}
+    suggested = suggested_texts(view.model, view.facts.weights_digest)[0]
     with where:
-        st.text_area("Prompt", height=80, placeholder="Any text", **state.widget_args("prompt"))
+        st.text_area("Prompt", height=80, placeholder="Any text", **state.widget_args("prompt", suggested))
     st.text_area("Response", height=80, placeholder="Leave empty to let the model generate it", **state.widget_args("response"))
-    if not state["prompt"].strip():
+    prompt, response = suggested if state["prompt"] is None else state["prompt"], state["response"]
+    if not prompt.strip():
         raise ValueError("The prompt is empty: enter the text that precedes the response.")
-    return {"prompt": state["prompt"]} | ({"response": state["response"]} if state["response"].strip() else {})
+    written = {"prompt": prompt} | ({"response": response} if response.strip() else {})
+    warn_of_unknown(view.model, unknown_in(view.model, view.facts.weights_digest, *written.values()))
+    return written
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _found(model: str, weights: str, values: tuple[tuple[str, Any], ...]) -> TokenDetection:
     with model_cache().acquire(model) as loaded:
         found = detect(loaded, ROLE, **dict(values))
-    assert isinstance(found, TokenDetection)
+        assert isinstance(found, TokenDetection)
+        if "prompt" in dict(values):
+            texts = [text for name, text in values if name in ("prompt", "response")]
+            words = (name_unknown(loaded, texts, found.words[0]),)
+            found = replace(found, scores={name: replace(scores, tokens=words) for name, scores in found.scores.items()})
     return found
 
 
 def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
-    """The figure of one text, its table, and its index."""
+    """Draws one text; a function that makes its figure, its table, and its index."""
     state, last = view.state, len(found.words) - 1
     state.set(text_index=min(state["text_index"], last))
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -116,10 +124,10 @@ def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
             st.number_input("First token shown", 0, length - 1, **shown, **state.widget_args("first_token"))
             st.caption(f"{MAX_TOKENS} of {length:,} tokens shown.")
     first = state["first_token"] if length > MAX_TOKENS else None
-    figure = waad_fai_strips(found, example=example, span=None if first is None else (first, min(first + MAX_TOKENS, length)))
-    show_figure(view, figure, "role-strips", "the text shaded by WAAD and FAI, with marks above preplan and anchor tokens")
+    span = None if first is None else (first, min(first + MAX_TOKENS, length))
+    st.html(waad_fai_html(found, example=example, span=span, dark=view.dark))
     table = found.to_dataframe().query("example == @example and pos < @length")
-    return figure, table, example
+    return partial(waad_fai_strips, found, example=example, span=span), table, example
 
 
 def _statistics(found: TokenDetection) -> None:
@@ -160,4 +168,6 @@ def _python(model: str, values: dict[str, Any], example: int) -> str:
 
 
 QUESTION = "At which tokens does attention jump far back (WAAD), and which tokens do later ones keep attending to (FAI)?"
-PAGE = Page(name="tokens", icon=":material/segment:", order=3, question=QUESTION, fields=fields, render=render)
+PAGE = Page(
+    name="tokens", icon=":material/segment:", order=3, question=QUESTION, fields=fields, render=render, causal_only=True
+)
