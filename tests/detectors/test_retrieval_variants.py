@@ -350,6 +350,7 @@ def untrained(seed: int):
     return wrap_model(T.GPT2LMHeadModel(config).eval(), tiny_tokenizer(), name="untrained")
 
 
+@pytest.mark.slow
 def test_untrained_models_have_no_such_heads_beyond_the_stated_rate():
     shares = {role: [] for role in ROLES}
     for seed in range(50):
