@@ -1,5 +1,7 @@
 """Names of edge scoring methods and edge ablations, with one line each: what a command offers without importing torch."""
 
+from typing import Any
+
 EDGE_METHODS = {
     "exact": "activation patching of every edge by itself",
     "eap": "edge attribution patching: gradient at the clean prompt, one backward pass",
@@ -14,6 +16,14 @@ IG_RULES = {
     "midpoint": "gradients in the middle of each step",
     "left": "gradients at one end of each step, as in the authors' code",
 }
+
+
+def line_options(method: str, steps: int, rule: str) -> dict[str, Any]:
+    """How a method integrates gradients along lines, as records and identities state it: nothing for the others; no default rule."""
+    if not method.startswith("eap-ig"):
+        return {}
+    return {"steps": steps} | ({"rule": rule} if rule != "midpoint" else {})
+
 
 EDGE_ABLATIONS = {
     "counterfactual": "the writer's output on the corrupted prompt",

@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
-from interp.circuits.edge_method_names import EDGE_METHODS, IG_RULES
+from interp.circuits.edge_method_names import EDGE_METHODS, IG_RULES, line_options
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
 from interp.models.model import Model
@@ -154,7 +154,7 @@ def score_edges(
                     batch.decomposition, graph, batch.read, *_interpolation_points(method, graph, steps, rule)
                 )
             values[:, batch.example_ids] = to_numpy(effects)
-    lines = {"steps": steps, **({"rule": rule} if rule != "midpoint" else {})} if method.startswith("eap-ig") else {}
+    lines = line_options(method, steps, rule)
     record = measurement.record(f"corrupted edge ({ablation})", method=method, **lines)
     return EdgeScores(method, graph, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 

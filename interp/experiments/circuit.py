@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.circuits.edge_method_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES
+from interp.circuits.edge_method_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
 from interp.experiments.run_folder import Notify
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from interp.store import StoredRun
     from interp.tasks.task import Task
 
-COUNTERFACTUAL, EXACT, ACDC, IG_METHOD = "counterfactual", "exact", "acdc", "eap-ig"
+COUNTERFACTUAL, EXACT, ACDC = "counterfactual", "exact", "acdc"
 CIRCUIT_METHODS = {**EDGE_METHODS, ACDC: "edges are removed one after another while the metric stays within a threshold"}
 DEFAULT_SHARE = 0.1
 """Share of all edges that is kept where neither a size nor a threshold is given."""
@@ -113,7 +113,7 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         prompts |= {"examples": task.digest(), "test_examples": self.test_task.digest()}
         how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
         how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
-        return {**prompts, **how, **_line_options(spec)}
+        return {**prompts, **how, **line_options(spec.method, spec.steps, spec.rule)}
 
     def name_parts(self) -> tuple[str, ...]:
         return "circuit", self.task.name, self.model_name, self.spec.method
@@ -177,14 +177,13 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
 
 def _score_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
     """The arguments of ``score_edges``."""
-    return {"method": spec.method, "metric": metric, "ablation": spec.ablation, "seed": spec.seed, **_line_options(spec)}
-
-
-def _line_options(spec: CircuitSpec) -> dict[str, Any]:
-    """How gradients are integrated along a line, where the method does so; the default rule is left out."""
-    if not spec.method.startswith(IG_METHOD):
-        return {}
-    return {"steps": spec.steps} | ({"rule": spec.rule} if spec.rule != "midpoint" else {})
+    return {
+        "method": spec.method,
+        "metric": metric,
+        "ablation": spec.ablation,
+        "seed": spec.seed,
+        **line_options(spec.method, spec.steps, spec.rule),
+    }
 
 
 def _acdc_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:

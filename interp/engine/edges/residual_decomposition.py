@@ -142,9 +142,8 @@ def decompose_residual(
     biases = torch.stack([torch.zeros_like(clean.final_residual[0]) if bias is None else bias for bias in own])
     written = outputs[:, :, -1]
     apart = float((written.sum(0) + biases.sum(0) - clean.final_residual).abs().max())
-    if apart > rounding(clean.final_residual.dtype) * float(
-        written.abs().sum(0).max()
-    ):  # NaN is refused where outcomes are read
+    size = float(written.abs().sum(0).max())
+    if apart > rounding(clean.final_residual.dtype) * size:  # NaN is refused where outcomes are read
         raise ValueError(
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
