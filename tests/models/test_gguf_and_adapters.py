@@ -13,20 +13,6 @@ from tests.support.tiny_models import save_tiny, tiny_hf, tiny_tokenizer, tiny_t
 LETTERS = "abc defgh"
 
 
-@pytest.fixture
-def load_model():
-    from interp.models import load_model
-
-    return load_model
-
-
-@pytest.fixture
-def unavailable():
-    from interp.errors import ModelUnavailable
-
-    return ModelUnavailable
-
-
 def write_gguf(path):
     """A Qwen2 of 2 layers with all matrices in Q8_0 and vectors in F32. Returns the module with the weights that the file means."""
     import gguf

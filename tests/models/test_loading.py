@@ -10,20 +10,6 @@ from safetensors.torch import load_file, save_file
 from tests.support.tiny_models import save_tiny, tiny_hf, tiny_tokens
 
 
-@pytest.fixture
-def load_model():
-    from interp.models import load_model
-
-    return load_model
-
-
-@pytest.fixture
-def unavailable():
-    from interp.errors import ModelUnavailable
-
-    return ModelUnavailable
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A whole folder: tiny llama with its tokenizer."""
