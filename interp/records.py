@@ -18,7 +18,8 @@ class RunRecord:
 
     ``model`` is the name it was loaded by, ``revision`` the resolved commit (empty for folders), ``weights_digest`` the digest of
     its weights, ``weights_form`` how they were stored (empty for plain ones), ``bos`` whether
-    prompts begin with BOS (always, never; empty for encoders and in older records); ``task`` and ``arguments`` identify the experiment;
+    prompts begin with BOS (always, never; empty for encoders and in older records; a chat template, ``chat`` in ``arguments``, writes its
+    own); ``task`` and ``arguments`` identify the experiment;
     ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
     """
 

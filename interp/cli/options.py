@@ -17,6 +17,9 @@ OPTIONS: dict[str, Any] = {
     "prompts": typer.Option(
         help="File of your own prompts, instead of a task: JSON Lines, a JSON array or CSV; - is standard input."
     ),
+    "chat": typer.Option(
+        "--chat", help="Write each of your own prompts as the user's message in the model's chat template, up to its reply."
+    ),
     "n_prompts": typer.Option("--n-prompts", "-n", help="Number of prompts of the task."),
     "seed": typer.Option(min=0, help="Seed for prompts, resample pairings and bootstrap."),
     "metric": typer.Option(help="Metric of the answer (`interp metrics`); default: the task's."),

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationSpec(Spec):
-    """What ``ablate_heads`` is to compute, on the prompts of a task or of a JSON Lines file (``prompts``).
+    """What ``ablate_heads`` is to compute, on the prompts of a task or of a JSON Lines file (``prompts``),
+    with ``chat`` in the model's chat template.
 
     ``heads`` (such as ``L5H1``) or ``layers`` restrict it; ``pairs`` adds every pair of the chosen heads; ``top_share`` is for the
     estimator ``adaptive``.
@@ -34,6 +35,7 @@ class AblationSpec(Spec):
 
     task: str | None = None
     prompts: str | None = None
+    chat: bool = False
     n_prompts: int = 64
     seed: int = 0
     ablation: str = "mean"
@@ -50,7 +52,7 @@ class AblationSpec(Spec):
         from interp.ablation.ablations import check_ablation
         from interp.metrics.outcomes import OUTCOMES
 
-        check_prompts(self.task, self.prompts)
+        check_prompts(self.task, self.prompts, self.chat)
         if self.metric is not None:
             check_name(self.metric, OUTCOMES.names(), "metric")
         check_ablation(self.ablation)
@@ -64,7 +66,7 @@ class AblationSpec(Spec):
 
     def load_task(self, model: Model) -> Task:
         """The prompts in the model's tokens, at least two."""
-        return load_task(model, self.task, self.prompts, self.n_prompts, self.seed)
+        return load_task(model, self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)
 
     def to_python(self) -> str:
         used = {"ablation": self.ablation, "estimator": self.estimator, "positions": self.positions, "metric": self.metric}
@@ -79,7 +81,7 @@ class AblationSpec(Spec):
         elif self.layers:
             heads = f", heads=[head for head in model.facts.heads() if head.layer in {self.layers!r}]"
         return (
-            f"{self.python_model()}task = {python_task(self.task, self.prompts, self.n_prompts, self.seed)}\n"
+            f"{self.python_model()}task = {python_task(self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)}\n"
             f"result = interp.ablate_heads(model, task, {python_arguments(**changed)}{heads})\n"
             "table = result.heads()\n"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
-from interp.experiments.prompts import load_task
+from interp.experiments.experiment import OneShotExperiment, Progress, Spec, counted, python_arguments, python_task
+from interp.experiments.prompts import check_chat, load_task
 from interp.experiments.run_folder import Notify
 from interp.files import check_file, read_file, user_path
 from interp.registry import check_name
@@ -28,7 +29,8 @@ DEFAULT_METRICS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSpec(Spec):
-    """What ``observe_attention`` is to read: one of ``text``, ``file`` (one text), ``task`` and ``prompts`` (JSON Lines).
+    """What ``observe_attention`` is to read: one of ``text``, ``file`` (one text, or with ``lines`` one on each line), ``task`` and
+    ``prompts`` (JSON Lines). ``chat``: each text of your own is the user's message in the model's chat template.
 
     ``metrics`` are names with optional parameters, such as ``windowed_distance:window=20``.
     """
@@ -37,8 +39,10 @@ class AttentionSpec(Spec):
 
     text: str | None = None
     file: str | None = None
+    lines: bool = False
     task: str | None = None
     prompts: str | None = None
+    chat: bool = False
     metrics: tuple[str, ...] = DEFAULT_METRICS
     n_prompts: int = 64
     seed: int = 0
@@ -52,6 +56,9 @@ class AttentionSpec(Spec):
             raise ValueError(f"{problem}: give one of --{', --'.join(INPUTS)}. Tasks: {', '.join(TASKS.names())}.")
         if self.task is not None:
             check_name(self.task, TASKS.names(), "task")
+            check_chat(self.task, self.chat)
+        if self.lines and self.file is None:
+            raise ValueError("--lines reads a file line by line: give --file, or leave it out.")
         for file in (self.file, self.prompts):
             if file is not None:
                 check_file(file)
@@ -75,22 +82,33 @@ class AttentionSpec(Spec):
 
     def bind(self, model: Model) -> AttentionExperiment:
         from interp.records import digest
+        from interp.tasks.token_batch import check_lengths
 
         if self.text is not None or self.file is not None:
             name, text, arguments = _read_text(self.text, self.file)
-            ids = model.to_tokens(text)
-            return AttentionExperiment(self, model, ids, name, {**arguments, "n_tokens": len(ids)}, digest([ids]))
-        task = load_task(model, self.task, self.prompts, self.n_prompts, self.seed, at_least=1)
+            texts = {"The text" if self.file is None else name: text}
+            if self.lines:
+                texts = {f"{name}, line {n}": line for n, line in enumerate(text.splitlines(), 1) if line.strip()}
+            rows = [model.to_tokens(text, chat=self.chat) for text in texts.values()]
+            check_lengths(model, rows, list(texts))
+            arguments |= {name: True for name in ("lines", "chat") if getattr(self, name)}
+            size = {"n_prompts": len(rows)} if self.lines else {}
+            size["n_tokens"] = sum(map(len, rows))
+            return AttentionExperiment(self, model, rows, name, {**arguments, **size}, digest(rows))
+        task = load_task(model, self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat, at_least=1)
         size = {"n_prompts": len(task), "n_tokens": sum(len(example.clean) for example in task)}
         return AttentionExperiment(self, model, task, task.name, {**task.arguments, **size}, task.digest())
 
     def to_python(self) -> str:
-        if self.file is not None:
-            read = f"text = pathlib.Path({str(user_path(self.file))!r}).read_text(encoding='utf-8-sig')\nprompts = model.to_tokens(text)"
-        elif self.text is not None:
-            read = f"prompts = model.to_tokens({self.text!r})"
+        chat = ", chat=True" if self.chat else ""
+        if self.text is not None:
+            read = f"prompts = model.to_tokens({self.text!r}{chat})"
+        elif self.file is None:
+            read = f"prompts = {python_task(self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)}"
         else:
-            read = f"prompts = {python_task(self.task, self.prompts, self.n_prompts, self.seed)}"
+            each = f"[model.to_tokens(line{chat}) for line in text.splitlines() if line.strip()]"
+            read = f"text = pathlib.Path({str(user_path(self.file))!r}).read_text(encoding='utf-8-sig')\n"
+            read += f"prompts = {each if self.lines else f'model.to_tokens(text{chat})'}"
         start = "import pathlib\n\n" if self.file is not None else ""
         observed = f"observation = interp.observe_attention(model, prompts, {python_arguments(list(self.metrics))})\n"
         return f"{start}{self.python_model()}{read}\n{observed}"
@@ -98,10 +116,10 @@ class AttentionSpec(Spec):
 
 @dataclass(frozen=True)
 class AttentionExperiment(OneShotExperiment[AttentionSpec]):
-    """The metrics of one model on ``prompts`` (a task, or the token ids of one text), with their name and a digest of their tokens."""
+    """The metrics of one model on ``prompts`` (a task, or the token ids of each text), with their name and a digest of their tokens."""
 
     kind: ClassVar[str] = "attention"
-    prompts: Task | list[int]
+    prompts: Task | list[list[int]]
     name: str
     arguments: dict[str, Any]
     tokens: str
@@ -115,14 +133,15 @@ class AttentionExperiment(OneShotExperiment[AttentionSpec]):
 
     def title(self) -> str:
         n_tokens, facts = self.arguments["n_tokens"], self.model.facts
-        return f"{len(self.spec.metrics)} metrics of {len(facts.heads())} heads on {n_tokens:,} tokens"
+        metrics, heads = counted(len(self.spec.metrics), "metric"), counted(len(facts.heads()), "head")
+        return f"{metrics} of {heads} on {counted(n_tokens, 'token')}"
 
     def plan(self, memory: int | None = None) -> CostEstimate:
         """One unit per text; the bytes of a forward pass over the longest one, seconds NaN."""
         from interp.ablation.ablate_heads import CostEstimate
         from interp.models.memory import forward_bytes
 
-        lengths = [len(self.prompts)] if isinstance(self.prompts, list) else [len(example.clean) for example in self.prompts]
+        lengths = [len(row) for row in self._rows()]
         return CostEstimate(len(lengths), forward_bytes(self.model.facts, 1, max(lengths), patterns=False), float("nan"))
 
     def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> Observation:
@@ -140,9 +159,13 @@ class AttentionExperiment(OneShotExperiment[AttentionSpec]):
 
     def _notify_unknown_words(self, notify: Notify) -> None:
         unknown = getattr(self.model.tokenizer, "unk_token_id", None)
-        if isinstance(self.prompts, list) and (n := sum(token == unknown for token in self.prompts)):
-            name = self.model.facts.name
-            notify(f"Note: {name} does not know all words: {n:,} of {len(self.prompts):,} tokens are unknown.")
+        tokens = [token for row in self._rows() for token in row]
+        if n := sum(token == unknown for token in tokens):
+            notify(f"Note: {self.model.facts.name} does not know all words: {n:,} of {len(tokens):,} tokens are unknown.")
+
+    def _rows(self) -> Sequence[Sequence[int]]:
+        """The token ids of each text."""
+        return self.prompts if isinstance(self.prompts, list) else [example.clean for example in self.prompts]
 
 
 def _read_text(text: str | None, file: str | None) -> tuple[str, str, dict[str, Any]]:

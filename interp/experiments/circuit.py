@@ -41,6 +41,7 @@ class CircuitSpec(Spec):
 
     task: str | None = None
     prompts: str | None = None
+    chat: bool = False
     method: str = "eap-ig"
     n_prompts: int = 32
     seed: int = 0
@@ -55,7 +56,7 @@ class CircuitSpec(Spec):
     def check(self) -> None:
         from interp.metrics.outcomes import OUTCOMES
 
-        check_prompts(self.task, self.prompts)
+        check_prompts(self.task, self.prompts, self.chat)
         if self.metric is not None:
             check_name(self.metric, OUTCOMES.names(), "metric")
         check_name(self.method, CIRCUIT_METHODS, "method")
@@ -74,13 +75,15 @@ class CircuitSpec(Spec):
 
     def bind(self, model: Model) -> CircuitExperiment:
         paired = self.ablation == COUNTERFACTUAL
-        tasks = discovery_and_test_tasks(model, self.task, self.prompts, self.n_prompts, self.seed, paired=paired)
+        where = (self.task, self.prompts, self.n_prompts, self.seed)
+        tasks = discovery_and_test_tasks(model, *where, chat=self.chat, paired=paired)
         _check_edges(model, tasks, self)
         return CircuitExperiment(self, model, *tasks)
 
     def to_python(self) -> str:
         if self.prompts is not None:
-            made = f"task, test_task = interp.task_from_jsonl({self.prompts!r}, model).halves({self.seed})\n"
+            whole = python_task(None, self.prompts, self.n_prompts, self.seed, chat=self.chat)
+            made = f"task, test_task = {whole}.halves({self.seed})\n"
         else:
             tasks = (python_task(self.task, None, self.n_prompts, seed) for seed in (self.seed, self.seed + 1))
             made = "".join(f"{name} = {code}\n" for name, code in zip(("task", "test_task"), tasks, strict=True))

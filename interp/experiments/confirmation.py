@@ -39,6 +39,7 @@ class ConfirmationSpec(Spec):
     device: str | None = None
     task: str | None = None
     prompts: str | None = None
+    chat: bool = False
     task_options: Mapping[str, Any] = field(default_factory=dict)
     n_prompts: int = 64
     seed: int | None = None
@@ -69,7 +70,7 @@ class ConfirmationSpec(Spec):
 
         detection, spec = self._load_detection(), self.resolve()
         assert spec.seed is not None
-        task = load_task(model, spec.task, spec.prompts, spec.n_prompts, spec.seed, spec.task_options)
+        task = load_task(model, spec.task, spec.prompts, spec.n_prompts, spec.seed, spec.task_options, chat=spec.chat)
         controls = [load_task(model, name, None, spec.n_prompts, spec.seed) for name in spec.specificity]
         ks = check_confirmation(detection, model, [task, *controls], ks=list(spec.ks) or None, **spec.options())
         return ConfirmationExperiment(self, model, detection, task, controls, ks, spec.seed)
@@ -100,7 +101,7 @@ class ConfirmationSpec(Spec):
             "import interp\nfrom interp.store import load_detection\n\n"
             f"detection = load_detection({self.detection!r})\n"
             f"model = interp.load_model({', '.join(load)})\n"
-            f"task = {python_task(spec.task, spec.prompts, self.n_prompts, spec.seed, dict(self.task_options))}\n"
+            f"task = {python_task(spec.task, spec.prompts, self.n_prompts, spec.seed, dict(self.task_options), chat=spec.chat)}\n"
             f"confirmation = interp.confirm(detection, model, task, {python_arguments(**more)}{controls})\n"
         )
 
@@ -130,7 +131,7 @@ class ConfirmationSpec(Spec):
                 f"No task is known to need {detection.role} heads: give --task or --prompts FILE.jsonl. Tasks: {', '.join(known)}."
             )
         task = None if self.prompts else task
-        check_prompts(task, self.prompts)
+        check_prompts(task, self.prompts, self.chat)
         return replace(self, task=task, seed=detection.record.seed + 1 if self.seed is None else self.seed)
 
 

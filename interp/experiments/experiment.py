@@ -33,7 +33,7 @@ RUNS = Path("runs")
 LONGEST_NAME = 200
 """Bytes of a folder name before the digest; file systems allow 255 with it and with the number of an earlier run."""
 
-FIRST = ("model", "task", "prompts", "method", "n_prompts", "seed")
+FIRST = ("model", "task", "prompts", "chat", "method", "n_prompts", "seed")
 LAST = ("device", "dtype", "revision", "offline", "bos", "device_map", "max_memory")
 """The order of options on a command line; the others stand between these, in the order of the fields."""
 
@@ -274,14 +274,27 @@ class ResumableExperiment(Experiment[S]):
         return run
 
 
+def counted(n: int, noun: str) -> str:
+    """The number with its noun, in the plural where that is not one."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def python_arguments(*positional: Any, **keyword: Any) -> str:
     """The arguments of a call as Python code."""
     return ", ".join([*map(repr, positional), *(f"{name}={value!r}" for name, value in keyword.items())])
 
 
-def python_task(task: str | None, prompts: str | None, n_prompts: int, seed: int, options: dict[str, Any] | None = None) -> str:
+def python_task(
+    task: str | None,
+    prompts: str | None,
+    n_prompts: int,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    *,
+    chat: bool = False,
+) -> str:
     """Code that makes the task, or reads the file of prompts."""
     if prompts is not None:
-        return f"interp.task_from_jsonl({prompts!r}, model)"
+        return f"interp.task_from_jsonl({prompts!r}, model{', chat=True' if chat else ''})"
     more = {"n_prompts": n_prompts, "seed": seed, **(options or {})}
     return f"interp.make_task({task!r}, model, {python_arguments(**more)})"

@@ -11,16 +11,27 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
 
 
-def check_prompts(task: str | None, prompts: str | None) -> None:
-    """Raises ValueError unless exactly one of the two is given, LookupError for an unknown task, FileNotFoundError for a missing file."""
+def check_prompts(task: str | None, prompts: str | None, chat: bool) -> None:
+    """Raises ValueError unless exactly one of task and prompts is given, and for a task with ``chat``; LookupError for an unknown task,
+    FileNotFoundError for a missing file."""
     from interp.tasks import TASKS
 
     if (task is None) == (prompts is None):
         raise ValueError(f"Give either --task or --prompts FILE.jsonl. Tasks: {', '.join(TASKS.names())}.")
     if task is not None:
         check_name(task, TASKS.names(), "task")
+        check_chat(task, chat)
     if prompts is not None:
         check_file(prompts)
+
+
+def check_chat(task: str, chat: bool) -> None:
+    """Raises ValueError for ``chat``, which belongs to prompts of the user's own."""
+    if chat:
+        raise ValueError(
+            f"--chat writes your own prompts as messages, and the prompts of the task {task} are texts to be continued: leave it out, or "
+            f"give --prompts FILE.jsonl."
+        )
 
 
 def load_task(
@@ -31,13 +42,15 @@ def load_task(
     seed: int,
     options: Mapping[str, Any] | None = None,
     *,
+    chat: bool = False,
     at_least: int = 2,
 ) -> "Task":
-    """The prompts in the model's tokens. Raises ValueError for fewer than ``at_least``; an interval over prompts needs two."""
+    """The prompts in the model's tokens, with ``chat`` those of a file in its chat template. Raises ValueError for fewer than
+    ``at_least``; an interval over prompts needs two."""
     from interp.tasks import make_task, task_from_jsonl
 
     if prompts is not None:
-        loaded = task_from_jsonl(prompts, model)
+        loaded = task_from_jsonl(prompts, model, chat=chat)
     else:
         assert task is not None
         loaded = make_task(task, model, n_prompts=n_prompts, seed=seed, **(options or {}))
@@ -49,7 +62,7 @@ def load_task(
 
 
 def discovery_and_test_tasks(
-    model: "Model", task: str | None, prompts: str | None, n_prompts: int, seed: int, *, paired: bool = True
+    model: "Model", task: str | None, prompts: str | None, n_prompts: int, seed: int, *, chat: bool = False, paired: bool = True
 ) -> "tuple[Task, Task]":
     """The prompts on which a circuit is found and those on which it is tested: of a task the prompts of this seed and of the next, of a
     file its two halves in an order drawn with the seed.
@@ -58,7 +71,7 @@ def discovery_and_test_tasks(
     """
     if prompts is None:
         return load_task(model, task, None, n_prompts, seed), load_task(model, task, None, n_prompts, seed + 1)
-    whole = load_task(model, None, prompts, n_prompts, seed)
+    whole = load_task(model, None, prompts, n_prompts, seed, chat=chat)
     if paired and (n_unpaired := sum(example.clean == example.corrupted for example in whole)):
         raise ValueError(
             f"{n_unpaired} of the {len(whole)} prompts of {prompts} have no corrupted version that differs, which counterfactual "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.models.batchable_lengths import LengthClasses
+from interp.models.chat_template import chat_parts
 from interp.models.token_text import token_text
 from interp.records import RunRecord
 
@@ -153,9 +154,13 @@ class Model:
         other = (getattr(self.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
         return None if own in other else own
 
-    def to_tokens(self, text: str) -> list[int]:
+    def to_tokens(self, text: str, *, chat: bool = False) -> list[int]:
         """Token ids of a whole prompt, with BOS where ``facts.prepend_bos``, and for an encoder with all special
-        tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
+        tokens that its tokenizer adds. ``chat``: the text is the user's message in the tokenizer's chat template, which writes all special
+        tokens itself and ends where the answer begins; BOS is not prepended. Raises ValueError without a tokenizer, and with ``chat`` as
+        ``chat_parts``."""
+        if chat:
+            return self.to_tokens_without_special("".join(chat_parts(self, text)))
         if self.hf is not None and not self.facts.causal:
             return list(self._need_tokenizer()(text)["input_ids"])
         ids = self.to_tokens_without_special(text)

@@ -24,16 +24,17 @@ RESERVED = ("all", "end")
 
 
 @checks_arguments
-def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -> Task:
+def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *, chat: bool = False) -> Task:
     """The prompts of a file as a task named after it; metric: ``logit_diff`` if all have distractors, else ``answer_logprob``.
-    ``-`` is standard input. Raises ValueError with the line number for anything that cannot be used, and FileNotFoundError for a
-    missing file."""
+    ``-`` is standard input. ``chat``: each clean and each corrupted prompt is the user's message in the model's chat template, which ends
+    where the answer begins; marks stay on their words. Raises ValueError with the line number for anything that
+    cannot be used, and FileNotFoundError for a missing file."""
     name, data = read_file(path)
     content = _text_of(name, data)
     examples, places = [], {}
     for place, line in prompt_rows(name, content):
         try:
-            examples.append(to_example(model, read_prompt(line)))
+            examples.append(to_example(model, read_prompt(line), chat=chat))
             if (first := places.setdefault(examples[-1].clean, place)) != place:
                 raise ValueError(f"The clean prompt is that of {first} and would count twice: keep one of them.")
         except ValueError as error:
@@ -43,6 +44,7 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None) -
     judged = metric or ("logit_diff" if all(e.distractors for e in examples) else "answer_logprob")
     path = Path(name)
     arguments = {"file": path.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    arguments |= {"chat": True} if chat else {}
     return Task(path.stem, tuple(examples), judged, arguments)
 
 

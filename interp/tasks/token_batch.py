@@ -82,7 +82,7 @@ def as_batch(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -
     examples = prompts.examples if isinstance(prompts, Task) else prompts
     marks = [e.marks for e in examples if isinstance(e, Example)] if not isinstance(examples, Tensor | str) else []
     rows = _token_rows(model, examples)
-    _check_lengths(model, rows)
+    check_lengths(model, rows)
     _check_ids(model, rows)
     longest = max(map(len, rows))
     if token_mask is None:
@@ -122,15 +122,18 @@ def _token_rows(model: Model, prompts: Any) -> list[Sequence[int]]:
     return [row.clean if isinstance(row, Example) else row for row in rows]
 
 
-def _check_lengths(model: Model, rows: Sequence[Sequence[int]]) -> None:
+def check_lengths(model: Model, rows: Sequence[Sequence[int]], names: Sequence[str] | None = None) -> None:
+    """Raises ValueError for no prompts at all, and for one that is empty or longer than the model's context; ``names`` are how the
+    message calls them, by default by number."""
     if not rows:
         raise ValueError("There are no prompts: give text, token ids or examples.")
     limit = model.facts.max_length
     for i, row in enumerate(rows):
+        name = names[i] if names else f"Prompt {i}"
         if not len(row):
-            raise ValueError(f"Prompt {i} has no tokens: give at least one.")
+            raise ValueError(f"{name} has no tokens: give at least one.")
         if limit is not None and len(row) > limit:
-            found = f"Prompt {i} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context"
+            found = f"{name} has {len(row)} tokens, more than the {limit} of {model.facts.name}'s context"
             raise ValueError(f"{found}: shorten it, or load a model with a longer context.")
 
 

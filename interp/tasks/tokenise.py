@@ -7,9 +7,11 @@ write no spaces).
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from interp.models.chat_template import chat_parts
 from interp.models.model import Model
 from interp.tasks.task import Example, Prompt, Span
 
@@ -41,12 +43,14 @@ class WordFilter:
         return kept
 
 
-def to_example(model: Model, prompt: Prompt) -> Example:
-    """The prompt as token ids, with marks as half-open token spans. Raises ValueError for an encoder, a word that the
-    vocabulary lacks, a prompt that is too long, an answer that is not one token, a mark without tokens, and clean and corrupted
-    prompts of different lengths."""
+def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
+    """The prompt as token ids, with marks as half-open token spans. ``chat``: the clean and the corrupted prompt are each the user's
+    message in the model's chat template, and the answer begins its reply. Raises ValueError for an encoder, a word that the vocabulary
+    lacks, a prompt that is too long, an answer that is not one token, a mark without tokens, clean and corrupted prompts of different
+    lengths, and with ``chat`` as ``chat_parts``."""
     model.facts.check_causal("A prompt with an answer")
-    clean, corrupted = check(model, prompt.clean), check(model, prompt.corrupted)
+    prompt = _in_chat(model, prompt) if chat else prompt
+    clean, corrupted = (check(model, text, complete=chat) for text in (prompt.clean, prompt.corrupted))
     if len(clean) != len(corrupted):
         pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
         lengths = f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}"
@@ -59,14 +63,15 @@ def to_example(model: Model, prompt: Prompt) -> Example:
     return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks)
 
 
-def check(model: Model, text: str) -> list[int]:
-    """Token ids of a prompt. ValueError for unknown words, a start token of its own, or more tokens than the model takes."""
-    ids = model.to_tokens(text)
+def check(model: Model, text: str, *, complete: bool = False) -> list[int]:
+    """Token ids of a prompt; a ``complete`` one holds its special tokens already. ValueError for unknown words, a start token that would be
+    doubled, or more tokens than the model takes."""
+    ids = model.to_tokens_without_special(text) if complete else model.to_tokens(text)
     facts, tokenizer = model.facts, model.tokenizer
     unknown = unknown_words(model, text)
     if unknown:
         raise ValueError(f"{facts.name} does not know {', '.join(map(repr, unknown))}: use other words, or another model.")
-    if facts.prepend_bos and tokenizer.bos_token and text.startswith(tokenizer.bos_token):
+    if not complete and facts.prepend_bos and tokenizer.bos_token and text.startswith(tokenizer.bos_token):
         raise ValueError(f"The prompt begins with {tokenizer.bos_token}, which {facts.name} adds by itself: leave it out.")
     if facts.max_length is not None and len(ids) > facts.max_length:
         raise ValueError(f"The prompt has {len(ids)} tokens, {facts.name} takes at most {facts.max_length}: shorten it.")
@@ -134,6 +139,16 @@ def offsets(model: Model, text: str) -> list[tuple[int, Span]]:
         raise ValueError(f"The tokenizer of {model.facts.name} does not say where tokens lie in a text: load its fast version.")
     encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
+
+
+def _in_chat(model: Model, prompt: Prompt) -> Prompt:
+    """The prompt in the model's chat template; marks keep their words, of which the template may remove white space at the ends."""
+    before, message, after = chat_parts(model, prompt.clean)
+    start, end = len(before), len(before) + len(message)
+    shift = start - prompt.clean.index(message)
+    marks = {name: (max(a + shift, start), min(b + shift, end)) for name, (a, b) in prompt.marks.items()}
+    corrupted = "".join(chat_parts(model, prompt.corrupted))
+    return replace(prompt, clean=f"{before}{message}{after}", corrupted=corrupted, marks=marks)
 
 
 def _continued(prompt: str, word: str) -> str:

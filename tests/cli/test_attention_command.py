@@ -97,6 +97,85 @@ def test_a_file_is_one_text_and_is_named_with_its_digest(read, tmp_path):
     assert from_file.record.task == "essay.txt" and len(from_file.record.arguments["sha256"]) == 64
 
 
+def test_each_line_of_a_file_is_a_text_of_its_own(read, tmp_path):
+    (tmp_path / "two.txt").write_bytes(b"w1 w2 w9\r\n\n  \nw4 w1 w4 w8 w1\n")
+    run = stored(read("--file", tmp_path / "two.txt", "--lines"), tmp_path / "run")
+    assert run.table("tokens").groupby("example").size().tolist() == [4, 6]
+    assert {"lines": True, "n_prompts": 2, "n_tokens": 10}.items() <= run.record.arguments.items()
+    assert_refused(
+        read("--text", TEXT, "--lines", out="other"), 2, "--lines reads a file line by line: give --file, or leave it out."
+    )
+    (tmp_path / "long.txt").write_text("w1\n\n" + "w2 " * 90)
+    answer = read("--file", tmp_path / "long.txt", "--lines", out="other")
+    assert_refused(answer, 2, "long.txt, line 3 has 91 tokens, more than the 64 of")
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_file_that_is_longer_than_the_context_is_named_with_both_lengths(read, folder, tmp_path, more):
+    (tmp_path / "long.txt").write_text("w2 " * 90)
+    sentence = (
+        f"long.txt has 91 tokens, more than the 64 of {folder}'s context: shorten it, or load a model with a longer context."
+    )
+    assert_refused(read("--file", tmp_path / "long.txt", *more), 2, sentence)
+    assert_refused(read("--text", "w2 " * 90, *more), 2, sentence.replace("long.txt", "The text"))
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    """The folder of the tiny model with a chat template."""
+    folder = save_tiny("llama", tmp_path_factory.mktemp("models") / "talker")
+    (folder / "chat_template.jinja").write_text(
+        "{{ bos_token }}w1 {{ messages[0].content }}{% if add_generation_prompt %} w2{% endif %}"
+    )
+    return folder
+
+
+def test_chat_reads_texts_and_prompts_as_messages_and_says_so(talker, prompts, tmp_path):
+    def read(*words, out):
+        return stored(
+            interp("attention", "--model", talker, *words, "--metrics", "entropy", "--out", tmp_path / out), tmp_path / out
+        )
+
+    plain, chat = read("--text", TEXT, out="plain"), read("--text", TEXT, "--chat", out="chat")
+    assert chat.table("tokens")["token"].tolist() == ["<s>", "w1", *TEXT.split(), "w2"]
+    assert chat.record.arguments == {"chat": True, "n_tokens": 10} and plain.record.arguments == {"n_tokens": 8}
+    own = read("--prompts", prompts, "--chat", out="own")
+    assert own.record.arguments["chat"] is True and own.record.arguments["n_tokens"] == 14
+    assert "chat True" in interp("show", tmp_path / "own").stdout
+
+
+def test_a_confirmation_can_read_messages_too(talker, prompts, tmp_path):
+    def run(*words):
+        answer = interp(*words)
+        assert answer.exit_code == 0, answer.stderr
+
+    run("detect", "previous_token", "--model", talker, "--set", "n_prompts=2", "--out", tmp_path / "found")
+    how = [
+        "--prompts",
+        prompts,
+        "--chat",
+        "--ks",
+        "1",
+        "--positions",
+        "end",
+        "--metric",
+        "answer_logprob",
+        "--out",
+        tmp_path / "done",
+    ]
+    run("confirm", tmp_path / "found", *how)
+    assert "chat True" in interp("show", tmp_path / "done").stdout
+
+
+def test_chat_without_a_template_or_with_a_task_is_refused(read, folder):
+    sentence = rf"The tokenizer of {folder} has no chat template: leave out chat \(--chat\), or load a model that is made for"
+    assert_refused(read("--text", TEXT, "--chat"), 2, sentence)
+    sentence = (
+        "--chat writes your own prompts as messages, and the prompts of the task ioi are texts to be continued: leave it out"
+    )
+    assert_refused(read("--task", "ioi", "--chat"), 2, sentence)
+
+
 def test_prompts_of_different_lengths_leave_no_padding_in_the_tables(read, prompts, tmp_path):
     run = stored(read("--prompts", prompts, "--metrics", "entropy,received_attention"), tmp_path / "run")
     tokens = run.table("tokens").query("metric == 'received_attention'")

@@ -38,11 +38,15 @@ SPECS = [
     ATTENTION,
     AttentionSpec(file="essay.txt", device_map="auto", max_memory="0=10GiB,cpu=20GiB"),
     AttentionSpec(task="ioi", n_prompts=3, seed=5),
+    AttentionSpec(file="essay.txt", lines=True, chat=True),
+    AttentionSpec(prompts="mine.jsonl", chat=True),
+    AblationSpec(prompts="mine.jsonl", chat=True),
     DETECTION,
     DetectionSpec(role="retrieval", options={"mode": "greedy", "min_recall": None}, revision="v1"),
     CIRCUIT,
-    CircuitSpec(prompts="mine.jsonl", ablation="mean", threshold=0.25, steps=3, rule="left", metric="logit_diff"),
+    CircuitSpec(prompts="mine.jsonl", chat=True, ablation="mean", threshold=0.25, steps=3, rule="left", metric="logit_diff"),
     CONFIRMATION,
+    ConfirmationSpec(detection="runs/found", prompts="mine.jsonl", chat=True),
     replace(
         CONFIRMATION, seed=4, ablation="zero", positions=("end",), specificity=("ioi",), device="cuda", metric="logit_diff"
     ),
@@ -182,6 +186,18 @@ def test_the_code_of_a_file_reads_the_same_text(tmp_path):
     assert names["prompts"] == mini().to_tokens(ATTENTION.text)
 
 
+def test_the_code_of_lines_reads_the_same_texts_and_that_of_messages_says_chat(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat\n\nthe dog runs\n")
+    names = {}
+    spec = AttentionSpec(file=str(tmp_path / "a.txt"), lines=True, metrics=("entropy",))
+    exec(spec.to_python(), names)
+    assert names["prompts"] == spec.prepare(mini()).prompts == [mini().to_tokens(text) for text in ("the cat", "the dog runs")]
+    for messages in (replace(spec, chat=True), replace(ATTENTION, chat=True)):
+        assert "chat=True)" in messages.to_python()
+    for kind in (AblationSpec, AttentionSpec, CircuitSpec):
+        assert "interp.task_from_jsonl('mine.jsonl', model, chat=True)" in kind(prompts="mine.jsonl", chat=True).to_python()
+
+
 def test_the_code_of_a_detection_and_of_its_confirmation_computes_the_stored_tables(tmp_path):
     from interp.store import FileLedger, load_confirmation, load_detection
 
@@ -248,6 +264,10 @@ def test_every_kind_says_its_units_and_bytes_before_it_runs(spec):
         (AblationSpec(task="ioi", estimator="guess"), LookupError, "No estimator is called 'guess'"),
         (AblationSpec(task="ioi", heads=("L0H1",), layers=(0,)), ValueError, "give one of them"),
         (AttentionSpec(text="a", metrics=()), ValueError, "names no metric"),
+        (AttentionSpec(text="a", lines=True), ValueError, "--lines reads a file line by line"),
+        (AttentionSpec(task="ioi", chat=True), ValueError, "--chat writes your own prompts as messages"),
+        (AblationSpec(task="ioi", chat=True), ValueError, "--chat writes your own prompts as messages"),
+        (CircuitSpec(task="ioi", chat=True), ValueError, "--chat writes your own prompts as messages"),
         (DetectionSpec(role="retrieval", options={"shape": 3}), LookupError, "Detector 'retrieval' has no option 'shape'"),
         (CircuitSpec(task="ioi", method="acdc", size=3), ValueError, "give --threshold instead of --size"),
     ],

@@ -15,6 +15,7 @@ from interp.experiments.usage_errors import usage_errors
 OPTIONS = {
     "text": typer.Option(help="A text."),
     "file": typer.Option("--file", "-f", help="A file with one text, of any length; - is standard input."),
+    "lines": typer.Option("--lines", help="--file holds one text on each line."),
     "metrics": typer.Option(help="Names from `interp metrics`, with parameters: entropy,windowed_distance:window=20."),
 }
 
