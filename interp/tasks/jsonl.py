@@ -27,14 +27,15 @@ RESERVED = ("all", "end")
 def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *, chat: bool = False) -> Task:
     """The prompts of a file as a task named after it; metric: ``logit_diff`` if all have distractors, else ``answer_logprob``.
     ``-`` is standard input. ``chat``: each clean and each corrupted prompt is the user's message in the model's chat template, which ends
-    where the answer begins; marks stay on their words. Raises ValueError with the line number for anything that
+    where the answer begins; marks stay on their words. For an encoder, which answers nothing, only the clean prompts and their marks are
+    read, and ``answer`` may be missing. Raises ValueError with the line number for anything that
     cannot be used, and FileNotFoundError for a missing file."""
     name, data = read_file(path)
     content = _text_of(name, data)
     examples, places = [], {}
     for place, line in prompt_rows(name, content):
         try:
-            examples.append(to_example(model, read_prompt(line), chat=chat))
+            examples.append(to_example(model, read_prompt(line, answered=model.facts.causal), chat=chat))
             if (first := places.setdefault(examples[-1].clean, place)) != place:
                 raise ValueError(f"The clean prompt is that of {first} and would count twice: keep one of them.")
         except ValueError as error:
@@ -48,8 +49,8 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *
     return Task(path.stem, tuple(examples), judged, arguments)
 
 
-def read_prompt(line: str) -> Prompt:
-    """The prompt written in one line of JSON. Raises ValueError for anything else."""
+def read_prompt(line: str, *, answered: bool = True) -> Prompt:
+    """The prompt written in one line of JSON; ``answered``: it must have an answer. Raises ValueError for anything else."""
     try:
         row = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -61,13 +62,13 @@ def read_prompt(line: str) -> Prompt:
     for key in row:
         if key not in KEYS:
             raise ValueError(f"Unknown key {key!r}. There are: {', '.join(KEYS)}.")
-    for key in ("clean", "answer"):
+    for key in ("clean", "answer") if answered else ("clean",):
         if key not in row:
             raise ValueError(f"The key {key!r} is missing.")
     clean = _text("clean", row["clean"])
     corrupted = _text("corrupted", row.get("corrupted", clean))
-    answers, distractors = _words("answer", row["answer"]), _words("distractor", row.get("distractor", []))
-    if not answers:
+    answers, distractors = (_words(key, row.get(key, [])) for key in ("answer", "distractor"))
+    if answered and not answers:
         raise ValueError("'answer' is an empty list: give at least one word.")
     return Prompt(clean, corrupted, answers, distractors, _marks(clean, row.get("marks", {})))
 

@@ -45,11 +45,13 @@ class WordFilter:
 
 def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
     """The prompt as token ids, with marks as half-open token spans. ``chat``: the clean and the corrupted prompt are each the user's
-    message in the model's chat template, and the answer begins its reply. Raises ValueError for an encoder, a word that the vocabulary
-    lacks, a prompt that is too long, an answer that is not one token, a mark without tokens, clean and corrupted prompts of different
-    lengths, and with ``chat`` as ``chat_parts``."""
-    model.facts.check_causal("A prompt with an answer")
+    message in the model's chat template, and the answer begins its reply. Of an encoder, which answers nothing, only the clean prompt is
+    read, and the answer is a placeholder. Raises ValueError for a word that the vocabulary lacks, a prompt that is too long, an answer that
+    is not one token, a mark without tokens, clean and corrupted prompts of different lengths, and with ``chat`` as ``chat_parts``."""
     prompt = _in_chat(model, prompt) if chat else prompt
+    if not model.facts.causal:
+        text = tuple(check(model, prompt.clean))
+        return Example(text, text, (0,), (), token_spans(model, prompt.clean, prompt.marks, len(text)))
     clean, corrupted = (check(model, text, complete=chat) for text in (prompt.clean, prompt.corrupted))
     if len(clean) != len(corrupted):
         pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
@@ -119,7 +121,7 @@ def continuations(model: Model, prompt: str, words: Sequence[str]) -> list[list[
 
 
 def token_spans(model: Model, text: str, marks: dict[str, Span], length: int) -> dict[str, Span]:
-    """Half-open token spans of character spans, in a prompt of ``length`` tokens (start token included)."""
+    """Half-open token spans of character spans, in a prompt of ``length`` tokens (special tokens included)."""
     if not marks:
         return {}
     places = [span for _, span in offsets(model, text)]
@@ -134,10 +136,11 @@ def token_spans(model: Model, text: str, marks: dict[str, Span], length: int) ->
 
 
 def offsets(model: Model, text: str) -> list[tuple[int, Span]]:
-    """Each token's id and character span, without a start token."""
+    """Each token's id and character span, without a start token; for an encoder with its special tokens, whose span is empty."""
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(f"The tokenizer of {model.facts.name} does not say where tokens lie in a text: load its fast version.")
-    encoding = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    special = not model.facts.causal
+    encoding = model.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
     return list(zip(encoding["input_ids"], encoding["offset_mapping"], strict=True))
 
 

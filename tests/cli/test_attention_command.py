@@ -176,6 +176,25 @@ def test_chat_without_a_template_or_with_a_task_is_refused(read, folder):
     assert_refused(read("--task", "ioi", "--chat"), 2, sentence)
 
 
+def test_an_encoder_reads_lines_and_prompts_without_answers(tmp_path):
+    from tests.support.tiny_models import tiny_hf, tiny_tokenizer
+
+    bert = tmp_path / "bert"
+    tiny_hf("bert").save_pretrained(bert)
+    tiny_tokenizer(around=True).save_pretrained(bert)
+    (tmp_path / "two.txt").write_text("w1 w2 w9\nw4 w1\n")
+    (tmp_path / "two.jsonl").write_text('{"clean": "w1 w2 w9"}\n{"clean": "w4 w1"}\n')
+    tables = []
+    for name, words in {"lines": ["--file", "two.txt", "--lines"], "prompts": ["--prompts", "two.jsonl"]}.items():
+        answer = interp("attention", "--model", bert, words[0], tmp_path / words[1], *words[2:], "--out", tmp_path / name)
+        tables.append(stored(answer, tmp_path / name).heads())
+    pd.testing.assert_frame_equal(*tables)
+    answer = interp("ablate", "--model", bert, "--prompts", tmp_path / "two.jsonl", "--out", tmp_path / "none")
+    assert_refused(answer, 2, "A sweep needs a causal language model, and .* is an encoder")
+    answer = interp("attention", "--model", bert, "--file", tmp_path / "two.txt", "--chat", "--out", tmp_path / "none")
+    assert_refused(answer, 2, "is an encoder, which answers no message: leave out chat")
+
+
 def test_prompts_of_different_lengths_leave_no_padding_in_the_tables(read, prompts, tmp_path):
     run = stored(read("--prompts", prompts, "--metrics", "entropy,received_attention"), tmp_path / "run")
     tokens = run.table("tokens").query("metric == 'received_attention'")

@@ -5,7 +5,7 @@ import torch
 import transformers as T
 from typer.testing import CliRunner
 
-from interp import observe_attention
+from interp import ablate_heads, observe_attention
 from interp.cli.app import app
 from interp.engine.attention.attention_interface import attention_hooks
 from interp.engine.attention.attention_observer import observing, prepare_inputs
@@ -221,11 +221,31 @@ def test_a_task_is_refused(name, task):
         make_task(task, tiny(name), 4)
 
 
-def test_prompts_with_answers_are_refused(tmp_path):
-    file = tmp_path / "prompts.jsonl"
-    file.write_text('{"clean": "w1 w2", "answer": "w3"}\n')
-    with pytest.raises(ValueError, match=f"line 1: A prompt with an answer {REFUSED}"):
-        task_from_jsonl(file, tiny("bert"))
+def test_of_a_file_of_prompts_an_encoder_reads_the_texts_and_their_marks(tmp_path):
+    model, file = tiny("bert"), tmp_path / "prompts.jsonl"
+    file.write_text(
+        '{"clean": "w1 w2 w9", "marks": {"subject": "w9"}}\n'
+        '{"clean": "w4 w1", "corrupted": "w4 w5 w6", "answer": "no token", "marks": {"subject": "w4"}}\n'
+    )
+    task = task_from_jsonl(file, model)
+    assert [list(example.clean) for example in task] == [model.to_tokens("w1 w2 w9"), model.to_tokens("w4 w1")]
+    assert [example.marks["subject"] for example in task] == [(3, 4), (1, 2)]  # <s> comes first, </s> last
+    assert not task.has_corrupted
+    found, wanted = (observe_attention(model, prompts, ["entropy"]) for prompts in (task, ["w1 w2 w9", "w4 w1"]))
+    assert found.words == wanted.words and torch.equal(found["entropy"].nan_to_num(), wanted["entropy"].nan_to_num())
+    with pytest.raises(ValueError, match=f"A sweep {REFUSED}"):
+        ablate_heads(model, task)
+
+
+def test_several_texts_have_the_values_that_each_has_alone():
+    model, texts = tiny("bert"), ["w1 w2 w9", "w4 w1 w4 w8 w1", "w3"]
+    together = observe_attention(model, texts, ["entropy", "received_attention"])
+    for row, text in enumerate(texts):
+        alone = observe_attention(model, text, ["entropy", "received_attention"])
+        for name in ("entropy", "received_attention"):
+            n = len(model.to_tokens(text))
+            torch.testing.assert_close(together[name][:, row, :, :n], alone[name][:, 0], rtol=0, atol=1e-5)
+            assert together[name][:, row, :, n:].isnan().all()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
