@@ -28,11 +28,13 @@ from interp.models.memory import activation_bytes, available_memory, check_budge
 from interp.models.model import Model, record_of
 from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
 from interp.records import RunRecord
-from interp.registry import check_options
+from interp.registry import check_name, check_options
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_class, check_one_pass
 
 VERIFIED_TOKENS, LONG_WINDOW = 14, 128
 _VERIFIED: WeakSet[Model] = WeakSet()
+WEIGHTS = ("token", "text")
+"""What weighs the same in the value of a head."""
 BYTES_A_WEIGHT = 24
 """Bytes for scores, weights, intermediate results of metrics, and keys in float32, per weight of a block."""
 
@@ -94,13 +96,26 @@ class Observation:
     def __getitem__(self, name: str) -> Tensor:
         return self._observed(name)[1]
 
-    def heads(self, name: str) -> HeadScores:
-        """One number for each head: by default the mean over all rows (columns) of all texts that have one."""
+    def heads(self, name: str, *, weight: str = "token") -> HeadScores:
+        """One number for each head, [layer head], in the metric's unit.
+
+        ``weight="token"``: the mean over all rows (columns) that have a value, of all texts together, so that a long text weighs more than
+        a short one. ``weight="text"``: the mean of the means of the texts, each of which weighs the same. Metrics with ``per_head``
+        (``sink_rate`` ...) average over texts by their own rule, and ``weight`` changes nothing. Texts without a value do not count.
+
+        Raises LookupError for a metric that was not observed and for an unknown weight, ValueError for a metric without one value per head.
+        """
+        check_name(weight, WEIGHTS, "weight")
         metric, values = self._observed(name)
-        per_head = metric.per_head(values) if metric.per_head else values.double().nanmean((1, 3))
+        if metric.per_head:
+            per_head = metric.per_head(values)
+        else:
+            values = values.double()
+            per_head = values.nanmean((1, 3)) if weight == "token" else values.nanmean(3).nanmean(1)
         if per_head.dim() != 2:
             raise self._not_single("head", metric)
-        scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label)
+        arguments = self.record.arguments | ({"weight": weight} if weight != "token" else {})
+        scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label, arguments=arguments)
         return HeadScores(name, scores, metric.unit, metric.bounds, record, self.undefined(name))
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:

@@ -1,5 +1,7 @@
 """Rows observed block by block give what the full pattern gives, in every architecture, whatever the blocks, padding or cache."""
 
+from math import log
+
 import numpy as np
 import pytest
 import torch
@@ -220,6 +222,26 @@ def test_scores_of_heads_and_tokens_carry_names_units_and_records():
     assert heads.record.metric == "entropy" and heads.record.model == "tiny-llama"
     with pytest.raises(LookupError, match=r"'sink' was not observed. There are: entropy, received_attention"):
         seen.heads("sink")
+
+
+def test_the_value_of_a_head_weighs_tokens_or_texts_the_same():
+    model = tiny("gpt2")
+    texts = [[5, 6], [7, 8, 9, 10, 11], [12]]
+    even = observe_attention(
+        model, texts, ["entropy", "prev_token_score", "sink_rate"], intervene=[uniform(model.facts.heads())]
+    )
+    short, long = log(1) + log(2), log(1) + log(2) + log(3) + log(4) + log(5)  # t + 1 equal weights have entropy log(t + 1)
+    expected = {"token": (short + long + log(1)) / (2 + 5 + 1), "text": (short / 2 + long / 5 + log(1)) / 3}
+    for weight, value in expected.items():
+        np.testing.assert_allclose(even.heads("entropy", weight=weight).values, value, rtol=1e-5)
+    assert (even.heads("entropy").values == even.heads("entropy", weight="token").values).all()
+    previous = (1 / 2 + (1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 4) / 2  # the text of one token has no previous one
+    np.testing.assert_allclose(even.heads("prev_token_score", weight="text").values, previous, rtol=1e-5)
+    assert (even.heads("sink_rate", weight="text").values == even.heads("sink_rate").values).all()
+    records = [even.heads("entropy", weight=weight).record for weight in ("token", "text")]
+    assert [record.arguments.get("weight") for record in records] == [None, "text"]
+    with pytest.raises(LookupError, match=r"No weight is called 'tokens'\. .*token, text"):
+        even.heads("entropy", weight="tokens")
 
 
 @pytest.mark.parametrize(
