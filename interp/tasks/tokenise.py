@@ -167,14 +167,15 @@ def _is_unknown(model: Model, word: str, pieces: list[int]) -> bool:
 
 
 def _not_one_token(model: Model, prompt: str, word: str, pieces: list[int] | None) -> str:
-    name, tail = model.facts.name, prompt[-30:]
+    name, tail = model.facts.name, repr(f"...{prompt[-30:]}")
     if not word.strip():
         return "An answer or distractor is empty: give one word."
     if pieces and _is_unknown(model, word, pieces):
-        return f"{name} does not know {word!r}: use another word, or another model."
+        unknown = unknown_words(model, word) or [word]
+        return f"{name} does not know {', '.join(map(repr, unknown))}: use another word, or another model."
     if pieces is None:
         apart = f"If they are meant to stand apart, write {' ' + word!r}."
         hint = "Remove the space at its end." if prompt[-1].isspace() else apart
-        return f"Appending {word!r} changes the last tokens of the prompt '...{tail}'. {hint}"
+        return f"Appending {word!r} changes the last tokens of the prompt {tail}. {hint}"
     shown = ", ".join(map(repr, model.to_str_tokens(pieces)))
-    return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after '...{tail}'; an answer or distractor must be one: use another word."
+    return f"{word!r} is {len(pieces)} tokens of {name} ({shown}) after {tail}; an answer or distractor must be one: use another word."

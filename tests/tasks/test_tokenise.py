@@ -90,6 +90,9 @@ def test_marks_after_a_newline_are_where_they_should_be(name):
     [
         ("bpe", "I see", "Lisa", "'Lisa' is 2 tokens of bpe (' Lis', 'a') after '...I see'"),
         ("word", "I see", "zebra", "word does not know 'zebra': use another word"),
+        ("word", "I see", "red zebra", "word does not know 'zebra': use another word"),
+        ("word", "I see", "zesty red zebra", "word does not know 'zesty', 'zebra': use another word"),
+        ("bpe", "I see\n", "Lisa", "'Lisa' is 4 tokens of bpe ('L', 'i', 's', 'a') after '...I see\\n'; an answer"),
         ("word", "I see", "red cup", "'red cup' is 2 tokens of word ('red', 'cup')"),
         ("word", "I see", " ", "An answer or distractor is empty"),
         ("word", "The zesty banana is", "red", "word does not know 'zesty', 'banana': use other words"),
