@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
-from interp.files import user_path
+from interp.files import error_reason, user_path
 from interp.models.adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.bos import check_bos, set_bos
 from interp.models.embedded import PLANTED, embedded_folder, embedded_names
@@ -99,11 +99,15 @@ def find_folder(name: str) -> Path | None:
     if name in embedded_names():
         return embedded_folder() / name
     path = user_path(name)
-    if path.is_dir():
-        return path
-    if path.suffix == ".gguf" and path.is_file():
+    try:
+        if path.is_dir():
+            return path
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ModelUnavailable(f"{name} cannot be a folder: {error_reason(error)}. {_choices()}") from None
+    if exists and path.suffix == ".gguf":
         return path.parent
-    if path.exists():
+    if exists:
         raise ModelUnavailable(f"{name} is a file: give a GGUF file, or the folder that holds config.json and the weights.")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelUnavailable(f"There is no folder {name!r}. {_choices()}")
@@ -258,6 +262,12 @@ def _strict(name: str, folder: Path | None) -> Iterator[None]:
     except (ModelUnavailable, MemoryError):
         raise
     except Exception as error:  # configurations, weights and network fail in as many ways as there are libraries below
+        if folder is None and _not_reached(error):
+            here = "neither a folder on this machine nor in its cache of the Hugging Face Hub"
+            cause = "and the Hub was not reached (there is no connection, or offline was chosen)"
+            raise ModelUnavailable(
+                f"Model {name!r} is {here}, {cause}: connect to it, or use a local folder. {_choices()}"
+            ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
         sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
         raise ModelUnavailable(f"{folder} could not be loaded: {reason}." if folder else sentence) from error
@@ -265,6 +275,15 @@ def _strict(name: str, folder: Path | None) -> Iterator[None]:
         logging.set_verbosity(level)
         if bar:
             logging.enable_progress_bar()
+
+
+def _not_reached(error: BaseException | None) -> bool:
+    """Whether the Hub was asked in vain, or not at all, for something that its cache lacks."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    return error is not None and (
+        isinstance(error, LocalEntryNotFoundError) or _not_reached(error.__cause__ or error.__context__)
+    )
 
 
 def _choices() -> str:

@@ -12,9 +12,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from interp.models.chat_template import chat_parts
+from interp.models.embedded import PLANTED
 from interp.models.model import Model
 from interp.tasks.task import Example, Prompt, Span
 
+PLANTED_ADVICE = (
+    "A planted model knows words of its own and comes with prompts in them: planted = interp.models.plant(...) has planted.prompts('ioi'), "
+    "each of which interp.tasks.Example(*prompt) makes an example; or write --prompts in its words (name0, word0 ...)."
+)
 _SINGLE: WeakKeyDictionary[Any, dict[tuple[str, str], bool]] = WeakKeyDictionary()
 
 
@@ -39,7 +44,8 @@ class WordFilter:
             shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
             needed = f"{at_least} words that are single tokens of {self.model.facts.name} after {after!r}"
             found = f"found {len(kept)} among {len(words)} ({shown})"
-            raise ValueError(f"Task {self.task!r} needs at least {needed}, and {found}. Use another task or another model.")
+            advice = PLANTED_ADVICE if self.model.facts.name.startswith(PLANTED) else "Use another task or another model."
+            raise ValueError(f"Task {self.task!r} needs at least {needed}, and {found}. {advice}")
         return kept
 
 

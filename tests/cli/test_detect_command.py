@@ -225,6 +225,10 @@ def test_every_detector_is_listed_with_its_settings():
     listed = {row["name"]: row for row in json.loads(answer.stdout)["roles"]}
     assert [*listed] == DETECTORS.names()
     assert all(row["about"] and "seed" in row["settings"] for row in listed.values())
+    told = interp("detect").stdout
+    assert (
+        "null_query='N/A'" in told and "haystack=''" in told and "gold=needle" in told
+    )  # a text that looks like a remark is quoted
 
 
 def test_a_list_leaves_out_what_cannot_be_written_as_text(shelf):

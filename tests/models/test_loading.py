@@ -130,6 +130,11 @@ def test_a_path_to_nothing_is_not_looked_up_on_the_hub(load_model, unavailable, 
         load_model(name)
 
 
+def test_a_name_that_is_too_long_for_a_folder_is_unavailable(load_model, unavailable):
+    with pytest.raises(unavailable, match=r"^a{300} cannot be a folder: the name is too long for the file system\. Embedded"):
+        load_model("a" * 300)
+
+
 def test_a_file_is_not_a_model(load_model, unavailable, folder):
     with pytest.raises(unavailable, match=r"is a file: give a GGUF file, or the folder that holds config\.json"):
         load_model(str(folder / "config.json"))
@@ -342,8 +347,22 @@ def test_code_beside_a_model_is_never_run(load_model, unavailable, folder):
 
 
 def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
-    with pytest.raises(unavailable, match="'openai-community/gpt2' could not be loaded from the Hugging Face Hub"):
+    sentence = (
+        "'openai-community/gpt2' is neither a folder .* and the Hub was not reached .*: connect to it, or use a local folder"
+    )
+    with pytest.raises(unavailable, match=sentence):
         load_model("openai-community/gpt2", offline=True)
+
+
+def test_a_name_that_the_hub_does_not_have_is_not_blamed_on_the_connection(load_model, unavailable, monkeypatch):
+    from transformers import AutoConfig
+
+    def missing(*_, **__):
+        raise OSError("nobody/nothing is not a valid model identifier")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", missing)
+    with pytest.raises(unavailable, match=r"could not be loaded from the Hugging Face Hub \(nobody/nothing is not a valid"):
+        load_model("nobody/nothing")
 
 
 @pytest.mark.parametrize("resolves", [True, False])

@@ -192,3 +192,14 @@ def test_a_model_without_a_tokenizer_is_refused():
 
     with pytest.raises(ValueError, match="was loaded without a tokenizer"):
         make_task("ioi", bare_model(None))
+
+
+@pytest.mark.parametrize("task", ["ioi", "induction"])
+def test_a_planted_model_is_refused_with_the_prompts_that_it_comes_with(task):
+    from interp.models import load_model
+    from interp.tasks import make_task
+
+    with pytest.raises(
+        ValueError, match=r"comes with prompts in them: .* planted\.prompts\('ioi'\), .*interp\.tasks\.Example\(\*prompt\)"
+    ):
+        make_task(task, load_model("planted:mini_ioi"), 4)

@@ -46,9 +46,14 @@ def _list(terminal: Terminal) -> None:
     for name in DETECTORS.entries():
         defaults = {option: p.default for option, p in detector_options(name).items()}
         rows.append({"name": name, "about": DETECTORS.describe(name), "settings": defaults})
-    cells = [(r["name"], r["about"], " ".join(f"{n}={option_text(v)}" for n, v in r["settings"].items())) for r in rows]
+    cells = [(r["name"], r["about"], " ".join(f"{n}={_shown(v)}" for n, v in r["settings"].items())) for r in rows]
     terminal.table(("role", "description", "settings, for --set"), cells)
     terminal.emit({"roles": rows})
+
+
+def _shown(value: Any) -> str:
+    """The value of a setting; a text that is more than a name is quoted, lest it is read as a remark."""
+    return repr(value) if isinstance(value, str) and not value.replace("_", "a").isalnum() else option_text(value)
 
 
 def _options(role: str, settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:
