@@ -24,7 +24,7 @@ picture: demo $(VENV)/.tools
 	mkdir -p docs/images
 	cp runs/demo-ioi/ranking.png docs/images/ioi-heads.png
 	$(BIN)/interp attention --model interp-mini --task induction --metrics induction_score --out runs/demo-induction
-	$(BIN)/interp show runs/demo-induction --draw layers --figure docs/images/induction-heads.png
+	$(BIN)/interp show runs/demo-induction --kind layers --figure docs/images/induction-heads.png
 	$(BIN)/python docs/take_pictures.py
 
 test: $(VENV)/.tools

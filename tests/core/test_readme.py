@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def blocks(language):
@@ -15,8 +16,9 @@ def blocks(language):
 
 
 def commands():
-    """Every `interp ...` line of the README, as words without its comment."""
+    """Every `interp ...` line of the README and of the Makefile, as words without its comment."""
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("interp ")]
+    lines += [f"interp {arguments}" for arguments in re.findall(r"^\t\$\(BIN\)/interp (.*)$", MAKEFILE, re.MULTILINE)]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -29,7 +31,7 @@ def test_the_python_of_the_readme_runs_and_prints_every_head(capsys):
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_a_command_of_the_readme_exists_with_its_options(words):
+def test_a_command_of_the_readme_or_makefile_exists_with_its_options(words):
     from typer.testing import CliRunner
 
     from interp.cli.app import app
