@@ -12,8 +12,8 @@ from interp.figures.figure_with_png import Figure
 GROUPS = {
     "detected": ("detected, highest scores", style.POSITIVE, "circle"),
     "random": ("random", style.MUTED, "square"),
-    "layer_matched": ("random, same layers", style.NEGATIVE, "diamond"),
-    "bottom": ("lowest scores", style.INK, "triangle-down"),
+    "layer_matched": ("random, layer-matched", style.NEGATIVE, "diamond"),
+    "bottom": ("lowest-scoring", style.INK, "triangle-down"),
 }
 """What a group is called, its colour and its marker."""
 
@@ -38,7 +38,7 @@ def confirmation_curve(confirmation: Confirmation, *, title: str | None = None) 
     low, high = min(0.0, *curve["ci_low"]), max(0.0, *curve["ci_high"])
     air = (high - low) or 1.0
     caption = [
-        f"{record.caption()} · {record.arguments['n_examples']:,} prompts",
+        record.caption(),
         f"mean and 95% interval; dot: one of {curve['n_draws'].max()} draws of random heads; dashed: no ablation",
     ]
     figure = style.canvas((width, HEIGHT), title or f"Ablating {confirmation.role} heads", caption, right=24)

@@ -31,7 +31,7 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
         " · ".join(part for part in (record.caption(), str(record.arguments.get("method", ""))) if part),
         f"{recovered}{areas} · mean and 95% interval over prompts · dot: one of {draws['draw'].nunique()} draws of random edges",
     ]
-    figure = style.canvas((WIDTH, HEIGHT), title or "Faithfulness by size of the circuit", caption, right=24)
+    figure = style.canvas((WIDTH, HEIGHT), title or "Faithfulness by circuit size", caption, right=24)
     low, high = min(0.0, *table["ci_low"], *table["faithfulness"]), max(1.0, *table["ci_high"], *table["faithfulness"])
     air = high - low
     ends = np.log10([max(1, table["n_edges"].min()), table["n_edges"].max()])

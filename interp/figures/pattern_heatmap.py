@@ -32,6 +32,7 @@ def pattern_heatmap(
     top: float | None = None,
     label: str = "weight",
     title: str | None = None,
+    note: str = "",
 ) -> Figure:
     """Heat map of the weights [query key] of one head on one text; row 0 is the query at ``first_query`` of ``tokens``, column 0 the key at
     ``first_key``.
@@ -39,8 +40,8 @@ def pattern_heatmap(
     Every position has its own row and column, also where tokens repeat. Given ``end_query`` and ``end_key`` (excluded), more positions than
     rows or columns share them: row ``i * rows // queries`` holds the largest weights of the bin of query i, as in ``tile_data``.
     ``causal``: keys after their query are grey. A weight w has the colour at ``(w / top) ** gamma`` of the scale; ``top`` is the largest
-    weight by default. ``label`` names the weights. ``record`` gives the caption, or is it. Raises ValueError for a tile outside the
-    text or of more than 256 rows or columns.
+    weight by default. ``label`` names the weights. ``record`` gives the caption, or is it; ``note`` is added to it. Raises
+    ValueError for a tile outside the text or of more than 256 rows or columns.
     """
     n_rows, n_columns = weights.shape
     queries = _bins(first_query, first_query + n_rows if end_query is None else end_query, n_rows)
@@ -66,7 +67,7 @@ def pattern_heatmap(
     longest = max(len(part) for part in (*queries, *keys))
     caption = [
         f"{head} · {record if isinstance(record, str) else record.caption()}",
-        " · ".join(_notes(gamma, longest, bool(masked.any()))),
+        " · ".join([*_notes(gamma, longest, bool(masked.any())), *filter(None, [note])]),
     ]
     margins = {
         "left": _room([words[part.start] for part in queries]) + 24,

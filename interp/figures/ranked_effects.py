@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.ablation.effect_tables import sign_meaning
+from interp.ablation.effect_tables import SIGNIFICANCE_LEVEL, sign_meaning
 from interp.figures import style
 from interp.figures.figure_with_png import Figure
 
@@ -18,7 +18,7 @@ def ranked_effects(table: pd.DataFrame, *, k: int = 15, title: str | None = None
     """Bars of the ``k`` heads (and pairs) with the largest effects, largest first, with 95% intervals.
 
     The grey band is the 95% interval of the mean effect of the other heads. Heads without ``exceeds_control`` (beyond that interval,
-    with q ≤ 0.05) are pale.
+    with q ≤ 0.05) are pale; so are pairs, which have no such band, with q > 0.05.
     """
     rows: list[Any] = list(table.itertuples())
     rows = sorted(rows, key=lambda row: -abs(row.effect))[:k]
@@ -65,13 +65,18 @@ def _legend(rows: list[Any]) -> str:
     legend = "mean and 95% interval"
     if any(row.control == row.control for row in rows):
         legend += "; grey: mean of the other heads"
-    return legend if all(row.exceeds_control for row in rows) else legend + "; pale: within it, or q\u00a0>\u00a00.05"
+    return legend if all(map(_distinct, rows)) else legend + "; pale: within it, or q\u00a0>\u00a00.05"
+
+
+def _distinct(row: Any) -> bool:
+    """Whether the effect exceeds that of the other heads, or is significant where no other head was measured."""
+    return bool(row.exceeds_control) or (row.control != row.control and row.q_value <= SIGNIFICANCE_LEVEL)
 
 
 def _colour(row: Any) -> str:
     if row.effect < 0:
-        return style.NEGATIVE if row.exceeds_control else PALE_NEGATIVE
-    return style.POSITIVE if row.exceeds_control else PALE_POSITIVE
+        return style.NEGATIVE if _distinct(row) else PALE_NEGATIVE
+    return style.POSITIVE if _distinct(row) else PALE_POSITIVE
 
 
 def _axis_range(rows: list[Any]) -> list[float]:

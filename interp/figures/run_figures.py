@@ -60,6 +60,8 @@ def run_figure(run: StoredRun, kind: str = "heads", metric: str | None = None) -
         mean = "" if _is_detection(run) else ", mean over all heads"
         return token_scores_text(scores, title=f"{scores.name} of each token{mean}")
     if kind == "layers":
+        if metric in (None, "score") and _is_detection(run) and isinstance(found := load_detection(run.path), Detection):
+            return scores_by_layer(found.scores, title=f"Role {found.role}: {found.scores.name} by layer")
         return scores_by_layer(run.scores(metric))
     if kind == "ranking":
         if run.metrics:

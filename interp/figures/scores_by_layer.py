@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from interp.ablation.effect_tables import sign_meaning
 from interp.figures import style
 from interp.figures.figure_with_png import Figure
 from interp.heads import HeadScores
@@ -25,8 +26,10 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
     absent = int(np.isnan(values).sum())
     why = f": {scores.nan_reason}" if scores.nan_reason else ""
     note = f"; {absent:,} of {values.size:,} heads have no number{why}" if absent else ""
-    caption = [scores.record.caption(), f"dot: head; line: mean of the layer{note}"]
-    figure = style.canvas((width, HEIGHT), title or f"{scores.name} by layer", caption, right=24)
+    sign = f"; {sign_meaning(scores.record.metric)}" if (effects := scores.name.startswith("effect")) else ""
+    caption = [scores.record.caption(), f"dot: head; line: mean of the layer{sign}{note}"]
+    name = f"Effect{scores.name.removeprefix('effect')}" if effects else scores.name
+    figure = style.canvas((width, HEIGHT), title or f"{name} by layer", caption, right=24)
     across = {head: head.layer + SPREAD * ((head.head + 0.5) / n_heads - 0.5) for head in scores.top(values.size)}
     means = {layer: np.nanmean(values[layer]) for layer in sorted({head.layer for head in across})}
     figure.add_scatter(
@@ -48,7 +51,8 @@ def scores_by_layer(scores: HeadScores, *, named: int = 3, width: int | None = N
     figure.add_scatter(
         x=[across[head] for head in top],
         y=[scores[head] for head in top],
-        mode="text",
+        mode="markers+text",  # the invisible marker keeps the label off the dot
+        marker={"size": 8, "color": style.POSITIVE, "opacity": 0, "line": {"width": 0}},
         text=[str(head) for head in top],
         textposition="top center",
         textfont={"size": 10, "color": style.INK},

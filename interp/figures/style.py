@@ -6,6 +6,7 @@ to blue. Names from models and prompts are untrusted: ``escape_markup`` keeps th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from textwrap import wrap
 from typing import Any
@@ -55,7 +56,9 @@ def canvas(
     """An empty figure with a plotting area of this size in pixels below a title and the paragraphs of a caption."""
     width = size[0] + left + right
     room = max(30, int((width - left - 12) / CHARACTER))
-    lines = [line.replace("\u00a0", " ") for text in caption if text for line in wrap(_no_break(text), room)]
+    lines = [
+        line.replace("\u00a0", " ") for text in caption if text for line in wrap(_no_break(text), room, break_on_hyphens=False)
+    ]
     top = TOP + LINE * len(lines)
     height = size[1] + top + bottom
     place = {"x": left / width, "xanchor": "left", "y": 1 - 22 / height, "yanchor": "middle", "yref": "container"}
@@ -179,9 +182,13 @@ def display_width(text: str) -> int:
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def wrap_tokens(words: list[str], columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens wrapped into lines of ``columns`` characters: left edge and width of each token's cell in characters, and its line."""
-    width = [display_width(word) + PADDING for word in words]
+def wrap_tokens(
+    words: list[str], columns: int, least: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens wrapped into lines of ``columns`` characters: left edge and width of each token's cell in characters, and its line.
+    ``least`` gives a least width of each cell."""
+    needed = [0.0] * len(words) if least is None else least
+    width = [max(display_width(word) + PADDING, least) for word, least in zip(words, needed, strict=True)]
     left, line, at, row = [], [], 0.0, 0
     for own in width:
         if at + own > columns and at > 0:

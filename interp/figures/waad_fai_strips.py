@@ -12,6 +12,7 @@ MAX_TOKENS = 512  # tokens in one figure
 MIN_LINES = 2  # so that the colour bar fits
 COLUMNS, LINE = 110, 64  # letters per line, and pixels per line; heights within a line as shares of it:
 MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
+MARK = 1.15  # letters of one marker
 STRIPS = {"waad": 0.61, "fai": 0.8}
 TITLE = "Preplan and anchor tokens by WAAD and FAI"
 ROLES = {
@@ -36,11 +37,13 @@ def waad_fai_strips(
     words, numbers = text_of(detection, example)
     start, end = shown_span(numbers["waad"], span)
     shown = [style.token(word, 40) for word in words[start:end]]
-    left, width, line = style.wrap_tokens(shown, COLUMNS)
+    masks = {name: detection.masks[name][example, start:end] for name in ROLES if name in detection.masks}
+    n_marks = sum((mask.astype(int) for mask in masks.values()), np.zeros(end - start, int))
+    left, width, line = style.wrap_tokens(shown, COLUMNS, (n_marks * MARK).tolist())
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
     n_text_lines = int(line[-1]) + 1
     n_lines = max(n_text_lines, MIN_LINES)
-    caption = [detection.record.caption(), legend(detection, numbers, example, (start, end))]
+    caption = [detection.record.caption(), " · ".join(legend(detection, numbers, example, (start, end)))]
     figure = style.canvas((int(COLUMNS * style.LETTER), LINE * n_lines), title or TITLE, caption, left=52, bottom=16)
     shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
     strips = np.tile(left, 2), np.tile(width, 2), np.concatenate([line + place for place in STRIPS.values()])
@@ -48,7 +51,7 @@ def waad_fai_strips(
     style.add_token_bars(figure, strips, STRIP, both, (0.0, 1.0, style.SEQUENTIAL), "share of the largest", hover * 2)
     inks = [style.MUTED if np.isnan(share) else style.INK for share in shares["waad"]]
     style.add_words(figure, shown, left + width / 2, line + WORDS, inks, hovertext=hover, hoverinfo="text")
-    _add_marks(figure, {name: own[example, start:end] for name, own in detection.masks.items()}, left, line)
+    _add_marks(figure, masks, left, line)
     ticks = [(row + place, name.upper()) for row in range(n_text_lines) for name, place in STRIPS.items()]
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
@@ -63,7 +66,7 @@ def _add_marks(figure: Figure, masks: dict[str, np.ndarray], left: np.ndarray, l
     for name, (_, symbol, colour) in ROLES.items():
         if name in masks:
             at, marker = masks[name], {"symbol": symbol, "size": 7, "color": colour, "line": {"width": 0}}
-            x, y = (left + 0.6 + before)[at], (line + MARKS)[at]
+            x, y = (left + MARK * (before + 0.5))[at], (line + MARKS)[at]
             figure.add_scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip")
             before += at
 
@@ -93,8 +96,8 @@ def _default_span(waad: np.ndarray) -> tuple[int, int]:
     return start, min(start + MAX_TOKENS, len(waad))
 
 
-def legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> str:
-    """Which part is shown, the largest WAAD and FAI, and the sign and number of the tokens of each role."""
+def legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> list[str]:
+    """Parts of the caption: which part is shown, the largest WAAD and FAI, and the sign and number of the tokens of each role."""
     length = len(numbers["waad"])
     parts = [f"text {example}"] if len(detection.words) > 1 else []
     parts += [f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}"] if span[1] - span[0] < length else []
@@ -103,7 +106,7 @@ def legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: i
     for name, (sign, *_) in ROLES.items():
         if name in detection.masks:
             parts.append(f"{sign} {name} {int(detection.masks[name][example].sum()):,}")
-    return " · ".join([*parts, "grey: no number"])
+    return [*parts, "grey: no number"]
 
 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:

@@ -40,7 +40,7 @@ def measured(server, browser):
     page = browser.new_page()
     app = App(page, server.address)
     app.open("circuit", **ASKED)
-    picture(app, "Faithfulness by size")
+    picture(app, "Faithfulness by circuit size")
     page.context.close()
     assert "circuit" in {job.command for job in jobs.jobs(server.runs)}
     return ASKED
@@ -71,9 +71,19 @@ def test_the_threshold_is_moved_by_keys_and_the_graph_follows(app, measured):
     assert int(after.split()[2]) > 100 > int(before.split()[2])
 
 
+def test_a_figure_keeps_its_width_in_a_narrow_window_and_is_scrolled(app, measured):
+    app.page.set_viewport_size({"width": 800, "height": 900})
+    app.open("circuit", **measured)
+    plot = picture(app, "Faithfulness by circuit size")
+    assert plot.evaluate("(figure) => [figure._fullLayout.width, figure.layout.width]") == [708, 708]
+    frame = app.page.locator(".st-key-frame-faithfulness")
+    assert frame.evaluate("(frame) => frame.scrollWidth - frame.clientWidth") > 0
+    assert app.page.get_by_test_id("stMain").evaluate("(main) => main.scrollWidth - main.clientWidth") == 0
+
+
 def test_every_file_of_a_circuit_opens(app, measured):
     app.open("circuit", **measured)
-    picture(app, "Faithfulness by size")
+    picture(app, "Faithfulness by circuit size")
     edges = opens(downloads(app, "circuit"), "circuit")
     assert {"edge", "score", "qkv"} <= set(edges.columns)
     app.page.keyboard.press("Escape")
@@ -95,7 +105,7 @@ def test_a_head_of_the_ablate_page_leads_to_its_place(app, measured):
 def test_the_page_is_dark_where_the_browser_is(new_page, server, measured):
     dark = App(new_page(color_scheme="dark"), server.address)
     dark.open("circuit", **measured, head="L1H0")
-    picture(dark, "Faithfulness by size")
+    picture(dark, "Faithfulness by circuit size")
     papers = dark.page.eval_on_selector_all(
         ".js-plotly-plot .main-svg:first-child", "all => all.map(one => one.style.background)"
     )

@@ -1,6 +1,7 @@
 """Figures of detections and confirmations: what stands where, on plotly's own description and on the pixels of the PNG."""
 
 from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,6 +19,7 @@ from interp.figures import (
     save_figure,
     style,
     to_dark_theme,
+    waad_fai_html,
     waad_fai_strips,
 )
 from interp.figures.confirmation_curve import GROUPS
@@ -176,7 +178,7 @@ def test_all_heads_in_place_are_a_line_across_each_panel_and_tasks_are_named():
     assert [(shape.y0, shape.y1, shape.line.dash) for shape in figure.layout.shapes] == [(0.95, 0.95, "dash")] * 4
     named = [trace.text[0] for trace in of(figure, "text")][len(GROUPS) :]
     assert named == ["needle, all positions", "needle, end positions", "copying, all positions", "copying, end positions"]
-    for word in ("toy@01234567", "needle", "mean", "accuracy", "40 prompts"):
+    for word in ("toy@01234567", "needle", "mean", "accuracy", "n = 40"):
         assert word in caption(figure)
 
 
@@ -209,6 +211,21 @@ def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another(
         under = [edges[max(edge for edge in edges if edge <= x)] for x, y in zip(trace.x, trace.y, strict=True) if y < 1]
         assert [text.split("<br>")[0] for text in under] == expected[: len(under)]
         assert all(name in text for text in under)
+
+
+def test_marks_of_short_tokens_have_room_beside_each_other():
+    found = token_detection(tuple("abcdefghijklmnopqrstuvw"))
+    found = replace(found, masks={name: np.ones_like(mask) for name, mask in found.masks.items()})
+    places = sorted((y, x) for trace in of(waad_fai_strips(found), "markers") for x, y in zip(trace.x, trace.y, strict=True))
+    gaps = [right - left for (one, left), (other, right) in pairwise(places) if one == other]
+    assert len(places) == 3 * 23 and min(gaps) > 1.1
+
+
+def test_signs_of_the_legend_have_the_colour_of_the_marks():
+    legend = waad_fai_html(token_detection()).split('class="legend">')[1].split("</p>")[0]
+    assert all(
+        f'<span style="color: {ROLES[name][2]}">{ROLES[name][0]}</span> {name}' in legend for name in ("preplan", "anchor")
+    )
 
 
 def test_tokens_before_the_response_are_pale():

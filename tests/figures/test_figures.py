@@ -119,6 +119,15 @@ def test_pairs_are_bars_but_not_cells(table):
     assert ranked_effects(both).layout.yaxis.ticktext[0] == "L0H0+L0H1"
 
 
+def test_a_significant_pair_without_other_pairs_is_not_pale():
+    effects = planted()
+    heads = [(Head(*divmod(i, 5)),) for i in range(15)]
+    table = sweep_result([*effects, effects[0] - 9], [*heads, (Head(0, 0), Head(0, 1))]).heads()
+    assert ranked_effects(table).data[0].marker.color[0] == style.NEGATIVE
+    table.loc[table["label"] == "L0H0+L0H1", "q_value"] = 0.2
+    assert ranked_effects(table).data[0].marker.color[0] != style.NEGATIVE
+
+
 def test_bars_are_ranked_by_magnitude_with_their_intervals(table):
     figure = ranked_effects(table, k=4)
     bars = figure.data[0]
@@ -410,6 +419,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
     assert (tile.zmin, tile.zmax) == (-0.375, 0.375)
     assert [colour for _, colour in tile.colorscale] == style.DIVERGING
     assert list(figure.layout.yaxis.ticktext) == ["x│&lt;c&gt;", "d"]
+    assert "a│b: token a before, b after" in caption(figure).replace("\u00a0", " ")
     assert tile.hovertext[1][2] == "<b>d</b> at 3 → <b>d</b> at 3<br>0.625 after, 0.25 before<br>change 0.375"
     assert tile.hovertext[0][2].endswith("masked")
     open_eyed = pattern_difference(
@@ -421,6 +431,14 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
 def test_patterns_of_different_lengths_have_no_difference():
     with pytest.raises(ValueError, match="these texts have 3 and 2 tokens"):
         pattern_difference(np.ones((2, 2)), np.ones((2, 2)), ["a", "b"], ["a", "b", "c"], Head(0, 0), RunRecord("toy"))
+
+
+def test_dots_of_effects_say_what_their_sign_means():
+    record = RunRecord("toy", metric="logit_diff")
+    figure = scores_by_layer(scores([[0.5, -1.0]], (None, None), record, name="effect on logit_diff"))
+    assert figure.layout.title.text == "<b>Effect on logit_diff by layer</b>"
+    assert "negative = the head helped" in caption(figure).replace("\u00a0", " ")
+    assert "helped" not in caption(scores_by_layer(scores([[0.5, 0.25]])))
 
 
 def test_dots_by_layer_are_as_wide_as_asked_for_few_layers_alone():
