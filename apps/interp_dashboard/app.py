@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
 
 ICON = Path(__file__).parent / "icon.png"
-LOOK = ".stMainBlockContainer { padding-top: 3rem } h1 { padding-top: 0; font-size: 2rem !important }"
+LOOK = """
+.stMainBlockContainer { padding-top: 3rem }
+h1 { padding-top: 0; font-size: 2rem !important }
+@media (max-width: 1200px) { .stMainBlockContainer { padding-left: 2rem; padding-right: 2rem } }
+"""
 SENTENCES = (ValueError, LookupError, ArtefactInvalid, ModelUnavailable, MemoryBudgetExceeded)
 
 

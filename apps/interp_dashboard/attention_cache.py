@@ -54,6 +54,13 @@ class PromptChoice:
         return list(example.corrupted if self.corrupted else example.clean)
 
 
+def place_in_task(prompt: PromptChoice) -> str:
+    """The prompt in a caption that gives its seed: task, example and side; the same for all own texts."""
+    if not prompt.task:
+        return "own text"
+    return f"{prompt.task}, {'corrupted ' if prompt.corrupted else ''}example {prompt.example}"
+
+
 @dataclass(eq=False)
 class PromptAttention:
     """The attention of one model on one prompt."""

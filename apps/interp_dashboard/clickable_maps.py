@@ -5,7 +5,8 @@ Plotly reports no clicks on heat maps, but those on markers: each cell carries a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
@@ -17,6 +18,8 @@ from interp_dashboard.url import State
 INVISIBLE = "rgba(0,0,0,0)"
 CHOSEN = "#e8a33d"
 FAINT = {"marker": {"opacity": 0}}
+BESIDE = 480
+"""Pixels of a window beside the widest figure that fits: the sidebar, margins and a scroll bar."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
 
 
@@ -28,7 +31,20 @@ def choose_head(figure: Figure, state: State, key: str, *, alt: str) -> None:
 def show_clickable(figure: Figure, clicked: Callable[[], None], key: str, alt: str) -> None:
     """Show a figure whose selected points are in the session's state under ``key`` when ``clicked`` is called."""
     options: Any = {"theme": None, "width": "content", "selection_mode": "points", "config": CONFIG}
-    st.plotly_chart(figure, key=key, on_select=clicked, alt=alt, **options)
+    with full_width(figure, key):
+        st.plotly_chart(figure, key=key, on_select=clicked, alt=alt, **options)
+
+
+@contextmanager
+def full_width(figure: Figure, key: str) -> Iterator[None]:
+    """A container in which a figure keeps its width: on a narrow screen it is scrolled, where Streamlit would squeeze its plotting area
+    and cut its caption."""
+    width: Any = figure.layout.width
+    frame = f"frame-{key}"
+    look = f".st-key-{frame} {{ overflow-x: auto }} .st-key-{frame} > * {{ min-width: {width}px }}"
+    with st.container(key=frame):
+        st.html(f"<style>@media (max-width: {width + BESIDE}px) {{ {look} }}</style>")
+        yield
 
 
 def _clickable(figure: Figure, chosen: Head | None) -> Figure:

@@ -11,6 +11,11 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])", r"\\\1", text)
 
 
+def signed(value: float) -> str:
+    """The number with its sign and three significant digits: +0.137, −1.5."""
+    return f"{value:+.3g}".replace("-", "−")
+
+
 def visible(token: str) -> str:
     """A token with visible spaces and line ends."""
     from interp.figures.style import token as shown

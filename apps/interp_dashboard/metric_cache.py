@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import streamlit as st
 
 from interp.heads import HeadScores
 from interp.metrics.attention import ATTENTION_METRICS, attention_metrics, observe_attention
-from interp_dashboard.attention_cache import PromptAttention, PromptChoice
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice, place_in_task
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.score_badges import badges
 
@@ -30,16 +31,17 @@ def metric_names() -> tuple[str, ...]:
 
 
 def about_metric(name: str) -> str:
-    """One sentence on a metric, and its unit."""
+    """One sentence on a metric, and its unit if the sentence does not name it."""
     (metric,) = attention_metrics([name])
-    return f"{ATTENTION_METRICS.describe(metric.name)} ({metric.unit})"
+    about = ATTENTION_METRICS.describe(metric.name)
+    return about if re.search(rf"\b{re.escape(metric.unit)}\b", about) else f"{about} ({metric.unit})"
 
 
 def measure(attention: PromptAttention, prompt: PromptChoice, model: str, names: Sequence[str]) -> dict[str, HeadScores]:
     """These metrics of the attention of ``model`` on the prompt, with a record that names the prompt."""
     cached = _metric_cache().get(attention, model, names)
     size = {"n_tokens": len(attention.tokens)}
-    about = {"task": prompt.task or "own text", "arguments": size, "seed": prompt.seed}
+    about = {"task": place_in_task(prompt), "arguments": size, "seed": prompt.seed}
     return {name: replace(scores, record=replace(scores.record, **about)) for name, scores in cached.items()}
 
 

@@ -14,7 +14,7 @@ import streamlit as st
 
 from interp.tasks import task_from_jsonl, task_names
 from interp_dashboard import jobs
-from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache
+from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache, place_in_task
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.own_text import suggested_texts, unknown_in, warn_of_unknown
@@ -86,7 +86,7 @@ def choose(view: View, suffix: str = "") -> PromptChoice:
             st.text_area("Text", height=80, placeholder="Any text", **state.widget_args(f"text{suffix}", suggested))
         return PromptChoice(text=suggested if state[f"text{suffix}"] is None else state[f"text{suffix}"])
     with where:
-        example, seed, side = st.columns(3, vertical_alignment="bottom")
+        example, seed, side = st.columns([3, 3, 5], vertical_alignment="bottom")
         example.number_input("Example", 0, MOST_EXAMPLES - 1, **state.widget_args(f"example{suffix}"))
         seed.number_input("Seed", 0, 10**6, **state.widget_args(f"seed{suffix}"))
         side.toggle("Corrupted prompt", **state.widget_args(f"corrupted{suffix}"))
@@ -116,7 +116,7 @@ def name(prompt: PromptChoice) -> str:
     """The prompt in a few words: the beginning of the user's own text, or its place in a task."""
     if not prompt.task:
         return f"own text “{shorten(prompt.text, 60, placeholder=' …')}”"
-    return f"{prompt.task}, seed {prompt.seed}, example {prompt.example}{', corrupted' if prompt.corrupted else ''}"
+    return f"{place_in_task(prompt)}, seed {prompt.seed}"
 
 
 def caption(model: str, prompt: PromptChoice, attention: PromptAttention) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from interp.figures import Figure, to_dark_theme
 from interp.heads import Head
-from interp_dashboard.clickable_maps import CONFIG, choose_head
+from interp_dashboard.clickable_maps import CONFIG, choose_head, full_width
 from interp_dashboard.page_definition import View
 
 ROW, TALLEST = 35, 12
@@ -19,7 +19,9 @@ ROW, TALLEST = 35, 12
 
 def show_figure(view: View, figure: Figure, key: str, alt: str) -> None:
     """The figure in the browser's theme."""
-    st.plotly_chart(themed(view, figure), theme=None, width="content", config=CONFIG, key=key, alt=alt)
+    shown = themed(view, figure)
+    with full_width(shown, key):
+        st.plotly_chart(shown, theme=None, width="content", config=CONFIG, key=key, alt=alt)
 
 
 def head_from_map(view: View, figure: Figure, key: str, alt: str) -> None:
@@ -75,6 +77,29 @@ def show_table(table: pd.DataFrame, key: str | None = None, **options: Any) -> N
 def number_columns(names: Iterable[str], format: str = "%.3f") -> dict[str, Any]:
     """Columns of numbers in this format."""
     return {name: st.column_config.NumberColumn(name, format=format) for name in names}
+
+
+def effect_columns() -> dict[str, Any]:
+    """The columns of a table of effects."""
+
+    def shown(label: str, help: str | None = None, form: str = "%.3g") -> Any:
+        return st.column_config.NumberColumn(label, help=help, format=form)
+
+    return {
+        "label": st.column_config.TextColumn("head", pinned=True, width="small"),
+        "effect": shown("effect", "metric(ablated) − metric(clean), mean over prompts"),
+        "ci_low": shown("95% low", "lower end of the 95% interval over prompts (bootstrap)"),
+        "ci_high": shown("95% high", "upper end of the 95% interval over prompts (bootstrap)"),
+        "p_value": shown("p", "p-value of a sign-flip test over prompts"),
+        "q_value": shown("q", "p-value adjusted over all heads (Benjamini-Hochberg)"),
+        "control": shown("other heads", "mean effect of the other heads (the control)"),
+        "exceeds_control": st.column_config.CheckboxColumn(
+            "exceeds others", help="interval beyond that of the other heads, and q ≤ 0.05"
+        ),
+        "sign_consistency": shown("same sign", "share of prompts whose effect has the sign of the mean effect", "percent"),
+        "baseline": shown("clean", "metric(clean), mean over prompts"),
+        "n": shown("n", "number of prompts", "%d"),
+    }
 
 
 def table_height(n_rows: int) -> int:

@@ -131,7 +131,8 @@ def test_a_chosen_head_is_told_in_numbers_and_can_be_switched_off(finished, monk
     serving(root, monkeypatch)
     app = opened(**QUERY, head="L1H3")
     row = run.heads().set_index("label").loc["L1H3"]
-    assert app.subheader[0].value == "L1H3" and f"{row['effect']:+.3g}" in texts(app)
+    shown = f"{row['effect']:+.3g}".replace("-", "−")
+    assert "##### L1H3" in texts(app) and shown in texts(app)
     button(app, "Manual ablation").click().run()
     assert app.multiselect(key="field:ablated").value == [Head(1, 3)]
     assert "manual" in app.query_params["mode"] and "L1H3" in app.query_params["ablated"]

@@ -228,12 +228,20 @@ def test_a_metric_is_measured_once_and_only_so_many_are_kept(monkeypatch):
     assert (scores.record.task, scores.record.arguments) == ("own text", {"n_tokens": len(reading.tokens)})
 
 
+def test_the_record_names_example_and_side_so_that_captions_of_two_prompts_differ():
+    prompts = [PromptChoice(task="ioi", example=3, corrupted=corrupted) for corrupted in (False, True)]
+    found = [metric_cache.measure(attention_cache().get(MODEL, p), p, MODEL, ["entropy"])["entropy"] for p in prompts]
+    assert [scores.record.task for scores in found] == ["ioi, example 3", "ioi, corrupted example 3"]
+
+
 def test_every_metric_that_is_offered_has_a_number_a_head_and_a_sentence():
     names = metric_cache.metric_names()
     reading, prompt = attention_cache().get(MODEL, PromptChoice(task="induction")), PromptChoice(task="induction")
     found = metric_cache.measure(reading, prompt, MODEL, names)
     assert {scores.values.shape for scores in found.values()} == {(mini().facts.n_layers, mini().facts.n_heads)}
-    assert all(metric_cache.about_metric(name).endswith(f" ({scores.unit})") for name, scores in found.items())
+    about = {name: metric_cache.about_metric(name) for name in names}
+    assert all(scores.unit in about[name] for name, scores in found.items())
+    assert about["attention_distance"].endswith(", in tokens")  # the unit is not repeated in brackets
     assert "patch_ring_mass" not in names and "value_weighted_norm" in names
 
 

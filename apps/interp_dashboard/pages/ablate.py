@@ -21,15 +21,15 @@ from interp.options_text import option_text
 from interp.store import open_run
 from interp.tasks import task_names
 from interp_dashboard import job_status, jobs, manual_ablation, prompts
-from interp_dashboard.attention_cache import PromptChoice
+from interp_dashboard.attention_cache import PromptChoice, place_in_task
 from interp_dashboard.export import export_menu
-from interp_dashboard.formatting import bullets, duration, plain
+from interp_dashboard.formatting import bullets, duration, plain, signed
 from interp_dashboard.job_plan import JobPlan, find_stored_circuit, planned_job
 from interp_dashboard.jobs import Job
 from interp_dashboard.metric_selectors import OWN_METRIC, choose_outcome, outcome_field
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
-from interp_dashboard.selectable_figures_and_tables import head_from_map, head_from_table, show_figure
+from interp_dashboard.selectable_figures_and_tables import effect_columns, head_from_map, head_from_table, show_figure
 from interp_dashboard.settings import settings
 from interp_dashboard.url import Field, State, choice, head, number, text
 
@@ -174,7 +174,7 @@ def _result(view: View, table: pd.DataFrame, figure: Any, bars: Any, sweep: Abla
         _tile(view, prompt, chosen)
     show_figure(view, bars, "ablation-bars", f"the heads with the largest effects on {metric}")
     heads = [Head.parse(label) for label in table["label"]]
-    head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", _columns())
+    head_from_table(view, table.filter(items=COLUMNS), heads, "ablation-table", effect_columns())
 
 
 def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | None) -> PromptChoice | None:
@@ -183,7 +183,7 @@ def _head(view: View, table: pd.DataFrame, sweep: AblationSpec, chosen: Head | N
         st.info("Click a cell of the map or a row of the table to select a head.", icon=":material/ads_click:")
         return None
     state, last = view.state, min(int(table["n"].to_numpy().max()), prompts.MOST_EXAMPLES) - 1
-    st.subheader(str(chosen), anchor=False)
+    st.markdown(f"##### {chosen}")
     st.markdown(_effect_text(table, chosen))
     state.set(example=min(state["example"], last), corrupted=False)
     st.number_input("Show on prompt", 0, last, **state.widget_args("example"))
@@ -210,15 +210,16 @@ def _tile(view: View, prompt: PromptChoice, chosen: Head) -> None:
     weights = attention.cache.pattern(chosen, slice(first, None), slice(first, None)).numpy()
     part = f", its last {SHOWN} tokens" if first else ""
     title = f"Attention of {chosen} on prompt {view.state['example']}{part}"
-    record = attention.cache.record
+    record = replace(attention.cache.record, task=place_in_task(prompt), seed=prompt.seed)
     figure = pattern_heatmap(weights, attention.words, chosen, record, first_query=first, first_key=first, title=title)
     show_figure(view, figure, "ablation-tile", f"attention of {chosen} on the prompt")
 
 
 def _effect_text(table: pd.DataFrame, chosen: Head) -> str:
     for row in table.loc[table["label"] == str(chosen)].itertuples():
-        interval = f"95% interval {row.ci_low:+.3g} to {row.ci_high:+.3g}, q = {row.q_value:.2g}"
-        return f"effect **{row.effect:+.3g}** {row.unit}  \n{interval}  \nmean of the other heads {row.control:+.3g}"
+        interval = f"95% interval {signed(row.ci_low)} to {signed(row.ci_high)}, q = {row.q_value:.2g}"
+        shown = f"effect **{signed(row.effect)}** {row.unit}  \n{interval}"
+        return shown if row.control != row.control else f"{shown}  \nmean of the other heads {signed(row.control)}"
     return "Estimated only: not among the heads with the largest estimated effects, which were measured exactly."
 
 
@@ -231,24 +232,6 @@ def _prompt(view: View, sweep: AblationSpec, example: int) -> PromptChoice:
 
 def _ablate_manually(state: State, shown: dict[str, Any], chosen: Head) -> None:
     state.set(**shown, corrupted=False, mode=MANUAL, ablated=[chosen])
-
-
-def _columns() -> dict[str, Any]:
-    def shown(label: str, help: str | None = None, form: str = "%.3g") -> Any:
-        return st.column_config.NumberColumn(label, help=help, format=form)
-
-    return {
-        "label": st.column_config.TextColumn("head", pinned=True, width="small"),
-        "effect": shown("effect", "metric(ablated) − metric(clean), mean over prompts"),
-        "ci_low": shown("95% low", "lower end of the 95% interval over prompts (bootstrap)"),
-        "ci_high": shown("95% high", "upper end of the 95% interval over prompts (bootstrap)"),
-        "p_value": shown("p", "p-value of a sign-flip test over prompts"),
-        "q_value": shown("q", "p-value adjusted over all heads (Benjamini-Hochberg)"),
-        "control": shown("other heads", "mean effect of the other heads (the control)"),
-        "exceeds_control": st.column_config.CheckboxColumn(help="interval beyond that of the other heads, and q ≤ 0.05"),
-        "sign_consistency": shown("same sign", "share of prompts whose effect has the sign of the mean effect", "percent"),
-        "n": shown("n", "number of prompts", "%d"),
-    }
 
 
 def _show(state: State, job: Job) -> None:

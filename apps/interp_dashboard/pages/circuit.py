@@ -18,7 +18,7 @@ from interp.figures.circuit_graph import node_label
 from interp.figures.style import number as format_number
 from interp.heads import Head
 from interp.store import StoredRun, load_circuit_run
-from interp.tasks import task_names
+from interp.tasks import TASKS, task_names
 from interp_dashboard import job_status, prompts
 from interp_dashboard.clickable_maps import FAINT, INVISIBLE, add_frame, show_clickable
 from interp_dashboard.export import export_menu, run_code
@@ -94,7 +94,7 @@ def _form(state: State) -> CircuitSpec | None:
     known: Any = {"help": bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")}
     corrupted.selectbox("Replace removed edges with", list(EDGE_ABLATIONS), **known)
     with measured:
-        choose_outcome(state, "task default")
+        choose_outcome(state, f"{TASKS.get(state['task']).metric} (task default)" if state["task"] else "task default")
     source: dict[str, Any] = {"task": state["task"] or None, "prompts": file and str(file), "metric": state["outcome"] or None}
     options = {"method": state["circuit.method"], "ablation": state["circuit.ablation"]}
     return CircuitSpec(**source, **options, n_prompts=state["n_prompts"], seed=state["seed"])
@@ -194,8 +194,9 @@ def _head(circuit: Circuit, chosen: Head | None, prompt: dict[str, Any]) -> None
     reads = [f"{node_label(edge.writer)}{effect}" for edge, effect in effects.items() if edge.reader == own]
     read_by = [f"{node_label(edge.reader)}{effect}" for edge, effect in effects.items() if edge.writer == own]
     if reads or read_by:
-        st.markdown("**Input edges**  \n" + "  \n".join(map(plain, reads)))
-        st.markdown("**Output edges**  \n" + "  \n".join(map(plain, read_by)))
+        of = plain(f"effect in {circuit.unit}") if circuit.unit else "effect"
+        st.markdown(f"**Input edges**, {of}  \n" + ("  \n".join(map(plain, reads)) or "none"))
+        st.markdown(f"**Output edges**, {of}  \n" + ("  \n".join(map(plain, read_by)) or "none"))
     else:
         st.markdown("Not in the circuit at this size.")
     head_links(prompt, chosen)

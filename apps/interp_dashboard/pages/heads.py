@@ -130,7 +130,7 @@ def _card(view: View, chosen: Head | None, known: list[Detection]) -> None:
     with model_cache().acquire(view.model) as loaded:
         card = head_cards(loaded, known)[chosen]
     shared = f", keys and values shared with {', '.join(map(str, card.sharing))}" if card.sharing else ""
-    st.markdown(f"**{chosen}**: {', '.join(role.replace('_', ' ') for role in card.roles) or 'no role detected'}{shared}")
+    st.markdown(f"**{chosen}**: {plain(', '.join(card.roles)) or 'no role detected'}{shared}")
     rows: Any = card.table[card.table["kind"] == "role"]
     ranks = [f"{rank} of {of}" if rank else "" for rank, of in zip(rows["rank"], rows["n_ranked"], strict=True)]
     shown = rows[["name", "detected", "value", "threshold", "control"]].assign(rank=ranks)

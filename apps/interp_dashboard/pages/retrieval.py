@@ -104,10 +104,10 @@ def _found(path: str, digest: str) -> tuple[Detection, dict[str, Any]]:
 
 def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any], plan: JobPlan) -> None:
     """The detected heads, recall by needle position, and the selected head."""
-    shown = {name.replace("_", " "): value for name, value in found.details.items() if isinstance(value, str | int | float)}
+    details = {name: value for name, value in found.details.items() if isinstance(value, str | int | float)}
     named = ", ".join(map(str, found.detected)) or "none"
     st.markdown(f"**{len(found.detected)} of {found.scores.values.size} heads detected**: {named}.")
-    st.caption(plain(" · ".join(f"{name} {value}" for name, value in shown.items())))
+    st.caption(plain(" · ".join(f"{name.replace('_', ' ')}: {_detail(value)}" for name, value in details.items())))
     chosen = view.state.validated("head", view.facts.check_head, None)
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
@@ -126,6 +126,12 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
     st.caption(f"Click a column to sort, a row to select its head.{depths}")
     heads = [Head.parse(label) for label in table["head"]]
     head_from_table(view, table, heads, "role-table", number_columns(table.select_dtypes("float")))
+
+
+def _detail(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else format_number(value)
 
 
 def _table(found: Detection) -> pd.DataFrame:
@@ -195,7 +201,15 @@ def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
     curve = confirmation.tables["curve"]
     python = run_code(run, "load_confirmation", "confirmation_curve(found)")
     export_menu("ablation-curve", cli=confirm_plan.cli, python=python, figure=figure, table=curve)
-    show_table(curve, "ablation-curve-table", column_config=number_columns(curve.select_dtypes("float")))
+    labels = {
+        "ci_low": "95% low",
+        "ci_high": "95% high",
+        "effect_ci_low": "effect 95% low",
+        "effect_ci_high": "effect 95% high",
+    }
+    columns = number_columns(curve.select_dtypes("float"))
+    columns |= {name: st.column_config.NumberColumn(label, format="%.3f") for name, label in labels.items()}
+    show_table(curve, "ablation-curve-table", column_config=columns)
 
 
 QUESTION = "Which heads copy from the distant context, from which depth, and does the model need them?"

@@ -18,6 +18,7 @@ from interp_dashboard.formatting import duration, plain
 from interp_dashboard.job_status import job_and_status
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.selectable_figures_and_tables import (
+    effect_columns,
     head_from_map,
     head_from_table,
     number_columns,
@@ -218,8 +219,8 @@ def _table(view: View, table: pd.DataFrame) -> None:
     rows = table.sort_values("effect" if "effect" in table else "value", key=abs, ascending=False, kind="stable")
     heads = [Head(int(layer), int(index)) for layer, index in zip(rows["layer"], rows["head"], strict=True)]
     own: Any = rows[[name for name in COLUMNS if name in rows]].reset_index(drop=True)
-    numbers = number_columns(own.select_dtypes("float"), "%.4f")
-    head_from_table(view, own, heads, "run-table", {**numbers, "label": "head"})
+    columns = effect_columns() if "effect" in own else {**number_columns(own.select_dtypes("float"), "%.4f"), "label": "head"}
+    head_from_table(view, own, heads, "run-table", columns)
 
 
 def _cli(run: StoredRun, kind: str, metric: str | None) -> str:

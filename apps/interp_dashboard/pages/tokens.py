@@ -22,7 +22,7 @@ from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.own_text import name_unknown, suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.page_definition import Page, View, link
-from interp_dashboard.selectable_figures_and_tables import head_from_table, number_columns, show_table
+from interp_dashboard.selectable_figures_and_tables import head_from_table, show_table
 from interp_dashboard.url import Field, choice, head, number, text
 
 ROLE = "preplan_anchor"
@@ -70,13 +70,13 @@ def render(view: View) -> None:
     _heads(view, found, chosen, asked, example)
     st.markdown("##### All tokens")
     shown = table.assign(token=table["token"].map(visible))
-    show_table(shown, "tokens-table", column_config=number_columns(shown.select_dtypes("float")))
+    show_table(shown, "tokens-table", column_config=_token_columns())
 
 
 def _texts(view: View) -> dict[str, Any]:
     """The texts, as non-default options of the detector."""
     state = view.state
-    what, where = st.columns([1, 3], vertical_alignment="bottom")
+    what, where = st.columns([2, 3], vertical_alignment="bottom")
     what.selectbox("Texts", [OWN, *task_names()], format_func=lambda name: name or "Custom text", **state.widget_args("texts"))
     if state["texts"]:
         with where:
@@ -130,6 +130,20 @@ def _strips(view: View, found: TokenDetection) -> tuple[Any, pd.DataFrame, int]:
     return partial(waad_fai_strips, found, example=example, span=span), table, example
 
 
+def _token_columns() -> dict[str, Any]:
+    number, box = st.column_config.NumberColumn, st.column_config.CheckboxColumn
+    return {
+        "example": None,  # one text is shown
+        "pos": number("position"),
+        "waad": number("WAAD (tokens)", format="%.2f", help="windowed average attention distance of the local heads"),
+        "fai": number("FAI (weight)", format="%.3f", help="mean attention from later tokens of the global heads"),
+        "delta": number("ΔWAAD", format="%.2f", help="in tokens: WAAD of the token minus that of the next"),
+        "entropy": number("entropy (nats)", format="%.2f", help="entropy of the next token"),
+        "waad_peak": box("WAAD peak"),
+        "fai_peak": box("FAI peak"),
+    }
+
+
 def _statistics(found: TokenDetection) -> None:
     """Whether the marks coincide more often than by chance."""
     table = found.tables["statistics"]
@@ -138,7 +152,19 @@ def _statistics(found: TokenDetection) -> None:
         "Observed over all texts, and under three nulls: equally many marks at random positions, circular shifts of the series "
         "(stricter), and random heads instead of the groups. p: share of null samples at least as large as observed."
     )
-    columns = {"statistic": st.column_config.TextColumn(width="large"), **number_columns(table.select_dtypes("float"))}
+    number = st.column_config.NumberColumn
+    columns: dict[str, Any] = {
+        "heads": st.column_config.TextColumn(help="the groups of heads, or all heads"),
+        "observed": number(format="%.3f", help="over all texts, in nats or as a share"),
+        "expected": number(format="%.3f", help="mean of the null samples"),
+        "null_low": number("null low", format="%.3f", help="lower end of the central 95% of the null samples"),
+        "null_high": number("null high", format="%.3f", help="upper end of the central 95% of the null samples"),
+        "p_value": number("p", format="%.3f", help="share of null samples at least as large as observed"),
+        "lift": number(format="%.3f", help="observed / expected − 1"),
+        "n": number(format="%d", help="number of peaks"),
+        "waad_peak_rate": number("WAAD peaks", format="%.3f", help="share of the tokens that are WAAD peaks"),
+        "fai_peak_rate": number("FAI peaks", format="%.3f", help="share of the tokens that are FAI peaks"),
+    }
     shown = table.assign(statistic=table["statistic"].map(lambda name: STATISTICS.get(name, name)))
     show_table(shown, "statistics-table", column_config=columns)
     export_menu("statistics", table=table)
@@ -156,7 +182,16 @@ def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[s
     table = found.tables["groups"]
     heads = [Head(*map(int, place)) for place in zip(table["layer"], table["head"], strict=True)]
     shown = table.drop(columns=["layer", "head"]).rename(columns={"label": "head"})
-    head_from_table(view, shown, heads, "groups-table", number_columns(shown.select_dtypes("float")))
+    number, column = st.column_config.NumberColumn, st.column_config.Column
+    columns: dict[str, Any] = {
+        "distance": number("distance (tokens)", format="%.2f", help="mean distance from query to key, weighted by attention"),
+        "group_other": column("group, other sinks", help="the group when sinks are treated the other way: excluded, or kept"),
+        "distance_other": number(
+            "distance, other sinks", format="%.2f", help="in tokens, when sinks are treated the other way"
+        ),
+        "kurtosis": number(format="%.2f", help="of the head's FAI over tokens; receiver heads have the highest"),
+    }
+    head_from_table(view, shown, heads, "groups-table", columns)
 
 
 def _python(model: str, values: dict[str, Any], example: int) -> str:
