@@ -27,6 +27,7 @@ COMMANDS = [
     "attention --task ioi --out runs/attention-ioi",
     "detect retrieval --set n_lengths=10 --set n_depths=6",
     "confirm FOUND",
+    "circuit --task ioi --n-prompts 32",
 ]
 FOUND = "runs/retrieval-*"
 """The run of the detection; its folder is named after its digest."""
@@ -37,6 +38,7 @@ VIEWS: dict[str, tuple[str, dict[str, str], bool]] = {
     "tokens": ("tokens", {"n_texts": "4"}, False),
     "retrieval": ("retrieval", {"retrieval.n_lengths": "10", "retrieval.n_depths": "6", "head": "L1H3"}, False),
     "ablate": ("ablate", {"task": "ioi", "head": "L1H2"}, False),
+    "circuit": ("circuit", {"head": "L1H0"}, False),
     "compare": ("compare", {"task": "ioi", "task_b": "ioi", "head": "L1H2"}, False),
     "runs": ("runs", {"run": "attention-ioi", "figure_metric": "induction_score"}, False),
 }
