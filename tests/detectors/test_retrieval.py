@@ -179,7 +179,8 @@ def test_induction_heads_copy_repeated_needles_whether_the_answer_is_given_or_wr
 # -- models without the role ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_untrained_models_have_no_more_hits_than_the_rate(kind):
     passed = 0
     for seed in range(50):

@@ -48,8 +48,9 @@ def whole_patterns(name: str, batch: torch.Tensor) -> torch.Tensor:
     return eager_pattern(tiny_hf(name), **{"pixel_values" if name == "vit" else "input_ids": batch})
 
 
+@pytest.mark.parametrize("n_rows", [(2, 7), pytest.param((), marks=pytest.mark.slow, id="every")])
 @pytest.mark.parametrize("name", [*TINY, *ENCODERS])
-def test_every_metric_streamed_equals_itself_on_the_whole_pattern_at_every_block_size(name):
+def test_every_metric_streamed_equals_itself_on_the_whole_pattern_at_every_block_size(name, n_rows):
     model, batch = tiny(name), inputs(name)
     metrics = attention_metrics(asked("tokens" if name == "vit" else "grid"))
     pattern, cache = whole_patterns(name, batch), capture_attention(model, batch, values=True)
@@ -66,7 +67,7 @@ def test_every_metric_streamed_equals_itself_on_the_whole_pattern_at_every_block
             want[metric.name].append(one[metric.name][0])
     length = texts.tokens.shape[1]
     least = 2 * length * model.facts.group_size
-    for block in [1, *(least * rows for rows in range(1, length + 1)), 1 << 19]:
+    for block in [1, *(least * rows for rows in n_rows or range(1, length + 1)), 1 << 19]:
         seen = observe(model, batch, metrics, block=block)
         for metric in metrics:
             assert same(seen[metric.name], torch.stack(want[metric.name])), metric.name

@@ -52,7 +52,7 @@ def test_the_embedded_model_does_the_task(name):
     assert score_task(mini(), make_task(name, mini(), n_prompts=N, seed=11)).mean() >= LEAST[name]
 
 
-@pytest.mark.parametrize("depth", [0.0, 0.25, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("depth", [0.0, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (0.25, 0.5, 0.75)), 1.0])
 def test_the_needle_is_found_at_every_depth(depth):
     assert score_task(mini(), make_task("needle", mini(), n_prompts=N, seed=12, depth=depth)).mean() >= LEAST["needle"]
 

@@ -273,7 +273,7 @@ def test_a_dropped_gradient_is_that_of_a_run_whose_block_is_detached(name):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("n_kv_heads", [None, 2])
+@pytest.mark.parametrize("n_kv_heads", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_two_ways_that_cancel_leave_a_gradient_only_where_one_is_dropped(n_kv_heads):
     roles = {Head(0, 1): "previous_token", Head(1, 2): "induction", Head(3, 0): "negative_induction"}
     planted = plant(roles, seed=3, sharpness=6.0, n_kv_heads=n_kv_heads, dtype="float64")

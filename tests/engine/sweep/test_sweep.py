@@ -142,6 +142,7 @@ def test_patching_every_head_of_a_layer_from_the_same_prompt_changes_nothing(lla
     assert np.abs(fast.effects).max() <= TOLERANCE
 
 
+@pytest.mark.slow
 @given(budget=st.integers(150_000, 3_000_000), cap=st.sampled_from([9, 40, 130, 2048]))
 @settings(max_examples=15, deadline=None)
 def test_the_cut_into_units_does_not_change_the_numbers(budget, cap):
