@@ -49,8 +49,8 @@ def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, b
     for role, found in known.items():
         score = found.scores[head]
         if score == score:
-            limit, chance = number(found.threshold), number(found.control[head])
+            limit, chance = number(found.threshold[head]), number(found.control[head])
             about = f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}."
             about += f" Threshold {limit}, null {chance}"
-            rows.append((f"{role.replace('_', ' ')} {number(score)}", score > found.threshold, about))
+            rows.append((f"{role.replace('_', ' ')} {number(score)}", bool(score > found.threshold[head]), about))
     return rows

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     RoleResult = Detection | TokenDetection | Confirmation
 
 MIN_HEADS_SHOWN = 5
-"""The number of heads shown after a detection; more where more are detected."""
+"""The number of highest heads shown after a detection, beside those detected."""
 
 
 def load_role_run(run: "StoredRun") -> "RoleResult | None":
@@ -38,14 +38,14 @@ def print_role_run(terminal: Terminal, run: "StoredRun | None") -> None:
 
 
 def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = None) -> None:
-    """The result as text, with the ``top`` heads (0: all; default: those detected, at least five)."""
+    """The result as text, with the ``top`` heads (0: all; default: those detected and the five highest)."""
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
 
     if isinstance(found, Confirmation):
         _print_curve(terminal, found)
     elif isinstance(found, Detection):
-        _print_heads(terminal, found, max(MIN_HEADS_SHOWN, len(found.detected)) if top is None else top)
+        _print_heads(terminal, found, top)
     else:
         _print_tokens(terminal, found)
 
@@ -67,8 +67,10 @@ def detection_json(run: "StoredRun", found: "RoleResult") -> dict[str, Any]:
     if isinstance(found, Confirmation):
         return {**facts, "curve": _rows(result_table(found)), "sets": _rows(found.table)}
     if isinstance(found, Detection):
-        decided = {"threshold": found.threshold, "fwer": found.fwer, "literature_threshold": found.literature_threshold}
-        return {**facts, **decided, "detected": [str(head) for head in found.detected], "heads": _rows(result_table(found))}
+        decided = {"fwer": found.fwer, "literature_threshold": found.literature_threshold}
+        found_heads = {"detected": found.detected, "above_literature": found.above_literature}
+        named = {name: heads and [str(head) for head in heads] for name, heads in found_heads.items()}
+        return {**facts, **decided, **named, "heads": _rows(result_table(found))}
     return {**facts, **{name: _rows(table) for name, table in found.tables.items()}, "tokens": _rows(result_table(found))}
 
 
@@ -76,17 +78,14 @@ def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def _print_heads(terminal: Terminal, found: "Detection", top: int) -> None:
-    usual = "" if found.literature_threshold is None else f" Usual threshold in the literature: {found.literature_threshold:g}."
-    terminal.line(
-        f"{found.role}: {len(found.detected)} of {found.scores.values.size} heads exceed the calibrated threshold {found.threshold:.3g} of "
-        f"{found.scores.name} ({found.fwer:.0%} of models without the role have any such head).{usual}"
-    )
+def _print_heads(terminal: Terminal, found: "Detection", top: int | None) -> None:
+    terminal.line(f"{found.role} by {found.scores.name}: {found.decision()}.")
     _print_details(terminal, found.details)
-    numbers = ["score", "control", *found.extra_scores]
+    numbers = ["score", "threshold", "control", *found.extra_scores]
     rows = [
         [str(place), row["label"], *(_number(row[name]) for name in numbers), "detected" if row["detected"] else ""]
-        for place, row in enumerate(_rows(found.to_dataframe())[: top or None], 1)
+        for place, row in enumerate(_rows(found.to_dataframe()), 1)
+        if (row["detected"] or place <= MIN_HEADS_SHOWN if top is None else not top or place <= top)
     ]
     terminal.table(("", "head", *numbers, ""), rows, right=("", *numbers))
 

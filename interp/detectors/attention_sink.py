@@ -88,8 +88,10 @@ def attention_sink(
         if progress:
             progress(done, len(control_kinds) + 1)
     null_scores = observation["redrawn_key_importance"].double().mean(1).permute(2, 0, 1).cpu().numpy()
-    limits = [null_threshold(draws, fwer / 2) for draws in np.split(null_scores, 2)]
-    threshold, null_mean = min(limit for limit, *_ in limits), np.mean([mean for *_, mean in limits], axis=0)
+    alpha_0 = _alpha(observation)
+    thresholds, rates, means = zip(
+        *(null_threshold(alpha_0, draws, fwer / 2) for draws in np.split(null_scores, 2)), strict=True
+    )
     arguments = {"text": kind, "length": size, "n_prompts": len(tokens), "bos": bos, "epsilon": epsilon}
     record = record_of(model, task="attention_sink", arguments=arguments, metric="alpha_0", seed=seed)
 
@@ -104,10 +106,10 @@ def attention_sink(
     later = weight[..., 1 : size - min_rows + 1].double().amax(-1).mean(1).cpu().numpy()
     return Detection(
         "attention_sink",
-        scores("alpha_0", _alpha(observation)),
-        scores("alpha_0 with redrawn keys", null_mean),
-        threshold,
-        sum(actual_fwer for _, actual_fwer, _ in limits),
+        scores("alpha_0", alpha_0),
+        scores("alpha_0 with redrawn keys", np.mean(means, axis=0)),
+        np.minimum(*thresholds),
+        sum(rates),
         epsilon,
         {
             **{name: scores(f"alpha_0 of {name} tokens", _alpha(by_text[name])) for name in control_kinds},

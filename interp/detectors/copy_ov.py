@@ -41,7 +41,7 @@ def copy_ov(
         scores = _scores(model, n_null_draws, seed, progress)
     if np.isnan(scores[0]).all():
         raise ValueError(f"No head of {model.facts.name} writes to the unembedding: the copying score is undefined.")
-    threshold, actual_fwer, null_mean = null_threshold(scores[1:], fwer)
+    threshold, actual_fwer, null_mean = null_threshold(scores[0], scores[1:], fwer)
     sizes = {"n_null_draws": n_null_draws}
     record = record_of(model, arguments=sizes, metric="ov_copying", seed=seed)
     reason = "the head writes nothing the unembedding reads"

@@ -72,7 +72,9 @@ def far_context(
     scores, control = (HeadScores("far_context", side.mean(0), "nats", (0.0, None), record) for side in (far, near))
     details = {"n_examples": len(pairs), "n_skipped": len(prompts.task) - len(pairs), "n_recent": window}
     digests = prompt_digests(e.clean for e in both)
-    return Detection("far_context", scores, control, max(threshold, min_score), actual_fwer, details=details, prompts=digests)
+    return Detection(
+        "far_context", scores, control, np.maximum(threshold, min_score), actual_fwer, details=details, prompts=digests
+    )
 
 
 def _far_and_near(prompts: PassagePrompts, n_sink: int, window: int) -> Iterator[tuple[Example, Example]]:

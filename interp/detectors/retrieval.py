@@ -99,7 +99,7 @@ def retrieval(
     used = [answers[i] for i in accepted]
     hits = [answer.score > 0 for answer in used]
     scores = mean("retrieval_score", "share of the answer", [answer.score for answer in used])
-    threshold, actual_fwer, null_mean = null_threshold(wrong_target_scores(used, n_null_draws, seed), fwer)
+    threshold, actual_fwer, null_mean = null_threshold(scores.values, wrong_target_scores(used, n_null_draws, seed), fwer)
     return Detection(
         "retrieval",
         scores,
@@ -118,7 +118,7 @@ def retrieval(
             "accepted": len(accepted),
             "total": len(answers),
             "prefix_shared": prefix_cache is not None,
-            **_constancy(np.mean(hits, axis=0), scores, threshold),
+            **_constancy(np.mean(hits, axis=0), scores.values > threshold),
             "note": "copying given the answer" if mode == "teacher" else "copying while generating",
         },
         prompts=prompt_digests(answers[i].trial.tokens for i in accepted),
@@ -138,12 +138,12 @@ def _accepted(model: Model, answers: Sequence[CopiedAnswer], min_recall: float |
     return accepted
 
 
-def _constancy(frequency: np.ndarray, scores: HeadScores, threshold: float) -> dict[str, list[str]]:
+def _constancy(frequency: np.ndarray, detected: np.ndarray) -> dict[str, list[str]]:
     """Heads that copy in every prompt, and detected heads that copy in some."""
     heads = [Head(*map(int, at)) for at in np.argwhere(frequency > 0)]
     return {
         "always_on": [str(head) for head in heads if frequency[head] == 1],
-        "dynamic": [str(head) for head in heads if frequency[head] < 1 and scores[head] > threshold],
+        "dynamic": [str(head) for head in heads if frequency[head] < 1 and detected[head]],
     }
 
 

@@ -15,13 +15,13 @@ from interp.heads import Head
 
 
 def detection_map(detection: Detection, *, title: str | None = None, caption: str | None = None) -> Figure:
-    """Layer x head map of a detector's scores; the contour encloses the heads above the threshold.
+    """Layer x head map of a detector's scores; the contour outlines the heads above their thresholds.
 
-    Hovering shows a head's rank, score, score under the null, the threshold and the extra scores.
+    Hovering shows a head's rank, score, score under the null, its threshold and the extra scores.
     """
     scores, detected = detection.scores, detection.detected
     named = title or f"Role {detection.role}: {scores.name}"
-    figure = head_map(scores, title=named, caption=caption, notes=[_decision(detection, len(detected))])
+    figure = head_map(scores, title=named, caption=caption, notes=[f"outlined: {detection.decision()}"])
     cells: Any = figure.data[0]
     hover: Any = np.array(cells.hovertext, dtype=object)
     for rank, head in enumerate(detection.top(scores.values.size), 1):
@@ -34,20 +34,10 @@ def detection_map(detection: Detection, *, title: str | None = None, caption: st
     return figure
 
 
-def _decision(detection: Detection, n_detected: int) -> str:
-    """The meaning of the contour and its error rate."""
-    enclosed = f"enclosed: {n_detected} of {detection.scores.values.size:,} heads" if n_detected else "no head is"
-    error_rate = f"{detection.fwer:.0%} of models without the role have any such head"
-    decision = f"{enclosed} above {style.number(detection.threshold)} ({error_rate})"
-    if detection.literature_threshold is not None:
-        decision += f"; usual threshold in the literature {style.number(detection.literature_threshold)}"
-    return decision
-
-
 def _hover_text(detection: Detection, head: Head, rank: int) -> str:
-    control, verdict = detection.control[head], "detected" if detection.scores[head] > detection.threshold else "not detected"
-    decided = f"{verdict}: rank {rank}, threshold {style.number(detection.threshold)}"
-    others = {"under the null": control, **{name: part[head] for name, part in detection.extra_scores.items()}}
+    verdict = "detected" if detection.scores[head] > detection.threshold[head] else "not detected"
+    decided = f"{verdict}: rank {rank}, threshold {style.number(detection.threshold[head])}"
+    others = {"under the null": detection.control[head], **{name: part[head] for name, part in detection.extra_scores.items()}}
     shown = [f"{style.escape_markup(name)} {style.number(value)}" for name, value in others.items() if not np.isnan(value)]
     return "<br>".join([style.score_lines(detection.scores, head), decided, *shown])
 

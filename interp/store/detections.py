@@ -16,7 +16,7 @@ from interp.store.manifest import reading
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 from interp.store.scores import head_rows, metric_facts, token_rows
 
-DECISION = ("threshold", "fwer", "literature_threshold")
+DECISION = ("fwer", "literature_threshold")
 
 
 def save_detection(
@@ -24,14 +24,15 @@ def save_detection(
 ) -> StoredRun:
     """Writes a detection to a run directory and returns the run; ``load_detection`` reads it back.
 
-    For heads, the table ``heads`` has one row per head and metric: ``score``, ``control`` and each of ``extra_scores``, which
-    ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors``
+    For heads, the table ``heads`` has one row per head and metric: ``score``, ``control``, ``threshold`` and each of ``extra_scores``,
+    which ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors``
     the selected tokens. Without ``spec`` record and values identify the run. Raises as ``start_run``.
     """
     if isinstance(detection, TokenDetection):
         scores: dict[str, Any] = detection.scores
     else:
-        scores = {"score": detection.scores, "control": detection.control, **detection.extra_scores}
+        thresholds = replace(detection.scores, name="threshold", values=detection.threshold, bounds=(None, None))
+        scores = {"score": detection.scores, "control": detection.control, "threshold": thresholds, **detection.extra_scores}
     if spec is None:
         digests = {name: sha256(part.values.astype("float64").tobytes()) for name, part in scores.items()}
         spec = {"kind": "detection", "role": detection.role, "record": detection.record.to_json(), "values": digests}
@@ -50,8 +51,9 @@ def _detection(run: StoredRun, details: dict[str, Any]) -> Detection | TokenDete
     common = {"tables": load_tables(run, details), "details": details["details"], "prompts": prompts}
     if "heads.parquet" in run.manifest["files"]:
         scores = {name: _with_record(run, name, run.scores(name)) for name in run.metrics}
-        score, control = scores.pop("score"), scores.pop("control")
-        return Detection(role, score, control, **{name: details[name] for name in DECISION}, extra_scores=scores, **common)
+        score, control, threshold = (scores.pop(name) for name in ("score", "control", "threshold"))
+        decision = {name: details[name] for name in DECISION}
+        return Detection(role, score, control, threshold.values, **decision, extra_scores=scores, **common)
     tokens = {name: _with_record(run, name, run.token_scores(name)) for name in run.metrics}
     heads = {name: tuple(map(Head.parse, labels)) for name, labels in details["heads"].items()}
     masks = run.arrays("masks")

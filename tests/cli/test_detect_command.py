@@ -53,7 +53,7 @@ def made_up(
         "made_up",
         HeadScores("made-up score", values, **numbers),
         HeadScores("made-up score with wrong targets", values / 10, **numbers),
-        threshold=share,
+        threshold=np.full(values.shape, share),
         fwer=0.05,
         extra_scores={"frequency": HeadScores("frequency", values / 2, **numbers)},
         tables={
@@ -245,16 +245,13 @@ def test_a_detection_is_stored_printed_and_shown(shelf, tmp_path):
     told = json.loads(answer.stdout)
     made = load_detection(tmp_path / "run")
     assert made.record.arguments == {"n_prompts": 8, "share": 0.25, "strict": True, "words": "a=b"} and made.record.seed == 2
-    assert told["detected"] == [str(head) for head in made.detected] and told["threshold"] == 0.25
+    assert told["detected"] == [str(head) for head in made.detected] and {row["threshold"] for row in told["heads"]} == {0.25}
     assert [row["label"] for row in told["heads"]] == made.to_dataframe()["label"].tolist()
     shown = interp("show", tmp_path / "run", "--json")
     assert json.loads(shown.stdout) == told
     text = interp("show", tmp_path / "run").stdout
-    assert (
-        "exceed the calibrated threshold 0.25 of made-up score" in text
-        and "accepted 17" in text
-        and str(made.detected[0]) in text
-    )
+    assert "by made-up score:" in text and "exceed the calibrated threshold 0.25" in text
+    assert "accepted 17" in text and str(made.detected[0]) in text
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
     assert table["label"].tolist() == made.to_dataframe()["label"].tolist()
     assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"heads.png"}

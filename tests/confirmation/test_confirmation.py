@@ -250,7 +250,7 @@ def test_wrong_arguments_are_answered_with_one_sentence(llama, gpt2):
         confirm(good, llama, task, positions=["all", "needle"])
     with pytest.raises(LookupError, match="'rouge'"):
         confirm(good, llama, task, metric="rouge")
-    everyone = replace(good, threshold=0.0)
+    everyone = replace(good, threshold=np.zeros_like(good.threshold))
     with pytest.raises(ValueError, match="18 of 18 heads are retrieval heads, which leaves too few controls"):
         confirm(everyone, llama, task)
 

@@ -252,7 +252,7 @@ def test_detectors_of_the_family_agree_with_the_one_pass_of_all_and_say_how_they
         assert alone.details == {"n_prompts": 2, "period": 8, "n_null_draws": 21} == alone.record.arguments
         assert (alone.record.task, alone.record.metric, alone.record.seed) == ("repeats", METRIC_OF_ROLE[role], 5)
         assert (alone.scores.unit, alone.scores.bounds, len(alone.prompts)) == ("weight", (0.0, 1.0), 2)
-        assert alone.control.values.max() < alone.threshold
+        assert (alone.control.values < alone.threshold).all()
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)] * 3
     copies = detect(planted.model, "copy_ov", progress=lambda *at: told.append(at))
     assert told[12:] == [(1, 4), (2, 4), (3, 4), (4, 4)] and copies.literature_threshold is None and copies.fwer == 0.05
@@ -262,8 +262,10 @@ def test_detectors_of_the_family_agree_with_the_one_pass_of_all_and_say_how_they
 def test_the_same_seed_finds_the_same_and_another_draws_other_words_and_strangers():
     planted = small("repeats", 1, sharpness=4.0)
     one, again, other = (detect(planted.model, "induction", n_prompts=1, seed=seed) for seed in (3, 3, 4))
-    assert np.array_equal(one.scores.values, again.scores.values) and one.threshold == again.threshold
-    assert one.prompts == again.prompts and not one.prompts & other.prompts and one.threshold != other.threshold
+    assert np.array_equal(one.scores.values, again.scores.values) and np.array_equal(one.threshold, again.threshold)
+    assert (
+        one.prompts == again.prompts and not one.prompts & other.prompts and not np.array_equal(one.threshold, other.threshold)
+    )
 
 
 def test_models_without_a_tokenizer_are_read_as_well():

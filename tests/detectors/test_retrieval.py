@@ -103,7 +103,7 @@ def test_a_shared_beginning_changes_nothing(mini, monkeypatch):
     whole = retrieval(mini, **options)
     assert shared.details["prefix_shared"] and not whole.details["prefix_shared"]
     assert shared.to_dataframe()["score"].tolist() == whole.to_dataframe()["score"].tolist()
-    assert shared.threshold == whole.threshold
+    assert np.array_equal(shared.threshold, whole.threshold)
     assert shared.extra_scores["attention"].values == pytest.approx(whole.extra_scores["attention"].values, abs=1e-5)
 
 

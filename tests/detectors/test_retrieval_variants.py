@@ -10,6 +10,7 @@ import transformers as T
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.query_retrieval import passage_sum
+from interp.detectors.support.null_threshold import null_threshold
 from interp.detectors.support.passage_pairs import passage_prompts, passage_swap_threshold
 from interp.detectors.write_retrieval import COLUMNS, _directions, contrast
 from interp.engine import run
@@ -101,18 +102,50 @@ def test_streaming_keeps_first_and_recent_weights_and_makes_them_sum_to_one():
         interventions.streaming([Head(0, 0)], 4, 0)
 
 
-def test_trading_finds_weak_heads_beside_strong_ones_and_none_where_both_passages_score_alike():
-    rng = np.random.default_rng(0)
-    wrong = rng.normal(size=(40, 3, 5))
-    right = rng.normal(size=(40, 3, 5))
-    right[:, 1, 2] += 50
-    right[:, 2, 4] += 3
-    threshold, rate = passage_swap_threshold(right, wrong, 99, 0.05, 1)
-    assert np.argwhere(right.mean(0) > threshold).tolist() == [[1, 2], [2, 4]] and rate == 0.05
+def test_swapping_finds_weak_heads_beside_strong_ones_and_others_at_the_stated_rate():
+    by_chance = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        wrong, right = rng.normal(size=(2, 40, 3, 5))
+        right[:, 1, 2] += 50
+        right[:, 2, 4] += 3
+        threshold, rate = passage_swap_threshold(right, wrong, 99, 0.05, seed)
+        found = right.mean(0) > threshold
+        assert found[1, 2] and found[2, 4] and rate == 0.05
+        by_chance += found.sum() > 2
+    assert 1 <= by_chance <= 200 * (0.05 + 3 * np.sqrt(0.05 * 0.95 / 200))
     same, _ = passage_swap_threshold(right, right, 99, 0.05, 1)
-    assert same == right.mean(0).max()
+    assert not (right.mean(0) > same).any()
     everywhere, _ = passage_swap_threshold(wrong + 9, wrong, 99, 0.05, 1)
     assert (wrong.mean(0) + 9 > everywhere).all()
+
+
+def test_a_head_whose_null_varies_widely_does_not_hide_the_others():
+    """One head in a hundred scores as much under the null as the planted ones do; one hardly varies, and is not found for that."""
+    spread = np.linspace(0.01, 0.02, 108).reshape(9, 12)
+    spread[4, 7], spread[8, 1] = 3.0, 1e-12
+    by_chance = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(size=(100, 9, 12)) * spread
+        scores[0, 8, 1] = 1e-3  # 10^9 of its standard deviations, and 1/15 of another head's
+        assert not scores[0, 8, 1] > null_threshold(scores[0], scores[1:])[0][8, 1]
+        by_chance += bool((scores[0] > null_threshold(scores[0], scores[1:])[0]).any())
+        scores[0, 2, 3] = 0.4
+        threshold, rate, mean = null_threshold(scores[0], scores[1:])
+        assert scores[0, 2, 3] > threshold[2, 3] and rate == 0.05 and np.allclose(mean, scores[1:].mean(0))
+    assert 1 <= by_chance <= 200 * (0.05 + 3 * np.sqrt(0.05 * 0.95 / 200))
+
+
+def test_the_threshold_in_numbers():
+    """Two heads and three draws, by hand: mean and standard deviation over all four, the median deviation added."""
+    observed, draws = np.array([[1.0, 4.0]]), np.array([[[0.0, 0.0]], [[1.0, 4.0]], [[2.0, 0.0]]])
+    deviation = np.array([np.sqrt(0.5), 2])  # of 1, 0, 1, 2 around 1, and of 4, 0, 4, 0 around 2
+    unit = deviation + deviation.mean()
+    largest = 2 / unit[1]  # of the draws: 4 is 2 above the mean of head 1, and 2 is 1 above that of head 0
+    assert largest > 1 / unit[0]
+    threshold, rate, mean = null_threshold(observed, draws, 0.25)
+    assert threshold == pytest.approx(np.array([[1, 2]]) + largest * unit) and rate == 0.25 and mean.tolist() == [[1, 4 / 3]]
 
 
 # -- two roads ----------------------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def test_a_detector_from_python(lab, mini):
     from interp.detectors import default_task, quick_detectors
 
     found = detect(mini, "current_token", n_prompts=2)
-    assert found.scores.values.shape == (mini.facts.n_layers, mini.facts.n_heads) and found.threshold > 0
+    assert found.scores.values.shape == (mini.facts.n_layers, mini.facts.n_heads) and (found.threshold > 0).all()
     assert default_task("current_token") == "induction" and "current_token" in quick_detectors()
 
 

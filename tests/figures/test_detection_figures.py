@@ -71,13 +71,13 @@ def test_the_contour_has_a_side_wherever_a_found_head_has_a_neighbour_that_was_n
 
 def test_a_score_on_the_threshold_is_outside():
     found = detection()
-    exact = replace(found, threshold=float(found.scores[Head(2, 4)]))
+    exact = replace(found, threshold=np.full((3, 5), found.scores[Head(2, 4)]))
     assert encloses(detection_map(exact).data[1], Head(2, 4)) == 1 and encloses(detection_map(exact).data[1], Head(1, 4)) == 3
 
 
 def test_a_map_without_found_heads_has_no_contour_and_says_so():
-    figure = detection_map(replace(detection(), threshold=0.95))
-    assert len(figure.data) == 1 and "no head is above 0.95" in caption(figure)
+    figure = detection_map(replace(detection(), threshold=np.full((3, 5), 0.95)))
+    assert len(figure.data) == 1 and "0 of 15 heads exceed the calibrated threshold 0.95" in caption(figure)
 
 
 def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
@@ -86,9 +86,9 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "toy@01234567",
         "needles",
         "n = 7",
-        "4 of 15 heads above 0.2",
+        "4 of 15 heads exceed the calibrated threshold 0.2",
         "5% of models without the role have any such head",
-        "usual threshold in the literature 0.1",
+        "4 exceed 0.1, the usual threshold in the literature, 4 both",
     ):
         assert part in words
     assert "literature" not in caption(detection_map(detection(literature_threshold=None)))

@@ -31,7 +31,7 @@ def detection(literature_threshold=0.1, found=FOUND, shape=(3, 5)):
         "retrieval",
         head_scores(values, nan_reason="no trial was answered"),
         head_scores(np.full(shape, 0.0125)),
-        0.2,
+        np.full(shape, 0.2),
         0.05,
         literature_threshold,
         extra_scores={"frequency": head_scores(values / 2, "frequency", "no trial was answered")},

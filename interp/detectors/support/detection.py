@@ -1,7 +1,8 @@
 """The result of a detector: a score per head or token, the calibrated threshold and the scores under the null.
 
-Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above ``threshold``, calibrated on the same
-model and prompts (``null_threshold``). ``literature_threshold`` is the papers' constant, if any; it misses diffuse attention.
+Rank first, then decide: ``top(k)`` needs no threshold. ``detected`` lists the heads above their ``threshold``, calibrated on the
+same model and prompts (``null_threshold``): more than chance, which may still be little. ``literature_threshold`` is the papers'
+constant, if any, the same for every head; it misses diffuse attention.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
@@ -26,9 +28,10 @@ class Detection:
     """Ranks the heads; the highest play the role."""
     control: HeadScores
     """The same score under the null, mean over null draws."""
-    threshold: float
+    threshold: Float[np.ndarray, "n_layers n_heads"]
+    """Of each head; heads above theirs are detected."""
     fwer: float
-    """Family-wise error rate: the share of models without the role in which at least one head exceeds ``threshold``."""
+    """Family-wise error rate: the share of models without the role in which at least one head exceeds its ``threshold``."""
     literature_threshold: float | None = None
     extra_scores: dict[str, HeadScores] = field(default_factory=dict)
     """Further scores of every head, by name."""
@@ -38,14 +41,43 @@ class Detection:
     prompts: frozenset[str] = frozenset()
     """Digests of the prompts used for detection, so that none of them is used for confirmation."""
 
+    def __post_init__(self) -> None:
+        shape = self.scores.values.shape
+        if np.shape(self.threshold) != shape:
+            raise ValueError(
+                f"threshold has shape {np.shape(self.threshold)}: give one for each head, {shape}, where one number is to hold for all "
+                f"np.full({shape}, 0.5)."
+            )
+
     @property
     def record(self) -> RunRecord:
         return self.scores.record
 
     @property
     def detected(self) -> list[Head]:
-        """The heads whose score exceeds the threshold, highest first."""
-        return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.threshold]
+        """The heads whose score exceeds their threshold, highest score first."""
+        return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.threshold[head]]
+
+    @property
+    def above_literature(self) -> list[Head] | None:
+        """The heads whose score exceeds the constant of the literature, highest first; None where there is no constant."""
+        if self.literature_threshold is None:
+            return None
+        return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.literature_threshold]
+
+    def decision(self) -> str:
+        """One sentence: how many heads exceed their thresholds, how many that of the literature, and how many both."""
+        detected, above = self.detected, self.above_literature
+        low, high = np.nanmin(self.threshold), np.nanmax(self.threshold)
+        limits = (
+            f"their calibrated thresholds, {low:.3g} to {high:.3g}" if low < high else f"the calibrated threshold {low:.3g}"
+        )
+        chance = f"{self.fwer:.0%} of models without the role have any such head"
+        sentence = f"{len(detected)} of {self.scores.values.size:,} heads exceed {limits} ({chance})"
+        if above is not None:
+            usual = f"{self.literature_threshold:g}, the usual threshold in the literature"
+            sentence += f"; {len(above)} exceed {usual}, {len({*detected} & {*above})} both"
+        return sentence
 
     def top(self, k: int) -> list[Head]:
         """The ``k`` heads with the highest scores, in order; heads without a score are never returned."""
@@ -60,7 +92,8 @@ class Detection:
         table = self.scores.to_dataframe().drop(columns=["metric", "value", "unit"])
         table["role"], table["metric"], table["unit"] = self.role, self.scores.name, self.scores.unit
         table["score"], table["control"] = _column(self.scores), _column(self.control)
-        table["threshold"], table["detected"] = self.threshold, table["score"] > self.threshold
+        table["threshold"] = self.threshold.ravel()
+        table["detected"] = table["score"] > table["threshold"]
         table["literature_threshold"] = np.nan if self.literature_threshold is None else self.literature_threshold
         for name, scores in self.extra_scores.items():
             table[name] = _column(scores)

@@ -70,7 +70,7 @@ def detect_roles(
                 f"The {role} score is undefined for {model.facts.name}: every attention window is shorter than period={sizes['period']}. "
                 f"Use a smaller period."
             )
-        threshold, actual_fwer, null_mean = null_threshold(null_scores[name].numpy(), options.fwer)
+        threshold, actual_fwer, null_mean = null_threshold(scores.values, null_scores[name].numpy(), options.fwer)
         control = replace(scores, name=f"{name} under the null", values=null_mean)
         detections[role] = Detection(
             role, scores, control, threshold, actual_fwer, LITERATURE_THRESHOLD, details=sizes, prompts=prompt_digests(prompts)

@@ -13,23 +13,42 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+ROUNDING = 1e-6
+"""Differences below this share of the largest score are rounding errors."""
+
 
 def null_threshold(
-    draws: Float[np.ndarray, "n_null_draws n_layers n_heads"], fwer: float = 0.05
-) -> tuple[float, float, Float[np.ndarray, "n_layers n_heads"]]:
-    """The threshold, its actual family-wise error rate, and the mean of each head over the draws.
+    observed: Float[np.ndarray, "n_layers n_heads"],
+    draws: Float[np.ndarray, "n_null_draws n_layers n_heads"],
+    fwer: float = 0.05,
+) -> tuple[Float[np.ndarray, "n_layers n_heads"], float, Float[np.ndarray, "n_layers n_heads"]]:
+    """The threshold of each head, their family-wise error rate, and the mean of each head over the draws.
 
-    The best head exceeds the threshold in at most a share ``fwer`` of the draws, counting the observed scores as one of them:
-    with 99 draws and fwer=0.05 it is the fifth largest. Raises ValueError for too few draws.
+    A head's scores are standardised over its draws and the observed score, as (score - mean) / (sd + median sd of all heads):
+    a head whose null scores vary widely does not hide the others, and one whose null scores hardly vary is not detected for a
+    trifle (Tusher et al. 2001). The thresholds are the same number in these units, which the best head exceeds in at most a
+    share ``fwer`` of the draws, counting the observed scores as one of them: with 99 draws and fwer=0.05 the fifth largest.
+    Detected heads leave the null, since they may score in its draws as well, until no more are found (step-down, Westfall and
+    Young 1993). Raises ValueError for too few draws.
     """
-    best = np.sort(np.nanmax(draws, axis=(1, 2)))[::-1]
-    above = int(np.floor(fwer * (len(best) + 1) + 1e-9)) - 1
+    above = int(np.floor(fwer * (len(draws) + 1) + 1e-9)) - 1
     if above < 0:
         raise ValueError(
-            f"fwer={fwer:g} needs at least {int(np.ceil(1 / fwer)) - 1} null draws, and n_null_draws={len(best)}: raise one of them."
+            f"fwer={fwer:g} needs at least {int(np.ceil(1 / fwer)) - 1} null draws, and n_null_draws={len(draws)}: raise one of them."
         )
-    mean = np.ma.masked_invalid(draws).mean(axis=0)
-    return float(best[above]), (above + 1) / (len(best) + 1), np.ma.filled(mean, np.nan)
+    scores = np.ma.masked_invalid([observed, *draws])
+    mean, deviation = scores.mean(0), scores.std(0)
+    unit = deviation + (max(float(np.ma.median(deviation)), ROUNDING * float(abs(scores).max())) or 1.0)
+    standardised = ((scores - mean) / unit).filled(-np.inf)
+    detected = np.zeros(observed.shape, bool)
+    while True:
+        best = np.sort(np.where(detected, -np.inf, standardised[1:]).max((1, 2)))[::-1]
+        found = standardised[0] > best[above]
+        if found.all() or (found == detected).all():
+            break
+        detected = found
+    threshold, null_mean = mean + best[above] * unit, scores[1:].mean(0)
+    return threshold.filled(np.nan), (above + 1) / (len(draws) + 1), null_mean.filled(np.nan)
 
 
 def prompt_digests(prompts: Iterable[Sequence[int]]) -> frozenset[str]:
