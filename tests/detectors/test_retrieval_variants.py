@@ -137,15 +137,34 @@ def test_a_head_whose_null_varies_widely_does_not_hide_the_others():
     assert 1 <= by_chance <= 200 * (0.05 + 3 * np.sqrt(0.05 * 0.95 / 200))
 
 
-def test_the_threshold_in_numbers():
-    """Two heads and three draws, by hand: mean and standard deviation over all four, the median deviation added."""
+def test_the_threshold_is_the_score_at_which_a_head_would_be_detected():
+    """Two heads and three draws, by hand; a score at the threshold is as far out, in its own units, as the largest of the draws."""
     observed, draws = np.array([[1.0, 4.0]]), np.array([[[0.0, 0.0]], [[1.0, 4.0]], [[2.0, 0.0]]])
     deviation = np.array([np.sqrt(0.5), 2])  # of 1, 0, 1, 2 around 1, and of 4, 0, 4, 0 around 2
-    unit = deviation + deviation.mean()
-    largest = 2 / unit[1]  # of the draws: 4 is 2 above the mean of head 1, and 2 is 1 above that of head 0
-    assert largest > 1 / unit[0]
+    typical = deviation.mean()
+    largest = 2 / (2 + typical)  # of the draws: 4 is 2 above the mean of head 1, and 2 is 1 above that of head 0
+    assert largest > 1 / (deviation[0] + typical)
     threshold, rate, mean = null_threshold(observed, draws, 0.25)
-    assert threshold == pytest.approx(np.array([[1, 2]]) + largest * unit) and rate == 0.25 and mean.tolist() == [[1, 4 / 3]]
+    assert rate == 0.25 and mean.tolist() == [[1, pytest.approx(4 / 3)]]
+    assert threshold[0, 1] == pytest.approx(4)  # the draw itself
+    at = np.array([threshold[0, 0], 0, 1, 2])
+    assert (at[0] - at.mean()) / (at.std() + typical) == pytest.approx(largest)
+
+
+@pytest.mark.parametrize("n_draws", [19, 99])
+def test_heads_above_their_thresholds_are_those_whose_standardised_score_is_beyond_the_draws(n_draws):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scores = rng.exponential(size=(n_draws + 1, 7, 5)) ** 2 * rng.exponential(size=(7, 5))
+        scores[0, 2, 1:3] *= 30
+        scores[:, 3, 3] = np.nan
+        threshold, _, _ = null_threshold(scores[0], scores[1:])
+        deviation = scores.std(0)
+        standardised = (scores - scores.mean(0)) / (deviation + np.nanmedian(deviation))
+        others = scores[0] <= threshold
+        others[3, 3] = False
+        largest = np.sort(standardised[1:, others].max(1))[::-1][(n_draws + 1) // 20 - 1]
+        assert np.array_equal(scores[0] > threshold, standardised[0] > largest)
 
 
 # -- two roads ----------------------------------------------------------------------------------------------------------------

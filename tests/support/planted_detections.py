@@ -19,7 +19,9 @@ def detection_of(values, model=None, *, role="retrieval", threshold=0.5, prompts
     record = RunRecord("toy") if model is None else record_of(model, task="needle", metric=role, seed=3)
     scores = HeadScores(f"{role} score", values, "share", (0.0, 1.0), record)
     control = HeadScores("with wrong targets", np.full(values.shape, 0.01), "share", (0.0, 1.0), record)
-    return Detection(role, scores, control, np.full(values.shape, threshold), 0.05, 0.1, prompts=prompt_digests(prompts), **fields)
+    return Detection(
+        role, scores, control, np.full(values.shape, threshold), 0.05, 0.1, prompts=prompt_digests(prompts), **fields
+    )
 
 
 def ranked_first(model, heads, seed=0):

@@ -26,10 +26,10 @@ def null_threshold(
 
     A head's scores are standardised over its draws and the observed score, as (score - mean) / (sd + median sd of all heads):
     a head whose null scores vary widely does not hide the others, and one whose null scores hardly vary is not detected for a
-    trifle (Tusher et al. 2001). The thresholds are the same number in these units, which the best head exceeds in at most a
-    share ``fwer`` of the draws, counting the observed scores as one of them: with 99 draws and fwer=0.05 the fifth largest.
-    Detected heads leave the null, since they may score in its draws as well, until no more are found (step-down, Westfall and
-    Young 1993). Raises ValueError for too few draws.
+    trifle (Tusher et al. 2001). A head is detected above the value that the best head exceeds in at most a share ``fwer`` of the
+    draws, counting the observed scores as one of them: with 99 draws and fwer=0.05 the fifth largest. Detected heads leave the
+    null, since they may score in its draws as well, until no more are found (step-down, Westfall and Young 1993). The threshold is
+    the smallest score for which a head would be detected. Raises ValueError for too few draws.
     """
     above = int(np.floor(fwer * (len(draws) + 1) + 1e-9)) - 1
     if above < 0:
@@ -38,17 +38,29 @@ def null_threshold(
         )
     scores = np.ma.masked_invalid([observed, *draws])
     mean, deviation = scores.mean(0), scores.std(0)
-    unit = deviation + (max(float(np.ma.median(deviation)), ROUNDING * float(abs(scores).max())) or 1.0)
-    standardised = ((scores - mean) / unit).filled(-np.inf)
+    typical = max(float(np.ma.median(deviation)), ROUNDING * float(abs(scores).max())) or 1.0
+    standardised = ((scores - mean) / (deviation + typical)).filled(-np.inf)
     detected = np.zeros(observed.shape, bool)
     while True:
-        best = np.sort(np.where(detected, -np.inf, standardised[1:]).max((1, 2)))[::-1]
-        found = standardised[0] > best[above]
+        critical = np.sort(np.where(detected, -np.inf, standardised[1:]).max((1, 2)))[::-1][above]
+        found = standardised[0] > critical
         if found.all() or (found == detected).all():
             break
         detected = found
-    threshold, null_mean = mean + best[above] * unit, scores[1:].mean(0)
-    return threshold.filled(np.nan), (above + 1) / (len(draws) + 1), null_mean.filled(np.nan)
+    null = scores[1:]
+    threshold = null.mean(0) + _distance(critical, null.var(0), null.count(0), typical)
+    return threshold.filled(np.nan), (above + 1) / (len(draws) + 1), null.mean(0).filled(np.nan)
+
+
+def _distance(critical: float, variance: np.ndarray, n: np.ndarray, typical: float) -> np.ndarray:
+    """The distance of a score from the mean of ``n`` draws at which it is ``critical``, standardised over the draws and itself.
+
+    The solution d of ``critical = d n / (n + 1) / (sqrt(n variance / (n + 1) + n d^2 / (n + 1)^2) + typical)``.
+    """
+    left = n - critical**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inner = np.sqrt(n**2 * variance * left / (n + 1) + n * (critical * typical) ** 2)
+        return np.where(left > 0, critical * (n + 1) / (n * left) * (n * typical + inner), np.inf)
 
 
 def prompt_digests(prompts: Iterable[Sequence[int]]) -> frozenset[str]:
