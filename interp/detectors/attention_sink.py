@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from scipy.special import expit, logit
 from torch import Tensor
 
 from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.detectors.support.null_threshold import ROUNDING, null_threshold, prompt_digests
 from interp.detectors.support.random_first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate
 from interp.engine.attention.attention_observer import Observation, observe
@@ -88,9 +89,9 @@ def attention_sink(
         if progress:
             progress(done, len(control_kinds) + 1)
     null_scores = observation["redrawn_key_importance"].double().mean(1).permute(2, 0, 1).cpu().numpy()
-    alpha_0 = _alpha(observation)
-    thresholds, rates, means = zip(
-        *(null_threshold(alpha_0, draws, fwer / 2) for draws in np.split(null_scores, 2)), strict=True
+    alpha_0, kinds_of_keys = _alpha(observation), np.split(null_scores, 2)
+    limits, rates, _ = zip(
+        *(null_threshold(_log_odds(alpha_0), _log_odds(draws), fwer / 2) for draws in kinds_of_keys), strict=True
     )
     arguments = {"text": kind, "length": size, "n_prompts": len(tokens), "bos": bos, "epsilon": epsilon}
     record = record_of(model, task="attention_sink", arguments=arguments, metric="alpha_0", seed=seed)
@@ -107,8 +108,8 @@ def attention_sink(
     return Detection(
         "attention_sink",
         scores("alpha_0", alpha_0),
-        scores("alpha_0 with redrawn keys", np.mean(means, axis=0)),
-        np.minimum(*thresholds),
+        scores("alpha_0 with redrawn keys", null_scores.mean(0)),
+        expit(np.minimum(*limits)),
         sum(rates),
         epsilon,
         {
@@ -173,6 +174,11 @@ def _texts(
             f"Texts of {tokens.shape[1]} tokens are too short for min_rows={min_rows}: use at least {min_rows + 2} tokens."
         )
     return kind, tokens
+
+
+def _log_odds(weight: np.ndarray) -> np.ndarray:
+    """The log-odds of a weight, in which another key is a shift whatever the weight; weights nearer than 1e-6 to 0 or 1 are the same."""
+    return logit(weight.clip(ROUNDING, 1 - ROUNDING))
 
 
 def _alpha(observation: Observation) -> Float[np.ndarray, "n_layers n_heads"]:

@@ -1,7 +1,7 @@
 """Previous-token heads, which attend to the token before and which induction heads compose with.
 
 The role is named in Wang et al. 2022 (arXiv 2211.00593). With rotary positions and sharp keys, replaced queries sometimes
-attend one token back by chance, so the threshold of a trained model is high: rank before deciding.
+attend one token back by chance, so its threshold may be high: rank before deciding.
 """
 
 from interp.detectors.support.definition import detector

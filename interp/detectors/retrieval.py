@@ -99,7 +99,9 @@ def retrieval(
     used = [answers[i] for i in accepted]
     hits = [answer.score > 0 for answer in used]
     scores = mean("retrieval_score", "share of the answer", [answer.score for answer in used])
-    threshold, actual_fwer, null_mean = null_threshold(scores.values, wrong_target_scores(used, n_null_draws, seed), fwer)
+    threshold, actual_fwer, null_mean = null_threshold(
+        scores.values, wrong_target_scores(used, n_null_draws, seed), fwer, pooled=True
+    )
     return Detection(
         "retrieval",
         scores,

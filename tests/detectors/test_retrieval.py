@@ -195,7 +195,7 @@ def test_prompts_whose_answers_stand_at_one_place_prove_nothing():
     planted = plant("repeats", seed=0, **SMALL)
     found = retrieval(planted.model, prompts=planted_prompts(planted, "repeats", 17), mark="first_next")
     copiers = {*planted.heads("induction"), *planted.heads("decoy_induction")}
-    assert set(found.top(2)) == copiers and found.threshold == 1 and found.detected == []
+    assert set(found.top(2)) == copiers and (found.threshold == 1).all() and found.detected == []
 
 
 # -- needles --------------------------------------------------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_a_decoy_looks_at_the_needle_and_writes_nothing_of_it(n_kv_heads):
     asking = detect(planted.model, "query_retrieval", task=task, gold="first_next", question="end")
     looks = writing.extra_scores["attention_on_needle"]
     assert looks[head] == pytest.approx(1, abs=1e-3) and looks[decoy] == pytest.approx(1, abs=1e-3)
-    assert set(asking.detected) == {head, decoy}
+    assert {*asking.detected[:2]} == {head, decoy} and all(asking.scores[other] < 0.05 for other in asking.detected[2:])
     assert writing.detected == [head] and writing.scores[head] == pytest.approx(10, abs=1e-2)
     assert writing.scores[decoy] == pytest.approx(0, abs=1e-4)
 

@@ -131,7 +131,7 @@ def _result(view: View, run: StoredRun, found: Detection, figures: dict[str, Any
 def _detail(value: str | float) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else format_number(value)
+    return value if isinstance(value, str) else format_number(float(value))
 
 
 def _table(found: Detection) -> pd.DataFrame:

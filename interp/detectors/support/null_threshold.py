@@ -21,6 +21,8 @@ def null_threshold(
     observed: Float[np.ndarray, "n_layers n_heads"],
     draws: Float[np.ndarray, "n_null_draws n_layers n_heads"],
     fwer: float = 0.05,
+    *,
+    pooled: bool = False,
 ) -> tuple[Float[np.ndarray, "n_layers n_heads"], float, Float[np.ndarray, "n_layers n_heads"]]:
     """The threshold of each head, their family-wise error rate, and the mean of each head over the draws.
 
@@ -29,7 +31,10 @@ def null_threshold(
     trifle (Tusher et al. 2001). A head is detected above the value that the best head exceeds in at most a share ``fwer`` of the
     draws, counting the observed scores as one of them: with 99 draws and fwer=0.05 the fifth largest. Detected heads leave the
     null, since they may score in its draws as well, until no more are found (step-down, Westfall and Young 1993). The threshold is
-    the smallest score for which a head would be detected. Raises ValueError for too few draws.
+    the smallest score for which a head would be detected.
+
+    ``pooled``: one threshold for all heads, where the draws of a head do not say what this head would score without the role,
+    but those of all heads what some head would. Raises ValueError for too few draws.
     """
     above = int(np.floor(fwer * (len(draws) + 1) + 1e-9)) - 1
     if above < 0:
@@ -37,19 +42,21 @@ def null_threshold(
             f"fwer={fwer:g} needs at least {int(np.ceil(1 / fwer)) - 1} null draws, and n_null_draws={len(draws)}: raise one of them."
         )
     scores = np.ma.masked_invalid([observed, *draws])
-    mean, deviation = scores.mean(0), scores.std(0)
+    deviation = scores.std(0)
     typical = max(float(np.ma.median(deviation)), ROUNDING * float(abs(scores).max())) or 1.0
-    standardised = ((scores - mean) / (deviation + typical)).filled(-np.inf)
+    standardised = (scores if pooled else (scores - scores.mean(0)) / (deviation + typical)).filled(-np.inf)
     detected = np.zeros(observed.shape, bool)
     while True:
         critical = np.sort(np.where(detected, -np.inf, standardised[1:]).max((1, 2)))[::-1][above]
         found = standardised[0] > critical
-        if found.all() or (found == detected).all():
+        if (found == detected).all() or found[standardised[0] > -np.inf].all():
             break
         detected = found
     null = scores[1:]
-    threshold = null.mean(0) + _distance(critical, null.var(0), null.count(0), typical)
-    return threshold.filled(np.nan), (above + 1) / (len(draws) + 1), null.mean(0).filled(np.nan)
+    null_mean = null.mean(0).filled(np.nan)
+    distance = _distance(critical, null.var(0).filled(np.nan), null.count(0), typical)
+    threshold = np.full(observed.shape, critical) if pooled else null_mean + distance
+    return threshold, (above + 1) / (len(draws) + 1), null_mean
 
 
 def _distance(critical: float, variance: np.ndarray, n: np.ndarray, typical: float) -> np.ndarray:

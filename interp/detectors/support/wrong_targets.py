@@ -4,6 +4,9 @@ There are two kinds, and the larger counts, since a head can match by chance bec
 position itself. A wrong word is another token of the context (in given prompts: another prompt's answer), the same in all
 prompts of one needle and matched wherever it occurs, which is conservative. A wrong position is equally far from the start or
 the end of the context in all prompts of one depth. With all answers at one position the two coincide, and the threshold is high.
+
+A step at which a head copies counts for no wrong target, so the draws of a head that copies are low whatever its reason, and
+say nothing of itself: the threshold is that of all heads together (``pooled``).
 """
 
 from collections.abc import Sequence
