@@ -20,7 +20,7 @@ from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, change
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
-from interp.models.model import Model
+from interp.models.model import Model, ModelFacts
 from interp.tasks.position_names import position_mask
 from interp.tasks.task import Example
 from interp.tasks.token_batch import TokenBatch, as_batch, check_one_pass
@@ -150,7 +150,7 @@ def clean_pass(
         stack.enter_context(attention_hooks(hf, hooks))
         for block, attention, output in zip(layout.blocks, layout.attentions, layout.outputs, strict=True):
             stack.enter_context(block.register_forward_pre_hook(partial(_enter, run), with_kwargs=True))
-            stack.enter_context(output.register_forward_pre_hook(partial(_keep_z, run, model.facts.n_heads)))
+            stack.enter_context(output.register_forward_pre_hook(partial(_keep_z, run, model.facts)))
             stack.enter_context(attention.register_forward_hook(partial(_leave, run)))
         stack.enter_context(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)))
         logits = hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
@@ -169,11 +169,15 @@ def _enter(run: CleanPass, module: nn.Module, args: tuple, kwargs: dict[str, Any
     run.arguments.append(map_leaves(partial(_argument_at, hidden.shape[1], run.positions[:1]), others))
 
 
-def _keep_z(run: CleanPass, n_heads: int, module: nn.Module, args: tuple) -> None:
+def _keep_z(run: CleanPass, facts: ModelFacts, module: nn.Module, args: tuple) -> None:
+    if len(run.mask) == len(run.z):
+        raise FastPathUnavailable(
+            f"{facts.architecture}: a layer computes no attention through transformers' interface before the projection found there"
+        )
     z = run.attended.transpose(1, 2).flatten(2)
     if args[0].shape == z.shape and not torch.equal(args[0], z) and not torch.equal(args[0].nan_to_num(), z.nan_to_num()):
-        raise FastPathUnavailable("what the heads attend to is gated or normed before its projection")
-    run.z.append(_kept(run, args[0]).unflatten(-1, (n_heads, -1)))
+        raise FastPathUnavailable(f"{facts.architecture}: what the heads attend to is gated or normed before its projection")
+    run.z.append(_kept(run, args[0]).unflatten(-1, (facts.n_heads, -1)))
 
 
 def _leave(run: CleanPass, module: nn.Module, args: tuple, output: Any) -> None:
