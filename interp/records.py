@@ -56,15 +56,31 @@ class RunRecord:
             raise TypeError("an intervention of the record is not a text")
         return record
 
+    @property
+    def clusters(self) -> list[str] | None:
+        """The cluster of each prompt, in order; None where every prompt is independent of the others."""
+        return self.arguments.get("clusters")
+
+    @property
+    def n_clusters(self) -> int | None:
+        """The number of clusters of the prompts; None where every prompt is independent of the others."""
+        return self.arguments.get("n_clusters")
+
     def caption(self) -> str:
-        """One line for a figure: model, revision and form of the weights, task, numbers of prompts and tokens (if known),
+        """One line for a figure: model, revision and form of the weights, task, numbers of prompts, clusters and tokens (if known),
         interventions, metric, seed."""
         revision, tokens = f"@{self.revision[:8]}" if self.revision else "", self.arguments.get("n_tokens")
         n = self.arguments.get("n_examples", self.arguments.get("n_prompts"))  # n_examples: after a selection of prompts
-        size = (f"n = {n}" if n else "", f"{tokens:,} tokens" if isinstance(tokens, int) else "")
+        clusters = f" in {self.n_clusters} clusters" if self.n_clusters else ""
+        size = (f"n = {n}{clusters}" if n else "", f"{tokens:,} tokens" if isinstance(tokens, int) else "")
         model = (f"{self.model}{revision}", self.weights_form, self.task)
         parts = (*model, *size, *self.interventions, self.metric, f"seed {self.seed}")
         return " · ".join(part for part in parts if part)
+
+
+def prompts_text(n: int, n_clusters: int | None) -> str:
+    """What statistics rest on, in words: ``60 prompts``, or ``60 prompts in 12 clusters``."""
+    return f"{n} prompts" + (f" in {n_clusters} clusters" if n_clusters else "")
 
 
 def digest(value: Any) -> str:

@@ -2,10 +2,12 @@
 
 All functions take effects [n_heads n_examples] (one row per variant) and are deterministic for a given seed.
 
-- Interval: percentile bootstrap over prompts. Percentile intervals are too short for few prompts, so the levels are widened to match
-  Student's t for normal data (the expanded percentile interval of Hesterberg 2015, The American Statistician 69).
-- p-value: two-sided sign-flip test of the mean, exact for up to 12 prompts, otherwise from random flips, ``(1 + count) / (1 + flips)``.
-  Null hypothesis: the effects are symmetric around 0.
+- Independent units: prompts, or clusters of prompts (of one template, about one name) where the prompts say which they belong to.
+- Interval: percentile bootstrap over units; the mean stays that over prompts. Percentile intervals are too short for few units, so the
+  levels are widened to match Student's t for normal data (the expanded percentile interval of Hesterberg 2015, The American
+  Statistician 69).
+- p-value: two-sided sign-flip test of the mean, exact for up to 12 units, otherwise from random flips, ``(1 + count) / (1 + flips)``.
+  Null hypothesis: the effects are symmetric around 0. The prompts of a cluster flip together: the test is that of ``cluster_sums``.
 - q-value: Benjamini and Hochberg 1995, over all rows.
 - Control: the mean effect of a random other head, with an interval over heads and prompts resampled together.
 
@@ -46,33 +48,91 @@ class Interval:
         return nearest > farthest
 
 
-def bootstrap_weights(n_examples: int, seed: int, resamples: int = N_RESAMPLES) -> np.ndarray:
-    """Bootstrap weights over prompts, [resamples n_examples]; each row sums to 1. Raises ValueError for fewer than 2 prompts."""
+@short_repr
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Bootstrap resamples of prompts: ``weights`` [resamples n_examples] is the share of each prompt in each of them (rows sum to 1), and
+    ``n_clusters`` the number of clusters that were drawn; None where the prompts themselves were."""
+
+    weights: np.ndarray
+    n_clusters: int | None = None
+
+    @property
+    def n_units(self) -> int:
+        """The number of independent units: clusters or prompts."""
+        return self.n_clusters or self.weights.shape[1]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What intervals rest on, as columns of a table: ``n`` prompts, and ``n_clusters`` if there are clusters."""
+        clusters = {"n_clusters": self.n_clusters} if self.n_clusters else {}
+        return {"n": self.weights.shape[1], **clusters}
+
+
+def resample_prompts(
+    n_examples: int, seed: int, clusters: Sequence[str] | None = None, resamples: int = N_RESAMPLES
+) -> Resamples:
+    """Prompts drawn with replacement, or whole clusters of them; ``clusters`` are those of a task or of its record.
+
+    As many clusters are drawn as there are, so that a resample of clusters of different sizes has more or fewer prompts. Raises
+    ValueError for fewer than 2 prompts or clusters.
+    """
     if n_examples < 2:
         raise ValueError(f"An interval over prompts needs at least 2 prompts, got {n_examples}: use more prompts.")
-    return draw_weights(np.random.default_rng([seed, 1]), n_examples, resamples)
+    units = independent_units(n_examples, clusters)
+    n_units = int(units.max()) + 1
+    if n_units < 2:
+        raise ValueError(
+            f"An interval over clusters needs at least 2 clusters, and all {n_examples} prompts are of one: add prompts of others."
+        )
+    drawn = np.take(_draws(np.random.default_rng([seed, 1]), n_units, resamples), units, axis=1)
+    return Resamples(drawn / drawn.sum(1, keepdims=True), None if clusters is None else n_units)
+
+
+def independent_units(n_examples: int, clusters: Sequence[str] | None = None) -> np.ndarray:
+    """For each prompt the number of its cluster, from 0, [n_examples]; without ``clusters`` each prompt is a unit of its own."""
+    if clusters is None:
+        return np.arange(n_examples)
+    if len(clusters) != n_examples:
+        raise ValueError(
+            f"There are clusters for {len(clusters)} prompts and values for {n_examples}: give those of the same prompts."
+        )
+    return np.unique(clusters, return_inverse=True)[1]
+
+
+def cluster_sums(effects: np.ndarray, clusters: Sequence[str] | None) -> np.ndarray:
+    """The sum of each row over the prompts of each cluster, [n_heads n_clusters]; without ``clusters`` the effects themselves."""
+    if clusters is None:
+        return effects
+    units = independent_units(effects.shape[1], clusters)
+    return effects @ (units[:, None] == np.arange(units.max() + 1))
 
 
 def draw_weights(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
     """The share of each of ``n`` items among ``n`` draws with replacement, [resamples n]."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    return _draws(rng, n, resamples) / n
 
 
-def mean_interval(effects: np.ndarray, weights: np.ndarray) -> Interval:
-    """The mean of each row over prompts with its 95% bootstrap interval; ``weights`` are those of ``bootstrap_weights``."""
-    low, high = np.empty(len(effects)), np.empty(len(effects))
-    levels = expanded_levels(effects.shape[1])
+def _draws(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+    """How often each of ``n`` items is among ``n`` draws with replacement, [resamples n]."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def mean_interval(effects: np.ndarray, resamples: Resamples) -> Interval:
+    """The mean of each row over prompts with its 95% bootstrap interval."""
+    low, high, weights = np.empty(len(effects)), np.empty(len(effects)), resamples.weights
+    levels = expanded_levels(resamples.n_units)
     for rows in _blocks(len(effects), len(weights)):
         low[rows], high[rows] = np.quantile(effects[rows] @ weights.T, levels, axis=1)
     return Interval(effects.mean(1), low, high)
 
 
-def expanded_levels(n_examples: int, coverage: float = 0.95) -> tuple[float, float]:
+def expanded_levels(n_units: int, coverage: float = 0.95) -> tuple[float, float]:
     """Quantile levels whose percentile interval is as wide as Student's t interval for normal data of this size."""
     from scipy.stats import t
 
     tail = (1 - coverage) / 2
-    wide = NormalDist().cdf(np.sqrt(n_examples / (n_examples - 1)) * float(t.ppf(tail, n_examples - 1)))
+    wide = NormalDist().cdf(np.sqrt(n_units / (n_units - 1)) * float(t.ppf(tail, n_units - 1)))
     return wide, 1 - wide
 
 
@@ -91,9 +151,9 @@ def sign_flip_p_value(effects: np.ndarray, seed: int = 0, flips: int | None = No
     return (1 + _count_extreme(effects, signs)) / (1 + flips)
 
 
-def least_p_value(n_heads: int, n_examples: int) -> float:
-    """The smallest p-value that ``sign_flip_p_value`` can give to one of these heads."""
-    return 2.0 ** (1 - n_examples) if n_examples <= MAX_EXACT_PROMPTS else 1 / (1 + _default_flips(n_heads))
+def least_p_value(n_heads: int, n_units: int) -> float:
+    """The smallest p-value that ``sign_flip_p_value`` can give to one of these heads, from this many prompts or clusters."""
+    return 2.0 ** (1 - n_units) if n_units <= MAX_EXACT_PROMPTS else 1 / (1 + _default_flips(n_heads))
 
 
 def _default_flips(n_heads: int) -> int:
@@ -112,14 +172,14 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
     return q_values
 
 
-def random_head_control(effects: np.ndarray, groups: Sequence[Hashable], weights: np.ndarray, seed: int = 0) -> Interval:
+def random_head_control(effects: np.ndarray, groups: Sequence[Hashable], resamples: Resamples, seed: int = 0) -> Interval:
     """For each row, the mean effect of the other rows of its group, with a 95% interval over heads and prompts.
 
     ``groups`` holds the group of each row: its layer for a layer-matched control, one value for a control over the model. Each resample
     weights the prompts as for the heads' own intervals, draws as many rows from the group (with replacement) as it has, and excludes the
     row itself. A row alone in its group has no control (NaN).
     """
-    rng = np.random.default_rng([seed, 3])
+    rng, weights = np.random.default_rng([seed, 3]), resamples.weights
     mean, low, high = (np.full(len(effects), np.nan) for _ in range(3))
     keys = np.array([list(dict.fromkeys(groups)).index(group) for group in groups])
     for key in np.unique(keys):

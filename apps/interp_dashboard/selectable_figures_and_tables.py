@@ -88,9 +88,9 @@ def effect_columns() -> dict[str, Any]:
     return {
         "label": st.column_config.TextColumn("head", pinned=True, width="small"),
         "effect": shown("effect", "metric(ablated) − metric(clean), mean over prompts"),
-        "ci_low": shown("95% low", "lower end of the 95% interval over prompts (bootstrap)"),
-        "ci_high": shown("95% high", "upper end of the 95% interval over prompts (bootstrap)"),
-        "p_value": shown("p", "p-value of a sign-flip test over prompts"),
+        "ci_low": shown("95% low", "lower end of the 95% interval over prompts or their clusters (bootstrap)"),
+        "ci_high": shown("95% high", "upper end of the 95% interval over prompts or their clusters (bootstrap)"),
+        "p_value": shown("p", "p-value of a sign-flip test over prompts or their clusters"),
         "q_value": shown("q", "p-value adjusted over all heads (Benjamini-Hochberg)"),
         "control": shown("other heads", "mean effect of the other heads (the control)"),
         "exceeds_control": st.column_config.CheckboxColumn(
@@ -99,6 +99,7 @@ def effect_columns() -> dict[str, Any]:
         "sign_consistency": shown("same sign", "share of prompts whose effect has the sign of the mean effect", "percent"),
         "baseline": shown("clean", "metric(clean), mean over prompts"),
         "n": shown("n", "number of prompts", "%d"),
+        "n_clusters": shown("clusters", "number of clusters of prompts", "%d"),
     }
 
 

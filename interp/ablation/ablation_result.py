@@ -17,6 +17,7 @@ from interp.ablation.effect_tables import effect_columns, head_columns, head_sco
 from interp.engine.sweep.sweep import SweepResult
 from interp.heads import Head, HeadScores
 from interp.models.model import ModelFacts
+from interp.records import prompts_text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,11 +47,12 @@ class AblationResult(SweepResult):
         """One row per head (or pair of heads), in the order of the sweep.
 
         Columns: ``layer head kv_head label``; ``effect`` (mean over ``n`` prompts, in ``unit``) with its 95% interval ``ci_low ci_high``,
-        ``p_value``, ``q_value`` and ``sign_consistency`` (share of prompts whose effect has the sign of the mean); ``baseline`` and
-        ``value`` (mean outcome before and after); ``control`` and ``layer_control`` with their intervals (mean effect of the other
-        heads; NaN where there are none); ``exceeds_control`` and ``exceeds_layer_control``; and the provenance. Pairs add ``layer2
-        head2 kv_head2`` and ``interaction`` (effect of both - effect of one - effect of the other; negative = each compensates for the
-        other) with its interval. Heads and pairs are two families: each is corrected and compared within itself.
+        ``p_value``, ``q_value`` and ``sign_consistency`` (share of prompts whose effect has the sign of the mean); ``n_clusters`` where the
+        prompts are in clusters, over which intervals and p-values then are; ``baseline`` and ``value`` (mean outcome before and after);
+        ``control`` and ``layer_control`` with their intervals (mean effect of the other heads; NaN where there are none);
+        ``exceeds_control`` and ``exceeds_layer_control``; and the provenance. Pairs add ``layer2 head2 kv_head2`` and ``interaction``
+        (effect of both - effect of one - effect of the other; negative = each compensates for the other) with its interval. Heads and pairs
+        are two families: each is corrected and compared within itself.
 
         Raises ValueError when effects are missing, not finite, or the same everywhere.
         """
@@ -86,7 +88,9 @@ class AblationResult(SweepResult):
 
     def __repr__(self) -> str:
         record, estimator = self.record, "" if self.estimator == "exact" else f", {self.estimator}"
-        what = f"{len(self.variants)} x {self.ablation} ablation{estimator}, {len(self.baseline)} prompts"
+        what = (
+            f"{len(self.variants)} x {self.ablation} ablation{estimator}, {prompts_text(len(self.baseline), record.n_clusters)}"
+        )
         return f"AblationResult({record.model} on {record.task}: {what}, {self.metric})"
 
     def _repr_html_(self) -> str:

@@ -1,6 +1,7 @@
 """The columns of the table of heads: every effect with its interval, p- and q-value and controls.
 
-``effect = metric(ablated) - metric(clean)``, averaged over prompts; ``sign_meaning`` says how to read its sign. ``exceeds_control`` is
+``effect = metric(ablated) - metric(clean)``, averaged over prompts; ``sign_meaning`` says how to read its sign. Intervals and p-values are
+over prompts, or over the clusters that the record names for them (``n_clusters``). ``exceeds_control`` is
 True where the whole interval of a head is farther from 0 than the interval of the mean effect of all other heads and its q-value is at
 most 0.05; ``exceeds_layer_control`` is the same against the other heads of its layer, which separates a special head from a special
 layer. In a layer with few heads of which two are strong, each masks the other: read both columns. With many heads the control is
@@ -16,7 +17,15 @@ import numpy as np
 
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
-from interp.statistics import benjamini_hochberg, bootstrap_weights, mean_interval, random_head_control, sign_flip_p_value
+from interp.statistics import (
+    Resamples,
+    benjamini_hochberg,
+    cluster_sums,
+    mean_interval,
+    random_head_control,
+    resample_prompts,
+    sign_flip_p_value,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +34,8 @@ if TYPE_CHECKING:
     from interp.records import RunRecord
 
 SIGNIFICANCE_LEVEL = 0.05
-UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts", "n": "prompts"}
+UNITS = {"p_value": "probability", "q_value": "false-discovery rate", "sign_consistency": "share of prompts"}
+UNITS |= {"n": "prompts", "n_clusters": "clusters of prompts"}
 ID_COLUMNS = ("layer", "head", "kv_head", "layer2", "head2", "kv_head2", "seed")  # numeric, but not measurements
 NO_HEAD = -1  # layer2 and head2 of single heads in a table that also has pairs
 
@@ -39,14 +49,15 @@ def effect_columns(result: SweepResult, seed: int) -> dict[str, np.ndarray]:
     pairs = np.array([len(v) == 2 for v in result.variants])
     # contiguous, since the last bits of a sum depend on the memory layout
     effects, values = (np.ascontiguousarray(x) for x in (result.effects, result.values))
-    weights = bootstrap_weights(effects.shape[1], seed)
+    clusters = result.record.clusters
+    resamples = resample_prompts(effects.shape[1], seed, clusters)
     columns: dict[str, np.ndarray] = {}
     for family in (np.flatnonzero(~pairs), np.flatnonzero(pairs)):
         layers = [tuple(head.layer for head in result.variants[i]) for i in family]
-        for name, column in _statistics(effects[family], layers, weights, seed).items():
+        for name, column in _statistics(effects[family], layers, resamples, clusters, seed).items():
             columns.setdefault(name, np.empty(len(pairs), column.dtype))[family] = column
     columns |= {"baseline": np.full(len(pairs), result.baseline.mean()), "value": values.mean(1)}
-    return columns | (_interactions(result.variants, effects, weights) if pairs.any() else {})
+    return columns | (_interactions(result.variants, effects, resamples) if pairs.any() else {})
 
 
 def head_columns(variants: Sequence[tuple[Head, ...]], group_size: int) -> dict[str, Any]:
@@ -154,23 +165,26 @@ def label(variant: Sequence[Head]) -> str:
     return "+".join(str(Head(*head)) for head in variant)
 
 
-def _statistics(effects: np.ndarray, layers: list[tuple[int, ...]], weights: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def _statistics(
+    effects: np.ndarray, layers: list[tuple[int, ...]], resamples: Resamples, clusters: Sequence[str] | None, seed: int
+) -> dict[str, np.ndarray]:
     """The statistics of one family of variants: all single heads, or all pairs."""
-    interval = mean_interval(effects, weights)
-    p_values = sign_flip_p_value(effects, seed)
-    columns = {"effect": interval.mean, "n": np.full(len(effects), effects.shape[1], dtype="int32")}
+    interval = mean_interval(effects, resamples)
+    p_values = sign_flip_p_value(cluster_sums(effects, clusters), seed)
+    columns = {"effect": interval.mean}
+    columns |= {name: np.full(len(effects), size, dtype="int32") for name, size in resamples.sizes.items()}
     columns |= {"ci_low": interval.low, "ci_high": interval.high}
     columns |= {"p_value": p_values, "q_value": benjamini_hochberg(p_values)}
     columns["sign_consistency"] = (np.sign(effects) == np.sign(interval.mean)[:, None]).mean(1)
     all_heads: list[Hashable] = ["all"] * len(effects)
     for prefix, flag, groups in (("control", "exceeds_control", all_heads), ("layer_control", "exceeds_layer_control", layers)):
-        control = random_head_control(effects, groups, weights, seed)
+        control = random_head_control(effects, groups, resamples, seed)
         columns |= {prefix: control.mean, f"{prefix}_ci_low": control.low, f"{prefix}_ci_high": control.high}
         columns[flag] = interval.exceeds(control) & (columns["q_value"] <= SIGNIFICANCE_LEVEL)
     return columns
 
 
-def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
     """Interaction of each pair with its interval; NaN for single heads. Raises ValueError where a head was not ablated alone as well."""
     row = {variant: i for i, variant in enumerate(variants)}
     pairs = [(i, variant) for i, variant in enumerate(variants) if len(variant) == 2]
@@ -181,7 +195,7 @@ def _interactions(variants: Sequence[tuple[Head, ...]], effects: np.ndarray, wei
         )
     at = np.array([i for i, _ in pairs])
     first, second = (np.array([row[(variant[side],)] for _, variant in pairs]) for side in (0, 1))
-    interval = mean_interval(effects[at] - effects[first] - effects[second], weights)
+    interval = mean_interval(effects[at] - effects[first] - effects[second], resamples)
     columns = {name: np.full(len(effects), np.nan) for name in ("interaction", "interaction_ci_low", "interaction_ci_high")}
     for column, values in zip(columns.values(), (interval.mean, interval.low, interval.high), strict=True):
         column[at] = values

@@ -17,7 +17,7 @@ from interp.engine.sweep.sweep import sweep
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
-from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
+from interp.statistics import Interval, Resamples, draw_weights, expanded_levels, mean_interval, resample_prompts
 from interp.tasks.task import Task
 
 MIN_RANDOM_ORDERS = 5
@@ -42,8 +42,9 @@ def pruning_curve(
     ``order`` is a list of heads, first ablated first, or scores: smallest magnitude first; heads without a score are never ablated. One
     row per ``curve`` (``importance``, ``random`` and, with ``layer_matched``, ``layer_matched``: random heads of the same layers at every
     step) and number of heads: ``n_ablated``, ``share_ablated`` (of the heads in the order), ``value`` (mean outcome in ``unit`` over
-    ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts and, for random orders, over orders),
-    and the provenance. ``ablation`` as in ``ablate_heads``; ``options`` (``memory``, ``ledger``, ``progress``) are passed to ``sweep``.
+    ``n`` prompts and ``n_orders`` orders) with its 95% interval ``ci_low ci_high`` (over prompts, or their ``n_clusters``, and,
+    for random orders, over orders), and the provenance. ``ablation`` as in ``ablate_heads``; ``options`` (``memory``, ``ledger``,
+    ``progress``) are passed to ``sweep``.
     Raises LookupError for unknown names and heads, ValueError for too few random orders, a repeated head, or ``steps`` out of range.
     """
     check_ablation(ablation, task)
@@ -67,12 +68,12 @@ def pruning_curve(
     variants = build_variants(model, task, ablation, positions, unique, seed)
     result = sweep(model, task, variants, outcome, record=record, **options)
     outcomes = dict(zip(unique, result.values, strict=True)) | {(): result.baseline}
-    weights, tables = bootstrap_weights(len(task), seed), []
+    resamples, tables = resample_prompts(len(task), seed, task.clusters), []
     for curve, orders in sets.items():
         values = np.array([[outcomes[one[step]] for one in orders] for step in range(len(counts))])
-        interval = _interval(values, weights, seed)
+        interval = _interval(values, resamples, seed)
         columns = {"curve": curve, "n_ablated": counts, "share_ablated": counts / len(heads), "value": interval.mean}
-        columns |= {"ci_low": interval.low, "ci_high": interval.high, "n": len(task), "n_orders": len(orders)}
+        columns |= {"ci_low": interval.low, "ci_high": interval.high, **resamples.sizes, "n_orders": len(orders)}
         tables.append(pd.DataFrame(columns))
     provenance = {"metric": outcome.name, "unit": outcome.unit, "ablation": ablation, "positions": positions, "task": task.name}
     provenance |= {"model": record.model, "revision": record.revision, "seed": seed}
@@ -97,13 +98,14 @@ def _layer_matched_order(heads: list[Head], rng: np.random.Generator) -> list[He
     return [Head(layer, next(shuffled[layer])) for layer, _ in heads]
 
 
-def _interval(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
-    """Mean over orders and examples of outcomes [n_steps n_orders n_examples], with its interval: examples are resampled by
-    ``weights`` and, where there are several orders, orders with replacement."""
+def _interval(values: np.ndarray, resamples: Resamples, seed: int) -> Interval:
+    """Mean over orders and examples of outcomes [n_steps n_orders n_examples], with its interval: examples are drawn as
+    ``resamples`` and, where there are several orders, orders with replacement."""
     n_orders = values.shape[1]
     if n_orders == 1:
-        return mean_interval(values[:, 0], weights)
+        return mean_interval(values[:, 0], resamples)
+    weights = resamples.weights
     order_weights = draw_weights(np.random.default_rng([seed, 4]), n_orders, len(weights))
-    levels = expanded_levels(min(n_orders, values.shape[2]))
+    levels = expanded_levels(min(n_orders, resamples.n_units))
     bounds = [np.quantile(((step @ weights.T) * order_weights.T).sum(0), levels) for step in values]
     return Interval(values.mean((1, 2)), *np.transpose(bounds))

@@ -24,7 +24,7 @@ from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.registry import check_name
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks.task import Task
 
 PATCH_SITES = {
@@ -68,14 +68,15 @@ class PatchGrid(PlottedResult):
         return [(int(i) // len(self.positions), self.positions[int(i) % len(self.positions)]) for i in order]
 
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
-        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``; 95% intervals."""
+        """One row per cell: ``site layer position effect ci_low ci_high share_of_gap n metric unit``; 95% intervals, over
+        ``n_clusters`` where the examples are in clusters."""
         n_layers, n_positions, n = self.values.shape
-        interval = mean_interval(self.values.reshape(-1, n), bootstrap_weights(n, seed))
+        resamples = resample_prompts(n, seed, self.record.clusters)
+        interval = mean_interval(self.values.reshape(-1, n), resamples)
         layers, columns = np.indices((n_layers, n_positions)).reshape(2, -1)
         table = pd.DataFrame({"site": self.site, "layer": layers, "position": [self.positions[i] for i in columns]})
         table["effect"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
-        table["share_of_gap"], table["n"] = interval.mean / self.gap, n
-        return table.assign(metric=self.record.metric, unit=self.unit)
+        return table.assign(share_of_gap=interval.mean / self.gap, **resamples.sizes, metric=self.record.metric, unit=self.unit)
 
 
 def patch_grid(

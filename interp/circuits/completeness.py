@@ -23,7 +23,7 @@ from interp.circuits.result_base import TableResult
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights
+from interp.statistics import resample_prompts
 from interp.tasks.task import Task
 
 Removal = tuple[str, str, Sequence[Component]]
@@ -36,7 +36,8 @@ Measure = Callable[..., tuple[np.ndarray, np.ndarray]]
 class Completeness(TableResult):
     """``table``: one row per removed set, ``kind name n_removed removed circuit model difference ci_low ci_high ablation``.
     ``kind`` is ``none`` (nothing removed: the circuit's lack of faithfulness), ``group``, ``random`` or ``greedy`` (every step
-    of every run; chosen and measured on the same prompts); intervals are over prompts. ``gap`` is in the unit of the outcome.
+    of every run; chosen and measured on the same prompts); intervals are over prompts or their clusters. ``gap`` is in the
+    unit of the outcome.
     """
 
     table: pd.DataFrame
@@ -78,7 +79,8 @@ def completeness(
         received = ", ".join(f"{name}={value}" for name, value in sizes.items())
         raise ValueError(f"{received}: each must be at least 0, and n_candidates at least 1.")
     pool, rng = components_of(circuit, granularity), np.random.default_rng(seed)
-    [inside], weights = edge_masks_of(circuit.graph, [circuit.edges]), bootstrap_weights(len(task), seed)
+    [inside] = edge_masks_of(circuit.graph, [circuit.edges])
+    resamples = resample_prompts(len(task), seed, task.clusters)
     draws = rng.random((n_draws, len(pool))) < 0.5
     sets: list[Removal] = [("none", "", []), *(("group", name, [*group]) for name, group in (groups or {}).items())]
     sets += [("random", str(i), [c for c, drawn in zip(pool, row, strict=True) if drawn]) for i, row in enumerate(draws)]
@@ -100,7 +102,7 @@ def completeness(
             progress(step + 1, n_steps)
     table = pd.DataFrame(
         [
-            (kind, name, len(removed), " ".join(map(str, removed)), a.mean(), b.mean(), *share_of(gap, a - b, weights))
+            (kind, name, len(removed), " ".join(map(str, removed)), a.mean(), b.mean(), *share_of(gap, a - b, resamples))
             for (kind, name, removed), a, b in rows
         ],
         columns=["kind", "name", "n_removed", "removed", "circuit", "model", "difference", "ci_low", "ci_high"],

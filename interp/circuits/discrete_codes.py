@@ -100,9 +100,11 @@ def find_codes(
 ) -> DiscreteCodes:
     """Codes of every head on the prompts of the task after the first ``n_train`` pairs, which train the autoencoder.
 
-    Raises ValueError for a task without corrupted prompts or without prompts left to score, and for no codes or permutations.
+    Raises ValueError for prompts in clusters, for a task without corrupted prompts or without prompts left to score, and for no
+    codes or permutations.
     """
     check_pairs(task)
+    task.check_independent("find_codes, whose p-value permutes prompts,")
     if not 0 < n_train < len(task):
         raise ValueError(f"n_train={n_train} of {len(task)} prompts leaves none to score: train on fewer, or add prompts.")
     if min(n_codes, n_permutations) < 1:

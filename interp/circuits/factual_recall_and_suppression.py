@@ -21,7 +21,7 @@ from interp.heads import Head
 from interp.interventions import scale
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 from interp.tasks.token_batch import as_batch
@@ -86,18 +86,18 @@ def suppression(model: Model, task: Task, seed: int = 0) -> pd.DataFrame:
     """What each component of the last layer does to the answer's logit: one row per component, and ``all`` for their sum.
 
     Columns: ``component effect ci_low ci_high share ablation``; the effect of ablating it, in logits, with a 95% interval over
-    prompts, and the share of resamples in which it is positive. Positive = the component suppresses the answer; the layer does
-    where ``share`` of ``all`` is at least .95.
+    prompts or their clusters, and the share of resamples in which it is positive. Positive = the component suppresses the answer;
+    the layer does where ``share`` of ``all`` is at least .95.
     """
-    weights = bootstrap_weights(len(task), seed)
+    resamples = resample_prompts(len(task), seed, task.clusters)
     written, top = residual_contributions(model, task), model.facts.n_layers - 1
     in_layer = [i for i, node in enumerate(written.writers) if node.layer == top]
     effects = written.effects(np.array([e.answers[0] for e in task]))[in_layer]
     effects = np.concatenate([effects, effects.sum(0, keepdims=True)])
-    interval = mean_interval(effects, weights)
+    interval = mean_interval(effects, resamples)
     names = [*(str(written.writers[i]) for i in in_layer), "all"]
     table = pd.DataFrame({"component": names, "effect": interval.mean, "ci_low": interval.low, "ci_high": interval.high})
-    return table.assign(share=(effects @ weights.T > 0).mean(1), ablation="mean")
+    return table.assign(share=(effects @ resamples.weights.T > 0).mean(1), ablation="mean")
 
 
 def head_scaling_curve(
@@ -108,14 +108,14 @@ def head_scaling_curve(
     One row per scale: ``scale accuracy ci_low ci_high answer_logprob`` on the task, ``control_kl`` in nats to the intact model
     on ``control_task``, and ``intervention heads``. A gain in accuracy beside a large ``control_kl`` means a damaged model.
     """
-    weights = bootstrap_weights(len(task), 0)
+    resamples = resample_prompts(len(task), 0, task.clusters)
     heads = heads or [head for head in model.facts.heads() if head.layer == model.facts.n_layers - 1]
     variants = [(scale(heads, factor, "end"),) for factor in scales]
 
     def outcomes(of: Task, name: str) -> np.ndarray:
         return sweep(model, of, variants, OUTCOMES.get(name), record=measurement_record(model, of, "scale", name)).values
 
-    correct = mean_interval(outcomes(task, "accuracy"), weights)
+    correct = mean_interval(outcomes(task, "accuracy"), resamples)
     table = pd.DataFrame({"scale": list(scales), "accuracy": correct.mean, "ci_low": correct.low, "ci_high": correct.high})
     table["answer_logprob"] = outcomes(task, "answer_logprob").mean(1)
     table["control_kl"] = outcomes(control_task, "kl").mean(1)

@@ -23,7 +23,7 @@ from interp.circuits.measurement import measuring, to_numpy
 from interp.circuits.result_base import PlottedResult, TableResult
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights
+from interp.statistics import Resamples, resample_prompts
 from interp.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 @dataclass(frozen=True, eq=False)
 class FaithfulnessCurve(TableResult, PlottedResult):
     """``table``: one row per size and kind (``circuit``, or ``random`` with one row per draw): ``share n_edges kind draw
-    faithfulness ci_low ci_high outcome ablation``; 95% bootstrap intervals over prompts. ``clean`` and ``corrupted`` are the
-    mean outcomes with all edges and with none; ``record`` is that of the scores."""
+    faithfulness ci_low ci_high outcome ablation``; 95% bootstrap intervals over prompts, or over their ``n_clusters``. ``clean`` and
+    ``corrupted`` are the mean outcomes with all edges and with none; ``record`` is that of the scores."""
 
     figure = "faithfulness_plot"
 
@@ -130,7 +130,8 @@ def faithfulness_curve(
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: give numbers above 0 and up to 1.")
     check_graph(model, scores.graph, "The scores are")
     ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
-    n_edges, rng, weights = len(scores.graph.edges), np.random.default_rng(seed), bootstrap_weights(len(task), seed)
+    n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
+    resamples = resample_prompts(len(task), seed, task.clusters)
     ranked = np.argsort(-np.abs(scores.effects), kind="stable")
     orders = [("circuit", 0, ranked), *(("random", draw, rng.permutation(n_edges)) for draw in range(n_draws))]
     sizes = [(share, max(1, int(share * n_edges))) for share in shares]
@@ -143,9 +144,10 @@ def faithfulness_curve(
     corrupted, clean = values[-2:]
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
-        rows.append((share, n, kind, draw, *share_of(clean - corrupted, value - corrupted, weights), value.mean()))
+        rows.append((share, n, kind, draw, *share_of(clean - corrupted, value - corrupted, resamples), value.mean()))
     table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "ci_low", "ci_high", "outcome"])
-    return FaithfulnessCurve(table.assign(ablation=ablation), float(clean.mean()), float(corrupted.mean()), scores.record)
+    table = table.assign(ablation=ablation, **({"n_clusters": task.n_clusters} if task.clusters else {}))
+    return FaithfulnessCurve(table, float(clean.mean()), float(corrupted.mean()), scores.record)
 
 
 def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edges"]) -> float:
@@ -163,10 +165,11 @@ def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edg
 def share_of(
     gap: Float[np.ndarray, " n_examples"],
     part: Float[np.ndarray, " n_examples"],
-    weights: Float[np.ndarray, "n_resamples n_examples"],
+    resamples: Resamples,
 ) -> tuple[float, float, float]:
     """The mean of ``part`` over the mean of ``gap``, with its 95% interval over resampled prompts."""
     from interp.statistics import expanded_levels
 
-    low, high = np.quantile((weights @ part) / (weights @ gap), expanded_levels(len(gap)))
+    weights = resamples.weights
+    low, high = np.quantile((weights @ part) / (weights @ gap), expanded_levels(resamples.n_units))
     return float(part.mean() / gap.mean()), float(low), float(high)

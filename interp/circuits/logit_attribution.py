@@ -31,7 +31,7 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model
 from interp.models.value_and_output_weights import output_rows
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks.position_names import position_mask
 from interp.tasks.task import Task
 
@@ -64,14 +64,16 @@ class LogitAttribution:
 
     def to_dataframe(self, seed: int = 0) -> pd.DataFrame:
         """One row per component, the largest first: ``component layer head logits ci_low ci_high sign_consistency n``; mean
-        over examples with a 95% interval. ``layer`` and ``head`` are -1 where there is none."""
+        over examples with a 95% interval (over ``n_clusters`` where they are in clusters). ``layer`` and ``head`` are -1 where there
+        is none."""
         values = np.concatenate([self.values, self.biases[None]])
-        interval = mean_interval(values, bootstrap_weights(values.shape[1], seed))
+        resamples = resample_prompts(values.shape[1], seed, self.record.clusters)
+        interval = mean_interval(values, resamples)
         table = pd.DataFrame({"component": [*map(str, self.writers), "biases"]})
         table["layer"], table["head"] = [*(w.layer for w in self.writers), -1], [*(w.head for w in self.writers), -1]
         table["logits"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
         same_sign = np.sign(values) == np.sign(interval.mean)[:, None]
-        table["sign_consistency"], table["n"] = same_sign.mean(1), values.shape[1]
+        table = table.assign(sign_consistency=same_sign.mean(1), **resamples.sizes)
         return table.iloc[np.argsort(-np.abs(interval.mean), kind="stable")].reset_index(drop=True)
 
     def plot(self, **options: Any) -> Any:

@@ -20,7 +20,7 @@ from interp.circuits.result_base import TableResult
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights
+from interp.statistics import resample_prompts
 from interp.tasks.task import Task
 
 LEVEL = 0.01
@@ -63,7 +63,7 @@ def minimality(
     whether the other is needed. Raises as ``completeness``, and ValueError when ``excluded`` leaves no component.
     """
     check_graph(model, circuit.graph, "The circuit is")
-    graph, rng, weights = circuit.graph, np.random.default_rng(seed), bootstrap_weights(len(task), seed)
+    graph, rng, resamples = circuit.graph, np.random.default_rng(seed), resample_prompts(len(task), seed, task.clusters)
     components = components_of(circuit, granularity)
     edges, removed, *own = edge_masks_of(graph, [circuit.edges, excluded, *([component] for component in components)])
     base = edges & ~removed
@@ -80,7 +80,7 @@ def minimality(
     effects = [*(outcomes[3 : 3 + len(pool)] - whole), *(whole - outcomes[3 + len(pool) :])]
     names = [(str(component), "circuit") for component, _ in pool]
     names += [(" ".join(str(graph.edges[i]) for i in np.flatnonzero(drawn)), "random") for drawn in controls]
-    rows = [(*name, *share_of(gap, effect, weights)) for name, effect in zip(names, effects, strict=True)]
+    rows = [(*name, *share_of(gap, effect, resamples)) for name, effect in zip(names, effects, strict=True)]
     table = pd.DataFrame(rows, columns=["component", "kind", "effect", "ci_low", "ci_high"]).assign(ablation=ablation)
     arguments = {"granularity": granularity, "n_draws": n_draws, "excluded": [*map(str, excluded)]}
     record = removal_record(model, task, circuit, metric, ablation, seed, **arguments)

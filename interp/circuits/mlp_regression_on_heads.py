@@ -128,8 +128,10 @@ def decompose_mlp(
 ) -> RidgeDecomposition:
     """A layer's MLP output at END as a weighted sum of the outputs of ``heads`` up to this layer; a topic is a subject.
 
-    Raises as ``ridge_decompose``, and LookupError for heads that the MLP does not read and a model without that MLP.
+    Raises as ``ridge_decompose``, ValueError for prompts in clusters, and LookupError for heads that the MLP does not read and a model
+    without that MLP.
     """
+    task.check_independent("decompose_mlp, which resamples subjects and permutes prompts,")
     graph, mlp = graph_of(model), Node("mlp", layer)
     for head in heads:
         graph.check(Edge(Node.of(Head(*head)), mlp))

@@ -23,7 +23,7 @@ from interp.interventions import attend_to
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks.task import Task
 
 
@@ -31,8 +31,8 @@ from interp.tasks.task import Task
 @dataclass(frozen=True, eq=False)
 class Repair(TableResult):
     """``table``: one row per condition and draw: ``condition draw heads oracle n``, ``accuracy`` over the whole vocabulary with
-    its 95% interval ``ci_low ci_high``, the task's own metric as ``outcome``, and the shares of prompts ``repaired`` and
-    ``broken`` (from wrong to right and the reverse, compared with the damaged run if there is one).
+    its 95% interval ``ci_low ci_high`` (over ``n_clusters``, if any), the task's own metric as ``outcome``, and the shares of
+    prompts ``repaired`` and ``broken`` (from wrong to right and the reverse, compared with the damaged run if there is one).
 
     Conditions: ``clean``; ``damaged``; ``repair`` and ``right`` (rows set to the wrong answers, and to the right one; both are
     told the answer); ``random_positions`` (as many others); ``random_heads`` (others of the same layers, rows as in ``repair``).
@@ -59,7 +59,7 @@ def repair(
     ``base_interventions`` apply in all conditions but ``clean``. Raises LookupError for an unknown mark or head, ValueError
     when all heads of these layers are chosen, so that there are no random ones.
     """
-    rng, weights = np.random.default_rng(seed), bootstrap_weights(len(task), seed)
+    rng, resamples = np.random.default_rng(seed), resample_prompts(len(task), seed, task.clusters)
     chosen = [model.facts.check_head(Head(*head)) for head in heads]
     targets = _mark_mask(task, wrong_marks)
     others = [_layer_matched_heads(model, chosen, rng) for _ in range(n_draws)]
@@ -76,10 +76,10 @@ def repair(
     outcomes = [OUTCOMES.get(name) for name in ("accuracy", task.metric)]
     results = [sweep(model, task, variants, outcome, record=record) for outcome in outcomes]
     correct, metric = (np.stack([result.baseline, *result.values]) for result in results)
-    interval, before = mean_interval(correct, weights), correct[1 if damage else 0]
+    interval, before = mean_interval(correct, resamples), correct[1 if damage else 0]
     table = pd.DataFrame(names, columns=["condition", "draw", "heads"])
     table["heads"] = [" ".join(map(str, row)) for row in table["heads"]]
-    table["oracle"], table["n"] = table["condition"].isin(["repair", "right", "random_heads"]), len(task)
+    table = table.assign(oracle=table["condition"].isin(["repair", "right", "random_heads"]), **resamples.sizes)
     table["accuracy"], table["ci_low"], table["ci_high"] = interval.mean, interval.low, interval.high
     shares = {"repaired": (correct > before).mean(1), "broken": (correct < before).mean(1)}
     return Repair(table.assign(outcome=metric.mean(1), **shares), outcomes[1].unit, record)

@@ -1,4 +1,4 @@
-"""Stability of a circuit over prompts: how often resampled prompts select the same edges.
+"""Stability of a circuit over prompts: how often resampled prompts (or clusters of them) select the same edges.
 
 Scores are stored per example, so no further forward pass is needed. ``jaccard`` is the mean over pairs of resamples of ``|A and
 B| / |A or B|``. Published EAP-IG circuits reached .67 (arXiv 2510.00845); from .8 on a circuit is called stable here (ours).
@@ -14,7 +14,7 @@ from interp._short_repr import short_repr
 from interp.circuits.edge_scores import NOISE_FLOOR, EdgeScores
 from interp.circuits.result_base import TableResult
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights
+from interp.statistics import resample_prompts
 
 STABLE = 0.8
 MIN_RESAMPLES = 100
@@ -43,7 +43,7 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
     """How often each edge is among the top ``k`` by |mean score| of resampled prompts, and how much such circuits overlap.
 
     Edges below the noise floor are never selected; circuits are not pruned. Raises ValueError for fewer than 100 resamples,
-    fewer than 2 prompts, ``k`` below 1, and scores of ``acdc``, which do not rank edges.
+    fewer than 2 prompts or clusters, ``k`` below 1, and scores of ``acdc``, which do not rank edges.
     """
     if n_resamples < MIN_RESAMPLES:
         raise ValueError(f"n_resamples={n_resamples} is too few to estimate frequencies: use at least {MIN_RESAMPLES}.")
@@ -53,7 +53,7 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
         raise ValueError(
             "acdc decides edge by edge, on all prompts at once: run it again on other prompts to judge its stability."
         )
-    weights = bootstrap_weights(scores.values.shape[1], seed, n_resamples)
+    weights = resample_prompts(scores.values.shape[1], seed, scores.record.clusters, n_resamples).weights
     sizes = np.abs(np.concatenate([scores.values.mean(1)[None], weights @ scores.values.T]))
     selected = np.zeros(sizes.shape)
     np.put_along_axis(selected, np.argsort(-sizes, axis=1, kind="stable")[:, :k], 1, axis=1)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import COUNTERFACTUAL, EXACT
+from interp.records import prompts_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +30,9 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
     terminal.line(_faithfulness(curve, found["requested_size"], record.arguments.get("ablation", COUNTERFACTUAL)))
     if "n_discovery_prompts" in found:
         shared = f", {found['n_shared_prompts']} of which are among the first" if found["n_shared_prompts"] else ""
-        terminal.line(f"Found on {found['n_discovery_prompts']} prompts, tested on {found['n_test_prompts']} others{shared}.")
+        found_on, in_test = prompts_text(found["n_discovery_prompts"], record.n_clusters), found["n_test_prompts"]
+        others = f" in {curve['n_clusters'].iloc[0]} clusters" if "n_clusters" in curve else ""
+        terminal.line(f"Found on {found_on}, tested on {in_test} others{others}{shared}.")
     if found["n_nonzero"] < found["requested_size"]:
         hint = "; gradients vanish where attention is saturated, so --method exact finds more" * (found["method"] != EXACT)
         terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
@@ -61,10 +64,11 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
         if len(random)
         else ""
     )
+    units = "clusters of prompts" if "n_clusters" in curve else "prompts"
     recovers = "it recovers" if size == requested_size else f"the {size} largest edges recover"
     return (
         f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['ci_low']:z.2f} to "
-        f"{found['ci_high']:z.2f} over prompts), with all other edges corrupted ({ablation}){chance}."
+        f"{found['ci_high']:z.2f} over {units}), with all other edges corrupted ({ablation}){chance}."
     )
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.command_from_spec import print_location
 from interp.cli.terminal import Terminal
+from interp.records import prompts_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,8 +107,10 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
     from interp.confirmation import GROUPS
 
     curve, details = found.tables["curve"], found.details
+    n_clusters = found.record.n_clusters
+    over = f" over {prompts_text(found.record.arguments['n_examples'], n_clusters)}" if n_clusters else ""
     terminal.line(
-        f"{found.role}: {found.record.metric} with the top k of {' '.join(details['detected'])} ablated, mean and 95% interval."
+        f"{found.role}: {found.record.metric} with the top k of {' '.join(details['detected'])} ablated, mean and 95% interval{over}."
     )
     if not details["above_threshold"]:
         terminal.line("No head exceeds the threshold of the detection: these are its highest-scoring heads.")

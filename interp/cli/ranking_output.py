@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.terminal import Terminal
 from interp.experiments.ablation import agreement_sentence
+from interp.records import prompts_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +41,12 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         )
         return
     terminal.line(effect_definition(table))
-    n, n_heads = int(table["n"].iloc[0]), len(table)
+    n_heads, n, what = len(table), int(table["n"].iloc[0]), "prompts"
+    if "n_clusters" in table:
+        n_prompts, n, what = n, int(table["n_clusters"].iloc[0]), "clusters"
+        terminal.line(f"{prompts_text(n_prompts, n)}: intervals and q are over clusters.")
     if (least := n_heads * least_p_value(n_heads, n)) > SIGNIFICANT:
-        terminal.line(f"With {n} prompts the q-value of a single head among {n_heads} cannot be below {min(least, 1):.2g}.")
+        terminal.line(f"With {n} {what} the q-value of a single head among {n_heads} cannot be below {min(least, 1):.2g}.")
     columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
     terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
 

@@ -1,9 +1,9 @@
 """The result of a confirmation: outcome and effect of every set of ablated heads, and the curve over k.
 
 ``effect = metric(ablated) - metric(clean)``; negative = the heads helped. Intervals are 95%, by bootstrap: those of a set over prompts,
-those of a point of the curve over prompts and draws. Each resample reweights the prompts and draws as many draws as there are, with
-replacement, at the levels of ``expanded_levels`` for the smaller of the two counts. Nothing is corrected for the number of points: read
-the curve, not its best point. Prompts that all have the same outcome give an interval of width 0.
+or over their ``n_clusters``, those of a point of the curve over draws as well. Each resample reweights the prompts
+and draws as many draws as there are, with replacement, at the levels of ``expanded_levels`` for the smaller of the two counts. Nothing is
+corrected for the number of points: read the curve, not its best point. Prompts that all have the same outcome give an interval of width 0.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import pandas as pd
 from interp._short_repr import short_repr, table_html
 from interp.confirmation.head_sets import HeadSet
 from interp.records import RunRecord
-from interp.statistics import Interval, bootstrap_weights, draw_weights, expanded_levels, mean_interval
+from interp.statistics import Interval, Resamples, draw_weights, expanded_levels, mean_interval, resample_prompts
 from interp.tasks.task import Example, Task
 
 ANSWER_MARKS = ("needle", "value")
@@ -68,17 +68,19 @@ class Confirmation:
 def set_tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, positions: str, seed: int) -> dict[str, pd.DataFrame]:
     """``sets``, ``curve`` and ``prompts`` of one task and position; ``values`` [n_sets n_prompts] of sorted sets, the clean run first."""
     n, effects = values.shape[1], values - values[0]
-    weights = bootstrap_weights(n, seed)
+    resamples = resample_prompts(n, seed, task.clusters)
     origin = {"task": task.name, "positions": positions}
     names = [" ".join(map(str, s.heads)) for s in sets]
     ids = pd.DataFrame([{**origin, **s._asdict(), "heads": heads} for s, heads in zip(sets, names, strict=True)])
-    numbers = _columns(mean_interval(values, weights), mean_interval(effects, weights), n)
+    numbers = _columns(mean_interval(values, resamples), mean_interval(effects, resamples), resamples)
     curve = []
     for (group, k), own in groupby(range(len(sets)), key=lambda i: (sets[i].group, sets[i].k)):
         draws = [*own]
-        value, effect = (interval_over_draws(part[draws], weights, seed) for part in (values, effects))
+        value, effect = (interval_over_draws(part[draws], resamples, seed) for part in (values, effects))
         n_sets = len({frozenset(sets[i].heads) for i in draws})
-        curve.append({**origin, "group": group, "k": k, "n_draws": len(draws), "n_sets": n_sets, **_columns(value, effect, n)})
+        curve.append(
+            {**origin, "group": group, "k": k, "n_draws": len(draws), "n_sets": n_sets, **_columns(value, effect, resamples)}
+        )
     prompts = ids.drop(columns="heads").loc[np.repeat(np.arange(len(sets)), n)].reset_index(drop=True)
     prompts["example"] = np.tile(np.arange(n, dtype="int32"), len(sets))
     prompts["depth"] = np.tile([_depth(example) for example in task], len(sets))
@@ -86,20 +88,20 @@ def set_tables(sets: Sequence[HeadSet], values: np.ndarray, task: Task, position
     return {"sets": ids.assign(**numbers), "curve": pd.DataFrame(curve), "prompts": prompts}
 
 
-def interval_over_draws(values: np.ndarray, weights: np.ndarray, seed: int) -> Interval:
+def interval_over_draws(values: np.ndarray, resamples: Resamples, seed: int) -> Interval:
     """Mean of ``values`` [n_draws n_prompts] with its interval over draws and prompts; of a single draw, over prompts."""
-    n_draws, n = values.shape
+    n_draws, weights = len(values), resamples.weights
     if n_draws == 1:
-        return mean_interval(values, weights)
+        return mean_interval(values, resamples)
     shares = draw_weights(np.random.default_rng([seed, 6]), n_draws, len(weights))
-    low, high = np.quantile((shares * (weights @ values.T)).sum(1), expanded_levels(min(n_draws, n)))
+    low, high = np.quantile((shares * (weights @ values.T)).sum(1), expanded_levels(min(n_draws, resamples.n_units)))
     return Interval(*(np.array([number]) for number in (values.mean(), low, high)))
 
 
-def _columns(value: Interval, effect: Interval, n: int) -> dict[str, Any]:
+def _columns(value: Interval, effect: Interval, resamples: Resamples) -> dict[str, Any]:
     columns = {"value": value.mean, "ci_low": value.low, "ci_high": value.high}
     columns |= {"effect": effect.mean, "effect_ci_low": effect.low, "effect_ci_high": effect.high}
-    return {**{name: part if len(part) > 1 else float(part[0]) for name, part in columns.items()}, "n": n}
+    return {**{name: part if len(part) > 1 else float(part[0]) for name, part in columns.items()}, **resamples.sizes}
 
 
 def _depth(example: Example) -> float:

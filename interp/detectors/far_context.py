@@ -68,7 +68,8 @@ def far_context(
     record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
     kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, progress=progress).values
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
-    threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed)
+    clusters = both.clusters[: len(pairs)] if both.clusters else None
+    threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed, clusters)
     scores, control = (HeadScores("far_context", side.mean(0), "nats", (0.0, None), record) for side in (far, near))
     details = {"n_examples": len(pairs), "n_skipped": len(prompts.task) - len(pairs), "n_recent": window}
     digests = prompt_digests(e.clean for e in both)

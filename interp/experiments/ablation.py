@@ -117,7 +117,7 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
         return (self.task.name, self.model_name, re.sub(r"[:,=]", "-", self.spec.ablation), *estimator)
 
     def title(self) -> str:
-        return f"{self.spec.ablation} ablation on {len(self.task)} prompts of {self.task.name} in {self.model.facts.name}"
+        return f"{self.spec.ablation} ablation on {self.task.size_text} of {self.task.name} in {self.model.facts.name}"
 
     def plan(self, memory: int | None = None) -> CostEstimate:
         from interp.ablation.ablate_heads import estimate_cost

@@ -46,7 +46,7 @@ def load_task(
     at_least: int = 2,
 ) -> "Task":
     """The prompts in the model's tokens, with ``chat`` those of a file in its chat template. Raises ValueError for fewer than
-    ``at_least``; an interval over prompts needs two."""
+    ``at_least`` prompts or clusters; an interval over them needs two."""
     from interp.tasks import make_task, task_from_jsonl
 
     if prompts is not None:
@@ -54,10 +54,9 @@ def load_task(
     else:
         assert task is not None
         loaded = make_task(task, model, n_prompts=n_prompts, seed=seed, **(options or {}))
-    if len(loaded) < at_least:
-        raise ValueError(
-            f"An interval over prompts needs at least {at_least} of them, and {loaded.name} has {len(loaded)}: add prompts."
-        )
+    what, n = _units(loaded)
+    if n < at_least:
+        raise ValueError(f"An interval over {what} needs at least {at_least} of them, and {loaded.name} has {n}: add prompts.")
     return loaded
 
 
@@ -67,7 +66,8 @@ def discovery_and_test_tasks(
     """The prompts on which a circuit is found and those on which it is tested: of a task the prompts of this seed and of the next, of a
     file its two halves in an order drawn with the seed.
 
-    Raises ValueError for a file of fewer than four prompts, and, where they must be ``paired``, for prompts without a corrupted version.
+    Raises ValueError for a file of fewer than four prompts or clusters, and, where they must be ``paired``, for prompts without a
+    corrupted version.
     """
     if prompts is None:
         return load_task(model, task, None, n_prompts, seed), load_task(model, task, None, n_prompts, seed + 1)
@@ -77,9 +77,15 @@ def discovery_and_test_tasks(
             f"{n_unpaired} of the {len(whole)} prompts of {prompts} have no corrupted version that differs, which counterfactual "
             f'ablation needs: add "corrupted" to their lines, or choose another --ablation.'
         )
-    if len(whole) < 4:
+    what, n = _units(whole)
+    if n < 4:
         raise ValueError(
-            f"A circuit is found on one half of the prompts and tested on the other, at least 2 each, and {prompts} has {len(whole)} in "
-            f"all: give 4 or more."
+            f"A circuit is found on one half of the {what} and tested on the other, at least 2 each, and {prompts} has {n} in all: give 4 "
+            f"or more."
         )
     return whole.halves(seed)
+
+
+def _units(task: "Task") -> tuple[str, int]:
+    """What is independent in a task, and how many of them it has."""
+    return ("clusters of prompts", task.n_clusters) if task.n_clusters else ("prompts", len(task))

@@ -27,9 +27,10 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     size, record = curve.size_at(level), curve.record
     recovered = f"{level:.0%} recovered from {size:,} edges on" if size else f"{level:.0%} recovered at no size"
     areas = f" · CPR {style.number(curve.cpr)}, CMD {style.number(curve.cmd)}" if own["share"].max() == 1 else ""
+    units = "clusters of prompts" if "n_clusters" in table else "prompts"
     caption = [
         " · ".join(part for part in (record.caption(), str(record.arguments.get("method", ""))) if part),
-        f"{recovered}{areas} · mean and 95% interval over prompts · dot: one of {draws['draw'].nunique()} draws of random edges",
+        f"{recovered}{areas} · mean and 95% interval over {units} · dot: one of {draws['draw'].nunique()} draws of random edges",
     ]
     figure = style.canvas((WIDTH, HEIGHT), title or "Faithfulness by circuit size", caption, right=24)
     low, high = min(0.0, *table["ci_low"], *table["faithfulness"]), max(1.0, *table["ci_high"], *table["faithfulness"])

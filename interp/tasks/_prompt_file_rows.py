@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
-KEYS = ("clean", "corrupted", "answer", "distractor", "marks")
+KEYS = ("clean", "corrupted", "answer", "distractor", "marks", "cluster")
 FORMS = f"give JSON Lines (one object per line), a JSON array, or CSV, with the keys {', '.join(KEYS)}"
 SIGNATURES = {
     b"PK": "a ZIP file or an Excel workbook",

@@ -5,11 +5,13 @@
 ``clean`` and ``answer`` are needed; null is as good as nothing. ``answer`` and ``distractor`` are a word or a list of words. A
 mark is a piece of ``clean`` that occurs once, or its [start, end] characters. Without ``corrupted`` the clean prompt stands in
 for it, and the task's ``has_corrupted`` is False: everything that compares the two (patching, resampling from corrupted) should
-refuse such a task. Blank lines are skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
+refuse such a task. ``cluster``, a text or a number, says which prompts are alike; all prompts have it or none. Blank lines are
+skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
 """
 
 import hashlib
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,11 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *
             examples.append(to_example(model, read_prompt(line, answered=model.facts.causal), chat=chat))
             if (first := places.setdefault(examples[-1].clean, place)) != place:
                 raise ValueError(f"The clean prompt is that of {first} and would count twice: keep one of them.")
+            if (examples[-1].cluster is None) != (examples[0].cluster is None):
+                with_it, without = (
+                    ("This prompt", "the first") if examples[0].cluster is None else ("The first prompt", "this one")
+                )
+                raise ValueError(f"{with_it} has the key 'cluster', and {without} has none: give it to all prompts or to none.")
         except ValueError as error:
             raise ValueError(f"{name}, {place}: {error}") from None
     if not examples:
@@ -70,7 +77,7 @@ def read_prompt(line: str, *, answered: bool = True) -> Prompt:
     answers, distractors = (_words(key, row.get(key, [])) for key in ("answer", "distractor"))
     if answered and not answers:
         raise ValueError("'answer' is an empty list: give at least one word.")
-    return Prompt(clean, corrupted, answers, distractors, _marks(clean, row.get("marks", {})))
+    return Prompt(clean, corrupted, answers, distractors, _marks(clean, row.get("marks", {})), _cluster(row.get("cluster")))
 
 
 def _text_of(name: str, data: bytes) -> str:
@@ -103,6 +110,13 @@ def _text(key: str, value: Any) -> str:
 def _words(key: str, value: Any) -> tuple[str, ...]:
     words = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(_text(key, word) for word in words))
+
+
+def _cluster(value: Any) -> str | None:
+    """The cluster as text: 7 is the same in JSON and in a cell of CSV."""
+    if type(value) in (int, float) and isfinite(value):
+        return json.dumps(value)
+    return None if value is None else _text("cluster", value)
 
 
 def _marks(clean: str, value: Any) -> dict[str, Span]:

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from interp._short_repr import short_repr
-from interp.records import digest
+from interp.records import digest, prompts_text
 
 Span = tuple[int, int]
 
@@ -21,25 +21,28 @@ Span = tuple[int, int]
 class Prompt:
     """One question as text. ``clean`` ends right before the answer; ``corrupted`` is its counterfactual; ``answers`` and
     ``distractors`` are single words that could come next. ``marks`` name places of the clean text as half-open character spans
-    (needle, subject, S1 ...)."""
+    (needle, subject, S1 ...). Prompts that are alike (one template, one name) share a ``cluster``."""
 
     clean: str
     corrupted: str
     answers: tuple[str, ...]
     distractors: tuple[str, ...]
     marks: dict[str, Span] = field(default_factory=dict)
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
 class Example:
     """One question as token ids. ``answers`` and ``distractors`` are sets in the order given: words that are the same token count
-    once. ``marks`` are half-open token spans; the answer is predicted by the last position."""
+    once. ``marks`` are half-open token spans; the answer is predicted by the last position. Examples of one ``cluster`` are one
+    observation for intervals and tests; without clusters each is independent of the others."""
 
     clean: tuple[int, ...]
     corrupted: tuple[int, ...]
     answers: tuple[int, ...]
     distractors: tuple[int, ...]
     marks: dict[str, Span] = field(default_factory=dict)
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("answers", "distractors"):
@@ -65,6 +68,10 @@ class Task:
     def __post_init__(self) -> None:
         if not self.examples:
             raise ValueError(f"Task {self.name!r} has no examples: give at least one prompt.")
+        if n_without := len(self) - len(self.clusters or self):
+            raise ValueError(
+                f"{n_without} of the {len(self)} examples of task {self.name!r} have no cluster: give it to all or to none."
+            )
         for i, example in enumerate(self.examples):
             here, n_clean, n_corrupted = f"Task {self.name!r}, example {i}", len(example.clean), len(example.corrupted)
             if n_clean != n_corrupted:
@@ -90,14 +97,31 @@ class Task:
         return sorted(set.intersection(*(set(e.marks) for e in self.examples)))
 
     @property
+    def clusters(self) -> list[str] | None:
+        """The cluster of each example; None where every example is independent of the others."""
+        return [e.cluster for e in self.examples if e.cluster is not None] or None
+
+    @property
+    def n_clusters(self) -> int | None:
+        """The number of clusters; None where every example is independent of the others."""
+        return len({*self.clusters}) if self.clusters else None
+
+    @property
+    def size_text(self) -> str:
+        """``60 prompts``, or ``60 prompts in 12 clusters``."""
+        return prompts_text(len(self), self.n_clusters)
+
+    @property
     def has_corrupted(self) -> bool:
         """Whether the corrupted prompts differ from the clean ones; without that nothing can be patched from them."""
         return any(e.clean != e.corrupted for e in self.examples)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the record of a measurement says of its prompts: how they were made, how many, and their fingerprint."""
-        return {**self.arguments, "n_examples": len(self), "task_digest": self.digest()}
+        """What the record of a measurement says of its prompts: how they were made, how many, in which clusters (if any), and
+        their fingerprint."""
+        clusters = {"n_clusters": self.n_clusters, "clusters": self.clusters} if self.clusters else {}
+        return {**self.arguments, "n_examples": len(self), **clusters, "task_digest": self.digest()}
 
     def by_length(self) -> dict[int, list[int]]:
         """Indices of the examples of each prompt length, lengths ascending."""
@@ -112,9 +136,29 @@ class Task:
 
     def halves(self, seed: int = 0) -> tuple[Task, Task]:
         """Two tasks of half the examples each, in an order drawn with the seed; of an odd number the first has one more. What
-        is found on one half is tested on the other."""
+        is found on one half is tested on the other: no cluster is in both, each goes, the largest first, to the half with fewer
+        examples. Raises ValueError for a single cluster."""
         order, middle = Random(seed).sample(range(len(self)), len(self)), (len(self) + 1) // 2
-        return self.select(order[:middle]), self.select(order[middle:])
+        clusters = self.clusters
+        if clusters is None:
+            return self.select(order[:middle]), self.select(order[middle:])
+        if self.n_clusters == 1:
+            raise ValueError(f"All examples of task {self.name!r} are of one cluster, which is not split: add others.")
+        members: dict[str, list[int]] = {}
+        for i in order:
+            members.setdefault(clusters[i], []).append(i)
+        halves: tuple[list[int], list[int]] = ([], [])
+        for cluster in sorted(members.values(), key=len, reverse=True):
+            min(halves, key=len).extend(cluster)
+        return self.select(halves[0]), self.select(halves[1])
+
+    def check_independent(self, what: str) -> None:
+        """Raises ValueError for clusters, in the name of ``what``, which cannot respect them."""
+        if self.clusters is not None:
+            raise ValueError(
+                f"{what} takes every prompt for independent, and those of task {self.name!r} are in {self.n_clusters} clusters: give "
+                f"prompts without clusters, such as one of each."
+            )
 
     def swapped(self) -> Task:
         """The same questions from the other side: the corrupted prompts are run, and patched with the clean ones (denoising).
@@ -123,6 +167,6 @@ class Task:
         return replace(self, examples=tuple(e.swapped() for e in self.examples), arguments=arguments)
 
     def digest(self) -> str:
-        """Fingerprint of the token ids, answers and marks: equal exactly when every example is equal."""
+        """Fingerprint of the token ids, answers, marks and clusters (if any): equal exactly when every example is equal."""
         rows = [[e.clean, e.corrupted, e.answers, e.distractors, sorted(e.marks.items())] for e in self.examples]
-        return digest([self.name, rows])
+        return digest([self.name, rows, self.clusters] if self.clusters else [self.name, rows])

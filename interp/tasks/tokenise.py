@@ -57,7 +57,7 @@ def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
     prompt = _in_chat(model, prompt) if chat else prompt
     if not model.facts.causal:
         text = tuple(check(model, prompt.clean))
-        return Example(text, text, (0,), (), token_spans(model, prompt.clean, prompt.marks, len(text)))
+        return Example(text, text, (0,), (), token_spans(model, prompt.clean, prompt.marks, len(text)), prompt.cluster)
     clean, corrupted = (check(model, text, complete=chat) for text in (prompt.clean, prompt.corrupted))
     if len(clean) != len(corrupted):
         pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
@@ -68,7 +68,7 @@ def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
     if both:
         raise ValueError(f"{both[0]!r} is both an answer and a distractor.")
     marks = token_spans(model, prompt.clean, prompt.marks, len(clean))
-    return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks)
+    return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks, prompt.cluster)
 
 
 def check(model: Model, text: str, *, complete: bool = False) -> list[int]:

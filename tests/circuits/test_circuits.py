@@ -26,7 +26,7 @@ from interp.graph import Edge, Graph, Node
 from interp.heads import Head
 from interp.models.planted import PlantedModel, plant
 from interp.records import RunRecord
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks.task import Example, Task
 from tests.engine.edges.test_edge_patching import edge_of
 from tests.support.tiny_models import tiny
@@ -125,10 +125,10 @@ def test_what_is_kept_of_the_largest_edges_does_all_that_they_do(name, ablation)
 
 
 def test_the_interval_of_a_share_is_that_of_a_mean_where_the_gap_is_the_same_everywhere():
-    part, weights = np.random.default_rng(0).normal(size=(1, 6)), bootstrap_weights(6, 3)
-    interval = mean_interval(part, weights)
+    part, resamples = np.random.default_rng(0).normal(size=(1, 6)), resample_prompts(6, 3)
+    interval = mean_interval(part, resamples)
     expected = (interval.mean.item() / 4, interval.low.item() / 4, interval.high.item() / 4)
-    assert share_of(np.full(6, 4.0), part[0], weights) == pytest.approx(expected)
+    assert share_of(np.full(6, 4.0), part[0], resamples) == pytest.approx(expected)
 
 
 def curve_of(shares, values, n_edges=1000) -> FaithfulnessCurve:

@@ -238,6 +238,20 @@ def test_prompts_of_ones_own_are_halved_one_to_find_and_one_to_test(models, tmp_
     assert_refused(interp(*words, "--size", 60, "--n-draws", 1, "--seed", 4, "--out", tmp_path / "run"), 6, "holds another run")
 
 
+def test_clusters_of_prompts_are_halved_whole_and_named(models, tmp_path):
+    file, labels = pairs(tmp_path / "nine.jsonl", 9), "abacbdaca"
+    rows = [json.loads(line) | {"cluster": label} for line, label in zip(file.read_text().splitlines(), labels, strict=True)]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    words = ("circuit", "--model", models["llama"], "--prompts", file, "--method", "exact", "--size", 60, "--n-draws", 1)
+    answer = interp(*words, "--out", tmp_path / "run")
+    assert answer.exit_code == 0, answer.stderr
+    assert "Found on 5 prompts in 2 clusters, tested on 4 others in 2 clusters." in answer.stdout
+    assert "over clusters of prompts), with all other edges corrupted" in answer.stdout
+    file.write_text("\n".join(json.dumps(row | {"cluster": "a" if i else "z"}) for i, row in enumerate(rows)), encoding="utf-8")
+    refused = interp(*words, "--out", tmp_path / "other")
+    assert_refused(refused, 2, "one half of the clusters of prompts and tested on the other, .* has 2 in all: give 4 or more")
+
+
 @pytest.mark.parametrize(
     ("n", "changed", "sentence"),
     [

@@ -332,6 +332,20 @@ def test_an_empty_or_missing_prompt_file_is_refused(folder, tmp_path):
     assert_refused(interp("ablate", "--model", folder, "--prompts", tmp_path / "none.jsonl"), 2, "There is no file")
 
 
+def test_prompts_in_clusters_are_counted_in_both_ways(folder, ablation, prompts, tmp_path):
+    rows = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
+    prompts.write_text("\n".join(json.dumps(row | {"cluster": i % 2}) for i, row in enumerate(rows)), encoding="utf-8")
+    answer = interp(*ablation, "--out", tmp_path / "run")
+    assert answer.exit_code == 0, answer.stderr
+    assert "5 prompts in 2 clusters: intervals and q are over clusters." in answer.stdout
+    assert "With 2 clusters the q-value of a single head among 18 cannot be below 1." in answer.stdout
+    shown = interp("show", tmp_path / "run").stdout
+    assert "n_examples 5, n_clusters 2, task_digest" in shown and "['0'" not in shown
+    prompts.write_text("\n".join(json.dumps(row | {"cluster": "a"}) for row in rows), encoding="utf-8")
+    sentence = "An interval over clusters of prompts needs at least 2 of them, and five has 1: add prompts"
+    assert_refused(interp(*ablation, "--out", tmp_path / "other"), 2, sentence)
+
+
 def test_neither_or_both_of_task_and_prompts_is_refused(prompts):
     assert_refused(interp("ablate"), 2, "Give either --task or --prompts")
     assert_refused(interp("ablate", "--task", "ioi", "--prompts", prompts), 2, "Give either --task or --prompts")

@@ -15,7 +15,7 @@ from interp.confirmation.confirmation_result import interval_over_draws
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.heads import Head
-from interp.statistics import bootstrap_weights, mean_interval
+from interp.statistics import mean_interval, resample_prompts
 from interp.tasks import Task
 from tests.support.planted_detections import SHAPE, detection_of, planted_case, ranked_first
 from tests.support.sweep_cases import random_task
@@ -197,7 +197,7 @@ def test_the_tables_of_a_confirmation_agree_with_each_other(llama):
     row = found.table.query("group == 'bottom' and k == 3 and positions == 'end'").iloc[0]
     mine = prompts.query("group == 'bottom' and k == 3 and positions == 'end'")
     effects = (mine["value"] - mine["baseline"]).to_numpy()[None]
-    interval = mean_interval(effects, bootstrap_weights(11, 0))
+    interval = mean_interval(effects, resample_prompts(11, 0))
     assert (row["effect_ci_low"], row["effect_ci_high"]) == pytest.approx((interval.low[0], interval.high[0]))
 
 
@@ -205,7 +205,7 @@ def test_an_interval_over_draws_and_prompts_holds_the_truth_as_often_as_it_says(
     rng, trials, held = np.random.default_rng(0), 300, 0
     for trial in range(trials):
         values = 2.0 + rng.normal(0, 1, (5, 1)) + rng.normal(0, 1, (1, 12)) + rng.normal(0, 0.5, (5, 12))
-        interval = interval_over_draws(values, bootstrap_weights(12, trial, 400), trial)
+        interval = interval_over_draws(values, resample_prompts(12, trial, resamples=400), trial)
         held += bool(interval.low[0] <= 2.0 <= interval.high[0])
     assert held / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials)
 

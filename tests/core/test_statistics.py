@@ -8,30 +8,32 @@ import pytest
 from interp.statistics import (
     Interval,
     benjamini_hochberg,
-    bootstrap_weights,
+    cluster_sums,
     expanded_levels,
+    independent_units,
     least_p_value,
     mean_interval,
     random_head_control,
+    resample_prompts,
     sign_flip_p_value,
 )
 
 
-def test_bootstrap_weights_are_whole_prompts_that_sum_to_one():
-    weights = bootstrap_weights(7, seed=0, resamples=50)
+def test_resamples_are_whole_prompts_that_sum_to_one():
+    weights = resample_prompts(7, seed=0, resamples=50).weights
     assert weights.shape == (50, 7)
     np.testing.assert_allclose(weights.sum(1), 1)
     np.testing.assert_allclose(weights * 7, np.round(weights * 7))
 
 
 def test_weighted_mean_is_the_mean_of_the_drawn_prompts():
-    effects, weights = np.array([[3.0, -1.0, 5.0]]), bootstrap_weights(3, seed=4, resamples=200)
+    effects, weights = np.array([[3.0, -1.0, 5.0]]), resample_prompts(3, seed=4, resamples=200).weights
     drawn = [np.repeat(effects[0], np.round(3 * row).astype(int)).mean() for row in weights]
     np.testing.assert_allclose((effects @ weights.T)[0], drawn)
 
 
 def test_interval_of_a_constant_row_has_no_width():
-    interval = mean_interval(np.full((2, 6), -1.5), bootstrap_weights(6, seed=0))
+    interval = mean_interval(np.full((2, 6), -1.5), resample_prompts(6, seed=0))
     np.testing.assert_allclose([interval.mean, interval.low, interval.high], -1.5)
 
 
@@ -39,7 +41,7 @@ def test_interval_of_a_constant_row_has_no_width():
 def test_interval_covers_the_true_mean_in_about_95_of_100_samples(n_examples, skewed):
     rng, rows = np.random.default_rng(1), 2000
     effects = rng.exponential(2.0, (rows, n_examples)) - 2 if skewed else rng.normal(0, 3, (rows, n_examples))
-    interval = mean_interval(effects, bootstrap_weights(n_examples, seed=2))
+    interval = mean_interval(effects, resample_prompts(n_examples, seed=2))
     coverage = ((interval.low <= 0) & (interval.high >= 0)).mean()
     assert 0.92 <= coverage <= 0.97  # standard error of the coverage: 0.005; the weights are shared by all rows
 
@@ -60,7 +62,7 @@ def test_intervals_of_1000_sweeps_cover_the_true_means_of_their_heads_at_the_sta
     for seed in range(1000):
         true = rng.normal(0, 2, 6)
         effects = true[:, None] + DRAWS[kind](rng, (6, n_examples))
-        interval = mean_interval(effects, bootstrap_weights(n_examples, seed))
+        interval = mean_interval(effects, resample_prompts(n_examples, seed))
         covered.append((interval.low <= true) & (true <= interval.high))
     print(kind, n_examples, np.mean(covered))
     assert 0.93 <= np.mean(covered) <= 0.97
@@ -93,7 +95,7 @@ def test_expanded_levels_give_students_interval_for_normal_data():
 
 def test_interval_refuses_a_single_prompt():
     with pytest.raises(ValueError, match="at least 2 prompts, got 1"):
-        bootstrap_weights(1, seed=0)
+        resample_prompts(1, seed=0)
 
 
 def test_exact_sign_flip_by_hand():
@@ -164,14 +166,14 @@ def test_benjamini_hochberg_equals_scipy():
 
 def test_control_is_the_mean_of_the_other_heads_of_the_group():
     effects = np.array([[1.0, 3.0], [4.0, 4.0], [6.0, 8.0], [-2.0, 0.0]])  # means 2 4 7 -1
-    weights = bootstrap_weights(2, seed=0)
-    np.testing.assert_allclose(random_head_control(effects, ["all"] * 4, weights).mean, [10 / 3, 8 / 3, 5 / 3, 13 / 3])
-    by_layer = random_head_control(effects, [0, 1, 0, 1], weights).mean
+    resamples = resample_prompts(2, seed=0)
+    np.testing.assert_allclose(random_head_control(effects, ["all"] * 4, resamples).mean, [10 / 3, 8 / 3, 5 / 3, 13 / 3])
+    by_layer = random_head_control(effects, [0, 1, 0, 1], resamples).mean
     np.testing.assert_allclose(by_layer, [7, -1, 2, 4])
 
 
 def test_head_alone_in_its_group_has_no_control():
-    control = random_head_control(np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]]), ["a", "b", "b"], bootstrap_weights(2, seed=0))
+    control = random_head_control(np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]]), ["a", "b", "b"], resample_prompts(2, seed=0))
     assert np.isnan([control.mean[0], control.low[0], control.high[0]]).all()
     assert not np.isnan([control.mean[1:], control.low[1:], control.high[1:]]).any()
 
@@ -180,8 +182,8 @@ def test_control_of_a_head_does_not_depend_on_that_head():
     effects = np.random.default_rng(3).normal(0, 1, (9, 11))
     louder = effects.copy()
     louder[4] += 100
-    weights = bootstrap_weights(11, seed=5)
-    before, after = (random_head_control(e, ["all"] * 9, weights, seed=5) for e in (effects, louder))
+    resamples = resample_prompts(11, seed=5)
+    before, after = (random_head_control(e, ["all"] * 9, resamples, seed=5) for e in (effects, louder))
     np.testing.assert_allclose([before.low[4], before.high[4]], [after.low[4], after.high[4]])
     assert after.high[3] > before.high[3] + 10
 
@@ -191,7 +193,7 @@ def test_control_interval_covers_the_mean_of_heads_and_prompts():
     for trial in range(200):
         heads, prompts = rng.normal(0, 1, (40, 1)), rng.normal(0, 0.5, (1, 30))
         effects = heads + prompts + rng.normal(0, 0.5, (40, 30))
-        control = random_head_control(effects, ["all"] * 40, bootstrap_weights(30, seed=trial, resamples=400), seed=trial)
+        control = random_head_control(effects, ["all"] * 40, resample_prompts(30, seed=trial, resamples=400), seed=trial)
         hits += control.low[0] <= 0 <= control.high[0]
     assert hits >= 180  # 95% of 200 is 190, standard error 3
 
@@ -217,16 +219,94 @@ def test_statistics_are_the_same_for_the_same_seed_and_differ_for_another():
     effects = np.random.default_rng(0).normal(0.3, 1, (4, 21))
     np.testing.assert_array_equal(sign_flip_p_value(effects, seed=1), sign_flip_p_value(effects, seed=1))
     assert (sign_flip_p_value(effects, seed=1) != sign_flip_p_value(effects, seed=2)).any()
-    np.testing.assert_array_equal(bootstrap_weights(5, seed=1), bootstrap_weights(5, seed=1))
-    assert (bootstrap_weights(5, seed=1) != bootstrap_weights(5, seed=2)).any()
+    first, again, other = (resample_prompts(5, seed=seed).weights for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
 
 
 def test_work_in_blocks_gives_the_same_numbers(monkeypatch):
     from interp import statistics
 
-    effects, weights = np.random.default_rng(0).normal(0.2, 1, (13, 19)), bootstrap_weights(19, seed=0)
-    whole = mean_interval(effects, weights), random_head_control(effects, ["all"] * 13, weights)
-    monkeypatch.setattr(statistics, "MAX_CELLS", 3 * len(weights))
-    parts = mean_interval(effects, weights), random_head_control(effects, ["all"] * 13, weights)
+    effects, resamples = np.random.default_rng(0).normal(0.2, 1, (13, 19)), resample_prompts(19, seed=0)
+    whole = mean_interval(effects, resamples), random_head_control(effects, ["all"] * 13, resamples)
+    monkeypatch.setattr(statistics, "MAX_CELLS", 3 * len(resamples.weights))
+    parts = mean_interval(effects, resamples), random_head_control(effects, ["all"] * 13, resamples)
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_allclose([a.low, a.high], [b.low, b.high], rtol=1e-12)
+
+
+LABELS = ["b", "c", "a", "c", "c", "b", "c"]  # one prompt of a, two of b, four of c
+
+
+def test_a_resample_of_clusters_weights_the_prompts_of_a_cluster_alike_by_hand():
+    drawn = np.random.default_rng([4, 1]).multinomial(3, [1 / 3] * 3, size=60)  # how often a, b and c are drawn
+    resamples = resample_prompts(7, seed=4, clusters=LABELS, resamples=60)
+    for (a, b, c), row in zip(drawn, resamples.weights, strict=True):
+        n = 1 * a + 2 * b + 4 * c
+        np.testing.assert_allclose(row, np.array([b, c, a, c, c, b, c]) / n)
+    assert (resamples.n_units, resamples.sizes) == (3, {"n": 7, "n_clusters": 3})
+
+
+def test_the_mean_of_a_resample_is_that_of_the_prompts_of_the_drawn_clusters():
+    effects = np.array([3.0, -1.0, 5.0, 2.0, 0.5, -4.0, 7.0])
+    drawn = np.random.default_rng([9, 1]).multinomial(3, [1 / 3] * 3, size=40)
+    of = {name: effects[np.equal(LABELS, name)] for name in "abc"}
+    means = [np.concatenate([np.tile(of[name], k) for name, k in zip("abc", row, strict=True)]).mean() for row in drawn]
+    np.testing.assert_allclose(resample_prompts(7, 9, LABELS, 40).weights @ effects, means)
+
+
+@pytest.mark.parametrize("n_examples", [2, 7, 64])
+def test_without_clusters_and_with_clusters_of_one_prompt_nothing_changes_by_a_bit(n_examples):
+    expected = np.random.default_rng([5, 1]).multinomial(n_examples, [1 / n_examples] * n_examples, size=2000) / n_examples
+    single = resample_prompts(n_examples, 5, [f"{i:03}" for i in range(n_examples)])
+    assert resample_prompts(n_examples, 5).weights.tobytes() == expected.tobytes() == single.weights.tobytes()
+    effects = np.random.default_rng(0).normal(0.2, 1, (3, n_examples))
+    assert cluster_sums(effects, None) is effects
+    assert mean_interval(effects, single).low.tobytes() == mean_interval(effects, resample_prompts(n_examples, 5)).low.tobytes()
+
+
+def test_a_test_over_clusters_flips_their_prompts_together_by_hand():
+    # sums of a, b, c: 1, 2 and 3 as in the test above of three prompts; then 1, 2, -3
+    effects = np.array([[1.5, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0], [4.0, -9.0, 1.0, 2.0, 3.0, -2.0, 1.0]])
+    np.testing.assert_allclose(cluster_sums(effects, LABELS), [[1, 2, 3], [1, 2, -3]])
+    np.testing.assert_allclose(sign_flip_p_value(cluster_sums(effects, LABELS)), [2 / 8, 1.0])
+
+
+def correlated(rng, n_rows, sizes=(5,) * 12):
+    """Effects of prompts that share most of their noise with their cluster, and the labels of the clusters."""
+    labels = [f"{i:02}" for i, size in enumerate(sizes) for _ in range(size)]
+    shared = rng.normal(size=(n_rows, len(sizes)))[:, independent_units(len(labels), labels)]
+    return shared + 0.3 * rng.normal(size=shared.shape), labels
+
+
+@pytest.mark.parametrize(
+    ("sizes", "least"),
+    [((5,) * 12, 0.95 - 3 * np.sqrt(0.95 * 0.05 / 300)), ((1, 1, 1, 20, 1, 1, 1, 20, 1, 1, 1, 9), 0.87)],
+    ids=["equal", "three large ones"],  # of 2,000 trials 0.935 and 0.917
+)
+def test_intervals_cover_the_truth_over_clusters_and_not_over_prompts_that_are_alike(sizes, least):
+    held = {"clusters": 0, "prompts": 0}
+    for trial in range(300):
+        effects, labels = correlated(np.random.default_rng([trial, 9]), 1, sizes)
+        for name, clusters in (("clusters", labels), ("prompts", None)):
+            interval = mean_interval(effects, resample_prompts(sum(sizes), trial, clusters, 400))
+            held[name] += bool(interval.low[0] <= 0 <= interval.high[0])
+    print(sizes, {name: n / 300 for name, n in held.items()})
+    assert least <= held["clusters"] / 300 <= 0.99
+    assert held["prompts"] / 300 < 0.75
+
+
+@pytest.mark.parametrize("sizes", [(5,) * 12, (2, 7, 3, 4, 1, 6, 5, 8, 3)], ids=["equal", "unequal"])
+def test_p_values_over_clusters_are_uniform_when_nothing_happens(sizes):
+    effects, labels = correlated(np.random.default_rng(8), 3000, sizes)
+    p = sign_flip_p_value(cluster_sums(effects, labels))
+    for level in (0.0625, 0.25, 0.5):
+        assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 3000))
+    assert (sign_flip_p_value(effects, seed=9, flips=400) <= 0.0625).mean() > 0.2
+
+
+def test_an_interval_refuses_a_single_cluster_and_clusters_of_other_prompts():
+    with pytest.raises(ValueError, match="at least 2 clusters, and all 5 prompts are of one: add prompts of others"):
+        resample_prompts(5, 0, ["a"] * 5)
+    with pytest.raises(ValueError, match="clusters for 7 prompts and values for 6"):
+        resample_prompts(6, 0, LABELS)

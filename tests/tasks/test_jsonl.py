@@ -76,7 +76,7 @@ def test_another_content_has_another_fingerprint(read):
     [
         (b'{"clean": "I see", "answer": }', "line 2: This is not JSON (Expecting value at character 30)."),
         (["I see"], "line 2: This is '[\"I see\"]', not a JSON object"),
-        (7, "line 2: This is '7', not a JSON object with keys clean, corrupted, answer, distractor, marks."),
+        (7, "line 2: This is '7', not a JSON object with keys clean, corrupted, answer, distractor, marks, cluster."),
         (b"[" * 100000, "line 2: This is JSON of absurd depth."),
         (b'{"clean": "I see", "answer": "red", "clean": "I"}', "line 2: The key 'clean' occurs twice."),
         (b'{"clean": "I \\ud800 see", "answer": "red"}', "line 2: 'clean' is \"I \\ud800 see\", which holds half a character"),
@@ -107,11 +107,42 @@ def test_another_content_has_another_fingerprint(read):
         ({"clean": "I see", "answer": "red", "distractor": "red"}, "line 2: 'red' is both an answer and a distractor"),
         (GOOD | {"distractor": "Kate"}, "line 2: The clean prompt is that of line 1 and would count twice: keep one of them."),
         (b'{"clean": "\xff"}', "line 2: this is not UTF-8 text"),
+        (
+            OTHER | {"cluster": "a"},
+            "line 2: This prompt has the key 'cluster', and the first has none: give it to all prompts or to none.",
+        ),
+        (OTHER | {"cluster": True}, "line 2: 'cluster' is true: give a text."),
+        (OTHER | {"cluster": float("nan")}, "line 2: 'cluster' is NaN: give a text."),
+        (OTHER | {"cluster": " "}, "line 2: 'cluster' is \" \": give a text."),
     ],
 )
 def test_a_bad_line_is_named_with_its_number(read, line, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read(GOOD, line)
+
+
+def test_a_prompt_that_lacks_the_cluster_of_the_others_is_named(read):
+    message = "line 2: The first prompt has the key 'cluster', and this one has none: give it to all prompts or to none."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(GOOD | {"cluster": "giving"}, OTHER, {"clean": "I see a", "answer": "red", "cluster": "seeing"})
+
+
+def test_clusters_are_texts_or_numbers_and_the_same_in_every_form(read, tmp_path):
+    from interp.tasks import task_from_jsonl
+
+    rows = [{"clean": "I see", "answer": "red", "cluster": 7}, {"clean": "I see a", "answer": "red", "cluster": "7"}]
+    rows.append({"clean": "Mary gave", "answer": "red", "cluster": "giving"})
+    task, array, table = read(*rows), tmp_path / "array.json", tmp_path / "table.csv"
+    assert task.clusters == ["7", "7", "giving"] and task.n_clusters == 2 and task.size_text == "3 prompts in 2 clusters"
+    array.write_text(json.dumps(rows), encoding="utf-8")
+    write_csv(table, [["clean", "answer", "cluster"], *(list(row.values()) for row in rows)])
+    for file in (array, table):
+        assert task_from_jsonl(file, task_model("word")).clusters == task.clusters
+
+
+def test_without_the_key_there_are_no_clusters(read):
+    task = read(GOOD, OTHER | {"cluster": None})
+    assert task.clusters is None and task.n_clusters is None and "clusters" not in task.provenance
 
 
 def test_a_file_without_prompts_is_refused(read):

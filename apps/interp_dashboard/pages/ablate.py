@@ -35,7 +35,7 @@ from interp_dashboard.url import Field, State, choice, head, number, text
 
 SWEEP, MANUAL = "sweep", "manual"
 MODES = {SWEEP: "Ablate every head", MANUAL: "Manual ablation"}
-COLUMNS = ("label", "effect", "ci_low", "ci_high", "p_value", "q_value", "control", "exceeds_control", "sign_consistency", "n")
+COLUMNS = "label effect ci_low ci_high p_value q_value control exceeds_control sign_consistency n n_clusters".split()
 SHOWN = 64
 """Tokens of the pattern on this page; more would exceed half a megabyte."""
 

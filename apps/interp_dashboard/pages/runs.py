@@ -57,7 +57,7 @@ STATUS = {
     "failed": "✕ failed",
     "damaged": "✕ damaged",
 }
-COLUMNS = "label effect ci_low ci_high p_value q_value control exceeds_control baseline value n unit".split()
+COLUMNS = "label effect ci_low ci_high p_value q_value control exceeds_control baseline value n n_clusters unit".split()
 """Shown columns of a table of heads; all columns are exported."""
 
 

@@ -114,7 +114,7 @@ def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " a
     form = f" ({record.weights_form})" if record.weights_form else ""
     changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
-    terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items()))
+    terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items() if key != "clusters"))
     terminal.line(
         f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{form}{bos}{commit}"
     )

@@ -17,6 +17,7 @@ from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.heads import HeadScores
 from interp.models.model import Model, record_of
+from interp.statistics import independent_units
 from interp.tasks import make_task
 from interp.tasks.position_names import resolve_positions
 from interp.tasks.task import Example, Span, Task
@@ -102,7 +103,9 @@ def passage_detection(
     seed: int,
 ) -> Detection:
     """The detection from each prompt's scores for the gold and the competing passage; ``extra_scores`` are (scores, unit, bounds)."""
-    threshold, actual_fwer = passage_swap_threshold(gold_scores, competing_scores, n_null_draws, fwer, seed)
+    threshold, actual_fwer = passage_swap_threshold(
+        gold_scores, competing_scores, n_null_draws, fwer, seed, prompts.task.clusters
+    )
     task = prompts.task
     record = record_of(model, task=task.name, arguments={**task.provenance, **options}, metric=role, seed=seed)
     return Detection(
@@ -122,10 +125,17 @@ def passage_detection(
 
 
 def passage_swap_threshold(
-    gold_scores: Scores, competing_scores: Scores, n_null_draws: int, fwer: float, seed: int
+    gold_scores: Scores,
+    competing_scores: Scores,
+    n_null_draws: int,
+    fwer: float,
+    seed: int,
+    clusters: Sequence[str] | None = None,
 ) -> tuple[Float[np.ndarray, "n_layers n_heads"], float]:
-    """The threshold of each head's mean of ``gold_scores`` and their actual error rate, by swapping passages in half of the prompts."""
-    swapped = np.random.default_rng(seed).random((n_null_draws, len(gold_scores))) < 0.5
+    """The threshold of each head's mean of ``gold_scores`` and their actual error rate, by swapping passages in half of the prompts, in
+    all prompts of a cluster together."""
+    units = independent_units(len(gold_scores), clusters)
+    swapped = np.take(np.random.default_rng(seed).random((n_null_draws, units.max() + 1)) < 0.5, units, axis=1)
     scores = gold_scores.mean(0)
     null_scores = scores + np.tensordot(swapped, competing_scores - gold_scores, 1) / len(gold_scores)
     threshold, actual_fwer, _ = null_threshold(scores, null_scores, fwer)
