@@ -283,7 +283,7 @@ def test_rotations_are_orthogonal_and_go_everywhere():
 
 def test_the_score_and_its_parts_are_means_of_the_patterns(model):
     rows = tiny_tokens(3, 25).tolist()
-    found = attention_sink(model, prompts=rows, length=23, min_rows=5, n_null_draws=39)
+    found = attention_sink(model, prompts=rows, length=23, min_rows=5, n_null_draws=79)
     pattern = torch.stack(
         [run(model, torch.tensor(rows)[:, :23], capture=[f"pattern.{layer}"])[f"pattern.{layer}"] for layer in range(3)]
     )
@@ -465,7 +465,7 @@ def test_controls_are_measured_beside_the_text(mini):
         ("text='prose' is unknown. There are: task, random, repeated", {"text": "prose"}),
         ("needs at least", {"text": "task"}),
         ("n_prompts=0 is too few: use at least 1", {"n_prompts": 0}),
-        ("needs at least 19 null draws|needs at least 39 null draws", {"n_null_draws": 20}),
+        ("fwer=0.05 needs at least 79 null draws, and n_null_draws=20", {"n_null_draws": 20}),
     ],
 )
 def test_what_cannot_be_measured_is_answered_in_one_sentence(sentence, options):

@@ -22,6 +22,7 @@ def null_threshold(
     draws: Float[np.ndarray, "n_null_draws n_layers n_heads"],
     fwer: float = 0.05,
     *,
+    n_tests: int = 1,
     pooled: bool = False,
 ) -> tuple[Float[np.ndarray, "n_layers n_heads"], float, Float[np.ndarray, "n_layers n_heads"]]:
     """The threshold of each head, their family-wise error rate, and the mean of each head over the draws.
@@ -33,13 +34,14 @@ def null_threshold(
     null, since they may score in its draws as well, until no more are found (step-down, Westfall and Young 1993). The threshold is
     the smallest score for which a head would be detected.
 
+    ``n_tests``: the number of such tests, of which any detects; each has its share of ``fwer``, and its own rate is returned.
     ``pooled``: one threshold for all heads, where the draws of a head do not say what this head would score without the role,
     but those of all heads what some head would. Raises ValueError for too few draws.
     """
-    above = int(np.floor(fwer * (len(draws) + 1) + 1e-9)) - 1
+    above = int(np.floor(fwer / n_tests * (len(draws) + 1) + 1e-9)) - 1
     if above < 0:
         raise ValueError(
-            f"fwer={fwer:g} needs at least {int(np.ceil(1 / fwer)) - 1} null draws, and n_null_draws={len(draws)}: raise one of them."
+            f"fwer={fwer:g} needs at least {int(np.ceil(n_tests / fwer)) - 1} null draws, and n_null_draws={len(draws)}: raise one of them."
         )
     scores = np.ma.masked_invalid([observed, *draws])
     deviation = scores.std(0)

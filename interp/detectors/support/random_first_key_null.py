@@ -5,7 +5,7 @@ direction of the head's space (a rotation), or that of a random mixture of the o
 all rows and texts, as the first token is. Without training no direction is preferred, and the first key is one such draw.
 
 Rotations miss keys with large components that the head's queries do not read, as shared keys have; mixtures miss heads with
-sinks at later tokens, whose keys they contain. Either threshold detects, each at half the error rate.
+sinks at later tokens, whose keys they contain. Either detects.
 """
 
 import numpy as np
