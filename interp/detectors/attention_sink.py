@@ -75,9 +75,9 @@ def attention_sink(
     weight of a later column. Tables: ``later_sinks`` by both rules (``ratio``: above ``alpha`` / T; ``abs``: above
     ``absolute``; the last ``min_rows`` - 1 tokens are not judged), ``massive_activations``, and their ``overlap``.
 
-    A head is detected against either kind of key, by its weight or by its log-odds, each at a quarter of the family-wise error
-    rate ``fwer`` (in all 0.04 with 99 draws of either kind; fwer=0.05 needs 79). Raises ValueError for encoders, texts shorter
-    than T, and models whose blocks are not known.
+    A head is detected above ``details["uniform"]``, the score of uniform attention, and against either kind of key, by its weight
+    or by its log-odds, each at a quarter of the family-wise error rate ``fwer`` (in all 0.04 with 99 draws of either kind;
+    fwer=0.05 needs 79). Raises ValueError for encoders, texts shorter than T, and models whose blocks are not known.
     """
     model.facts.check_causal("An attention sink at the first token")
     kind, tokens = _texts(model, text, n_prompts, length, bos, prompts, min_rows, seed)
@@ -102,6 +102,7 @@ def attention_sink(
             limit, rate, _ = null_threshold(transform(alpha_0), transform(draws), fwer, n_tests=2 * len(SCALES))
             limits.append(inverse(limit))
             rates.append(rate)
+    uniform = float((1 / np.arange(1, size + 1)).mean())
     arguments = {"text": kind, "length": size, "n_prompts": len(tokens), "bos": bos, "epsilon": epsilon}
     record = record_of(model, task="attention_sink", arguments=arguments, metric="alpha_0", seed=seed)
 
@@ -118,7 +119,7 @@ def attention_sink(
         "attention_sink",
         scores("alpha_0", alpha_0),
         scores("alpha_0 with redrawn keys", null_scores.mean(0)),
-        np.min(limits, axis=0),
+        np.maximum(np.min(limits, axis=0), uniform),
         sum(rates),
         epsilon,
         {
@@ -134,7 +135,7 @@ def attention_sink(
         {
             **arguments,
             "first_tokens": sorted({text[0] for text in words})[:5],
-            "uniform": float((1 / np.arange(1, size + 1)).mean()),
+            "uniform": uniform,
             "sink_0": {name: float(texts["sink_rate"][..., 1].mean()) for name, texts in by_text.items()},
             "onset_layer": massive.onset,
             **limits_of_rules,
