@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from interp.detectors import Detection
 from interp.figures.style import number
 from interp.heads import Head
+from interp_dashboard.formatting import plain
 
 
 @dataclass(frozen=True)
@@ -52,5 +53,5 @@ def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, b
             limit, chance = number(found.threshold[head]), number(found.control[head])
             about = f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}."
             about += f" Threshold {limit}, null {chance}"
-            rows.append((f"{role.replace('_', ' ')} {number(score)}", bool(score > found.threshold[head]), about))
+            rows.append((f"{plain(role)} {number(score)}", bool(score > found.threshold[head]), about))
     return rows

@@ -206,19 +206,19 @@ def test_a_text_of_four_thousand_tokens_is_paged(page, small_server):
 
 def test_roles_are_looked_for_on_the_heads_page_and_stand_as_badges_on_attention(app):
     app.open("heads", head="L1H3")
-    app.page.get_by_text("Run the quick detectors").click()
+    app.page.get_by_text("Run the quick detectors", exact=True).click()
     app.wait_for_query(roles="yes")
     picture(app, "Role ")
     app.page.get_by_role("combobox", name="Role").last.click()
     app.page.get_by_role("option", name="induction:").click()
     picture(app, "Role induction")
     click_cell(app, "Role induction", Head(0, 3), (4, 4))
-    app.page.get_by_text("previous token").first.wait_for(timeout=PATIENCE)
+    app.page.get_by_text("previous_token").first.wait_for(timeout=PATIENCE)
     app.page.get_by_role("link", name="Attention pattern").click()
     arrive(app, "Attention")
     badges = app.page.locator(".st-key-role-badges")
     badges.wait_for(timeout=PATIENCE)
-    assert "previous token" in badges.inner_text() and "induction" in badges.inner_text()
+    assert "previous_token" in badges.inner_text() and "induction" in badges.inner_text()
 
 
 def test_retrieval_is_dark_where_the_browser_is(new_page, server, measured):
