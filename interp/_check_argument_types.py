@@ -21,19 +21,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 def checks_arguments(function: F) -> F:
     """The function, which raises TypeError for an argument whose type its annotation excludes.
 
-    Numbers, text, paths, the classes of ``_SOURCES`` and lists of these are checked; every other annotation, and None, is let through.
+    Numbers, text, paths, the classes of ``_SOURCES`` and lists of these are checked; every other annotation is let through, and None where
+    the annotation or the default allows it.
     There is one checking function for each function, so that a name is the same object wherever it is exported.
     """
     if function in _CHECKED:
         return _CHECKED[function]
     parameters = signature(function).parameters.values()
     kinds = {p.name: kind for p in parameters if p.kind is not p.VAR_KEYWORD and (kind := _parse(p.annotation))}
+    optional = {p.name for p in parameters if p.default is None or "None" in str(p.annotation)}
     names = [p.name for p in parameters]
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-            if name in kinds and value is not None and not _matches(kinds[name], value):
+            if name in kinds and not (value is None and name in optional) and not _matches(kinds[name], value):
                 raise TypeError(f"{name} must be {_sentence(kinds[name], value)}.")
         return function(*args, **kwargs)
 
@@ -42,7 +44,7 @@ def checks_arguments(function: F) -> F:
 
 
 def _parse(annotation: Any) -> ast.expr | None:
-    """An annotation without module names as an expression; None, which is always let through, is left out."""
+    """An annotation without module names as an expression, without its None."""
     text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     text = re.sub(r"\b[a-z_]\w*\.(?=\w)", "", text.strip("\"'")).removesuffix(" | None")
     try:

@@ -125,13 +125,18 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
         rows.append([str(task), str(where), str(k), *(_point(by_group.get(group)) for group in GROUPS)])
     order = {where: i for i, where in enumerate(dict.fromkeys((row[0], row[1]) for row in rows))}
     rows.sort(key=lambda row: (order[row[0], row[1]], int(row[2])))
-    terminal.table(("task", "positions", "k", *(group.replace("_", " ") for group in GROUPS)), rows, right=("k",))
+    groups_shown = ("top k" if group == "detected" else group.replace("_", " ") for group in GROUPS)
+    terminal.table(("task", "positions", "k", *groups_shown), rows, right=("k",))
 
 
 def _print_details(terminal: Terminal, details: dict[str, Any]) -> None:
-    plain = [f"{name} {value}" for name, value in details.items() if isinstance(value, int | float | str)]
+    plain = [f"{name} {_detail(value)}" for name, value in details.items() if isinstance(value, int | float | str)]
     if plain:
         terminal.line("  " + ", ".join(plain))
+
+
+def _detail(value: int | float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _point(row: dict[Any, Any] | None) -> str:

@@ -31,6 +31,7 @@ def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> None:
     """The ``top`` rows of the ranking (0: all) on stdout."""
+    from interp.ablation.effect_tables import NO_HEAD
     from interp.statistics import least_p_value
 
     shown = ranked(table)
@@ -41,14 +42,21 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         )
         return
     terminal.line(effect_definition(table))
-    n_heads, n, what = len(table), int(table["n"].iloc[0]), "prompts"
+    n_heads = int((table["layer2"] == NO_HEAD).sum()) if "layer2" in table else len(table)
+    n, what = int(table["n"].iloc[0]), "prompts"
     if "n_clusters" in table:
         n_prompts, n, what = n, int(table["n_clusters"].iloc[0]), "clusters"
         terminal.line(f"{prompts_text(n_prompts, n)}: intervals and q are over clusters.")
-    if (least := n_heads * least_p_value(n_heads, n)) > SIGNIFICANT:
-        terminal.line(f"With {n} {what} the q-value of a single head among {n_heads} cannot be below {min(least, 1):.2g}.")
-    columns = ("", "head", "effect", "95% interval", "q", "control", "exceeds_control")
-    terminal.table(columns, [_effect_cells(i, row) for i, row in enumerate(rows, 1)], right=columns[0:1] + columns[2:6])
+    least = least_p_value(n_heads, n)
+    if n_heads * least > SIGNIFICANT:
+        q_value = f"the q-value of one head alone among {n_heads} below {min(n_heads * least, 1):.2g}"
+        terminal.line(f"With {n} {what} no p-value can be below {least:.2g}, nor {q_value}.")
+    columns = ["", "head", "effect", "95% interval", "q", "control", "exceeds_control"]
+    cells = [_effect_cells(i, row) for i, row in enumerate(rows, 1)]
+    if "interaction" in table:
+        columns += ["interaction", "95% interval of it"]
+        cells = [own + _interaction_cells(row) for own, row in zip(cells, rows, strict=True)]
+    terminal.table(columns, cells, right=[name for name in columns if name not in ("head", "exceeds_control")])
 
 
 def print_metrics(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
@@ -110,6 +118,13 @@ def _effect_cells(place: int, row: dict[Any, Any]) -> list[str]:
     q_value = "< 0.001" if row["q_value"] < 0.001 else f"{row['q_value']:.3f}"
     control = "" if row["control"] != row["control"] else f"{row['control']:+.3f}"
     return [str(place), row["label"], f"{row['effect']:+.3f}", interval, q_value, control, distinct]
+
+
+def _interaction_cells(row: dict[Any, Any]) -> list[str]:
+    """The interaction of a pair; nothing for a single head."""
+    if row["interaction"] != row["interaction"]:
+        return ["", ""]
+    return [f"{row['interaction']:+.3f}", f"{row['interaction_ci_low']:+.3f} to {row['interaction_ci_high']:+.3f}"]
 
 
 def _score_cells(place: int, row: dict[Any, Any]) -> list[str]:

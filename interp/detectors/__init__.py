@@ -36,7 +36,7 @@ def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetec
     detector = DETECTORS.get(role)
     known = [name for name in signature(detector).parameters if name != "model"]
     check_options(options, known, f"Detector {role!r}")
-    found = detector(model, **options)
+    found = checks_arguments(detector)(model, **options)
     if not isinstance(found, Detection | TokenDetection):
         raise ExtensionError(f"Detector {role!r} must return a Detection or TokenDetection, not {type(found).__name__}.")
     return found

@@ -16,7 +16,9 @@ def check_prompts(task: str | None, prompts: str | None, chat: bool) -> None:
     FileNotFoundError for a missing file."""
     from interp.tasks import TASKS
 
-    if (task is None) == (prompts is None):
+    if task is not None and prompts is not None:
+        raise ValueError(f"--task {task} and --prompts {prompts} exclude each other: leave one of them out.")
+    if task is None and prompts is None:
         raise ValueError(f"Give either --task or --prompts FILE.jsonl. Tasks: {', '.join(TASKS.names())}.")
     if task is not None:
         check_name(task, TASKS.names(), "task")

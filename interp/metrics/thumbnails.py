@@ -41,9 +41,9 @@ def overview(
     """The largest weight in each bin of positions for one head, float32. ``scale``, one number per token of the text,
     multiplies the weights of that key first. ``window`` (first query, end, first key, end) is the part of the text that is
     divided, by default all of it. Bins and errors as in ``thumbnails``."""
-    alone, first, length = _one_text(cache, size, example)
+    alone, _, length = _one_text(cache, size, example)
     q0, q1, k0, k1 = window or (0, length, 0, length)
-    down, across = _edges(first + q0, q1 - q0, size), _edges(first + k0, k1 - k0, size)
+    down, across = _edges(q0, q1 - q0, size), _edges(k0, k1 - k0, size)
     keys, step = slice(across[0], across[-1]), max(1, BLOCK // length)  # complete rows are computed first
     factor = 1 if scale is None else scale[k0:k1]
     pooled = np.zeros((len(down) - 1, len(across) - 1), np.float32)

@@ -14,6 +14,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -266,10 +267,10 @@ def _strict(name: str, folder: Path | None) -> Iterator[None]:
             here = "neither a folder on this machine nor in its cache of the Hugging Face Hub"
             cause = "and the Hub was not reached (there is no connection, or offline was chosen)"
             raise ModelUnavailable(
-                f"Model {name!r} is {here}, {cause}: connect to it, or use a local folder. {_choices()}"
+                f"Model {name!r} is {here}, {cause}: connect to it, or use a local folder. {_choices(name)}"
             ) from error
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
-        sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices()}"
+        sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices(name)}"
         raise ModelUnavailable(f"{folder} could not be loaded: {reason}." if folder else sentence) from error
     finally:
         logging.set_verbosity(level)
@@ -286,6 +287,8 @@ def _not_reached(error: BaseException | None) -> bool:
     )
 
 
-def _choices() -> str:
-    embedded = ", ".join(embedded_names()) or "none"
-    return f"Embedded models: {embedded}. Or give a folder with config.json and weights, or a Hub name such as openai-community/gpt2."
+def _choices(name: str = "") -> str:
+    embedded, close = ", ".join(embedded_names()) or "none", get_close_matches(name, embedded_names(), n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    others = "a folder with config.json and weights, or a Hub name such as openai-community/gpt2"
+    return f"Embedded models: {embedded}.{meant} Or give {others}."

@@ -116,6 +116,8 @@ def _cluster(value: Any) -> str | None:
     """The cluster as text: 7 is the same in JSON and in a cell of CSV."""
     if type(value) in (int, float) and isfinite(value):
         return json.dumps(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"'cluster' is {json.dumps(value)}: give a text or a number.")
     return None if value is None else _text("cluster", value)
 
 

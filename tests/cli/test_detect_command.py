@@ -251,7 +251,7 @@ def test_a_detection_is_stored_printed_and_shown(shelf, tmp_path):
     shown = interp("show", tmp_path / "run", "--json")
     assert json.loads(shown.stdout) == told
     text = interp("show", tmp_path / "run").stdout
-    assert "by made-up score:" in text and "exceed the calibrated threshold 0.25" in text
+    assert "by made-up score:" in text and "above the calibrated threshold 0.25" in text
     assert "accepted 17" in text and str(made.detected[0]) in text
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
     assert table["label"].tolist() == made.to_dataframe()["label"].tolist()

@@ -10,6 +10,7 @@ import pytest
 
 import interp
 from interp._check_argument_types import checks_arguments
+from interp.engine.attention.attention_observer import Observation
 from interp.heads import Head
 from interp.interventions import zero
 from interp.models import plant
@@ -69,7 +70,7 @@ def test_a_planted_model_and_a_model_in_place_of_its_facts_are_answered_with_the
     with pytest.raises(
         TypeError, match=r"facts must be a ModelFacts as returned by Model\.facts, not Model: pass model\.facts\."
     ):
-        interp.save_observation(None, planted.model, "folder")
+        interp.save_observation(object.__new__(Observation), planted.model, "folder")
 
 
 def test_a_checked_function_keeps_its_name_signature_and_docstring():
@@ -84,6 +85,8 @@ def test_a_checked_function_keeps_its_name_signature_and_docstring():
     ("call", "message"),
     [
         (lambda: interp.load_model(3), "name must be a str, not int."),
+        (lambda: interp.load_model(None), "name must be a str, not NoneType."),
+        (lambda: interp.detect(wanted(), "induction", n_prompts="4"), "n_prompts must be an int, not str."),
         (lambda: interp.detect(wanted(), 3), "role must be a str, not int."),
         (lambda: interp.confirm("retrieval", wanted(), None), "detection must be a Detection as returned by detect, not str: "
          "interp.detect(model, 'retrieval')."),

@@ -77,7 +77,7 @@ def test_a_score_on_the_threshold_is_outside():
 
 def test_a_map_without_found_heads_has_no_contour_and_says_so():
     figure = detection_map(replace(detection(), threshold=np.full((3, 5), 0.95)))
-    assert len(figure.data) == 1 and "0 of 15 heads exceed the calibrated threshold 0.95" in caption(figure)
+    assert len(figure.data) == 1 and "0 of 15 heads above the calibrated threshold 0.95" in caption(figure)
 
 
 def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
@@ -86,12 +86,20 @@ def test_the_caption_says_the_decision_its_chance_and_the_papers_constant():
         "toy@01234567",
         "needles",
         "n = 7",
-        "4 of 15 heads exceed the calibrated threshold 0.2",
-        "5% of models without the role have any such head",
-        "4 exceed 0.1, the usual threshold in the literature, 4 both",
+        "4 of 15 heads above the calibrated threshold 0.2",
+        "nominally 5% of models without the role have any such head",
+        "4 above 0.1, the usual threshold in the literature; 4 above both",
     ):
         assert part in words
     assert "literature" not in caption(detection_map(detection(literature_threshold=None)))
+
+
+def test_heads_that_no_score_could_exceed_are_counted():
+    limits = np.full((3, 5), 0.2)
+    limits[1, 4], limits[0, 2] = 1.4, np.inf
+    words = caption(detection_map(replace(detection(), threshold=limits)))
+    assert "3 of 15 heads above their calibrated thresholds, 0.2 to 1.4" in words
+    assert "2 cannot be detected, since their null scores vary too much" in words
 
 
 def test_pointing_at_a_head_tells_rank_control_and_parts_and_nothing_of_one_without_a_score():

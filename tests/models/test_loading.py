@@ -352,6 +352,8 @@ def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
     )
     with pytest.raises(unavailable, match=sentence):
         load_model("openai-community/gpt2", offline=True)
+    with pytest.raises(unavailable, match="Did you mean 'interp-mini'"):
+        load_model("interp-mni", offline=True)
 
 
 def test_a_name_that_the_hub_does_not_have_is_not_blamed_on_the_connection(load_model, unavailable, monkeypatch):

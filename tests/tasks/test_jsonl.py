@@ -111,8 +111,8 @@ def test_another_content_has_another_fingerprint(read):
             OTHER | {"cluster": "a"},
             "line 2: This prompt has the key 'cluster', and the first has none: give it to all prompts or to none.",
         ),
-        (OTHER | {"cluster": True}, "line 2: 'cluster' is true: give a text."),
-        (OTHER | {"cluster": float("nan")}, "line 2: 'cluster' is NaN: give a text."),
+        (OTHER | {"cluster": True}, "line 2: 'cluster' is true: give a text or a number."),
+        (OTHER | {"cluster": float("nan")}, "line 2: 'cluster' is NaN: give a text or a number."),
         (OTHER | {"cluster": " "}, "line 2: 'cluster' is \" \": give a text."),
     ],
 )

@@ -68,15 +68,19 @@ class Detection:
     def decision(self) -> str:
         """One sentence: how many heads exceed their thresholds, how many that of the literature, and how many both."""
         detected, above = self.detected, self.above_literature
-        low, high = np.nanmin(self.threshold), np.nanmax(self.threshold)
+        finite = self.threshold[np.isfinite(self.threshold)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (np.inf, np.inf)
         limits = (
             f"their calibrated thresholds, {low:.3g} to {high:.3g}" if low < high else f"the calibrated threshold {low:.3g}"
         )
-        chance = f"{self.fwer:.0%} of models without the role have any such head"
-        sentence = f"{len(detected)} of {self.scores.values.size:,} heads exceed {limits} ({chance})"
+        chance = f"nominally {self.fwer:.0%} of models without the role have any such head"
+        sentence = f"{len(detected)} of {self.scores.values.size:,} heads above {limits} ({chance})"
         if above is not None:
             usual = f"{self.literature_threshold:g}, the usual threshold in the literature"
-            sentence += f"; {len(above)} exceed {usual}, {len({*detected} & {*above})} both"
+            sentence += f"; {len(above)} above {usual}; {len({*detected} & {*above})} above both"
+        most = self.scores.bounds[1]
+        if most is not None and (n := int((self.threshold >= most).sum())):
+            sentence += f"; {n} cannot be detected, since {'its' if n == 1 else 'their'} null scores vary too much"
         return sentence
 
     def top(self, k: int) -> list[Head]:

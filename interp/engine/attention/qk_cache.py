@@ -79,7 +79,8 @@ class AttentionCache:
         example: int = 0,
         memory: int | None = None,
     ) -> Float[Tensor, "some_queries some_keys"]:
-        """A tile of one head's attention weights in float32; rows are normalised over all keys before the cut.
+        """A tile of one head's attention weights in float32; rows are normalised over all keys before the cut. Positions are those
+        of the text's own tokens, without padding.
 
         ``memory`` (bytes, default: the available memory) bounds the rows. Raises LookupError for an unknown head or example,
         IndexError for an empty tile, MemoryBudgetExceeded when the rows exceed ``memory``.
@@ -87,14 +88,16 @@ class AttentionCache:
         n_layers, n_heads = len(self.calls), self.calls[0].q.shape[1]
         if not (0 <= head.layer < n_layers and 0 <= head.head < n_heads):
             raise LookupError(f"Head {head} does not exist: there are layers 0-{n_layers - 1} and heads 0-{n_heads - 1}.")
-        call = self.one(example).calls[head.layer]
-        length = call.k.shape[2]
+        alone = self.one(example)
+        call, own = alone.calls[head.layer], alone.prompts.token_mask[0]
+        first, length = int(own.int().argmax()), int(own.sum())
         rows, columns = (range(*part.indices(length)) for part in (queries, keys))
         if not rows or not columns:
             raise IndexError(f"The tile [{_text(queries)}, {_text(keys)}] of a text of {length} tokens is empty.")
-        what = f"{len(rows)} rows of {length} keys of {head}"
-        check_budget(3 * 4 * len(rows) * length, available_memory() if memory is None else memory, what)
-        return call.pattern(head.head, queries)[0][:, keys]
+        what = f"{len(rows)} rows of {call.k.shape[2]} keys of {head}"
+        check_budget(3 * 4 * len(rows) * call.k.shape[2], available_memory() if memory is None else memory, what)
+        kept = [slice(first + part.start, first + part.stop, part.step) for part in (rows, columns)]
+        return call.pattern(head.head, kept[0])[0][:, kept[1]]
 
     def observe(self, metrics: Sequence[AttentionMetric], *, block: int = BLOCK) -> Observation:
         """Metrics of the cached attention, without the model. Raises ValueError for a metric that needs values."""

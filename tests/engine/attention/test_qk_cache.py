@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from interp.engine.attention.qk_cache import MANIFEST, attention_bytes
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
+from interp.metrics.thumbnails import overview
 from tests.support.reference_metrics import FORMULAS as NAMES
 from tests.support.reference_metrics import hooked_pattern, same
 from tests.support.tiny_models import TINY, tiny, tiny_tokens
@@ -51,6 +53,23 @@ def test_a_stored_cache_of_padded_texts_gives_the_metrics_of_the_pass(name, side
         assert same(cached[metric], passed[metric])
     assert cached.words == passed.words
     assert cached.record == passed.record
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tile_of_a_padded_text_is_that_of_the_text_alone(side):
+    model, tokens, token_mask = tiny("llama"), tiny_tokens(2, 9), torch.ones(2, 9, dtype=torch.bool)
+    token_mask[1, :3] = False
+    token_mask = token_mask if side == "left" else token_mask.flip(1)
+    padded = capture_attention(model, tokens, token_mask=token_mask)
+    alone = capture_attention(model, tokens[1:, token_mask[1]])
+    for head in (Head(0, 1), Head(2, 3)):
+        whole = padded.pattern(head, example=1)
+        assert whole.shape == (6, 6) and padded.pattern(head).shape == (9, 9)
+        torch.testing.assert_close(whole, alone.pattern(head), rtol=0, atol=1e-5)
+        torch.testing.assert_close(padded.pattern(head, slice(-2, None), slice(1, 4), example=1), whole[4:, 1:4])
+        np.testing.assert_allclose(overview(padded, head, 4, example=1), overview(alone, head, 4), atol=1e-5)
+    with pytest.raises(IndexError, match="of a text of 6 tokens is empty"):
+        padded.pattern(Head(0, 0), slice(6, 9), example=1)
 
 
 def test_twelve_by_twelve_heads_at_512_tokens_take_a_quarter_of_their_patterns():
