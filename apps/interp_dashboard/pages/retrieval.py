@@ -137,7 +137,8 @@ def _detail(value: str | float) -> str:
 def _table(found: Detection) -> pd.DataFrame:
     """One row per head, highest score first, with its score at each depth."""
     rows = found.to_dataframe()
-    shown = pd.DataFrame({"head": rows["label"], "score": rows["score"], "null": rows["control"], "detected": rows["detected"]})
+    names = {"label": "head", "score": "score", "threshold": "threshold", "control": "null", "detected": "detected"}
+    shown = rows[list(names)].rename(columns=names)
     shown = pd.concat([shown, rows[list(found.extra_scores)]], axis="columns")
     if "depths" in found.tables:
         by_depth = found.tables["depths"].pivot(index=["layer", "head"], columns="depth", values="score")
