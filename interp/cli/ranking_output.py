@@ -42,7 +42,7 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         )
         return
     terminal.line(effect_definition(table))
-    n_heads = int((table["layer2"] == NO_HEAD).sum()) if "layer2" in table else len(table)
+    n_heads = sum(second == NO_HEAD for second in table["layer2"]) if "layer2" in table else len(table)
     n, what = int(table["n"].iloc[0]), "prompts"
     if "n_clusters" in table:
         n_prompts, n, what = n, int(table["n_clusters"].iloc[0]), "clusters"

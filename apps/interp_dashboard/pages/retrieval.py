@@ -136,7 +136,7 @@ def _detail(value: str | float) -> str:
 
 def _table(found: Detection) -> pd.DataFrame:
     """One row per head, highest score first, with its score at each depth."""
-    rows = found.to_dataframe()
+    rows: Any = found.to_dataframe()
     names = {"label": "head", "score": "score", "threshold": "threshold", "control": "null", "detected": "detected"}
     shown = rows[list(names)].rename(columns=names)
     shown = pd.concat([shown, rows[list(found.extra_scores)]], axis="columns")
