@@ -89,7 +89,7 @@ class AttentionSpec(Spec):
             texts = {"The text" if self.file is None else name: text}
             if self.lines:
                 texts = {f"{name}, line {n}": line for n, line in enumerate(text.splitlines(), 1) if line.strip()}
-            rows = [model.to_tokens(text, chat=self.chat) for text in texts.values()]
+            rows = [(model.to_chat_tokens if self.chat else model.to_tokens)(text) for text in texts.values()]
             check_lengths(model, rows, list(texts))
             arguments |= {name: True for name in ("lines", "chat") if getattr(self, name)}
             size = {"n_prompts": len(rows)} if self.lines else {}
@@ -100,15 +100,15 @@ class AttentionSpec(Spec):
         return AttentionExperiment(self, model, task, task.name, {**task.arguments, **size}, task.digest())
 
     def to_python(self) -> str:
-        chat = ", chat=True" if self.chat else ""
+        encode = "model.to_chat_tokens" if self.chat else "model.to_tokens"
         if self.text is not None:
-            read = f"prompts = model.to_tokens({self.text!r}{chat})"
+            read = f"prompts = {encode}({self.text!r})"
         elif self.file is None:
             read = f"prompts = {python_task(self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)}"
         else:
-            each = f"[model.to_tokens(line{chat}) for line in text.splitlines() if line.strip()]"
+            each = f"[{encode}(line) for line in text.splitlines() if line.strip()]"
             read = f"text = pathlib.Path({str(user_path(self.file))!r}).read_text(encoding='utf-8-sig')\n"
-            read += f"prompts = {each if self.lines else f'model.to_tokens(text{chat})'}"
+            read += f"prompts = {each if self.lines else f'{encode}(text)'}"
         start = "import pathlib\n\n" if self.file is not None else ""
         observed = f"observation = interp.observe_attention(model, prompts, {python_arguments(list(self.metrics))})\n"
         return f"{start}{self.python_model()}{read}\n{observed}"

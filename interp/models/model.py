@@ -154,17 +154,18 @@ class Model:
         other = (getattr(self.tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
         return None if own in other else own
 
-    def to_tokens(self, text: str, *, chat: bool = False) -> list[int]:
+    def to_tokens(self, text: str) -> list[int]:
         """Token ids of a whole prompt, with BOS where ``facts.prepend_bos``, and for an encoder with all special
-        tokens that its tokenizer adds. ``chat``: the text is the user's message in the tokenizer's chat template, which writes all special
-        tokens itself and ends where the answer begins; BOS is not prepended. Raises ValueError without a tokenizer, and with ``chat`` as
-        ``chat_parts``."""
-        if chat:
-            return self.to_tokens_without_special("".join(chat_parts(self, text)))
+        tokens that its tokenizer adds. Raises ValueError without a tokenizer."""
         if self.hf is not None and not self.facts.causal:
             return list(self._need_tokenizer()(text)["input_ids"])
         ids = self.to_tokens_without_special(text)
         return [self.facts.bos_token_id, *ids] if self.facts.prepend_bos and self.facts.bos_token_id is not None else ids
+
+    def to_chat_tokens(self, text: str) -> list[int]:
+        """Token ids of a text as the user's message in the tokenizer's chat template, which writes all special tokens itself and ends
+        where the answer begins. Raises ValueError as ``chat_parts``."""
+        return self.to_tokens_without_special("".join(chat_parts(self, text)))
 
     def to_tokens_without_special(self, text: str) -> list[int]:
         """Token ids of a piece of text, without special tokens."""

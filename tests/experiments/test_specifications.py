@@ -193,7 +193,7 @@ def test_the_code_of_lines_reads_the_same_texts_and_that_of_messages_says_chat(t
     exec(spec.to_python(), names)
     assert names["prompts"] == spec.prepare(mini()).prompts == [mini().to_tokens(text) for text in ("the cat", "the dog runs")]
     for messages in (replace(spec, chat=True), replace(ATTENTION, chat=True)):
-        assert "chat=True)" in messages.to_python()
+        assert "model.to_chat_tokens(" in messages.to_python()
     for kind in (AblationSpec, AttentionSpec, CircuitSpec):
         assert "interp.task_from_jsonl('mine.jsonl', model, chat=True)" in kind(prompts="mine.jsonl", chat=True).to_python()
 

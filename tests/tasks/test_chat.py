@@ -46,14 +46,14 @@ def read(model, path, *rows, **options):
 def test_a_message_has_the_ids_that_transformers_gives_it(template):
     model = chat_model(TEMPLATES[template])
     for text in ("w7 w8", " w1 w2", "w3 "):
-        assert model.to_tokens(text, chat=True) == by_transformers(model, text) != model.to_tokens(text)
+        assert model.to_chat_tokens(text) == by_transformers(model, text) != model.to_tokens(text)
 
 
 def test_a_template_that_writes_bos_is_not_given_a_second_one():
     model, bos = chat_model(TEMPLATES["bos"]), 1
     assert model.facts.prepend_bos and model.to_tokens("w7")[:2] == [bos, *model.to_tokens_without_special("w7")]
-    assert model.to_tokens("w7", chat=True) == [bos, *model.to_tokens_without_special("w1 w2 w7 w3 w4")]
-    assert bos not in chat_model(TEMPLATES["system"]).to_tokens("w7", chat=True)
+    assert model.to_chat_tokens("w7") == [bos, *model.to_tokens_without_special("w1 w2 w7 w3 w4")]
+    assert bos not in chat_model(TEMPLATES["system"]).to_chat_tokens("w7")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -101,14 +101,14 @@ def test_the_task_says_that_its_prompts_are_messages(tmp_path):
 )  # fmt: skip
 def test_what_cannot_be_a_message_is_refused_with_the_reason(template, text, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        chat_model(template).to_tokens(text, chat=True)
+        chat_model(template).to_chat_tokens(text)
 
 
 def test_an_encoder_and_a_model_without_a_tokenizer_have_no_chat():
     with pytest.raises(ValueError, match=r"tiny-bert is an encoder, which answers no message: leave out chat \(--chat\)\."):
-        tiny("bert").to_tokens("w7", chat=True)
+        tiny("bert").to_chat_tokens("w7")
     with pytest.raises(ValueError, match="bare was loaded without a tokenizer"):
-        bare_model(None).to_tokens("w7", chat=True)
+        bare_model(None).to_chat_tokens("w7")
 
 
 def test_a_message_that_is_too_long_with_its_template_is_named_with_its_line(tmp_path):
