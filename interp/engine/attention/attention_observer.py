@@ -174,13 +174,12 @@ def observe(
     attention that the engine cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
     check_heads(model, intervene)
-    groups = (
-        [] if isinstance(prompts, str | Tensor) or token_mask is not None else by_length_class(model, as_batch(model, prompts))
-    )
+    texts = as_batch(model, prompts, token_mask)
+    groups = [] if isinstance(prompts, Tensor) or token_mask is not None else by_length_class(model, texts)
     if len(groups) > 1:
         options: dict[str, Any] = {"intervene": intervene, "memory": memory, "block": block}
-        return _joined(model, as_batch(model, prompts), metrics, groups, options)
-    texts, inputs = prepare_inputs(model, prompts, token_mask)
+        return _joined(model, texts, metrics, groups, options)
+    inputs = _inputs(model, texts, prompts)
     size = block or block_size(model, texts, metrics, memory)
     with observing(model, metrics, texts, intervene=intervene, block=size) as observer:
         observer.forward(**inputs)
@@ -400,10 +399,15 @@ def words_of(model: Model, prompts: TokenBatch) -> tuple[tuple[str, ...], ...]:
 def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> tuple[TokenBatch, dict[str, Tensor]]:
     """The prompts as a batch, and the arguments of the model's forward pass. Raises ValueError as ``as_batch`` does."""
     batch = as_batch(model, prompts, token_mask)
+    return batch, _inputs(model, batch, prompts)
+
+
+def _inputs(model: Model, batch: TokenBatch, prompts: Prompts) -> dict[str, Tensor]:
+    """The arguments of the model's forward pass; ``prompts``, of which the batch was made, holds the pixels of images."""
     check_one_pass(model, batch)
     if batch.grid is not None:
         assert isinstance(prompts, Tensor)
-        return batch, {"pixel_values": prompts.to(model.device, model.dtype)}
+        return {"pixel_values": prompts.to(model.device, model.dtype)}
     inputs: dict[str, Any] = {"input_ids": batch.tokens} | ({"use_cache": False} if model.facts.causal else {})
     if batch.padded:
         inputs["attention_mask"] = batch.token_mask.long()
@@ -415,7 +419,7 @@ def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = N
                 f"{model.facts.name} ({model.facts.architecture}) takes no position_ids and would count padding as positions"
             )
             raise ValueError(f"{takes}: pad these prompts on the right, or give them as lists of tokens.")
-    return batch, inputs
+    return inputs
 
 
 def _first_position(model: Model) -> int:
