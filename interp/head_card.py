@@ -112,7 +112,7 @@ def head_cards(
 
 def _detection_rows(detection: Detection) -> Iterator[pd.DataFrame]:
     role, task, scores = detection.role, detection.record.task, detection.scores
-    decision = {"detected": (scores.values > detection.threshold).ravel(), "threshold": detection.threshold.ravel()}
+    decision: dict[str, Any] = {"detected": detection.above_threshold.ravel(), "threshold": detection.threshold.ravel()}
     decision["control"] = detection.control.values.ravel().astype("float64")
     decision["literature_threshold"] = detection.literature_threshold
     yield _rows(scores.to_dataframe(), "value", "role", role, task).assign(**decision)

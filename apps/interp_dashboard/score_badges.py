@@ -53,5 +53,5 @@ def role_badges(known: Mapping[str, Detection], head: Head) -> list[tuple[str, b
             limit, chance = number(found.threshold[head]), number(found.control[head])
             about = f"Detector, on its own prompts: {found.scores.name} in {found.scores.unit}."
             about += f" Threshold {limit}, null {chance}"
-            rows.append((f"{plain(role)} {number(score)}", bool(score > found.threshold[head]), about))
+            rows.append((f"{plain(role)} {number(score)}", bool(found.above_threshold[head]), about))
     return rows

@@ -35,7 +35,7 @@ def detection_map(detection: Detection, *, title: str | None = None, caption: st
 
 
 def _hover_text(detection: Detection, head: Head, rank: int) -> str:
-    verdict = "detected" if detection.scores[head] > detection.threshold[head] else "not detected"
+    verdict = "detected" if detection.above_threshold[head] else "not detected"
     decided = f"{verdict}: rank {rank}, threshold {style.number(detection.threshold[head])}"
     others = {"under the null": detection.control[head], **{name: part[head] for name, part in detection.extra_scores.items()}}
     shown = [f"{style.escape_markup(name)} {style.number(value)}" for name, value in others.items() if not np.isnan(value)]

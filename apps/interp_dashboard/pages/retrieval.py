@@ -159,7 +159,7 @@ def _head(found: Detection, chosen: Head | None) -> None:
         st.markdown(f"No score: {plain(found.scores.nan_reason or 'not measured')}.")
     else:
         ranks = {own: place for place, own in enumerate(found.top(found.scores.values.size), 1)}
-        verdict = "detected" if score > found.threshold[chosen] else "not detected"
+        verdict = "detected" if found.above_threshold[chosen] else "not detected"
         numbers = f"score {format_number(score)}, threshold {format_number(found.threshold[chosen])}"
         null = f"null score {format_number(found.control[chosen])}"
         st.markdown(f"**{verdict}**, rank {ranks[chosen]} of {len(ranks)}  \n{numbers}  \n{null}")

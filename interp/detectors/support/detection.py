@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
@@ -54,16 +54,24 @@ class Detection:
         return self.scores.record
 
     @property
+    def above_threshold(self) -> Bool[np.ndarray, "n_layers n_heads"]:
+        """Whether the score of each head exceeds its threshold; False without a score."""
+        return self.scores.values > self.threshold
+
+    @property
     def detected(self) -> list[Head]:
         """The heads whose score exceeds their threshold, highest score first."""
-        return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.threshold[head]]
+        return self._ranked(self.above_threshold)
 
     @property
     def above_literature(self) -> list[Head] | None:
         """The heads whose score exceeds the constant of the literature, highest first; None where there is no constant."""
         if self.literature_threshold is None:
             return None
-        return [head for head in self.top(self.scores.values.size) if self.scores[head] > self.literature_threshold]
+        return self._ranked(self.scores.values > self.literature_threshold)
+
+    def _ranked(self, chosen: Bool[np.ndarray, "n_layers n_heads"]) -> list[Head]:
+        return [head for head in self.top(chosen.size) if chosen[head]]
 
     def decision(self) -> str:
         """One sentence: how many heads exceed their thresholds, how many that of the literature, and how many both."""
@@ -97,7 +105,7 @@ class Detection:
         table["role"], table["metric"], table["unit"] = self.role, self.scores.name, self.scores.unit
         table["score"], table["control"] = _column(self.scores), _column(self.control)
         table["threshold"] = self.threshold.ravel()
-        table["detected"] = table["score"] > table["threshold"]
+        table["detected"] = self.above_threshold.ravel()
         table["literature_threshold"] = np.nan if self.literature_threshold is None else self.literature_threshold
         for name, scores in self.extra_scores.items():
             table[name] = _column(scores)
