@@ -19,3 +19,8 @@ class ExtensionError(TypeError):
 
 class FastPathUnavailable(ValueError):
     """The model cannot be observed or resumed at a layer, for the reason given; sweeps then use the hooked backend."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line and without its full stop, for a sentence of ours that quotes it."""
+    return str(error).partition("\n")[0].rstrip(" .:")

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from interp._check_argument_types import with_article
+from interp.errors import first_line
 from interp.files import sha256
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _load(point: EntryPoint, noun: str, kind: str) -> Any:
         entry = point.load()
         entry = getattr(entry, point.name) if isinstance(entry, ModuleType) else entry
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise LookupError(f"The {_origin(point, noun)} cannot be loaded from {point.value!r}: {reason}") from error
     name = getattr(entry, "name", getattr(entry, "__name__", None))
     if kind not in {base.__name__ for base in type(entry).__mro__} or name != point.name:

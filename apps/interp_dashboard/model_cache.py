@@ -52,10 +52,14 @@ class ModelCache:
 
     @contextmanager
     def acquire(self, name: str) -> Iterator[Model]:
-        """The loaded model, for this thread alone."""
+        """The loaded model, for this thread alone; the page says so while it waits for another one."""
         from interp.models import load_model
 
-        with self._lock:
+        held = self._lock.acquire(blocking=False)
+        try:
+            if not held:
+                with st.spinner("Another session uses the model: waiting for it …", show_time=True):
+                    held = self._lock.acquire()
             if self._model is None or self._name != name:
                 self._release()
                 about = settings()
@@ -64,6 +68,9 @@ class ModelCache:
                 del model  # the cache holds the only reference
             assert self._model is not None
             yield self._model
+        finally:
+            if held:  # a spinner may end by an exception, when the page is run again
+                self._lock.release()
 
     def _release(self) -> None:
         self._model, self._name = None, ""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.result_base import PlottedResult
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import user_path, write_atomically
 from interp.graph import Edge, Graph, Node
 from interp.heads import Head
@@ -144,7 +144,7 @@ def load_circuit(path: str | os.PathLike, model: Model | None = None) -> Circuit
         raise ArtefactInvalid(f"{path} cannot be read ({error.strerror}).") from None
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtefactInvalid(
-            f"{path} is not a circuit file ({str(error).rstrip('.')}): it needs cfg (n_layers, n_heads) and edges by name."
+            f"{path} is not a circuit file ({first_line(error)}): it needs cfg (n_layers, n_heads) and edges by name."
         ) from None
     if model is not None:
         check_graph(model, graph, f"{path} is a circuit")

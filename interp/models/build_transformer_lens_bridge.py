@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from interp.errors import first_line
 from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def build_bridge(model: Model) -> Any:
     try:
         bridge = build_bridge_from_module(plain, architecture, hf_config=plain.config, model_name=model.facts.name)
     except Exception as error:  # a bridge builder fails in as many ways as there are adapters
-        raise ValueError(f"TransformerLens cannot wrap {architecture} ({model.facts.name}): {error}") from error
+        raise ValueError(f"TransformerLens cannot wrap {architecture} ({model.facts.name}): {first_line(error)}") from error
     for block in bridge.blocks:
         block.attn.__dict__.pop("_pattern", None)
         if (

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import first_line
+
 if TYPE_CHECKING:
     from interp.models.model import Model
 
@@ -49,4 +51,6 @@ def _render(name: str, tokenizer: Any, text: str) -> str:
     try:
         return tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
     except Exception as error:  # a template is a program of the model's authors
-        raise ValueError(f"The chat template of {name} fails for {text[:30]!r} ({error}): leave out chat (--chat).") from error
+        raise ValueError(
+            f"The chat template of {name} fails for {text[:30]!r} ({first_line(error)}): leave out chat (--chat)."
+        ) from error

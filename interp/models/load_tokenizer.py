@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ModelUnavailable
+from interp.errors import ModelUnavailable, first_line
 
 PROBES = (
     "2023", " 10007.5", "The CAT", " iPhone's", "a  b   c", "x\n\n\ty ", "naïve Ünï", " 你好", "мир", "🙂", "x_1=(-y)", "don't", "A", " a",
@@ -57,7 +57,7 @@ def read_tokenizer_file(file: str | Path) -> Any:
     try:
         own = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises Exception itself
-        raise ModelUnavailable(f"{file} is damaged, or of a newer format ({error}): copy it again.") from error
+        raise ModelUnavailable(f"{file} is damaged, or of a newer format ({first_line(error)}): copy it again.") from error
     own.no_padding()
     own.no_truncation()
     return own

@@ -15,6 +15,9 @@ ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 USABLE = 0.9
 """Share of the free memory that a run may take: what else the machine does needs some, and estimates may be a little low."""
 
+LIBRARY_BYTES = 16 << 20
+"""What matrix libraries keep for themselves from their first product on, whatever its size (measured)."""
+
 
 def check_device_and_dtype(device: str, dtype: str) -> None:
     """Raises ValueError for a device that is not available, or an unsupported dtype."""
@@ -50,12 +53,12 @@ def workspace_bytes(facts: ModelFacts) -> int:
     return 5 * facts.d_model * max(facts.d_mlp, facts.n_heads * facts.d_head) * ITEM_BYTES[facts.dtype]
 
 
-def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True) -> int:
+def forward_bytes(facts: ModelFacts, batch: int, length: int, *, patterns: bool = True, all_logits: bool = True) -> int:
     """Bytes that one forward pass of ``batch`` x ``length`` tokens needs in addition to the weights, without gradients.
-    Workspace, one block's activations, all logits and, with eager attention (``patterns``), 2.1 float32 patterns of one layer,
-    which is the measured peak of scores and softmax."""
+    Workspace, one block's activations, the logits of all (or of the last) tokens and, with eager attention (``patterns``), 2.1 float32
+    patterns of one layer, which is the measured peak of scores and softmax."""
     tokens = batch * length
-    logits = tokens * facts.d_vocab * ITEM_BYTES[facts.dtype]
+    logits = (tokens if all_logits else batch) * facts.d_vocab * ITEM_BYTES[facts.dtype]
     attention = int(2.1 * 4 * facts.n_heads * tokens * length) if patterns else 0
     return workspace_bytes(facts) + activation_bytes(facts, tokens) + logits + attention
 

@@ -65,8 +65,7 @@ def explained_error(plain: Any, tokens: Int[Tensor, "batch pos"], wanted: Tensor
 def outputs_of(plain: Any, tokens: Int[Tensor, "batch pos"], dimensions: int = 3) -> Tensor:
     """Logits (hidden states of a bare encoder) of equally long texts, [batch pos d_vocab]; with two dimensions those of the last token."""
     with torch.no_grad():
-        outputs = plain(input_ids=tokens)[0]
-    return outputs if dimensions == 3 else outputs[:, -1]
+        return plain(input_ids=tokens)[0] if dimensions == 3 else plain(input_ids=tokens, logits_to_keep=1)[0][:, -1]
 
 
 def rounding(dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.errors import first_line
 from interp.models.facts import reads_images
 from interp.models.model import Model
 from interp.models.plain_model_reference import explained_error, plain_copy, relative_error, rounding
@@ -89,7 +90,7 @@ class _SelfCheck:
         except _NotApplicable as reason:
             return Check(name, None, 0.0, None, str(reason))
         except Exception as error:  # a check must never hide the others
-            return Check(name, None, 0.0, False, f"could not be measured: {type(error).__name__}: {error}")
+            return Check(name, None, 0.0, False, f"could not be measured: {type(error).__name__}: {first_line(error)}")
         errors = torch.as_tensor(found)
         tolerances = torch.as_tensor(tolerances).to(errors).expand_as(errors)
         worst = (errors / tolerances.clamp(min=torch.finfo(errors.dtype).tiny)).argmax()  # a NaN is the largest

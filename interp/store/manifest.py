@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import error_reason, write_atomically
 from interp.records import digest, package_versions, source_commit
 
@@ -78,8 +78,9 @@ def reading(folder: Path, *, looks_up: bool = False) -> Iterator[None]:
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         if looks_up and type(error) is LookupError:
             raise
-        reason = f"{type(error).__name__}: {str(error).rstrip('.')}"
-        raise ArtefactInvalid(f"{folder} is damaged: its content is not what interp writes ({reason}).") from error
+        raise ArtefactInvalid(
+            f"{folder} is damaged: its content is not what interp writes ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 def write(folder: Path, manifest: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp._short_repr import table_html
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files, sha256, user_path, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
@@ -98,7 +98,9 @@ class StoredRun:
         try:
             return load(content)
         except (SafetensorError, KeyError, ValueError) as error:
-            raise ArtefactInvalid(f"{self.path / name}.safetensors is not a file that interp wrote ({error}).") from error
+            raise ArtefactInvalid(
+                f"{self.path / name}.safetensors is not a file that interp wrote ({first_line(error)})."
+            ) from error
 
     def json_file(self, name: str) -> Path:
         """Path of a stored JSON file. Raises as ``table``."""

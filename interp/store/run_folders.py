@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
+from interp.errors import ArtefactInvalid, MemoryBudgetExceeded, first_line
 from interp.files import TEMPORARY_SUFFIX, encodable, user_path
 from interp.store import manifest as manifests
 from interp.store.run_directory import LOCK, UNITS, open_run
@@ -131,7 +131,7 @@ def _entry(folder: Path) -> RunSummary:
     except ArtefactInvalid as error:
         return RunSummary(folder, DAMAGED, encodable(error), nbytes=nbytes)
     except (OSError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        message = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {error})."
+        message = f"{folder / manifests.NAME} is damaged ({type(error).__name__}: {first_line(error)})."
         return RunSummary(folder, DAMAGED, encodable(message), nbytes=nbytes)
 
 

@@ -39,7 +39,7 @@ class FileLedger:
 
     def seconds(self) -> float:
         """Seconds that these units took, over all processes that worked on the run."""
-        return sum((float(facts["seconds"]) for _, facts in self._units()), 0.0)
+        return sum((facts["seconds"] for _, facts in self._units()), 0.0)
 
     def count(self) -> int:
         """Number of units that ``get`` would find. Not ``__len__``, which would make an empty ledger false."""
@@ -52,21 +52,22 @@ class FileLedger:
         if self.folder.exists():
             self.folder.rmdir()
 
-    def _path(self, key: str | None) -> Path:
+    def _path(self, key: str) -> Path:
         return self.folder / f"{digest([key, self._code_version])}.safetensors"
 
-    def _units(self) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+    def _units(self) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
         """The units of this code version, without those that other code left in the folder."""
         stored = ((path, _read(path)) for path in sorted(self.folder.glob("*.safetensors")))
-        return (unit for path, unit in stored if unit and path == self._path(unit[1].get("key")))
+        return (unit for path, unit in stored if unit and path == self._path(unit[1]["key"]))
 
 
-def _read(path: Path) -> tuple[np.ndarray, dict[str, str]] | None:
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "numpy") as file:
             values, facts = file.get_tensor("values"), file.metadata() or {}
-    except (SafetensorError, OSError):
+        facts = {"key": facts["key"], "sha256": facts["sha256"], "seconds": float(facts["seconds"])}
+    except (SafetensorError, OSError, KeyError, ValueError):
         return None
-    return (values, facts) if facts.get("sha256") == sha256(values.tobytes()) else None
+    return (values, facts) if facts["sha256"] == sha256(values.tobytes()) else None

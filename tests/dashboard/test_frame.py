@@ -204,7 +204,7 @@ def written(monkeypatch, tmp_path):
     settings.cache_clear()
 
 
-@pytest.mark.survey
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", pages())
 def test_no_address_makes_a_page_fail_start_load_or_write_anything(page, written, tmp_path):

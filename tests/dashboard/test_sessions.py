@@ -137,7 +137,7 @@ class Session:
         assert f"load_model({self.model!r})" in app.code[1].value and repr(self.text) in app.code[1].value
 
 
-@pytest.mark.survey
+@pytest.mark.slow
 def test_two_sessions_do_not_see_each_other_in_200_actions(models, loads):
     rng = random.Random(0)
     first, second = models
@@ -220,3 +220,35 @@ def test_a_model_is_gone_when_another_is_asked_for(models, loads):
         open_address(session, task="", text=text, model=name)
         assert not session.exception and not session.error
     assert loads == [*models, *models]
+
+
+def test_a_page_says_that_it_waits_for_the_model_of_another_session(models, loads, monkeypatch):
+    said, holding, go_on = [], threading.Event(), threading.Event()
+    first, _ = models
+
+    def hold():
+        with model_cache().acquire(first):
+            holding.set()
+            assert go_on.wait(60)
+
+    spinner = st.spinner
+
+    def told(text, **options):
+        said.append(text)
+        if "Another session" in text:
+            go_on.set()
+        return spinner(text, **options)
+
+    monkeypatch.setattr(st, "spinner", told)
+    model_cache()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert holding.wait(60)
+    session = new_session("attention")
+    open_address(session, task="", text=TEXTS[0], model=first)
+    holder.join()
+    assert "Another session uses the model: waiting for it …" in said
+    assert viewer_weights(session).shape == patterns(first, TEXTS[0])[0].shape[2:]
+    said.clear()
+    open_address(new_session("attention"), task="", text=TEXTS[1], model=first)
+    assert not any("Another session" in text for text in said)

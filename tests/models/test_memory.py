@@ -32,6 +32,7 @@ def test_a_forward_needs_activations_logits_and_patterns(memory, llama):
     plain = 5 * 60 * 56 * 4 + 20 * (8 * 60 + 4 * 56 + 6 * 48) * 4 + 20 * 97 * 4
     assert memory.forward_bytes(llama.facts, 2, 10, patterns=False) == plain
     assert memory.forward_bytes(llama.facts, 2, 10) == plain + int(2.1 * 4 * 6 * 20 * 10)
+    assert memory.forward_bytes(llama.facts, 2, 10, patterns=False, all_logits=False) == plain - 18 * 97 * 4
 
 
 def test_a_budget_that_is_kept_says_nothing(memory):

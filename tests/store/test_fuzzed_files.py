@@ -255,7 +255,7 @@ def test_twenty_thousand_files_are_damaged():
     assert sum(n for *_, n in KINDS.values()) == N_FILES
 
 
-@pytest.mark.survey
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_gives_only_our_own_error_and_takes_little_memory(kind, tmp_path):

@@ -64,13 +64,14 @@ OTHERS = {
 ENCODERS = ("bert", "vit")
 
 
-def tiny_hf(name: str, *, seed: int = 0) -> T.PreTrainedModel:
-    """A fresh random module of one architecture of ``TINY`` or ``OTHERS``, in eval mode."""
+def tiny_hf(name: str, *, seed: int = 0, factor: float = 10.0) -> T.PreTrainedModel:
+    """A fresh random module of one architecture of ``TINY`` or ``OTHERS``, in eval mode; ``factor`` 1 leaves the matrices as the
+    architecture initialises them."""
     torch.manual_seed(seed)
     hf = (OTHERS[name]() if name in OTHERS else T.AutoModelForCausalLM.from_config(CONFIGS[name]())).eval()
     with torch.no_grad():
         for parameter in hf.parameters():
-            parameter.copy_(parameter * 10 if parameter.dim() > 1 else parameter + 0.1 * torch.randn_like(parameter))
+            parameter.copy_(parameter * factor if parameter.dim() > 1 else parameter + 0.1 * torch.randn_like(parameter))
     return hf
 
 

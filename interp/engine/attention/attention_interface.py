@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from interp.engine.attention.bloom import switch
-from interp.errors import FastPathUnavailable
+from interp.errors import FastPathUnavailable, first_line
 
 NAME = "interp"
 
@@ -133,7 +133,7 @@ def refusing_crashes(refused: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError, KeyError) as error:
-        raise FastPathUnavailable(f"{refused}: its own code fails there ({error}).") from error
+        raise FastPathUnavailable(f"{refused}: its own code fails there ({first_line(error)}).") from error
 
 
 class LeaveModule(Exception):

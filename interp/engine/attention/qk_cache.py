@@ -28,7 +28,7 @@ from interp.engine.attention.attention_observer import (
     words_of,
 )
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, read_rows
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import atomic_path, remove_temporary_files, user_path, write_atomically
 from interp.heads import Head
 from interp.models.memory import ITEM_BYTES, available_memory, check_budget
@@ -201,7 +201,9 @@ def load_attention(folder: str | os.PathLike) -> AttentionCache:
         words = tuple(map(tuple, manifest["words"]))
         return _cache(layers, manifest["layers"], texts, words, RunRecord.from_json(manifest["record"]), path)
     except Exception as error:
-        raise ArtefactInvalid(f"{path} holds no readable attention cache ({error}): capture the attention again.") from error
+        raise ArtefactInvalid(
+            f"{path} holds no readable attention cache ({first_line(error)}): capture the attention again."
+        ) from error
 
 
 def _cache(

@@ -16,7 +16,7 @@ from interp._short_repr import short_repr
 from interp.engine.attention.qk_cache import write_tensors
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import run
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import remove_temporary_files, user_path
 from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model, ModelFacts
@@ -102,7 +102,9 @@ def load_capture(folder: str | os.PathLike) -> Capture:
             record = RunRecord.from_json(json.loads(file.metadata()["record"]))
             return Capture({name: file.get_tensor(name) for name in file.keys()}, record, path)  # noqa: SIM118 - no mapping
     except Exception as error:
-        raise ArtefactInvalid(f"{path} holds no readable capture ({error}): capture the activations again.") from error
+        raise ArtefactInvalid(
+            f"{path} holds no readable capture ({first_line(error)}): capture the activations again."
+        ) from error
 
 
 def _full_names(names: Sequence[str], facts: ModelFacts) -> list[str]:

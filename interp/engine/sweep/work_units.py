@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from interp.engine.sweep.intervention_sets import Variant, first_layer
 from interp.engine.sweep.outcome import Outcome
 from interp.errors import MemoryBudgetExceeded
-from interp.models.memory import ITEM_BYTES, activation_bytes, available_memory, check_budget, format_bytes, workspace_bytes
+from interp.models.memory import (
+    ITEM_BYTES,
+    LIBRARY_BYTES,
+    activation_bytes,
+    available_memory,
+    check_budget,
+    format_bytes,
+    forward_bytes,
+    workspace_bytes,
+)
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
 from interp.tasks.position_names import position_mask
@@ -91,6 +100,11 @@ class UnitMemory:
         kept = self.kept_pass(n_rows, length, length - n, length - n)
         return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
 
+    def proof(self, length: int, patterns: bool) -> int:
+        """Of comparing the sweep with the plain model on its shortest and its longest prompt, whose patterns the plain model may keep."""
+        plain = forward_bytes(self.facts, 1, length, patterns=patterns, all_logits=False)
+        return max(self.unit(length, length, 2, 1), self.kept_pass(2, length, 0, 0) + plain)
+
 
 def plan_sweep(
     model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, memory: int | None, *, identity: str
@@ -125,8 +139,10 @@ def plan_sweep(
             for part in _split(by_layer, n_variants):
                 work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
                 units.append(WorkUnit(example_ids, part, n, clean, digest([identity, list(part), list(example_ids), examples])))
-    check_budget(peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
-    return WorkPlan(tuple(units), peak, work + clean_work, clean_work)
+    proof = cost.proof(max(len(example.clean) for example in task.examples), model.own_attention == "eager")
+    n_bytes = LIBRARY_BYTES + max(peak, proof)
+    check_budget(n_bytes, available_memory(str(model.device)), f"This sweep of {facts.name}")
+    return WorkPlan(tuple(units), n_bytes, work + clean_work, clean_work)
 
 
 def tokens_at_once(model: Model) -> int:

@@ -13,11 +13,20 @@ from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.attention import attention_metrics
 from interp.metrics.thumbnails import overview
+from interp.models import wrap_model
 from tests.support.reference_metrics import FORMULAS as NAMES
 from tests.support.reference_metrics import hooked_pattern, same
-from tests.support.tiny_models import TINY, tiny, tiny_tokens
+from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokens
 
 METRICS = attention_metrics(NAMES)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_pattern_of_a_model_as_it_is_initialised_is_that_of_the_hook_to_1e_6(name):
+    model, tokens = wrap_model(tiny_hf(name, factor=1.0), name=name), tiny_tokens(2, 11)
+    pattern, kept = hooked_pattern(model, tokens), capture_attention(model, tokens)
+    for head in model.facts.heads():
+        torch.testing.assert_close(kept.pattern(head, example=1), pattern[head.layer, 1, head.head], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", TINY)
