@@ -20,7 +20,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     import torch
 
-    from interp.engine.sweep.intervention_sets import Variant
+    from interp.engine.sweep.variant import Variant
     from interp.engine.sweep.z_cache import ZCache
     from interp.heads import Head
     from interp.interventions import Intervention

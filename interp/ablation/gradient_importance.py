@@ -16,8 +16,8 @@ from interp.engine.gradients import attribution_patching
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
-from interp.tasks.as_task import as_task
 from interp.tasks.task import Task
+from interp.tasks.texts_as_task import as_task
 
 
 def gradient_importance(model: Model, prompts: Any, metric: str = "answer_loss") -> HeadScores:

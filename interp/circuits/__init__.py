@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from interp.circuits.direct_effects import residual_contributions as residual_contributions
     from interp.circuits.discrete_codes import DiscreteCodes as DiscreteCodes
     from interp.circuits.discrete_codes import find_codes as find_codes
-    from interp.circuits.edge_method_names import EDGE_ABLATIONS as EDGE_ABLATIONS
-    from interp.circuits.edge_method_names import EDGE_METHODS as EDGE_METHODS
+    from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS as EDGE_ABLATIONS
+    from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS as EDGE_METHODS
     from interp.circuits.edge_scores import EdgeScores as EdgeScores
     from interp.circuits.edge_scores import score_edges as score_edges
     from interp.circuits.factual_recall_and_suppression import head_scaling_curve as head_scaling_curve
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from interp.circuits.node_attribution import score_positions as score_positions
     from interp.circuits.path_patching import path_patch as path_patch
     from interp.circuits.path_patching import path_patch_stages as path_patch_stages
-    from interp.circuits.repair_by_forced_attention import Repair as Repair
-    from interp.circuits.repair_by_forced_attention import repair as repair
+    from interp.circuits.repair_by_attending_to_wrong_answers import Repair as Repair
+    from interp.circuits.repair_by_attending_to_wrong_answers import repair as repair
     from interp.circuits.stability import Stability as Stability
     from interp.circuits.stability import stability as stability
     from interp.graph import Edge as Edge

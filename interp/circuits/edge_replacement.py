@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from interp.ablation.ablations import resample_source_ids
-from interp.circuits.edge_method_names import EDGE_ABLATIONS
+from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS
 from interp.engine.sweep.outcome import Outcome
 from interp.models.model import Model
 from interp.registry import check_name

@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
-from interp.circuits.edge_method_names import EDGE_METHODS, IG_RULES, line_options
+from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS, IG_RULES, line_options
 from interp.circuits.measurement import measuring, to_numpy
 from interp.graph import Edge, Graph
 from interp.models.model import Model

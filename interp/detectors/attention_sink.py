@@ -22,13 +22,13 @@ from jaxtyping import Float, Int
 from scipy.special import expit, logit
 from torch import Tensor
 
-from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.null_threshold import ROUNDING, null_threshold, prompt_digests
 from interp.detectors.support.random_first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate
 from interp.engine.attention.attention_observer import Observation, observe
-from interp.engine.forward.read_residual_by_layer import reading_residual
+from interp.engine.forward.residual_observer import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.metrics.attention.column_sinks import RULES, sink_flags

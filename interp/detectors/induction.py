@@ -7,10 +7,10 @@ The score reads attention alone; whether the head writes a prediction is its eff
 from dataclasses import replace
 
 from interp.ablation.ablate_heads import ablate_heads
-from interp.detectors.support.definition import detector
+from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles, repeated_token_prompts
-from interp.detectors.support.options_as_keywords import keyword_options
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores
 from interp.models.model import Model

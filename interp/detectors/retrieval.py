@@ -4,7 +4,7 @@ At the step that writes a token, the largest weight of a retrieval head is on th
 the share of the needle's answer that a head copies, each position counted once; that of a head is the mean over the prompts the
 model answers (arXiv 2404.15574). Needles are built from token ids, so spans are exact, at every length and depth of a grid; the
 shared start of the haystack is run once. ``teacher`` mode reads the rows of the given answer in one pass and measures copying
-given the answer; ``greedy`` mode generates, as the paper does. ``wrong_targets`` are the null.
+given the answer; ``greedy`` mode generates, as the paper does. ``retrieval_null_wrong_targets`` is the null.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from interp.detectors.support.competing_passages import by_depth
 from interp.detectors.support.copied_answers import (
     CopiedAnswer,
     greedy_answer,
@@ -21,12 +22,11 @@ from interp.detectors.support.copied_answers import (
     teacher_forced_answer,
     text_of,
 )
-from interp.detectors.support.definition import detector
 from interp.detectors.support.detection import Detection
+from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.needle_prompts import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.detectors.support.passage_pairs import by_depth
-from interp.detectors.support.wrong_targets import wrong_target_scores
+from interp.detectors.support.retrieval_null_wrong_targets import wrong_target_scores
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores
 from interp.models.model import Model, record_of

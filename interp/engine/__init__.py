@@ -1,4 +1,4 @@
-"""The run itself: the only room with hooks."""
+"""Runs of the model with hooks, the only ones: attention observed and captured, activations, sweeps, attribution, generation."""
 
 from typing import TYPE_CHECKING
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.circuits.edge_method_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
+from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
 from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
 from interp.experiments.run_folder import Notify

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interp.confirmation import Confirmation
-from interp.figures import curves, style
+from interp.figures import curve_parts, style
 from interp.figures.figure_with_png import Figure
 
 GROUPS = {
@@ -43,7 +43,7 @@ def confirmation_curve(confirmation: Confirmation, *, title: str | None = None) 
     ]
     figure = style.canvas((width, HEIGHT), title or f"Ablating {confirmation.role} heads", caption, right=24)
     pixel = end / width
-    curves.add_legend(figure, list(GROUPS.values()), 8 * pixel, high + 0.24 * air, pixel=pixel, room=36)
+    curve_parts.add_legend(figure, list(GROUPS.values()), 8 * pixel, high + 0.24 * air, pixel=pixel, room=36)
     for (task, where), start in zip(panels, starts, strict=True):
         own, sets = (table[(table["task"] == task) & (table["positions"] == where)] for table in (curve, confirmation.table))
         _add_panel(figure, own, sets, ks, start)
@@ -62,18 +62,18 @@ def confirmation_curve(confirmation: Confirmation, *, title: str | None = None) 
 def _add_panel(figure: Figure, curve: Any, sets: Any, ks: Sequence[int], start: float) -> None:
     """The curves of one task and choice of positions."""
     clean = float(curve.loc[curve["k"] == 0, "value"].iloc[0])
-    curves.add_level(figure, start, start + len(ks), clean)
+    curve_parts.add_level(figure, start, start + len(ks), clean)
     for place, (group, look) in enumerate(GROUPS.items()):
         name, colour, _ = look
         points, drawn = ([row for row in table.itertuples() if row.group == group and row.k] for table in (curve, sets))
         at = {k: start + i + 0.5 + DODGE * (place - (len(GROUPS) - 1) / 2) for i, k in enumerate(ks)}
         if any(point.n_draws > 1 for point in points):
             texts = [f"<b>{name}, draw {row.draw}</b><br>{_hover_text(row)}<br>{_listed(row.heads)}" for row in drawn]
-            curves.add_draws(figure, [at[row.k] for row in drawn], [row.value for row in drawn], colour, texts)
+            curve_parts.add_draws(figure, [at[row.k] for row in drawn], [row.value for row in drawn], colour, texts)
         across = [at[point.k] for point in points]
-        curves.add_intervals(figure, across, points, colour)
+        curve_parts.add_intervals(figure, across, points, colour)
         texts, width = [f"<b>{name}</b><br>{_hover_text(point)}" for point in points], 2 if group == "detected" else 1
-        curves.add_means(figure, across, [point.value for point in points], look, texts, width=width)
+        curve_parts.add_means(figure, across, [point.value for point in points], look, texts, width=width)
 
 
 def _hover_text(row: Any) -> str:

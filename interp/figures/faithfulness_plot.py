@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from interp.circuits import FaithfulnessCurve
-from interp.figures import curves, style
+from interp.figures import curve_parts, style
 from interp.figures.figure_with_png import Figure
 
 WIDTH, HEIGHT = 620, 320
@@ -38,22 +38,22 @@ def faithfulness_plot(curve: FaithfulnessCurve, *, level: float = LEVEL, title: 
     ends = np.log10([max(1, table["n_edges"].min()), table["n_edges"].max()])
     left, right = float(ends[0]) - 0.06, float(ends[1]) + 0.06
     for height in (0.0, level, 1.0):
-        curves.add_level(figure, left, right, height)
+        curve_parts.add_level(figure, left, right, height)
     named = {"text": [f"{level:.0%}"], "textposition": "top right", "textfont": {"size": 11, "color": style.MUTED}}
     figure.add_scatter(x=[left], y=[level], mode="text", **named, hoverinfo="skip")
     texts = [f"<b>random, draw {row.draw}</b><br>{_hover_text(row)}" for row in draws.itertuples()]
-    curves.add_draws(figure, _log10(draws["n_edges"]), draws["faithfulness"].tolist(), RANDOM[1], texts)
+    curve_parts.add_draws(figure, _log10(draws["n_edges"]), draws["faithfulness"].tolist(), RANDOM[1], texts)
     means = draws.groupby("n_edges")["faithfulness"].mean()
     texts = [f"<b>mean of random</b><br>{n:,} edges: {style.number(value)}" for n, value in means.items()]
-    curves.add_means(figure, _log10(means.index), means.tolist(), RANDOM, texts, width=1, size=6)
-    curves.add_intervals(figure, _log10(own["n_edges"]), own.itertuples(), CIRCUIT[1])
+    curve_parts.add_means(figure, _log10(means.index), means.tolist(), RANDOM, texts, width=1, size=6)
+    curve_parts.add_intervals(figure, _log10(own["n_edges"]), own.itertuples(), CIRCUIT[1])
     texts = [
         f"<b>circuit</b><br>{_hover_text(row)}<br>95% interval {style.number(row.ci_low)} to {style.number(row.ci_high)}"
         for row in own.itertuples()
     ]
-    curves.add_means(figure, _log10(own["n_edges"]), own["faithfulness"].tolist(), CIRCUIT, texts, width=2)
+    curve_parts.add_means(figure, _log10(own["n_edges"]), own["faithfulness"].tolist(), CIRCUIT, texts, width=2)
     pixel = (right - left) / WIDTH
-    curves.add_legend(figure, (CIRCUIT, RANDOM), left + 10 * pixel, high + 0.1 * air, pixel=pixel, room=50)
+    curve_parts.add_legend(figure, (CIRCUIT, RANDOM), left + 10 * pixel, high + 0.1 * air, pixel=pixel, room=50)
     sizes = sorted(set(table["n_edges"]))
     figure.update_xaxes(title_text="edges in the circuit", range=[left, right], tickvals=_log10(sizes), ticktext=_labels(sizes))
     steps = style.round_ticks(low, high)

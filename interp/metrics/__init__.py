@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from interp.metrics.head_similarity_and_clusters import cluster_heads as cluster_heads
     from interp.metrics.head_similarity_and_clusters import output_similarity as output_similarity
     from interp.metrics.head_similarity_and_clusters import pattern_similarity as pattern_similarity
+    from interp.metrics.largest_weights_per_row import SparsePattern as SparsePattern
+    from interp.metrics.largest_weights_per_row import sparse_patterns as sparse_patterns
     from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
     from interp.metrics.massive_activations import massive_activations as massive_activations
     from interp.metrics.outcomes import OUTCOMES as OUTCOMES
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from interp.metrics.sink_calibration_effects import calibrate_heads as calibrate_heads
     from interp.metrics.sink_calibration_effects import improving_heads as improving_heads
     from interp.metrics.sink_calibration_effects import sink_columns as sink_columns
-    from interp.metrics.sparse_attention_patterns import SparsePattern as SparsePattern
-    from interp.metrics.sparse_attention_patterns import sparse_patterns as sparse_patterns
     from interp.metrics.thumbnails import overview as overview
     from interp.metrics.thumbnails import thumbnails as thumbnails
 else:

@@ -21,7 +21,7 @@ from interp.models.memory import check_budget
 from interp.models.model import Model, record_of
 from interp.models.value_and_output_weights import output_weights
 from interp.records import RunRecord
-from interp.tasks.as_task import as_task
+from interp.tasks.texts_as_task import as_task
 
 BLOCK = 1 << 24  # numbers in memory at once
 APART = 1e6  # distance of heads that were not compared; no mean over a cluster offsets it

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_observer import observe
-from interp.engine.forward.read_residual_by_layer import reading_residual
+from interp.engine.forward.residual_observer import reading_residual
 from interp.models.model import Model
 from interp.tasks.token_batch import Prompts, as_batch
 

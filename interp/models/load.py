@@ -22,15 +22,15 @@ from urllib.request import getproxies
 
 from interp.errors import ModelUnavailable
 from interp.files import error_reason, user_path
-from interp.models.adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.bos import check_bos, set_bos
+from interp.models.device_map import check_placed, placement
 from interp.models.embedded import PLANTED, embedded_folder, embedded_names
-from interp.models.facts import is_encoder, reads_images
+from interp.models.find_gguf import find_gguf, gguf_form
 from interp.models.folder_check import check_folder, has_tokenizer
-from interp.models.gguf_file import find_gguf, gguf_form
+from interp.models.lora_adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
-from interp.models.placement import check_placed, placement
-from interp.models.quantised import quantised_form
+from interp.models.quantised_weights import quantised_form
+from interp.models.read_facts import is_encoder, reads_images
 
 if TYPE_CHECKING:
     from interp.models.model import Model

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from interp.errors import first_line
-from interp.models.facts import reads_images
 from interp.models.model import Model
 from interp.models.plain_model_reference import explained_error, plain_copy, relative_error, rounding
-from interp.models.quantised import weight_tensors
+from interp.models.quantised_weights import weight_tensors
+from interp.models.read_facts import reads_images
 
 ROUNDINGS = 8  # of single additions and products; what follows many of them is bounded in plain_model
 Measured = tuple[Tensor | float, Tensor | float, str]

@@ -27,7 +27,7 @@ from interp.errors import ArtefactInvalid
 from interp.files import TEMPORARY_SUFFIX, user_path, write_atomically
 from interp.heads import Head, HeadScores
 from interp.metrics.attention import attention_metrics
-from interp.metrics.sparse_attention_patterns import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
+from interp.metrics.largest_weights_per_row import KEYS_PER_ROW, MIN_WEIGHT, SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store.manifest import now
 
@@ -38,7 +38,10 @@ METRICS = {
     "prev_token_score": ("prev_token_score", "Mean weight of a token on the one before it."),
     "pattern_entropy": ("entropy", "Mean Shannon entropy of a row, in nats."),
     "qk_distance": ("attention_distance", "Mean distance from query to key in tokens, weighted by attention."),
-    "qk_distance_variance": ("qk_distance_variance", "Variance of that distance over all rows together, in tokens squared."),
+    "qk_distance_variance": (
+        "attention_distance_variance",
+        "Variance of that distance over all rows together, in tokens squared.",
+    ),
     "induction_score": (INDUCTION, "Mean weight on the tokens that followed earlier occurrences of the query's token."),
 }
 """HeadVis's name of each metric: its name and options here, and its description in the tree."""

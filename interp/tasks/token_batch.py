@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp._short_repr import short_repr
-from interp.models.facts import reads_images
 from interp.models.model import Model
+from interp.models.read_facts import reads_images
 from interp.tasks.position_names import resolve_positions
 from interp.tasks.task import Example, Span, Task
 

@@ -15,7 +15,7 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model, record_of
 from interp.records import RunRecord
-from interp.tasks.as_task import as_task
+from interp.tasks.texts_as_task import as_task
 from tests.models.test_hooked_transformer import BASE, save
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf, tiny_tokens

@@ -19,7 +19,7 @@ from interp.circuits import (
     score_agreement,
     score_edges,
 )
-from interp.circuits.edge_method_names import EDGE_METHODS
+from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS
 from interp.errors import ArtefactInvalid
 from interp.graph import Edge, Graph
 from interp.models import load_model

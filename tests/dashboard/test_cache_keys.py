@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp.models.facts import weights_digest
+from interp.models.read_facts import weights_digest
 from interp_dashboard.attention_cache import PromptAttention
 from tests.support.tiny_models import tiny
 

@@ -83,7 +83,7 @@ def test_query_heads_read_their_own_key_value_head(llama):
 
 
 def test_the_digest_changes_with_one_weight_and_not_with_order():
-    from interp.models.facts import weights_digest
+    from interp.models.read_facts import weights_digest
 
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
     same = weights_digest(reversed(tensors.items()))
@@ -94,7 +94,7 @@ def test_the_digest_changes_with_one_weight_and_not_with_order():
 
 
 def test_the_digest_of_a_large_model_sees_every_value():
-    from interp.models.facts import weights_digest
+    from interp.models.read_facts import weights_digest
 
     big = torch.zeros(2**26 + 2**15, dtype=torch.float32)  # more than 256 MiB
     before = weights_digest([("w", big)])

@@ -15,7 +15,7 @@ from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.attention.qk_cache import AttentionCache, capture_attention
 from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
-from interp.metrics.sparse_attention_patterns import SparsePattern, sparse_patterns
+from interp.metrics.largest_weights_per_row import SparsePattern, sparse_patterns
 from interp.records import RunRecord
 from interp.store import export_headvis, headvis, load_headvis
 from interp.tasks.token_batch import TokenBatch

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from interp.circuits import Circuit, FaithfulnessCurve, Node
-from interp.circuits.edge_method_names import EDGE_ABLATIONS
+from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS
 from interp.experiments import CircuitSpec
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL
 from interp.figures import Figure, circuit_graph, faithfulness_plot

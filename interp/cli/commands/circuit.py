@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.circuits.edge_method_names import EDGE_ABLATIONS, IG_RULES
+from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, IG_RULES
 from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
 from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.terminal import Terminal

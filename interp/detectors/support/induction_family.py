@@ -13,9 +13,9 @@ from random import Random
 
 import numpy as np
 
+from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.detectors.support.options_as_keywords import keyword_options
 from interp.engine.attention.query_null import observe_query_null
 from interp.engine.sweep.sweep import Progress
 from interp.metrics.attention import attention_metrics

@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from interp.models.model import Model
 from interp.tasks import write_prompts
-from interp.tasks.as_task import as_task
+from interp.tasks.texts_as_task import as_task
 
 TEXTS = ("task", "random", "repeated")
 SHORTEST_SENTENCE = 4

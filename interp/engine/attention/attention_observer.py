@@ -23,10 +23,10 @@ from interp.errors import ExtensionError, FastPathUnavailable
 from interp.files import encodable
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
-from interp.models.facts import reads_images
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
 from interp.models.model import Model, record_of
 from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
+from interp.models.read_facts import reads_images
 from interp.records import RunRecord
 from interp.registry import check_name, check_options
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_class, check_one_pass

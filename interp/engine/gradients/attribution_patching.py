@@ -19,9 +19,9 @@ from interp.engine.gradients.z_gradients import (
     z_gradients,
 )
 from interp.engine.sweep.clean_pass import clean_pass
-from interp.engine.sweep.intervention_sets import Variant
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.engine.sweep.sweep import Progress, SweepResult
+from interp.engine.sweep.variant import Variant
 from interp.engine.sweep.work_units import batches
 from interp.errors import FastPathUnavailable
 from interp.models.model import Model

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from interp.engine.forward.run import answer_logits
-from interp.engine.sweep.intervention_sets import Variant
 from interp.engine.sweep.outcome import Answers, Outcome
+from interp.engine.sweep.variant import Variant
 from interp.engine.sweep.work_units import WorkUnit
 from interp.models.model import Model
 from interp.tasks.task import Task

@@ -14,9 +14,9 @@ import numpy as np
 from interp._short_repr import short_repr
 from interp.engine.forward.run import plain_logits, quiet_inference
 from interp.engine.sweep.fused_ops import engine_modules
-from interp.engine.sweep.intervention_sets import Variant, describe, heads_of
 from interp.engine.sweep.outcome import Answers, Outcome, check_outcome
 from interp.engine.sweep.unit_runner import UnitRunner
+from interp.engine.sweep.variant import Variant, describe, heads_of
 from interp.engine.sweep.work_units import batches, plan_sweep
 from interp.heads import Head
 from interp.models.model import Model

@@ -8,10 +8,10 @@ import torch
 
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.hooked_outcomes import hooked_outcomes
-from interp.engine.sweep.intervention_sets import Variant, describe, resumable
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import resume_variants, verify_resumption
+from interp.engine.sweep.variant import Variant, describe, resumable
 from interp.engine.sweep.work_units import WorkUnit
 from interp.errors import FastPathUnavailable
 from interp.models.model import Model

@@ -7,8 +7,8 @@ arguments and the budget, never on the clock or on earlier units, so that a resu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from interp.engine.sweep.intervention_sets import Variant, first_layer
 from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.variant import Variant, first_layer
 from interp.errors import MemoryBudgetExceeded
 from interp.models.memory import (
     ITEM_BYTES,

@@ -8,7 +8,7 @@ before the row is renormalised; rows with no weight elsewhere are undefined).
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric(

@@ -6,7 +6,7 @@ heads; ``row_similarity`` is that of a single head, and describes the thresholdi
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention.row_similarity import cosine_sums, mean_cosine
 
 

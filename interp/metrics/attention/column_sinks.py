@@ -9,7 +9,7 @@ such a token. ``received_attention`` gives the mean weights themselves.
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention.received_attention import received_attention
 from interp.tasks.token_batch import TokenBatch
 

@@ -7,7 +7,7 @@ of the sum of this number over all rows, which grows with the text; the mean ove
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", "weight²", paper="arXiv 2510.11602 (Frobenius norm of a head's map)")

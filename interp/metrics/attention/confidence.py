@@ -5,7 +5,7 @@ The paper averages over all tokens but the end of the sentence.
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", paper="arXiv 1905.09418 (confidence)")

@@ -5,7 +5,7 @@ Only rows with an earlier occurrence count, so few repeats mean few rows, not a 
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._repeats import mass_after_repeats
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", "nats", (0.0, None), paper="Shannon 1948; for attention arXiv 1906.04284")

@@ -8,7 +8,7 @@ of heads is their mean. The paper's analysis extends to the end of the response,
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("key", paper="arXiv 2510.13554 §3 (FAI)", undefined="no row in the horizon of the token")

@@ -10,7 +10,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 def _cosine(pattern: Tensor, counted: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ tokens with many repeats.
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._repeats import mass_after_repeats
 
 

@@ -6,7 +6,7 @@ between neighbouring windows: ``self_attention_score`` is window 1, ``prev_token
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._near import mass_in_window
 
 

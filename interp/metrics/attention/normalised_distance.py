@@ -7,7 +7,7 @@ of its text. Rows at different positions and texts of different lengths become c
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric(

@@ -7,7 +7,7 @@ rows, so a uniform head gives its first token (1 + 1/2 + ... + 1/T)/T, not 1/T: 
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 

@@ -8,7 +8,7 @@ is flat. Other tokens (CLS, registers) are dropped and the rows renormalised. Th
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._patch_attention import patch_attention
 
 

@@ -6,7 +6,7 @@ Compare with ``mask_density``, which is m of a uniform head. At ``window`` >= te
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._near import mass_in_window
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._near import weight_at_offset
 
 

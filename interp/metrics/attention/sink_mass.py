@@ -6,7 +6,7 @@ Earlier rows have few other keys. A uniform head has n_sink/(t+1) in row t. Rows
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", paper="arXiv 2309.17453 (four initial tokens)", undefined="rows before from_row do not count")

@@ -8,7 +8,7 @@ epsilon, at T = 8. Rows beyond a sliding window count as weight 0.
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.tasks.token_batch import TokenBatch
 
 

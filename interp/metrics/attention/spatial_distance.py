@@ -6,7 +6,7 @@ renormalised, which common code omits. A uniform head has the mean distance of a
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.metrics.attention._patch_attention import patch_attention
 
 

@@ -5,7 +5,7 @@ The upper bound on what any choice of ``k`` keys per query retains: the oracle f
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", paper="arXiv 2311.07125 (cumulative top-K attention)")

@@ -8,7 +8,7 @@ block applies afterwards are left out. For encoders the norm is that of v alone:
 import torch
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 from interp.models.value_and_output_weights import output_rows
 
 

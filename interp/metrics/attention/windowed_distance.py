@@ -6,7 +6,7 @@ to the row of the token itself, which predicts the next one. The WAAD of a group
 
 from torch import Tensor
 
-from interp.metrics.attention._definition import AttentionRows, attention_metric
+from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
 
 
 @attention_metric("query", "tokens", (0.0, None), paper="arXiv 2510.13554 §3 (WAAD)")

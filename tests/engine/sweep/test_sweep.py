@@ -16,8 +16,8 @@ from interp.circuits import measurement, score_edges
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import clean_pass
-from interp.engine.sweep.intervention_sets import resumable
 from interp.engine.sweep.sweep import clean_outcome, sweep
+from interp.engine.sweep.variant import resumable
 from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head

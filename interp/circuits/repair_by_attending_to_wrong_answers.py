@@ -16,8 +16,8 @@ from jaxtyping import Bool
 from interp._short_repr import short_repr
 from interp.circuits.measurement import measurement_record
 from interp.circuits.result_base import TableResult
-from interp.engine.sweep.intervention_sets import Variant
 from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.variant import Variant
 from interp.heads import Head
 from interp.interventions import attend_to
 from interp.metrics.outcomes import OUTCOMES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from interp.errors import ModelUnavailable
 from interp.files import user_path
-from interp.models.adapter import is_adapter_folder
+from interp.models.lora_adapter import is_adapter_folder
 from interp.models.optional_packages import need_packages
 
 
