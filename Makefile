@@ -33,7 +33,7 @@ test: $(VENV)/.tools
 test-slow: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 4
 
-# Detectors on 50 to 100 models each, 20,000 damaged files and the like: the counts in docs/validation.
+# Detectors on 50 to 100 models each, every family of models and the like: the counts in docs/validation.
 survey: $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survey -n $(WORKERS) --maxprocesses 4
 

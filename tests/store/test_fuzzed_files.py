@@ -4,6 +4,7 @@ import json
 import random
 import struct
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def test_twenty_thousand_files_are_damaged():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_gives_only_our_own_error_and_takes_little_memory(kind, tmp_path):
     make, read, patterns, n_files = KINDS[kind]
-    folder, rng, refused = make(tmp_path / "it"), random.Random(kind), 0
+    folder, rng, refused, slowest = make(tmp_path / "it"), random.Random(kind), 0, 0.0
     files = [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
     whole = {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
     read(folder)
@@ -272,15 +273,19 @@ def test_a_damaged_file_gives_only_our_own_error_and_takes_little_memory(kind, t
         path.write_bytes(content)
         if path.name != "run.json" and (folder / "run.json").exists() and rng.random() < 0.9:
             rehash(folder, path.name, content)
+        begin = process_time()
         try:
             read(folder)
         except (ArtefactInvalid, ModelUnavailable) as error:
             assert "\n" not in str(error)
             refused += 1
+        slowest = max(slowest, process_time() - begin)
         for changed in (path, folder / "run.json"):
             if changed in whole:
                 changed.write_bytes(whole[changed])
-    assert resident("VmHWM") - before < MAX_BYTES
+    took = resident("VmHWM") - before
+    print(kind, n_files, "files,", refused, "refused; most memory", took >> 20, "MiB; slowest", round(slowest, 3), "s")
+    assert took < MAX_BYTES
     assert kind == "units" or refused > n_files / 4  # a damaged unit counts as absent
 
 
