@@ -54,8 +54,8 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class WorkPlan:
-    """The units in order, the largest memory of any of them in addition to the loaded model (bytes), and the work in
-    token-layers; ``clean_work`` is that of the clean passes alone."""
+    """The units in order, the largest memory of any of them and of the comparison with the plain model, in addition to the loaded
+    model (``bytes``), and the work in token-layers; ``clean_work`` is that of the clean passes alone."""
 
     units: tuple[WorkUnit, ...]
     bytes: int
@@ -128,7 +128,7 @@ def plan_sweep(
         n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
         chunks += [(n, part, n_variants, lengths) for part in _split(example_ids, n_rows)]
     units: list[WorkUnit] = []
-    peak = work = clean_work = 0
+    peak, work, clean_work = cost.proof(max(task.by_length()), model.own_attention == "eager"), 0, 0
     for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         shared = len(inside) > 1
@@ -139,10 +139,8 @@ def plan_sweep(
             for part in _split(by_layer, n_variants):
                 work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
                 units.append(WorkUnit(example_ids, part, n, clean, digest([identity, list(part), list(example_ids), examples])))
-    proof = cost.proof(max(len(example.clean) for example in task.examples), model.own_attention == "eager")
-    n_bytes = LIBRARY_BYTES + max(peak, proof)
-    check_budget(n_bytes, available_memory(str(model.device)), f"This sweep of {facts.name}")
-    return WorkPlan(tuple(units), n_bytes, work + clean_work, clean_work)
+    check_budget(LIBRARY_BYTES + peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
+    return WorkPlan(tuple(units), LIBRARY_BYTES + peak, work + clean_work, clean_work)
 
 
 def tokens_at_once(model: Model) -> int:
