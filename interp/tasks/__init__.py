@@ -35,7 +35,17 @@ TASKS = Registry(
     "interp.tasks",
     "task",
     group="interp.tasks",
-    exclude=("texts_as_task", "definition", "jsonl", "position_names", "task", "text_marks", "token_batch", "tokenise", "words"),
+    exclude=(
+        "texts_as_task",
+        "definition",
+        "jsonl",
+        "position_names",
+        "task",
+        "text_marks",
+        "token_batch",
+        "tokenise",
+        "words",
+    ),
     kind="TaskDefinition",
 )
 
