@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from interp.models import embedded_names
+from interp.models import embedded_names, installed_names
 from interp.models.model import Model, ModelFacts
 from interp_dashboard.settings import settings
 
@@ -26,11 +26,12 @@ class ModelCache:
         self._model: Model | None = None
         self._name = ""
         self._facts: dict[str, ModelFacts] = {}
-        self._known = list(dict.fromkeys([settings().model, *embedded_names()]))
+        self._known = list(dict.fromkeys([settings().model, *embedded_names(), *installed_names()]))
 
     @property
     def known(self) -> list[str]:
-        """Names that an address may use: the model the server was started with, the embedded models, and those a user has loaded."""
+        """Names that an address may use: the model the server was started with, embedded and installed models, and those a user has
+        loaded."""
         return list(self._known)
 
     def add(self, name: str) -> None:

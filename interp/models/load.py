@@ -1,4 +1,4 @@
-"""Loading a model by name: embedded, a local folder, or the Hugging Face Hub, in this order (or planted, which is made at once).
+"""Loading a model by name: embedded, installed, a local folder, or the Hugging Face Hub, in this order (or planted, which is made at once).
 
 The plain Hugging Face module is loaded, in eval mode and without gradients; TransformerLens is imported only when a bridge is
 needed. Code that comes with a model is never executed. What transformers only warns about (missing or unused weights) is an
@@ -9,11 +9,12 @@ constant buffers, are a remark, and an encoder without the head of its task is l
 from __future__ import annotations
 
 import copy
+import io
 import re
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from interp.models.device_map import check_placed, placement
 from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.find_gguf import find_gguf, gguf_form
 from interp.models.folder_check import check_folder, has_tokenizer
+from interp.models.installed_models import check_installed_weights, find_installed, installable_models, installed_form
 from interp.models.lora_adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
 from interp.models.quantised_weights import quantised_form
@@ -53,8 +55,9 @@ def load_model(
     device_map: str | dict[str, Any] | None = None,
     max_memory: str | dict[int | str, int | str] | None = None,
 ) -> Model:
-    """The Model called ``name``: an embedded model, a local folder (Hugging Face form, an adapter of peft, or a TransformerLens 2.x
-    toy), a GGUF file, a Hub name, or a model with planted heads (``planted:mini_ioi,seed=3``; see ``plant``).
+    """The Model called ``name``: an embedded model, an installed one (``smollm2``, see ``install_model``), a local folder (Hugging Face
+    form, an adapter of peft, or a TransformerLens 2.x toy), a GGUF file, a Hub name, or a model with planted heads
+    (``planted:mini_ioi,seed=3``; see ``plant``).
 
     ``dtype`` is float32, bfloat16, float16 or float64; ``revision`` (a branch, tag or commit) belongs to Hub names; ``offline``
     uses only what the Hub cache holds; ``bos`` says whether prompts begin with BOS: auto, always or never (``models/bos.py``).
@@ -99,6 +102,8 @@ def find_folder(name: str) -> Path | None:
     ModelUnavailable when ``name`` can only be a path and nothing is there."""
     if name in embedded_names():
         return embedded_folder() / name
+    if installed := find_installed(name):
+        return installed
     path = user_path(name)
     try:
         if path.is_dir():
@@ -175,12 +180,14 @@ def _load(
         _check_keys(report, name, type(hf).__name__, config.architectures)
         without_tokenizer = reads_images(hf) or (folder and not gguf and not has_tokenizer(folder))
         tokenizer = None if without_tokenizer else load_tokenizer(source, name, **options)
-        form = gguf_form(gguf) if gguf else form
+        form = gguf_form(gguf) if gguf else form or installed_form(name)
     if gguf and (quantizer := getattr(hf, "hf_quantizer", None)):
         quantizer.remove_quantization_config(hf)  # the weights are plain ones now
     revision = "" if folder else getattr(hf.config, "_commit_hash", None) or options["revision"]
     check_placed(hf, name)
-    return wrap_model(hf if placed else hf.to(device), tokenizer, name=name, revision=revision, weights_form=form, bos=bos)
+    model = wrap_model(hf if placed else hf.to(device), tokenizer, name=name, revision=revision, weights_form=form, bos=bos)
+    check_installed_weights(model)
+    return model
 
 
 def _loader(config: Any, name: str) -> Any:
@@ -201,10 +208,12 @@ def _loader(config: Any, name: str) -> Any:
 
 
 def _weights(loader: Any, source: str, config: Any, dtype: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The module, and what transformers reports of its weights."""
-    return loader.from_pretrained(
-        source, config=copy.deepcopy(config), dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
+    """The module, and what transformers reports of its weights; its bar of the tensors of a GGUF file, which nothing turns off, is kept
+    from the terminal."""
+    with redirect_stderr(io.StringIO()) if "gguf_file" in options else nullcontext():
+        return loader.from_pretrained(
+            source, config=copy.deepcopy(config), dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
 
 
 def _lacks_head(hf: Any, report: dict[str, Any]) -> bool:
@@ -288,7 +297,10 @@ def _not_reached(error: BaseException | None) -> bool:
 
 
 def _choices(name: str = "") -> str:
-    embedded, close = ", ".join(embedded_names()) or "none", get_close_matches(name, embedded_names(), n=1)
+    embedded, close = (
+        ", ".join(embedded_names()) or "none",
+        get_close_matches(name, [*embedded_names(), *installable_models()], n=1),
+    )
     meant = f" Did you mean {close[0]!r}?" if close else ""
     others = "a folder with config.json and weights, or a Hub name such as openai-community/gpt2"
     return f"Embedded models: {embedded}.{meant} Or give {others}."

@@ -39,7 +39,7 @@ METRICS = {
     "pattern_entropy": ("entropy", "Mean Shannon entropy of a row, in nats."),
     "qk_distance": ("attention_distance", "Mean distance from query to key in tokens, weighted by attention."),
     "qk_distance_variance": (
-        "attention_distance_variance",
+        "distance_variance",
         "Variance of that distance over all rows together, in tokens squared.",
     ),
     "induction_score": (INDUCTION, "Mean weight on the tokens that followed earlier occurrences of the query's token."),

@@ -233,13 +233,13 @@ def test_what_was_chosen_on_other_pages_does_no_harm(root):
         "task": "ioi",
         "method": "mean",
         "ablation": "uniform",
-        "n_prompts": 4000,
+        "n_prompts": 600,
         "seed": 3,
         "head": Head(1, 2),
     }
     app.run()
     assert not app.exception and not app.error
-    assert "--task ioi --method eap-ig --n-prompts 4000 --seed 3" in app.code[0].value
+    assert "--task ioi --method eap-ig --n-prompts 600 --seed 3" in app.code[0].value
 
 
 def test_a_stored_circuit_is_drawn_on_the_page_of_runs(stored):

@@ -10,7 +10,7 @@ from tests.support.pattern_cases import given, golden_heads, padded, random_patt
 from tests.support.tiny_models import tiny, tiny_tokens
 
 NAMES = (
-    "attention_distance_variance",
+    "distance_variance",
     "concentration",
     "top_k_mass:k=3",
     "local_focus:window=2",
@@ -23,7 +23,7 @@ PREVIOUS, UNIFORM, SINK, SELF = range(4)
 def row_by_hand(name: str, weights: list[float], keys: list[int], query: int) -> float:
     """The number of one row: ``weights`` on the ``keys`` (places in the text) that the row of ``query`` sees."""
     pairs = list(zip(weights, keys, strict=True))
-    if name == "attention_distance_variance":
+    if name == "distance_variance":
         mean = sum(w * abs(query - k) for w, k in pairs)
         return sum(w * (abs(query - k) - mean) ** 2 for w, k in pairs)
     if name == "concentration":
@@ -60,7 +60,7 @@ def test_closed_forms_of_the_four_golden_heads():
     one, none = torch.ones(8), torch.zeros(8)
     far = (n > 2).float()
     want = {
-        "attention_distance_variance": [none, (n**2 - 1) / 12, none, none],
+        "distance_variance": [none, (n**2 - 1) / 12, none, none],
         "concentration": [one, 1 / n, one, one],
         "top_k_mass": [one, 3 / n.clamp(min=3), one, one],
         "local_focus": [one, 2 / n.clamp(min=2), 1 - far, one],
@@ -93,10 +93,10 @@ def test_heads_are_ordered_by_how_widely_they_look():
     for temperature, head in enumerate(wide):
         pattern[:, head] = random_pattern(1, 1, unpadded(1, length), peak=4.0 / (1 + temperature), seed=3)[0, :, 0]
     pattern[:, 4] = torch.eye(length)
-    found = given(pattern, "concentration", "top_k_mass", "attention_distance_variance")
+    found = given(pattern, "concentration", "top_k_mass", "distance_variance")
     for name in ("concentration", "top_k_mass"):
         assert [h.head for h in found.heads(name).top(5, by="highest")] == [4, *wide]
-    assert found.heads("attention_distance_variance").top(1, by="lowest")[0].head == 4
+    assert found.heads("distance_variance").top(1, by="lowest")[0].head == 4
 
 
 def test_a_narrow_peak_far_back_has_the_variance_of_a_narrow_peak():
@@ -105,19 +105,19 @@ def test_a_narrow_peak_far_back_has_the_variance_of_a_narrow_peak():
     for head, key in enumerate((0, 700, 1490)):
         pattern[0, head, -1] = 0.0
         pattern[0, head, -1, [key, key + 1]] = 0.5
-    last = numbers(pattern, "attention_distance_variance")["attention_distance_variance"][:, -1]
+    last = numbers(pattern, "distance_variance")["distance_variance"][:, -1]
     torch.testing.assert_close(last, torch.full((3,), 0.25), rtol=0, atol=1e-5)
 
 
 def test_variance_of_all_rows_together_is_the_mean_variance_plus_the_variance_of_the_distance():
     token_mask = unpadded(2, 13)
     pattern = random_pattern(1, 3, token_mask, seed=4)
-    found = given(pattern, "attention_distance_variance", "attention_distance")
+    found = given(pattern, "distance_variance", "attention_distance")
     back = (torch.arange(13)[:, None] - torch.arange(13)).double()
     moments = [(pattern[0].double() * back**power).sum(-1).mean((0, 2)) for power in (1, 2)]
     pooled = moments[1] - moments[0] ** 2  # the number that HeadVis reports
     distance = found["attention_distance"][0].double()
-    within = torch.from_numpy(found.heads("attention_distance_variance").values[0])
+    within = torch.from_numpy(found.heads("distance_variance").values[0])
     torch.testing.assert_close(within + distance.var((0, 2), correction=0), pooled, rtol=1e-5, atol=1e-5)
 
 

