@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from zipfile import ZipFile
 
 from interp.errors import ModelUnavailable
@@ -83,10 +84,10 @@ def _dequantise(source: InstallableModel, file: Path, folder: Path) -> None:
     from transformers.utils import logging
 
     model = load_model(str(file), offline=True)
-    assert model.hf is not None
+    hf: Any = model.hf
     bar = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
-    model.hf.save_pretrained(folder)
+    hf.save_pretrained(folder)
     if bar:
         logging.enable_progress_bar()
     model.tokenizer.save_pretrained(folder)
