@@ -48,10 +48,11 @@ class InstallableModel:
         try:
             state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
             made_now = (state["format"], state["wheel_sha256"]) == (FORMAT, self.wheel_sha256)
+            read_later = state["weights_form"], state["weights_digest"]
             same = {file: (self.folder / file).stat().st_size for file in state["bytes"]} == state["bytes"]
         except (OSError, ValueError, LookupError, TypeError):
             return None
-        return state if made_now and same else None
+        return state if made_now and same and all(read_later) else None
 
 
 def installable_models() -> dict[str, InstallableModel]:

