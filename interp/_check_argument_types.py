@@ -15,11 +15,13 @@ from inspect import signature
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
+from interp.errors import there_are
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checks_arguments(function: F) -> F:
-    """The function, which raises TypeError for an argument whose type its annotation excludes.
+    """The function, which raises TypeError for an argument that it does not have, and for one whose type its annotation excludes.
 
     Numbers, text, paths, the classes of ``_SOURCES`` and lists of these are checked; every other annotation is let through, and None where
     the annotation or the default allows it.
@@ -31,9 +33,12 @@ def checks_arguments(function: F) -> F:
     kinds = {p.name: kind for p in parameters if p.kind is not p.VAR_KEYWORD and (kind := _parse(p.annotation))}
     optional = {p.name for p in parameters if p.default is None or "None" in str(p.annotation)}
     names = [p.name for p in parameters]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        if unknown := [] if takes_any else [name for name in kwargs if name not in names]:
+            raise TypeError(f"{function.__name__} has no argument {unknown[0]!r}.{there_are(unknown[0], names)}")
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
             if name in kinds and not (value is None and name in optional) and not _matches(kinds[name], value):
                 raise TypeError(f"{name} must be {_sentence(kinds[name], value)}.")

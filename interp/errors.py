@@ -1,4 +1,8 @@
-"""Failures that a caller may want to catch separately from wrong arguments (ValueError, TypeError, LookupError)."""
+"""Failures that a caller may want to catch separately from wrong arguments (ValueError, TypeError, LookupError), and what
+sentences have in common."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
 
 
 class ModelUnavailable(OSError):
@@ -24,3 +28,9 @@ class FastPathUnavailable(ValueError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, in one line and without its full stop, for a sentence of ours that quotes it."""
     return str(error).partition("\n")[0].rstrip(" .:")
+
+
+def there_are(name: str, known: Collection[str], others: Collection[str] = ()) -> str:
+    """The end of a sentence that refuses a name: the known ones, and the closest of them and of ``others``."""
+    close = get_close_matches(name.lower(), [*known, *others], n=1)
+    return f" There are: {', '.join(known) or 'none'}." + (f" Did you mean {close[0]!r}?" if close else "")

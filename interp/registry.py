@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from interp._check_argument_types import with_article
-from interp.errors import first_line
+from interp.errors import first_line, there_are
 from interp.files import sha256
 
 if TYPE_CHECKING:
@@ -32,19 +31,15 @@ EXTENSION_GROUPS = tuple(f"interp.{kind}" for kind in ("metrics", "outcomes", "t
 def check_name(name: str, known: Collection[str], noun: str) -> None:
     """Raises LookupError, with the known names and the closest one, for a name that is not among them."""
     if name not in known:
-        raise LookupError(f"No {noun} is called {name!r}.{_there_are(name, known)}")
+        raise LookupError(f"No {noun} is called {name!r}.{there_are(name, known)}")
 
 
-def check_options(names: Iterable[str], known: Collection[str], owner: str) -> None:
-    """Raises LookupError, with the known options and the closest one, for the first of ``names`` that ``owner`` does not have."""
+def check_options(names: Iterable[str], known: Collection[str], owner: str, arguments: Collection[str] = ()) -> None:
+    """Raises LookupError, with the known options and the closest one, for the first of ``names`` that ``owner`` does not have.
+    ``arguments`` are given beside the options and may be meant as well."""
     for name in names:
         if name not in known:
-            raise LookupError(f"{owner} has no option {name!r}.{_there_are(name, known)}")
-
-
-def _there_are(name: str, known: Collection[str]) -> str:
-    close = get_close_matches(name.lower(), known, n=1)
-    return f" There are: {', '.join(known) or 'none'}." + (f" Did you mean {close[0]!r}?" if close else "")
+            raise LookupError(f"{owner} has no option {name!r}.{there_are(name, known, arguments)}")
 
 
 class Registry:

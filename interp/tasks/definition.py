@@ -42,7 +42,7 @@ class TaskDefinition:
 
     def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
         """Prompts without end, or until the task has no more. Raises LookupError for an unknown option."""
-        check_options(options, self.options, f"Task {self.name!r}")
+        check_options(options, self.options, f"Task {self.name!r}", arguments=("n_prompts", "seed"))
         return self.function(random.Random(f"{self.seed_name or self.name}/{seed}"), usable, **options)
 
 

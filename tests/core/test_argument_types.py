@@ -124,3 +124,12 @@ def test_numbers_of_numpy_paths_and_none_are_let_through():
         function(1, share="0.5")
     with pytest.raises(TypeError, match=r"^layers must be a list of int, not int: \[3\]\.$"):
         function(1, 0.5, layers=3)
+
+
+def test_an_argument_that_no_function_has_is_answered_with_those_it_has():
+    with pytest.raises(
+        TypeError, match=r"^load_model has no argument 'devise'\. There are: name, device, .* Did you mean 'device'\?$"
+    ):
+        interp.load_model(devise="cpu")
+    with pytest.raises(TypeError, match=r"^ablate_heads has no argument 'ablaton'\. There are: .* Did you mean 'ablation'\?$"):
+        interp.ablate_heads(wanted(), None, ablaton="mean")

@@ -155,6 +155,11 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
     [
         ({"name": "oii"}, LookupError, "No task is called 'oii'. There are: colored_objects, docstring"),
         ({"name": "ioi", "n_prompts": 0}, ValueError, "n_prompts=0 is too few"),
+        (
+            {"name": "ioi", "n_promts": 4},
+            LookupError,
+            "no option 'n_promts'. There are: corruption. Did you mean 'n_prompts'",
+        ),
         ({"name": "ioi", "corupted": "abc"}, LookupError, "Task 'ioi' has no option 'corupted'. There are: corruption."),
         ({"name": "greater_than", "depth": 1}, LookupError, "There are: none."),
         ({"name": "ioi", "corruption": "xyz"}, ValueError, "corruption='xyz' is not one of abc, flip."),
