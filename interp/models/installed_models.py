@@ -79,7 +79,8 @@ def find_installed(name: str) -> Path | None:
 def installed_form(name: str) -> str:
     """How the weights of an installed model were stored where it comes from; empty for other models."""
     source = installable_models().get(name)
-    return source.state["weights_form"] if source and source.state else ""
+    state = source and source.state
+    return state["weights_form"] if state else ""
 
 
 def check_installed_weights(model: Model) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from interp.errors import ModelUnavailable
+from interp.errors import ModelUnavailable, first_line
 from interp.files import error_reason, user_path
 from interp.models.bos import check_bos, set_bos
 from interp.models.device_map import check_placed, placement
@@ -262,13 +262,9 @@ def _first_three(keys: list[str]) -> str:
 @contextmanager
 def _strict(name: str, folder: Path | None) -> Iterator[None]:
     """Silences transformers, and turns whatever the loader raises into one ModelUnavailable; the original is chained."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers():
+            yield
     except (ModelUnavailable, MemoryError):
         raise
     except Exception as error:  # configurations, weights and network fail in as many ways as there are libraries below
@@ -278,9 +274,21 @@ def _strict(name: str, folder: Path | None) -> Iterator[None]:
             raise ModelUnavailable(
                 f"Model {name!r} is {here}, {cause}: connect to it, or use a local folder. {_choices(name)}"
             ) from error
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".:")
+        reason = first_line(error)
         sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices(name)}"
         raise ModelUnavailable(f"{folder} could not be loaded: {reason}." if folder else sentence) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within the block, transformers shows errors alone, and no progress bar."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         logging.set_verbosity(level)
         if bar:

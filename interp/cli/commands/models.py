@@ -34,20 +34,20 @@ def models(
         terminal.emit({"name": name, "folder": str(folder)})
         return
     rows = [_row(name, embedded_folder() / name) for name in embedded_names()]
-    others = installable_models().values()
-    rows += [_row(model.name, model.folder) for model in others if model.installed]
+    others = installable_models()
+    to_install = [name for name, model in others.items() if not model.installed]
+    rows += [_row(name, model.folder) for name, model in others.items() if name not in to_install]
     named = ("name", "type", "n_layers", "n_heads")
     cells = [(*(str(r[n]) for n in named), f"{r['bytes'] / 1e6:.1f} MB", "default" * r["default"]) for r in rows]
     terminal.table(("model", "type", "layers", "heads", "weights", ""), cells, right=("layers", "heads", "weights"))
-    for model in others:
-        here = "installed" if model.installed else f"`interp models install {model.name}` ({model.megabytes} MB)"
-        terminal.line(f"{model.name}: {here}. {model.about}; {model.license}. Unquantised on the Hub: {model.unquantised}.")
+    for name, model in others.items():
+        here = f"`interp models install {name}` ({model.megabytes} MB)" if name in to_install else "installed"
+        terminal.line(f"{name}: {here}. {model.about}; {model.license}. Unquantised on the Hub: {model.unquantised}.")
     terminal.line(
         "--model also accepts a folder (Hugging Face form, adapter), a GGUF file, and a Hub name such as openai-community/gpt2."
     )
     planted = " ".join(f"planted:{name}" for name in FAMILIES)
     terminal.line(f"Models with planted heads, whose weights are written by hand: {planted}; options: planted:mini_ioi,seed=3.")
-    to_install = [model.name for model in others if not model.installed]
     terminal.emit({"models": rows, "default": DEFAULT_MODEL, "installable": to_install, "planted": [*FAMILIES]})
 
 
