@@ -7,8 +7,10 @@ head had its own copy. By this convention GPT-2 small has 32,491 edges; others g
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 from interp.heads import Head
@@ -103,6 +105,13 @@ class Graph:
     def edges(self) -> tuple[Edge, ...]:
         """All edges, sorted by reader and then by writer."""
         return tuple(Edge(w, r, qkv) for r, qkv in self.readers for w in self.writers if self.connected(w, r))
+
+    @cached_property
+    def edges_into(self) -> dict[tuple[Node, str], range]:
+        """The indices in ``edges`` of all edges into each reader, in the order of their writers: all up to the last one before it."""
+        counts = Counter((edge.reader, edge.qkv) for edge in self.edges)
+        ends = accumulate(counts[reader] for reader in self.readers)
+        return {reader: range(end - counts[reader], end) for reader, end in zip(self.readers, ends, strict=True)}
 
     def connected(self, writer: Node, reader: Node) -> bool:
         """Whether there is an edge from the writer to the reader."""

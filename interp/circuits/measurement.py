@@ -7,7 +7,7 @@ numbers that are not finite, and a clean and a corrupted run with the same outco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,8 +130,9 @@ def measuring(
     """
     import torch
 
+    from interp.engine.attention.attention_interface import attention_hooks
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.sweep.fused_ops import engine_modules
+    from interp.engine.sweep.fused_ops import fused_modules
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
@@ -140,7 +141,8 @@ def measuring(
     check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
     measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))))
     without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
-    with model.lock, without_gradient, engine_modules(model.hf) if fused else nullcontext():
+    hf, _ = model.known_parts
+    with model.lock, without_gradient, attention_hooks(hf, {}), fused_modules(hf if fused else None):
         yield measurement
     measurement.check_finite(*measurement.arrays)
 

@@ -8,12 +8,13 @@ on the corrupted prompt (integrated gradients, arXiv 2403.17806): the embedding 
 outputs then either are added to (earlier edges keep their gradient) or replaced, as published.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.engine.edges.head_inputs import gradients_at_inputs, projected
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.graph import QKV, Graph, Node
 
@@ -43,15 +44,22 @@ def edge_gradients(
     ``replaced`` writers (by default none) are constants, through which no gradient flows back to earlier edges. Call it within the
     model's lock, on a decomposition computed under ``no_grad``.
     """
-    total = {reader: torch.zeros_like(decomposition.outputs[0]) for reader in graph.readers}
     constant = torch.zeros_like(fractions, dtype=torch.bool) if replaced is None else replaced
-    runs = decomposition.runs_per_batch
-    for part, fixed in zip(fractions.to(decomposition.outputs).split(runs), constant.split(runs), strict=True):
-        for reader, gradient in _at_readers(decomposition, graph, value, part, fixed.to(part.device)).items():
-            total[reader] += gradient.unflatten(0, (len(part), -1)).sum(0) / len(fractions)
-    changes = decomposition.corrupted - decomposition.outputs
-    pairs = ((changes[graph.writer_index[e.writer]], total[e.reader, e.qkv]) for e in graph.edges)
-    return torch.stack([torch.einsum("bnd,bnd->b", change, gradient) for change, gradient in pairs])
+    changes, runs = decomposition.corrupted - decomposition.outputs, decomposition.runs_with_gradients
+    total, edges_into = changes.new_zeros(len(graph.edges), decomposition.batch), graph.edges_into
+    for part, fixed in zip(fractions.to(changes).split(runs), constant.split(runs), strict=True):
+        for readers, gradients in _at_readers(decomposition, graph, value, part, fixed.to(part.device), changes):
+            mean = gradients.unflatten(1, (len(part), -1)).sum(1) / len(fractions)
+            n_writers = len(edges_into[readers[0]])
+            effects = _by_prompt(mean) @ _by_prompt(changes[:n_writers]).mT
+            for reader, own in zip(readers, effects.movedim(0, -1), strict=True):
+                edges = edges_into[reader]
+                total[edges.start : edges.stop] += own
+    return total
+
+
+def _by_prompt(x: Float[Tensor, "some batch n d_model"]) -> Float[Tensor, "batch some n_d"]:
+    return x.flatten(2).transpose(0, 1)
 
 
 def _at_readers(
@@ -60,48 +68,54 @@ def _at_readers(
     value: Value,
     fractions: Float[Tensor, "n_runs n_writers"],
     replaced: Bool[Tensor, "n_runs n_writers"],
-) -> dict[tuple[Node, str], Float[Tensor, "rows n d_model"]]:
-    """The gradient at the input of every reader in every run; rows are repetitions of the batch."""
-    facts = decomposition.model.facts
-    found: dict[tuple[Node, str], Tensor] = {}
+    changes: Float[Tensor, "n_writers batch n d_model"],
+) -> Iterator[tuple[list[tuple[Node, str]], Float[Tensor, "readers rows n d_model"]]]:
+    """Readers that have the same writers, with the gradient at the input of each in every run; rows are repetitions of the batch."""
+    facts, n_runs = decomposition.model.facts, len(fractions)
+    logits = (Node("logits"), "")
 
-    def moved(nodes: Sequence[Node]) -> Tensor:
-        at = [graph.writer_index[node] for node in nodes]
-        return torch.einsum("rw,wbnd->rbnd", fractions[:, at], decomposition.output_difference(at)).flatten(0, 1)
+    def moved(x: Tensor, nodes: Sequence[Node]) -> Tensor:
+        """``x`` with what these nodes write moved by their fractions."""
+        own = slice(graph.writer_index[nodes[0]], graph.writer_index[nodes[-1]] + 1)
+        if not fractions[:, own].any():
+            return x
+        return x + torch.einsum("rw,wbnd->rbnd", fractions[:, own], changes[own]).flatten(0, 1)
 
-    def stopped(nodes: Sequence[Node], written: Tensor) -> Tensor:
-        """What these nodes write, as a constant in the runs in which they are replaced."""
-        rows = replaced[:, [graph.writer_index[node] for node in nodes]].any(1)
-        rows = rows.repeat_interleave(len(written) // len(fractions))[:, None, None]
-        return torch.where(rows, written.detach(), written)
+    def constant(node: Node) -> Bool[Tensor, "rows 1 1"]:
+        """The rows in which what this node writes is a constant."""
+        return replaced[:, graph.writer_index[node]].repeat_interleave(decomposition.batch)[:, None, None]
 
     with torch.enable_grad():
-        x = (decomposition.expand(decomposition.outputs[0], len(fractions)) + moved([Node("input")])).requires_grad_()
-        streams, attention, parts = [x], [], []
+        x = moved(decomposition.expand(decomposition.outputs[0], n_runs), [Node("input")]).requires_grad_()
+        entering, read, outputs = [], [], []
         for layer in range(facts.n_layers):
-            made = decomposition.qkv(layer, x)
-            own = decomposition.per_query_head(made).values()
-            z = decomposition.attend(layer, *own, like=made)
-            heads = [Node("head", layer, head) for head in range(facts.n_heads)]
-            written = stopped(heads, decomposition.head_outputs(layer, z).sum(-2) + decomposition.biases[layer])
-            attention.append(written + moved(heads))
-            before, x = x + attention[-1], decomposition.block(layer, x, attention[-1])
+            heads, mlp = [Node("head", layer, head) for head in range(facts.n_heads)], Node("mlp", layer)
+            with projected(decomposition, layer) as own:
+                made = decomposition.qkv(layer, x)
+            by_head = [*decomposition.per_query_head(made).values()]
+            z = decomposition.attend(layer, *by_head, like=made)
+            attention = torch.einsum("bnhd,hdm->bnm", z, decomposition.weights[layer]) + decomposition.biases[layer]
+            if replaced.any():
+                attention = torch.where(constant(heads[0]), attention.detach(), attention)
+            attention = moved(attention, heads)
+            entering.append(x.detach())
+            outputs.append(own)
+            before, own_path = x + attention, x.view_as(x)  # into the MLP, beside the stream itself
+            x = decomposition.block(layer, own_path, attention)
             if facts.d_mlp:
-                mlp = [Node("mlp", layer)]
-                x = before + stopped(mlp, x - before) + moved(mlp) if replaced.any() else x + moved(mlp)
-            streams.append(x)
-            parts += own
-        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (len(fractions), -1))).sum(), [*streams[1:], *parts])
-        found[Node("logits"), ""] = slopes[facts.n_layers - 1]
-        for layer in range(facts.n_layers):
-            entering, at = streams[layer].detach().requires_grad_(), facts.n_layers + 3 * layer
-            made = decomposition.qkv(layer, entering)
-            for part, t, slope in zip(QKV, (made.q, made.k, made.v), slopes[at : at + 3], strict=True):
-                for node in (Node("head", layer, head) for head in range(facts.n_heads)):
-                    read = t[:, node.head * t.shape[1] // facts.n_heads]
-                    found[node, part] = torch.autograd.grad(read, entering, slope[:, node.head], retain_graph=True)[0]
-            if facts.d_mlp:
-                mlp = Node("mlp", layer)
-                written = stopped([mlp], decomposition.block(layer, entering, attention[layer].detach()) - entering)
-                found[mlp, ""] = torch.autograd.grad(written, entering, slopes[layer])[0]
-    return found
+                if replaced.any():
+                    written = x - before
+                    x = before + torch.where(constant(mlp), written.detach(), written)
+                x = moved(x, [mlp])
+            read += [x, own_path, *by_head]
+        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (n_runs, -1))).sum(), read)
+    yield [logits], slopes[-5][None]
+    for layer in reversed(range(facts.n_layers)):
+        after, path, *parts = slopes[5 * layer : 5 * layer + 5]
+        if facts.d_mlp:
+            mlp = Node("mlp", layer)
+            passed = torch.where(constant(mlp), 0, after)
+            yield [(mlp, "")], (path - passed)[None]
+        gradients = gradients_at_inputs(decomposition, layer, entering[layer], outputs[layer], parts)
+        for part, gradient in zip(QKV, gradients, strict=True):
+            yield [(Node("head", layer, head), part) for head in range(facts.n_heads)], gradient

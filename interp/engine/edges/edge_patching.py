@@ -8,7 +8,6 @@ of its own, in which every reader has its own input (``patch_edge_sets``); for a
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cache
 from itertools import groupby
 
@@ -17,9 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.edges.head_inputs import qkv_of_inputs
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.resume_from_layer import resume_from_layer
-from interp.engine.sweep.work_units import memory_at_once
+from interp.engine.sweep.work_units import gradient_memory
 from interp.graph import QKV, Edge, Graph
 from interp.models.model import Model
 
@@ -132,7 +132,8 @@ def patch_edge_sets(
     decomposition: ResidualDecomposition, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]
 ) -> Float[Tensor, "n_sets batch d_model"]:
     """The final residual with all edges of a set corrupted, for each set over ``graph.edges``."""
-    fitting = memory_at_once(decomposition.model) // decomposition.outputs.nbytes  # memory of each writer's output per set
+    inputs = 3 * decomposition.outputs[0].nbytes * len(QKV) * graph.n_heads  # of a layer's heads, before and behind their norm
+    fitting = gradient_memory(decomposition.model) // (decomposition.outputs.nbytes + inputs)
     parts = corrupted.to(decomposition.outputs.device).split(max(1, min(decomposition.runs_per_batch, fitting)))
     return torch.cat([_sets(decomposition, graph, _masks(graph, part)) for part in parts])
 
@@ -164,8 +165,9 @@ def _sets(
 
     for layer in range(begin, top + 1):
         first = layer * (n_parts + n_mlps)
-        own_masks = masks[:, first : first + n_parts, :known]
-        own = _own_parts(decomposition, layer, x, own_masks, added[:, :known], alike=layer == begin)
+        own_masks = masks[:, first : first + n_parts, :known].unflatten(1, (n_heads, len(QKV))).transpose(1, 2)
+        inputs = torch.einsum("sphw,swbnd->phsbnd", own_masks.to(x), added[:, :known]).add_(x)
+        own = qkv_of_inputs(decomposition, layer, inputs.flatten(2, 3))
         if layer == top:
             n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
         z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
@@ -181,33 +183,3 @@ def _sets(
             known += 1
         x = after
     return (x + shown(-1))[:, :, -1]
-
-
-def _own_parts(
-    decomposition: ResidualDecomposition,
-    layer: int,
-    x: Float[Tensor, "n_sets batch n d_model"],
-    masks: Bool[Tensor, "n_sets heads_parts n_known"],
-    added: Float[Tensor, "n_sets n_known batch n d_model"],
-    *,
-    alike: bool,
-) -> AttentionInputs:
-    """Queries, keys and values [n_sets*batch head n d_head] of a layer in which each of them has an input of its own. Equal
-    inputs are computed once: those of one set or, where the sets are still ``alike``, of all."""
-    n_sets, n_heads = len(masks), masks.shape[1] // len(QKV)
-    owner = torch.zeros(n_sets, dtype=torch.long, device=x.device) if alike else torch.arange(n_sets, device=x.device)
-    keys = torch.cat([owner[:, None, None].expand(-1, masks.shape[1], 1), masks.long()], -1)
-    rows, which = keys.flatten(0, 1).unique(dim=0, return_inverse=True)
-    which = which.view(n_sets, n_heads, len(QKV))
-    parts: dict[str, Tensor] = {}
-    for first in range(0, len(rows), decomposition.runs_per_batch):
-        some = rows[first : first + decomposition.runs_per_batch]
-        groups = ((s, some[some[:, 0] == s, 1:].to(x)) for s in some[:, 0].unique().tolist())
-        shown = torch.cat([x[s] + torch.einsum("rw,wbnd->rbnd", group, added[s]) for s, group in groups])
-        made = decomposition.qkv(layer, shown.flatten(0, 1))
-        for i, (part, t) in enumerate(zip(QKV, (made.q, made.k, made.v), strict=True)):
-            at = which[:, :, i] - first
-            sets, heads = ((at >= 0) & (at < len(some))).nonzero(as_tuple=True)
-            mine = t.unflatten(0, (-1, decomposition.batch))[at[sets, heads], :, heads * t.shape[1] // n_heads]
-            parts.setdefault(part, t.new_empty(n_sets, n_heads, *mine.shape[1:]))[sets, heads] = mine
-    return replace(made, **{part: t.transpose(1, 2).flatten(0, 1) for part, t in parts.items()})

@@ -22,9 +22,10 @@ from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention, verify_once
 from interp.engine.sweep.sweep import Progress
-from interp.engine.sweep.work_units import batches, tokens_at_once
+from interp.engine.sweep.work_units import batches, gradient_memory, tokens_at_once
 from interp.errors import FastPathUnavailable
 from interp.graph import QKV
+from interp.models.memory import ITEM_BYTES, activation_bytes
 from interp.models.model import Layout, Model
 from interp.models.plain_model_reference import rounding
 from interp.models.value_and_output_weights import output_weights
@@ -60,6 +61,13 @@ class ResidualDecomposition:
     def runs_per_batch(self) -> int:
         """Number of changed runs of the batch per pass."""
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
+
+    @property
+    def runs_with_gradients(self) -> int:
+        """Number of changed runs of the batch per pass whose activations are all kept for a backward pass."""
+        facts = self.model.facts
+        kept = facts.n_layers * activation_bytes(facts, self.clean.positions.numel())
+        return max(1, min(self.runs_per_batch, gradient_memory(self.model) // kept))
 
     @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
@@ -161,7 +169,7 @@ def decompose_task(
     """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the
     outcome of their last residuals; ``progress`` is told when the next one is asked for. ``corrupted_outputs`` is that of
     ``decompose_residual``, by length. To be used, and raises, as ``decompose_residual``."""
-    parts = batches(task)
+    parts = batches(task, _tokens_per_batch(model))
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
         verify_once(model, examples, outcome)
@@ -176,12 +184,20 @@ def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers
     """The mean output of every writer over the clean prompts of each length. To be used, and raises, as ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
-    for example_ids in batches(task):
+    for example_ids in batches(task, _tokens_per_batch(model)):
         examples = [task.examples[r] for r in example_ids]
         outputs, n = _decompose(model, examples, 0, weights)[1], len(examples[0].clean)
         part = outputs.sum(1, keepdim=True) / len(lengths[n])
         total[n] = total[n] + part if n in total else part
     return total
+
+
+def _tokens_per_batch(model: Model) -> int:
+    """Tokens whose decomposition, and activations kept for a backward pass, fit into memory."""
+    facts = model.facts
+    n_writers = 1 + facts.n_layers * (facts.n_heads + (facts.d_mlp > 0))
+    outputs = 3 * n_writers * facts.d_model * ITEM_BYTES[facts.dtype]  # clean, corrupted and their difference
+    return gradient_memory(model) // (outputs + facts.n_layers * activation_bytes(facts, 1))
 
 
 def _first_difference(example: Example) -> int:

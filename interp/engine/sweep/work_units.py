@@ -27,6 +27,7 @@ from interp.tasks.task import Task
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
 LEAST_MEMORY = {"cpu": 64 << 20, "cuda": 2 << 30}
+GRADIENT_MEMORY = {"cpu": 512 << 20, "cuda": 8 << 30}
 
 Chunk = tuple[int, tuple[int, ...], int, bytes]
 """Number of last positions, ids of examples, variants per batch, and the examples' class of lengths."""
@@ -153,13 +154,19 @@ def memory_at_once(model: Model) -> int:
     return LEAST_MEMORY[_kind(model)]
 
 
+def gradient_memory(model: Model) -> int:
+    """Bytes in addition to the loaded model that activations kept for a backward pass, or the outputs of all writers in several runs, may
+    use on the model's device."""
+    return GRADIENT_MEMORY[_kind(model)]
+
+
 def _kind(model: Model) -> str:
     return model.device.type if model.device.type in TOKENS_AT_ONCE else "cpu"
 
 
-def batches(task: Task) -> list[list[int]]:
-    """Ids of equally long examples, in batches of one plain pass."""
-    cap = TOKENS_AT_ONCE["cpu"]
+def batches(task: Task, n_tokens: int = TOKENS_AT_ONCE["cpu"]) -> list[list[int]]:
+    """Ids of equally long examples, in batches of one plain pass, of at most ``n_tokens``."""
+    cap = min(n_tokens, TOKENS_AT_ONCE["cpu"])
     return [list(part) for n, example_ids in task.by_length().items() for part in _split(example_ids, max(1, cap // n))]
 
 
