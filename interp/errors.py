@@ -30,6 +30,11 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(" .:")
 
 
+def counted(n: int, noun: str) -> str:
+    """The number with its noun, in the plural where that is not one."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def there_are(name: str, known: Collection[str], others: Collection[str] = ()) -> str:
     """The end of a sentence that refuses a name: the known ones, and the closest of them and of ``others``."""
     close = get_close_matches(name.lower(), [*known, *others], n=1)

@@ -12,7 +12,6 @@ import streamlit as st
 
 from interp.ablation.ablate_heads import CostEstimate
 from interp.experiments import CircuitSpec, Spec
-from interp.experiments.ablation import AblationExperiment
 from interp.models import memory
 from interp.models.model import Model, ModelFacts
 from interp.records import digest
@@ -78,7 +77,7 @@ def plan_job(spec: Spec, model: Model, root: Path, *, offline: bool = False) -> 
     """
     experiment = spec.on(model, offline=offline).prepare(model)
     cost, facts = experiment.plan(), model.facts
-    total = experiment.n_stored_units() if isinstance(experiment, AblationExperiment) else None
+    total = experiment.n_stored_units()
     n_bytes = facts.n_parameters * memory.ITEM_BYTES[facts.dtype] + cost.bytes
     folder = root.resolve() / experiment.folder_name()
     return JobPlan(experiment.spec, facts.name, str(model.device), experiment.identity, folder, cost, n_bytes, total)

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from interp.ablation.ablations import StandIns, build_variants, check_ablation
+from interp.errors import counted
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.registry import check_name
@@ -32,6 +33,9 @@ ESTIMATORS = {
 }
 
 
+TIMED_TOKENS = 128
+
+
 @dataclass(frozen=True)
 class CostEstimate:
     """Estimated cost of a sweep: units of work, bytes in addition to the loaded model, and seconds (from one timed clean pass)."""
@@ -39,6 +43,14 @@ class CostEstimate:
     n_units: int
     bytes: int
     seconds: float
+
+    @property
+    def text(self) -> str:
+        """The cost in words, without the seconds where they are not known (NaN)."""
+        from interp.models.memory import format_bytes
+
+        seconds = f"about {self.seconds:.1f} s plus loading, " if self.seconds == self.seconds else ""
+        return f"{counted(self.n_units, 'unit')}, {seconds}{format_bytes(self.bytes)} in addition to the loaded model"
 
 
 def ablate_heads(
@@ -101,16 +113,17 @@ def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
 
 
 def seconds_per_work(model: Model, task: Task) -> float:
-    """Seconds per token and layer, from one clean pass over the first prompt, timed after a warm-up pass."""
+    """Seconds per token and layer, from clean passes over copies of the first prompt (about ``TIMED_TOKENS``), after a warm-up pass."""
     import torch
 
     tokens = torch.tensor([task.examples[0].clean], device=model.device)
+    tokens = tokens.repeat(max(1, TIMED_TOKENS // tokens.shape[1]), 1)
     with model.lock, torch.inference_mode():
         forward = model.hf or model.bridge
-        forward(tokens)
+        forward(tokens[:1])
         start = perf_counter()
         forward(tokens)
-        return (perf_counter() - start) / (tokens.shape[1] * model.facts.n_layers)
+        return (perf_counter() - start) / (tokens.numel() * model.facts.n_layers)
 
 
 def _prepare(

@@ -25,7 +25,7 @@ Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +35,8 @@ from jaxtyping import Bool, Float
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
 from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS, IG_RULES, line_options
-from interp.circuits.measurement import measuring, to_numpy
+from interp.circuits.measurement import MeasuredBatch, measuring
+from interp.circuits.parts_of_work import scoring_work
 from interp.graph import Edge, Graph
 from interp.models.model import Model
 from interp.records import RunRecord
@@ -45,7 +46,7 @@ from interp.tasks.task import Task
 if TYPE_CHECKING:
     import torch
 
-    from interp.engine.sweep.sweep import Progress
+    from interp.engine.sweep.sweep import Progress, UnitLedger
 
 NOISE_FLOOR = 1e-6
 """Relative to the largest score: anything smaller is rounding error."""
@@ -123,14 +124,16 @@ def score_edges(
     metric: str | None = None,
     ablation: str = "counterfactual",
     seed: int = 0,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """Effects of all edges of the model's graph on every example of the task, in the metric's unit.
 
     ``method`` is one of ``EDGE_METHODS``; a corrupted edge carries what ``ablation`` names (``counterfactual resample mean
-    zero``; ``seed`` draws for ``resample``). Raises LookupError for an unknown method, rule, ablation or metric; ValueError for an
-    encoder, a model whose residual stream is not the sum of its heads' and MLPs' outputs, a task without what the ablation
-    needs, a metric without a gradient (estimates only), and when the clean and the corrupted run have the same outcome.
+    zero``; ``seed`` draws for ``resample``). Parts that are in ``ledger`` are not computed again. Raises LookupError for an unknown
+    method, rule, ablation or metric; ValueError for an encoder, a model whose residual stream is not the sum of its heads' and MLPs'
+    outputs, a task without what the ablation needs, a metric without a gradient (estimates only), and when the clean and the
+    corrupted run have the same outcome.
     """
     from interp.engine.edges.edge_attribution import edge_gradients
     from interp.engine.edges.edge_ig_reader_outputs import edge_changes
@@ -140,21 +143,34 @@ def score_edges(
     check_name(rule, IG_RULES, "rule")
     if steps < 1:
         raise ValueError(f"steps={steps} is too few: use at least 1.")
-    exact = method == "exact"
-    with measuring(model, task, metric, ablation=ablation, seed=seed, gradient=not exact, fused=exact) as measurement:
+    exact, lines = method == "exact", line_options(method, steps, rule)
+    work, done = scoring_work(model, task, method, steps, ablation, seed), count(1)
+    n_parts = sum(parts.count for parts in work)
+    with measuring(
+        model, task, metric, ablation=ablation, seed=seed, gradient=not exact, fused=exact, ledger=ledger
+    ) as measurement:
         graph = measurement.graph
         values = measurement.zeros(len(graph.edges), len(task))
-        for batch in measurement.batches(progress):
+        by_runs = method not in ("exact", "eap-ig-outputs")
+        fractions, replaced = _interpolation_points(method, graph, steps, rule) if by_runs else (None, None)
+
+        def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
             if exact:
-                effects = patch_single_edges(batch.decomposition, graph.edges, batch.read) - batch.clean
-            elif method == "eap-ig-outputs":
-                effects = edge_changes(batch.decomposition, graph, batch.read, steps)
-            else:
-                effects = edge_gradients(
-                    batch.decomposition, graph, batch.read, *_interpolation_points(method, graph, steps, rule)
-                )
-            values[:, batch.example_ids] = to_numpy(effects)
-    lines = line_options(method, steps, rule)
+                return patch_single_edges(batch.decomposition, graph.edges[part], batch.read) - batch.clean
+            if fractions is None:
+                return edge_changes(batch.decomposition, graph, batch.read, steps, range(graph.n_layers + 1)[part])
+            some = fractions[part]
+            constant = None if replaced is None else replaced[part]
+            mean = edge_gradients(batch.decomposition, graph, batch.read, some, constant)
+            return mean * (len(some) / len(fractions))
+
+        for batch, parts in zip(measurement.batches(), work, strict=True):
+            at = 0
+            for found in measurement.parts(batch, [method, lines], parts, compute):
+                values[at : at + len(found), batch.example_ids] += found
+                at += 0 if by_runs else len(found)
+                if progress:
+                    progress(next(done), n_parts)
     record = measurement.record(f"corrupted edge ({ablation})", method=method, **lines)
     return EdgeScores(method, graph, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 

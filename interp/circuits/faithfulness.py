@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,15 +20,19 @@ from jaxtyping import Bool, Float
 from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.measurement import measuring, to_numpy
+from interp.circuits.measurement import MeasuredBatch, measuring
+from interp.circuits.parts_of_work import circuit_work
 from interp.circuits.result_base import PlottedResult, TableResult
+from interp.files import sha256
 from interp.models.model import Model
 from interp.records import RunRecord
 from interp.statistics import Resamples, resample_prompts
 from interp.tasks.task import Task
 
 if TYPE_CHECKING:
-    from interp.engine.sweep.sweep import Progress
+    import torch
+
+    from interp.engine.sweep.sweep import Progress, UnitLedger
 
 MIB_EDGE_SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of MIB, as shares of all edges."""
@@ -86,27 +91,39 @@ def circuit_outcomes(
     *,
     ablation: str = "counterfactual",
     seed: int = 0,
+    ledger: UnitLedger | None = None,
 ) -> Float[np.ndarray, "n_circuits n_examples"]:
-    """Outcomes of several circuits, each given as a mask over the graph's edges, with all other edges corrupted.
+    """Outcomes of several circuits, each given as a mask over the graph's edges, with all other edges corrupted. Parts that are in
+    ``ledger`` are not computed again.
 
     Raises what ``score_edges`` raises (for example ValueError when the model with and without all of its edges has the same
     outcome), and ValueError for masks of another length.
     """
     import torch
 
-    from interp.engine.edges.edge_patching import patch_edge_sets
+    from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 
-    with measuring(model, task, metric, ablation=ablation, seed=seed, fused=True) as measurement:
-        graph = measurement.graph
-        if edge_masks.shape[1] != len(graph.edges):
-            raise ValueError(
-                f"edge_masks has {edge_masks.shape[1]:,} columns, and the graph of {model.facts.name} has {len(graph.edges):,} edges: "
-                f"give one value per edge."
-            )
+    graph, done = graph_of(model), count(1)
+    if edge_masks.shape[1] != len(graph.edges):
+        raise ValueError(
+            f"edge_masks has {edge_masks.shape[1]:,} columns, and the graph of {model.facts.name} has {len(graph.edges):,} edges: "
+            f"give one value per edge."
+        )
+    work = circuit_work(model, task, len(edge_masks), ablation, seed)
+    n_parts = sum(parts.count for parts in work)
+    with measuring(model, task, metric, ablation=ablation, seed=seed, fused=True, ledger=ledger) as measurement:
         values, removed = measurement.zeros(len(edge_masks), len(task)), torch.from_numpy(~edge_masks)
-        for batch in measurement.batches(progress):
-            outcomes = batch.read(patch_edge_sets(batch.decomposition, graph, removed))
-            values[:, batch.example_ids] = to_numpy(outcomes)
+
+        def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
+            return batch.read(patch_edge_sets(batch.decomposition, graph, removed[part]))
+
+        for batch, parts in zip(measurement.batches(), work, strict=True):
+            at = 0
+            for found in measurement.parts(batch, sha256(np.packbits(edge_masks).tobytes()), parts, compute):
+                values[at : at + len(found), batch.example_ids] = found
+                at += len(found)
+                if progress:
+                    progress(next(done), n_parts)
     return values
 
 
@@ -119,12 +136,14 @@ def faithfulness_curve(
     n_draws: int = 5,
     ablation: str | None = None,
     seed: int = 0,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> FaithfulnessCurve:
     """Faithfulness of the top edges by |effect| at each of ``shares`` of all edges, beside ``n_draws`` random circuits each.
 
-    Use other prompts than those of the scores. ``ablation`` is by default that of the scores. Raises ValueError for shares
-    outside (0, 1], for scores of another model's graph, and what ``circuit_outcomes`` raises.
+    Use other prompts than those of the scores. ``ablation`` is by default that of the scores; ``ledger`` is that of
+    ``circuit_outcomes``. Raises ValueError for shares outside (0, 1], for scores of another model's graph, and what
+    ``circuit_outcomes`` raises.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: give numbers above 0 and up to 1.")
@@ -140,7 +159,8 @@ def faithfulness_curve(
     for mask, (*_, edges) in zip(edge_masks, circuits, strict=False):
         mask[edges] = True
     edge_masks[-1] = True  # the last two rows: no edges, all edges
-    values = circuit_outcomes(model, task, edge_masks, scores.record.metric, progress, ablation=ablation, seed=seed)
+    how: dict[str, Any] = {"ablation": ablation, "seed": seed, "ledger": ledger}
+    values = circuit_outcomes(model, task, edge_masks, scores.record.metric, progress, **how)
     corrupted, clean = values[-2:]
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):

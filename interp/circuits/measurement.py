@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
+from interp.circuits.parts_of_work import Parts
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
-from interp.records import RunRecord
+from interp.records import RunRecord, digest
 from interp.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from interp.engine.edges.residual_decomposition import ResidualDecomposition
     from interp.engine.sweep.readout import Readout
-    from interp.engine.sweep.sweep import Progress
+    from interp.engine.sweep.sweep import Progress, UnitLedger
 
 
 class MeasuredBatch(NamedTuple):
@@ -63,6 +64,7 @@ class Measurement:
     ablation: str
     seed: int
     ends: Float[np.ndarray, "2 n_examples"]
+    ledger: UnitLedger | None = None
     arrays: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -95,6 +97,21 @@ class Measurement:
         self.arrays.append(np.zeros(shape))
         return self.arrays[-1]
 
+    def parts(
+        self, batch: MeasuredBatch, what: Any, parts: Parts, compute: Callable[[MeasuredBatch, slice], Tensor]
+    ) -> Iterator[np.ndarray]:
+        """``compute`` of each part of the work on a batch. What the ledger has is not computed again; ``what`` (a JSON value) tells
+        this work from other work on the same task and model."""
+        own = [self.model.facts.weights_digest, self.task.digest(), self.outcome.name, self.ablation, self.seed]
+        for start in range(0, parts.n, parts.at_once):
+            key = digest([*own, what, batch.example_ids, start, parts.at_once])
+            found = self.ledger.get(key) if self.ledger is not None else None
+            if found is None:
+                found = to_numpy(compute(batch, slice(start, start + parts.at_once)))
+                if self.ledger is not None:
+                    self.ledger.put(key, found)
+            yield found
+
     def check_finite(self, *values: np.ndarray) -> None:
         """Raises ValueError when the model computes NaN or infinite outcomes."""
         facts = self.model.facts
@@ -121,28 +138,28 @@ def measuring(
     seed: int = 0,
     gradient: bool = False,
     fused: bool = False,
+    ledger: UnitLedger | None = None,
 ) -> Iterator[Measurement]:
     """Opens a measurement of ``metric`` (by default the task's) with what is corrupted replaced as ``ablation`` says (``None``:
-    by the corrupted prompts); ``gradient`` where the outcome is differentiated, ``fused`` for the engine's fused modules.
+    by the corrupted prompts); ``gradient`` where the outcome is differentiated, ``fused`` for the engine's fused modules; what
+    ``Measurement.parts`` computes is kept in ``ledger``.
 
     Raises LookupError for an unknown metric or ablation; ValueError for a model without a residual graph, a task without what
     metric or ablation needs, a metric without the gradient that is needed, and for what ``Measurement`` refuses.
     """
     import torch
 
-    from interp.engine.attention.attention_interface import attention_hooks
     from interp.engine.edges.edge_patching import graph_of
-    from interp.engine.sweep.fused_ops import fused_modules
+    from interp.engine.sweep.fused_ops import engine_modules
 
     outcome, graph = OUTCOMES.get(metric or task.metric), graph_of(model)
     check_outcome(task, outcome)
     if gradient:
         check_gradient(outcome)
     check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
-    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))))
+    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))), ledger)
     without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
-    hf, _ = model.known_parts
-    with model.lock, without_gradient, attention_hooks(hf, {}), fused_modules(hf if fused else None):
+    with model.lock, without_gradient, engine_modules(model.hf, fused=fused):
         yield measurement
     measurement.check_finite(*measurement.arrays)
 

@@ -13,7 +13,7 @@ from interp.cli.command_decorator import command
 from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_heads, read_list, read_memory, read_numbers
 from interp.cli.save_run_figures import save_run_figures
 from interp.cli.terminal import Terminal
-from interp.experiments.experiment import RUNS, Experiment, Spec, counted
+from interp.experiments.experiment import RUNS, Experiment, Spec
 from interp.experiments.usage_errors import usage_errors
 
 if TYPE_CHECKING:
@@ -115,13 +115,9 @@ def _read(name: str, value: Any, hint: Any) -> Any:
 
 
 def _print_plan(terminal: Terminal, experiment: Experiment[Any], folder: Path, memory: int | None) -> None:
-    from interp.models.memory import format_bytes
-
     with usage_errors():
         plan = experiment.plan(memory)
-    seconds = f"about {plan.seconds:.1f} s plus loading, " if plan.seconds == plan.seconds else ""
-    cost = f"{counted(plan.n_units, 'unit')}, {seconds}{format_bytes(plan.bytes)} in addition to the loaded model"
-    terminal.line(f"{experiment.title()}: {cost}, to be stored in {folder}. Nothing was run.")
+    terminal.line(f"{experiment.title()}: {plan.text}, to be stored in {folder}. Nothing was run.")
     settings: dict[str, Any] = {}
     for name, value in experiment.identity.items():
         if name not in HIDDEN:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 WIDTH_OF_PIPE = 140
 SECONDS_BEFORE_BAR = 2.0
+SECONDS_BEFORE_LINE = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,39 @@ class Terminal:
 
     @contextmanager
     def progress(self, title: str, forced: bool = False) -> Iterator[Callable[[int, int], None]]:
-        """A function (done, total) that draws a bar with the remaining time on stderr, for work of more than two seconds.
-
-        Only where stderr is a terminal, or where ``forced``.
-        """
+        """A function (done, total) that shows the progress of work of more than two seconds on stderr, with the remaining time: as a bar
+        where stderr is a terminal, or where ``forced``, and else as a line now and then."""
         from tqdm import tqdm
 
-        hidden = self.quiet or not (forced or sys.stderr.isatty())
-        delay = 0.0 if forced else SECONDS_BEFORE_BAR
-        with tqdm(desc=title, unit="unit", file=sys.stderr, delay=delay, disable=hidden, leave=False) as bar:
+        if self.quiet:
+            yield lambda done, total: None
+        elif forced or sys.stderr.isatty():
+            delay = 0.0 if forced else SECONDS_BEFORE_BAR
+            with tqdm(desc=title, unit="unit", file=sys.stderr, delay=delay, leave=False) as bar:
 
-            def show(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                def show(done: int, total: int) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
 
-            yield show
+                yield show
+        else:
+            yield _Lines(title, self.say)
+
+
+class _Lines:
+    """Progress as lines for a file: the first after ten seconds, then each time that the work has gone on for half as long again."""
+
+    def __init__(self, title: str, say: Callable[[str], None]) -> None:
+        self.title, self.say = title, say
+        self.start, self.next = monotonic(), SECONDS_BEFORE_LINE
+
+    def __call__(self, done: int, total: int) -> None:
+        passed = monotonic() - self.start
+        if passed >= self.next and done < total:
+            self.next = 1.5 * passed
+            self.say(
+                f"{self.title}: {done:,} of {total:,} units after {passed:.0f} s, about {passed * (total / done - 1):.0f} s left."
+            )
 
 
 def discard_output() -> None:

@@ -125,7 +125,7 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
         return estimate_cost(self.model, self.task, **self._options(), memory=memory)
 
     def n_stored_units(self) -> int | None:
-        """How many units the run will store, which depends on the number of heads alone; None for ``attribution``, which stores none."""
+        """As of every experiment; depends on the number of heads alone. None for ``attribution``."""
         from interp.ablation.ablate_heads import estimate_cost
 
         options, spec = self._options(), self.spec

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.experiments.experiment import OneShotExperiment, Progress, Spec, counted, python_arguments, python_task
+from interp.errors import counted
+from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_chat, load_task
 from interp.experiments.run_folder import Notify
 from interp.files import check_file, read_file, user_path

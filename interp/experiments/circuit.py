@@ -6,20 +6,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
-from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments, python_task
+from interp.experiments.experiment import Progress, ResumableExperiment, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
-from interp.experiments.run_folder import Notify
+from interp.experiments.usage_errors import usage_errors
 from interp.registry import check_name
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve
     from interp.models.model import Model
-    from interp.store import StoredRun
+    from interp.store import RunWriter, StoredRun
+    from interp.store.unit_ledger import FileLedger
     from interp.tasks.task import Task
 
 COUNTERFACTUAL, EXACT, ACDC = "counterfactual", "exact", "acdc"
@@ -99,7 +99,7 @@ class CircuitSpec(Spec):
 
 
 @dataclass(frozen=True)
-class CircuitExperiment(OneShotExperiment[CircuitSpec]):
+class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     """The circuit of one model, found on ``task`` and tested on ``test_task``."""
 
     kind: ClassVar[str] = "circuit"
@@ -125,27 +125,47 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         return f"{self.spec.method} scores of all edges of {self.model.facts.name} on {self.task.name}"
 
     def plan(self, memory: int | None = None) -> CostEstimate:
-        """One unit per edge; the bytes of a pass with gradients over the longest prompts, seconds NaN."""
-        from interp.ablation.ablate_heads import CostEstimate
+        """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
+        from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
+        from interp.circuits.faithfulness import MIB_EDGE_SHARES
+        from interp.circuits.parts_of_work import circuit_work, estimate_circuit_cost, scoring_work
         from interp.engine.edges.edge_patching import graph_of
-        from interp.models.memory import forward_bytes
 
-        length = max(len(example.clean) for task in (self.task, self.test_task) for example in task)
-        facts = self.model.facts
-        n_bytes = 3 * forward_bytes(facts, 1, length) * facts.n_layers  # activations kept for the gradient
-        return CostEstimate(len(graph_of(self.model).edges), n_bytes, float("nan"))
+        model, spec, graph = self.model, self.spec, graph_of(self.model)
+        how = (spec.ablation, spec.seed)
+        own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one
+        n_circuits = (1 + spec.n_draws) * (len(MIB_EDGE_SHARES) + own_size) + 2
+        tested = circuit_work(model, self.test_task, n_circuits, *how)
+        acdc = spec.method == ACDC
+        scored = [] if acdc else scoring_work(model, self.task, spec.method, spec.steps, *how)
+        rate = seconds_per_work(model, self.task)
+        cost = estimate_circuit_cost(model, scored, tested, spec.method, graph, spec.steps, rate)
+        return CostEstimate(len(graph.edges) + cost.n_units, cost.bytes, float("nan")) if acdc else cost
 
-    def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> tuple[Any, ...]:
+    def n_stored_units(self) -> int | None:
+        return None if self.spec.method == ACDC else self.plan().n_units
+
+    def measure(self, **options: Any) -> tuple[Circuit, EdgeScores, FaithfulnessCurve]:
         from interp.circuits import faithfulness_curve
 
-        scores = self._scores(progress)
-        k = self._size(scores)
-        circuit, shares = scores.circuit(k), _shares(scores, min(k, scores.n_nonzero))
-        options = {"shares": shares, "n_draws": self.spec.n_draws, "seed": self.spec.seed}
-        return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, **options, progress=progress)
+        ledger, progress, n_parts = options["ledger"], options["progress"], self.plan().n_units
+        scored = 0
 
-    def save(self, result: tuple[Circuit, EdgeScores, FaithfulnessCurve], folder: Path) -> StoredRun:
-        from interp.store import save_circuit
+        def scoring(done: int, total: int) -> None:
+            nonlocal scored
+            scored = total
+            progress(done, max(total, n_parts))
+
+        with usage_errors():
+            scores = self._scores(ledger, progress and scoring)
+            k = self._size(scores)
+            circuit, shares = scores.circuit(k), _shares(scores, min(k, scores.n_nonzero))
+            how = {"shares": shares, "n_draws": self.spec.n_draws, "seed": self.spec.seed, "ledger": ledger}
+            testing = progress and (lambda done, total: progress(scored + done, scored + total))
+            return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, **how, progress=testing)
+
+    def publish(self, writer: RunWriter, result: tuple[Circuit, EdgeScores, FaithfulnessCurve]) -> StoredRun:
+        from interp.store import write_circuit
 
         circuit, scores, curve = result
         discovery = {example.clean for example in self.task}
@@ -153,14 +173,15 @@ class CircuitExperiment(OneShotExperiment[CircuitSpec]):
         details["n_shared_prompts"] = sum(example.clean in discovery for example in self.test_task)
         if 1 in curve.table["share"].to_numpy():  # that of acdc ends at the circuit
             details |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at()}
-        return save_circuit(circuit, scores, curve, folder, self.identity, **details)
+        return write_circuit(writer, circuit, scores, curve, **details)
 
-    def _scores(self, progress: Progress | None) -> EdgeScores:
+    def _scores(self, ledger: FileLedger, progress: Progress | None) -> EdgeScores:
         from interp.circuits import acdc, score_edges
 
         if self.spec.method == ACDC:
             return acdc(self.model, self.task, **_acdc_options(self.spec, self.metric), progress=progress)
-        return score_edges(self.model, self.task, **_score_options(self.spec, self.metric), progress=progress)
+        options = _score_options(self.spec, self.metric)
+        return score_edges(self.model, self.task, **options, ledger=ledger, progress=progress)
 
     def _size(self, scores: EdgeScores) -> int:
         """How many edges are kept. Raises ValueError where none is."""

@@ -12,6 +12,7 @@ import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import Field, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.experiments.run_folder import Notify, RunFolder
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_errors import UsageError, usage_errors
 from interp.files import user_path
 from interp.options_text import option_text
 from interp.registry import extension_code
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from interp.store import RunWriter, StoredRun
 
 RUNS = Path("runs")
+LONG = 5.0
+"""Estimated seconds from which a run says beforehand what it will cost."""
 LONGEST_NAME = 200
 """Bytes of a folder name before the digest; file systems allow 255 with it and with the number of an earlier run."""
 
@@ -161,6 +164,10 @@ class Experiment(ABC, Generic[S]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Units of work, bytes in addition to the loaded model, and seconds (NaN where unknown)."""
 
+    def n_stored_units(self) -> int | None:
+        """How many units of work the run will store on its way; None where it stores none."""
+        return None
+
     @abstractmethod
     def title(self) -> str:
         """What is computed, in a few words."""
@@ -261,22 +268,25 @@ class ResumableExperiment(Experiment[S]):
 
         stored = {} if fresh else stored_details(target.path, self.identity)
         with usage_errors():
-            self.plan(stored.get("memory", memory))
+            plan = self.plan(stored.get("memory", memory))
         if fresh:
             target.move_aside()
         with target.resume(memory, shlex.join(["interp", *self.spec.to_argv(), "--out", str(target.path)])) as writer:
             if writer.finished:
                 return open_run(target.path)
+            if plan.seconds > LONG:
+                target.notify(f"Computing {self.title()}: {plan.text}.")
             start = perf_counter()
-            result = self.measure(memory=writer.details["memory"], ledger=writer.ledger, progress=progress)
+            try:
+                result = self.measure(memory=writer.details["memory"], ledger=writer.ledger, progress=progress)
+            except UsageError:  # what is wrong with some requests shows only in their numbers
+                writer.discard()
+                with suppress(OSError):
+                    RUNS.rmdir()  # unless it holds other runs
+                raise
             run = self.publish(writer, result)
         target.notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
         return run
-
-
-def counted(n: int, noun: str) -> str:
-    """The number with its noun, in the plural where that is not one."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def python_arguments(*positional: Any, **keyword: Any) -> str:

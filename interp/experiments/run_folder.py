@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ArtefactInvalid
+from interp.errors import ArtefactInvalid, counted
 
 if TYPE_CHECKING:
     from interp.store import RunWriter, StoredRun
@@ -60,7 +60,7 @@ class RunFolder:
             if writer.finished:
                 self._notify_finished()
             elif done := writer.ledger.count():
-                self.notify(f"Resuming {self.path}: {done} units are done.")
+                self.notify(f"Resuming {self.path}, of which {counted(done, 'unit')} had been computed.")
             budget = writer.details["memory"]
             if not writer.finished and memory not in (None, budget):
                 stored = "the default memory budget" if budget is None else f"a memory budget of {budget:,} bytes"
@@ -68,9 +68,8 @@ class RunFolder:
             try:
                 yield writer
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"Interrupted: {writer.ledger.count()} units are stored in {self.path}. The same command resumes the run: {command}"
-                ) from None
+                stored = f"Interrupted, with {counted(writer.ledger.count(), 'unit')} stored in {self.path}"
+                raise KeyboardInterrupt(f"{stored}. The same command resumes the run: {command}") from None
 
     def _notify_finished(self) -> None:
         self.notify(f"{self.path} already holds this run, finished; nothing was computed. --fresh computes it again.")

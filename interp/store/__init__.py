@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from interp.store.ablations import write_ablation as write_ablation
     from interp.store.circuits import load_circuit_run as load_circuit_run
     from interp.store.circuits import save_circuit as save_circuit
+    from interp.store.circuits import write_circuit as write_circuit
     from interp.store.confirmations import load_confirmation as load_confirmation
     from interp.store.confirmations import save_confirmation as save_confirmation
     from interp.store.detections import load_detection as load_detection

@@ -13,9 +13,16 @@ KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
 def save_circuit(
     circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, folder: str | Path, spec: dict[str, Any], **details: Any
 ) -> StoredRun:
-    """Writes a circuit to a run directory and returns the run; ``load_circuit_run`` reads it back. ``circuit.json`` is the
+    """Writes a circuit to a run directory, as ``write_circuit``, and returns the run. ``spec`` identifies it. Raises as ``start_run``."""
+    return write_once(folder, spec, lambda writer: write_circuit(writer, circuit, scores, curve, **details))
+
+
+def write_circuit(
+    writer: RunWriter, circuit: Circuit, scores: EdgeScores, curve: FaithfulnessCurve, **details: Any
+) -> StoredRun:
+    """Writes the tables of a circuit and finishes the run; ``load_circuit_run`` reads it back. ``circuit.json`` is the
     circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the curve.
-    ``spec`` identifies the run; ``details`` (JSON values) are stored beside it. Raises as ``start_run``."""
+    ``details`` (JSON values) are stored beside them."""
     graph, record = circuit.graph, scores.record
     origin = {"method": scores.method, "ablation": record.arguments.get("ablation", "")}
     summary = {
@@ -30,14 +37,10 @@ def save_circuit(
         "n_heads": len(circuit.heads),
         "curve": {"clean": curve.clean, "corrupted": curve.corrupted},
     }
-
-    def write(writer: RunWriter) -> StoredRun:
-        writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
-        writer.write_table(FAITHFULNESS, curve.table)
-        writer.write_json(FILE, circuit.to_json())
-        return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})
-
-    return write_once(folder, spec, write)
+    writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
+    writer.write_table(FAITHFULNESS, curve.table)
+    writer.write_json(FILE, circuit.to_json())
+    return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})
 
 
 def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:

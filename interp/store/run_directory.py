@@ -218,12 +218,21 @@ class RunWriter:
         self.ledger.clear()
         return StoredRun(self.path, dict(self._manifest))
 
+    def discard(self) -> None:
+        """Removes all that an unfinished run has stored, for a request that cannot be carried out; the folder too where nothing else is
+        in it."""
+        self.ledger.clear()
+        for file in (manifests.NAME, LOCK):
+            (self.path / file).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         try:
-            if isinstance(error, Exception) and not self.finished:
+            if isinstance(error, Exception) and not self.finished and (self.path / manifests.NAME).exists():
                 self._update(status="failed", error=f"{type(error).__name__}: {error}")
         except OSError:  # the disk that failed the run may refuse this write too; the first error is the one to show
             pass

@@ -377,5 +377,7 @@ def test_a_seed_below_zero_is_refused_before_anything_is_computed(words, tmp_pat
 def test_a_dry_run_says_what_would_be_done(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = json.loads(interp(*WORDS, "--dry-run", "--json").stdout)
-    assert (answer["n_units"], answer["method"], answer["steps"]) == (479, "eap-ig", 10)
+    assert (answer["method"], answer["steps"]) == ("eap-ig", 10)
+    assert answer["n_units"] > 1 and answer["seconds"] > 0
+    assert answer["bytes"] > 1 << 20
     assert not list(tmp_path.iterdir())

@@ -350,7 +350,7 @@ def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found,
     with monkeypatch.context() as patches:
         patches.setattr(FileLedger, "put", put_and_stop)
         stopped = interp(*words, "--out", tmp_path / "run")
-    assert stopped.exit_code == 130 and "1 units are stored" in stopped.stderr
+    assert stopped.exit_code == 130 and "with 1 unit stored" in stopped.stderr
     resumed = interp(*words, "--memory", "1GB", "--out", tmp_path / "run")
     assert resumed.exit_code == 0 and "Resuming" in resumed.stderr
     assert "started with the default memory budget, which it keeps: --fresh" in resumed.stderr

@@ -16,7 +16,10 @@ from torch import Tensor
 
 from interp.engine.edges.head_inputs import gradients_at_inputs, projected
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.work_units import gradient_memory, tokens_at_once
 from interp.graph import QKV, Graph, Node
+from interp.models.memory import activation_bytes
+from interp.models.model import Model
 
 Value = Callable[[Float[Tensor, "n_runs batch d_model"]], Float[Tensor, "n_runs batch"]]
 
@@ -29,6 +32,12 @@ def moved_in_turn(
     for i, group in enumerate(groups):
         moved[i, :, [graph.writer_index[writer] for writer in group]] = torch.tensor(fractions)[:, None]
     return moved.flatten(0, 1)
+
+
+def runs_with_gradients(model: Model, n_tokens: int) -> int:
+    """Number of runs of ``n_tokens`` each in one pass whose activations are all kept for a backward pass."""
+    kept = model.facts.n_layers * activation_bytes(model.facts, n_tokens)
+    return max(1, min(tokens_at_once(model) // n_tokens, gradient_memory(model) // kept))
 
 
 def edge_gradients(
@@ -45,7 +54,8 @@ def edge_gradients(
     model's lock, on a decomposition computed under ``no_grad``.
     """
     constant = torch.zeros_like(fractions, dtype=torch.bool) if replaced is None else replaced
-    changes, runs = decomposition.corrupted - decomposition.outputs, decomposition.runs_with_gradients
+    changes = decomposition.corrupted - decomposition.outputs
+    runs = min(decomposition.runs_per_batch, runs_with_gradients(decomposition.model, decomposition.clean.positions.numel()))
     total, edges_into = changes.new_zeros(len(graph.edges), decomposition.batch), graph.edges_into
     for part, fixed in zip(fractions.to(changes).split(runs), constant.split(runs), strict=True):
         for readers, gradients in _at_readers(decomposition, graph, value, part, fixed.to(part.device), changes):

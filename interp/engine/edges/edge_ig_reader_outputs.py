@@ -8,7 +8,7 @@ of one for the model (this project's own variant), and nothing inside a reader, 
 Edges into the logits have no second step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,17 +22,20 @@ from interp.graph import QKV, Graph
 
 
 def edge_changes(
-    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int
-) -> Float[Tensor, "n_edges batch"]:
+    decomposition: ResidualDecomposition, graph: Graph, value: Value, steps: int, layers: Sequence[int] | None = None
+) -> Float[Tensor, "some_edges batch"]:
     """Effect of corrupting each edge of ``graph`` on ``value`` of the final residual, with gradients at the midpoints of
-    ``steps`` equal steps. Call it within the model's lock, on a decomposition computed under ``no_grad``."""
+    ``steps`` equal steps; by default of all edges, else of those into ``layers`` (``n_layers``: the logits). Call it within the
+    model's lock, on a decomposition computed under ``no_grad``."""
     found = []
-    for layer in range(graph.n_layers):
+    for layer in range(graph.n_layers + 1) if layers is None else layers:
+        if layer == graph.n_layers:
+            last, moved = decomposition.clean.final_residual, decomposition.output_difference(range(len(graph.writers)))
+            found.append(value(last + moved[:, :, -1]) - value(last[None]))
+            continue
         found.append(_into_heads(decomposition, value, steps, layer))
         if graph.has_mlps:
             found.append(_into_mlp(decomposition, value, steps, layer))
-    last = decomposition.clean.final_residual
-    found.append(value(last + decomposition.output_difference(range(len(graph.writers)))[:, :, -1]) - value(last[None]))
     return torch.cat(found)
 
 

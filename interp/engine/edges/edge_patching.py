@@ -19,8 +19,9 @@ from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.edges.head_inputs import qkv_of_inputs
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.resume_from_layer import resume_from_layer
-from interp.engine.sweep.work_units import gradient_memory
+from interp.engine.sweep.work_units import gradient_memory, tokens_at_once
 from interp.graph import QKV, Edge, Graph
+from interp.models.memory import ITEM_BYTES
 from interp.models.model import Model
 
 
@@ -128,13 +129,21 @@ def _continued(
     return torch.cat([rows.unflatten(0, (-1, decomposition.batch)), to_logits])
 
 
+def sets_at_once(model: Model, n_tokens: int) -> int:
+    """Number of sets of corrupted edges per pass over ``n_tokens``, so that the outputs of all writers in each, and the inputs of a
+    layer's heads before and behind their norm, fit into memory."""
+    facts = model.facts
+    n_outputs = 1 + facts.n_layers * (facts.n_heads + 1) + 3 * len(QKV) * facts.n_heads
+    fitting = gradient_memory(model) // (n_outputs * n_tokens * facts.d_model * ITEM_BYTES[facts.dtype])
+    return max(1, min(tokens_at_once(model) // n_tokens, fitting))
+
+
 def patch_edge_sets(
     decomposition: ResidualDecomposition, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]
 ) -> Float[Tensor, "n_sets batch d_model"]:
     """The final residual with all edges of a set corrupted, for each set over ``graph.edges``."""
-    inputs = 3 * decomposition.outputs[0].nbytes * len(QKV) * graph.n_heads  # of a layer's heads, before and behind their norm
-    fitting = gradient_memory(decomposition.model) // (decomposition.outputs.nbytes + inputs)
-    parts = corrupted.to(decomposition.outputs.device).split(max(1, min(decomposition.runs_per_batch, fitting)))
+    n_sets = min(decomposition.runs_per_batch, sets_at_once(decomposition.model, decomposition.clean.positions.numel()))
+    parts = corrupted.to(decomposition.outputs.device).split(n_sets)
     return torch.cat([_sets(decomposition, graph, _masks(graph, part)) for part in parts])
 
 

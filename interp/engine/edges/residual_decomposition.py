@@ -63,13 +63,6 @@ class ResidualDecomposition:
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
     @property
-    def runs_with_gradients(self) -> int:
-        """Number of changed runs of the batch per pass whose activations are all kept for a backward pass."""
-        facts = self.model.facts
-        kept = facts.n_layers * activation_bytes(facts, self.clean.positions.numel())
-        return max(1, min(self.runs_per_batch, gradient_memory(self.model) // kept))
-
-    @property
     def ends(self) -> Float[Tensor, "2 batch d_model"]:
         """The final residual on the clean prompts, and with every edge corrupted."""
         return torch.stack([self.clean.final_residual, self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)])
@@ -169,7 +162,7 @@ def decompose_task(
     """The streams of a task, one for the examples of each length and batch, with these examples' indices and what reads the
     outcome of their last residuals; ``progress`` is told when the next one is asked for. ``corrupted_outputs`` is that of
     ``decompose_residual``, by length. To be used, and raises, as ``decompose_residual``."""
-    parts = batches(task, _tokens_per_batch(model))
+    parts = decomposed_batches(model, task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
         verify_once(model, examples, outcome)
@@ -184,7 +177,7 @@ def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers
     """The mean output of every writer over the clean prompts of each length. To be used, and raises, as ``decompose_residual``."""
     lengths, weights = task.by_length(), _weights(model)
     total: dict[int, Tensor] = {}
-    for example_ids in batches(task, _tokens_per_batch(model)):
+    for example_ids in decomposed_batches(model, task):
         examples = [task.examples[r] for r in example_ids]
         outputs, n = _decompose(model, examples, 0, weights)[1], len(examples[0].clean)
         part = outputs.sum(1, keepdim=True) / len(lengths[n])
@@ -192,12 +185,17 @@ def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers
     return total
 
 
-def _tokens_per_batch(model: Model) -> int:
-    """Tokens whose decomposition, and activations kept for a backward pass, fit into memory."""
+def decomposed_batches(model: Model, task: Task) -> list[list[int]]:
+    """Ids of equally long examples, in batches whose decomposition, and activations kept for a backward pass, fit into memory."""
     facts = model.facts
     n_writers = 1 + facts.n_layers * (facts.n_heads + (facts.d_mlp > 0))
     outputs = 3 * n_writers * facts.d_model * ITEM_BYTES[facts.dtype]  # clean, corrupted and their difference
-    return gradient_memory(model) // (outputs + facts.n_layers * activation_bytes(facts, 1))
+    return batches(task, gradient_memory(model) // (outputs + facts.n_layers * activation_bytes(facts, 1)))
+
+
+def decomposed_tokens(examples: Sequence[Example]) -> int:
+    """Number of positions of all these examples from the first difference between clean and corrupted on."""
+    return len(examples) * (len(examples[0].clean) - min(map(_first_difference, examples)))
 
 
 def _first_difference(example: Example) -> int:

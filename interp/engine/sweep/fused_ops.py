@@ -78,9 +78,9 @@ def fused_modules(hf: nn.Module | None) -> Iterator[None]:
 
 
 @contextmanager
-def engine_modules(hf: nn.Module | None) -> Iterator[None]:
-    """Within the context the model computes with fused modules and the engine's attention, for many runs at once."""
-    with fused_modules(hf), nullcontext() if hf is None else attention_hooks(hf, {}):
+def engine_modules(hf: nn.Module | None, *, fused: bool = True) -> Iterator[None]:
+    """Within the context the model computes with the engine's attention, for many runs at once, and with ``fused`` modules."""
+    with fused_modules(hf if fused else None), nullcontext() if hf is None else attention_hooks(hf, {}):
         yield
 
 
