@@ -4,11 +4,14 @@ import os
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TQDM_DISABLE="1")
 
+import jaxtyping
 import pytest
 import torch
 
+from tests.support import type_checker
 from tests.support.tiny_models import TINY, tiny
 
+jaxtyping.jaxtyped = type_checker.jaxtyped  # what the hook named in pyproject.toml applies to every function of interp
 torch.set_num_threads(1)
 
 
