@@ -8,27 +8,23 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, seed
 from hypothesis import strategies as st
-from streamlit.testing.v1 import AppTest
 
 from interp.heads import Head
 from interp_dashboard import jobs, url
 from interp_dashboard.model_cache import ModelCache
 from interp_dashboard.page_definition import pages
 from interp_dashboard.settings import VARIABLE, settings
+from tests.support.dashboard_apps import new_session, open_address
 
-SCRIPT = "from interp_dashboard.app import show; show({!r})"
 HOSTILE = [
     *("</script>", "<img src=x onerror=alert(1)>", "\x00", "\u202eabc", "=HYPERLINK(1)", "~", "~AAAA", "a,b&c=d#e%20"),
     *("é" * 700, "x" * 10_000),
 ]
 
 
-def opened(page: str, **query: str) -> AppTest:
+def opened(page: str, **query: str):
     """The page as it stands after its address was opened."""
-    app = AppTest.from_string(SCRIPT.format(page), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return app.run()
+    return open_address(new_session(page), **query)
 
 
 @pytest.mark.parametrize("value", HOSTILE)

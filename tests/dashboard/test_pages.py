@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from streamlit.testing.v1 import AppTest
 
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.experiments import AblationSpec
@@ -29,10 +28,9 @@ from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
 from tests.store.test_run_folders import ESCAPES
-from tests.support.dashboard_apps import address
+from tests.support.dashboard_apps import address, new_session, open_address
 from tests.support.tiny_models import save_tiny
 
-SCRIPT = "from interp_dashboard.app import show; show({!r})"
 MODEL = "interp-mini"
 TEXT = "the cat sat on the mat"
 
@@ -44,10 +42,7 @@ def mini():
 
 def opened(page, **query):
     """The page as it stands after its address was opened."""
-    app = AppTest.from_string(SCRIPT.format(page), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
+    app = open_address(new_session(page), **query)
     assert not app.exception, app.exception[0].value
     return app
 

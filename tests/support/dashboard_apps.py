@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode
+from functools import cache
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "data" / "models" / "interp-mini"
 SCRIPT = "from interp_dashboard.app import show; show({!r})"
+
+# Every session asks which installed packages bring components; reading all their metadata takes longer than most pages.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 def new_session(page: str) -> AppTest:
