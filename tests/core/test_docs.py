@@ -48,7 +48,17 @@ def _flat(groups):
     return [(group, module) for group, entries in groups.items() for module in entries.values()]
 
 
-@pytest.mark.parametrize("path", [path for path in GUIDE if blocks(path, "python")], ids=lambda path: path.stem)
+EACH_GUIDE = pytest.mark.parametrize("path", [path for path in GUIDE if blocks(path, "python")], ids=lambda path: path.stem)
+
+
+@EACH_GUIDE
+def test_the_python_of_a_guide_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks(path, "python")), path.name, "exec"), {})
+
+
+@pytest.mark.slow
+@EACH_GUIDE
 def test_the_python_of_a_guide_runs_in_a_process_of_its_own(path, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     code = "\n".join(blocks(path, "python"))
