@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from interp.errors import MemoryBudgetExceeded
 from interp.experiments import AblationSpec
@@ -15,9 +14,8 @@ from interp.heads import Head
 from interp_dashboard import jobs
 from interp_dashboard import settings as about
 from interp_dashboard.job_plan import JobPlan, plan_job
-from tests.support.dashboard_apps import labels
+from tests.support.dashboard_apps import labels, new_session, open_address
 
-SCRIPT = "from interp_dashboard.app import show; show('ablate')"
 SHORT = AblationSpec(task="induction", ablation="zero", n_prompts=5, seed=3)
 QUERY = {"ablation": "zero", "n_prompts": "5", "seed": "3"}
 PATIENCE = 120
@@ -44,13 +42,15 @@ def own_settings():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a finished sweep of every head, and its run."""
+    """The folder of a finished sweep of every head, and its run: what the process of a job stores, without the process."""
+    from typer.testing import CliRunner
+
+    from interp.cli.app import app
     from interp.models import load_model
 
     root = tmp_path_factory.mktemp("finished")
     planned = plan_job(SHORT, load_model("interp-mini"), root)
-    job = planned.start()
-    wait(lambda: not jobs.status(job).active)
+    assert CliRunner().invoke(app, [*SHORT.to_argv(), "--out", str(planned.folder)]).exit_code == 0
     return root, planned.run()
 
 
@@ -62,10 +62,7 @@ def wait(done):
 
 
 def opened(**query):
-    app = AppTest.from_string(SCRIPT, default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
+    app = open_address(new_session("ablate"), **query)
     assert not app.exception
     return app
 

@@ -93,6 +93,7 @@ def test_the_words_of_a_job_are_the_command_that_measures_the_same(finished):
     assert "nothing was computed" in answer.stderr and json.loads(answer.stdout)["path"] == str(planned.folder)
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_resumed_to_the_same_bytes(tmp_path):
     planned = plan(LONG, tmp_path / "stopped")
     job = planned.start()
