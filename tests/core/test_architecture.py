@@ -138,27 +138,6 @@ def test_a_room_imports_only_from_lower_floors(path):
     assert not wrong
 
 
-def runtime_imports(path: Path) -> set[Path]:
-    """Files of interp/ that a file imports when it runs, inside functions too; not those for type checkers alone."""
-    typing_only = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    skipped = {id(n) for block in typing_only for statement in block.body for n in ast.walk(statement)}
-    nodes = [n for n in ast.walk(tree_of(path)) if isinstance(n, ast.ImportFrom) and n.module and id(n) not in skipped]
-    found = set()
-    for node in nodes:
-        for dotted in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-            file = ROOT.joinpath(*str(dotted).split(".")).with_suffix(".py")
-            found |= {file} if file.is_file() else set()
-    return found - {path}
-
-
-def test_no_file_imports_itself_through_others():
-    edges = {path: runtime_imports(path) for path in files()}
-    while free := [path for path, targets in edges.items() if not targets & edges.keys()]:
-        for path in free:
-            del edges[path]
-    assert not {named(path): sorted(map(named, targets & edges.keys())) for path, targets in edges.items()}
-
-
 @pytest.mark.parametrize("path", files(), ids=named)
 def test_a_library_is_named_only_in_its_rooms(path):
     own = room_of(path)
