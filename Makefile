@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Workers times threads must not exceed the cores: each test worker computes on one thread.
 WORKERS ?= auto
+# Each worker has a part of the files to itself, so that what the tests of a file share is made once, and takes over from slower ones.
+IN_PARALLEL = -n $(WORKERS) --maxprocesses 4 --dist worksteal
 export HF_HUB_DISABLE_TELEMETRY := 1
 export WANDB_MODE := disabled
 
@@ -28,14 +30,14 @@ picture: demo $(VENV)/.tools
 	$(BIN)/python docs/take_pictures.py
 
 test: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(IN_PARALLEL)
 
 test-slow: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(IN_PARALLEL)
 
 # Detectors on 50 to 100 models each, every family of models and the like: the counts in docs/validation.
 survey: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survey -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m survey $(IN_PARALLEL)
 
 # Debian's Chromium, driven by Playwright's Python package; `CHROMIUM` names another one.
 test-browser: $(VENV)/.tools
@@ -53,7 +55,7 @@ test-lowest test-newest:
 	$(OTHER)/bin/uv pip compile --quiet --resolution $(RESOLUTION) --extra app --extra test pyproject.toml -o $(OTHER)/requirements.txt
 	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python -r $(OTHER)/requirements.txt
 	$(OTHER)/bin/uv pip install --quiet --python $(OTHER)/bin/python --no-deps -e .
-	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -n $(WORKERS) --maxprocesses 4 $(TESTS)
+	OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q $(IN_PARALLEL) $(TESTS)
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check
