@@ -432,7 +432,7 @@ def test_an_interrupted_ablation_says_how_to_resume_and_resumes_to_the_same_tabl
     (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, rows)))
     words = ["ablate", "--model", folder, "--prompts", tmp_path / "many.jsonl", "--memory", "1MB"]
     process = start([*words, "--out", "stopped"], tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while process.poll() is None and not list(tmp_path.glob("stopped/units/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
