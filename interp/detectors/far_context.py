@@ -16,7 +16,7 @@ from interp.detectors.support.competing_passages import PassagePrompts, passage_
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.null_threshold import prompt_digests
-from interp.engine.sweep.sweep import Progress, sweep
+from interp.engine.sweep.sweep import Progress, UnitLedger, sweep
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
@@ -38,6 +38,7 @@ def far_context(
     n_null_draws: int = 99,
     fwer: float = 0.05,
     seed: int = 0,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> Detection:
     """Heads by the KL divergence, in nats, that restricting them to the first ``n_sink`` and last ``n_recent`` tokens causes.
@@ -49,7 +50,8 @@ def far_context(
 
     The paper keeps a fixed share of heads; here the threshold swaps far and near (``competing_passages``) and holds the family-wise
     error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below 0.01 nats at
-    most 0.07 of the mass moves (Pinsker). Raises ValueError for an encoder and without usable prompts. arXiv 2410.10819.
+    most 0.07 of the mass moves (Pinsker). Units that are in ``ledger`` are not computed again. Raises ValueError for an encoder and
+    without usable prompts. arXiv 2410.10819.
     """
     prompts = passage_prompts(model, "far_context", task, n_prompts, gold, question, seed)
     window = min(len(e.clean) for e in prompts.task) // 2 if n_recent is None else n_recent
@@ -66,7 +68,7 @@ def far_context(
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
     arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
     record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
-    kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, progress=progress).values
+    kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, ledger=ledger, progress=progress).values
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
     clusters = both.clusters[: len(pairs)] if both.clusters else None
     threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed, clusters)

@@ -19,6 +19,7 @@ from interp.detectors.support.copied_answers import (
     CopiedAnswer,
     greedy_answer,
     shared_prefix_cache,
+    stored_answer,
     teacher_forced_answer,
     text_of,
 )
@@ -27,7 +28,7 @@ from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.needle_prompts import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
 from interp.detectors.support.retrieval_null_wrong_targets import wrong_target_scores
-from interp.engine.sweep.sweep import Progress
+from interp.engine.sweep.sweep import Progress, UnitLedger
 from interp.heads import Head, HeadScores
 from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
@@ -54,6 +55,7 @@ def retrieval(
     prompts: Task | Sequence[Example] | None = None,
     mark: str = "needle",
     seed: int = 0,
+    ledger: UnitLedger | None = None,
     progress: Progress | None = None,
 ) -> Detection:
     """Heads by the share of the needle's answer that they copy, 0 to 1; the paper's threshold is 0.1.
@@ -70,8 +72,9 @@ def retrieval(
     mode, among up to ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional
     on that: compare ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths`` (head x depth).
 
-    The threshold holds the family-wise error rate ``fwer``. Raises ValueError for an encoder, an unknown mode, a needle that
-    cannot be located in its sentence or exceeds the context, and a model that answers no prompt.
+    The threshold holds the family-wise error rate ``fwer``. Prompts that are in ``ledger`` are not run again. Raises ValueError for
+    an encoder, an unknown mode, a needle that cannot be located in its sentence or exceeds the context, and a model that answers no
+    prompt.
     """
     model.facts.check_causal("Retrieval")
     if mode not in ("teacher", "greedy"):
@@ -84,8 +87,10 @@ def retrieval(
     prefix_cache = shared_prefix_cache(model, trials, prefix)
     answers = []
     write = teacher_forced_answer if mode == "teacher" else partial(greedy_answer, max_new_tokens=max_new_tokens)
+    how = [model.facts.weights_digest, mode, max_new_tokens, prefix_cache is not None]
     for trial in trials:
-        answers.append(write(model, trial, prefix_cache(trial.n_shared_prefix) if prefix_cache else None))
+        own = partial(write, model, trial, prefix_cache(trial.n_shared_prefix) if prefix_cache else None)
+        answers.append(stored_answer(trial, own, how, ledger))
         if progress:
             progress(len(answers), len(trials))
     accepted = _accepted(model, answers, min_recall)

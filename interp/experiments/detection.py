@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.experiments.experiment import OneShotExperiment, Progress, Spec, python_arguments
-from interp.experiments.run_folder import Notify
+from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments
+from interp.experiments.usage_errors import usage_errors
 from interp.options_text import settable
 from interp.registry import check_options
 
@@ -17,17 +16,21 @@ if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.detectors import Detection, TokenDetection
     from interp.models.model import Model
-    from interp.store import StoredRun
+    from interp.store import RunWriter, StoredRun
 
 PLANNED_LENGTH = 2048
 """Tokens of the text that the estimate of memory assumes, where the context is not shorter."""
+
+
+RUNNING = ("model", "ledger", "progress")
+"""Parameters of detectors that say how they run, not what they look for; a detector has those that it can use."""
 
 
 def detector_options(role: str) -> dict[str, Parameter]:
     """The options of a detector that can be written as text. Raises LookupError for an unknown role."""
     from interp.detectors import DETECTORS
 
-    own = {name: p for name, p in signature(DETECTORS.get(role)).parameters.items() if name not in ("model", "progress")}
+    own = {name: p for name, p in signature(DETECTORS.get(role)).parameters.items() if name not in RUNNING}
     return settable(own)
 
 
@@ -56,7 +59,7 @@ class DetectionSpec(Spec):
 
 
 @dataclass(frozen=True)
-class DetectionExperiment(OneShotExperiment[DetectionSpec]):
+class DetectionExperiment(ResumableExperiment[DetectionSpec]):
     """The detection of a role in one model."""
 
     kind: ClassVar[str] = "detection"
@@ -81,18 +84,20 @@ class DetectionExperiment(OneShotExperiment[DetectionSpec]):
         n_prompts = self.spec.settings().get("n_prompts") or 1
         return CostEstimate(n_prompts, forward_bytes(facts, 1, length, patterns=False), float("nan"))
 
-    def measure(self, progress: Progress | None, memory: int | None, notify: Notify) -> Detection | TokenDetection:
+    def measure(self, **options: Any) -> Detection | TokenDetection:
         from interp.detectors import DETECTORS, detect
 
-        role, options = self.spec.role, self.spec.settings()
-        options |= {} if memory is None else {"memory": memory}
-        options |= {"progress": progress} if "progress" in signature(DETECTORS.get(role)).parameters else {}
-        return detect(self.model, role, **options)
+        role, settings, given = self.spec.role, self.spec.settings(), signature(DETECTORS.get(self.spec.role)).parameters
+        settings |= {} if options["memory"] is None else {"memory": options["memory"]}
+        with usage_errors():
+            return detect(
+                self.model, role, **settings, **{name: options[name] for name in RUNNING if name in options and name in given}
+            )
 
-    def save(self, result: Detection | TokenDetection, folder: Path) -> StoredRun:
-        from interp.store import save_detection
+    def publish(self, writer: RunWriter, result: Detection | TokenDetection) -> StoredRun:
+        from interp.store import write_detection
 
-        return save_detection(result, self.model.facts, folder, self.identity)
+        return write_detection(writer, result, self.model.facts)
 
 
 def _call(spec: DetectionSpec) -> str:

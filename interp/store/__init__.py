@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from interp.store.confirmations import save_confirmation as save_confirmation
     from interp.store.detections import load_detection as load_detection
     from interp.store.detections import save_detection as save_detection
+    from interp.store.detections import write_detection as write_detection
     from interp.store.headvis import HeadVis as HeadVis
     from interp.store.headvis import export_headvis as export_headvis
     from interp.store.headvis import load_headvis as load_headvis

@@ -28,15 +28,10 @@ def save_detection(
     which ``StoredRun.scores`` reads by these names. For tokens, ``tokens`` has one row per token and score, and ``masks.safetensors``
     the selected tokens. Without ``spec`` record and values identify the run. Raises as ``start_run``.
     """
-    if isinstance(detection, TokenDetection):
-        scores: dict[str, Any] = detection.scores
-    else:
-        thresholds = replace(detection.scores, name="threshold", values=detection.threshold, bounds=(None, None))
-        scores = {"score": detection.scores, "control": detection.control, "threshold": thresholds, **detection.extra_scores}
     if spec is None:
-        digests = {name: sha256(part.values.astype("float64").tobytes()) for name, part in scores.items()}
+        digests = {name: sha256(part.values.astype("float64").tobytes()) for name, part in _scores(detection).items()}
         spec = {"kind": "detection", "role": detection.role, "record": detection.record.to_json(), "values": digests}
-    return write_once(folder, spec, lambda writer: _write_detection(writer, detection, scores, facts))
+    return write_once(folder, spec, lambda writer: write_detection(writer, detection, facts))
 
 
 def load_detection(path: str | Path) -> Detection | TokenDetection:
@@ -60,9 +55,17 @@ def _detection(run: StoredRun, details: dict[str, Any]) -> Detection | TokenDete
     return TokenDetection(role, tokens, {name: masks[name] for name in details["masks"]}, heads, **common)
 
 
-def _write_detection(
-    writer: RunWriter, detection: Detection | TokenDetection, scores: Mapping[str, Any], facts: ModelFacts
-) -> StoredRun:
+def _scores(detection: Detection | TokenDetection) -> dict[str, Any]:
+    """All scores of a detection by the name of their column."""
+    if isinstance(detection, TokenDetection):
+        return dict(detection.scores)
+    thresholds = replace(detection.scores, name="threshold", values=detection.threshold, bounds=(None, None))
+    return {"score": detection.scores, "control": detection.control, "threshold": thresholds, **detection.extra_scores}
+
+
+def write_detection(writer: RunWriter, detection: Detection | TokenDetection, facts: ModelFacts) -> StoredRun:
+    """Writes the tables of a detection, as ``save_detection`` says, and finishes the run."""
+    scores = _scores(detection)
     if isinstance(detection, Detection):
         writer.write_table("heads", head_rows(scores, facts))
         details: dict[str, Any] = {name: getattr(detection, name) for name in DECISION}

@@ -408,3 +408,48 @@ def test_what_a_detector_finds_can_be_stored_and_read_back(role, tmp_path):
         name: len(table) for name, table in made.tables.items()
     }
     pd.testing.assert_frame_equal(back.to_dataframe(), made.to_dataframe(), check_dtype=False)
+
+
+SEARCHES = {
+    "retrieval": ("--set", "n_lengths=2", "--set", "n_depths=2", "--set", "longest=90", "--set", "min_recall=none"),
+    "greedy": ("--set", "mode=greedy", "--set", "n_lengths=2", "--set", "n_depths=1", "--set", "longest=80"),
+    "far_context": ("--set", "n_prompts=16"),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_an_interrupted_detection_goes_on_and_ends_in_the_same_numbers(search, tmp_path, monkeypatch):
+    from interp.store import FileLedger
+
+    role = "far_context" if search == "far_context" else "retrieval"
+    words, put, stored = ["detect", role, *SEARCHES[search]], FileLedger.put, []
+
+    def stop_after_one(ledger, key, values):
+        put(ledger, key, values)
+        raise KeyboardInterrupt
+
+    def count(ledger, key, values):
+        stored.append(key)
+        put(ledger, key, values)
+
+    whole = interp(*words, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.stderr
+    with monkeypatch.context() as patches:
+        patches.setattr(FileLedger, "put", stop_after_one)
+        stopped = interp(*words, "--out", tmp_path / "run")
+    assert stopped.exit_code == 130 and "with 1 unit stored" in stopped.stderr
+    monkeypatch.setattr(FileLedger, "put", count)
+    assert interp(*words, "--out", tmp_path / "run").exit_code == 0
+    assert interp(*words, "--out", tmp_path / "again").exit_code == 0
+    n_resumed = len(stored) - len({*stored})  # units of the resumed run are a subset of those of the whole one
+    assert 0 < n_resumed == len({*stored}) - 1
+    first, second = (load_detection(tmp_path / name) for name in ("run", "whole"))
+    assert first.to_dataframe().equals(second.to_dataframe())
+    for name, table in second.tables.items():
+        assert first.tables[name].equals(table)
+
+
+def test_a_detection_that_is_refused_after_its_passes_leaves_nothing(tmp_path):
+    answer = interp("detect", "retrieval", *SEARCHES["retrieval"][:6], "--set", "min_recall=1", "--out", tmp_path / "run")
+    assert answer.exit_code == 2 and "requires more than 100%" in answer.stderr
+    assert not [*tmp_path.iterdir()]

@@ -3,6 +3,7 @@
 A step copies when the key with the largest weight lies in the answer's span of the prompt and holds the token that is written.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from interp.detectors.support.needle_prompts import Trial
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows import read_last_queries, verified_shared_prefix
+from interp.engine.sweep.sweep import UnitLedger
 from interp.models.model import Model
+from interp.records import digest
 
 
 def is_copy(
@@ -60,6 +63,23 @@ class CopiedAnswer:
 
         return read
 
+    def to_array(self) -> Float[np.ndarray, " n"]:
+        """All values of the answer in one array: the sizes, the numbers, the characters of the response."""
+        text = [ord(character) for character in self.response]
+        sizes = [*self.weight.shape, len(self.tokens), len(self.written), self.recall]
+        parts = (sizes, self.argmax_positions.ravel(), self.weight.ravel(), self.tokens, self.written, text)
+        return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
+
+    @classmethod
+    def from_array(cls, trial: Trial, values: Float[np.ndarray, " n"]) -> "CopiedAnswer":
+        """The answer to a trial that ``to_array`` wrote."""
+        *shape, n_tokens, n_written = values[:5].astype(int).tolist()
+        ends = np.cumsum([math.prod(shape), math.prod(shape), n_tokens, n_written])
+        positions, weight, tokens, written, text = np.split(values[6:], ends)
+        arrays = positions.astype(np.int32).reshape(shape), weight.astype(np.float32).reshape(shape)
+        ids = ([int(token) for token in part] for part in (tokens, written))
+        return cls(trial, *arrays, *ids, "".join(map(chr, text.astype(int))), float(values[5]))
+
     @property
     def hits(self) -> np.ndarray:
         return is_copy(np.array(self.tokens), self.trial.span, self.argmax_positions, np.array(self.written))
@@ -75,6 +95,19 @@ class CopiedAnswer:
     @property
     def attention(self) -> np.ndarray:
         return self.weight.mean(-1).clip(0, 1)
+
+
+def stored_answer(trial: Trial, write: Callable[[], CopiedAnswer], how: list[Any], ledger: UnitLedger | None) -> CopiedAnswer:
+    """The answer that ``write`` gives to a trial, from the ledger where it is there; ``how`` (JSON values) tells it from others."""
+    if ledger is None:
+        return write()
+    key = digest(["retrieval", *how, list(trial.tokens), list(trial.answer), list(trial.span)])
+    values = ledger.get(key)
+    if values is not None:
+        return CopiedAnswer.from_array(trial, values)
+    answer = write()
+    ledger.put(key, answer.to_array())
+    return answer
 
 
 def shared_prefix_cache(model: Model, trials: Sequence[Trial], prefix: tuple[int, ...]) -> Callable[[int], Any] | None:
