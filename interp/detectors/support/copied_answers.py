@@ -76,9 +76,11 @@ class CopiedAnswer:
         *shape, n_tokens, n_written = values[:5].astype(int).tolist()
         ends = np.cumsum([math.prod(shape), math.prod(shape), n_tokens, n_written])
         positions, weight, tokens, written, text = np.split(values[6:], ends)
-        arrays = positions.astype(np.int32).reshape(shape), weight.astype(np.float32).reshape(shape)
-        ids = ([int(token) for token in part] for part in (tokens, written))
-        return cls(trial, *arrays, *ids, "".join(map(chr, text.astype(int))), float(values[5]))
+        argmax_positions, weights = positions.astype(np.int32).reshape(shape), weight.astype(np.float32).reshape(shape)
+        response, recall = "".join(map(chr, text.astype(int))), float(values[5])
+        return cls(
+            trial, argmax_positions, weights, tokens.astype(int).tolist(), written.astype(int).tolist(), response, recall
+        )
 
     @property
     def hits(self) -> np.ndarray:
