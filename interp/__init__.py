@@ -1,7 +1,8 @@
 """interp: ablate every attention head of a language model, measure what it does, and see how far the result can be trusted.
 
 Models       ``load_model`` by name, folder or Hub id; ``doctor`` checks the identities that results rest on.
-Tasks        ``make_task`` writes clean and corrupted prompts; ``task_from_jsonl`` reads yours; ``score_task`` gives the model's baseline.
+Tasks        ``make_task`` writes clean and corrupted prompts; ``task_from_jsonl`` reads yours; ``check_task`` says whether the model does
+             the task, ``score_task`` gives its outcome on every prompt.
 Runs         ``run`` with interventions; ``capture`` activations; ``sweep`` many interventions over a task.
 Attention    ``observe_attention`` computes metrics of attention rows at any length.
 Ablation     ``ablate_heads`` of a model one by one; ``AblationResult`` holds effects, intervals, p- and q-values.
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from interp.heads import Head as Head
     from interp.heads import HeadScores as HeadScores
     from interp.heads import TokenScores as TokenScores
+    from interp.metrics import check_task as check_task
     from interp.metrics import observe_attention as observe_attention
     from interp.metrics import score_task as score_task
     from interp.models import doctor as doctor

@@ -10,6 +10,41 @@ from pathlib import Path
 from typing import Any, get_origin
 
 PACKAGES = ("interp-workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
+MIN_ACCURACY = 0.5
+"""The share of right prompts below which a model is said not to do a task."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How well the unchanged model does a task, which every effect on the task rests on.
+
+    ``n`` prompts, of which ``n_right`` are right (the most likely next token is an answer; each token of an answer of several, given those
+    before it). On ``n_preferred`` the likeliest answer is above the likeliest distractor (None without distractors). ``outcome`` is the
+    mean of ``metric``.
+    """
+
+    n: int
+    n_right: int
+    n_preferred: int | None
+    metric: str
+    outcome: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right prompts, 0 to 1."""
+        return self.n_right / self.n
+
+    @property
+    def does_task(self) -> bool:
+        """Whether at least ``MIN_ACCURACY`` of the prompts are right."""
+        return self.accuracy >= MIN_ACCURACY
+
+    def sentence(self, model: str, task: str) -> str:
+        """How many prompts are right, and a warning where these are too few."""
+        preferred = "" if self.n_preferred is None else f", and prefers the answer to the distractor on {self.n_preferred}"
+        right = f"{model} is right on {self.n_right} of {self.n} prompts of {task}{preferred}; mean {self.metric} {self.outcome:.3g}."
+        few = f" Fewer than {MIN_ACCURACY:.0%} are right: effects on this task say little of how it is done."
+        return right + few * (not self.does_task)
 
 
 @dataclass(frozen=True)
@@ -20,7 +55,8 @@ class RunRecord:
     its weights, ``weights_form`` how they were stored (empty for plain ones), ``bos`` whether
     prompts begin with BOS (always, never; empty for encoders and in older records; a chat template, ``chat`` in ``arguments``, writes its
     own); ``task`` and ``arguments`` identify the experiment;
-    ``interventions`` are labels; ``device`` and ``dtype`` where it ran.
+    ``interventions`` are labels; ``device`` and ``dtype`` where it ran. ``baseline`` holds the fields of the ``performance`` on the task
+    (empty where no answer was read).
     """
 
     model: str
@@ -35,6 +71,7 @@ class RunRecord:
     device: str = "cpu"
     weights_form: str = ""
     bos: str = ""
+    baseline: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=lambda: dict(package_versions()))
     commit: str = field(default_factory=lambda: source_commit()[0])
     dirty: bool = field(default_factory=lambda: source_commit()[1])
@@ -55,6 +92,16 @@ class RunRecord:
         if not all(isinstance(label, str) for label in record.interventions):
             raise TypeError("an intervention of the record is not a text")
         return record
+
+    @property
+    def performance(self) -> Performance | None:
+        """How well the unchanged model does the task; None where no answer was read. Raises TypeError for other values."""
+        return Performance(**self.baseline) if self.baseline else None
+
+    @property
+    def performance_sentence(self) -> str:
+        """On how many prompts the model is right; empty where no answer was read."""
+        return self.performance.sentence(self.model, self.task) if self.performance else ""
 
     @property
     def clusters(self) -> list[str] | None:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
 from interp.circuits.parts_of_work import Parts
+from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
 from interp.metrics.outcomes import OUTCOMES
@@ -64,6 +65,7 @@ class Measurement:
     ablation: str
     seed: int
     ends: Float[np.ndarray, "2 n_examples"]
+    counter: PerformanceCounter
     ledger: UnitLedger | None = None
     arrays: list[np.ndarray] = field(default_factory=list)
 
@@ -83,6 +85,7 @@ class Measurement:
             checked = partial(self._read, read, example_ids)
             ends = checked(decomposition.ends)
             self.ends[:, example_ids] = to_numpy(ends)
+            self.counter.add(example_ids, decomposition.clean.logits)
             yield MeasuredBatch(example_ids, decomposition, checked, ends)
         self.check_finite(self.ends)
         check_gap(self.clean, self.corrupted, self.outcome.name)
@@ -123,9 +126,10 @@ class Measurement:
                 )
 
     def record(self, intervention: str, **arguments: Any) -> RunRecord:
-        """The record of this measurement, with ``arguments`` and the ablation beside those of the task."""
+        """The record of this measurement after ``batches``, with ``arguments`` and the ablation beside those of the task."""
         arguments = {"ablation": self.ablation, **arguments}
-        return measurement_record(self.model, self.task, intervention, self.outcome.name, self.seed, **arguments)
+        record = measurement_record(self.model, self.task, intervention, self.outcome.name, self.seed, **arguments)
+        return self.counter.record(record, self.outcome.name, float(self.clean.mean()))
 
 
 @contextmanager
@@ -157,7 +161,8 @@ def measuring(
     if gradient:
         check_gradient(outcome)
     check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
-    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, np.empty((2, len(task))), ledger)
+    ends, counter = np.empty((2, len(task))), PerformanceCounter(model, task)
+    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, ends, counter, ledger)
     without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
     with model.lock, without_gradient, engine_modules(model.hf, fused=fused):
         yield measurement

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import COUNTERFACTUAL, EXACT
 from interp.records import prompts_text
@@ -19,6 +20,7 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
     """The size of the circuit, its faithfulness, and its ``top`` edges (0: all) by the absolute value of their effect."""
     found, record = run.manifest["details"]["circuit"], run.record
     edges, curve = edges_by_effect(run), run.table("faithfulness")
+    print_performance(terminal, record)
     terminal.line(
         f"{found['method']} on {record.task}: {found['n_edges']:,} of {found['n_graph_edges']:,} edges of {record.model}, "
         f"{found['n_heads']} heads; {record.metric} {found['clean']:.3g} clean, {found['corrupted']:.3g} corrupted."

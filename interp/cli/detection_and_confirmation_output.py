@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.command_from_spec import print_location
+from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
 from interp.records import prompts_text
 
@@ -43,6 +44,7 @@ def print_detection(terminal: Terminal, found: "RoleResult", top: int | None = N
     from interp.confirmation import Confirmation
     from interp.detectors import Detection
 
+    print_performance(terminal, found.record, found.details.get("control_tasks"))
     if isinstance(found, Confirmation):
         _print_curve(terminal, found)
     elif isinstance(found, Detection):

@@ -6,6 +6,7 @@ heads are drawn anew for every cell and may be retrieval heads; the other contro
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -57,7 +58,7 @@ def confirm(
     arguments |= {"positions": list(positions)} | ({"specificity": [t.name for t in specificity]} if specificity else {})
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
     passes = [(measured, where) for measured in tasks for where in positions]
-    parts = []
+    parts, records = [], {}
     for i, (measured, where) in enumerate(passes):
         variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
         step = _share_of_progress(progress, i, len(passes))
@@ -67,6 +68,7 @@ def confirm(
                 f"{model.facts.name} answers none of the {len(measured)} prompts of task {measured.name!r} correctly, so ablation cannot "
                 f"lower its accuracy: use an easier task or another metric, such as logit_diff."
             )
+        records.setdefault(measured.name, replace(result.record, task=measured.name))
         values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
         parts.append(set_tables([CLEAN, *sets], values, measured, where, seed))
     tables = {name: _concat([part[name] for part in parts]) for name in parts[0]}
@@ -77,8 +79,9 @@ def confirm(
         "n_controls": len(control_pool(detection, top)),
         "unmatched": {str(k): n for k, n in unmatched.items() if n},
         "unit": outcome.unit,
+        "control_tasks": [records[other.name].performance_sentence for other in specificity],
     }
-    return Confirmation(detection.role, tables.pop("sets"), record, details, tables)
+    return Confirmation(detection.role, tables.pop("sets"), records[task.name], details, tables)
 
 
 def check_confirmation(

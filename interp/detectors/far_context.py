@@ -68,7 +68,8 @@ def far_context(
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
     arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
     record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
-    kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, ledger=ledger, progress=progress).values
+    swept = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, ledger=ledger, progress=progress)
+    kl, record = swept.values, swept.record
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
     clusters = both.clusters[: len(pairs)] if both.clusters else None
     threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed, clusters)

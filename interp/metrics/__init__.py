@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from interp.metrics.attention_rollout import rollout as rollout
     from interp.metrics.attention_rollout import token_rollout as token_rollout
     from interp.metrics.attention_rollout import uniform_maps as uniform_maps
+    from interp.metrics.check_task import TaskCheck as TaskCheck
+    from interp.metrics.check_task import check_task as check_task
     from interp.metrics.head_similarity_and_clusters import HeadPairScores as HeadPairScores
     from interp.metrics.head_similarity_and_clusters import cluster_heads as cluster_heads
     from interp.metrics.head_similarity_and_clusters import output_similarity as output_similarity

@@ -41,6 +41,7 @@ TASKS = Registry(
         "jsonl",
         "position_names",
         "task",
+        "task_vocabulary",
         "text_marks",
         "token_batch",
         "tokenise",

@@ -24,11 +24,13 @@ _SINGLE: WeakKeyDictionary[Any, dict[tuple[str, str], bool]] = WeakKeyDictionary
 
 
 class WordFilter:
-    """Keeps the words that a task can use with one model: those that are a single known token."""
+    """Keeps the words that a task can use with one model: those that are a single known token. ``verdicts`` says of every word that the
+    task asked for whether it was kept wherever it was asked for."""
 
     def __init__(self, model: Model, task: str) -> None:
         model.facts.check_causal(f"Task {task!r}")
         self.model, self.task = model, task
+        self.verdicts: dict[str, bool] = {}
 
     def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
         """The words that add exactly one known token to the text ``after``, in order (``after=""``: at the start of a text).
@@ -40,6 +42,7 @@ class WordFilter:
         for word, pieces in zip(new, continuations(self.model, after, new), strict=True):
             known[after, word] = pieces is not None and len(pieces) == 1 and not _is_unknown(self.model, word, pieces)
         kept = [word for word in words if known[after, word]]
+        self.verdicts |= {word: self.verdicts.get(word, True) and known[after, word] for word in words}
         if len(kept) < at_least:
             shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
             needed = f"{at_least} words that are single tokens of {self.model.facts.name} after {after!r}"

@@ -342,6 +342,35 @@ def test_an_empty_or_missing_prompt_file_is_refused(folder, tmp_path):
     assert_refused(interp("ablate", "--model", folder, "--prompts", tmp_path / "none.jsonl"), 2, "There is no file")
 
 
+def test_a_check_of_own_prompts_answers_in_sentences_and_in_json(folder, prompts):
+    words = ["tasks", "check", prompts, "--model", folder]
+    sentences, found = interp(*words).stdout, json.loads(interp(*words, "--json").stdout)
+    assert found["n_prompts"] == 5 and found["verdict"] in " ".join(sentences.split("\n"))
+    assert "is right on" in sentences and "differ at" in sentences and "gap" in sentences
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["check", "nix"], "No task is called 'nix'"),
+        (["check", "no.jsonl"], "There is no file no.jsonl"),
+        (["check"], "'check' is no check"),
+        (["chek", "ioi"], "'chek ioi' is no check"),
+        (["check", "ioi", "--set", "corruption=abd"], "corruption='abd' is not one of"),
+    ],
+)
+def test_a_check_that_cannot_be_made_gets_one_sentence(words, sentence):
+    answer = interp("tasks", *words)
+    assert answer.exit_code == 2 and sentence in answer.stderr
+
+
+def test_accuracy_stands_before_any_effect_in_ablate_and_show(ablation, tmp_path):
+    first = interp(*ablation, "--out", tmp_path / "run").stdout
+    shown = interp("show", tmp_path / "run").stdout
+    for text in (first, shown):
+        assert "tiny-llama is right on" in text and text.index("is right on") < text.index("effect =")
+
+
 def test_prompts_in_clusters_are_counted_in_both_ways(folder, ablation, prompts, tmp_path):
     rows = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
     prompts.write_text("\n".join(json.dumps(row | {"cluster": i % 2}) for i, row in enumerate(rows)), encoding="utf-8")

@@ -185,6 +185,7 @@ CASES = {
     "metrics.massive_activations": lambda f: f(model(), LONG),
     "metrics.observe_attention": lambda f: f(model(), LONG, ["entropy", "value_weighted_norm"]),
     "metrics.output_similarity": lambda f: f(model(), LONG),
+    "metrics.check_task": lambda f: f(model(), random_task()),
     "metrics.score_task": lambda f: f(model(), random_task()),
     "metrics.sink_columns": lambda f: f(model(), random_task(), min_rows=1),
     "models.doctor": lambda f: f(model()),
@@ -337,5 +338,6 @@ def test_a_call_that_fails_in_a_hook_leaves_everything_as_it_was(case):
     assert CALLS["user"] == called + 1
 
 
-NO_HOOKS = {"ablation.estimate_cost", "detectors.detect:copy_ov", "engine.next_token_entropy", "metrics.score_task"}
+NO_HOOKS = {"ablation.estimate_cost", "detectors.detect:copy_ov", "engine.next_token_entropy"}
+NO_HOOKS |= {"metrics.check_task", "metrics.score_task"}
 """Plain passes, or none."""

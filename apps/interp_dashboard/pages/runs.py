@@ -86,6 +86,7 @@ def render(view: View) -> None:
         _unfinished(entry)
         return
     run = open_run(entry.path)
+    _performance(run)
     _figure(view, run)
     _record(run, entry)
 
@@ -234,10 +235,17 @@ def _python(run: StoredRun, kind: str, metric: str | None) -> str:
     return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
 
 
+def _performance(run: StoredRun) -> None:
+    """On how many prompts the unchanged model is right; a warning where these are too few."""
+    if performance := run.record.performance:
+        show = st.caption if performance.does_task else st.warning
+        show(plain(run.record.performance_sentence))
+
+
 def _record(run: StoredRun, entry: RunSummary) -> None:
     """The record of the run."""
     record = run.record.to_json()
-    packages, arguments = record.pop("packages"), record.pop("arguments")
+    packages, arguments, _ = (record.pop(name) for name in ("packages", "arguments", "baseline"))
     here = {"started": entry.started, "took": duration(entry.seconds), "folder": str(run.path)}
     facts = {**record, **arguments, **packages, **here}
     with st.expander("Provenance", icon=":material/receipt_long:"):

@@ -6,6 +6,7 @@ The same command resumes an unfinished run directory and leaves a finished one a
 import typer
 
 from interp.cli.command_from_spec import Request, print_location, run_command
+from interp.cli.performance_output import print_performance
 from interp.cli.ranking_output import as_json, print_agreement, print_ranking
 from interp.cli.terminal import Terminal
 from interp.experiments.ablation import AblationSpec
@@ -30,6 +31,7 @@ def ablate(terminal: Terminal, request: Request) -> None:
     effect = metric(ablated) - metric(clean); negative = the head helped.
     """
     if (run := request.run()) is not None:
+        print_performance(terminal, run.record)
         print_ranking(terminal, run.heads(), top=5)
         print_agreement(terminal, run)
         print_location(terminal, run, "prints all heads")

@@ -9,6 +9,7 @@ import typer
 from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circuit
 from interp.cli.command_decorator import command
 from interp.cli.detection_and_confirmation_output import detection_json, load_role_run, print_detection, result_table
+from interp.cli.performance_output import print_performance
 from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
 from interp.cli.terminal import Terminal
 from interp.experiments.usage_errors import UsageError, usage_errors
@@ -69,6 +70,7 @@ def show(
         print_detection(terminal, result, top)
         terminal.emit(detection_json(run, result))
         return None
+    print_performance(terminal, run.record)
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:

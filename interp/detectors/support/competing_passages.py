@@ -6,7 +6,7 @@ cannot tell which passage the question asks for scores the same either way.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from jaxtyping import Float
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.engine.sweep.sweep import outcome_and_performance
 from interp.heads import HeadScores
+from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
 from interp.statistics import independent_units
 from interp.tasks import make_task
@@ -108,6 +110,8 @@ def passage_detection(
     )
     task = prompts.task
     record = record_of(model, task=task.name, arguments={**task.provenance, **options}, metric=role, seed=seed)
+    _, performance = outcome_and_performance(model, task, OUTCOMES.get(task.metric))
+    record = replace(record, baseline=asdict(performance))
     return Detection(
         role,
         HeadScores(role, gold_scores.mean(0), unit, bounds, record),

@@ -19,6 +19,7 @@ from interp.engine.gradients.z_gradients import (
     z_gradients,
 )
 from interp.engine.sweep.clean_pass import clean_pass
+from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.engine.sweep.sweep import Progress, SweepResult
 from interp.engine.sweep.variant import Variant
@@ -50,13 +51,14 @@ def attribute(
     check_outcome(task, outcome)
     baseline, estimates = np.full(len(task), np.nan), np.full((len(variants), len(task)), np.nan)
     changes = list(dict.fromkeys(i for v in variants for i in v))
-    parts = batches(task)
+    parts, counter = batches(task), PerformanceCounter(model, task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
         batch = as_batch(model, examples)
         try:
             with model.lock, torch.inference_mode():
                 clean = clean_pass(model, examples, example_ids, 0, changes)
+                counter.add(example_ids, clean.logits)
             value = answer_value(outcome, examples, model)
             clean_values, _, (gradients,) = z_gradients(model, batch, value, last=True)
         except FastPathUnavailable:
@@ -67,6 +69,7 @@ def attribute(
             estimates[v, example_ids] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
+    record = counter.record(record, outcome.name, float(baseline.mean()))
     return SweepResult.of(variants, outcome, baseline, baseline + estimates, record, "gradient")
 
 

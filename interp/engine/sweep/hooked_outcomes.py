@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from interp.engine.forward.run import answer_logits
+from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.outcome import Answers, Outcome
 from interp.engine.sweep.variant import Variant
 from interp.engine.sweep.work_units import WorkUnit
@@ -14,8 +15,10 @@ from interp.tasks.task import Task
 from interp.tasks.token_batch import as_batch
 
 
-def hooked_outcomes(model: Model, task: Task, unit: WorkUnit, variants: Sequence[Variant], outcome: Outcome) -> np.ndarray:
-    """Outcomes [n_variants + 1 n_examples] of the unit's variants and, in the last row, of the clean run."""
+def hooked_outcomes(
+    model: Model, task: Task, unit: WorkUnit, variants: Sequence[Variant], outcome: Outcome, counter: PerformanceCounter
+) -> np.ndarray:
+    """Outcomes [n_variants + 1 n_examples] of the unit's variants and, in the last row, of the clean run, which ``counter`` reads."""
     values = np.empty((len(unit.variants) + 1, len(unit.example_ids)))
     for length in {len(task.examples[i].clean) for i in unit.example_ids}:
         columns = [c for c, i in enumerate(unit.example_ids) if len(task.examples[i].clean) == length]
@@ -23,6 +26,7 @@ def hooked_outcomes(model: Model, task: Task, unit: WorkUnit, variants: Sequence
         example_ids = torch.tensor([unit.example_ids[c] for c in columns], device=model.device)
         answers, batch = Answers.of(examples, model.device), as_batch(model, examples)
         clean = answer_logits(model, batch, example_ids, ())
+        counter.add(example_ids.tolist(), clean)
         changed = [answer_logits(model, batch, example_ids, variants[v]) for v in unit.variants]
         outcomes = torch.stack([outcome.function(logits, answers, clean) for logits in [*changed, clean]])
         values[:, columns] = outcomes.cpu().double().numpy()

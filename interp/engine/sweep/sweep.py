@@ -13,6 +13,7 @@ import numpy as np
 
 from interp._short_repr import short_repr
 from interp.engine.forward.run import plain_logits, quiet_inference
+from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.fused_ops import engine_modules
 from interp.engine.sweep.outcome import Answers, Outcome, check_outcome
 from interp.engine.sweep.unit_runner import UnitRunner
@@ -20,7 +21,7 @@ from interp.engine.sweep.variant import Variant, describe, heads_of
 from interp.engine.sweep.work_units import batches, plan_sweep
 from interp.heads import Head
 from interp.models.model import Model
-from interp.records import RunRecord
+from interp.records import Performance, RunRecord
 from interp.tasks.task import Task
 
 Progress = Callable[[int, int], None]
@@ -95,7 +96,8 @@ def sweep(
     """The outcome of every variant on every example of the task.
 
     ``backend`` forces ``resumed`` or ``hooked``; the default is ``resumed`` where it is verified for the model. Raises
-    MemoryBudgetExceeded when a single prompt exceeds ``memory``, ValueError when an outcome is not finite.
+    MemoryBudgetExceeded when a single prompt exceeds ``memory``, ValueError when an outcome is not finite. The record of the result says on
+    how many prompts the clean run is right.
     """
     check_outcome(task, outcome)
     identity = f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"
@@ -112,19 +114,26 @@ def sweep(
             values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
             if progress:
                 progress(done + 1, plan.n_units)
+    record = runner.counter.record(record, outcome.name, float(values[-1].mean()))
     return SweepResult.of(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
     """The outcome of the unchanged model on every example, in float64. Raises ValueError for an encoder and outside the bounds of
     the outcome."""
+    return outcome_and_performance(model, task, outcome)[0]
+
+
+def outcome_and_performance(model: Model, task: Task, outcome: Outcome) -> tuple[np.ndarray, Performance]:
+    """The outcome of the unchanged model on every example, in float64, and how well it does the task. Raises as ``clean_outcome``."""
     model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
-    values = np.empty(len(task))
+    values, counter = np.empty(len(task)), PerformanceCounter(model, task)
     with model.lock, quiet_inference():
         for example_ids in batches(task):
             examples = [task.examples[r] for r in example_ids]
             logits = plain_logits(model, examples)
             values[example_ids] = outcome.function(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
+            counter.add(example_ids, logits)
     outcome.check_bounds(values, range(len(task)))
-    return values
+    return values, counter.performance(outcome.name, float(values.mean()))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
+from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.hooked_outcomes import hooked_outcomes
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
@@ -19,12 +20,14 @@ from interp.tasks.task import Task
 
 
 class UnitRunner:
-    """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or, if neither is forced, None."""
+    """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or, if neither is forced, None. ``counter``
+    counts the prompts on which the clean run is right."""
 
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
         self.verified = False
+        self.counter = PerformanceCounter(model, task)
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None
         self.readout: Readout | None = None
@@ -54,7 +57,7 @@ class UnitRunner:
                     raise
                 warnings.warn(f"{reason}; using the slower hooked backend.", stacklevel=4)
                 self.backend = "hooked"
-        return hooked_outcomes(self.model, self.task, unit, self.variants, self.outcome)
+        return hooked_outcomes(self.model, self.task, unit, self.variants, self.outcome, self.counter)
 
     def _resumed(self, unit: WorkUnit) -> np.ndarray:
         clean, readout = self._clean_pass(unit)
@@ -73,4 +76,5 @@ class UnitRunner:
         if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):
             self.clean = self.shared.select(list(unit.example_ids), unit.n_positions)
             self.readout = Readout(self.model, self.clean.examples, self.outcome, self.clean.logits)
+            self.counter.add(unit.example_ids, self.clean.logits)
         return self.clean, self.readout
