@@ -97,7 +97,7 @@ def _estimated_effects(
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
     estimate = atp_estimates if method == "atp" else qk_fix_estimates
     value = answer_value(outcome, clean.examples, model)
-    passes = z_gradients(model, as_batch(model, clean.examples), value, last=True, dropped_layers=dropped)[2]
+    passes = z_gradients(model, as_batch(model, clean.examples), value, last=1, dropped_layers=dropped)[2]
     by_layer = []
     for layer in range(n_layers):
         slopes = torch.stack([gradients[layer][:, -clean.n_positions :] for gradients in passes])
@@ -119,7 +119,7 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
         for batch in measurement.batches():
             clean = batch.decomposition.clean
             value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
-            [gradients] = z_gradients(model, as_batch(model, clean.examples), value, last=True)[2]
+            [gradients] = z_gradients(model, as_batch(model, clean.examples), value, last=1)[2]
             gradient = gradients[head.layer][:, -clean.n_positions :]
             estimates = to_numpy(position_estimates(batch.decomposition, *head, activation, gradient))
             measurement.check_finite(estimates)

@@ -27,9 +27,9 @@ class TaskCheck:
 
     ``performance`` counts the right prompts. ``clean`` and ``corrupted`` [n_prompts] are the outcomes of both sides in ``unit``
     (``corrupted`` is None where no prompt has a corrupted version that differs), ``ci_low`` and ``ci_high`` the 95% interval of
-    ``gap`` over prompts, or over clusters. ``lengths`` and ``n_changed`` [n_prompts] are tokens of each prompt, and positions at
-    which clean and corrupted differ. ``vocabulary`` says how many words of a built-in task are single tokens of the tokenizer;
-    None for own prompts.
+    ``gap`` over prompts, or over clusters. ``lengths``, ``n_answer_tokens`` and ``n_changed`` [n_prompts] are tokens of each prompt
+    and of its answer, and positions at which clean and corrupted differ. ``vocabulary`` says how many words of a built-in task
+    are single tokens of the tokenizer; None for own prompts.
     """
 
     performance: Performance
@@ -39,6 +39,7 @@ class TaskCheck:
     ci_low: float
     ci_high: float
     lengths: np.ndarray
+    n_answer_tokens: np.ndarray
     n_changed: np.ndarray
     n_distinct: int
     vocabulary: TaskVocabulary | None
@@ -87,6 +88,8 @@ class TaskCheck:
 
     def _alignment(self) -> str:
         distinct = f"{self.n_distinct} distinct prompts of {_range(self.lengths)} tokens"
+        if self.n_answer_tokens.max() > 1:
+            distinct += f", answers of {_range(self.n_answer_tokens)}"
         if self.corrupted is None:
             return f"{distinct}, none with a corrupted version that differs: what compares the two is refused."
         return f"{distinct}; clean and corrupted are equally long and differ at {_range(self.n_changed)} positions."
@@ -117,9 +120,10 @@ def check_task(model: Model, task: Task, metric: str | None = None, *, seed: int
         corrupted,
         float(interval.low[0]),
         float(interval.high[0]),
-        np.array([len(e.clean) for e in task]),
+        np.array([len(e.prompt) for e in task]),
+        np.array([e.n_answer_tokens for e in task]),
         np.array([sum(a != b for a, b in zip(e.clean, e.corrupted, strict=True)) for e in task]),
-        len({e.clean for e in task}),
+        len({e.prompt for e in task}),
         task_vocabulary(model, task) if task.name in TASKS.names() else None,
         record_of(model, task=task.name, arguments=task.provenance, metric=outcome.name, seed=seed),
     )

@@ -38,7 +38,7 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *
     for place, line in prompt_rows(name, content):
         try:
             examples.append(to_example(model, read_prompt(line, answered=model.facts.causal), chat=chat))
-            if (first := places.setdefault(examples[-1].clean, place)) != place:
+            if (first := places.setdefault(examples[-1].prompt, place)) != place:
                 raise ValueError(f"The clean prompt is that of {first} and would count twice: keep one of them.")
             if (examples[-1].cluster is None) != (examples[0].cluster is None):
                 with_it, without = (

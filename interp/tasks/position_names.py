@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from interp.tasks.task import Example
+from interp.tasks.task import END, Example
 
 
 def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example]) -> Bool[Tensor, "batch pos"]:
@@ -20,8 +20,9 @@ def position_mask(positions: str | tuple[int, ...], examples: Sequence[Example])
 
 def resolve_positions(positions: str | tuple[int, ...], length: int, marks: Mapping[str, tuple[int, int]]) -> list[int]:
     """Indices of the positions named, in a prompt of ``length`` tokens with half-open spans ``marks``. ``positions`` is
-    ``all``, ``end`` (the position that predicts the answer), the name of a mark, or token indices, where negative ones count
-    from the end. Raises LookupError for an unknown mark and IndexError for an index outside the prompt."""
+    ``all``, ``end`` (the position that predicts the answer; of an answer of several tokens those that predict each), the name
+    of a mark, or token indices, where negative ones count from the end. Raises LookupError for an unknown mark and IndexError
+    for an index outside the prompt."""
     indices = range(length)
     if isinstance(positions, tuple):
         outside = [p for p in positions if not -length <= p < length]
@@ -30,9 +31,9 @@ def resolve_positions(positions: str | tuple[int, ...], length: int, marks: Mapp
         return [indices[p] for p in positions]
     if positions == "all":
         return list(indices)
-    if positions == "end":
-        return [length - 1]
+    if positions == END:
+        return list(indices[slice(*marks.get(END, (length - 1, length)))])
     if positions in marks:
         return list(indices[slice(*marks[positions])])
-    known = ", ".join(["all", "end", *sorted(marks)])
+    known = ", ".join(["all", END, *sorted({*marks} - {END})])
     raise LookupError(f"No position is called {positions!r} in these prompts. There are: {known}.")

@@ -15,6 +15,8 @@ from interp._short_repr import short_repr
 from interp.records import digest, prompts_text
 
 Span = tuple[int, int]
+END = "end"
+"""The mark of the positions that predict an answer of several tokens; without it that is the last position."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Prompt:
 class Example:
     """One question as token ids. ``answers`` and ``distractors`` are sets in the order given: words that are the same token count
     once. ``marks`` are half-open token spans; the answer is predicted by the last position. Examples of one ``cluster`` are one
-    observation for intervals and tests; without clusters each is independent of the others."""
+    observation for intervals and tests; without clusters each is independent of the others.
+
+    An answer of several tokens is teacher-forced: both prompts end in all of its tokens but the last one, which is the only one of
+    ``answers``, there are no distractors, and the mark ``end`` spans the positions that predict its tokens.
+    """
 
     clean: tuple[int, ...]
     corrupted: tuple[int, ...]
@@ -47,6 +53,22 @@ class Example:
     def __post_init__(self) -> None:
         for name in ("answers", "distractors"):
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+
+    @property
+    def n_answer_tokens(self) -> int:
+        """Number of tokens of the answer."""
+        start, end = self.marks.get(END, (0, 1))
+        return end - start
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The clean prompt without tokens of the answer."""
+        return self.clean[: len(self.clean) - self.n_answer_tokens + 1]
+
+    @property
+    def answer_tokens(self) -> tuple[int, ...]:
+        """The tokens of an answer of several; otherwise the first of ``answers``."""
+        return (*self.clean[len(self.prompt) :], self.answers[0])
 
     def swapped(self) -> Example:
         """The same question with the corrupted prompt in the place of the clean one, and the other way round."""
@@ -84,6 +106,8 @@ class Task:
             for mark, (start, end) in example.marks.items():
                 if not 0 <= start < end <= n_clean:
                     raise ValueError(f"{here}: mark {mark!r} is {start}:{end}, outside the prompt.")
+            if END in example.marks:
+                _check_forced(example, here)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -94,7 +118,7 @@ class Task:
     @property
     def marks(self) -> list[str]:
         """Names of the marks that every example has."""
-        return sorted(set.intersection(*(set(e.marks) for e in self.examples)))
+        return sorted(set.intersection(*(set(e.marks) - {END} for e in self.examples)))
 
     @property
     def clusters(self) -> list[str] | None:
@@ -170,3 +194,15 @@ class Task:
         """Fingerprint of the token ids, answers, marks and clusters (if any): equal exactly when every example is equal."""
         rows = [[e.clean, e.corrupted, e.answers, e.distractors, sorted(e.marks.items())] for e in self.examples]
         return digest([self.name, rows, self.clusters] if self.clusters else [self.name, rows])
+
+
+def _check_forced(example: Example, here: str) -> None:
+    """Raises ValueError unless the mark ``end`` belongs to one answer of several tokens at the end of both prompts."""
+    n_forced = example.n_answer_tokens - 1
+    same = example.clean[len(example.clean) - n_forced :] == example.corrupted[len(example.clean) - n_forced :]
+    if example.marks[END][1] != len(example.clean) or not same:
+        raise ValueError(
+            f"{here}: the mark 'end' must end with the prompt, and both prompts with the same tokens of the answer."
+        )
+    if len(example.answers) > 1 or example.distractors:
+        raise ValueError(f"{here}: an answer of several tokens must be the only one, without distractors.")

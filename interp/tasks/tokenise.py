@@ -1,9 +1,9 @@
 """From text to token ids: the only place where a task meets a tokenizer.
 
-An answer is one token that follows the prompt. A space is put between them, except between two digits ("to the year 17" and
-"32"), and where the prompt ends or the answer begins with white space. Where the spaced form is not one token and the prompt
-does not end in a letter or digit of the Latin script, the form without a space is tried ('He said "' and 'Yes'; scripts that
-write no spaces).
+An answer is one token that follows the prompt, or the only answer of several tokens. A space is put between them, except
+between two digits ("to the year 17" and "32"), and where the prompt ends or the answer begins with white space. Where the
+spaced form is not one token and the prompt does not end in a letter or digit of the Latin script, the form without a space is
+tried ('He said "' and 'Yes'; scripts that write no spaces).
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from interp.models.chat_template import chat_parts
 from interp.models.embedded import PLANTED
 from interp.models.model import Model
-from interp.tasks.task import Example, Prompt, Span
+from interp.tasks.task import END, Example, Prompt, Span
 
 PLANTED_ADVICE = (
     "A planted model knows words of its own and comes with prompts in them: planted = interp.models.plant(...) has planted.prompts('ioi'), "
@@ -53,10 +53,11 @@ class WordFilter:
 
 
 def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
-    """The prompt as token ids, with marks as half-open token spans. ``chat``: the clean and the corrupted prompt are each the user's
-    message in the model's chat template, and the answer begins its reply. Of an encoder, which answers nothing, only the clean prompt is
-    read, and the answer is a placeholder. Raises ValueError for a word that the vocabulary lacks, a prompt that is too long, an answer that
-    is not one token, a mark without tokens, clean and corrupted prompts of different lengths, and with ``chat`` as ``chat_parts``."""
+    """The prompt as token ids, with marks as half-open token spans. ``chat``: the clean and the corrupted prompt are each the
+    user's message in the model's chat template, and the answer begins its reply. Of an encoder, which answers nothing, only the
+    clean prompt is read, and the answer is a placeholder. Raises ValueError for a word that the vocabulary lacks, a prompt that
+    is too long, an answer of several tokens beside others or distractors, a distractor that is not one token, a mark without
+    tokens, clean and corrupted prompts of different lengths, and with ``chat`` as ``chat_parts``."""
     prompt = _in_chat(model, prompt) if chat else prompt
     if not model.facts.causal:
         text = tuple(check(model, prompt.clean))
@@ -66,12 +67,43 @@ def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:
         pieces = " and ".join("|".join(model.to_str_tokens(ids)) for ids in (clean, corrupted))
         lengths = f"The clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}"
         raise ValueError(f"{lengths}: {pieces}. Make them equal, position by position.")
+    if (forced := answer_tokens(model, prompt)) is not None:
+        return _with_forced_answer(model, prompt, clean, corrupted, forced)
     answers, distractors = (next_ids(model, prompt.clean, words) for words in (prompt.answers, prompt.distractors))
     both = [word for word, i in zip(prompt.answers, answers, strict=True) if i in distractors]
     if both:
         raise ValueError(f"{both[0]!r} is both an answer and a distractor.")
     marks = token_spans(model, prompt.clean, prompt.marks, len(clean))
     return Example(tuple(clean), tuple(corrupted), tuple(answers), tuple(distractors), marks, prompt.cluster)
+
+
+def answer_tokens(model: Model, prompt: Prompt) -> list[int] | None:
+    """The ids that an answer of several tokens adds to the prompt; None where each answer is one token, or none at all. Raises ValueError
+    for such an answer beside others or beside distractors."""
+    found = continuations(model, prompt.clean, prompt.answers)
+    for word, pieces in zip(prompt.answers, found, strict=True):
+        if pieces is None or len(pieces) < 2 or not word.strip() or _is_unknown(model, word, pieces):
+            continue
+        if len(prompt.answers) > 1 or prompt.distractors:
+            shown = ", ".join(map(repr, model.to_str_tokens(pieces)))
+            raise ValueError(
+                f"{word!r} is {len(pieces)} tokens of {model.facts.name} ({shown}) after {f'...{prompt.clean[-30:]}'!r}; such an "
+                f"answer must be the only one, without a distractor: leave these out, or use another word."
+            )
+        return pieces
+    return None
+
+
+def _with_forced_answer(model: Model, prompt: Prompt, clean: list[int], corrupted: list[int], answer: list[int]) -> Example:
+    """The example of an answer of several tokens, which follow both prompts but for the last."""
+    length, n_forced, limit = len(clean), len(answer) - 1, model.facts.max_length
+    if limit is not None and length + n_forced > limit:
+        raise ValueError(
+            f"Prompt and answer have {length + n_forced + 1} tokens, of which {model.facts.name} reads {limit}: shorten them."
+        )
+    marks = token_spans(model, prompt.clean, prompt.marks, length) | {END: (length - 1, length + n_forced)}
+    sides = ((*side, *answer[:-1]) for side in (clean, corrupted))
+    return Example(*sides, (answer[-1],), (), marks, prompt.cluster)
 
 
 def check(model: Model, text: str, *, complete: bool = False) -> list[int]:

@@ -47,6 +47,16 @@ def test_without_distractors_the_metric_is_the_answer_log_probability(read):
     assert read(GOOD, {"clean": "I see", "answer": "red"}).metric == "answer_logprob"
 
 
+def test_an_answer_of_several_tokens_makes_the_metric_its_log_probability(read):
+    task = read({"clean": "I see", "answer": "red cup"}, {"clean": "The cup is", "answer": "red", "distractor": "old"})
+    assert task.metric == "answer_logprob" and [e.n_answer_tokens for e in task] == [2, 1]
+
+
+def test_one_prompt_with_two_answers_of_several_tokens_is_a_repeat(read):
+    with pytest.raises(ValueError, match="line 2: The clean prompt is that of line 1"):
+        read({"clean": "I see", "answer": "red cup"}, {"clean": "I see", "answer": "old cup"})
+
+
 def test_a_chosen_metric_is_kept(read):
     assert read(GOOD, metric="prob_diff").metric == "prob_diff"
 
@@ -89,7 +99,7 @@ def test_another_content_has_another_fingerprint(read):
         ({"clean": "I see", "answer": 7}, "line 2: 'answer' is 7: give a text."),
         ({"clean": "", "answer": "red"}, "line 2: 'clean' is \"\": give a text."),
         ({"clean": "I see", "answer": []}, "line 2: 'answer' is an empty list"),
-        ({"clean": "I see", "answer": "red cup"}, "line 2: 'red cup' is 2 tokens of word ('red', 'cup')"),
+        ({"clean": "I see", "answer": "red cup", "distractor": "old"}, "line 2: 'red cup' is 2 tokens of word ('red', 'cup')"),
         ({"clean": "I see", "answer": "zebra"}, "line 2: word does not know 'zebra'"),
         ({"clean": "I sea", "answer": "red", "corrupted": "I zee"}, "line 2: word does not know 'zee'"),
         (

@@ -12,7 +12,9 @@ from tests.support.task_models import bare_model, task_model
 def example(model, clean, answer="Mary", corrupted=None, **fields):
     from interp.tasks import Prompt, to_example
 
-    return to_example(model, Prompt(clean, corrupted or clean, (answer,), (), fields.pop("marks", {})))
+    return to_example(
+        model, Prompt(clean, corrupted or clean, (answer,), fields.pop("distractors", ()), fields.pop("marks", {}))
+    )
 
 
 def letters_model():
@@ -67,8 +69,27 @@ def test_after_a_quotation_mark_the_form_without_a_space_is_taken():
 
 
 def test_after_a_letter_no_form_without_a_space_is_tried():
-    with pytest.raises(ValueError, match="'b' is 2 tokens of letters"):
-        example(letters_model(), "a", "b")
+    model = letters_model()
+    assert example(model, "a", "b").answer_tokens == tuple(model.tokenizer.get_vocab()[letter] for letter in " b")
+
+
+@pytest.mark.parametrize("corrupted", ["I see Mary the", "I see John the"])
+def test_an_answer_of_several_tokens_follows_both_prompts_but_for_its_last(corrupted):
+    model = task_model("word")
+    ids = model.tokenizer.get_vocab()
+    made = example(model, "I see Mary the", "red old cup", corrupted, marks={"name": (6, 10)})
+    assert made.clean == tuple(ids[word] for word in "<bos> I see Mary the red old".split())
+    assert made.corrupted == tuple(ids[word] for word in f"<bos> {corrupted} red old".split())
+    assert made.answers == (ids["cup"],) and made.marks == {"name": (3, 4), "end": (4, 7)}
+    assert made.prompt == made.clean[:5] and made.answer_tokens == tuple(ids[word] for word in ("red", "old", "cup"))
+    assert made.n_answer_tokens == 3 and example(model, "I see", "red").n_answer_tokens == 1
+
+
+def test_prompt_and_answer_must_fit_into_the_context():
+    model = task_model("word")
+    assert len(example(model, "the " * 509 + "cup", "red old cup"[:7]).clean) == 512
+    with pytest.raises(ValueError, match="Prompt and answer have 514 tokens, of which word reads 512"):
+        example(model, "the " * 509 + "cup", "red old cup")
 
 
 def test_a_mark_of_several_tokens_covers_them_all():
@@ -88,12 +109,9 @@ def test_marks_after_a_newline_are_where_they_should_be(name):
 @pytest.mark.parametrize(
     ("name", "clean", "answer", "message"),
     [
-        ("bpe", "I see", "Lisa", "'Lisa' is 2 tokens of bpe (' Lis', 'a') after '...I see'"),
         ("word", "I see", "zebra", "word does not know 'zebra': use another word"),
         ("word", "I see", "red zebra", "word does not know 'zebra': use another word"),
         ("word", "I see", "zesty red zebra", "word does not know 'zesty', 'zebra': use another word"),
-        ("bpe", "I see\n", "Lisa", "'Lisa' is 4 tokens of bpe ('L', 'i', 's', 'a') after '...I see\\n'; an answer"),
-        ("word", "I see", "red cup", "'red cup' is 2 tokens of word ('red', 'cup')"),
         ("word", "I see", " ", "An answer or distractor is empty"),
         ("word", "The zesty banana is", "red", "word does not know 'zesty', 'banana': use other words"),
         ("word", "<bos> I see", "red", "begins with <bos>, which word adds by itself"),
@@ -106,6 +124,30 @@ def test_marks_after_a_newline_are_where_they_should_be(name):
 def test_what_cannot_be_used_is_named(name, clean, answer, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         example(task_model(name), clean, answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "clean", "answer", "message"),
+    [
+        (
+            "bpe",
+            "I see",
+            "Lisa",
+            "'Lisa' is 2 tokens of bpe (' Lis', 'a') after '...I see'; such an answer must be the only one",
+        ),
+        ("bpe", "I see\n", "Lisa", "'Lisa' is 4 tokens of bpe ('L', 'i', 's', 'a') after '...I see\\n'; such an answer"),
+        ("word", "I see", "red cup", "'red cup' is 2 tokens of word ('red', 'cup')"),
+        (
+            "word",
+            "I see",
+            "red",
+            "'old cup' is 2 tokens of word ('old', 'cup') after '...I see'; an answer or distractor must be one",
+        ),
+    ],
+)
+def test_several_tokens_beside_a_distractor_are_refused(name, clean, answer, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        example(task_model(name), clean, answer, distractors=("Tom" if answer != "red" else "old cup",))
 
 
 def test_unequal_lengths_are_shown_token_by_token():

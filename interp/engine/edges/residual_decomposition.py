@@ -18,7 +18,7 @@ from interp.engine.attention.attention_interface import (
     attention_hooks,
 )
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Outcome, check_single_tokens
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention, verify_once
 from interp.engine.sweep.sweep import Progress
@@ -129,6 +129,7 @@ def decompose_residual(
     [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
+    check_single_tokens(examples, "Edges and the parts of the residual stream")
     (hf, layout), weights = model.known_parts, _weights(model)
     verify_once(model, examples)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0

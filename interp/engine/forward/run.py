@@ -18,6 +18,7 @@ from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
 from interp.engine.forward.activation_names import hook_name
+from interp.engine.sweep.outcome import at_answer
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model, record_of
@@ -81,19 +82,19 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
 
 
 def answer_logits(
-    model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention]
-) -> Float[Tensor, "batch d_vocab"]:
-    """Logits that predict the answer under the interventions, by one hooked pass, in float32."""
+    model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention], n_tokens: int = 1
+) -> Float[Tensor, "batch *n_tokens d_vocab"]:
+    """Logits that predict the answer under the interventions, by one hooked pass, in float32; ``n_tokens`` as in ``at_answer``."""
     with intervention_hooks(model, intervene, batch, example_ids) as hooks:
-        return model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)[:, -1].float()
+        return at_answer(model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks), n_tokens).float()
 
 
-def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "batch d_vocab"]:
-    """Logits of the unchanged model that predict the answer, float32."""
-    tokens = as_batch(model, examples).tokens
+def plain_logits(model: Model, examples: Sequence[Example]) -> Float[Tensor, "batch *n_tokens d_vocab"]:
+    """Logits of the unchanged model that predict the answers, which have equally many tokens, float32."""
+    tokens, n_tokens = as_batch(model, examples).tokens, examples[0].n_answer_tokens
     if model.hf is None:
-        return model.bridge(tokens)[:, -1].float()
-    return model.hf(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        return at_answer(model.bridge(tokens), n_tokens).float()
+    return at_answer(model.hf(input_ids=tokens, use_cache=False, logits_to_keep=n_tokens).logits, n_tokens).float()
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def attribute(
                 clean = clean_pass(model, examples, example_ids, 0, changes)
                 counter.add(example_ids, clean.logits)
             value = answer_value(outcome, examples, model)
-            clean_values, _, (gradients,) = z_gradients(model, batch, value, last=True)
+            clean_values, _, (gradients,) = z_gradients(model, batch, value, last=examples[0].n_answer_tokens)
         except FastPathUnavailable:
             clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, outcome)
         baseline[example_ids] = clean_values.cpu().double().numpy()
@@ -96,7 +96,9 @@ def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Fl
             batch = as_batch(model, examples)
             value = next_token_loss(batch) if outcome is None else answer_value(outcome, examples, model)
             try:
-                _, z, (gradients,) = z_gradients(model, batch, value, last=outcome is not None)
+                _, z, (gradients,) = z_gradients(
+                    model, batch, value, last=0 if outcome is None else examples[0].n_answer_tokens
+                )
             except FastPathUnavailable:
                 _, z, gradients, _ = hooked_z_gradients(model, batch, value)
             found = torch.stack([(upcast(x) * upcast(g)).sum((1, 3)) for x, g in zip(z, gradients, strict=True)])

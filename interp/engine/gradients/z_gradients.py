@@ -16,7 +16,7 @@ from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
-from interp.engine.sweep.outcome import Answers, Outcome
+from interp.engine.sweep.outcome import Answers, Outcome, at_answer
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -27,9 +27,14 @@ Value = Callable[[Tensor], Tensor]
 
 
 def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
-    """The outcome, as a function of the logits at the last position."""
+    """The outcome, as a function of the logits at the last positions, one for each token of the answer."""
     answers = Answers.of(examples, model.device)
-    return lambda logits: outcome.function(upcast(logits[:, -1]), answers, upcast(logits[:, -1].detach()))
+
+    def value(logits: Tensor) -> Tensor:
+        found = upcast(at_answer(logits, answers.n_tokens))
+        return outcome.of_logits(found, answers, found.detach())
+
+    return value
 
 
 def next_token_loss(batch: TokenBatch) -> Value:
@@ -38,9 +43,9 @@ def next_token_loss(batch: TokenBatch) -> Value:
 
 
 def z_gradients(
-    model: Model, batch: TokenBatch, value: Value, *, last: bool, dropped_layers: Sequence[int | None] = (None,)
+    model: Model, batch: TokenBatch, value: Value, *, last: int, dropped_layers: Sequence[int | None] = (None,)
 ) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
-    """The value [batch] of the clean logits (``last``: those of the last position alone), and z and its gradient of every
+    """The value [batch] of the clean logits (of so many ``last`` positions; 0: of all), and z and its gradient of every
     layer, each [batch pos head d_head]. There is one backward pass for each of ``dropped_layers``, without the gradient through
     the output of that block (GradDrop, arXiv 2403.00745). Raises FastPathUnavailable where the model's parts are not known."""
     (hf, layout), n_heads = model.known_parts, model.facts.n_heads
@@ -64,7 +69,7 @@ def z_gradients(
             stack.enter_context(projection.register_forward_pre_hook(tap))
         for layer, block in enumerate(layout.blocks if tuple(dropped_layers) != (None,) else ()):
             stack.enter_context(block.register_forward_hook(partial(gate, layer), with_kwargs=True))
-        found = value(hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=int(last)).logits)
+        found = value(hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=last).logits)
         for done, layer in enumerate(dropped_layers, 1):
             stopped = layer
             slopes = torch.autograd.grad(found.sum(), leaves, retain_graph=done < len(dropped_layers))

@@ -35,7 +35,8 @@ class CleanPass:
     [batch n d_model] are input and output of a block's attention; ``z`` is [batch n head d_head]; ``k_before`` and ``v_before``
     [batch kv_head n_before d_head] belong to earlier positions; ``mask`` [batch or 1, 1, n, keys] tells which keys are visible,
     None for causal attention; ``attended`` is the attention output of the layer being run, ``ablated_z`` z of heads whose pattern
-    or scores are changed; ``final_residual`` [batch d_model] predicts the answer; ``logits`` [batch d_vocab] are the model's own.
+    or scores are changed; ``final_residual`` [batch d_model] predicts the answer; ``logits`` [batch d_vocab] are the model's own (for
+    answers of several tokens [batch n_tokens ...]).
     """
 
     examples: Sequence[Example]
@@ -59,6 +60,11 @@ class CleanPass:
     def n_positions(self) -> int:
         """Number of positions kept of each prompt."""
         return self.positions.shape[1]
+
+    @property
+    def n_answer_tokens(self) -> int:
+        """Number of tokens of every answer."""
+        return self.examples[0].n_answer_tokens
 
     @property
     def n_before(self) -> int:
@@ -142,7 +148,7 @@ def clean_pass(
     check_one_pass(model, batch)
     positions = torch.arange(start, batch.tokens.shape[1], device=device).expand(len(examples), -1)
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
-    ends = batch.token_mask.sum(1) - 1
+    ends = batch.token_mask.sum(1)[:, None] - torch.arange(run.n_answer_tokens, 0, -1, device=device)
     distinct, which = ends.unique(return_inverse=True)
     before, changes = start if n_before is None else n_before, [i for i in interventions if i.site != "z"]
     hooks = {module: partial(_read, run, batch, layer, before, changes) for layer, module in enumerate(layout.attentions)}
@@ -155,7 +161,7 @@ def clean_pass(
         stack.enter_context(layout.blocks[-1].register_forward_hook(partial(_finish, run, ends)))
         logits = hf(input_ids=batch.tokens, use_cache=False, logits_to_keep=distinct).logits
         run.attended = logits[:0]  # that of the last layer is no longer needed
-        run.logits = logits[torch.arange(len(examples), device=device), which]
+        run.logits = _at(logits, which)
     counts = {len(run.residual), len(run.z), len(run.attn_out), len(run.mask)}
     if counts != {model.facts.n_layers}:
         raise FastPathUnavailable(f"{model.facts.architecture}: attention or its output projection is not called once a layer")
@@ -192,7 +198,13 @@ def _kept(run: CleanPass, x: Tensor) -> Tensor:
 
 
 def _finish(run: CleanPass, ends: Tensor, module: nn.Module, args: tuple, output: Any) -> None:
-    run.final_residual = (output[0] if isinstance(output, tuple) else output)[torch.arange(len(ends), device=ends.device), ends]
+    run.final_residual = _at(output[0] if isinstance(output, tuple) else output, ends)
+
+
+def _at(x: Tensor, positions: Int[Tensor, "batch n_tokens"]) -> Float[Tensor, "batch ..."]:
+    """``x`` [batch pos ...] at some positions of each prompt, [batch n_tokens ...], or [batch ...] where that is one."""
+    found = x[torch.arange(len(positions), device=positions.device)[:, None], positions]
+    return found[:, 0] if positions.shape[1] == 1 else found
 
 
 def _read(

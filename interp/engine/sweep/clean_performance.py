@@ -23,12 +23,12 @@ class PerformanceCounter:
         self.model, self.task = model, task
         self.answered = np.full((2, len(task)), np.nan)
 
-    def add(self, example_ids: Sequence[int], logits: Float[Tensor, "batch d_vocab"]) -> None:
+    def add(self, example_ids: Sequence[int], logits: Float[Tensor, "batch *n_tokens d_vocab"]) -> None:
         """Reads the clean logits of these examples, once."""
         if np.isnan(self.answered[0, list(example_ids)]).any():
             answers = Answers.of([self.task.examples[i] for i in example_ids], logits.device)
-            found = torch.stack([is_right(logits, answers), is_preferred(logits, answers)])
-            self.answered[:, list(example_ids)] = found.cpu().numpy()
+            each = torch.stack([read(logits.flatten(0, -2), answers) for read in (is_right, is_preferred)])
+            self.answered[:, list(example_ids)] = each.unflatten(1, (-1, answers.n_tokens)).all(-1).cpu().numpy()
 
     def performance(self, metric: str, outcome: float) -> Performance:
         """The counts; ``outcome`` is the mean of ``metric``."""

@@ -20,14 +20,15 @@ def hooked_outcomes(
 ) -> np.ndarray:
     """Outcomes [n_variants + 1 n_examples] of the unit's variants and, in the last row, of the clean run, which ``counter`` reads."""
     values = np.empty((len(unit.variants) + 1, len(unit.example_ids)))
+    n_tokens = task.examples[unit.example_ids[0]].n_answer_tokens
     for length in {len(task.examples[i].clean) for i in unit.example_ids}:
         columns = [c for c, i in enumerate(unit.example_ids) if len(task.examples[i].clean) == length]
         examples = [task.examples[unit.example_ids[c]] for c in columns]
         example_ids = torch.tensor([unit.example_ids[c] for c in columns], device=model.device)
         answers, batch = Answers.of(examples, model.device), as_batch(model, examples)
-        clean = answer_logits(model, batch, example_ids, ())
+        clean = answer_logits(model, batch, example_ids, (), n_tokens)
         counter.add(example_ids.tolist(), clean)
-        changed = [answer_logits(model, batch, example_ids, variants[v]) for v in unit.variants]
-        outcomes = torch.stack([outcome.function(logits, answers, clean) for logits in [*changed, clean]])
+        changed = [answer_logits(model, batch, example_ids, variants[v], n_tokens) for v in unit.variants]
+        outcomes = torch.stack([outcome.of_logits(logits, answers, clean) for logits in [*changed, clean]])
         values[:, columns] = outcomes.cpu().double().numpy()
     return values

@@ -12,28 +12,39 @@ from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
     import torch
-    from jaxtyping import Bool, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor
+
+OVER_TOKENS = {"sum": "sum", "product": "prod"}
+"""How the values at the tokens of an answer are combined, and the name of the reduction in torch."""
 
 SLACK = 1e-4  # by which rounding may leave the bounds of an outcome
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answer and distractor tokens of a batch, padded with token 0 and a False mask."""
+    """Answer and distractor tokens of a batch, padded with token 0 and a False mask. Where the answers have ``n_tokens`` > 1 tokens, each
+    of them is a row of its own, [batch*n_tokens 1]."""
 
     answers: Int[Tensor, "batch n_answers"]
     answer_mask: Bool[Tensor, "batch n_answers"]
     distractors: Int[Tensor, "batch n_distractors"]
     distractor_mask: Bool[Tensor, "batch n_distractors"]
+    n_tokens: int = 1
 
     @classmethod
     def of(cls, examples: Sequence[Example], device: torch.device | str = "cpu") -> Answers:
+        """Those of examples whose answers have equally many tokens."""
+        n_tokens = examples[0].n_answer_tokens
+        if n_tokens > 1:
+            targets = [(token,) for example in examples for token in example.answer_tokens]
+            return cls(*_pad(targets, device), *_pad([()] * len(targets), device), n_tokens)
         return cls(*_pad([e.answers for e in examples], device), *_pad([e.distractors for e in examples], device))
 
     def repeat(self, times: int) -> Answers:
         """The same answers for ``times`` variants of the batch, variants outermost."""
-        return Answers(*(t.repeat(times, 1) for t in (self.answers, self.answer_mask, self.distractors, self.distractor_mask)))
+        parts = (self.answers, self.answer_mask, self.distractors, self.distractor_mask)
+        return Answers(*(part.repeat(times, 1) for part in parts), self.n_tokens)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,8 @@ class Outcome:
     ``function(logits[batch d_vocab], answers, clean_logits[batch d_vocab]) -> [batch]`` in float32. An outcome that is a
     weighted sum of answer and distractor logits gives those weights in ``weights(answers) -> (answer weights, distractor
     weights)``; only these columns of the unembedding are then computed. ``relative_to_clean`` outcomes measure a change from
-    the clean run. ``differentiable`` is False for step functions and for those with their minimum at the clean run.
+    the clean run. ``differentiable`` is False for step functions and for those with their minimum at the clean run. ``over_tokens`` says
+    how the values at the tokens of an answer of several make its outcome: ``sum``, ``product``, or None where it has none.
     """
 
     name: str
@@ -55,6 +67,19 @@ class Outcome:
     relative_to_clean: bool = False
     higher_is_better: bool = True
     differentiable: bool = True
+    over_tokens: str | None = None
+
+    def of_logits(
+        self,
+        logits: Float[Tensor, "batch *n_tokens d_vocab"],
+        answers: Answers,
+        clean: Float[Tensor, "batch *n_tokens d_vocab"],
+    ) -> Float[Tensor, " batch"]:
+        """The outcome of every example from its answer logits, of all tokens of its answer together."""
+        found = self.function(logits.flatten(0, -2), answers, clean.flatten(0, -2))
+        if answers.n_tokens == 1:
+            return found
+        return getattr(found.unflatten(0, (-1, answers.n_tokens)), OVER_TOKENS[str(self.over_tokens)])(-1)
 
     @property
     def sign_meaning(self) -> str:
@@ -76,7 +101,14 @@ class Outcome:
 
 
 def check_outcome(task: Task, outcome: Outcome) -> None:
-    """Raises ValueError when the outcome needs distractors and an example has none."""
+    """Raises ValueError when the outcome needs distractors and an example has none, or when it is that of one token and an answer has
+    several."""
+    longest = max(example.n_answer_tokens for example in task)
+    if longest > 1 and outcome.over_tokens is None:
+        raise ValueError(
+            f"Metric {outcome.name!r} reads one token, and an answer of task {task.name!r} has {longest}: use answer_logprob, prob_mass or "
+            f"accuracy."
+        )
     without = [i for i, example in enumerate(task) if not example.distractors]
     if outcome.needs_distractors and without:
         raise ValueError(
@@ -89,6 +121,19 @@ def check_gradient(outcome: Outcome) -> None:
     """Raises ValueError for an outcome that is not differentiable at the clean run."""
     if not outcome.differentiable:
         raise ValueError(f"Metric {outcome.name!r} has no gradient at the clean run: use logit_diff, or the exact estimator.")
+
+
+def check_single_tokens(examples: Sequence[Example], what: str) -> None:
+    """Raises ValueError, in the name of ``what``, for answers of several tokens."""
+    if (longest := max(example.n_answer_tokens for example in examples)) > 1:
+        raise ValueError(
+            f"{what} read the last position alone, and an answer has {longest} tokens: use answers of one token, or ablate heads instead."
+        )
+
+
+def at_answer(x: Float[Tensor, "batch pos *d"], n_tokens: int) -> Float[Tensor, "batch ..."]:
+    """``x`` at the last position, [batch ...]; for answers of several tokens at that many last positions, [batch n_tokens ...]."""
+    return x[:, -1] if n_tokens == 1 else x[:, -n_tokens:]
 
 
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,8 @@ class Readout:
         """All logits in float32 (float64 where the model is)."""
         return logits_of(self.model, residual, self.final_norm)
 
-    def __call__(self, residual: Float[Tensor, "n_variants batch d_model"]) -> Float[Tensor, "n_variants batch"]:
-        """The outcome of every residual."""
+    def __call__(self, residual: Float[Tensor, "n_variants batch *n_tokens d_model"]) -> Float[Tensor, "n_variants batch"]:
+        """The outcome of every residual, or of those of all tokens of an answer."""
         if self.outcome.weights is not None:
             return self._weighted(residual)
         step = max(1, BLOCK // self.clean_logits.numel())
@@ -60,4 +60,5 @@ class Readout:
     def _full(self, residual: Tensor) -> Tensor:
         n = len(residual)
         logits = self.logits(residual.flatten(0, 1))
-        return self.outcome.function(logits, self.answers.repeat(n), self.clean_logits.repeat(n, 1)).unflatten(0, (n, -1))
+        clean = self.clean_logits.repeat(n, *[1] * (self.clean_logits.dim() - 1))
+        return self.outcome.of_logits(logits, self.answers.repeat(n), clean).unflatten(0, (n, -1))

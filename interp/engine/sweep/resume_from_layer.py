@@ -32,7 +32,7 @@ from interp.engine.attention.attention_interface import (
 from interp.engine.attention.attention_rows import changes_in_layer
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Outcome, at_answer
 from interp.engine.sweep.readout import Readout, logits_of
 from interp.engine.sweep.variant import Variant, first_layer
 from interp.errors import FastPathUnavailable
@@ -43,11 +43,13 @@ from interp.models.plain_model_reference import outputs_of, plain_copy, rounding
 from interp.models.value_and_output_weights import output_rows
 from interp.tasks.task import Example
 
-_VERIFIED: WeakKeyDictionary[Model, set[tuple[int, str | None]]] = WeakKeyDictionary()
+_VERIFIED: WeakKeyDictionary[Model, set[tuple[tuple[int, int], str | None]]] = WeakKeyDictionary()
 
 
-def resume_variants(model: Model, clean: CleanPass, variants: Sequence[Variant]) -> Float[Tensor, "n_variants batch d_model"]:
-    """The residual that predicts the answer under each variant."""
+def resume_variants(
+    model: Model, clean: CleanPass, variants: Sequence[Variant]
+) -> Float[Tensor, "n_variants batch *n_tokens d_model"]:
+    """The residual that predicts the answer, or each of its tokens, under each variant."""
     _, layout = model.known_parts
     layers = [first_layer(variant) for variant in variants]
     order = sorted(range(len(variants)), key=layers.__getitem__)
@@ -68,9 +70,9 @@ def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcom
     from a residual as from its logits."""
     (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    by_class: dict[bytes, list[Example]] = {}
+    by_class: dict[tuple[bytes, int], list[Example]] = {}
     for example in examples:
-        by_class.setdefault(model.length_class(len(example.clean)), []).append(example)
+        by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)
     for alike in by_class.values():
         ends = [min(alike, key=lambda e: len(e.clean)), max(alike, key=lambda e: len(e.clean))]
         shortest, longest = (len(e.clean) for e in ends)
@@ -82,9 +84,10 @@ def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcom
             if error > rounding(model.dtype) * float(out.abs().max()):
                 raise FastPathUnavailable(f"{name}: the output of attention is not the projection of the heads' z")
         for logits, example in zip(logits_of(model, residual[0]), ends, strict=True):
-            tokens = torch.tensor([example.clean], device=model.device)
-            if error := unexplained_error(plain, tokens, logits[None], outputs_of(plain, tokens, 2)):
-                raise FastPathUnavailable(f"{name}: a resumed run differs from the model by {error:.2g} of its logits")
+            for after, own in enumerate(logits.view(-1, logits.shape[-1]).flip(0)):
+                tokens = torch.tensor([example.clean[: len(example.clean) - after]], device=model.device)
+                if error := unexplained_error(plain, tokens, own[None], outputs_of(plain, tokens, 2)):
+                    raise FastPathUnavailable(f"{name}: a resumed run differs from the model by {error:.2g} of its logits")
         if outcome is not None and outcome.weights is not None:
             readout = Readout(model, ends, outcome, clean.logits)
             noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(0)).to(residual)
@@ -96,11 +99,11 @@ def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcom
 
 
 def verify_once(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
-    """``verify_resumption`` of equally long prompts, once for each model, length and outcome."""
-    verified, length = _VERIFIED.setdefault(model, set()), len(examples[0].clean)
-    if (length, outcome and outcome.name) not in verified:
+    """``verify_resumption`` of equally long prompts, once for each model, length (also of the answer) and outcome."""
+    verified, alike = _VERIFIED.setdefault(model, set()), (len(examples[0].clean), examples[0].n_answer_tokens)
+    if (alike, outcome and outcome.name) not in verified:
         verify_resumption(model, examples, outcome)
-        verified |= {(length, outcome and outcome.name), (length, None)}
+        verified |= {(alike, outcome and outcome.name), (alike, None)}
 
 
 def resume_from_layer(
@@ -110,7 +113,7 @@ def resume_from_layer(
     changed_attention: Callable[[int], Float[Tensor, "rows n d_model"]],
     changed_residual: Callable[[int], Float[Tensor, "rows n d_model"] | None] = lambda layer: None,
     active_variants: Callable[[int], Sequence[Variant]] = lambda layer: (),
-) -> Float[Tensor, "rows d_model"]:
+) -> Float[Tensor, "rows *n_tokens d_model"]:
     """The final residual of many changed runs, ordered by the layer at which they start (``first`` or above).
 
     ``changed_residual(layer)`` are changed residuals that enter a block (at ``n_layers``: leave the last one);
@@ -127,7 +130,8 @@ def resume_from_layer(
             step = _last_block if layer == top else _block
             x = step(layout, clean, layer, x, active_variants(layer), changed_attention(layer))
     more = changed_residual(len(layout.blocks))
-    return x[:, -1] if more is None else torch.cat([x[:, -1], more[:, -1]])
+    n_tokens = clean.n_answer_tokens
+    return at_answer(x, n_tokens) if more is None else torch.cat([at_answer(x, n_tokens), at_answer(more, n_tokens)])
 
 
 def _block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
@@ -140,27 +144,34 @@ def _block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequ
 
 
 def _last_block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active: Sequence[Variant], fixed: Tensor) -> Tensor:
-    """As ``_block``, for the last position only: the readout needs no other."""
-    entering = clean.residual[layer][:, -1:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
-    fixed = fixed[:, -1:]
+    """As ``_block``, for the positions that predict the answer only: the readout needs no other."""
+    n = clean.n_answer_tokens
+    entering = clean.residual[layer][:, -n:].repeat(len(fixed) // len(clean.example_ids), 1, 1)
+    fixed = fixed[:, -n:]
     if len(x):
         try:
-            with _last_query(layout.attentions[layer]):
+            with _last_queries(layout.attentions[layer], n):
                 call_block(layout.blocks[layer], clean, layer, x)
         except LeaveModule as left:
             z = _apply_to_z(left.found.transpose(1, 2).flatten(2), clean, layer, active)
             fixed = torch.cat([layout.outputs[layer](z), fixed])
     with fixed_attention(layout, clean, layer, 0, fixed):
-        return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -1:], entering]))
+        return call_block(layout.blocks[layer], clean, layer, torch.cat([x[:, -n:], entering]))
 
 
-def _last_query(attention: nn.Module) -> AbstractContextManager[None]:
-    """Within the context, queries with a projection of their own are projected at the last position alone, and repeated."""
+def _last_queries(attention: nn.Module, n: int) -> AbstractContextManager[None]:
+    """Within the context, queries with a projection of their own are projected at the last ``n`` positions alone; in the place of the
+    others stands the first of these."""
     projection = getattr(attention, "q_proj", None)
     if not isinstance(projection, nn.Linear):
         return nullcontext()
     weight, bias = projection.weight, projection.bias
-    return replacing_forward(projection, lambda x: F.linear(x[:, -1:], weight, bias).expand(*x.shape[:-1], -1))
+
+    def project(x: Tensor) -> Tensor:
+        last = F.linear(x[:, -n:], weight, bias)
+        return last.expand(*x.shape[:-1], -1) if n == 1 else torch.cat([last[:, :1].expand(-1, x.shape[1] - n, -1), last], 1)
+
+    return replacing_forward(projection, project)
 
 
 def _changed_attention(layout: Layout, clean: CleanPass, starting: Sequence[list[Variant]], layer: int) -> Tensor:
@@ -176,9 +187,9 @@ def _changed_attention(layout: Layout, clean: CleanPass, starting: Sequence[list
 
 
 def _attend(clean: CleanPass, layer: int, last: bool, call: AttentionInputs) -> Tensor:
-    """Attention for the rows that run a block; in the last block for the last query only, where it leaves the block."""
+    """Attention for the rows that run a block; in the last block only for the queries that predict the answer, and out of the block."""
     if last:
-        raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -1:])))
+        raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -clean.n_answer_tokens :])))
     return attend_resumed(clean, layer, call)
 
 

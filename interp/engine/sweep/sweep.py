@@ -133,7 +133,7 @@ def outcome_and_performance(model: Model, task: Task, outcome: Outcome) -> tuple
         for example_ids in batches(task):
             examples = [task.examples[r] for r in example_ids]
             logits = plain_logits(model, examples)
-            values[example_ids] = outcome.function(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
+            values[example_ids] = outcome.of_logits(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
             counter.add(example_ids, logits)
     outcome.check_bounds(values, range(len(task)))
     return values, counter.performance(outcome.name, float(values.mean()))

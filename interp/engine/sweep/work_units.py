@@ -75,8 +75,9 @@ class UnitMemory:
     ``workspace`` is taken by matrix products, ``logits`` by one row of logits.
     """
 
-    def __init__(self, facts: ModelFacts, outcome: Outcome) -> None:
+    def __init__(self, facts: ModelFacts, outcome: Outcome, n_answer_tokens: int = 1) -> None:
         item = ITEM_BYTES[facts.dtype]
+        self.n_logits = facts.d_vocab * n_answer_tokens
         self.facts, self.all_logits = facts, outcome.weights is None
         self.per_token, self.workspace = activation_bytes(facts, 1), workspace_bytes(facts)
         self.kept = facts.n_layers * (2 * facts.d_model + facts.n_heads * facts.d_head) * item
@@ -94,10 +95,10 @@ class UnitMemory:
 
     def unit(self, length: int, n: int, n_rows: int, n_variants: int) -> int:
         """Of a unit: its clean pass, and in addition the largest of its passes."""
-        rows, d_vocab = n_variants * n_rows, self.facts.d_vocab
-        clean = n_rows * length * self.per_token + n_rows * d_vocab * 8
+        rows, n_logits = n_variants * n_rows, self.n_logits
+        clean = n_rows * length * self.per_token + n_rows * n_logits * 8
         scores = 3 * rows * self.facts.n_heads * n * length * 4 if n < length else 0
-        logits = 3 * min(rows * d_vocab, max(1 << 24, n_rows * d_vocab)) * 4 if self.all_logits else 0
+        logits = 3 * min(rows * n_logits, max(1 << 24, n_rows * n_logits)) * 4 if self.all_logits else 0
         kept = self.kept_pass(n_rows, length, length - n, length - n)
         return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
 
@@ -118,7 +119,7 @@ def plan_sweep(
     """
     facts = model.facts
     facts.check_causal("A sweep")
-    cap, cost = tokens_at_once(model), UnitMemory(facts, outcome)
+    cap, cost = tokens_at_once(model), UnitMemory(facts, outcome, max(example.n_answer_tokens for example in task))
     budget = max(memory_at_once(model), int(1.6 * cost.plain_pass(task, cap))) if memory is None else memory
     tails = _tails(model, task, variants)
     least = max(cost.unit(_longest(task, example_ids), n, 1, 1) for (n, *_), example_ids in tails.items())
@@ -165,9 +166,18 @@ def _kind(model: Model) -> str:
 
 
 def batches(task: Task, n_tokens: int = TOKENS_AT_ONCE["cpu"]) -> list[list[int]]:
-    """Ids of equally long examples, in batches of one plain pass, of at most ``n_tokens``."""
+    """Ids of equally long examples whose answers have equally many tokens, in batches of one plain pass, of at most ``n_tokens``."""
     cap = min(n_tokens, TOKENS_AT_ONCE["cpu"])
-    return [list(part) for n, example_ids in task.by_length().items() for part in _split(example_ids, max(1, cap // n))]
+    return [list(part) for (n, _), example_ids in _alike(task).items() for part in _split(example_ids, max(1, cap // n))]
+
+
+def _alike(task: Task) -> dict[tuple[int, int], list[int]]:
+    """Ids of examples by length and number of tokens of the answer."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for length, example_ids in task.by_length().items():
+        for i in example_ids:
+            groups.setdefault((length, task.examples[i].n_answer_tokens), []).append(i)
+    return groups
 
 
 def _longest(task: Task, example_ids: Sequence[int]) -> int:
@@ -197,14 +207,15 @@ def _passes(chunks: list[Chunk], task: Task, cost: UnitMemory, share: int, cap: 
 
 
 def _tails(model: Model, task: Task, variants: Sequence[Variant]) -> dict[tuple[int, bool, bytes], list[int]]:
-    """Ids of examples by the number of last positions to recompute, whether that is all of them, and the class of their lengths: those
-    of one key can share a batch."""
+    """Ids of examples by the number of last positions to recompute, whether that is all of them, and the class of their lengths and
+    answers: those of one key can share a batch."""
     tails: dict[tuple[int, bool, bytes], list[int]] = {}
     kinds = {intervention.positions for variant in variants for intervention in variant}
-    for length, example_ids in task.by_length().items():
+    for (length, n_tokens), example_ids in _alike(task).items():
         examples = [task.examples[i] for i in example_ids]
         n = length - min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
-        tails.setdefault((n, n == length, model.length_class(length)), []).extend(example_ids)
+        n, answers = max(n, n_tokens), b"" if n_tokens == 1 else str(n_tokens).encode()
+        tails.setdefault((n, n == length, model.length_class(length) + answers), []).extend(example_ids)
     return tails
 
 

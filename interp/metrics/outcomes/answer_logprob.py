@@ -1,4 +1,7 @@
-"""Log-probability of the answer (of any of them, where there are several), in nats; at most 0."""
+"""Log-probability of the answer (of any of them, where there are several), in nats; at most 0.
+
+Of an answer of several tokens the sum over its tokens, each given those before it.
+"""
 
 from math import inf
 
@@ -10,4 +13,4 @@ def _answer_logprob(logits, answers, clean):
     return chosen.masked_fill(~answers.answer_mask, -inf).logsumexp(-1)
 
 
-answer_logprob = Outcome("answer_logprob", "nats", (None, 0.0), _answer_logprob)
+answer_logprob = Outcome("answer_logprob", "nats", (None, 0.0), _answer_logprob, over_tokens="sum")

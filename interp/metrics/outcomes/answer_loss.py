@@ -8,4 +8,4 @@ def _loss(logits, answers, clean):
     return -answer_logprob.function(logits, answers, clean)
 
 
-answer_loss = Outcome("answer_loss", "nats", (0.0, None), _loss, higher_is_better=False)
+answer_loss = Outcome("answer_loss", "nats", (0.0, None), _loss, higher_is_better=False, over_tokens="sum")
