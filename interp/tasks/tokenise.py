@@ -8,6 +8,7 @@ tried ('He said "' and 'Yes'; scripts that write no spaces).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,9 @@ PLANTED_ADVICE = (
     "A planted model knows words of its own and comes with prompts in them: planted = interp.models.plant(...) has planted.prompts('ioi'), "
     "each of which interp.tasks.Example(*prompt) makes an example; or write --prompts in its words (name0, word0 ...)."
 )
+MADE_UP = "qomvashtor"
+"""A word that nobody uses: a vocabulary of pieces cuts it."""
+
 _SINGLE: WeakKeyDictionary[Any, dict[tuple[str, str], bool]] = WeakKeyDictionary()
 
 
@@ -34,15 +38,10 @@ class WordFilter:
 
     def __call__(self, words: Iterable[str], at_least: int = 2, *, after: str = "The") -> list[str]:
         """The words that add exactly one known token to the text ``after``, in order (``after=""``: at the start of a text).
-        Raises ValueError when fewer than ``at_least`` remain. Verdicts are remembered for as long as the tokenizer lives."""
+        Raises ValueError when fewer than ``at_least`` remain."""
         words = list(words)
-        self.model.to_tokens_without_special("")  # says so if there is no tokenizer
-        known = _SINGLE.setdefault(self.model.tokenizer, {})
-        new = [word for word in words if (after, word) not in known]
-        for word, pieces in zip(new, continuations(self.model, after, new), strict=True):
-            known[after, word] = pieces is not None and len(pieces) == 1 and not _is_unknown(self.model, word, pieces)
-        kept = [word for word in words if known[after, word]]
-        self.verdicts |= {word: self.verdicts.get(word, True) and known[after, word] for word in words}
+        kept = self.single(words, after=after)
+        self.verdicts |= {word: self.verdicts.get(word, True) and word in kept for word in words}
         if len(kept) < at_least:
             shown = ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
             needed = f"{at_least} words that are single tokens of {self.model.facts.name} after {after!r}"
@@ -50,6 +49,22 @@ class WordFilter:
             advice = PLANTED_ADVICE if self.model.facts.name.startswith(PLANTED) else "Use another task or another model."
             raise ValueError(f"Task {self.task!r} needs at least {needed}, and {found}. {advice}")
         return kept
+
+    def single(self, words: Iterable[str], *, after: str = "The") -> list[str]:
+        """As calling it, for words that the task can do without: none of them is counted or missed. Verdicts are remembered for as long
+        as the tokenizer lives."""
+        words = list(words)
+        self.model.to_tokens_without_special("")  # says so if there is no tokenizer
+        known = _SINGLE.setdefault(self.model.tokenizer, {})
+        new = [word for word in words if (after, word) not in known]
+        for word, pieces in zip(new, continuations(self.model, after, new), strict=True):
+            known[after, word] = pieces is not None and len(pieces) == 1 and not _is_unknown(self.model, word, pieces)
+        return [word for word in words if known[after, word]]
+
+    @cached_property
+    def whole_words(self) -> bool:
+        """Whether the vocabulary is one of whole words, such as that of `interp-mini`, to which a made-up word is unknown."""
+        return bool(unknown_pieces(self.model, MADE_UP))
 
 
 def to_example(model: Model, prompt: Prompt, *, chat: bool = False) -> Example:

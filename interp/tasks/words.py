@@ -270,6 +270,45 @@ wood wool word world worm wound yard year""".split()
 WORDS = list(dict.fromkeys(WORDS))
 """Words without any role, for induction, key-value pairs and needles (about 480)."""
 
+# For real vocabularies; interp-mini was not trained on these forms and lists, and lacks some of the words
+PRONOUN_NAMES = {
+    "she": """Mary Anna Lisa Sarah Laura Kate Emma Alice Jane Susan Amy Ruth Rachel Julia Maria Grace Rose Emily Helen""".split(),
+    "he": """John Tom James Dan David Peter Paul Mark Jack Adam Bob Henry George Frank Simon Kevin Brian Eric Ben Luke Ryan Scott
+    Steve Carl Bill Martin Daniel Robert William Joseph Andrew Matthew Justin Jason""".split(),
+}
+"""Pronoun -> names that usually go with it (19 and 34)."""
+
+PRONOUN_TEMPLATES = (
+    "When {name} came home from the {place},",
+    "When {name} walked to the {place},",
+    "After {name} left the {place},",
+    "When {name} found a {object} at the {place},",
+    "While {name} was at the {place},",
+    "After {name} took the {object} to the {place},",
+)
+"""Sentence forms that go on with a pronoun."""
+
+PLURALS = {
+    "key": "keys", "book": "books", "card": "cards", "ball": "balls", "ring": "rings", "coin": "coins", "stone": "stones",
+    "apple": "apples", "table": "tables", "chair": "chairs", "lamp": "lamps", "bottle": "bottles", "picture": "pictures",
+    "letter": "letters", "tree": "trees", "car": "cars", "house": "houses", "wall": "walls", "door": "doors",
+    "window": "windows", "boat": "boats", "dog": "dogs", "cat": "cats", "bird": "birds", "horse": "horses", "boy": "boys",
+    "girl": "girls", "teacher": "teachers", "doctor": "doctors", "farmer": "farmers",
+}  # fmt: skip
+"""Singular -> plural (30)."""
+
+VERB_FORMS = ("is", "was", "has"), ("are", "were", "have")
+"""Verbs of a singular and of a plural subject."""
+
+AGREEMENT_PREPOSITIONS = ("near", "behind", "beside")
+"""What stands between a subject and a noun of the other number."""
+
+COLORED_STATEMENTS = ("The {noun} is",)
+"""Sentence forms that state a colour."""
+
+ANTONYM_TEMPLATE = "The opposite of {word} is"
+"""The answer is the next word; solved examples end in a full stop."""
+
 # Everything that may occur in a text
 FUNCTION_WORDS = """The the a A an and of to in is are was were at on with for from it It there There not but that which who
 What what Question Answer color Color secret word So so then Then year how many where Where when Plan Step start follow has had

@@ -88,3 +88,11 @@ def _piece() -> T.PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     return _wrapped(tokenizer, unk_token="<unk>", bos_token="<s>")
+
+
+def whole_year_tokenizer() -> T.PreTrainedTokenizerFast:
+    """Whole words, a year among them."""
+    ids = {token: i for i, token in enumerate(["<unk>", *_known(), *map(str, range(1100, 1900))])}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return _wrapped(tokenizer, unk_token="<unk>")

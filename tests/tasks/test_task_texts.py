@@ -216,3 +216,96 @@ def test_a_plan_names_people_in_an_order_of_its_own_and_corruption_swaps_its_fir
         True,
         False,
     }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_years_are_asked_for_in_the_way_the_tokenizer_cuts_them():
+    from interp.tasks import make_task, write_prompts
+
+    for prompt, example in zip(
+        write_prompts("greater_than", task_model("piece"), 40), make_task("greater_than", task_model("piece"), 40), strict=True
+    ):
+        years = [word for word in split(prompt.clean.replace(".", " ")) if word.isdigit()]
+        start, given = "".join(years[:2]), "".join(years[2:])
+        assert len(start) == 4 and start[:3] == given and marked(prompt, "start") == start[3] in "12345678"
+        assert prompt.answers == tuple(str(digit) for digit in range(int(start[3]) + 1, 10))
+        assert {*prompt.answers, *prompt.distractors} == set("0123456789")
+        assert prompt.corrupted == prompt.clean.replace(start, f"{given}0", 1) and len(example.clean) == len(example.corrupted)
+
+
+def test_whole_years_that_are_one_token_are_asked_for_whole():
+    from interp.tasks import write_prompts
+    from tests.support.task_models import bare_model, whole_year_tokenizer
+
+    for prompt in write_prompts("greater_than", bare_model(whole_year_tokenizer(), "whole"), 20):
+        start = marked(prompt, "start")
+        assert prompt.clean.endswith("to the year") and prompt.answers == tuple(
+            str(y) for y in range(int(start) + 1, int(start[:2]) * 100 + 100)
+        )
+        assert (
+            f"{start[:2]}01" in prompt.corrupted
+            and prompt.distractors[0] == f"{start[:2]}00"
+            and prompt.distractors[-1] == start
+        )
+
+
+def test_facts_of_other_countries_come_first_where_the_vocabulary_is_one_of_pieces():
+    from interp.tasks import write_prompts
+
+    for plain, few in zip(prompts("facts", 30, n_shots=0), prompts("facts", 30, n_shots=3), strict=True):
+        assert few.clean.count(". ") == 3 and "." not in plain.clean
+        *shots, question = few.clean.split(". ")
+        country = marked(few, "subject")
+        assert country in question and not any(country in shot for shot in shots) and few.corrupted.startswith(". ".join(shots))
+    assert prompts("facts", 5) == prompts("facts", 5, n_shots=0)
+    assert all(p.clean.count(". ") == 2 for p in write_prompts("facts", task_model("piece"), 5))
+
+
+def test_two_solved_objects_trade_places_with_the_asked_one_in_the_corrupted_prompt():
+    for p in prompts("colored_objects", 30, n_solved=2):
+        (answer,), (distractor,), asked = p.answers, p.distractors, marked(p, "query")
+        items, first, second, question = p.clean.split(". ")
+        assert question == f"The {asked} is" and f"a {answer} {asked}" in items and second.endswith(f"is {distractor}")
+        other = second.split()[1]
+        assert (
+            p.corrupted == f"{items}. {first}. The {asked} is {answer}. The {other} is" and f"a {distractor} {other}" in items
+        )
+    assert prompts("colored_objects", 5) == prompts("colored_objects", 5, n_solved=1)
+
+
+def test_pronouns_of_women_and_men_come_equally_often_and_the_corrupted_name_is_of_the_other_gender():
+    from interp.tasks.words import NAMES, PRONOUN_NAMES
+
+    assert {*PRONOUN_NAMES["she"], *PRONOUN_NAMES["he"]} <= {*NAMES} and not {*PRONOUN_NAMES["she"]} & {*PRONOUN_NAMES["he"]}
+    made = prompts("gendered_pronoun", 48)
+    assert Counter(p.answers for p in made) == {("she",): 24, ("he",): 24}
+    for p in made:
+        ((name, other),) = changed(p)
+        assert name == marked(p, "name") in PRONOUN_NAMES[p.answers[0]] and other in PRONOUN_NAMES[p.distractors[0]]
+
+
+def test_subject_and_attractor_differ_in_number_and_the_corrupted_subject_has_the_attractors():
+    from interp.tasks.words import PLURALS
+
+    made = prompts("agreement", 30)
+    for i, p in enumerate(made):
+        subject, attractor = marked(p, "subject"), marked(p, "attractor")
+        assert changed(p) == [(subject, PLURALS.get(subject) or next(one for one, many in PLURALS.items() if many == subject))]
+        assert (subject in PLURALS, attractor in PLURALS) == ((True, False), (False, True))[i % 2]
+        assert ("is" in p.answers, "are" in p.distractors) == (subject in PLURALS,) * 2
+        verbs = [word for word in split(p.clean) if word in ("is", "are")]
+        assert sorted(verbs) == ["are", "is"]
+
+
+def test_the_opposites_of_a_prompt_are_all_of_different_pairs():
+    from interp.tasks.words import OPPOSITES
+
+    pairs = {**OPPOSITES, **{b: a for a, b in OPPOSITES.items()}}
+    for p in prompts("antonyms", 40, n_shots=4):
+        *shots, asked = [part.removeprefix("The opposite of ").split(" is") for part in p.clean.split(". ")]
+        ((word, other),) = changed(p)
+        assert (word, pairs[word]) == (asked[0], p.answers[0]) and pairs[other] == p.distractors[0]
+        used = [word, pairs[word], other, pairs[other], *(w for a, b in shots for w in (a, b.strip()))]
+        assert len(shots) == 4 and len({*used}) == 12 and all(pairs[a] == b.strip() for a, b in shots)

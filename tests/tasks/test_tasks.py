@@ -6,13 +6,18 @@ import sys
 from functools import cache
 
 import pytest
+import transformers as T
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.support.task_models import NOT_STARTING, bare_model, task_model
 
 TASK_NAMES = [
+    "agreement",
+    "antonyms",
     "colored_objects",
     "docstring",
     "facts",
+    "gendered_pronoun",
     "greater_than",
     "induction",
     "ioi",
@@ -20,9 +25,7 @@ TASK_NAMES = [
     "needle",
     "plan_following",
 ]
-PAIRS = [
-    (name, model) for name in TASK_NAMES for model in ("word", "bpe", "piece") if (name, model) != ("greater_than", "piece")
-]
+PAIRS = [(name, model) for name in TASK_NAMES for model in ("word", "bpe", "piece")]
 N = 14
 
 
@@ -153,7 +156,7 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        ({"name": "oii"}, LookupError, "No task is called 'oii'. There are: colored_objects, docstring"),
+        ({"name": "oii"}, LookupError, "No task is called 'oii'. There are: agreement, antonyms, colored_objects, docstring"),
         ({"name": "ioi", "n_prompts": 0}, ValueError, "n_prompts=0 is too few"),
         (
             {"name": "ioi", "n_promts": 4},
@@ -164,6 +167,10 @@ def test_words_that_the_tokenizer_cuts_are_never_used():
         ({"name": "greater_than", "depth": 1}, LookupError, "There are: none."),
         ({"name": "ioi", "corruption": "xyz"}, ValueError, "corruption='xyz' is not one of abc, flip."),
         ({"name": "facts", "n_prompts": 505}, ValueError, "has only 504 distinct prompts"),
+        ({"name": "facts", "n_shots": 27}, ValueError, "n_shots=27 is outside 0 to 26, the number of other countries"),
+        ({"name": "antonyms", "n_shots": 19}, ValueError, "n_shots=19 is outside 0 to 18: every pair is used once"),
+        ({"name": "agreement", "n_shots": 12}, ValueError, "n_shots=12 is outside 0 to"),
+        ({"name": "colored_objects", "n_solved": 3}, ValueError, "n_solved=3 is not 1 or 2"),
         ({"name": "facts", "n_prompts": 85, "held_out": True}, ValueError, "has only 84 distinct prompts"),
         ({"name": "docstring", "n_skipped": 4}, ValueError, "n_skipped=4 is outside 0 to 3"),
         ({"name": "needle", "depth": 1.5}, ValueError, "depth=1.5 is outside 0"),
@@ -187,9 +194,21 @@ def test_a_wrong_request_is_answered_with_what_is_allowed(call, error, message):
 
 def test_a_model_that_cuts_years_otherwise_cannot_do_greater_than():
     from interp.tasks import make_task
+    from interp.tasks.words import YEAR_NOUNS
 
-    with pytest.raises(ValueError, match=r"needs years of two tokens, such as 17\|32, and piece cuts them otherwise"):
-        make_task("greater_than", task_model("piece"))
+    ids = {
+        letter: i
+        for i, letter in enumerate(
+            ["<unk>", "<s>", *(f"\u2581{word}" for word in [*YEAR_NOUNS, "The", "the", "year"]), "\u2581"]
+        )
+    }
+    letters = Tokenizer(models.Unigram([(piece, -5.0) for piece in ids], unk_id=0, byte_fallback=False))
+    letters.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    without_digits = bare_model(T.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token="<unk>"), "no-digits")
+    with pytest.raises(
+        ValueError, match=r"years that end in a token of two digits, one or four .* no-digits cuts them otherwise"
+    ):
+        make_task("greater_than", without_digits)
 
 
 def test_a_model_without_a_tokenizer_is_refused():
