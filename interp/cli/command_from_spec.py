@@ -14,6 +14,7 @@ from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_he
 from interp.cli.save_run_figures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS, Experiment, Spec
+from interp.experiments.prompts import task_settings
 from interp.experiments.usage_errors import usage_errors
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Request:
         """The experiment, with ``more`` values, on its loaded model. Raises UsageError for whatever is wrong with the request."""
         with usage_errors():
             return self.spec_class(**self.values, **more).prepare()
+
+    def prepare_task(self, settings: list[str] | None) -> Experiment[Any]:
+        """As ``prepare``, with the options of the task that ``--set`` sets."""
+        with usage_errors():
+            return self.prepare(task_options=task_settings(self.values["task"], settings)) if settings else self.prepare()
 
     def run(self, experiment: Experiment[Any] | None = None) -> "StoredRun | None":
         """The finished run with its figures; None after a dry run, which prints the estimate."""

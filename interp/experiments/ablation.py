@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class AblationSpec(Spec):
     """What ``ablate_heads`` is to compute, on the prompts of a task or of a JSON Lines file (``prompts``),
-    with ``chat`` in the model's chat template.
+    with ``chat`` in the model's chat template. ``task_options`` belong to the task.
 
     ``heads`` (such as ``L5H1``) or ``layers`` restrict it; ``pairs`` adds every pair of the chosen heads; ``top_share`` is for the
     estimator ``adaptive``.
@@ -46,6 +47,7 @@ class AblationSpec(Spec):
     layers: tuple[int, ...] = ()
     pairs: bool = False
     top_share: float = 0.2
+    task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         from interp.ablation.ablate_heads import ESTIMATORS
@@ -66,7 +68,7 @@ class AblationSpec(Spec):
 
     def load_task(self, model: Model) -> Task:
         """The prompts in the model's tokens, at least two."""
-        return load_task(model, self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)
+        return load_task(model, self.task, self.prompts, self.n_prompts, self.seed, self.task_options, chat=self.chat)
 
     def to_python(self) -> str:
         used = {"ablation": self.ablation, "estimator": self.estimator, "positions": self.positions, "metric": self.metric}
@@ -81,7 +83,8 @@ class AblationSpec(Spec):
         elif self.layers:
             heads = f", heads=[head for head in model.facts.heads() if head.layer in {self.layers!r}]"
         return (
-            f"{self.python_model()}task = {python_task(self.task, self.prompts, self.n_prompts, self.seed, chat=self.chat)}\n"
+            f"{self.python_model()}task = "
+            f"{python_task(self.task, self.prompts, self.n_prompts, self.seed, dict(self.task_options), chat=self.chat)}\n"
             f"result = interp.ablate_heads(model, task, {python_arguments(**changed)}{heads})\n"
             "table = result.heads()\n"
         )

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
@@ -33,7 +34,8 @@ class CircuitSpec(Spec):
     """What to score, keep and test.
 
     ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` and ``rule``
-    are for the methods with integrated gradients; ``n_draws`` is the number of random circuits of each size.
+    are for the methods with integrated gradients; ``n_draws`` is the number of random circuits of each size; ``task_options`` belong to
+    the task.
     """
 
     command: ClassVar[str] = "circuit"
@@ -52,6 +54,7 @@ class CircuitSpec(Spec):
     metric: str | None = None
     n_draws: int = 5
     ablation: str = COUNTERFACTUAL
+    task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         from interp.metrics.outcomes import OUTCOMES
@@ -76,7 +79,7 @@ class CircuitSpec(Spec):
     def bind(self, model: Model) -> CircuitExperiment:
         paired = self.ablation == COUNTERFACTUAL
         where = (self.task, self.prompts, self.n_prompts, self.seed)
-        tasks = discovery_and_test_tasks(model, *where, chat=self.chat, paired=paired)
+        tasks = discovery_and_test_tasks(model, *where, self.task_options, chat=self.chat, paired=paired)
         _check_edges(model, tasks, self)
         return CircuitExperiment(self, model, *tasks)
 
@@ -85,7 +88,8 @@ class CircuitSpec(Spec):
             whole = python_task(None, self.prompts, self.n_prompts, self.seed, chat=self.chat)
             made = f"task, test_task = {whole}.halves({self.seed})\n"
         else:
-            tasks = (python_task(self.task, None, self.n_prompts, seed) for seed in (self.seed, self.seed + 1))
+            options = dict(self.task_options)
+            tasks = (python_task(self.task, None, self.n_prompts, seed, options) for seed in (self.seed, self.seed + 1))
             made = "".join(f"{name} = {code}\n" for name, code in zip(("task", "test_task"), tasks, strict=True))
         scored = f"interp.score_edges(model, task, {python_arguments(**_score_options(self, self.metric))})"
         size = str(self.size or f"int({DEFAULT_SHARE} * len(scores.graph.edges))")

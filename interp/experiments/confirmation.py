@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
@@ -189,12 +188,3 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
         from interp.store.confirmations import write_confirmation
 
         return write_confirmation(writer, result, self.model.facts)
-
-
-def task_parameters(task: str | None) -> tuple[dict[str, Parameter], str]:
-    """The options of a task beside the number of prompts and the seed, and what has them; none for a file of prompts."""
-    from interp.tasks import TASKS
-
-    if task is None:
-        return {}, "A file of prompts"
-    return dict(list(signature(TASKS.get(task).function).parameters.items())[2:]), f"Task {task!r}"

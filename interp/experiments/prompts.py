@@ -1,9 +1,11 @@
 """The prompts of a run: a registered task, or a JSON Lines file of the user's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from interp.files import check_file
+from interp.options_text import parse_options
 from interp.registry import check_name
 
 if TYPE_CHECKING:
@@ -25,6 +27,21 @@ def check_prompts(task: str | None, prompts: str | None, chat: bool) -> None:
         check_chat(task, chat)
     if prompts is not None:
         check_file(prompts)
+
+
+def task_settings(task: str | None, settings: Sequence[str] | None) -> dict[str, Any]:
+    """The options of a task written as ``name=value``. Raises LookupError for one that it does not have, ValueError for a value of another
+    kind."""
+    return parse_options(settings or [], *task_parameters(task))
+
+
+def task_parameters(task: str | None) -> tuple[dict[str, Parameter], str]:
+    """The options of a task beside the number of prompts and the seed, and what has them; none for a file of prompts."""
+    from interp.tasks import TASKS
+
+    if task is None:
+        return {}, "A file of prompts"
+    return dict(list(signature(TASKS.get(task).function).parameters.items())[2:]), f"Task {task!r}"
 
 
 def check_chat(task: str, chat: bool) -> None:
@@ -63,7 +80,15 @@ def load_task(
 
 
 def discovery_and_test_tasks(
-    model: "Model", task: str | None, prompts: str | None, n_prompts: int, seed: int, *, chat: bool = False, paired: bool = True
+    model: "Model",
+    task: str | None,
+    prompts: str | None,
+    n_prompts: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    chat: bool = False,
+    paired: bool = True,
 ) -> "tuple[Task, Task]":
     """The prompts on which a circuit is found and those on which it is tested: of a task the prompts of this seed and of the next, of a
     file its two halves in an order drawn with the seed.
@@ -72,7 +97,9 @@ def discovery_and_test_tasks(
     corrupted version.
     """
     if prompts is None:
-        return load_task(model, task, None, n_prompts, seed), load_task(model, task, None, n_prompts, seed + 1)
+        return load_task(model, task, None, n_prompts, seed, options), load_task(
+            model, task, None, n_prompts, seed + 1, options
+        )
     whole = load_task(model, None, prompts, n_prompts, seed, chat=chat)
     if paired and (n_unpaired := sum(example.clean == example.corrupted for example in whole)):
         raise ValueError(

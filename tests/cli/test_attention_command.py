@@ -376,7 +376,7 @@ def test_help_names_the_commands():
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        ([], 2, "The text or task to read is missing: give one of --text, --file, --task, --prompts. Tasks: colored_objects"),
+        ([], 2, "The text or task to read is missing: give one of --text, --file, --task, --prompts. Tasks: agreement"),
         (["--text", "w1", "--task", "ioi"], 2, "--text and --task do not go together"),
         (["--text", " \n"], 2, "--text is empty"),
         (["--file", "none.txt"], 2, "There is no file none.txt"),

@@ -364,6 +364,13 @@ def test_a_check_that_cannot_be_made_gets_one_sentence(words, sentence):
     assert answer.exit_code == 2 and sentence in answer.stderr
 
 
+def test_an_option_of_the_task_is_set_by_name():
+    answer = interp("ablate", "--task", "needle", "--set", "n_filler=2", "-n", 3, "--dry-run", "--json")
+    assert json.loads(answer.stdout)["arguments"]["n_filler"] == 2
+    wrong = interp("circuit", "--task", "ioi", "--set", "n_filler=2", "--dry-run")
+    assert wrong.exit_code == 2 and "Task 'ioi' has no option 'n_filler'" in wrong.stderr
+
+
 def test_accuracy_stands_before_any_effect_in_ablate_and_show(ablation, tmp_path):
     first = interp(*ablation, "--out", tmp_path / "run").stdout
     shown = interp("show", tmp_path / "run").stdout

@@ -41,10 +41,12 @@ SPECS = [
     AttentionSpec(file="essay.txt", lines=True, chat=True),
     AttentionSpec(prompts="mine.jsonl", chat=True),
     AblationSpec(prompts="mine.jsonl", chat=True),
+    AblationSpec(task="needle", task_options={"n_filler": 3, "depth": 0.5}),
     DETECTION,
     DetectionSpec(role="retrieval", options={"mode": "greedy", "min_recall": None}, revision="v1"),
     CIRCUIT,
     CircuitSpec(prompts="mine.jsonl", chat=True, ablation="mean", threshold=0.25, steps=3, rule="left", metric="logit_diff"),
+    CircuitSpec(task="ioi", task_options={"corruption": "flip"}),
     CONFIRMATION,
     ConfirmationSpec(detection="runs/found", prompts="mine.jsonl", chat=True),
     replace(
@@ -125,6 +127,7 @@ CHANGES = [
     {"heads": ("L0H1",)},
     {"heads": (), "layers": (0,)},
     {"pairs": True},
+    {"task_options": {"corruption": "flip"}},
     {"top_share": 0.5},
     {"dtype": "float64"},
 ]
@@ -133,7 +136,7 @@ CHANGES = [
 def test_each_of_the_fields_that_change_numbers_changes_the_digest():
     specs = [ABLATION, *(replace(ABLATION, **change) for change in CHANGES)]
     digests = [spec.digest(None if "dtype" in change else mini()) for spec, change in zip(specs, [{}, *CHANGES], strict=True)]
-    assert len(set(digests)) == len(specs) == 13
+    assert len(set(digests)) == len(specs) == 14
 
 
 def test_the_order_of_keys_does_not_change_a_digest_and_the_order_of_prompts_does(tmp_path):

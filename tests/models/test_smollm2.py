@@ -62,6 +62,56 @@ def test_zero_ablation_is_that_of_transformers_with_the_output_weights_zeroed(sm
         np.testing.assert_allclose(values[ids], torch.stack(wanted), rtol=0, atol=2e-4 * float(logits.std()), err_msg=str(head))
 
 
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("agreement", 0.9),
+        ("antonyms", 0.7),
+        ("docstring", 0.9),
+        ("facts", 0.7),
+        ("gendered_pronoun", 0.8),
+        ("greater_than", 0.9),
+    ],
+)
+def test_it_does_the_tasks_that_are_written_for_vocabularies_of_pieces(smollm2, name, least):
+    from interp import check_task, make_task
+
+    found = check_task(smollm2, make_task(name, smollm2, n_prompts=16, seed=1))
+    assert found.performance.accuracy >= least and found.ci_low > 0
+
+
+def test_an_answer_of_several_tokens_is_that_of_a_loop_over_transformers(smollm2, tmp_path):
+    from interp import ablate_heads, task_from_jsonl
+    from interp.models.value_and_output_weights import output_rows
+
+    path, head = tmp_path / "capitals.jsonl", Head(17, 4)
+    rows = [("India", "New Delhi"), ("Argentina", "Buenos Aires"), ("Lebanon", "Beirut"), ("France", "Paris")]
+    path.write_text("\n".join(f'{{"clean": "The capital of {a} is", "answer": "{b}"}}' for a, b in rows))
+    task = task_from_jsonl(path, smollm2)
+    assert len({example.n_answer_tokens for example in task}) > 1
+
+    def loop():
+        found = []
+        for example in task:
+            prompt, total = list(example.prompt), 0.0
+            for token in example.answer_tokens:
+                with torch.no_grad():
+                    total += smollm2.hf(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)[token].item()
+                prompt.append(token)
+            found.append(total)
+        return found
+
+    result = ablate_heads(smollm2, task, ablation="zero", heads=[head])
+    np.testing.assert_allclose(result.baseline, loop(), rtol=1e-4, atol=1e-4)
+    weights = output_rows(smollm2.layout.outputs[head.layer], head.head, smollm2.facts.d_head)
+    with torch.no_grad():
+        saved = weights.clone()
+        weights.zero_()
+        wanted = loop()
+        weights.copy_(saved)
+    np.testing.assert_allclose(result.values[0], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_its_induction_and_previous_token_heads_are_found(smollm2):
     from interp.detectors import detect
 

@@ -6,6 +6,7 @@ The same command resumes an unfinished run directory and leaves a finished one a
 import typer
 
 from interp.cli.command_from_spec import Request, print_location, run_command
+from interp.cli.options import Settings
 from interp.cli.performance_output import print_performance
 from interp.cli.ranking_output import as_json, print_agreement, print_ranking
 from interp.cli.terminal import Terminal
@@ -25,12 +26,12 @@ OPTIONS = {
 
 
 @run_command(AblationSpec, OPTIONS)
-def ablate(terminal: Terminal, request: Request) -> None:
+def ablate(terminal: Terminal, request: Request, settings: Settings = None) -> None:
     """Ablate every attention head, one at a time, and rank the heads by the effect on the metric.
 
-    effect = metric(ablated) - metric(clean); negative = the head helped.
+    effect = metric(ablated) - metric(clean); negative = the head helped. --set n_shots=4 sets an option of the task.
     """
-    if (run := request.run()) is not None:
+    if (run := request.run(request.prepare_task(settings))) is not None:
         print_performance(terminal, run.record)
         print_ranking(terminal, run.heads(), top=5)
         print_agreement(terminal, run)

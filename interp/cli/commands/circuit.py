@@ -8,6 +8,7 @@ import typer
 from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, IG_RULES
 from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, print_circuit
 from interp.cli.command_from_spec import Request, print_location, run_command
+from interp.cli.options import Settings
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
 from interp.experiments.usage_errors import UsageError, usage_errors
@@ -37,6 +38,7 @@ def circuit(
         list[str] | None,
         typer.Argument(metavar="[compare A B]", help="Compare two circuits instead: run directories or circuit files."),
     ] = None,
+    settings: Settings = None,
 ) -> None:
     """Score every edge of the computational graph, keep the largest, and measure how faithful they alone are on other prompts.
 
@@ -45,7 +47,7 @@ def circuit(
     """
     if comparison:
         _compare(terminal, comparison)
-    elif (run := request.run()) is not None:
+    elif (run := request.run(request.prepare_task(settings))) is not None:
         print_circuit(terminal, run, EDGES_SHOWN)
         print_location(terminal, run, "prints all its edges and draws them")
         terminal.emit(circuit_json(run))

@@ -9,9 +9,9 @@ from interp.cli.command_from_spec import Request, run_command
 from interp.cli.detection_and_confirmation_output import print_role_run
 from interp.cli.options import Settings
 from interp.cli.terminal import Terminal
-from interp.experiments.confirmation import ConfirmationSpec, task_parameters
+from interp.experiments.confirmation import ConfirmationSpec
+from interp.experiments.prompts import task_settings
 from interp.experiments.usage_errors import usage_errors
-from interp.options_text import parse_options
 
 OPTIONS = {
     "detection": typer.Argument(metavar="RUN", help="Run directory of a detection (`interp detect`)."),
@@ -32,9 +32,6 @@ def confirm(terminal: Terminal, request: Request, settings: Settings = None) -> 
 
     effect = metric(ablated) - metric(clean); negative = the heads helped. The prompts differ from those of the detection.
     """
-    options = {}
-    if settings:
-        with usage_errors():
-            known, owner = task_parameters(ConfirmationSpec(**request.values).resolve().task)
-            options = parse_options(settings, known, owner)
+    with usage_errors():
+        options = task_settings(ConfirmationSpec(**request.values).resolve().task, settings) if settings else {}
     print_role_run(terminal, request.run(request.prepare(task_options=options)))

@@ -19,10 +19,8 @@ from interp.cli.options import (
     Settings,
 )
 from interp.cli.terminal import Terminal
-from interp.experiments.confirmation import task_parameters
-from interp.experiments.prompts import check_prompts, load_task
+from interp.experiments.prompts import check_prompts, load_task, task_settings
 from interp.experiments.usage_errors import UsageError, usage_errors
-from interp.options_text import parse_options
 
 N_PROMPTS = 32
 
@@ -63,7 +61,7 @@ def tasks(
     task, prompts = _task_or_file(check[1])
     with usage_errors():
         check_prompts(task, prompts, chat)
-        options = parse_options(settings or [], *task_parameters(task))
+        options = task_settings(task, settings)
         how: dict[str, Any] = {"device": device, "dtype": dtype, "revision": revision, "offline": offline, "bos": bos}
         loaded = load_model(model, **how)
         loaded.facts.check_causal("The check of a task")
