@@ -117,8 +117,8 @@ def _with_forced_answer(model: Model, prompt: Prompt, clean: list[int], corrupte
             f"Prompt and answer have {length + n_forced + 1} tokens, of which {model.facts.name} reads {limit}: shorten them."
         )
     marks = token_spans(model, prompt.clean, prompt.marks, length) | {END: (length - 1, length + n_forced)}
-    sides = ((*side, *answer[:-1]) for side in (clean, corrupted))
-    return Example(*sides, (answer[-1],), (), marks, prompt.cluster)
+    forced = answer[:-1]
+    return Example((*clean, *forced), (*corrupted, *forced), (answer[-1],), (), marks, prompt.cluster)
 
 
 def check(model: Model, text: str, *, complete: bool = False) -> list[int]:

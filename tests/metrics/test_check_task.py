@@ -115,6 +115,11 @@ def test_a_sweep_resumed_from_stored_units_counts_the_same(llama, task):
     assert stored and second.record.performance == first.record.performance
 
 
+def test_a_run_of_the_corrupted_prompts_says_nothing_of_how_well_the_task_is_done(llama, task):
+    result = ablate_heads(llama, task.swapped(), ablation="zero")
+    assert result.record.performance is None and result.record.performance_sentence == ""
+
+
 def test_scores_of_edges_record_how_many_prompts_are_right():
     model = tiny("gpt2")
     task = half_right(model)

@@ -38,7 +38,9 @@ class PerformanceCounter:
         return Performance(len(self.task), n_right, n_preferred if compared else None, metric, outcome)
 
     def record(self, record: RunRecord, metric: str, outcome: float) -> RunRecord:
-        """The record with the performance."""
+        """The record with the performance; as it is where the run is that of the corrupted prompts (``Task.swapped``)."""
+        if self.task.arguments.get("swapped"):
+            return record
         return replace(record, baseline=asdict(self.performance(metric, outcome)))
 
     def _add_missing(self) -> None:

@@ -38,13 +38,13 @@ class Answers:
         n_tokens = examples[0].n_answer_tokens
         if n_tokens > 1:
             targets = [(token,) for example in examples for token in example.answer_tokens]
-            return cls(*_pad(targets, device), *_pad([()] * len(targets), device), n_tokens)
+            return cls(*_pad(targets, device), *_pad([()] * len(targets), device), n_tokens=n_tokens)
         return cls(*_pad([e.answers for e in examples], device), *_pad([e.distractors for e in examples], device))
 
     def repeat(self, times: int) -> Answers:
         """The same answers for ``times`` variants of the batch, variants outermost."""
         parts = (self.answers, self.answer_mask, self.distractors, self.distractor_mask)
-        return Answers(*(part.repeat(times, 1) for part in parts), self.n_tokens)
+        return Answers(*(part.repeat(times, 1) for part in parts), n_tokens=self.n_tokens)
 
 
 @dataclass(frozen=True)
