@@ -18,7 +18,6 @@ from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.sweep.outcome import at_answer
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model, record_of
@@ -79,6 +78,11 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
             name: kept[name] if name == source else _by_head(model, name, kept[source]) for name, source in sources.items()
         }
     return ForwardRun(batch.tokens, logits, found, record_of(model, interventions=tuple(map(str, intervene))))
+
+
+def at_answer(x: Float[Tensor, "batch pos *d"], n_tokens: int) -> Float[Tensor, "batch ..."]:
+    """``x`` at the last position, [batch ...]; for answers of several tokens at that many last positions, [batch n_tokens ...]."""
+    return x[:, -1] if n_tokens == 1 else x[:, -n_tokens:]
 
 
 def answer_logits(

@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 
 from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.run import visible_keys
+from interp.engine.forward.run import at_answer, visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
-from interp.engine.sweep.outcome import Answers, Outcome, at_answer
+from interp.engine.sweep.outcome import Answers, Outcome
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.tasks.task import Example

@@ -131,11 +131,6 @@ def check_single_tokens(examples: Sequence[Example], what: str) -> None:
         )
 
 
-def at_answer(x: Float[Tensor, "batch pos *d"], n_tokens: int) -> Float[Tensor, "batch ..."]:
-    """``x`` at the last position, [batch ...]; for answers of several tokens at that many last positions, [batch n_tokens ...]."""
-    return x[:, -1] if n_tokens == 1 else x[:, -n_tokens:]
-
-
 def _pad(rows: Sequence[tuple[int, ...]], device: torch.device | str) -> tuple[Tensor, Tensor]:
     import torch
 

@@ -30,9 +30,10 @@ from interp.engine.attention.attention_interface import (
     upcast,
 )
 from interp.engine.attention.attention_rows import changes_in_layer
+from interp.engine.forward.run import at_answer
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
-from interp.engine.sweep.outcome import Outcome, at_answer
+from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout, logits_of
 from interp.engine.sweep.variant import Variant, first_layer
 from interp.errors import FastPathUnavailable
