@@ -144,13 +144,11 @@ def score_edges(
     if steps < 1:
         raise ValueError(f"steps={steps} is too few: use at least 1.")
     exact, lines = method == "exact", line_options(method, steps, rule)
-    work, done = scoring_work(model, task, method, steps, ablation, seed), count(1)
-    n_parts = sum(parts.count for parts in work)
     with measuring(
         model, task, metric, ablation=ablation, seed=seed, gradient=not exact, fused=exact, ledger=ledger
     ) as measurement:
-        graph = measurement.graph
-        values = measurement.zeros(len(graph.edges), len(task))
+        graph, work, done = measurement.graph, scoring_work(model, task, method, steps, ablation, seed), count(1)
+        values, n_parts = measurement.zeros(len(graph.edges), len(task)), sum(parts.count for parts in work)
         by_runs = method not in ("exact", "eap-ig-outputs")
         fractions, replaced = _interpolation_points(method, graph, steps, rule) if by_runs else (None, None)
 

@@ -109,10 +109,10 @@ def circuit_outcomes(
             f"edge_masks has {edge_masks.shape[1]:,} columns, and the graph of {model.facts.name} has {len(graph.edges):,} edges: "
             f"give one value per edge."
         )
-    work = circuit_work(model, task, len(edge_masks), ablation, seed)
-    n_parts = sum(parts.count for parts in work)
     with measuring(model, task, metric, ablation=ablation, seed=seed, fused=True, ledger=ledger) as measurement:
         values, removed = measurement.zeros(len(edge_masks), len(task)), torch.from_numpy(~edge_masks)
+        work = circuit_work(model, task, len(edge_masks), ablation, seed)
+        n_parts = sum(parts.count for parts in work)
 
         def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
             return batch.read(patch_edge_sets(batch.decomposition, graph, removed[part]))
