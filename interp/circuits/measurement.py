@@ -105,7 +105,8 @@ class Measurement:
     ) -> Iterator[np.ndarray]:
         """``compute`` of each part of the work on a batch. What the ledger has is not computed again; ``what`` (a JSON value) tells
         this work from other work on the same task and model."""
-        own = [self.model.facts.weights_digest, self.task.digest(), self.outcome.name, self.ablation, self.seed]
+        facts = self.model.facts
+        own = [facts.weights_digest, facts.dtype, self.task.digest(), self.outcome.name, self.ablation, self.seed]
         for start in range(0, parts.n, parts.at_once):
             key = digest([*own, what, batch.example_ids, start, parts.at_once])
             found = self.ledger.get(key) if self.ledger is not None else None

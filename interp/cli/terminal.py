@@ -71,7 +71,7 @@ class Terminal:
             yield lambda done, total: None
         elif forced or sys.stderr.isatty():
             delay = 0.0 if forced else SECONDS_BEFORE_BAR
-            with tqdm(desc=title, unit="unit", file=sys.stderr, delay=delay, leave=False) as bar:
+            with tqdm(desc=title, unit="unit", file=sys.stderr, delay=delay, leave=False, disable=False) as bar:
 
                 def show(done: int, total: int) -> None:
                     bar.total = total
@@ -88,14 +88,17 @@ class _Lines:
     def __init__(self, title: str, say: Callable[[str], None]) -> None:
         self.title, self.say = title, say
         self.start, self.next = monotonic(), SECONDS_BEFORE_LINE
+        self.first: tuple[int, float] | None = None  # what a resumed run had is done within no time
 
     def __call__(self, done: int, total: int) -> None:
         passed = monotonic() - self.start
+        if self.first is None or passed < 1:
+            self.first = done, passed
         if passed >= self.next and done < total:
             self.next = 1.5 * passed
-            self.say(
-                f"{self.title}: {done:,} of {total:,} units after {passed:.0f} s, about {passed * (total / done - 1):.0f} s left."
-            )
+            n, seconds = done - self.first[0], passed - self.first[1]
+            left = f", about {seconds / n * (total - done):.0f} s left" if n else ""
+            self.say(f"{self.title}: {done:,} of {total:,} units after {passed:.0f} s{left}.")
 
 
 def discard_output() -> None:

@@ -12,7 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from interp import interventions
-from interp.detectors.support.competing_passages import PassagePrompts, passage_prompts, passage_swap_threshold
+from interp.detectors.support.competing_passages import (
+    PassagePrompts,
+    passage_prompts,
+    passage_swap_threshold,
+    with_performance,
+)
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_decorator import detector
 from interp.detectors.support.null_threshold import prompt_digests
@@ -68,8 +73,8 @@ def far_context(
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
     arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
     record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
-    swept = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, ledger=ledger, progress=progress)
-    kl, record = swept.values, swept.record
+    kl = sweep(model, both, variants, OUTCOMES.get("kl"), record=record, ledger=ledger, progress=progress).values
+    record = with_performance(record, model, prompts.task)
     far, near = np.repeat(kl.T, size, axis=1).reshape(2, len(pairs), model.facts.n_layers, model.facts.n_heads)
     clusters = both.clusters[: len(pairs)] if both.clusters else None
     threshold, actual_fwer = passage_swap_threshold(far, near, n_null_draws, fwer, seed, clusters)

@@ -72,7 +72,7 @@ def retrieval(
     mode, among up to ``max_new_tokens`` generated tokens, up to the first newline, in ``greedy`` mode. Scores are conditional
     on that: compare ``details["accepted"]`` as well. Tables: ``trials``, ``cells`` (length x depth), ``depths`` (head x depth).
 
-    The threshold holds the family-wise error rate ``fwer``. Prompts that are in ``ledger`` are not run again. Raises ValueError for
+    The threshold holds the family-wise error rate ``fwer``. Answers that are in ``ledger`` are not read again. Raises ValueError for
     an encoder, an unknown mode, a needle that cannot be located in its sentence or exceeds the context, and a model that answers no
     prompt.
     """
@@ -87,7 +87,7 @@ def retrieval(
     prefix_cache = shared_prefix_cache(model, trials, prefix)
     answers = []
     write = teacher_forced_answer if mode == "teacher" else partial(greedy_answer, max_new_tokens=max_new_tokens)
-    how = [model.facts.weights_digest, mode, max_new_tokens, prefix_cache is not None]
+    how = [model.facts.weights_digest, model.facts.dtype, mode, max_new_tokens, prefix_cache is not None]
     for trial in trials:
         own = partial(write, model, trial, prefix_cache(trial.n_shared_prefix) if prefix_cache else None)
         answers.append(stored_answer(trial, own, how, ledger))

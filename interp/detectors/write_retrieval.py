@@ -51,7 +51,8 @@ def write_retrieval(
 
     The paper ranks without a threshold; here passages are swapped (``competing_passages``, which also says what prompts need) at the
     family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token.
-    Raises ValueError for an encoder, prompts without two passages, and unknown output projections. Source: arXiv 2607.01002.
+    Raises ValueError for an encoder, prompts without two passages or without distractors, and unknown output projections. Source:
+    arXiv 2607.01002.
     """
     if model.layout is None:
         raise ValueError(
@@ -59,6 +60,10 @@ def write_retrieval(
             f"Use query_retrieval, which reads attention alone."
         )
     prompts = passage_prompts(model, "write_retrieval", task, n_prompts, gold, "end", seed)
+    if not all(example.distractors for example in prompts.task):
+        raise ValueError(
+            f"write_retrieval compares answers with distractors, which task {prompts.task.name!r} lacks: add them."
+        )
     table = locos_scores(model, prompts.task, prompts.gold, prompts.competing, fold_norm=fold_norm, progress=progress)
     gold_scores, competing_scores, attention, logit_attribution = np.moveaxis(table, -1, 0)
     unit = "logits" if fold_norm else "logits before the final norm"

@@ -128,7 +128,7 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
         return estimate_cost(self.model, self.task, **self._options(), memory=memory)
 
     def n_stored_units(self) -> int | None:
-        """As of every experiment; depends on the number of heads alone. None for ``attribution``."""
+        """As ``Experiment.n_stored_units``; it depends on the number of heads alone, and is None for ``attribution``."""
         from interp.ablation.ablate_heads import estimate_cost
 
         options, spec = self._options(), self.spec

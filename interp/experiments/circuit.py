@@ -18,6 +18,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve
+    from interp.circuits.parts_of_work import Parts
     from interp.models.model import Model
     from interp.store import RunWriter, StoredRun
     from interp.store.unit_ledger import FileLedger
@@ -131,28 +132,36 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
         from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
-        from interp.circuits.faithfulness import MIB_EDGE_SHARES
-        from interp.circuits.parts_of_work import circuit_work, estimate_circuit_cost, scoring_work
+        from interp.circuits.parts_of_work import estimate_circuit_cost
         from interp.engine.edges.edge_patching import graph_of
 
-        model, spec, graph = self.model, self.spec, graph_of(self.model)
-        how = (spec.ablation, spec.seed)
-        own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one
-        n_circuits = (1 + spec.n_draws) * (len(MIB_EDGE_SHARES) + own_size) + 2
-        tested = circuit_work(model, self.test_task, n_circuits, *how)
+        graph, spec = graph_of(self.model), self.spec
+        rate = seconds_per_work(self.model, self.task)
+        cost = estimate_circuit_cost(self.model, *self._work(), spec.method, graph, spec.steps, rate)
         acdc = spec.method == ACDC
-        scored = [] if acdc else scoring_work(model, self.task, spec.method, spec.steps, *how)
-        rate = seconds_per_work(model, self.task)
-        cost = estimate_circuit_cost(model, scored, tested, spec.method, graph, spec.steps, rate)
         return CostEstimate(len(graph.edges) + cost.n_units, cost.bytes, float("nan")) if acdc else cost
 
     def n_stored_units(self) -> int | None:
-        return None if self.spec.method == ACDC else self.plan().n_units
+        return None if self.spec.method == ACDC else self._n_parts()
+
+    def _work(self) -> tuple[list[Parts], list[Parts]]:
+        """The parts of the scores (none of acdc) and of the curve."""
+        from interp.circuits.faithfulness import MIB_EDGE_SHARES
+        from interp.circuits.parts_of_work import circuit_work, scoring_work
+
+        spec, how = self.spec, (self.spec.ablation, self.spec.seed)
+        own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one
+        n_circuits = (1 + spec.n_draws) * (len(MIB_EDGE_SHARES) + own_size) + 2
+        scored = [] if spec.method == ACDC else scoring_work(self.model, self.task, spec.method, spec.steps, *how)
+        return scored, circuit_work(self.model, self.test_task, n_circuits, *how)
+
+    def _n_parts(self) -> int:
+        return sum(parts.count for work in self._work() for parts in work)
 
     def measure(self, **options: Any) -> tuple[Circuit, EdgeScores, FaithfulnessCurve]:
         from interp.circuits import faithfulness_curve
 
-        ledger, progress, n_parts = options["ledger"], options["progress"], self.plan().n_units
+        ledger, progress, n_parts = options["ledger"], options["progress"], self._n_parts()
         scored = 0
 
         def scoring(done: int, total: int) -> None:

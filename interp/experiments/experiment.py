@@ -165,7 +165,7 @@ class Experiment(ABC, Generic[S]):
         """Units of work, bytes in addition to the loaded model, and seconds (NaN where unknown)."""
 
     def n_stored_units(self) -> int | None:
-        """How many units of work the run will store on its way; None where it stores none."""
+        """How many units of work the run will store on its way; None where that is not known beforehand, or none are stored."""
         return None
 
     @abstractmethod
@@ -263,30 +263,41 @@ class ResumableExperiment(Experiment[S]):
     def publish(self, writer: RunWriter, result: Any) -> StoredRun: ...
 
     def compute(self, target: RunFolder, progress: Progress | None, fresh: bool, memory: int | None) -> StoredRun:
-        from interp.store import open_run
+        from interp.store import finished_run, open_run
         from interp.store.run_directory import stored_details
 
-        stored = {} if fresh else stored_details(target.path, self.identity)
-        with usage_errors():
-            plan = self.plan(stored.get("memory", memory))
+        stored, moved = {} if fresh else stored_details(target.path, self.identity), None
+        if fresh or finished_run(target.path, self.identity) is None:
+            with usage_errors():
+                plan = self.plan(stored.get("memory", memory))
+            if plan.seconds > LONG:
+                target.notify(f"Computing {self.title()}: {plan.text}.")
         if fresh:
-            target.move_aside()
+            moved = target.move_aside()
         with target.resume(memory, shlex.join(["interp", *self.spec.to_argv(), "--out", str(target.path)])) as writer:
             if writer.finished:
                 return open_run(target.path)
-            if plan.seconds > LONG:
-                target.notify(f"Computing {self.title()}: {plan.text}.")
             start = perf_counter()
             try:
                 result = self.measure(memory=writer.details["memory"], ledger=writer.ledger, progress=progress)
-            except UsageError:  # what is wrong with some requests shows only in their numbers
-                writer.discard()
-                with suppress(OSError):
-                    RUNS.rmdir()  # unless it holds other runs
+            except UsageError as error:  # what is wrong with some requests shows only in their numbers
+                if not isinstance(error.__cause__, OSError):
+                    self._discard(writer, target, moved)
                 raise
             run = self.publish(writer, result)
         target.notify(f"Computed {self.title()} in {perf_counter() - start:.1f} s.")
         return run
+
+    @staticmethod
+    def _discard(writer: RunWriter, target: RunFolder, moved: Path | None) -> None:
+        """Leaves what was there before a request that cannot be carried out."""
+        writer.discard()
+        if moved and not target.path.exists():
+            moved.rename(target.path)
+            target.notify(f"The earlier run is in {target.path} again.")
+        if target.path.parent == RUNS:
+            with suppress(OSError):
+                RUNS.rmdir()  # unless it holds other runs
 
 
 def python_arguments(*positional: Any, **keyword: Any) -> str:

@@ -39,14 +39,16 @@ class RunFolder:
             raise ArtefactInvalid(f"{self.path} is not a run directory, and --fresh moves nothing else: choose another --out.")
         return True
 
-    def move_aside(self) -> None:
-        """Renames an earlier run to FOLDER.1, FOLDER.2 ... Raises ArtefactInvalid when the folder holds anything else."""
+    def move_aside(self) -> Path | None:
+        """Renames an earlier run to FOLDER.1, FOLDER.2 ... and returns its new path. Raises ArtefactInvalid when the folder holds anything
+        else."""
         if not self.holds_run():
-            return
+            return None
         number = 1
         while (free := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         self.notify(f"The earlier run was moved to {self.path.rename(free)}.")
+        return free
 
     @contextmanager
     def resume(self, memory: int | None, command: str) -> "Iterator[RunWriter]":

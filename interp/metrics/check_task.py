@@ -3,7 +3,7 @@
 ``gap`` is the mean outcome of the clean prompts minus that of the corrupted ones; effects of patching and circuits are shares of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,14 @@ def check_task(model: Model, task: Task, metric: str | None = None, *, seed: int
         np.array([sum(a != b for a, b in zip(e.clean, e.corrupted, strict=True)) for e in task]),
         len({e.prompt for e in task}),
         task_vocabulary(model, task) if task.name in TASKS.names() else None,
-        record_of(model, task=task.name, arguments=task.provenance, metric=outcome.name, seed=seed),
+        record_of(
+            model,
+            task=task.name,
+            arguments=task.provenance,
+            metric=outcome.name,
+            seed=seed,
+            baseline=asdict(performance),
+        ),
     )
 
 

@@ -222,8 +222,9 @@ class RunWriter:
         """Removes all that an unfinished run has stored, for a request that cannot be carried out; the folder too where nothing else is
         in it."""
         self.ledger.clear()
-        for file in (manifests.NAME, LOCK):
-            (self.path / file).unlink(missing_ok=True)
+        written = (file for file in self.path.iterdir() if file.suffix in (".parquet", ".safetensors", ".json"))
+        for file in (*written, self.path / LOCK):
+            file.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
 

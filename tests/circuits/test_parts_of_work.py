@@ -145,3 +145,30 @@ def test_what_shows_only_in_the_numbers_is_refused_and_leaves_nothing(tmp_path):
     assert answer.exit_code == 2
     assert "leaves no edge" in json.loads(answer.stdout)["error"]
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_fresh_run_that_is_refused_late_gives_the_earlier_one_back(tmp_path, monkeypatch):
+    words = ("circuit", "--task", "ioi", "--n-prompts", 4, "--method", "eap", "--threshold", 0.5, "--n-draws", 1)
+    assert interp(*words, "--out", tmp_path / "run").exit_code == 0
+    before = (tmp_path / "run" / "edges.parquet").read_bytes()
+    monkeypatch.setattr("interp.circuits.edge_scores.NOISE_FLOOR", 2.0)  # as if other code found no effect
+    answer = interp(*words, "--fresh", "--out", tmp_path / "run")
+    assert answer.exit_code == 2 and "leaves no edge" in answer.stderr and "is in" in answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "edges.parquet").read_bytes() == before
+
+
+def test_a_disk_that_fails_does_not_cost_what_is_stored(tmp_path, monkeypatch):
+    put, calls = FileLedger.put, []
+
+    def failing(self, key, values):
+        if calls:
+            raise PermissionError(13, "Permission denied", str(self.folder))
+        calls.append(key)
+        put(self, key, values)
+
+    monkeypatch.setattr(FileLedger, "put", failing)
+    words = ("circuit", "--task", "ioi", "--n-prompts", 4, "--n-draws", 1, "--steps", 2, "--out", tmp_path / "run")
+    answer = interp(*words)
+    assert answer.exit_code != 0 and "cannot be used: permission denied" in answer.stderr
+    assert len([*(tmp_path / "run" / "units").iterdir()]) == 1

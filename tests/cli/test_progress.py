@@ -30,6 +30,17 @@ def test_a_file_gets_a_line_now_and_then_with_the_time_that_is_left(clock, capsy
     ]  # each after half as long again, none for the last
 
 
+def test_the_time_that_is_left_is_that_of_what_was_not_there_before(clock, capsys):
+    with Terminal().progress("scores") as show:
+        for done in range(1, 901):  # read from the disk within no time
+            show(done, 1000)
+        for done in (901, 902):
+            clock[0] += 10
+            show(done, 1000)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "scores: 902 of 1,000 units after 20 s, about 980 s left."
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_short_work_and_a_quiet_command_say_nothing(quiet, clock, capsys):
     with Terminal(quiet=quiet).progress("scores") as show:

@@ -1,5 +1,6 @@
 """Query-focused retrieval, write-aware retrieval and streaming substitution: each by two roads, on planted heads, and on nothing."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -18,6 +19,7 @@ from interp.engine.forward.run import pattern_is_writable
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import InterventionContext
+from interp.metrics import check_task
 from interp.metrics.outcomes import OUTCOMES
 from interp.models import load_model, plant, wrap_model
 from interp.models.value_and_output_weights import output_weights
@@ -470,3 +472,38 @@ def test_bad_input_is_refused_in_one_sentence(llama):
         detect(llama, "far_context", task=one_sided, n_sink=1, n_recent=12)
     with pytest.raises(LookupError, match="has no option 'n_sinks'"):
         detect(llama, "far_context", n_sinks=3)
+
+
+def test_the_record_of_far_context_says_how_the_model_does_the_prompts_as_they_are():
+    model = load_model("interp-mini")
+    task = make_task("needle", model, n_prompts=12, seed=2)
+    found = detect(model, "far_context", task=task, n_null_draws=19).record.performance
+    right = check_task(model, task).performance
+    assert found is not None
+    assert (found.n, found.n_right, found.n_preferred) == (12, right.n_right, right.n_preferred)
+    assert right.n_preferred > 8  # prompts that ask for the other passage would be right half as often
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_answers_of_several_tokens_are_refused_before_anything_is_run(role):
+    model = load_model("interp-mini")
+    task = make_task("needle", model, n_prompts=4, seed=2)
+    ends = [{**e.marks, "end": (len(e.clean) - 1, len(e.clean) + 1)} for e in task]
+    several = [
+        replace(e, clean=(*e.clean, 7), corrupted=(*e.corrupted, 7), distractors=(), marks=marks)
+        for e, marks in zip(task, ends, strict=True)
+    ]
+    with pytest.raises(ValueError, match="an answer has 2 tokens"):
+        detect(model, role, task=replace(task, examples=tuple(several)))
+
+
+def test_passages_without_distractors_are_read_and_those_that_need_them_refused():
+    model = load_model("interp-mini")
+    task = make_task("needle", model, n_prompts=6, seed=2)
+    marked = [{**example.marks, "competing": example.marks["distractor"]} for example in task]
+    alone = replace(
+        task, examples=tuple(replace(e, distractors=(), marks=marks) for e, marks in zip(task, marked, strict=True))
+    )
+    assert detect(model, "query_retrieval", task=alone, n_null_draws=19).record.performance.n == 6
+    with pytest.raises(ValueError, match="compares answers with distractors"):
+        detect(model, "write_retrieval", task=alone)

@@ -15,10 +15,12 @@ from jaxtyping import Float
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
+from interp.engine.sweep.outcome import check_single_tokens
 from interp.engine.sweep.sweep import outcome_and_performance
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
+from interp.records import RunRecord
 from interp.statistics import independent_units
 from interp.tasks import make_task
 from interp.tasks.position_names import resolve_positions
@@ -50,11 +52,12 @@ def passage_prompts(
 ) -> PassagePrompts:
     """The passages of a task, given by name or as an object; ``gold`` is a mark, ``question`` a mark or ``end``.
 
-    Raises ValueError for an encoder, and for an example without two passages before its question.
+    Raises ValueError for an encoder, answers of several tokens, and an example without two passages before its question.
     """
     model.facts.check_causal(f"The detector of {role}")
     if isinstance(task, str):
         task = make_task(task, model, n_prompts, seed)
+    check_single_tokens(task.examples, "Detectors of retrieval")
     for mark in {gold, question} - {"end", *task.marks}:
         raise ValueError(
             f"{role} needs prompts with the mark {mark!r}, and task {task.name!r} has {', '.join(task.marks) or 'no marks'}: choose one "
@@ -88,6 +91,12 @@ def _occurrences(example: Example, tokens: Sequence[int]) -> list[int]:
     return [at for at, token in enumerate(example.clean) if token in tokens[:1]]
 
 
+def with_performance(record: RunRecord, model: Model, task: Task) -> RunRecord:
+    """The record with how well the model does the task, whatever the task's own metric needs."""
+    _, performance = outcome_and_performance(model, task, OUTCOMES.get("answer_logprob"))
+    return replace(record, baseline=asdict(performance))
+
+
 def passage_detection(
     model: Model,
     role: str,
@@ -110,8 +119,7 @@ def passage_detection(
     )
     task = prompts.task
     record = record_of(model, task=task.name, arguments={**task.provenance, **options}, metric=role, seed=seed)
-    _, performance = outcome_and_performance(model, task, OUTCOMES.get(task.metric))
-    record = replace(record, baseline=asdict(performance))
+    record = with_performance(record, model, task)
     return Detection(
         role,
         HeadScores(role, gold_scores.mean(0), unit, bounds, record),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from interp.detectors.support.haystack_texts import SECRET_NAMES, Haystack, filler, read_haystack
+from interp.engine.sweep.outcome import check_single_tokens
 from interp.files import user_path
 from interp.models.model import Model
 from interp.tasks.needle import set_aside
@@ -143,8 +144,9 @@ def trials_from_prompts(model: Model, examples: Sequence[Example], mark: str) ->
     """Prompts of a task as trials; the first answer of each must be a token of the span called ``mark``.
 
     The context ends before the mark ``question``, if there is one. Rivals are the answers of other prompts that the context
-    contains, or else all of its tokens. Raises ValueError for a missing mark or an answer outside of it.
+    contains, or else all of its tokens. Raises ValueError for a missing mark, an answer outside of it or of several tokens.
     """
+    check_single_tokens(examples, "Detectors of retrieval")
     trials, answers = [], {example.answers[0] for example in examples}
     for i, example in enumerate(examples):
         if mark not in example.marks:

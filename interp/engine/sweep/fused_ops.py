@@ -31,7 +31,9 @@ def _gated_mlp(module: Any, x: Tensor) -> Tensor:
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
     wide = x.float()
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # one pass over x, where a mean of squares takes two
-    scale = length.square_().div_(x.shape[-1]).add_(module.variance_epsilon).rsqrt_()
+    scale = (
+        length.square() / x.shape[-1] + module.variance_epsilon
+    ).rsqrt()  # not in place: columns of heads are found by gradients
     return (wide * scale).to(x.dtype).mul_(module.weight)
 
 

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as T
 
+from interp.circuits import circuit_outcomes
 from interp.engine.edges import head_inputs
+from interp.engine.edges.edge_patching import graph_of
 from interp.engine.edges.head_inputs import gradients_at_inputs, head_columns, projected, qkv_of_inputs
 from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual
 from interp.graph import QKV
 from interp.models import Model, wrap_model
-from interp.tasks.task import Example
+from interp.tasks.task import Example, Task
 from tests.engine.edges.test_edge_patching import WITH_EDGES, examples
 from tests.support.tiny_models import tiny, tiny_hf
 
@@ -99,3 +102,13 @@ def test_prompts_that_were_decomposed_in_inference_mode_find_the_same_columns():
     assert [columns.tolist() for columns in cut.columns[1:]] == [
         [[*range(start + 8 * h, start + 8 * h + 8)] for h in range(2)] for start in (48, 64)
     ]
+
+
+def test_columns_are_found_with_the_fused_modules_of_a_sweep():
+    model = wrap_model(tiny_hf("qwen3", seed=7))  # norms of queries and keys are fused, and gradients pass through them
+    task = Task("pair", tuple(examples()), "logit_diff")
+    everything = np.ones((1, len(graph_of(model).edges)), dtype=bool)
+    with torch.no_grad():
+        logits = model.hf(torch.tensor([example.clean for example in task])).logits[:, -1]
+    expected = [row[e.answers[0]] - row[e.distractors[0]] for row, e in zip(logits, task, strict=True)]
+    np.testing.assert_allclose(circuit_outcomes(model, task, everything)[0], torch.stack(expected).numpy(), atol=1e-4)
