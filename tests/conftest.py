@@ -8,10 +8,12 @@ import jaxtyping
 import pytest
 import torch
 
-from tests.support import type_checker
+from tests.support import runtime_annotation_checks
 from tests.support.tiny_models import TINY, tiny
 
-jaxtyping.jaxtyped = type_checker.jaxtyped  # what the hook named in pyproject.toml applies to every function of interp
+jaxtyping.jaxtyped = (
+    runtime_annotation_checks.jaxtyped
+)  # what the hook named in pyproject.toml applies to every function of interp
 torch.set_num_threads(1)
 
 

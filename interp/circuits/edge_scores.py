@@ -36,7 +36,7 @@ from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
 from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS, IG_RULES, line_options
 from interp.circuits.measurement import MeasuredBatch, measuring
-from interp.circuits.parts_of_work import scoring_work
+from interp.circuits.resumable_parts import scoring_work
 from interp.graph import Edge, Graph
 from interp.models.model import Model
 from interp.records import RunRecord

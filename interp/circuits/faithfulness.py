@@ -21,8 +21,8 @@ from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.measurement import MeasuredBatch, measuring
-from interp.circuits.parts_of_work import circuit_work
 from interp.circuits.result_base import PlottedResult, TableResult
+from interp.circuits.resumable_parts import circuit_work
 from interp.files import sha256
 from interp.models.model import Model
 from interp.records import RunRecord

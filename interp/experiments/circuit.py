@@ -18,7 +18,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve
-    from interp.circuits.parts_of_work import Parts
+    from interp.circuits.resumable_parts import Parts
     from interp.models.model import Model
     from interp.store import RunWriter, StoredRun
     from interp.store.unit_ledger import FileLedger
@@ -132,7 +132,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
         from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
-        from interp.circuits.parts_of_work import estimate_circuit_cost
+        from interp.circuits.resumable_parts import estimate_circuit_cost
         from interp.engine.edges.edge_patching import graph_of
 
         graph, spec = graph_of(self.model), self.spec
@@ -147,7 +147,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def _work(self) -> tuple[list[Parts], list[Parts]]:
         """The parts of the scores (none of acdc) and of the curve."""
         from interp.circuits.faithfulness import MIB_EDGE_SHARES
-        from interp.circuits.parts_of_work import circuit_work, scoring_work
+        from interp.circuits.resumable_parts import circuit_work, scoring_work
 
         spec, how = self.spec, (self.spec.ablation, self.spec.seed)
         own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one

@@ -20,8 +20,8 @@ from interp.engine import run
 from interp.heads import Head
 from interp.models import load_model, plant, wrap_model
 from interp.tasks import Example, Task, make_task
-from tests.support.task_models import bare_model, task_model
 from tests.support.tiny_models import tiny, tiny_tokenizer
+from tests.support.tokenizer_only_models import bare_model, task_model
 
 SMALL = {"n_layers": 5, "n_heads": 4, "length": 21, "n_names": 7}
 HOSTS = pytest.mark.parametrize("n_kv_heads", [None, 2], ids=["gpt2", "llama"])

@@ -19,8 +19,8 @@ from interp.tasks.task import Example, Task
 from interp.tasks.task_vocabulary import MOST_PROMPTS, task_vocabulary
 from interp.tasks.words import NAMES, OBJECTS, PLACES
 from tests.support.sweep_cases import random_task
-from tests.support.task_models import STARTING, task_model
 from tests.support.tiny_models import tiny
+from tests.support.tokenizer_only_models import STARTING, task_model
 
 
 def half_right(model):

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from tests.support.task_models import bare_model, task_model
 from tests.support.tiny_models import tiny, tiny_tokenizer
+from tests.support.tokenizer_only_models import bare_model, task_model
 
 OPEN, CLOSE = "w1 w2 {{ m['content']%s }} w3", "{% if add_generation_prompt %} w4{% endif %}"
 TEMPLATES = {

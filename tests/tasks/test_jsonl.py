@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.support.task_models import task_model
+from tests.support.tokenizer_only_models import task_model
 
 GOOD = {
     "clean": "Mary gave a ring to John and a cup to",

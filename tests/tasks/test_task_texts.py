@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.support.task_models import task_model
+from tests.support.tokenizer_only_models import task_model
 
 NAMES_OF_MARKS = {"ioi": "s1", "induction": "first", "key_value": "key"}
 
@@ -237,7 +237,7 @@ def test_years_are_asked_for_in_the_way_the_tokenizer_cuts_them():
 
 def test_whole_years_that_are_one_token_are_asked_for_whole():
     from interp.tasks import write_prompts
-    from tests.support.task_models import bare_model, whole_year_tokenizer
+    from tests.support.tokenizer_only_models import bare_model, whole_year_tokenizer
 
     for prompt in write_prompts("greater_than", bare_model(whole_year_tokenizer(), "whole"), 20):
         start = marked(prompt, "start")

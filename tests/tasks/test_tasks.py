@@ -9,7 +9,7 @@ import pytest
 import transformers as T
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tests.support.task_models import NOT_STARTING, bare_model, task_model
+from tests.support.tokenizer_only_models import NOT_STARTING, bare_model, task_model
 
 TASK_NAMES = [
     "agreement",
@@ -120,7 +120,7 @@ def test_same_seed_same_examples_and_fewer_prompts_are_the_first_ones(made):
 
 def test_the_hash_seed_of_python_does_not_change_the_prompts():
     code = (
-        "from tests.support.task_models import task_model as m\nfrom interp.tasks import write_prompts as w, task_names as t\n"
+        "from tests.support.tokenizer_only_models import task_model as m\nfrom interp.tasks import write_prompts as w, task_names as t\n"
         "print([w(n, m('word'), 3) for n in t()])"
     )
     texts = {

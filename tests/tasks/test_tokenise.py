@@ -6,7 +6,7 @@ import pytest
 import transformers as T
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tests.support.task_models import bare_model, task_model
+from tests.support.tokenizer_only_models import bare_model, task_model
 
 
 def example(model, clean, answer="Mary", corrupted=None, **fields):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine.edges.head_inputs import gradients_at_inputs, projected
+from interp.engine.edges.qkv_from_separate_inputs import gradients_at_inputs, projected
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.work_units import gradient_memory, tokens_at_once
 from interp.graph import QKV, Graph, Node

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs
-from interp.engine.edges.head_inputs import qkv_of_inputs
+from interp.engine.edges.qkv_from_separate_inputs import qkv_of_inputs
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.resume_from_layer import resume_from_layer
 from interp.engine.sweep.work_units import gradient_memory, tokens_at_once

@@ -8,9 +8,9 @@ import torch
 import transformers as T
 
 from interp.circuits import circuit_outcomes
-from interp.engine.edges import head_inputs
+from interp.engine.edges import qkv_from_separate_inputs
 from interp.engine.edges.edge_patching import graph_of
-from interp.engine.edges.head_inputs import gradients_at_inputs, head_columns, projected, qkv_of_inputs
+from interp.engine.edges.qkv_from_separate_inputs import gradients_at_inputs, head_columns, projected, qkv_of_inputs
 from interp.engine.edges.residual_decomposition import ResidualDecomposition, decompose_residual
 from interp.graph import QKV
 from interp.models import Model, wrap_model
@@ -87,8 +87,8 @@ def test_heads_that_cannot_be_cut_run_with_the_whole_layer(not_cut):
 
 def test_columns_of_other_heads_are_noticed_on_the_data(monkeypatch):
     model = wrap_model(tiny_hf("llama", seed=5))
-    right: Any = head_inputs._columns_by_head
-    monkeypatch.setattr(head_inputs, "_columns_by_head", lambda part, leaf: right(part, leaf).flip(0))
+    right: Any = qkv_from_separate_inputs._columns_by_head
+    monkeypatch.setattr(qkv_from_separate_inputs, "_columns_by_head", lambda part, leaf: right(part, leaf).flip(0))
     check(model, cut=False)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.models.value_and_output_weights import output_rows
 from interp.statistics import draw_weights
-from tests.support.type_checker import checked, jaxtyped, names_arrays
+from tests.support.runtime_annotation_checks import checked, jaxtyped, names_arrays
 
 Row = Float[Tensor, "batch d_model"]
 check = jaxtyped(typechecker=checked)
