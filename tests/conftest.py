@@ -11,9 +11,8 @@ import torch
 from tests.support import runtime_annotation_checks
 from tests.support.tiny_models import TINY, tiny
 
-jaxtyping.jaxtyped = (
-    runtime_annotation_checks.jaxtyped
-)  # what the hook named in pyproject.toml applies to every function of interp
+# What the hook named in pyproject.toml applies to every function of interp
+jaxtyping.jaxtyped = runtime_annotation_checks.jaxtyped
 torch.set_num_threads(1)
 
 

@@ -32,8 +32,8 @@ ESTIMATORS = {
     "adaptive": "gradient estimate for all heads, exact runs for the heads of largest estimate",
 }
 
-
 TIMED_TOKENS = 128
+"""Tokens of the pass that estimates of time rest on: a short prompt alone is slower for each of its tokens."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Gradients vanish where attention is saturated: below ``EdgeScores.noise_floor`` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,8 +147,8 @@ def score_edges(
     with measuring(
         model, task, metric, ablation=ablation, seed=seed, gradient=not exact, fused=exact, ledger=ledger
     ) as measurement:
-        graph, work, done = measurement.graph, scoring_work(model, task, method, steps, ablation, seed), count(1)
-        values, n_parts = measurement.zeros(len(graph.edges), len(task)), sum(parts.count for parts in work)
+        graph, work = measurement.graph, scoring_work(model, task, method, steps, ablation, seed)
+        values = measurement.zeros(len(graph.edges), len(task))
         by_runs = method not in ("exact", "eap-ig-outputs")
         fractions, replaced = _interpolation_points(method, graph, steps, rule) if by_runs else (None, None)
 
@@ -162,13 +162,8 @@ def score_edges(
             mean = edge_gradients(batch.decomposition, graph, batch.read, some, constant)
             return mean * (len(some) / len(fractions))
 
-        for batch, parts in zip(measurement.batches(), work, strict=True):
-            at = 0
-            for found in measurement.parts(batch, [method, lines], parts, compute):
-                values[at : at + len(found), batch.example_ids] += found
-                at += 0 if by_runs else len(found)
-                if progress:
-                    progress(next(done), n_parts)
+        for example_ids, found in measurement.computed(work, [method, lines], compute, progress):
+            values[:, example_ids] = sum(found) if by_runs else np.concatenate([*found])
     record = measurement.record(f"corrupted edge ({ablation})", method=method, **lines)
     return EdgeScores(method, graph, values, measurement.clean, measurement.corrupted, measurement.outcome.unit, record)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +102,7 @@ def circuit_outcomes(
 
     from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
 
-    graph, done = graph_of(model), count(1)
+    graph = graph_of(model)
     if edge_masks.shape[1] != len(graph.edges):
         raise ValueError(
             f"edge_masks has {edge_masks.shape[1]:,} columns, and the graph of {model.facts.name} has {len(graph.edges):,} edges: "
@@ -111,19 +110,13 @@ def circuit_outcomes(
         )
     with measuring(model, task, metric, ablation=ablation, seed=seed, fused=True, ledger=ledger) as measurement:
         values, removed = measurement.zeros(len(edge_masks), len(task)), torch.from_numpy(~edge_masks)
-        work = circuit_work(model, task, len(edge_masks), ablation, seed)
-        n_parts = sum(parts.count for parts in work)
+        work, what = circuit_work(model, task, len(edge_masks), ablation, seed), sha256(np.packbits(edge_masks).tobytes())
 
         def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
             return batch.read(patch_edge_sets(batch.decomposition, graph, removed[part]))
 
-        for batch, parts in zip(measurement.batches(), work, strict=True):
-            at = 0
-            for found in measurement.parts(batch, sha256(np.packbits(edge_masks).tobytes()), parts, compute):
-                values[at : at + len(found), batch.example_ids] = found
-                at += len(found)
-                if progress:
-                    progress(next(done), n_parts)
+        for example_ids, found in measurement.computed(work, what, compute, progress):
+            values[:, example_ids] = np.concatenate([*found])
     return values
 
 

@@ -6,10 +6,11 @@ numbers that are not finite, and a clean and a corrupted run with the same outco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -100,11 +101,29 @@ class Measurement:
         self.arrays.append(np.zeros(shape))
         return self.arrays[-1]
 
-    def parts(
+    def computed(
+        self,
+        work: Sequence[Parts],
+        what: Any,
+        compute: Callable[[MeasuredBatch, slice], Tensor],
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[list[int], Iterator[np.ndarray]]]:
+        """The examples of each batch with ``compute`` of each part of its work, one after another; ``progress`` is told of every part. What
+        the ledger has is not computed again; ``what`` (a JSON value) tells this work from other work on the same task and model."""
+        done, n_parts = count(1), sum(parts.count for parts in work)
+
+        def found(batch: MeasuredBatch, parts: Parts) -> Iterator[np.ndarray]:
+            for part in self._parts(batch, what, parts, compute):
+                if progress:
+                    progress(next(done), n_parts)
+                yield part
+
+        for batch, parts in zip(self.batches(), work, strict=True):
+            yield batch.example_ids, found(batch, parts)
+
+    def _parts(
         self, batch: MeasuredBatch, what: Any, parts: Parts, compute: Callable[[MeasuredBatch, slice], Tensor]
     ) -> Iterator[np.ndarray]:
-        """``compute`` of each part of the work on a batch. What the ledger has is not computed again; ``what`` (a JSON value) tells
-        this work from other work on the same task and model."""
         facts = self.model.facts
         own = [facts.weights_digest, facts.dtype, self.task.digest(), self.outcome.name, self.ablation, self.seed]
         for start in range(0, parts.n, parts.at_once):
@@ -147,7 +166,7 @@ def measuring(
 ) -> Iterator[Measurement]:
     """Opens a measurement of ``metric`` (by default the task's) with what is corrupted replaced as ``ablation`` says (``None``:
     by the corrupted prompts); ``gradient`` where the outcome is differentiated, ``fused`` for the engine's fused modules; what
-    ``Measurement.parts`` computes is kept in ``ledger``.
+    ``Measurement.computed`` computes is kept in ``ledger``.
 
     Raises LookupError for an unknown metric or ablation; ValueError for a model without a residual graph, a task without what
     metric or ablation needs, a metric without the gradient that is needed, and for what ``Measurement`` refuses.

@@ -1,7 +1,7 @@
 """The prompts of a run: a registered task, or a JSON Lines file of the user's own."""
 
 from collections.abc import Mapping, Sequence
-from inspect import Parameter, signature
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
 from interp.files import check_file
@@ -41,7 +41,7 @@ def task_parameters(task: str | None) -> tuple[dict[str, Parameter], str]:
 
     if task is None:
         return {}, "A file of prompts"
-    return dict(list(signature(TASKS.get(task).function).parameters.items())[2:]), f"Task {task!r}"
+    return TASKS.get(task).parameters, f"Task {task!r}"
 
 
 def check_chat(task: str, chat: bool) -> None:
@@ -97,9 +97,8 @@ def discovery_and_test_tasks(
     corrupted version.
     """
     if prompts is None:
-        return load_task(model, task, None, n_prompts, seed, options), load_task(
-            model, task, None, n_prompts, seed + 1, options
-        )
+        discovery, test = (load_task(model, task, None, n_prompts, own, options) for own in (seed, seed + 1))
+        return discovery, test
     whole = load_task(model, None, prompts, n_prompts, seed, chat=chat)
     if paired and (n_unpaired := sum(example.clean == example.corrupted for example in whole)):
         raise ValueError(

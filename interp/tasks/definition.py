@@ -36,9 +36,14 @@ class TaskDefinition:
     """The name in the seed of the prompts, where it is not the task's."""
 
     @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The options of the task by name."""
+        return dict(list(inspect.signature(self.function).parameters.items())[2:])
+
+    @property
     def options(self) -> dict[str, Any]:
         """Options of the task with their defaults."""
-        return {p.name: p.default for p in list(inspect.signature(self.function).parameters.values())[2:]}
+        return {name: parameter.default for name, parameter in self.parameters.items()}
 
     def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
         """Prompts without end, or until the task has no more. Raises LookupError for an unknown option."""
