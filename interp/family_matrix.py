@@ -329,8 +329,8 @@ def _measured(case: _Case, check: str) -> tuple[str, float, str]:
         return UNCHECKED, np.nan, str(reason).splitlines()[0]
     except Exception as error:  # every cell is filled, whatever the model does
         last = traceback.extract_tb(error.__traceback__)[-1]
-        where, said = Path(last.filename), (last.line or "").startswith("raise ")
-        own = said and where.is_relative_to(Path(__file__).parent) and isinstance(error, REFUSALS)
+        where, raised = Path(last.filename), (last.line or "").startswith("raise ")
+        own = raised and where.is_relative_to(Path(__file__).parent) and isinstance(error, REFUSALS)
         sentence = str(error) if own else f"{type(error).__name__} in {where.name}: {error}"
         return REFUSED if own else CRASH, np.nan, (sentence.splitlines() or [""])[0]
     return RIGHT if error <= limit else WRONG, error, ""

@@ -46,8 +46,8 @@ def warn_of_unknown(model: str, words: Sequence[str]) -> None:
     """A warning that names the unknown words. Nothing if there are none."""
     if words:
         named = ", ".join(words[:NAMED]) + (f" and {len(words) - NAMED} more" if len(words) > NAMED else "")
-        said = f"{model} does not know {named}: each is read as the same unknown token, which repetition scores leave out."
-        st.warning(plain(said), icon=":material/help:")
+        warning = f"{model} does not know {named}: each is read as the same unknown token, which repetition scores leave out."
+        st.warning(plain(warning), icon=":material/help:")
 
 
 def name_unknown(model: Model, texts: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:

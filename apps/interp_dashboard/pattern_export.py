@@ -81,7 +81,7 @@ class ShownPattern:
         """Code that computes the tile as ``weights`` and draws it."""
         (layer, head), (q0, q1, k0, k1) = self.head, self.window
         norms = f"cache.value_norms[{layer}][0, {head}].numpy()"
-        asked = "model, tokens, value_norms=True" if self.value_weighted else "model, tokens"
+        arguments = "model, tokens, value_norms=True" if self.value_weighted else "model, tokens"
         if self.binned:
             scale = ", scale=norms" if self.value_weighted else ""
             imports = "from interp.metrics import overview\n"
@@ -94,7 +94,7 @@ class ShownPattern:
         return (
             f"{prompts.python_code(self.prompt, self.model)}"
             f"from interp.engine import capture_attention\nfrom interp.figures import pattern_heatmap\n{imports}\n"
-            f"cache, head = capture_attention({asked}), interp.Head({layer}, {head})\n"
+            f"cache, head = capture_attention({arguments}), interp.Head({layer}, {head})\n"
             f"{f'norms = {norms}  # of v W_O of each key{chr(10)}' if self.value_weighted else ''}"
             f"weights = {weights}\n"
             f"pattern_heatmap(weights, cache.words[0], head, {self.caption!r}, "

@@ -1,6 +1,6 @@
 """Whether two tasks use the same heads (arXiv 2310.08744): the overlap of their top heads, compared with chance.
 
-Chance draws as many heads from the whole model (hypergeometric distribution) or, ``within_layers``, as many of each layer (the
+Chance draws as many heads from the whole model (hypergeometric distribution) or, in ``*_within_layers``, as many of each layer (the
 distribution over all permutations within layers, summed exactly); the second is not passed merely because both tasks use late
 layers. With ``n`` heads and ``k = 1`` no p-value can be below ``1 / n``: small models cannot show an overlap.
 

@@ -4,7 +4,7 @@ The score is Gu's importance of the first token, alpha_0 = mean over rows t of A
 head of a text as a sink above 0.3 at T = 64 (arXiv 2410.10781). A head with uniform attention has H_T / T, 0.074 at T = 64 but
 0.34 at T = 8. A head without a match in a text also rests on the first token and is detected; with matches its score falls.
 
-The null gives the first token another key (``first_key_null``). Shuffling keys within rows would not do: the first token is the
+The null gives the first token another key (``random_first_key_null``). Shuffling keys within rows would not do: the first token is the
 same in all texts and attends only to itself, so even in an untrained model its weight varies more than that of other tokens
 (with BOS, 27 to 97 % of untrained models, by architecture, had a head above that 5 % threshold).
 

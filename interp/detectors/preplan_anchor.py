@@ -150,8 +150,8 @@ def preplan_anchor(
     draws = {"n_null_draws": options.n_null_draws, "seed": options.seed}
     statistics = advance(coupling([c for _, c in curves], sizes, prominence=options.prominence, **draws))
     masks, introductions = _select_tokens(measurement, curves, options)
-    told = {k: v for k, v in asdict(options).items() if k not in ("task", "prompt", "response", "seed")}
-    arguments = {**told, "n_prompts": len(examples)}
+    given = {k: v for k, v in asdict(options).items() if k not in ("task", "prompt", "response", "seed")}
+    arguments = {**given, "n_prompts": len(examples)}
     record = record_of(model, task=name, arguments=arguments, metric="preplan_anchor", seed=options.seed)
     groups = measurement.groups
     n_generated = sum(len(e.clean) - len(text.tokens) for e, text in zip(examples, texts, strict=True))

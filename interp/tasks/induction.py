@@ -28,12 +28,12 @@ def induction(rng: Random, usable: WordFilter, n_chunks: int = 4) -> Iterator[Pr
         for chunk in chunks:
             starts.append(len(text))
             text += [*chunk, *islice(fresh, rng.randint(0, 2))]
-        asked, other, *rest = rng.sample(range(n_chunks), n_chunks)
+        target, other, *rest = rng.sample(range(n_chunks), n_chunks)
         tail = [word for i in rest for word in [*islice(fresh, rng.randint(0, 2)), *chunks[i]]]
-        tail += [*islice(fresh, rng.randint(0, 2)), chunks[asked][0]]
+        tail += [*islice(fresh, rng.randint(0, 2)), chunks[target][0]]
         swapped = text.copy()
-        swapped[starts[asked]], swapped[starts[other]] = chunks[other][0], chunks[asked][0]
-        text[starts[asked]] = mark("first", chunks[asked][0])
-        text[starts[asked] + 1] = mark("first_next", chunks[asked][1])
+        swapped[starts[target]], swapped[starts[other]] = chunks[other][0], chunks[target][0]
+        text[starts[target]] = mark("first", chunks[target][0])
+        text[starts[target] + 1] = mark("first_next", chunks[target][1])
         clean, marks = read_marks(" ".join(text + tail))
-        yield Prompt(clean, " ".join(swapped + tail), (chunks[asked][1],), (chunks[other][1],), marks)
+        yield Prompt(clean, " ".join(swapped + tail), (chunks[target][1],), (chunks[other][1],), marks)

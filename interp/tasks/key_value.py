@@ -27,10 +27,10 @@ def key_value(rng: Random, usable: WordFilter, n_pairs: int = 8) -> Iterator[Pro
     while True:
         words = rng.sample(pool, 2 * n_pairs)
         pairs = list(zip(words[:n_pairs], words[n_pairs:], strict=True))
-        asked, other = rng.sample(range(1, n_pairs), 2)
-        (key, value), (foil_key, foil) = pairs[asked], pairs[other]
+        target, other = rng.sample(range(1, n_pairs), 2)
+        (key, value), (foil_key, foil) = pairs[target], pairs[other]
         swapped = pairs.copy()
-        swapped[asked], swapped[other] = (foil_key, value), (key, foil)
-        pairs[asked] = (mark("key", key), mark("value", value))
+        swapped[target], swapped[other] = (foil_key, value), (key, foil)
+        pairs[target] = (mark("key", key), mark("value", value))
         clean, marks = read_marks(text(pairs, key))
         yield Prompt(clean, read_marks(text(swapped, key))[0], (value,), (foil,), marks)

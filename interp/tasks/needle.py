@@ -51,9 +51,9 @@ def set_aside(words: Sequence[str]) -> list[str]:
 
 def _needles(form: str, people: list[str], secrets: list[str]) -> list[str]:
     """The sentences that tell the secrets: first the one asked for, then the one whose secret is the distractor."""
-    asked = mark("needle", form.format(name=mark("needle_name", people[0]), word=mark("needle_value", secrets[0])))
+    target = mark("needle", form.format(name=mark("needle_name", people[0]), word=mark("needle_value", secrets[0])))
     other = form.format(name=people[1], word=mark("distractor", secrets[1]))
-    return [asked, other, *(form.format(name=who, word=word) for who, word in zip(people[2:], secrets[2:], strict=True))]
+    return [target, other, *(form.format(name=who, word=word) for who, word in zip(people[2:], secrets[2:], strict=True))]
 
 
 def _hidden(needles: list[str], places: list[float], fillers: list[str]) -> list[str]:

@@ -25,9 +25,9 @@ def plan_following(rng: Random, usable: WordFilter, n_people: int = 4, n_steps: 
     names, objects = usable(usable(NAMES), n_people, after=""), usable(OBJECTS, n_people)
     while True:
         people, things = rng.sample(names, n_people), rng.sample(objects, n_people)
-        told = " ".join(f"{who} took the {what}." for who, what in zip(people, things, strict=True))
+        statements = " ".join(f"{who} took the {what}." for who, what in zip(people, things, strict=True))
         first, second, *rest = rng.sample(people, n_steps)
-        text = f"{told} Question: who took what? "
+        text = f"{statements} Question: who took what? "
         clean, marks = read_marks(text + _response([mark("planned", first), mark("planned_next", second), *rest]))
         corrupted, _ = read_marks(text + _response([second, first, *rest]))
         yield Prompt(clean, corrupted, (first,), (second,), marks)

@@ -89,12 +89,12 @@ def _sides(view: View) -> tuple[Side, Side]:
         left.selectbox("Model B", model_cache().known, help=about, **state.widget_args(f"model{B}"))
         with right:
             choose_metric(view)
-        models, asked = (view.model, state[f"model{B}"]), (prompt, prompt)
+        models, chosen = (view.model, state[f"model{B}"]), (prompt, prompt)
     else:
         first, second = _lettered(view, "A"), _lettered(view, "B", B)
         choose_metric(view)
-        models, asked = (view.model, view.model), (first, second)
-    a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, asked, strict=True))
+        models, chosen = (view.model, view.model), (first, second)
+    a, b = (Side(name, prompt, prompts.read(view, prompt, name)) for name, prompt in zip(models, chosen, strict=True))
     if a.attention.digest == b.attention.digest:
         same = {"prompts": "prompt", "models": "model"}[state["versus"]]
         other = " Load another model, or the folder of a checkpoint, in the sidebar." if same == "model" else ""

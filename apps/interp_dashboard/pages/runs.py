@@ -230,9 +230,9 @@ def _cli(run: StoredRun, kind: str, metric: str | None) -> str:
 
 
 def _python(run: StoredRun, kind: str, metric: str | None) -> str:
-    asked = f"{kind!r}, {metric!r}" if metric else repr(kind)
+    arguments = f"{kind!r}, {metric!r}" if metric else repr(kind)
     start = "import interp\nfrom interp.figures import run_figure\n\n"
-    return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {asked})\n"
+    return f"{start}run = interp.open_run({str(run.path)!r})\nrun_figure(run, {arguments})\n"
 
 
 def _performance(run: StoredRun) -> None:

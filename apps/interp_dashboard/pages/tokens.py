@@ -57,9 +57,9 @@ def fields() -> tuple[Field, ...]:
 
 def render(view: View) -> None:
     state = view.state
-    asked = _texts(view)
+    texts = _texts(view)
     OPTIONS.choose(state)
-    values = {**asked, **OPTIONS.values(state)}
+    values = {**texts, **OPTIONS.values(state)}
     with st.spinner(f"{plain(view.model)} processes the response …", show_time=True):
         found = _found(view.model, view.facts.weights_digest, tuple(values.items()))
     figure, table, example = _strips(view, found)
@@ -67,7 +67,7 @@ def render(view: View) -> None:
     cli = shlex.join(["interp", *DetectionSpec(model=view.model, role=ROLE, options=values).to_argv()])
     export_menu("tokens", cli=cli, python=_python(view.model, values, example), figure=figure, table=table)
     _statistics(found)
-    _heads(view, found, chosen, asked, example)
+    _heads(view, found, chosen, texts, example)
     st.markdown("##### All tokens")
     shown = table.assign(token=table["token"].map(visible))
     show_table(shown, "tokens-table", column_config=_token_columns())
@@ -170,12 +170,12 @@ def _statistics(found: TokenDetection) -> None:
     export_menu("statistics", table=table)
 
 
-def _heads(view: View, found: TokenDetection, chosen: Head | None, asked: dict[str, Any], example: int) -> None:
+def _heads(view: View, found: TokenDetection, chosen: Head | None, texts: dict[str, Any], example: int) -> None:
     """The groups of heads behind WAAD and FAI."""
     st.markdown("##### Heads")
     st.caption("  \n".join(f"**{group}**: {', '.join(map(str, heads)) or 'none'}" for group, heads in found.heads.items()))
     if chosen is not None:
-        prompt = {"task": "", "text": asked["prompt"]} if "prompt" in asked else {"example": example, **asked}
+        prompt = {"task": "", "text": texts["prompt"]} if "prompt" in texts else {"example": example, **texts}
         with st.container(horizontal=True):
             link(f"Attention pattern of {chosen}", "attention", {**prompt, "head": chosen}, icon=":material/grid_on:")
             link("Roles of this head", "heads", {**prompt, "head": chosen, "roles": True}, icon=":material/badge:")

@@ -3,7 +3,7 @@
 Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy have
 an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean over the
 whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and replaces
-its queries with another group's, computed from a permuted, sign-flipped residual stream (``replaced_queries``). Other keys of
+its queries with another group's, computed from a permuted, sign-flipped residual stream (``query_null``). Other keys of
 the same head are no null: position and token identity alone make an untrained head prefer some of these targets.
 """
 

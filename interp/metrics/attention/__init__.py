@@ -16,14 +16,15 @@ ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric", gro
 def observe_attention(
     model: "Model", prompts: Any, metrics: "Sequence[str | AttentionMetric]", **options: Any
 ) -> "Observation":
-    """The metrics, by name (``entropy``, ``waad:window=20``) or as objects, of every head on ``prompts``; see ``interp.engine.observe``."""
+    """The metrics, by name (``entropy``, ``windowed_distance:window=20``) or as objects, of every head on
+    ``prompts``; see ``interp.engine.observe``."""
     from interp.engine.attention.attention_observer import observe
 
     return observe(model, prompts, attention_metrics(metrics), **options)
 
 
 def attention_metrics(metrics: "Sequence[str | AttentionMetric]") -> "list[AttentionMetric]":
-    """The metrics, those called by name with their own parameters or, written ``waad:window=20``, with others. Raises
+    """The metrics, those called by name with their own parameters or, written ``windowed_distance:window=20``, with others. Raises
     LookupError for unknown names and parameters, ValueError for a value of another kind than the default."""
     return [_parse_metric(metric) if isinstance(metric, str) else metric for metric in metrics]
 
