@@ -18,7 +18,8 @@ class ArtefactInvalid(ValueError):
 
 
 class ExtensionError(TypeError):
-    """A metric or detector, usually of another package, returned what its kind may not return; the message says what it must be."""
+    """A metric, outcome, intervention or detector, usually of another package, is or returned what its kind may not be; the message says
+    what it must be."""
 
 
 class FastPathUnavailable(ValueError):

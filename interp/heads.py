@@ -70,7 +70,7 @@ class HeadScores:
             raise ValueError(f"by={by!r} is not an order. There are: {', '.join(keys)}.")
         flat = keys[by].ravel()
         order = [i for i in np.argsort(flat, kind="stable") if not np.isnan(flat[i])]
-        return [Head(*divmod(int(i), self.values.shape[1])) for i in order[:k]]
+        return [Head(*divmod(int(i), self.values.shape[1])) for i in order[: max(0, k)]]
 
     def to_dataframe(self) -> pd.DataFrame:
         """Long table with columns layer, head, label, metric, value, unit."""
@@ -117,7 +117,7 @@ class TokenScores:
         """The ``k`` (batch, pos) cells with the largest values, in order."""
         values = self.values.ravel()
         order = [int(i) for i in np.argsort(-values, kind="stable") if not np.isnan(values[i])]
-        return [divmod(i, self.values.shape[1]) for i in order[:k]]
+        return [divmod(i, self.values.shape[1]) for i in order[: max(0, k)]]
 
     def to_dataframe(self) -> pd.DataFrame:
         """Long table with columns example, pos, token, metric, value, unit; lone surrogates in tokens are escaped."""
@@ -130,10 +130,15 @@ class TokenScores:
 
 
 def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, float | None], nan_reason: str) -> None:
-    if np.isinf(values).any() or not (nan_reason or np.isfinite(values).any()):
-        raise ValueError(f"{what} holds infinite values or no value at all: the run that computed it is broken.")
+    if np.isinf(values).any():
+        raise ValueError(f"{what} has infinite values: correct the function that computed them.")
+    if not (nan_reason or np.isfinite(values).any()):
+        raise ValueError(
+            f"{what} has no value at all, and no reason for it: correct its function, or say when it is undefined."
+        )
     if np.isnan(values).all():
         return
     low, high = bounds
     if (low is not None and np.nanmin(values) < low - 1e-6) or (high is not None and np.nanmax(values) > high + 1e-6):
-        raise ValueError(f"{what} has values from {np.nanmin(values):g} to {np.nanmax(values):g}, outside its bounds {bounds}.")
+        found = f"has values from {np.nanmin(values):g} to {np.nanmax(values):g}"
+        raise ValueError(f"{what} {found}, outside its bounds {bounds}: correct its function or its bounds.")

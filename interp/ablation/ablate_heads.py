@@ -90,7 +90,7 @@ def ablate_heads(
         estimate = AblationResult.of(result, model.facts, "attribution")
         if estimator == "attribution":
             return estimate
-        chosen = set(rank_variants(estimate)[: max(1, round(top_share * len(groups)))])
+        chosen = set(rank_variants(estimate)[: _n_exact(groups, top_share)])
         chosen |= {(head,) for group in chosen for head in group}  # the interaction of a pair needs each head alone
         variants = [v for v, group in zip(variants, groups, strict=True) if group in chosen]
     result = sweep(model, task, variants, outcome, record=record, memory=memory, ledger=ledger, progress=progress)
@@ -99,17 +99,21 @@ def ablate_heads(
 
 def estimate_cost(model: Model, task: Task, **arguments: Any) -> CostEstimate:
     """The cost of ``ablate_heads`` with the same arguments, from one timed clean pass over one prompt; raises the same errors."""
-    from interp.engine.sweep.work_units import plan_sweep
+    from interp.engine.sweep.work_units import batches, plan_sweep
 
     parameters = signature(ablate_heads).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY} | arguments
     memory, _, _ = (options.pop(name) for name in ("memory", "ledger", "progress"))
     outcome, groups, _ = _prepare(model, task, **options)
+    estimator = options["estimator"]
+    if estimator == "adaptive":  # which of them are measured exactly is not known yet: as many, from all layers
+        n_exact = _n_exact(groups, options["top_share"])
+        groups = [groups[i * len(groups) // n_exact] for i in range(n_exact)]
     variants = build_variants(model, task, options["ablation"], options["positions"], groups, options["seed"], StandIns)
     plan = plan_sweep(model, task, variants, outcome, memory, identity="plan")
-    work = {"exact": plan.work, "attribution": 3 * plan.clean_work}
-    work["adaptive"] = work["attribution"] + options["top_share"] * plan.work
-    return CostEstimate(plan.n_units, plan.bytes, seconds_per_work(model, task) * work[options["estimator"]])
+    estimate = 3 * plan.clean_work if estimator != "exact" else 0
+    n_units, work = (len(batches(task)), estimate) if estimator == "attribution" else (plan.n_units, plan.work + estimate)
+    return CostEstimate(n_units, plan.bytes, seconds_per_work(model, task) * work)
 
 
 def seconds_per_work(model: Model, task: Task) -> float:
@@ -124,6 +128,11 @@ def seconds_per_work(model: Model, task: Task) -> float:
         start = perf_counter()
         forward(tokens)
         return (perf_counter() - start) / (tokens.numel() * model.facts.n_layers)
+
+
+def _n_exact(groups: Sequence[tuple[Head, ...]], top_share: float) -> int:
+    """The number of groups that the adaptive estimator measures exactly."""
+    return max(1, round(top_share * len(groups)))
 
 
 def _prepare(
@@ -146,7 +155,11 @@ def _prepare(
     if not 0 < top_share <= 1:
         raise ValueError(f"top_share is {top_share:g}; it is a share of the heads, above 0 and at most 1.")
     outcome = OUTCOMES.get(metric or task.metric)
-    chosen = [model.facts.check_head(Head(*h)) for h in heads] if heads else model.facts.heads()
+    if heads is not None and len(heads) == 0:
+        raise ValueError("heads is empty: name at least one head, or leave it out for all of them.")
+    chosen = model.facts.heads() if heads is None else [model.facts.check_head(Head(*h)) for h in heads]
+    if pairs and len(chosen) < 2:
+        raise ValueError(f"pairs=True needs at least two heads, and heads names only {chosen[0]}.")
     groups: list[tuple[Head, ...]] = [*combinations(chosen, 1), *(combinations(chosen, 2) if pairs else ())]
     arguments = {**task.provenance, "ablation": ablation, "estimator": estimator, "positions": positions}
     arguments |= {"top_share": top_share} if estimator == "adaptive" else {}

@@ -9,6 +9,7 @@ from interp.records import prompts_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.records import RunRecord
     from interp.store import StoredRun
 
 SIGNIFICANT = 0.05
@@ -57,6 +58,12 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         columns += ["interaction", "95% interval of it"]
         cells = [own + _interaction_cells(row) for own, row in zip(cells, rows, strict=True)]
     terminal.table(columns, cells, right=[name for name in columns if name not in ("head", "exceeds_control")])
+
+
+def print_estimator(terminal: Terminal, record: "RunRecord") -> None:
+    """That effects are estimates, on stdout; nothing where they were measured."""
+    if record.arguments.get("estimator") == "attribution":
+        terminal.line("Effects are gradient estimates of first order (attribution): no head was ablated.")
 
 
 def print_metrics(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:

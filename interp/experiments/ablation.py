@@ -129,15 +129,7 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
 
     def n_stored_units(self) -> int | None:
         """As ``Experiment.n_stored_units``; it depends on the number of heads alone, and is None for ``attribution``."""
-        from interp.ablation.ablate_heads import estimate_cost
-
-        options, spec = self._options(), self.spec
-        if spec.estimator == "attribution":
-            return None
-        if spec.estimator == "adaptive":
-            heads = self.heads or self.model.facts.heads()
-            options |= {"estimator": "exact", "heads": heads[: max(1, round(spec.top_share * len(heads)))]}
-        return estimate_cost(self.model, self.task, **options).n_units
+        return None if self.spec.estimator == "attribution" else self.plan().n_units
 
     def measure(self, **options: Any) -> AblationResult:
         from interp.ablation.ablate_heads import ablate_heads

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+from interp.errors import ExtensionError
 from interp.heads import Head
 
 if TYPE_CHECKING:
@@ -79,8 +80,24 @@ class Intervention:
         """``x + strength * (replacement(x) - x)``; ``x`` itself when ``strength`` is 0, the replacement itself when it is 1."""
         if self.strength == 0:
             return x
-        changed = self.replacement(x, context).to(x.dtype).expand_as(x)
+        changed = self._checked(self.replacement(x, context), x).to(x.dtype).expand_as(x)
         return changed if self.strength == 1 else x + self.strength * (changed - x)
+
+    def _checked(self, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """What the replacement returned; raises ExtensionError unless it is a tensor that broadcasts to ``x``."""
+        shape = getattr(changed, "shape", None)
+        if (
+            shape is None
+            or len(shape) > x.dim()
+            or any(n not in (1, m) for n, m in zip(shape[::-1], x.shape[::-1], strict=False))
+        ):
+            given = type(changed).__name__ if shape is None else tuple(shape)
+            axes = "[batch pos d_head]" if self.site == "z" else "[batch query key]"
+            raise ExtensionError(
+                f"The replacement of intervention {self.label!r} must return {axes} {tuple(x.shape)}, or what broadcasts to it, "
+                f"not {given}."
+            )
+        return changed
 
     def __str__(self) -> str:
         """Label, heads, positions and strength."""

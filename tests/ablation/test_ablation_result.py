@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.ablation import ablate_heads
+from interp.ablation import ablate_heads, estimate_cost
 from interp.heads import Head
 from interp.store import open_run
 from tests.support.sweep_cases import random_task
@@ -22,9 +22,28 @@ def test_it_carries_the_sizes_of_the_model_and_how_the_numbers_were_estimated(ll
         assert table["kv_head"].tolist() == [facts.kv_head(Head(row.layer, row.head)) for row in table.itertuples()]
 
 
+def test_an_empty_list_of_heads_and_a_pair_of_one_are_refused(llama):
+    with pytest.raises(ValueError, match="heads is empty: name at least one head, or leave it out"):
+        ablate_heads(llama, random_task(), heads=[])
+    with pytest.raises(ValueError, match="pairs=True needs at least two heads, and heads names only L0H1"):
+        ablate_heads(llama, random_task(), heads=[Head(0, 1)], pairs=True)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "attribution", "adaptive"])
+def test_the_cost_counts_the_units_of_its_estimator(llama, estimator):
+    seen = []
+    given = {"ablation": "zero", "estimator": estimator, "positions": "end", "top_share": 0.4, "memory": 1 << 22}
+    ablate_heads(llama, random_task(), **given, progress=lambda *at: seen.append(at))
+    assert estimate_cost(llama, random_task(), **given).n_units == seen[-1][1] == seen[-1][0]
+
+
 def test_top_and_scores_are_columns_of_the_table_of_heads():
     result = sweep_result(planted())
-    assert set(result.top(2)) == {Head(1, 1), Head(2, 3)} and result.top(1, by="lowest") == result.scores().top(1, by="lowest")
+    assert (
+        set(result.top(2)) == {Head(1, 1), Head(2, 3)}
+        and result.top(-1) == []
+        and result.top(1, by="lowest") == result.scores().top(1, by="lowest")
+    )
     q_values = result.scores("q_value")
     assert q_values.values.shape == (N_LAYERS, N_HEADS)
     np.testing.assert_array_equal(q_values.values.ravel(), result.heads()["q_value"])

@@ -307,6 +307,13 @@ def short(**sizes):
         ),
         ("fwer=0.01 needs at least 99 null draws, and n_null_draws=19", lambda: tiny("gpt2"), "copy_ov", {"fwer": 0.01}),
         (
+            "fwer=2 is not a probability: use a family-wise error rate above 0 and below 1",
+            lambda: tiny("gpt2"),
+            "copy_ov",
+            {"fwer": 2},
+        ),
+        ("fwer=0 is not a probability", lambda: tiny("gpt2"), "induction", {"fwer": 0.0}),
+        (
             "The induction score is undefined for tiny-mistral: every attention window is shorter than period=31",
             lambda: tiny("mistral"),
             "induction",

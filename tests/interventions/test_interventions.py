@@ -7,6 +7,7 @@ import torch
 
 from interp import interventions
 from interp.ablation.ablations import NEEDS
+from interp.errors import ExtensionError
 from interp.heads import Head
 from interp.interventions import INTERVENTIONS, Intervention, InterventionContext
 from interp.interventions.intervention import SITES
@@ -93,6 +94,19 @@ def test_the_input_is_never_changed_in_place(x):
     for intervention in map(build, INTERVENTIONS.names()):
         intervention.apply(x[:, :, :3] if intervention.site == "pattern" else x, PLACE)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("returned", "given"),
+    [(None, "NoneType"), (0.5, "float"), (torch.zeros(5), r"\(5,\)"), (torch.zeros(1, 2, 3, 4), r"\(1, 2, 3, 4\)")],
+)
+def test_what_a_replacement_must_not_return_is_said(returned, given, x):
+    odd = Intervention("z", (Head(1, 2),), lambda x, context: returned, "odd")
+    with pytest.raises(
+        ExtensionError, match=rf"'odd' must return \[batch pos d_head\] \(2, 3, 4\), or what broadcasts to it, not {given}"
+    ):
+        odd.apply(x, PLACE)
+    assert Intervention("z", (Head(1, 2),), lambda x, context: torch.zeros(()), "zero").apply(x, PLACE).eq(0).all()
 
 
 def test_bad_interventions_are_refused_when_made():

@@ -8,7 +8,7 @@ import typer
 from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.options import Settings
 from interp.cli.performance_output import print_performance
-from interp.cli.ranking_output import as_json, print_agreement, print_ranking
+from interp.cli.ranking_output import as_json, print_agreement, print_estimator, print_ranking
 from interp.cli.terminal import Terminal
 from interp.experiments.ablation import AblationSpec
 
@@ -33,6 +33,7 @@ def ablate(terminal: Terminal, request: Request, settings: Settings = None) -> N
     """
     if (run := request.run(request.prepare_task(settings))) is not None:
         print_performance(terminal, run.record)
+        print_estimator(terminal, run.record)
         print_ranking(terminal, run.heads(), top=5)
         print_agreement(terminal, run)
         print_location(terminal, run, "prints all heads")

@@ -10,7 +10,16 @@ from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circu
 from interp.cli.command_decorator import command
 from interp.cli.detection_and_confirmation_output import detection_json, load_role_run, print_detection, result_table
 from interp.cli.performance_output import print_performance
-from interp.cli.ranking_output import as_json, head_rows, print_agreement, print_metrics, print_ranking, print_undefined, ranked
+from interp.cli.ranking_output import (
+    as_json,
+    head_rows,
+    print_agreement,
+    print_estimator,
+    print_metrics,
+    print_ranking,
+    print_undefined,
+    ranked,
+)
 from interp.cli.terminal import Terminal
 from interp.experiments.usage_errors import UsageError, usage_errors
 
@@ -74,6 +83,7 @@ def show(
     if len(set(table["metric"])) > 1:
         print_metrics(terminal, run, top)
     else:
+        print_estimator(terminal, run.record)
         print_ranking(terminal, table, top)
     print_undefined(terminal, run, table)
     print_agreement(terminal, run)

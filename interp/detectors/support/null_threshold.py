@@ -36,8 +36,10 @@ def null_threshold(
 
     ``n_tests``: the number of such tests, of which any detects; each has its share of ``fwer``, and its own rate is returned.
     ``pooled``: one threshold for all heads, where the draws of a head do not say what this head would score without the role,
-    but those of all heads what some head would. Raises ValueError for too few draws.
+    but those of all heads what some head would. Raises ValueError for too few draws, and where ``fwer`` is no probability.
     """
+    if not 0 < fwer < 1:
+        raise ValueError(f"fwer={fwer:g} is not a probability: use a family-wise error rate above 0 and below 1, such as 0.05.")
     above = int(np.floor(fwer / n_tests * (len(draws) + 1) + 1e-9)) - 1
     if above < 0:
         raise ValueError(

@@ -33,6 +33,7 @@ from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_cl
 
 VERIFIED_TOKENS, LONG_WINDOW = 14, 128
 _VERIFIED: WeakSet[Model] = WeakSet()
+PLURALS = {"queries": "query", "keys": "key"}
 WEIGHTS = ("token", "text")
 """What weighs the same in the value of a head."""
 BYTES_A_WEIGHT = 24
@@ -64,6 +65,16 @@ class AttentionMetric:
     all_heads: bool = False
     per_head: Callable[[Tensor], Tensor] | None = None
     finish: Callable[..., Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.axis in PLURALS:
+            raise ValueError(f"Metric {self.name!r} has axis={self.axis!r}: write {PLURALS[self.axis]!r}.")
+        try:
+            signature(self.function).bind(None, **self.parameters)
+        except TypeError as error:
+            raise ValueError(
+                f"The function of metric {self.name!r} takes the rows and its parameters, and does not: {error}."
+            ) from error
 
     def set(self, **parameters: Any) -> "AttentionMetric":
         """The same metric with other parameters. Raises LookupError for an unknown parameter."""

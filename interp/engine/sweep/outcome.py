@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from interp.errors import ExtensionError
 from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
@@ -76,10 +77,20 @@ class Outcome:
         clean: Float[Tensor, "batch *n_tokens d_vocab"],
     ) -> Float[Tensor, " batch"]:
         """The outcome of every example from its answer logits, of all tokens of its answer together."""
-        found = self.function(logits.flatten(0, -2), answers, clean.flatten(0, -2))
+        found = self._checked(self.function(logits.flatten(0, -2), answers, clean.flatten(0, -2)), answers)
         if answers.n_tokens == 1:
             return found
         return getattr(found.unflatten(0, (-1, answers.n_tokens)), OVER_TOKENS[str(self.over_tokens)])(-1)
+
+    def _checked(self, values: Tensor, answers: Answers) -> Tensor:
+        """The values; raises ExtensionError unless there is one number for each row of the answers."""
+        shape, wanted = getattr(values, "shape", None), answers.answers.shape[:1]
+        if shape != wanted:
+            given = type(values).__name__ if shape is None else tuple(shape)
+            raise ExtensionError(
+                f"Metric {self.name!r} must return one number for each example, [batch] {tuple(wanted)}, not {given}."
+            )
+        return values
 
     @property
     def sign_meaning(self) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interp import observe_attention
 from interp.engine import TokenBatch, observing
-from interp.engine.attention.attention_observer import observe
+from interp.engine.attention.attention_observer import AttentionMetric, observe
 from interp.engine.sweep.sweep import sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head
@@ -327,3 +327,10 @@ def test_a_sweep_under_a_learned_sink_is_the_model_with_a_zeroed_head(positions)
 def test_a_metric_asked_for_twice_is_refused():
     with pytest.raises(ValueError, match="'entropy' is given twice"):
         observe_attention(tiny("llama"), [5, 6], ["entropy", "entropy"])
+
+
+def test_a_metric_of_a_misspelt_axis_or_parameter_is_refused_when_made():
+    with pytest.raises(ValueError, match=r"Metric 'm' has axis='queries': write 'query'"):
+        AttentionMetric("m", "queries", "", (0.0, None), lambda rows: rows.pattern, "")
+    with pytest.raises(ValueError, match=r"function of metric 'm' takes the rows and its parameters, and does not: .*'k'"):
+        AttentionMetric("m", "query", "", (0.0, None), lambda rows: rows.pattern, "", {"k": 1})

@@ -19,7 +19,7 @@ from interp.engine.sweep.clean_pass import clean_pass
 from interp.engine.sweep.sweep import clean_outcome, sweep
 from interp.engine.sweep.variant import resumable
 from interp.engine.sweep.work_units import UnitMemory, plan_sweep
-from interp.errors import FastPathUnavailable, MemoryBudgetExceeded
+from interp.errors import ExtensionError, FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.outcomes import OUTCOMES
@@ -260,6 +260,16 @@ def test_an_outcome_outside_its_declared_bounds_is_an_error(gpt2, road, monkeypa
         else:
             variants = [(interventions.zero([Head(1, 1)]),)]
             sweep(gpt2, task, variants, shifted, record=record_of(gpt2), backend=road)
+
+
+@pytest.mark.parametrize("returned", ["mean", "each logit"])
+def test_an_outcome_without_one_number_for_each_example_is_an_error(gpt2, returned):
+    functions = {"mean": lambda logits, *_: logits.mean(), "each logit": lambda logits, *_: logits}
+    odd = replace(OUTCOMES.get("prob_mass"), function=functions[returned], bounds=(None, None))
+    with pytest.raises(
+        ExtensionError, match=r"Metric 'prob_mass' must return one number for each example, \[batch\] \(\d,\), not \("
+    ):
+        clean_outcome(gpt2, random_task(), odd)
 
 
 def test_bounds_name_value_and_example_and_leave_room_for_rounding():
