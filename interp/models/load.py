@@ -30,7 +30,7 @@ from interp.models.find_gguf import find_gguf, gguf_form
 from interp.models.folder_check import check_folder, has_tokenizer
 from interp.models.installed_models import check_installed_weights, find_installed, installable_models, installed_form
 from interp.models.lora_adapter import base_model, is_adapter_folder, merge_adapter
-from interp.models.memory import available_memory, check_budget, check_device_and_dtype, load_bytes
+from interp.models.memory import check_device_and_dtype, check_load
 from interp.models.quantised_weights import quantised_form
 from interp.models.read_facts import is_encoder, reads_images
 
@@ -170,7 +170,7 @@ def _load(
     if form and not placed:
         placed = placement(device, {"": device})
     if not placed:
-        check_budget(load_bytes(config, dtype, loader), available_memory(device), f"Loading {name} in {dtype}")
+        check_load(name, config, dtype, device, loader)
     with _strict(name, folder):
         hf, report = _weights(loader, source, config, dtype, {**options, **placed})
         if is_encoder(config) and _lacks_head(hf, report):

@@ -12,6 +12,9 @@ from interp.errors import MemoryBudgetExceeded
 from interp.models.model import ModelFacts
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+DIGITS = {"float32": "seven", "bfloat16": "two to three"}
+"""Significant decimal digits of the dtypes that are proposed where another one does not fit, the most exact first."""
+
 USABLE = 0.9
 """Share of the free memory that a run may take: what else the machine does needs some, and estimates may be a little low."""
 
@@ -41,6 +44,31 @@ def load_bytes(config: Any, dtype: str, loader: Any = None) -> int:
         empty = (loader or AutoModelForCausalLM).from_config(copy.deepcopy(config), trust_remote_code=False)
     sizes = [p.numel() for p in empty.parameters()]
     return (sum(sizes) + max(sizes)) * ITEM_BYTES[dtype]
+
+
+def check_load(name: str, config: Any, dtype: str, device: str = "cpu", loader: Any = None) -> None:
+    """Raises MemoryBudgetExceeded when the weights of ``name`` in ``dtype`` need more than is available in the machine's memory, into
+    which they are read, or on ``device``; the message names a dtype that fits. Nothing is allocated."""
+    needed = load_bytes(config, dtype, loader)
+    available, place = min((available_memory(place), place) for place in ("cpu", device))
+    if needed > available:
+        sizes = f"needs about {format_bytes(needed)}, and {format_bytes(available)} are available on {place}"
+        raise MemoryBudgetExceeded(f"Loading {name} in {dtype} {sizes}: {_what_fits(needed, dtype, available)}.")
+
+
+def _what_fits(needed: int, dtype: str, available: int) -> str:
+    """The most exact dtype in which weights of ``needed`` bytes in ``dtype`` fit, and what it changes; else what is left to do."""
+    sizes = {
+        other: needed * ITEM_BYTES[other] // ITEM_BYTES[dtype] for other in DIGITS if ITEM_BYTES[other] < ITEM_BYTES[dtype]
+    }
+    for other, size in sizes.items():
+        if size <= available:
+            share = "half" if 2 * size >= needed - 1 else "a quarter"
+            how = f"--dtype {other} (in Python dtype={other!r}) needs {share}, {format_bytes(size)}"
+            return f"{how}, and rounds weights and activations to {DIGITS[other]} significant digits"
+    too_much = f"even bfloat16 needs {format_bytes(sizes['bfloat16'])}; " if sizes else ""
+    how = "--device-map auto --max-memory 0=40GiB,cpu=20GiB"
+    return f"{too_much}free memory, choose a smaller model, or divide this one among devices ({how})"
 
 
 def activation_bytes(facts: ModelFacts, n_tokens: int) -> int:

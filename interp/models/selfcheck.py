@@ -16,6 +16,7 @@ from interp.models.model import Model
 from interp.models.plain_model_reference import explained_error, plain_copy, relative_error, rounding
 from interp.models.quantised_weights import weight_tensors
 from interp.models.read_facts import reads_images
+from interp.models.wrap_model import count_non_finite
 
 ROUNDINGS = 8  # of single additions and products; what follows many of them is bounded in plain_model
 Measured = tuple[Tensor | float, Tensor | float, str]
@@ -100,7 +101,7 @@ class _SelfCheck:
     def weights_finite(self) -> Measured:
         module = self.model.hf or self.model.bridge
         floating = {name: weight for name, weight in weight_tensors(module) if weight.is_floating_point()}
-        bad = {name: int((~torch.isfinite(weight)).sum()) for name, weight in floating.items()}
+        bad = {name: count_non_finite(weight) for name, weight in floating.items()}
         first = next((name for name, count in bad.items() if count), "")
         return float(sum(bad.values())), 0.0, f"NaN or infinite values, first in {first}" if first else ""
 

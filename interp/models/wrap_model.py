@@ -14,6 +14,9 @@ from interp.models.quantised_weights import weight_tensors
 from interp.models.read_facts import facts_of
 from interp.models.value_and_output_weights import input_size
 
+CHECKED_AT_ONCE = 1 << 22
+"""Values of a weight that are checked at once: the check of a whole embedding would take twice its memory."""
+
 
 def wrap_model(
     hf: torch.nn.Module,
@@ -42,5 +45,10 @@ def wrap_model(
 def check_finite(weights: Iterable[tuple[str, torch.Tensor]], name: str) -> None:
     """Raises ArtefactInvalid naming the first weight that holds NaN or infinite values."""
     for key, weight in weights:
-        if weight.is_floating_point() and (bad := int((~torch.isfinite(weight)).sum())):
+        if weight.is_floating_point() and (bad := count_non_finite(weight)):
             raise ArtefactInvalid(f"Weight {key} of {name} holds {bad} NaN or infinite values of {weight.numel()}: not usable.")
+
+
+def count_non_finite(weight: torch.Tensor) -> int:
+    """The number of NaN and infinite values."""
+    return sum(int((~torch.isfinite(part)).sum()) for part in weight.flatten().split(CHECKED_AT_ONCE))

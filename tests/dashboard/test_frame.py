@@ -96,6 +96,19 @@ def test_an_address_loads_no_model_that_the_server_does_not_know(page, monkeypat
     assert app.selectbox(key="field:model").value == "interp-mini"
 
 
+def test_a_model_for_which_there_is_no_memory_is_answered_with_what_fits(monkeypatch):
+    from interp.models import memory
+
+    cache = ModelCache()
+    monkeypatch.setattr("interp_dashboard.app.model_cache", lambda: cache)
+    monkeypatch.setattr("interp_dashboard.page_definition.model_cache", lambda: cache)
+    monkeypatch.setattr(memory, "available_memory", lambda place: 5 << 20)
+    app = opened("attention")
+    assert not app.exception
+    said = app.error[0].value.replace("\\", "")
+    assert said.startswith("Loading interp-mini in float32 needs about") and "--dtype bfloat16 (in Python" in said
+
+
 QUERIES = 2000
 """Addresses in all, divided among the pages."""
 ODD = [

@@ -208,6 +208,17 @@ def test_a_nan_weight_is_refused_by_name():
         wrap_model(hf, name="broken")
 
 
+def test_a_weight_that_is_checked_in_parts_has_the_count_of_the_whole(monkeypatch):
+    from interp.models import wrap_model as wrap
+
+    module = sys.modules[wrap.__module__]
+    monkeypatch.setattr(module, "CHECKED_AT_ONCE", 5)
+    weight = torch.zeros(3, 4)
+    weight[0, 3] = weight[1, 2] = float("nan")
+    weight[2, 3] = -float("inf")
+    assert module.count_non_finite(weight) == module.count_non_finite(weight.T) == 3
+
+
 def test_prompts_carry_bos_where_the_facts_say_so():
     assert tiny("llama").to_tokens("w1 w2") == [1, 5, 6]
     assert tiny("gpt_neox").to_tokens("w1 w2") == [5, 6]

@@ -51,6 +51,23 @@ def test_every_identity_holds_in_a_gguf_file(load_model, gguf):
     assert not [check for check in doctor(load_model(str(gguf[0]))) if check.passed is False]
 
 
+def test_the_weights_of_a_gguf_file_are_counted_as_they_are_dequantised(load_model, gguf, monkeypatch):
+    from interp.errors import MemoryBudgetExceeded
+    from interp.models import memory
+
+    file, original = gguf
+    sizes = [p.numel() for p in original.parameters()]
+    needed = 2 * (sum(sizes) + max(sizes))  # in bfloat16; the file itself has about half of that
+    assert file.stat().st_size < needed
+    monkeypatch.setattr(memory, "available_memory", lambda place: needed)
+    with pytest.raises(MemoryBudgetExceeded, match=r"in float32 needs about .*: --dtype bfloat16 \(.*\) needs half"):
+        load_model(str(file))
+    assert load_model(str(file), dtype="bfloat16").facts.dtype == "bfloat16"
+    monkeypatch.setattr(memory, "available_memory", lambda place: needed - 1)
+    with pytest.raises(MemoryBudgetExceeded, match=r"in bfloat16 needs about .*: free memory, choose a smaller model"):
+        load_model(str(file), dtype="bfloat16")
+
+
 def test_a_cut_gguf_file_is_named(load_model, unavailable, gguf, tmp_path):
     content = gguf[0].read_bytes()
     (tmp_path / "cut.gguf").write_bytes(content[: len(content) // 2])

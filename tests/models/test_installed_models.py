@@ -108,6 +108,19 @@ def test_another_file_under_the_same_name_is_not_used(index, tmp_path):
     assert [*(tmp_path / "cache" / "models").iterdir()] == []
 
 
+def test_a_machine_without_memory_for_float32_cannot_install(index, tmp_path, monkeypatch):
+    from interp.errors import MemoryBudgetExceeded
+    from interp.models import install_model, memory
+
+    monkeypatch.setattr(memory, "available_memory", lambda place: 1000)
+    sentence = (
+        r"in float32 needs about .*, and 1000 B are available on cpu: tiny is dequantised in float32 once, .* try again\.$"
+    )
+    with pytest.raises(MemoryBudgetExceeded, match=sentence):
+        install_model("tiny")
+    assert [*(tmp_path / "cache" / "models").iterdir()] == []
+
+
 @pytest.mark.parametrize("damage", ["cut weights", "no state", "other format", "other wheel", "state is a list", "no digest"])
 def test_a_damaged_cache_or_one_of_another_version_is_made_anew(index, damage):
     from interp.errors import ModelUnavailable

@@ -402,13 +402,74 @@ def test_an_unknown_dtype_or_device_is_answered_with_the_known_ones(load_model, 
         load_model(str(saved), **{key: value})
 
 
-def test_a_model_that_does_not_fit_is_refused_with_estimate_and_budget(load_model, saved, monkeypatch):
-    from interp.errors import MemoryBudgetExceeded
-    from interp.models import load
+HALF = r"--dtype bfloat16 \(in Python dtype='bfloat16'\) needs half, 139 KiB, and rounds .* two to three significant digits\.$"
+NOTHING_FITS = r"free memory, choose a smaller model, or divide this one among devices \(--device-map auto --max-memory"
 
-    monkeypatch.setattr(load, "available_memory", lambda device: 100 * 1024)
-    with pytest.raises(MemoryBudgetExceeded, match=r"needs about 278 KiB, and 100 KiB"):
-        load_model(str(saved))
+
+@pytest.fixture
+def available(monkeypatch):
+    """Sets the available memory; no weight may be read then."""
+    from interp.models import load, memory
+
+    def only(n_bytes):
+        monkeypatch.setattr(memory, "available_memory", lambda place: n_bytes)
+        monkeypatch.setattr(load, "_weights", lambda *_: pytest.fail("weights were read"))
+
+    return only
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kib", "sentence"),
+    [
+        ("float32", 277, rf"in float32 needs about 278 KiB, and 277 KiB are available on cpu: {HALF}"),
+        ("float32", 100, rf"in float32 .* 100 KiB are available on cpu: even bfloat16 needs 139 KiB; {NOTHING_FITS}"),
+        ("bfloat16", 100, rf"in bfloat16 needs about 139 KiB, and 100 KiB are available on cpu: {NOTHING_FITS}"),
+        (
+            "float64",
+            300,
+            r"needs about 556 KiB, .*: --dtype float32 \(in Python dtype='float32'\) needs half, 278 KiB, .* seven",
+        ),
+        ("float64", 200, r"needs about 556 KiB, .*: --dtype bfloat16 \(.*\) needs a quarter, 139 KiB, and rounds"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_what_would(load_model, saved, available, dtype, kib, sentence):
+    from interp.errors import MemoryBudgetExceeded
+
+    available(kib * 1024)
+    with pytest.raises(MemoryBudgetExceeded, match=sentence):
+        load_model(str(saved), dtype=dtype)
+
+
+def test_in_the_proposed_dtype_it_loads(load_model, saved, monkeypatch):
+    from interp.models import memory
+
+    monkeypatch.setattr(memory, "available_memory", lambda place: 140 * 1024)
+    assert load_model(str(saved), dtype="bfloat16").facts.dtype == "bfloat16"
+
+
+def test_a_model_of_the_hub_that_does_not_fit_is_refused_before_its_weights_are_fetched(load_model, available, monkeypatch):
+    from transformers import AutoConfig
+
+    from interp.errors import MemoryBudgetExceeded
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: tiny_hf("llama").config)
+    available(200 * 1024)
+    with pytest.raises(MemoryBudgetExceeded, match=rf"^Loading nobody/tiny in float32 needs about 278 KiB.*{HALF}"):
+        load_model("nobody/tiny", offline=True)
+
+
+def test_memory_is_needed_on_the_machine_that_reads_and_on_the_device(monkeypatch):
+    from interp.errors import MemoryBudgetExceeded
+    from interp.models import memory
+
+    config, free = tiny_hf("llama").config, {"cpu": 400 * 1024, "cuda": 200 * 1024}
+    monkeypatch.setattr(memory, "available_memory", free.get)
+    memory.check_load("m", config, "float32", "cpu")
+    with pytest.raises(MemoryBudgetExceeded, match="200 KiB are available on cuda: --dtype bfloat16"):
+        memory.check_load("m", config, "float32", "cuda")
+    free.update(cpu=200 * 1024, cuda=400 * 1024)
+    with pytest.raises(MemoryBudgetExceeded, match="200 KiB are available on cpu: --dtype bfloat16"):
+        memory.check_load("m", config, "float32", "cuda")
 
 
 def test_loading_leaves_the_logging_of_transformers_as_it_was(load_model, saved):
