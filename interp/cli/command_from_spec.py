@@ -16,6 +16,7 @@ from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS, Experiment, Spec
 from interp.experiments.prompts import task_settings
 from interp.experiments.usage_errors import usage_errors
+from interp.models.installed_models import quantised_remark
 
 if TYPE_CHECKING:
     from interp.store import StoredRun
@@ -60,6 +61,9 @@ class Request:
         folder = self.out or RUNS / experiment.folder_name()
         if self.dry_run:
             return _print_plan(self.terminal, experiment, folder, self.memory)
+        facts = experiment.model.facts
+        if remark := quantised_remark(facts.name, facts.weights_form):
+            self.terminal.say(remark)
         how: dict[str, Any] = {"fresh": self.fresh, "memory": self.memory, "notify": self.terminal.say}
         with self.terminal.progress(experiment.title(), self.progress) as show:
             run = experiment.run(folder, progress=show, **how)

@@ -83,6 +83,15 @@ def installed_form(name: str) -> str:
     return state["weights_form"] if state else ""
 
 
+def quantised_remark(name: str, weights_form: str) -> str:
+    """Which weights the numbers of a run on an installed model are those of, and which model has those of its authors; empty for other
+    models."""
+    source = installable_models().get(name)
+    if source is None or not weights_form:
+        return ""
+    return f"Numbers are those of weights {weights_form}; the Hub has them unquantised: --model {source.unquantised}."
+
+
 def check_installed_weights(model: Model) -> None:
     """Raises ArtefactInvalid when an installed model, loaded in float32, has other weights than those that were stored."""
     source = installable_models().get(model.facts.name)

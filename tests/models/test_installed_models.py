@@ -191,3 +191,23 @@ def test_the_real_list_names_a_wheel_and_its_digest():
     for name, model in installable_models().items():
         assert name == model.folder.name and "==" in model.package and model.file.endswith(".gguf")
         assert len(model.wheel_sha256) == 64 and model.license and "/" in model.unquantised
+
+
+def test_a_run_says_once_which_weights_its_numbers_are_those_of(index, tmp_path):
+    from interp.cli.app import app
+    from interp.models import install_model, load_model
+    from interp.models.installed_models import quantised_remark
+
+    install_model("tiny")
+    facts = load_model("tiny", offline=True).facts
+    remark = quantised_remark("tiny", facts.weights_form)
+    assert remark == (
+        "Numbers are those of weights dequantised from Q8_0, F32 (GGUF); the Hub has them unquantised: --model a/tiny."
+    )
+    assert quantised_remark("interp-mini", "") == quantised_remark("my.gguf", facts.weights_form) == ""
+    (tmp_path / "text.txt").write_text("abc defgh")
+    out = ["--out", str(tmp_path / "run")]
+    made = CliRunner().invoke(app, ["attention", "--model", "tiny", "--file", str(tmp_path / "text.txt"), *out])
+    assert made.exit_code == 0 and made.stderr.count(remark) == 1 and remark not in made.stdout
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "run")])
+    assert shown.stdout.count(remark) == 1

@@ -22,6 +22,7 @@ from interp.cli.ranking_output import (
 )
 from interp.cli.terminal import Terminal
 from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.models.installed_models import quantised_remark
 
 if TYPE_CHECKING:
     from interp.records import RunRecord
@@ -130,4 +131,6 @@ def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " a
     terminal.line(
         f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{form}{bos}{commit}"
     )
+    if remark := quantised_remark(record.model, record.weights_form):
+        terminal.line(f"  {remark}")
     terminal.line("  " + ", ".join(f"{name} {version}" for name, version in record.packages.items()))
