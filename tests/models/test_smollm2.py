@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from interp.heads import Head
+from tests.support.zeroed_output import zeroed_output
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 N_LAYERS, N_HEADS = 30, 9
@@ -42,19 +43,14 @@ def test_every_identity_holds(smollm2):
 
 def test_zero_ablation_is_that_of_transformers_with_the_output_weights_zeroed(smollm2, ioi):
     from interp import ablate_heads
-    from interp.models.value_and_output_weights import output_rows
 
     heads = [Head(0, 4), Head(17, 4), Head(18, 6), Head(29, 8)]
     result = ablate_heads(smollm2, ioi, ablation="zero", heads=heads)
     tokens = torch.tensor([example.clean for example in ioi if len(example.clean) == len(ioi.examples[0].clean)])
     ids = [i for i, example in enumerate(ioi) if len(example.clean) == tokens.shape[1]]
     for head, values in zip(heads, result.values, strict=True):
-        weights = output_rows(smollm2.layout.outputs[head.layer], head.head, smollm2.facts.d_head)
-        with torch.no_grad():
-            saved = weights.clone()
-            weights.zero_()
-            logits = smollm2.hf(tokens).logits[:, -1]
-            weights.copy_(saved)
+        with zeroed_output(smollm2, head) as module:
+            logits = module(tokens).logits[:, -1]
         answers = [[*ioi.examples[i].answers] for i in ids]
         wanted = [
             row[a].mean() - row[[*ioi.examples[i].distractors]].mean() for row, a, i in zip(logits, answers, ids, strict=True)
@@ -82,7 +78,6 @@ def test_it_does_the_tasks_that_are_written_for_vocabularies_of_pieces(smollm2, 
 
 def test_an_answer_of_several_tokens_is_that_of_a_loop_over_transformers(smollm2, tmp_path):
     from interp import ablate_heads, task_from_jsonl
-    from interp.models.value_and_output_weights import output_rows
 
     path, head = tmp_path / "capitals.jsonl", Head(17, 4)
     rows = [("India", "New Delhi"), ("Argentina", "Buenos Aires"), ("Lebanon", "Beirut"), ("France", "Paris")]
@@ -103,13 +98,8 @@ def test_an_answer_of_several_tokens_is_that_of_a_loop_over_transformers(smollm2
 
     result = ablate_heads(smollm2, task, ablation="zero", heads=[head])
     np.testing.assert_allclose(result.baseline, loop(), rtol=1e-4, atol=1e-4)
-    weights = output_rows(smollm2.layout.outputs[head.layer], head.head, smollm2.facts.d_head)
-    with torch.no_grad():
-        saved = weights.clone()
-        weights.zero_()
-        wanted = loop()
-        weights.copy_(saved)
-    np.testing.assert_allclose(result.values[0], wanted, rtol=1e-4, atol=1e-4)
+    with zeroed_output(smollm2, head):
+        np.testing.assert_allclose(result.values[0], loop(), rtol=1e-4, atol=1e-4)
 
 
 def test_its_induction_and_previous_token_heads_are_found(smollm2):

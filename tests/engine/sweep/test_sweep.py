@@ -26,11 +26,11 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.metrics.score_task import score_task
 from interp.models.memory import LIBRARY_BYTES, forward_bytes
 from interp.models.model import Layout, Model, record_of
-from interp.models.value_and_output_weights import output_rows
 from interp.models.wrap_model import wrap_model
 from interp.tasks.task import Example, Task
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf
+from tests.support.zeroed_output import zeroed_output
 
 TOLERANCE, NUMBER = 1e-5, r"[12]\.\d+"
 OPTIONS = {
@@ -104,15 +104,11 @@ def test_zero_ablation_of_each_head_is_plain_hugging_face_with_its_output_weight
     hf, other = (tiny_hf(name, factor=factor).to(dtype) for _ in range(2))
     task, model = random_task(n_short=0), wrap_model(other, name="to ablate")
     hf.set_attn_implementation("eager" if dtype == torch.float32 else "sdpa")  # eager softmax is in single precision
-    outputs, tokens = wrap_model(hf).layout.outputs, torch.tensor([e.clean for e in task])
+    plain, tokens = wrap_model(hf), torch.tensor([e.clean for e in task])
     result = ablate_heads(model, task, ablation="zero")
     for head, effects, values in zip(model.facts.heads(), result.effects, result.values, strict=True):
-        weights = output_rows(outputs[head.layer], head.head, model.facts.d_head)
-        with torch.no_grad():
-            saved = weights.clone()
-            weights.zero_()
-            logits = hf(tokens).logits[:, -1]
-            weights.copy_(saved)
+        with zeroed_output(plain, head) as module:
+            logits = module(tokens).logits[:, -1]
         want = [float(row[list(e.answers)].mean() - row[e.distractors[0]]) for row, e in zip(logits, task, strict=True)]
         np.testing.assert_allclose(values, want, rtol=0, atol=tolerance, err_msg=str(head))
         assert np.abs(effects).max() > 100 * tolerance
