@@ -31,7 +31,7 @@ def load_tokenizer(source: str, name: str, **options: Any) -> Any:
     try:
         loaded = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # as many types as there are kinds of tokenizer
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = first_line(error).removesuffix(" from one of")  # a list of causes follows
         raise ModelUnavailable(f"The tokenizer of {name} could not be loaded ({reason}): copy its files again.") from error
     if own is None:
         return loaded

@@ -287,6 +287,28 @@ def test_a_damaged_tokenizer_is_named(load_model, unavailable, folder, content):
         load_model(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "Couldn't instantiate the backend tokenizer from one of: \n(1) a file, \n(2) a slow tokenizer",
+            "the backend tokenizer",
+        ),
+        ("\n  No vocabulary.\nTraceback:\n  ...", "No vocabulary"),
+        ("", "OSError"),
+    ],
+)
+def test_why_a_tokenizer_could_not_be_loaded_is_one_clause(load_model, unavailable, saved, monkeypatch, said, reason):
+    from transformers import AutoTokenizer
+
+    def fail(*_, **__):
+        raise OSError(said)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+    with pytest.raises(unavailable, match=rf"could not be loaded \([^\n]*{reason}\): copy its files again\.$"):
+        load_model(str(saved))
+
+
 def test_damaged_settings_of_a_tokenizer_are_named(load_model, unavailable, folder):
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(unavailable, match=r"^The tokenizer of .*model could not be loaded \(.*\): copy its files again\.$"):
