@@ -11,7 +11,6 @@ import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.engine.forward.generation import generate
-from interp.files import encodable
 from interp.interventions import Intervention
 from interp.models.model import Model
 
@@ -46,5 +45,4 @@ def compare_next_tokens(model: Model, before: Continuation, after: Continuation,
     top = np.argsort(np.minimum(*ranks), kind="stable")[:k]
     top = top[np.argsort(-old[top], kind="stable")]
     texts = model.to_str_tokens(top.tolist()) if model.tokenizer is not None else [str(token) for token in top]
-    texts = list(map(encodable, texts))
     return pd.DataFrame({"token": top, "text": texts, "before": old[top], "after": new[top], "difference": (new - old)[top]})

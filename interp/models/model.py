@@ -172,7 +172,7 @@ class Model:
         return list(self._need_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def to_str_tokens(self, ids: Iterable[int]) -> list[str]:
-        """The text of each token; bytes of a cut character as ``\\xNN``."""
+        """The text of each token, which can be stored: bytes of a cut character as ``\\xNN``, lone surrogates as ``\\uNNNN``."""
         tokenizer = self._need_tokenizer()
         return [token_text(tokenizer, int(i)) for i in ids]
 

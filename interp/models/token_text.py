@@ -1,7 +1,10 @@
-"""The text of a single token. Bytes that are no whole characters are written as \\xNN, so that different tokens keep different texts."""
+"""The text of a single token. Bytes that are no whole characters are written as \\xNN, so that different tokens keep different texts, and
+lone surrogates as \\uNNNN, so that every text can be stored."""
 
 import re
 from typing import Any
+
+from interp.files import encodable
 
 LOST = "\ufffd"
 FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -9,12 +12,10 @@ FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:
-    """What the token adds to a text, with the bytes of a cut character as ``\\xNN``."""
+    """What the token adds to a text, with the bytes of a cut character as ``\\xNN`` and lone surrogates as ``\\uNNNN``."""
     text = tokenizer.decode([token_id])
-    if LOST not in text:
-        return text
-    raw = _raw_bytes(tokenizer.convert_ids_to_tokens(token_id))
-    return text if raw is None else raw.decode("utf-8", "backslashreplace")
+    raw = _raw_bytes(tokenizer.convert_ids_to_tokens(token_id)) if LOST in text else None
+    return encodable(text) if raw is None else raw.decode("utf-8", "backslashreplace")
 
 
 def _raw_bytes(piece: str) -> bytes | None:

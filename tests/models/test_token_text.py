@@ -74,3 +74,13 @@ def test_a_word_that_is_the_replacement_character_stays_one():
     words = {"<unk>": 0, "\ufffd": 1}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")))
     assert token_text(tokenizer, 1) == "\ufffd"
+
+
+@pytest.mark.parametrize(("text", "stored"), [("a\ud800", "a\\ud800"), ("\udfff", "\\udfff"), ("é", "é")])
+def test_half_a_character_is_escaped(text, stored):
+    class Tokenizer:
+        def decode(self, ids):
+            return text
+
+    assert token_text(Tokenizer(), 0) == stored
+    assert stored.encode().decode() == stored

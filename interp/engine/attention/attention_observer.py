@@ -20,7 +20,6 @@ from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks, refusing_crashes
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
 from interp.errors import ExtensionError, FastPathUnavailable
-from interp.files import encodable
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
@@ -402,9 +401,9 @@ class AttentionObserver:
 
 
 def words_of(model: Model, prompts: TokenBatch) -> tuple[tuple[str, ...], ...]:
-    """The tokens as text, lone surrogates escaped, or their ids where there is no tokenizer."""
+    """The tokens as text, or their ids where there is no tokenizer."""
     rows = prompts.tokens.tolist()
-    return tuple(tuple(map(encodable, model.to_str_tokens(row) if model.tokenizer is not None else row)) for row in rows)
+    return tuple(tuple(model.to_str_tokens(row) if model.tokenizer is not None else map(str, row)) for row in rows)
 
 
 def prepare_inputs(model: Model, prompts: Prompts, token_mask: Tensor | None = None) -> tuple[TokenBatch, dict[str, Tensor]]:
