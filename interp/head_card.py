@@ -3,8 +3,8 @@
 A card collects existing results - detections, the ``heads`` tables of stored runs - and adds one pass over the given prompts.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -16,6 +16,7 @@ from interp.ablation.effect_tables import NO_HEAD
 from interp.detectors import detect, quick_detectors
 from interp.detectors.support.detection import Detection
 from interp.engine.attention.attention_observer import Observation
+from interp.errors import first_line
 from interp.heads import Head
 from interp.metrics import observe_attention
 from interp.models.model import Model
@@ -43,6 +44,7 @@ class HeadCard:
     value), ``measured_on``, for roles ``detected threshold control literature_threshold``, and for effects the 95% interval ``ci_low
     ci_high``; other cells are NaN. ``attended_tokens`` has the tokens of the first prompt that receive most of the head's attention:
     ``pos token weight`` (mean over the rows to which the token is visible). ``sharing``: the other query heads of its key/value head.
+    ``not_measured`` says by role why a quick detector has no number here.
     """
 
     head: Head
@@ -51,6 +53,7 @@ class HeadCard:
     model: str
     table: pd.DataFrame
     attended_tokens: pd.DataFrame
+    not_measured: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roles(self) -> list[str]:
@@ -66,7 +69,8 @@ class HeadCard:
         summary = f"{', '.join(self.roles) or 'no role detected'}; key/value head {self.kv_head}{shared}"
         title = f"<p><b>{self.head}</b> of {escape(self.model)}: {escape(summary)}</p>"
         tables = (table for table in (self.table.dropna(axis="columns", how="all"), self.attended_tokens) if len(table))
-        return title + "".join(t.to_html(index=False, na_rep="", float_format="{:.3f}".format) for t in tables)
+        shown = "".join(t.to_html(index=False, na_rep="", float_format="{:.3f}".format) for t in tables)
+        return title + shown + "".join(f"<p>{escape(f'{role}: {why}')}</p>" for role, why in self.not_measured.items())
 
 
 def head_card(
@@ -87,12 +91,13 @@ def head_cards(
 ) -> dict[Head, HeadCard]:
     """The cards of all heads, at the cost of one.
 
-    Without ``detections``, the quick detectors run with their default settings. ``tables`` are ``heads`` tables of ablations or
+    Without ``detections``, the quick detectors run with their default settings; those that do not apply to the model, or fail, as one of
+    another package may, are named in the cards. ``tables`` are ``heads`` tables of ablations or
     observations of this model; ``prompts`` (text, token ids or a task) is what attention metrics and attended tokens are measured on.
     """
-    if detections is None:
-        results = (detect(model, role) for role in quick_detectors())
-        detections = [result for result in results if isinstance(result, Detection)]
+    found = {} if detections is not None else {role: detection_or_reason(model, role) for role in quick_detectors()}
+    not_measured = {role: result for role, result in found.items() if isinstance(result, str)}
+    detections = detections or [result for result in found.values() if isinstance(result, Detection)]
     facts, observation = model.facts, None
     rows = [part for detection in detections for part in _detection_rows(detection)]
     if prompts is not None:
@@ -106,8 +111,21 @@ def head_cards(
     for head in heads:
         kv_head = facts.kv_head(head)
         sharing = tuple(h for h in heads if h.layer == head.layer and h != head and facts.kv_head(h) == kv_head)
-        cards[head] = HeadCard(head, kv_head, sharing, facts.name, by_head[head], attended[head])
+        cards[head] = HeadCard(head, kv_head, sharing, facts.name, by_head[head], attended[head], not_measured)
     return cards
+
+
+def detection_or_reason(model: Model, role: str) -> Detection | str:
+    """The detection of heads with the default settings of its detector; where that does not apply to the model, or fails, the reason."""
+    try:
+        found = detect(model, role)
+    except ValueError as error:
+        return str(error)
+    except MemoryError:
+        raise
+    except Exception as error:  # a detector of another package, which must not hide the others
+        return f"the detector failed ({type(error).__name__}: {first_line(error)})."
+    return found if isinstance(found, Detection) else "the detector finds tokens, not heads."
 
 
 def _detection_rows(detection: Detection) -> Iterator[pd.DataFrame]:

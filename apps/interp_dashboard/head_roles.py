@@ -9,8 +9,9 @@ import threading
 
 import streamlit as st
 
-from interp.detectors import Detection, detect, quick_detectors
+from interp.detectors import Detection, quick_detectors
 from interp.errors import ArtefactInvalid
+from interp.head_card import detection_or_reason
 from interp.models.model import ModelFacts
 from interp.store import list_runs, load_detection, open_run
 from interp_dashboard.model_cache import model_cache
@@ -35,13 +36,11 @@ class RoleCache:
         for role in quick_detectors():
             if role in known or role in refused:
                 continue
-            try:
-                with model_cache().acquire(model) as loaded:
-                    detection = detect(loaded, role)
-            except ValueError as error:  # this detector does not apply to the model
-                refused[role] = str(error)
+            with model_cache().acquire(model) as loaded:
+                detection = detection_or_reason(loaded, role)
+            if isinstance(detection, str):
+                refused[role] = detection
                 continue
-            assert isinstance(detection, Detection)
             with self._lock:
                 self._detections.setdefault(facts.weights_digest, {})[role] = detection
         return self.known(facts), refused

@@ -68,3 +68,27 @@ def test_cards_are_shown_with_tokens_escaped_and_say_where_there_is_nothing():
     assert bare.table.empty and bare.attended_tokens.empty and "no role detected" in bare._repr_html_()
     with pytest.raises(LookupError, match="L9H0"):
         head_card(planted.model, "L9H0", [])
+
+
+def test_a_detector_that_fails_is_named_in_the_card_and_hides_no_other(monkeypatch):
+    from interp import head_card as module
+    from interp.detectors import detect, quick_detectors
+
+    def one_fails(model, role):
+        if role == "theirs":
+            raise TypeError("a <b> is\nnot a number.")
+        if role == "refusing":
+            raise ValueError("This model has no such heads.")
+        return detect(model, role)
+
+    monkeypatch.setattr(module, "quick_detectors", lambda: ["theirs", "refusing", "previous_token"])
+    monkeypatch.setattr(module, "detect", one_fails)
+    model = planted_case()[0].model
+    card = head_card(model, "L0H0")
+    assert "previous_token" in quick_detectors() and card.table["name"].tolist() == ["previous_token"]
+    assert card.not_measured == {
+        "theirs": "the detector failed (TypeError: a <b> is).",
+        "refusing": "This model has no such heads.",
+    }
+    assert "<p>theirs: the detector failed (TypeError: a &lt;b&gt; is).</p>" in card._repr_html_()
+    assert head_card(model, "L0H0", []).not_measured == {}
