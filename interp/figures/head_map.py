@@ -15,6 +15,7 @@ from interp.heads import Head, HeadScores
 
 READABLE = 44  # cells at least this wide, in pixels, show their number
 ROOMY = 30  # marked cells at least this large are outlined, smaller ones get a dot: outlines would fill the map
+EDGE = 5  # pixels from the edge of a cell with a number to its dot
 MARKED = "effect exceeds the other heads', q\u00a0≤\u00a00.05"
 
 
@@ -62,9 +63,12 @@ def head_map(
     plot = cell_width * n_heads, cell_height * n_layers
     figure = style.canvas(plot, title or usual, [caption or origin, "; ".join(notes)])
     colours = style.colour_range(values, bounds)
-    style.add_cells(figure, values, hover, colours, unit, numbers=cell_width >= READABLE)
+    numbers = cell_width >= READABLE
+    style.add_cells(figure, values, hover, colours, unit, numbers=numbers)
     if heads:
-        figure.add_scatter(**(_outlines(heads, cell_width) if roomy else _dots(heads, values, colours[1])), hoverinfo="skip")
+        beside = EDGE / cell_width - 0.5 if numbers else 0.0
+        marks = _outlines(heads, cell_width) if roomy else _dots(heads, values, colours[1], beside)
+        figure.add_scatter(**marks, hoverinfo="skip")
     figure.update_xaxes(title_text="head", tickvals=style.ticks(n_heads))
     figure.update_yaxes(title_text="layer", tickvals=style.ticks(n_layers))
     return figure
@@ -79,11 +83,16 @@ def _outlines(heads: list[Head], cell_width: int) -> dict[str, Any]:
     return {"x": x, "y": y, "mode": "lines", "line": {"color": style.INK, "width": 2 if cell_width >= READABLE else 1.2}}
 
 
-def _dots(heads: list[Head], values: np.ndarray, reach: float) -> dict[str, Any]:
-    """A dot in the middle of each head's cell, white on dark cells."""
+def _dots(heads: list[Head], values: np.ndarray, reach: float, across: float) -> dict[str, Any]:
+    """A dot in each head's cell, ``across`` cells beside its middle, white on dark cells."""
     colours = [style.ink_on(values[head], reach) for head in heads]
     marker = {"size": 4, "color": colours, "line": {"width": 0}}
-    return {"x": [head.head for head in heads], "y": [head.layer for head in heads], "mode": "markers", "marker": marker}
+    return {
+        "x": [head.head + across for head in heads],
+        "y": [head.layer for head in heads],
+        "mode": "markers",
+        "marker": marker,
+    }
 
 
 def _cell(wanted: float, most: int) -> int:

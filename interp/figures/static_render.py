@@ -23,6 +23,7 @@ INK = "#1f2430"  # text on light cells, in both themes
 POINTS = 72 / 96  # plotly counts CSS pixels, matplotlib points
 SCALE = 2  # PNG pixels per CSS pixel
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue
+BARE = 16  # pixels below a plotting area without labels
 LOCK = Lock()  # matplotlib's settings are shared by all threads
 DASHES = {"dash": "--", "dot": ":"}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v"}
@@ -33,6 +34,7 @@ def render(figure: go.Figure, kind: str) -> bytes:
     """The figure as ``png`` or ``svg``. Raises ValueError for a type of trace that is not supported."""
     import matplotlib as mpl
 
+    figure = _without_slider(figure)
     known = {"heatmap": _heatmap, "bar": _bars, "scatter": _scatter}
     traces: list[Any] = list(figure.data)
     unknown = sorted({trace.type for trace in traces} - set(known))
@@ -49,6 +51,16 @@ def render(figure: go.Figure, kind: str) -> bytes:
         file = BytesIO()
         page.savefig(file, format=kind, dpi=96 * SCALE, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return file.getvalue()
+
+
+def _without_slider(figure: go.Figure) -> go.Figure:
+    """The figure without a slider, which a picture cannot have, and without the room for it at the bottom."""
+    layout = figure.layout
+    if not layout.sliders:
+        return figure
+    height = layout.height - layout.margin.b + BARE
+    title = {"y": 1 - (1 - layout.title.y) * layout.height / height}  # as far below the top
+    return go.Figure(figure).update_layout(sliders=[], height=height, margin={"b": BARE}, title=title)
 
 
 def _page(figure: go.Figure) -> tuple[Figure, Axes]:

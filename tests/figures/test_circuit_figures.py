@@ -277,3 +277,14 @@ def test_sizes_that_are_one_are_drawn_once_and_values_beyond_the_ends_are_seen()
     assert list(found.y) == [-0.5, 1.6, 1.0]
     low, high = figure.layout.yaxis.range
     assert low < -0.6 and high > 1.8
+
+
+def test_a_picture_has_no_room_for_the_slider():
+    from io import BytesIO
+
+    from matplotlib.image import imread
+
+    slid, plain = (circuit_graph(circuit(), threshold=threshold) for threshold in (True, False))
+    assert slid.layout.height > plain.layout.height and slid.layout.sliders
+    pictures = [imread(BytesIO(figure_bytes(figure, ".png"))) for figure in (slid, plain)]
+    assert (pictures[0] == pictures[1]).all()

@@ -169,6 +169,14 @@ def test_large_model_gets_sparse_ticks_dots_and_no_numbers(tmp_path):
     assert list(figure.layout.xaxis.tickvals)[:3] == [0, 5, 10] and list(figure.layout.yaxis.tickvals)[:3] == [0, 5, 10]
 
 
+def test_dots_of_low_cells_stand_beside_their_numbers():
+    values = np.linspace(-2.34, 2.34, 270).reshape(30, 9)
+    cells, dots = head_map(scores(values, bounds=(None, None)), marked=[Head(23, 3), Head(29, 0)]).data
+    width = 440 / 9  # of a cell in pixels; its widest number has five characters of about 6.5
+    assert cells.text[23][3] and list(dots.y) == [23, 29]
+    assert all(16 + 2 < (head - x) * width < width / 2 - 2 for x, head in zip(dots.x, (3, 0), strict=True))
+
+
 @pytest.mark.parametrize("draw", [head_map, ranked_effects])
 def test_png_is_twice_the_size_of_the_figure_and_svg_is_xml_with_text(tmp_path, table, draw):
     from matplotlib.image import imread

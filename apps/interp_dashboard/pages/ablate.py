@@ -128,7 +128,7 @@ def _form(view: View) -> AblationSpec | None:
     about = "Positions of the prompt at which the head is ablated."
     where.selectbox("Positions", places, help=about, **state.widget_args("positions"))
     with measured:
-        choose_outcome(state, f"{metric} (task default)")
+        choose_outcome(state, f"task: {metric}")
     chosen = {name: state[name] for name in ("estimator", "positions")}
     return replace(source, **chosen, ablation=ablation, metric=state["outcome"] or None, top_share=state["top_share"])
 

@@ -94,7 +94,7 @@ def _form(state: State) -> CircuitSpec | None:
     known: Any = {"help": bullets(EDGE_ABLATIONS), **state.widget_args("circuit.ablation")}
     corrupted.selectbox("Replace removed edges with", list(EDGE_ABLATIONS), **known)
     with measured:
-        choose_outcome(state, f"{TASKS.get(state['task']).metric} (task default)" if state["task"] else "task default")
+        choose_outcome(state, f"task: {TASKS.get(state['task']).metric}" if state["task"] else "the task's own")
     source: dict[str, Any] = {"task": state["task"] or None, "prompts": file and str(file), "metric": state["outcome"] or None}
     options = {"method": state["circuit.method"], "ablation": state["circuit.ablation"]}
     return CircuitSpec(**source, **options, n_prompts=state["n_prompts"], seed=state["seed"])

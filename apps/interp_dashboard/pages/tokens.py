@@ -34,10 +34,14 @@ OPTIONS = DetectorOptions(
     choices={"layers": ("all", "middle"), "exclude": ("none", "first", "detected")},
 )
 STATISTICS = {
-    "entropy_at_waad_peaks": "next-token entropy at WAAD peaks, in nats",
-    "receiver_peaks_at_fai_peaks": "FAI peaks of receiver heads that are FAI peaks of the global group",
-    "fai_peak_at_or_after_waad_peak": "WAAD peaks with a FAI peak at the same or the next token",
+    "entropy_at_waad_peaks": "entropy at WAAD peaks",
+    "receiver_peaks_at_fai_peaks": "receiver peak at FAI peak",
+    "fai_peak_at_or_after_waad_peak": "FAI peak at WAAD peak",
 }
+ABOUT_STATISTICS = (
+    "entropy at WAAD peaks: of the next token, in nats. Receiver peak at FAI peak: FAI peaks of receiver heads that are FAI peaks of the "
+    "global group. FAI peak at WAAD peak: WAAD peaks with a FAI peak at the same or the next token."
+)
 
 
 def fields() -> tuple[Field, ...]:
@@ -135,10 +139,10 @@ def _token_columns() -> dict[str, Any]:
     return {
         "example": None,  # one text is shown
         "pos": number("position"),
-        "waad": number("WAAD (tokens)", format="%.2f", help="windowed average attention distance of the local heads"),
-        "fai": number("FAI (weight)", format="%.3f", help="mean attention from later tokens of the global heads"),
+        "waad": number("WAAD", format="%.2f", help="windowed average attention distance of the local heads, in tokens"),
+        "fai": number("FAI", format="%.3f", help="mean attention from later tokens of the global heads, a weight"),
         "delta": number("ΔWAAD", format="%.2f", help="in tokens: WAAD of the token minus that of the next"),
-        "entropy": number("entropy (nats)", format="%.2f", help="entropy of the next token"),
+        "entropy": number("entropy", format="%.2f", help="entropy of the next token, in nats"),
         "waad_peak": box("WAAD peak"),
         "fai_peak": box("FAI peak"),
     }
@@ -154,6 +158,7 @@ def _statistics(found: TokenDetection) -> None:
     )
     number = st.column_config.NumberColumn
     columns: dict[str, Any] = {
+        "statistic": st.column_config.TextColumn(help=ABOUT_STATISTICS, pinned=True),
         "heads": st.column_config.TextColumn(help="the groups of heads, or all heads"),
         "observed": number(format="%.3f", help="over all texts, in nats or as a share"),
         "expected": number(format="%.3f", help="mean of the null samples"),
