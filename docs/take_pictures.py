@@ -1,6 +1,7 @@
-"""Screenshots of the dashboard for ``docs/images``: starts it on the embedded model and opens each page.
+"""Screenshots of the dashboard for ``docs/images``: starts it on the embedded model and opens each page, two of them with SmolLM2 as well.
 
-Run by ``make picture``; needs Chromium and the extra ``test``.
+Run by ``make picture``; needs Chromium and the extra ``test``, and SmolLM2 (``interp models install smollm2``), without which its pictures
+stay as they are.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copy
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from interp.models import installed_names  # noqa: E402
 from tests.browser.app import PATIENCE, App, chromium, serving  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -43,14 +46,27 @@ VIEWS: dict[str, tuple[str, dict[str, str], bool]] = {
     "runs": ("runs", {"run": "attention-ioi", "figure_metric": "induction_score"}, False),
 }
 """Page, query and dark theme of each screenshot."""
+SMOLLM2_RUN = "runs/smollm2-ioi"
+SMOLLM2_COMMAND = f"ablate --model smollm2 --task ioi -n 32 --positions end --out {SMOLLM2_RUN}"
+SMOLLM2_PROMPTS = {"model": "smollm2", "task": "ioi", "head": "L23H3"}
+SMOLLM2_VIEWS = {
+    "smollm2-attention": ("", SMOLLM2_PROMPTS, False),
+    "smollm2-ablate": ("ablate", SMOLLM2_PROMPTS | {"n_prompts": "32", "positions": "end"}, False),
+}
 
 
 def main() -> None:
+    has_smollm2 = "smollm2" in installed_names()
+    if not has_smollm2:
+        sys.stderr.write("SmolLM2 is not installed (interp models install smollm2): its pictures stay as they are.\n")
+    commands, views = [*COMMANDS, *([SMOLLM2_COMMAND] * has_smollm2)], VIEWS | (SMOLLM2_VIEWS if has_smollm2 else {})
     with TemporaryDirectory() as folder, serving(Path(folder)) as server, chromium() as browser:
-        for command in COMMANDS:
+        for command in commands:
             arguments = [str(next(Path(folder).glob(FOUND))) if word == "FOUND" else word for word in command.split()]
             subprocess.run([sys.executable, "-m", "interp", *arguments, "--quiet"], check=True, cwd=folder, env=ENVIRONMENT)
-        for name, (page, query, dark) in VIEWS.items():
+        if has_smollm2:
+            copy(Path(folder, SMOLLM2_RUN, "ranking.png"), IMAGES / "smollm2-heads.png")
+        for name, (page, query, dark) in views.items():
             tab = browser.new_page(
                 viewport=SIZE | ({"height": TALL[name]} if name in TALL else {}), color_scheme="dark" if dark else "light"
             )
