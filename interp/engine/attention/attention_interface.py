@@ -166,10 +166,10 @@ def scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, ca
     return F.scaled_dot_product_attention(q, call.k, call.v, mask, is_causal=causal, scale=call.scale, enable_gqa=grouped)
 
 
-def beside_sink(scores: Float[Tensor, "*rows key"], sink: Tensor | None) -> Float[Tensor, "*rows key"]:
+def beside_sink(scores: Float[Tensor, "*scores"], sink: Tensor | None, key_dim: int = -1) -> Float[Tensor, "*scores"]:
     """The softmax of scores over the keys and, where there is one, a sink logit that can be broadcast to one for each row."""
-    weights = scores.softmax(-1)
-    return weights if sink is None else weights * (scores.logsumexp(-1, keepdim=True) - sink).sigmoid()
+    weights = scores.softmax(key_dim)
+    return weights if sink is None else weights * (scores.logsumexp(key_dim, keepdim=True) - sink).sigmoid()
 
 
 def upcast(x: Tensor) -> Tensor:
