@@ -64,6 +64,11 @@ def save(name: str, rows: list[dict[str, Any]]) -> None:
     machine["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     content = {"command": f"python benchmarks/bench_{name}.py", "machine": machine, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    show(rows)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Prints rows of numbers."""
     for row in rows:
         print(
             " | ".join(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in row.items())
