@@ -17,6 +17,7 @@ There is no correction for selecting heads and testing them on the same prompts.
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -215,3 +216,21 @@ def _blocks(n: int, width: int) -> list[slice]:
     """Slices that cover ``n`` rows of ``width`` values, with at most MAX_CELLS values each."""
     step = max(1, MAX_CELLS // max(1, width))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def estimate_agreement(estimated: np.ndarray, exact: np.ndarray, k: int) -> dict[str, Any]:
+    """Agreement of ``n`` estimated effects with the exact ones, both of shape [n].
+
+    ``spearman`` is the rank correlation (None where one side is constant or n < 3); ``top_overlap`` the share of the ``k`` (at most n)
+    of largest exact magnitude that are also among the ``k`` of largest estimated magnitude; ``same_sign`` the share of nonzero exact
+    effects whose estimate has the same sign (None where all are 0).
+    """
+    from scipy.stats import rankdata
+
+    ranked = len(exact) >= 3 and np.ptp(estimated) > 0 and np.ptp(exact) > 0
+    spearman = float(np.corrcoef(rankdata(estimated), rankdata(exact))[0, 1]) if ranked else None
+    k = min(k, len(exact))
+    top = [set(np.argsort(-np.abs(side), kind="stable")[:k].tolist()) for side in (estimated, exact)]
+    nonzero = exact != 0
+    same = float((np.sign(estimated) == np.sign(exact))[nonzero].mean()) if nonzero.any() else None
+    return {"n": len(exact), "spearman": spearman, "k": k, "top_overlap": len(top[0] & top[1]) / k, "same_sign": same}

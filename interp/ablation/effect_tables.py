@@ -21,6 +21,7 @@ from interp.statistics import (
     Resamples,
     benjamini_hochberg,
     cluster_sums,
+    estimate_agreement,
     mean_interval,
     random_head_control,
     resample_prompts,
@@ -100,29 +101,15 @@ def head_scores(
 
 
 def agreement(estimate: HeadScores, exact: HeadScores, k: int = 10) -> dict[str, Any]:
-    """Agreement of estimated with exact effects over the ``n`` heads that have both.
-
-    ``spearman`` is the rank correlation (None where one side is constant or n < 3); ``top_overlap`` the share of the ``k`` heads of
-    largest exact magnitude that are also among the ``k`` of largest estimated magnitude (``k`` is at most n); ``same_sign`` the share of
-    heads with a nonzero exact effect whose estimate has the same sign (None where all are 0). Raises ValueError without a shared head.
-    """
-    from scipy.stats import rankdata
-
+    """``estimate_agreement`` over the heads that have both an estimated and an exact effect. Raises ValueError without one."""
     if estimate.values.shape != exact.values.shape:
         raise ValueError(
             f"The estimate has shape {estimate.values.shape}, the exact scores {exact.values.shape}: they come from two models."
         )
     both = ~np.isnan(estimate.values) & ~np.isnan(exact.values)
-    estimated, true = estimate.values[both], exact.values[both]
-    if not len(true):
+    if not both.any():
         raise ValueError("No head has both an estimated and an exact effect.")
-    ranked = len(true) >= 3 and np.ptp(estimated) > 0 and np.ptp(true) > 0
-    spearman = float(np.corrcoef(rankdata(estimated), rankdata(true))[0, 1]) if ranked else None
-    k = min(k, len(true))
-    top = [set(np.argsort(-np.abs(side), kind="stable")[:k].tolist()) for side in (estimated, true)]
-    nonzero = true != 0
-    same = float((np.sign(estimated) == np.sign(true))[nonzero].mean()) if nonzero.any() else None
-    return {"n": len(true), "spearman": spearman, "k": k, "top_overlap": len(top[0] & top[1]) / k, "same_sign": same}
+    return estimate_agreement(estimate.values[both], exact.values[both], k)
 
 
 def check_effects(result: SweepResult) -> None:

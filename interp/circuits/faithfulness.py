@@ -144,7 +144,7 @@ def faithfulness_curve(
     ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
     n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
     resamples = resample_prompts(len(task), seed, task.clusters)
-    ranked = np.argsort(-np.abs(scores.effects), kind="stable")
+    ranked = scores.ranking
     orders = [("circuit", 0, ranked), *(("random", draw, rng.permutation(n_edges)) for draw in range(n_draws))]
     sizes = [(share, max(1, int(share * n_edges))) for share in shares]
     circuits = [(share, n, kind, draw, order[:n]) for kind, draw, order in orders for share, n in sizes]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
 
 EDGES_PER_PART = 512
+PATCHED_EDGES_PER_PART = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ def scoring_work(model: Model, task: Task, method: str, steps: int, ablation: st
         return [Parts(n_tokens, graph.n_layers + 1, 1) for n_tokens in work]
     n_runs = n_gradient_runs(method, graph, steps)
     return [Parts(n_tokens, n_runs, runs_with_gradients(model, n_tokens)) for n_tokens in work]
+
+
+def patching_work(model: Model, task: Task, n: int, ablation: str, seed: int) -> list[Parts]:
+    """The exact scores of the ``n`` edges with the largest estimates, by batch."""
+    from interp.engine.edges.edge_patching import graph_of
+
+    n_edges = min(n, len(graph_of(model).edges))
+    return [Parts(n_tokens, n_edges, PATCHED_EDGES_PER_PART) for n_tokens in _tokens_by_batch(model, task, ablation, seed)]
 
 
 def n_gradient_runs(method: str, graph: Graph, steps: int) -> int:
@@ -74,13 +83,14 @@ def _tokens_by_batch(model: Model, task: Task, ablation: str, seed: int) -> list
 def estimate_circuit_cost(
     model: Model,
     scored: list[Parts],
+    patched: list[Parts],
     tested: list[Parts],
     method: str,
     graph: Graph,
     steps: int,
     seconds_per_token_layer: float,
 ) -> CostEstimate:
-    """Parts, bytes and seconds of scoring all edges and of running circuits, from the time of a plain pass.
+    """Parts, bytes and seconds of scoring all edges, of patching some and of running circuits, from the time of a plain pass.
 
     Multiplications are counted: a run with gradients takes three passes and a projection, forth and back, for each head's inputs; a
     circuit one pass with an input for each head, which is a sum over all earlier outputs.
@@ -93,13 +103,12 @@ def estimate_circuit_cost(
     layers, half = facts.n_layers, facts.n_layers / 2
     gradient_run, circuit = layers * (3 * block + 3 * projections), layers * (block + projections + sums)
     per_item = {"exact": half * block, "eap-ig-outputs": (1 + 3 * facts.n_heads) * steps * half * 3 * block}
-    work = sum(p.n_tokens * p.n * per_item.get(method, gradient_run) for p in scored) + sum(
-        p.n_tokens * p.n * circuit for p in tested
-    )
-    n_tokens = max(p.n_tokens for p in [*scored, *tested])
+    costs = ((scored, per_item.get(method, gradient_run)), (patched, per_item["exact"]), (tested, circuit))
+    every = [*scored, *patched, *tested]
+    work = sum(p.n_tokens * p.n * cost for parts, cost in costs for p in parts)
+    n_tokens = max(p.n_tokens for p in every)
     outputs = 3 * len(graph.writers) * n_tokens * facts.d_model * model.dtype.itemsize
-    n_parts = sum(p.count for p in [*scored, *tested])
-    return CostEstimate(n_parts, outputs + gradient_memory(model), seconds_per_token_layer * work / block)
+    return CostEstimate(sum(p.count for p in every), outputs + gradient_memory(model), seconds_per_token_layer * work / block)
 
 
 def _products(facts: ModelFacts, graph: Graph) -> tuple[int, int, int]:

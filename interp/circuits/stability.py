@@ -43,7 +43,8 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
     """How often each edge is among the top ``k`` by |mean score| of resampled prompts, and how much such circuits overlap.
 
     Edges below the noise floor are never selected; circuits are not pruned. Raises ValueError for fewer than 100 resamples,
-    fewer than 2 prompts or clusters, ``k`` below 1, and scores of ``acdc``, which do not rank edges.
+    fewer than 2 prompts or clusters, ``k`` below 1 or above the number of edges patched (``exact_top``, the only ones that are
+    ranked), and scores of ``acdc``, which do not rank edges.
     """
     if n_resamples < MIN_RESAMPLES:
         raise ValueError(f"n_resamples={n_resamples} is too few to estimate frequencies: use at least {MIN_RESAMPLES}.")
@@ -53,11 +54,16 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
         raise ValueError(
             "acdc decides edge by edge, on all prompts at once: run it again on other prompts to judge its stability."
         )
+    n_patched = int(np.count_nonzero(~np.isnan(scores.effects)))
+    if k > n_patched:
+        raise ValueError(
+            f"k={k} is above the {n_patched} edges that were patched, and the others were only estimated: use a lower k."
+        )
     weights = resample_prompts(scores.values.shape[1], seed, scores.record.clusters, n_resamples).weights
     sizes = np.abs(np.concatenate([scores.values.mean(1)[None], weights @ scores.values.T]))
     selected = np.zeros(sizes.shape)
     np.put_along_axis(selected, np.argsort(-sizes, axis=1, kind="stable")[:, :k], 1, axis=1)
-    selected *= sizes >= NOISE_FLOOR * sizes.max(1, keepdims=True)
+    selected *= sizes >= NOISE_FLOOR * np.nanmax(sizes, 1, keepdims=True)
     shared = selected @ selected.T
     n = shared.diagonal()
     jaccard = shared / (n[:, None] + n - shared)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import COUNTERFACTUAL, EXACT
+from interp.experiments.estimate_agreement import agreement_sentence
 from interp.records import prompts_text
 
 if TYPE_CHECKING:
@@ -38,21 +39,35 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
     if found["n_nonzero"] < found["requested_size"]:
         hint = "; gradients vanish where attention is saturated, so --method exact finds more" * (found["method"] != EXACT)
         terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
+    if sentence := agreement_sentence(run):
+        terminal.line(sentence)
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
     kept = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
-    cells = [[str(i), row["edge"], f"{row['score']:+.3g}", row["unit"]] for i, row in enumerate(_rows(kept), 1)]
-    terminal.table(("", "edge", "effect", "unit"), cells, right=("", "effect"))
+    numbers = {"effect": "score", **({"estimate": "estimate"} if "estimate" in edges else {})}
+    cells = [
+        [str(i), row["edge"], *(_signed(row[column]) for column in numbers.values()), row["unit"]]
+        for i, row in enumerate(_rows(kept), 1)
+    ]
+    terminal.table(("", "edge", *numbers, "unit"), cells, right=("", *numbers))
 
 
 def circuit_json(run: "StoredRun") -> dict[str, Any]:
     """The run as one JSON object: its path, its record, its edges and its faithfulness."""
     facts = {"path": str(run.path), "status": run.status, **run.manifest["details"]["circuit"], "record": run.record.to_json()}
+    facts |= {name: value for name, value in run.manifest["details"].items() if name == "agreement"}
     return {**facts, "edges": _rows(edges_by_effect(run)), "faithfulness": _rows(run.table("faithfulness"))}
 
 
 def edges_by_effect(run: "StoredRun") -> "pd.DataFrame":
-    """All edges by the absolute value of their effect, largest first."""
-    return run.table("edges").sort_values("score", key=abs, ascending=False, kind="stable").reset_index(drop=True)
+    """The edges by the absolute value of their effect, largest first; then those only estimated, by their ``estimate``."""
+    from interp.store.circuits import ESTIMATES
+
+    edges, by = run.table("edges"), ["score"]
+    if f"{ESTIMATES}.parquet" in run.manifest["files"]:
+        estimates = run.table(ESTIMATES)
+        known = dict(zip(estimates["edge"], estimates["effect"], strict=True))
+        edges, by = edges.assign(estimate=edges["edge"].map(known)), ["score", "estimate"]
+    return edges.sort_values(by, key=abs, ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> str:
@@ -72,6 +87,11 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
         f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['ci_low']:z.2f} to "
         f"{found['ci_high']:z.2f} over {units}), with all other edges corrupted ({ablation}){chance}."
     )
+
+
+def _signed(number: float) -> str:
+    """The number with its sign; empty for NaN."""
+    return f"{number:+.3g}" if number == number else ""
 
 
 def _rows(table: "pd.DataFrame") -> list[dict[str, Any]]:

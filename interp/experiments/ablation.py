@@ -146,16 +146,3 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
         names = ("ablation", "estimator", "positions", "pairs", "seed", "top_share")
         chosen = {name: getattr(self.spec, name) for name in names}
         return {**chosen, "metric": self.spec.metric or self.task.metric, "heads": self.heads}
-
-
-def agreement_sentence(run: StoredRun) -> str:
-    """How well the gradient estimate that chose the heads agrees with their exact effects; empty for other runs."""
-    agreement = run.manifest["details"].get("agreement")
-    if not agreement:
-        return ""
-    rank = "undefined" if agreement["spearman"] is None else f"{agreement['spearman']:+.2f}"
-    sign_share = "an undefined share" if agreement["same_sign"] is None else f"{agreement['same_sign']:.0%}"
-    return (
-        f"Estimate and exact effect of the {agreement['n']} heads measured: Spearman {rank}, {agreement['top_overlap']:.0%} of the top "
-        f"{agreement['k']} shared, {sign_share} with the same sign. The other heads were only estimated."
-    )

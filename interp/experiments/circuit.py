@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from interp.circuits.edge_method_and_ablation_names import EDGE_ABLATIONS, EDGE_METHODS, IG_RULES, line_options
+from interp.circuits.edge_method_and_ablation_names import (
+    EDGE_ABLATIONS,
+    EDGE_METHODS,
+    IG_RULES,
+    check_exact_top,
+    line_options,
+)
 from interp.experiments.experiment import Progress, ResumableExperiment, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
 from interp.experiments.usage_errors import usage_errors
@@ -35,8 +41,8 @@ class CircuitSpec(Spec):
     """What to score, keep and test.
 
     ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` and ``rule``
-    are for the methods with integrated gradients; ``n_draws`` is the number of random circuits of each size; ``task_options`` belong to
-    the task.
+    are for the methods with integrated gradients; the ``exact_top`` edges with the largest estimates are patched exactly; ``n_draws`` is
+    the number of random circuits of each size; ``task_options`` belong to the task.
     """
 
     command: ClassVar[str] = "circuit"
@@ -52,6 +58,7 @@ class CircuitSpec(Spec):
     threshold: float | None = None
     steps: int = 10
     rule: str = "midpoint"
+    exact_top: int = 0
     metric: str | None = None
     n_draws: int = 5
     ablation: str = COUNTERFACTUAL
@@ -66,6 +73,7 @@ class CircuitSpec(Spec):
         check_name(self.method, CIRCUIT_METHODS, "method")
         check_name(self.rule, IG_RULES, "rule")
         check_name(self.ablation, EDGE_ABLATIONS, "ablation of edges")
+        check_exact_top(self.method, self.exact_top)
         if self.method == ACDC and self.ablation != COUNTERFACTUAL:
             raise ValueError(
                 f"acdc replaces edges by those of the corrupted prompt, not by {self.ablation}: leave out --ablation."
@@ -121,13 +129,14 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
         prompts |= {"examples": task.digest(), "test_examples": self.test_task.digest()}
         how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
         how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
-        return {**prompts, **how, **line_options(spec.method, spec.steps, spec.rule)}
+        return {**prompts, **how, **_estimate_options(spec)}
 
     def name_parts(self) -> tuple[str, ...]:
         return "circuit", self.task.name, self.model_name, self.spec.method
 
     def title(self) -> str:
-        return f"{self.spec.method} scores of all edges of {self.model.facts.name} on {self.task.name}"
+        exact = f", exact effects of the {self.spec.exact_top:,} largest" if self.spec.exact_top else ""
+        return f"{self.spec.method} scores of all edges of {self.model.facts.name} on {self.task.name}{exact}"
 
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
@@ -144,16 +153,17 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def n_stored_units(self) -> int | None:
         return None if self.spec.method == ACDC else self._n_parts()
 
-    def _work(self) -> tuple[list[Parts], list[Parts]]:
-        """The parts of the scores (none of acdc) and of the curve."""
+    def _work(self) -> tuple[list[Parts], list[Parts], list[Parts]]:
+        """The parts of the scores (none of acdc), of the exact ones among them, and of the curve."""
         from interp.circuits.faithfulness import MIB_EDGE_SHARES
-        from interp.circuits.resumable_parts import circuit_work, scoring_work
+        from interp.circuits.resumable_parts import circuit_work, patching_work, scoring_work
 
         spec, how = self.spec, (self.spec.ablation, self.spec.seed)
         own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one
         n_circuits = (1 + spec.n_draws) * (len(MIB_EDGE_SHARES) + own_size) + 2
         scored = [] if spec.method == ACDC else scoring_work(self.model, self.task, spec.method, spec.steps, *how)
-        return scored, circuit_work(self.model, self.test_task, n_circuits, *how)
+        patched = patching_work(self.model, self.task, spec.exact_top, *how) if spec.exact_top else []
+        return scored, patched, circuit_work(self.model, self.test_task, n_circuits, *how)
 
     def _n_parts(self) -> int:
         return sum(parts.count for work in self._work() for parts in work)
@@ -197,13 +207,14 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
         return score_edges(self.model, self.task, **options, ledger=ledger, progress=progress)
 
     def _size(self, scores: EdgeScores) -> int:
-        """How many edges are kept. Raises ValueError where none is."""
+        """How many edges are kept. A threshold keeps none that was only estimated. Raises ValueError where none is."""
         if self.spec.size is not None:
             return min(self.spec.size, len(scores.graph.edges))
         is_acdc, threshold = self.spec.method == ACDC, self.spec.threshold
         if not is_acdc and threshold is None:
             return max(1, int(DEFAULT_SHARE * len(scores.graph.edges)))
         sizes = abs(scores.effects)
+        sizes = sizes[sizes == sizes]
         n_kept = scores.n_nonzero if threshold is None or is_acdc else int((sizes >= threshold).sum())
         if not n_kept:
             largest = "" if is_acdc else f" The largest effect is {sizes.max():.3g} {scores.unit}."
@@ -219,8 +230,13 @@ def _score_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:
         "metric": metric,
         "ablation": spec.ablation,
         "seed": spec.seed,
-        **line_options(spec.method, spec.steps, spec.rule),
+        **_estimate_options(spec),
     }
+
+
+def _estimate_options(spec: CircuitSpec) -> dict[str, Any]:
+    """The options of estimates, as records and identities state them."""
+    return line_options(spec.method, spec.steps, spec.rule) | ({"exact_top": spec.exact_top} if spec.exact_top else {})
 
 
 def _acdc_options(spec: CircuitSpec, metric: str | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve, load_circuit
 from interp.store.manifest import reading
 from interp.store.run_directory import RunWriter, StoredRun, open_run, write_once
 
-KIND, FILE, EDGES, FAITHFULNESS = "circuit", "circuit", "edges", "faithfulness"
+KIND, FILE, EDGES, FAITHFULNESS, ESTIMATES = "circuit", "circuit", "edges", "faithfulness", "estimates"
 
 
 def save_circuit(
@@ -22,6 +22,7 @@ def write_circuit(
 ) -> StoredRun:
     """Writes the tables of a circuit and finishes the run; ``load_circuit_run`` reads it back. ``circuit.json`` is the
     circuit file; the table ``edges`` has every score and whether the edge is in the circuit, ``faithfulness`` the curve.
+    Scores with ``exact_top`` also have ``estimates`` of all edges, and the run's details hold their agreement with the exact effects.
     ``details`` (JSON values) are stored beside them."""
     graph, record = circuit.graph, scores.record
     origin = {"method": scores.method, "ablation": record.arguments.get("ablation", "")}
@@ -39,8 +40,12 @@ def write_circuit(
     }
     writer.write_table(EDGES, circuit.to_dataframe().assign(metric=record.metric, **origin))
     writer.write_table(FAITHFULNESS, curve.table)
+    agreement = {}
+    if scores.estimate is not None:
+        writer.write_table(ESTIMATES, scores.estimate.to_dataframe())
+        agreement = {"agreement": scores.agreement}
     writer.write_json(FILE, circuit.to_json())
-    return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details})
+    return writer.finish(record, kind=KIND, shape=[graph.n_layers, graph.n_heads], circuit={**summary, **details}, **agreement)
 
 
 def load_circuit_run(path: str | Path) -> tuple[Circuit, FaithfulnessCurve]:

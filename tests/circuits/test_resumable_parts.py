@@ -104,9 +104,10 @@ def test_runs_are_counted_without_making_them(method, has_mlps):
     assert n_gradient_runs(method, graph, 7) == len(_interpolation_points(method, graph, 7, "midpoint")[0])
 
 
-def test_a_plan_counts_the_parts_that_are_stored(model_and_task, tmp_path, monkeypatch):
+@pytest.mark.parametrize("exact_top", [0, 70])
+def test_a_plan_counts_the_parts_that_are_stored(exact_top, model_and_task, tmp_path, monkeypatch):
     model, _ = model_and_task
-    spec, stored, told = CircuitSpec(task="ioi", n_prompts=4, n_draws=2, steps=2), [], []
+    spec, stored, told = CircuitSpec(task="ioi", n_prompts=4, n_draws=2, steps=2, exact_top=exact_top), [], []
     put = FileLedger.put
     monkeypatch.setattr(FileLedger, "put", lambda self, key, values: (stored.append(key), put(self, key, values)))
     planned = spec.plan(model)

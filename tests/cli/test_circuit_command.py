@@ -57,6 +57,31 @@ def test_the_scores_are_those_of_the_function_and_the_largest_are_kept(runs):
     assert whole["faithfulness"].item() == pytest.approx(1) and answer["cpr"] == pytest.approx(curve.cpr)
 
 
+def test_edges_patched_exactly_stand_beside_their_estimates(tmp_path):
+    words = (*WORDS, "--steps", 2, "--exact-top", 30, "--size", 60, "--out", tmp_path / "run")
+    planned = json.loads(interp(*words, "--dry-run", "--json").stdout)
+    assert planned["exact_top"] == 30 and planned["seconds"] > 0
+    answer = interp(*words, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    told, model = json.loads(answer.stdout), load_model("interp-mini")
+    task = make_task("ioi", model, n_prompts=4, seed=0)
+    scores = score_edges(model, task, method="eap-ig", steps=2, exact_top=30)
+    exact = dict(zip(map(str, scores.graph.edges), score_edges(model, task, method="exact").effects, strict=True))
+    first, others = told["edges"][:30], told["edges"][30:]
+    assert {row["edge"]: row["score"] for row in first} == pytest.approx(
+        {row["edge"]: exact[row["edge"]] for row in first}, abs=1e-4
+    )
+    assert others and all(row["score"] is None and row["in_circuit"] for row in others)
+    estimates = [abs(row["estimate"]) for row in others]
+    assert estimates == sorted(estimates, reverse=True) and max(estimates) <= min(abs(row["estimate"]) for row in first)
+    assert told["agreement"] == pytest.approx(scores.agreement, abs=1e-3) and told["record"]["arguments"]["exact_top"] == 30
+    assert load_circuit_run(tmp_path / "run")[0].edges == scores.circuit(60).edges
+    assert len(open_run(tmp_path / "run").table("estimates")) == 479
+    shown = interp("show", tmp_path / "run").stdout
+    assert f"of the 30 edges measured: Spearman {told['agreement']['spearman']:+.2f}" in shown
+    assert "The other edges were only estimated and rank below these." in shown and "nan" not in shown
+
+
 def test_a_threshold_keeps_the_edges_that_reach_it(runs):
     _, answer = runs
     sizes = pd.DataFrame(answer["edges"])["score"].abs()
@@ -344,6 +369,11 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
         ([], 2, "Give either --task or --prompts FILE.jsonl"),
         (["--task", "ioi", "--size", 3, "--threshold", 1], 2, "give one of them"),
         (["--task", "ioi", "--size", 3, "--method", "acdc"], 2, "give --threshold instead of --size"),
+        (
+            ["--task", "ioi", "--exact-top", 9, "--method", "exact"],
+            2,
+            "exact estimates nothing, so exact_top=9 has no edges to choose",
+        ),
         (["--task", "ioi", "--threshold", 0], 2, "give a number above 0"),
         (["--task", "ioi", "--threshold", "nan"], 2, "nan is no size of an effect"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--threshold", 1000], 2, "leaves no edge: give a lower one"),

@@ -46,7 +46,7 @@ SPECS = [
     DetectionSpec(role="retrieval", options={"mode": "greedy", "min_recall": None}, revision="v1"),
     CIRCUIT,
     CircuitSpec(prompts="mine.jsonl", chat=True, ablation="mean", threshold=0.25, steps=3, rule="left", metric="logit_diff"),
-    CircuitSpec(task="ioi", task_options={"corruption": "flip"}),
+    CircuitSpec(task="ioi", task_options={"corruption": "flip"}, exact_top=100),
     CONFIRMATION,
     ConfirmationSpec(detection="runs/found", prompts="mine.jsonl", chat=True),
     replace(
@@ -236,7 +236,7 @@ def test_the_code_of_acdc_and_of_a_threshold_is_complete():
     for spec in (
         replace(CIRCUIT, method="acdc", size=None),
         replace(CIRCUIT, size=None, threshold=0.5),
-        replace(CIRCUIT, size=None),
+        replace(CIRCUIT, size=None, exact_top=40),
     ):
         code = compile(spec.to_python(), "code", "exec")
         assert "interp" in code.co_names

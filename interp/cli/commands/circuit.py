@@ -25,6 +25,9 @@ OPTIONS = {
     ),
     "ablation": typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}."),
     "steps": typer.Option(min=1, help="Methods with eap-ig: interpolation steps between corrupted and clean outputs."),
+    "exact_top": typer.Option(
+        min=0, help="Patch this many edges exactly, those with the largest estimates; the others rank below."
+    ),
     "rule": typer.Option(help=f"Methods with eap-ig: {', '.join(f'{name}, {what}' for name, what in IG_RULES.items())}."),
     "n_draws": typer.Option(min=1, help="Random circuits of each size, for comparison."),
 }

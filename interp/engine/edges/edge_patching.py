@@ -72,9 +72,11 @@ def _moved_z(
     for layer in sorted({edge.reader.layer for edge in edges if edge.qkv}):
         here = [edge for edge in edges if edge.qkv and edge.reader.layer == layer]
         writers, parts = sorted({graph.writer_index[edge.writer] for edge in here}), sorted({edge.qkv for edge in here})
-        moved = dict(zip(parts, z_changes(decomposition, layer, writers, parts, made(layer)), strict=True))
-        for edge in here:
-            found[edge] = moved[edge.qkv][writers.index(graph.writer_index[edge.writer]), :, :, edge.reader.head]
+        for first in range(0, len(writers), decomposition.runs_per_batch):
+            some = writers[first : first + decomposition.runs_per_batch]
+            moved = dict(zip(parts, z_changes(decomposition, layer, some, parts, made(layer)), strict=True))
+            for edge in (edge for edge in here if graph.writer_index[edge.writer] in some):
+                found[edge] = moved[edge.qkv][some.index(graph.writer_index[edge.writer]), :, :, edge.reader.head]
     return found
 
 
