@@ -16,6 +16,7 @@ from interp_dashboard.settings import settings
 from interp_dashboard.url import State
 
 POLL = 1.0
+UNITS_ARE_KEPT = "Completed units are kept: the job can be resumed."
 
 
 def start_button(
@@ -58,7 +59,7 @@ def run_or_progress(
     """The finished run, or None after showing progress or the start button, ``about`` and the command."""
     job, now = job_and_status(plan.folder.name)
     if job and now and now.active:
-        progress_panel(job.name)
+        progress_panel(job.name, UNITS_ARE_KEPT if resumable else "")
     elif (run := plan.run()) is not None:
         return run
     else:

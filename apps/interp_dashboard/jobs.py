@@ -4,8 +4,8 @@ A job is the process ``interp ablate ... --out RUNS/NAME``, or another command t
 ``RUNS/.jobs/NAME``: ``job.json`` and the two streams of the process. The process holds a lock on its ``stdout`` while it lives, which
 tells any server a running job from one that ended, also after a restart and when its process number was reused. Needs POSIX locks.
 
-One folder holds one job. The progress of an ablation is the number of units in its run directory, from which it is resumed; that of
-other commands is their progress bar.
+One folder holds one job. The progress of a run that is resumed from units is their number in its run directory; that of others is their
+progress bar.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Job:
     @property
     def counts_units(self) -> bool:
         """Whether the units in its run directory tell its progress."""
-        return isinstance(self.spec, AblationSpec)
+        return self.total is not None or isinstance(self.spec, AblationSpec)
 
     @property
     def job_dir(self) -> Path:

@@ -12,7 +12,7 @@ from interp.experiments import CircuitSpec
 from interp.figures.style import number
 from interp.heads import Head
 from interp.models import load_model
-from interp.store import load_circuit_run, save_circuit
+from interp.store import FileLedger, load_circuit_run, save_circuit
 from interp.tasks import make_task
 from interp_dashboard import jobs
 from interp_dashboard.job_plan import find_stored_circuit, plan_job
@@ -201,6 +201,40 @@ def test_a_press_starts_a_process_whose_run_the_page_shows(root):
     app = opened(**QUERY, edges="30")
     drawn = set(map(Edge.parse, edges_drawn(app)))
     assert drawn == scores().circuit(30).edges
+
+
+def test_an_interrupted_circuit_is_resumed_from_its_units(root):
+    """A job that was cancelled when one part of its run was stored."""
+    plan = plan_job(CircuitSpec(**ASKED), mini(), root)
+    calls, put = [], FileLedger.put
+
+    def interrupted(self, key, values):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(key)
+        put(self, key, values)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FileLedger, "put", interrupted)
+        plan.spec.run(plan.folder, model=mini())
+    job = jobs.Job(plan.folder, MODEL, plan.spec, plan.total, cancelled=True)
+    job.job_dir.mkdir(parents=True)
+    jobs._write(job)
+    app = opened(**QUERY)
+    assert f"1 of {plan.total:,} units are done and will be reused" in app.warning[0].value
+    assert "Resume" in labels(app) and "Start" not in labels(app)
+    next(button for button in app.button if button.label == "Resume").click().run()
+    limit = time.monotonic() + PATIENCE
+    while jobs.status(jobs.find(root, job.name)).active:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    assert jobs.find(root, job.name).n_done_at_start == 1
+    assert set(map(Edge.parse, edges_drawn(opened(**QUERY, edges="30")))) == scores().circuit(30).edges
+
+
+def test_acdc_keeps_nothing_to_resume_from(root):
+    plan = plan_job(CircuitSpec(**ASKED | {"method": "acdc"}), mini(), root)
+    assert plan.total is None and not jobs.Job(plan.folder, MODEL, plan.spec, plan.total).counts_units
 
 
 @pytest.mark.parametrize(

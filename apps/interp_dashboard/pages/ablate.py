@@ -84,7 +84,7 @@ def _planned_sweep(view: View, planned: JobPlan) -> None:
     job, now = job_status.job_and_status(planned.folder.name)
     figure = table = None
     if job and now and now.active:
-        job_status.progress_panel(job.name, "Completed units are kept: the job can be resumed.")
+        job_status.progress_panel(job.name, job_status.UNITS_ARE_KEPT)
     elif run is not None:
         table, figure, bars = _figures(str(run.path), run.manifest["files"]["heads.parquet"])
         assert isinstance(planned.spec, AblationSpec)

@@ -65,7 +65,7 @@ def _page(view: View, here: set[str]) -> None:
     plan = planned_job(view, request)
     here.add(plan.folder.name)
     about = "Scores every edge, then measures the faithfulness of circuits of growing size, and of random circuits, on held-out prompts."
-    run = job_status.run_or_progress(view.state, plan, about=about)
+    run = job_status.run_or_progress(view.state, plan, resumable=plan.total is not None, about=about)
     if run is None:
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
