@@ -117,7 +117,9 @@ def _is_page_circuit(identity: dict[str, Any]) -> bool:
     """Whether the page can show this circuit: one of a task, with defaults in whatever the page does not ask for."""
     named = {"task", "arguments", "seed", "metric", "method", "ablation"} <= identity.keys()
     defaults = {
-        f.name: f.default for f in fields(CircuitSpec) if f.name in ("size", "threshold", "n_draws", "steps", "exact_top")
+        f.name: f.default
+        for f in fields(CircuitSpec)
+        if f.name in ("size", "threshold", "faithfulness", "n_draws", "steps", "exact_top")
     }
     usual = all(identity.get(name, value) == value for name, value in defaults.items())
     return named and "n_prompts" in identity["arguments"] and usual

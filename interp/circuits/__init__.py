@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interp.circuits.faithfulness import auroc as auroc
     from interp.circuits.faithfulness import circuit_outcomes as circuit_outcomes
     from interp.circuits.faithfulness import faithfulness_curve as faithfulness_curve
+    from interp.circuits.faithfulness_bisection import bisect_faithfulness as bisect_faithfulness
     from interp.circuits.head_overlap import Overlap as Overlap
     from interp.circuits.head_overlap import head_overlap as head_overlap
     from interp.circuits.head_overlap import overlap as overlap

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.measurement import MeasuredBatch, measuring
+from interp.circuits.measurement import MeasuredBatch, Measurement, measuring
 from interp.circuits.result_base import PlottedResult, TableResult
 from interp.circuits.resumable_parts import circuit_work
 from interp.files import sha256
@@ -98,9 +98,7 @@ def circuit_outcomes(
     Raises what ``score_edges`` raises (for example ValueError when the model with and without all of its edges has the same
     outcome), and ValueError for masks of another length.
     """
-    import torch
-
-    from interp.engine.edges.edge_patching import graph_of, patch_edge_sets
+    from interp.engine.edges.edge_patching import graph_of
 
     graph = graph_of(model)
     if edge_masks.shape[1] != len(graph.edges):
@@ -109,14 +107,29 @@ def circuit_outcomes(
             f"give one value per edge."
         )
     with measuring(model, task, metric, ablation=ablation, seed=seed, fused=True, ledger=ledger) as measurement:
-        values, removed = measurement.zeros(len(edge_masks), len(task)), torch.from_numpy(~edge_masks)
-        work, what = circuit_work(model, task, len(edge_masks), ablation, seed), sha256(np.packbits(edge_masks).tobytes())
+        return run_circuits(measurement, edge_masks, progress)
 
-        def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
-            return batch.read(patch_edge_sets(batch.decomposition, graph, removed[part]))
 
-        for example_ids, found in measurement.computed(work, what, compute, progress):
-            values[:, example_ids] = np.concatenate([*found])
+def run_circuits(
+    measurement: Measurement,
+    edge_masks: Bool[np.ndarray, "n_circuits n_edges"],
+    progress: Progress | None = None,
+    batches: Sequence[MeasuredBatch] | None = None,
+) -> Float[np.ndarray, "n_circuits n_examples"]:
+    """``circuit_outcomes`` in an open measurement, on ``batches`` of it that were kept."""
+    import torch
+
+    from interp.engine.edges.edge_patching import patch_edge_sets
+
+    model, task, n = measurement.model, measurement.task, len(edge_masks)
+    values, removed = measurement.zeros(n, len(task)), torch.from_numpy(~edge_masks)
+    work, what = circuit_work(model, task, n, measurement.ablation, measurement.seed), sha256(np.packbits(edge_masks).tobytes())
+
+    def compute(batch: MeasuredBatch, part: slice) -> torch.Tensor:
+        return batch.read(patch_edge_sets(batch.decomposition, measurement.graph, removed[part]))
+
+    for example_ids, found in measurement.computed(work, what, compute, progress, batches):
+        values[:, example_ids] = np.concatenate([*found])
     return values
 
 
@@ -158,9 +171,13 @@ def faithfulness_curve(
     rows = []
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
         rows.append((share, n, kind, draw, *share_of(clean - corrupted, value - corrupted, resamples), value.mean()))
+    return FaithfulnessCurve(curve_table(rows, ablation, task), float(clean.mean()), float(corrupted.mean()), scores.record)
+
+
+def curve_table(rows: Sequence[tuple[Any, ...]], ablation: str, task: Task) -> pd.DataFrame:
+    """The table of a ``FaithfulnessCurve``."""
     table = pd.DataFrame(rows, columns=["share", "n_edges", "kind", "draw", "faithfulness", "ci_low", "ci_high", "outcome"])
-    table = table.assign(ablation=ablation, **({"n_clusters": task.n_clusters} if task.clusters else {}))
-    return FaithfulnessCurve(table, float(clean.mean()), float(corrupted.mean()), scores.record)
+    return table.assign(ablation=ablation, **({"n_clusters": task.n_clusters} if task.clusters else {}))
 
 
 def auroc(scores: Float[np.ndarray, " n_edges"], truth: Bool[np.ndarray, " n_edges"]) -> float:

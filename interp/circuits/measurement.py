@@ -107,9 +107,11 @@ class Measurement:
         what: Any,
         compute: Callable[[MeasuredBatch, slice], Tensor],
         progress: Progress | None = None,
+        batches: Sequence[MeasuredBatch] | None = None,
     ) -> Iterator[tuple[list[int], Iterator[np.ndarray]]]:
         """The examples of each batch with ``compute`` of each part of its work, one after another; ``progress`` is told of every part. What
-        the ledger has is not computed again; ``what`` (a JSON value) tells this work from other work on the same task and model."""
+        the ledger has is not computed again; ``what`` (a JSON value) tells this work from other work on the same task and model.
+        ``batches`` are those of this measurement, where they were kept."""
         done, n_parts = count(1), sum(parts.count for parts in work)
 
         def found(batch: MeasuredBatch, parts: Parts) -> Iterator[np.ndarray]:
@@ -118,7 +120,7 @@ class Measurement:
                     progress(next(done), n_parts)
                 yield part
 
-        for batch, parts in zip(self.batches(), work, strict=True):
+        for batch, parts in zip(self.batches() if batches is None else batches, work, strict=True):
             yield batch.example_ids, found(batch, parts)
 
     def _parts(

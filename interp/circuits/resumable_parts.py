@@ -68,6 +68,12 @@ def circuit_work(model: Model, task: Task, n_circuits: int, ablation: str, seed:
     ]
 
 
+def bisection_work(model: Model, task: Task, n_edges: int, n_draws: int, ablation: str, seed: int) -> list[Parts]:
+    """The most circuits that bisection over the sizes up to ``n_edges`` runs, one after another, and random ones, by batch."""
+    draws = circuit_work(model, task, n_draws, ablation, seed) if n_draws else []
+    return [Parts(n_tokens, n_edges.bit_length() + 1, 1) for n_tokens in _tokens_by_batch(model, task, ablation, seed)] + draws
+
+
 def _tokens_by_batch(model: Model, task: Task, ablation: str, seed: int) -> list[int]:
     """The number of tokens that are decomposed in each batch of the task. With the ablations zero and mean that is all of them."""
     from interp.circuits.edge_replacement import resample_corrupted_prompts
@@ -89,8 +95,10 @@ def estimate_circuit_cost(
     graph: Graph,
     steps: int,
     seconds_per_token_layer: float,
+    n_tokens_held: int = 0,
 ) -> CostEstimate:
-    """Parts, bytes and seconds of scoring all edges, of patching some and of running circuits, from the time of a plain pass.
+    """Parts, bytes and seconds of scoring all edges, of patching some and of running circuits, from the time of a plain pass;
+    ``n_tokens_held`` are those whose streams are held at once, where that is more than one batch.
 
     Multiplications are counted: a run with gradients takes three passes and a projection, forth and back, for each head's inputs; a
     circuit one pass with an input for each head, which is a sum over all earlier outputs.
@@ -106,7 +114,7 @@ def estimate_circuit_cost(
     costs = ((scored, per_item.get(method, gradient_run)), (patched, per_item["exact"]), (tested, circuit))
     every = [*scored, *patched, *tested]
     work = sum(p.n_tokens * p.n * cost for parts, cost in costs for p in parts)
-    n_tokens = max(p.n_tokens for p in every)
+    n_tokens = max(n_tokens_held, *(p.n_tokens for p in every))
     outputs = 3 * len(graph.writers) * n_tokens * facts.d_model * model.dtype.itemsize
     return CostEstimate(sum(p.count for p in every), outputs + gradient_memory(model), seconds_per_token_layer * work / block)
 

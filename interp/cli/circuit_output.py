@@ -31,6 +31,8 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
             f"The others of the {found['requested_size']} largest edges are on no path from the embedding to the logits."
         )
     terminal.line(_faithfulness(curve, found["requested_size"], record.arguments.get("ablation", COUNTERFACTUAL)))
+    if "bisection" in found:
+        terminal.line(_bisection(curve, **found["bisection"]))
     if "n_discovery_prompts" in found:
         shared = f", {found['n_shared_prompts']} of which are among the first" if found["n_shared_prompts"] else ""
         found_on, in_test = prompts_text(found["n_discovery_prompts"], record.n_clusters), found["n_test_prompts"]
@@ -66,7 +68,7 @@ def edges_by_effect(run: "StoredRun") -> "pd.DataFrame":
     if f"{ESTIMATES}.parquet" in run.manifest["files"]:
         estimates = run.table(ESTIMATES)
         known = dict(zip(estimates["edge"], estimates["effect"], strict=True))
-        edges, by = edges.assign(estimate=edges["edge"].map(known)), ["score", "estimate"]
+        edges, by = edges.assign(estimate=[known[edge] for edge in edges["edge"]]), ["score", "estimate"]
     return edges.sort_values(by, key=abs, ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -86,6 +88,19 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
     return (
         f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['ci_low']:z.2f} to "
         f"{found['ci_high']:z.2f} over {units}), with all other edges corrupted ({ablation}){chance}."
+    )
+
+
+def _bisection(curve: "pd.DataFrame", level: float, size: int | None) -> str:
+    """The size that bisection found, the next smaller one that it tried, and what both say."""
+    recovered = dict(curve.query("kind == 'circuit'")[["n_edges", "faithfulness"]].itertuples(index=False))
+    if size is None:
+        most = max(recovered)
+        return f"No size reaches a faithfulness of {level:g}: all {most:,} edges with an effect recover {recovered[most]:z.3g}."
+    smaller = max((n for n in recovered if n < size), default=0)
+    return (
+        f"Bisection for {level:g}, on these prompts: the {size:,} largest edges recover {recovered[size]:z.4f}, the {smaller:,} largest "
+        f"{recovered.get(smaller, 0.0):z.4f}. Faithfulness need not grow with the size: fewer edges that were not tried may reach it too."
     )
 
 

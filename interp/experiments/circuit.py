@@ -40,7 +40,8 @@ DEFAULT_SHARE = 0.1
 class CircuitSpec(Spec):
     """What to score, keep and test.
 
-    ``size`` (edges) or ``threshold`` (smallest effect, in the metric's unit) decides which edges are kept; ``steps`` and ``rule``
+    ``size`` (edges), ``threshold`` (smallest effect, in the metric's unit) or ``faithfulness`` (share of the behaviour that they
+    recover, which replaces the curve by bisection) decides which edges are kept; ``steps`` and ``rule``
     are for the methods with integrated gradients; the ``exact_top`` edges with the largest estimates are patched exactly; ``n_draws`` is
     the number of random circuits of each size; ``task_options`` belong to the task.
     """
@@ -56,6 +57,7 @@ class CircuitSpec(Spec):
     seed: int = 0
     size: int | None = None
     threshold: float | None = None
+    faithfulness: float | None = None
     steps: int = 10
     rule: str = "midpoint"
     exact_top: int = 0
@@ -78,10 +80,15 @@ class CircuitSpec(Spec):
             raise ValueError(
                 f"acdc replaces edges by those of the corrupted prompt, not by {self.ablation}: leave out --ablation."
             )
-        if self.size is not None and self.threshold is not None:
-            raise ValueError("--size and --threshold both decide which edges are kept: give one of them.")
-        if self.size is not None and self.method == ACDC:
-            raise ValueError("--method acdc decides itself how many edges are kept: give --threshold instead of --size.")
+        deciding = [f"--{name}" for name in ("size", "threshold", "faithfulness") if getattr(self, name) is not None]
+        if len(deciding) > 1:
+            raise ValueError(f"{' and '.join(deciding)} each decide which edges are kept: give one of them.")
+        if self.method == ACDC and deciding not in ([], ["--threshold"]):
+            raise ValueError(
+                f"--method acdc decides itself how many edges are kept: give --threshold instead of {deciding[0]}."
+            )
+        if self.faithfulness is not None and not 0 < self.faithfulness < 1:
+            raise ValueError(f"--faithfulness {self.faithfulness:g} is no share to recover: give a number between 0 and 1.")
         if self.threshold is not None and not self.threshold > 0:
             raise ValueError(f"--threshold {self.threshold:g} is no size of an effect: give a number above 0.")
 
@@ -107,8 +114,14 @@ class CircuitSpec(Spec):
             scored, size = f"acdc(model, task, {python_arguments(**_acdc_options(self, self.metric))})", "scores.n_nonzero"
         elif self.threshold is not None:
             size = f"int((abs(scores.effects) >= {self.threshold!r}).sum())"
-        curve = f"interp.faithfulness_curve(model, test_task, scores, n_draws={self.n_draws}, seed={self.seed})"
-        return f"{self.python_model()}{made}scores = {scored}\ncircuit = scores.circuit({size})\ncurve = {curve}\n"
+        how = f"n_draws={self.n_draws}, seed={self.seed}"
+        curve = f"curve = interp.faithfulness_curve(model, test_task, scores, {how})\n"
+        if (level := self.faithfulness) is not None:
+            curve = f"curve = interp.circuits.bisect_faithfulness(model, test_task, scores, {level!r}, {how})\n"
+            size = f"curve.size_at({level!r}) or scores.n_nonzero"
+        made += f"scores = {scored}\n"
+        circuit = f"circuit = scores.circuit({size})\n"
+        return self.python_model() + made + (circuit + curve if level is None else curve + circuit)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
         prompts |= {"examples": task.digest(), "test_examples": self.test_task.digest()}
         how = {"method": spec.method, "ablation": spec.ablation, "metric": self.metric, "size": spec.size}
         how |= {"threshold": spec.threshold, "n_draws": spec.n_draws, "seed": spec.seed}
+        how |= {"faithfulness": spec.faithfulness} if spec.faithfulness is not None else {}
         return {**prompts, **how, **_estimate_options(spec)}
 
     def name_parts(self) -> tuple[str, ...]:
@@ -141,12 +155,15 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
         from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
-        from interp.circuits.resumable_parts import estimate_circuit_cost
+        from interp.circuits.resumable_parts import circuit_work, estimate_circuit_cost
         from interp.engine.edges.edge_patching import graph_of
 
         graph, spec = graph_of(self.model), self.spec
         rate = seconds_per_work(self.model, self.task)
-        cost = estimate_circuit_cost(self.model, *self._work(), spec.method, graph, spec.steps, rate)
+        held = 0
+        if spec.faithfulness is not None:
+            held = sum(parts.n_tokens for parts in circuit_work(self.model, self.test_task, 1, spec.ablation, spec.seed))
+        cost = estimate_circuit_cost(self.model, *self._work(), spec.method, graph, spec.steps, rate, held)
         acdc = spec.method == ACDC
         return CostEstimate(len(graph.edges) + cost.n_units, cost.bytes, float("nan")) if acdc else cost
 
@@ -156,20 +173,24 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def _work(self) -> tuple[list[Parts], list[Parts], list[Parts]]:
         """The parts of the scores (none of acdc), of the exact ones among them, and of the curve."""
         from interp.circuits.faithfulness import MIB_EDGE_SHARES
-        from interp.circuits.resumable_parts import circuit_work, patching_work, scoring_work
+        from interp.circuits.resumable_parts import bisection_work, circuit_work, patching_work, scoring_work
+        from interp.engine.edges.edge_patching import graph_of
 
         spec, how = self.spec, (self.spec.ablation, self.spec.seed)
         own_size = (spec.size, spec.threshold) != (None, None)  # beside those of MIB, of which the default size is one
         n_circuits = (1 + spec.n_draws) * (len(MIB_EDGE_SHARES) + own_size) + 2
         scored = [] if spec.method == ACDC else scoring_work(self.model, self.task, spec.method, spec.steps, *how)
         patched = patching_work(self.model, self.task, spec.exact_top, *how) if spec.exact_top else []
-        return scored, patched, circuit_work(self.model, self.test_task, n_circuits, *how)
+        if spec.faithfulness is None:
+            return scored, patched, circuit_work(self.model, self.test_task, n_circuits, *how)
+        n_edges = len(graph_of(self.model).edges)
+        return scored, patched, bisection_work(self.model, self.test_task, n_edges, spec.n_draws, *how)
 
     def _n_parts(self) -> int:
         return sum(parts.count for work in self._work() for parts in work)
 
     def measure(self, **options: Any) -> tuple[Circuit, EdgeScores, FaithfulnessCurve]:
-        from interp.circuits import faithfulness_curve
+        from interp.circuits import bisect_faithfulness, faithfulness_curve
 
         ledger, progress, n_parts = options["ledger"], options["progress"], self._n_parts()
         scored = 0
@@ -181,11 +202,14 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
 
         with usage_errors():
             scores = self._scores(ledger, progress and scoring)
+            testing = progress and (lambda done, total: progress(scored + done, scored + total))
+            how: dict[str, Any] = {"n_draws": self.spec.n_draws, "seed": self.spec.seed, "ledger": ledger, "progress": testing}
+            if (level := self.spec.faithfulness) is not None:
+                curve = bisect_faithfulness(self.model, self.test_task, scores, level, **how)
+                return scores.circuit(curve.size_at(level) or scores.n_nonzero), scores, curve
             k = self._size(scores)
             circuit, shares = scores.circuit(k), _shares(scores, min(k, scores.n_nonzero))
-            how = {"shares": shares, "n_draws": self.spec.n_draws, "seed": self.spec.seed, "ledger": ledger}
-            testing = progress and (lambda done, total: progress(scored + done, scored + total))
-            return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, **how, progress=testing)
+            return circuit, scores, faithfulness_curve(self.model, self.test_task, scores, shares=shares, **how)
 
     def publish(self, writer: RunWriter, result: tuple[Circuit, EdgeScores, FaithfulnessCurve]) -> StoredRun:
         from interp.store import write_circuit
@@ -194,7 +218,9 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
         discovery = {example.clean for example in self.task}
         details: dict[str, Any] = {"n_discovery_prompts": len(self.task), "n_test_prompts": len(self.test_task)}
         details["n_shared_prompts"] = sum(example.clean in discovery for example in self.test_task)
-        if 1 in curve.table["share"].to_numpy():  # that of acdc ends at the circuit
+        if (level := self.spec.faithfulness) is not None:
+            details["bisection"] = {"level": level, "size": curve.size_at(level)}
+        elif 1 in curve.table["share"].to_numpy():  # that of acdc ends at the circuit
             details |= {"cpr": curve.cpr, "cmd": curve.cmd, "size_at_85": curve.size_at()}
         return write_circuit(writer, circuit, scores, curve, **details)
 

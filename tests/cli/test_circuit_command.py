@@ -82,6 +82,26 @@ def test_edges_patched_exactly_stand_beside_their_estimates(tmp_path):
     assert "The other edges were only estimated and rank below these." in shown and "nan" not in shown
 
 
+def test_the_fewest_edges_that_recover_a_share_are_found_and_both_sizes_printed(tmp_path):
+    words = (*WORDS, "--steps", 2, "--faithfulness", 0.85, "--out", tmp_path / "run")
+    planned = json.loads(interp(*words, "--dry-run", "--json").stdout)
+    answer = interp(*words, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    told, (circuit, curve) = json.loads(answer.stdout), load_circuit_run(tmp_path / "run")
+    size = curve.size_at(0.85)
+    assert told["bisection"] == {"level": 0.85, "size": size} and told["requested_size"] == size and "cpr" not in told
+    model = load_model("interp-mini")
+    task, test_task = (make_task("ioi", model, n_prompts=4, seed=seed) for seed in (0, 1))
+    scores = score_edges(model, task, steps=2)
+    assert circuit.edges == scores.circuit(size).edges
+    ends = [(n + 0.5) / 479 for n in (size, size - 1)]
+    reached, missed = faithfulness_curve(model, test_task, scores, shares=ends, n_draws=0).table["faithfulness"]
+    assert reached >= 0.85 > missed and planned["n_units"] >= len(curve.table.query("kind == 'circuit'"))
+    shown = interp("show", tmp_path / "run").stdout
+    sizes = f"the {size} largest edges recover {reached:.4f}, the {size - 1} largest {missed:.4f}."
+    assert f"Bisection for 0.85, on these prompts: {sizes}" in shown
+
+
 def test_a_threshold_keeps_the_edges_that_reach_it(runs):
     _, answer = runs
     sizes = pd.DataFrame(answer["edges"])["score"].abs()
@@ -374,6 +394,13 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
             2,
             "exact estimates nothing, so exact_top=9 has no edges to choose",
         ),
+        (["--task", "ioi", "--faithfulness", 85], 2, "--faithfulness 85 is no share to recover: give a number between 0 and 1"),
+        (
+            ["--task", "ioi", "--faithfulness", 0.9, "--size", 9],
+            2,
+            "--size and --faithfulness each decide which edges are kept",
+        ),
+        (["--task", "ioi", "--faithfulness", 0.9, "--method", "acdc"], 2, "give --threshold instead of --faithfulness"),
         (["--task", "ioi", "--threshold", 0], 2, "give a number above 0"),
         (["--task", "ioi", "--threshold", "nan"], 2, "nan is no size of an effect"),
         (["--task", "ioi", "-n", 2, "--method", "eap", "--threshold", 1000], 2, "leaves no edge: give a lower one"),

@@ -221,13 +221,14 @@ def test_the_code_of_a_detection_and_of_its_confirmation_computes_the_stored_tab
     np.testing.assert_allclose(np.sort(computed), np.sort(stored), atol=1e-5)
 
 
-def test_the_code_of_a_circuit_finds_the_stored_edges(tmp_path):
+@pytest.mark.parametrize("spec", [CIRCUIT, replace(CIRCUIT, size=None, faithfulness=0.5)], ids=["size", "faithfulness"])
+def test_the_code_of_a_circuit_finds_the_stored_edges(spec, tmp_path):
     from interp.store import load_circuit_run
 
-    CIRCUIT.run(tmp_path / "run", model=mini())
+    spec.run(tmp_path / "run", model=mini())
     circuit, curve = load_circuit_run(tmp_path / "run")
     names = {}
-    exec(CIRCUIT.to_python(), names)
+    exec(spec.to_python(), names)
     assert names["circuit"].edges == circuit.edges
     assert names["curve"].clean == pytest.approx(curve.clean, abs=1e-5)
 
@@ -237,6 +238,7 @@ def test_the_code_of_acdc_and_of_a_threshold_is_complete():
         replace(CIRCUIT, method="acdc", size=None),
         replace(CIRCUIT, size=None, threshold=0.5),
         replace(CIRCUIT, size=None, exact_top=40),
+        replace(CIRCUIT, size=None, faithfulness=0.9),
     ):
         code = compile(spec.to_python(), "code", "exec")
         assert "interp" in code.co_names

@@ -23,6 +23,9 @@ OPTIONS = {
     "threshold": typer.Option(
         help="Keep edges of at least this effect, in the metric's unit, instead of --size; default of acdc: 1% of the gap."
     ),
+    "faithfulness": typer.Option(
+        help="Keep the fewest of the largest edges that recover this share (such as 0.85) of the test prompts, by bisection."
+    ),
     "ablation": typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}."),
     "steps": typer.Option(min=1, help="Methods with eap-ig: interpolation steps between corrupted and clean outputs."),
     "exact_top": typer.Option(
