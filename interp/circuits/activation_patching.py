@@ -20,6 +20,7 @@ from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.circuits.result_base import PlottedResult
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.gradients.corrupted_qkvz_effects import ResidualChange, resume_changes
+from interp.engine.sweep.outcome import check_single_tokens
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model
 from interp.records import RunRecord
@@ -94,6 +95,7 @@ def patch_grid(
     ``end``. Raises LookupError for an unknown site, position or metric; ValueError for an empty list of positions, for ``mlp``
     in a model without MLPs, and for what ``score_edges`` refuses.
     """
+    check_single_tokens(task.examples, "Patches of positions")
     check_name(site, PATCH_SITES, "site")
     places = _places(task) if positions is None else [positions] if isinstance(positions, str) else list(positions)
     if not places:

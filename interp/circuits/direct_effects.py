@@ -16,6 +16,7 @@ from torch import Tensor
 from interp._short_repr import short_repr
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.edges.residual_decomposition import decompose_residual
+from interp.engine.sweep.outcome import check_single_tokens
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.work_units import batches
 from interp.graph import Node
@@ -53,6 +54,7 @@ def residual_contributions(model: Model, task: Task) -> ResidualContributions:
 
     Raises ValueError for a model without a residual graph (``score_edges``).
     """
+    check_single_tokens(task.examples, "Direct effects")
     graph, order, contributions, final = graph_of(model), [], [], []
     with model.lock, torch.no_grad():
         for example_ids in batches(task):

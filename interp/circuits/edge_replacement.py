@@ -40,9 +40,12 @@ def decompositions_with_ablation(
 
 
 def resample_corrupted_prompts(task: Task, seed: int) -> Task:
-    """The task with every corrupted prompt replaced by another example's clean prompt of equal length."""
-    source_ids = resample_source_ids(task, seed)
-    examples = (replace(e, corrupted=task.examples[i].clean) for e, i in zip(task, source_ids, strict=True))
+    """The task with every corrupted prompt replaced by another example's clean prompt of equal length, up to the tokens of the
+    example's own answer that its prompt ends in."""
+    examples = []
+    for example, i in zip(task, resample_source_ids(task, seed), strict=True):
+        n = len(example.prompt)
+        examples.append(replace(example, corrupted=task.examples[i].clean[:n] + example.clean[n:]))
     return replace(task, examples=tuple(examples))
 
 

@@ -29,7 +29,7 @@ from interp.engine.gradients.corrupted_qkvz_effects import (
     resume_changes,
 )
 from interp.engine.gradients.z_gradients import answer_value, z_gradients
-from interp.engine.sweep.outcome import Outcome
+from interp.engine.sweep.outcome import Outcome, check_single_tokens
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores, TokenScores
 from interp.models.model import Model
@@ -62,6 +62,7 @@ def score_nodes(
     Shared keys and values are corrupted for one query head at a time. Raises LookupError for unknown activations, methods,
     positions and metrics; ValueError for a metric without a gradient (estimates) and what ``score_edges`` refuses.
     """
+    check_single_tokens(task.examples, "Scores of heads")
     check_name(method, NODE_METHODS, "method")
     check_name(activation, NODE_KINDS, "activation of a head")
     with measuring(model, task, metric, gradient=method != "exact") as measurement:
@@ -111,6 +112,7 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
 
     Effects of keys at several positions are not the sum of these. Memory grows with length squared. Raises as ``score_nodes``.
     """
+    check_single_tokens(task.examples, "Scores of positions")
     check_name(activation, NODE_KINDS, "activation of a head")
     head = model.facts.check_head(Head(*head))
     model.facts.check_causal("A gradient")

@@ -20,6 +20,7 @@ from interp.circuits.edge_scores import NOISE_FLOOR
 from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
+from interp.engine.sweep.outcome import check_single_tokens
 from interp.engine.sweep.sweep import Progress
 from interp.graph import QKV, Node
 from interp.heads import Head, HeadScores
@@ -47,6 +48,7 @@ def path_patch(
     total effect. Raises LookupError for unknown heads, positions and metrics; ValueError for receivers that no head precedes,
     and for what ``score_edges`` refuses.
     """
+    check_single_tokens(task.examples, "Patched paths")
     targets = _check_receivers(model, receivers)
     top = max((head.layer for head, _ in targets), default=model.facts.n_layers)
     senders = [head for head in model.facts.heads() if head.layer < top]

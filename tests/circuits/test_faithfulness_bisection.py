@@ -1,11 +1,12 @@
 """The size at which a circuit reaches a faithfulness, by bisection: against the circuits of all sizes."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from interp.circuits import EdgeScores, bisect_faithfulness, circuit_outcomes, faithfulness_bisection, score_edges
+from interp.circuits import bisect_faithfulness, circuit_outcomes, faithfulness_bisection, score_edges
 from interp.circuits.resumable_parts import bisection_work
 from interp.engine.sweep import work_units
 from interp.models import load_model
@@ -64,7 +65,7 @@ def test_the_size_of_a_planted_circuit_is_that_of_its_exact_trace(level):
 def test_where_all_edges_with_an_effect_recover_too_little_no_size_is_named():
     model, task, scores = mini()
     few = np.where(np.arange(N_EDGES)[:, None] < 20, scores.values, 0)
-    curve = bisect_faithfulness(model, task, EdgeScores(**vars(scores) | {"values": few}), 0.85, n_draws=1)
+    curve = bisect_faithfulness(model, task, replace(scores, values=few), 0.85, n_draws=1)
     assert curve.size_at(0.85) is None
     assert curve.table["n_edges"].tolist() == [np.count_nonzero(few.mean(1))] * 2
 
@@ -110,4 +111,4 @@ def test_what_has_no_answer_is_refused_in_a_sentence():
         with pytest.raises(ValueError, match=f"level={level:g} is no share of the behaviour to reach"):
             bisect_faithfulness(model, task, scores, level)
     with pytest.raises(ValueError, match="acdc does not rank the edges"):
-        bisect_faithfulness(model, task, EdgeScores(**vars(scores) | {"method": "acdc"}))
+        bisect_faithfulness(model, task, replace(scores, method="acdc"))

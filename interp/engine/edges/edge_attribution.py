@@ -21,7 +21,7 @@ from interp.graph import QKV, Graph, Node
 from interp.models.memory import activation_bytes
 from interp.models.model import Model
 
-Value = Callable[[Float[Tensor, "n_runs batch d_model"]], Float[Tensor, "n_runs batch"]]
+Value = Callable[[Float[Tensor, "n_runs batch *n_tokens d_model"]], Float[Tensor, "n_runs batch"]]
 
 
 def moved_in_turn(
@@ -118,7 +118,7 @@ def _at_readers(
                     x = before + torch.where(constant(mlp), written.detach(), written)
                 x = moved(x, [mlp])
             read += [x, own_path, *by_head]
-        slopes = torch.autograd.grad(value(x[:, -1].unflatten(0, (n_runs, -1))).sum(), read)
+        slopes = torch.autograd.grad(value(decomposition.at_end(x.unflatten(0, (n_runs, -1)))).sum(), read)
     yield [logits], slopes[-5][None]
     for layer in reversed(range(facts.n_layers)):
         after, path, *parts = slopes[5 * layer : 5 * layer + 5]

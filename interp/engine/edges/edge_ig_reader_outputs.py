@@ -31,7 +31,7 @@ def edge_changes(
     for layer in range(graph.n_layers + 1) if layers is None else layers:
         if layer == graph.n_layers:
             last, moved = decomposition.clean.final_residual, decomposition.output_difference(range(len(graph.writers)))
-            found.append(value(last + moved[:, :, -1]) - value(last[None]))
+            found.append(value(last + decomposition.at_end(moved)) - value(last[None]))
             continue
         found.append(_into_heads(decomposition, value, steps, layer))
         if graph.has_mlps:
@@ -89,7 +89,7 @@ def _slopes(
     steps: int,
     start: Float[Tensor, "batch read d_model"],
     ways: Float[Tensor, "readers batch read d_model"],
-    continued: Callable[[Float[Tensor, "rows read d_model"]], Float[Tensor, "rows d_model"]],
+    continued: Callable[[Float[Tensor, "rows read d_model"]], Float[Tensor, "rows *n_tokens d_model"]],
 ) -> Float[Tensor, "readers steps batch read d_model"]:
     """The gradient along the path of each reader, from ``start`` on."""
     fractions = (torch.arange(steps).to(ways) + 0.5) / steps

@@ -32,7 +32,7 @@ def graph_of(model: Model) -> Graph:
     return Graph(facts.n_layers, facts.n_heads, facts.d_mlp > 0, facts.parallel_attn_mlp)
 
 
-Read = Callable[[Float[Tensor, "some batch d_model"]], Float[Tensor, "some batch *read"]]
+Read = Callable[[Float[Tensor, "some batch *n_tokens d_model"]], Float[Tensor, "some batch *read"]]
 
 
 def patch_single_edges(
@@ -99,7 +99,7 @@ def _continued(
     graph: Graph,
     edges: Sequence[Edge],
     moved: dict[Edge, Float[Tensor, "batch read d_head"]],
-) -> Float[Tensor, "n_edges batch d_model"]:
+) -> Float[Tensor, "n_edges batch *n_tokens d_model"]:
     """As ``patch_single_edges``, for edges in the order of ``_resume_point``, of which those into heads are in ``moved``."""
     clean, n_layers = decomposition.clean, graph.n_layers
     places = {place: [*group] for place, group in groupby(edges, key=lambda edge: _resume_point(graph, edge)[:2])}
@@ -124,7 +124,7 @@ def _continued(
         return decomposition.block(layer - 1, before + plus, attention) - plus
 
     first = min(layer for layer, _ in places)
-    to_logits = clean.final_residual + added(places.get((n_layers, 1), []))[:, :, -1]
+    to_logits = clean.final_residual + decomposition.at_end(added(places.get((n_layers, 1), [])))
     if first == n_layers and (n_layers, 0) not in places:
         return to_logits
     rows = resume_from_layer(decomposition.model, clean, min(first, n_layers - 1), changed_attention, changed_residual)
@@ -142,7 +142,7 @@ def sets_at_once(model: Model, n_tokens: int) -> int:
 
 def patch_edge_sets(
     decomposition: ResidualDecomposition, graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]
-) -> Float[Tensor, "n_sets batch d_model"]:
+) -> Float[Tensor, "n_sets batch *n_tokens d_model"]:
     """The final residual with all edges of a set corrupted, for each set over ``graph.edges``."""
     n_sets = min(decomposition.runs_per_batch, sets_at_once(decomposition.model, decomposition.clean.positions.numel()))
     parts = corrupted.to(decomposition.outputs.device).split(n_sets)
@@ -160,12 +160,13 @@ def _masks(graph: Graph, corrupted: Bool[Tensor, "n_sets n_edges"]) -> Bool[Tens
 
 def _sets(
     decomposition: ResidualDecomposition, graph: Graph, masks: Bool[Tensor, "n_sets n_readers n_writers"]
-) -> Float[Tensor, "n_sets batch d_model"]:
+) -> Float[Tensor, "n_sets batch *n_tokens d_model"]:
     """As ``patch_edge_sets``, from the first layer on in which anything is corrupted."""
     clean, n_sets, n_heads, top = decomposition.clean, len(masks), graph.n_heads, graph.n_layers - 1
     n_parts, n_mlps = n_heads * len(QKV), int(graph.has_mlps)
     begin = int(masks.any(-1).any(0).int().argmax()) // (n_parts + n_mlps) if masks.any() else top + 1
-    start = clean.residual[begin] if begin <= top else clean.final_residual[:, None]
+    last = decomposition.n_last
+    start = clean.residual[begin] if begin <= top else clean.final_residual.view(decomposition.batch, last, -1)
     x, n = start.expand(n_sets, *start.shape), start.shape[1]
     known = decomposition.n_writers_before(begin)
     added = x.new_empty(n_sets, len(graph.writers), *start.shape)  # to a reader's input when each known writer is corrupted
@@ -180,7 +181,7 @@ def _sets(
         inputs = torch.einsum("sphw,swbnd->phsbnd", own_masks.to(x), added[:, :known]).add_(x)
         own = qkv_of_inputs(decomposition, layer, inputs.flatten(2, 3))
         if layer == top:
-            n, x, added = 1, x[:, :, -1:], added[:, :, :, -1:]
+            n, x, added = last, x[:, :, -last:], added[:, :, :, -last:]
         z = decomposition.attend(layer, own.q[:, :, -n:], own.k, own.v, like=own)
         written = decomposition.head_outputs(layer, z).unflatten(0, (n_sets, -1)).movedim(-2, 1)
         heads = slice(known, known + n_heads)
@@ -193,4 +194,4 @@ def _sets(
             added[:, known] = decomposition.corrupted[known, :, -n:] - (after - x - attention)
             known += 1
         x = after
-    return (x + shown(-1))[:, :, -1]
+    return decomposition.at_end(x + shown(-1))

@@ -18,7 +18,7 @@ from interp.engine.attention.attention_interface import (
     attention_hooks,
 )
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
-from interp.engine.sweep.outcome import Outcome, check_single_tokens
+from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention, verify_once
 from interp.engine.sweep.sweep import Progress
@@ -63,17 +63,26 @@ class ResidualDecomposition:
         return max(1, tokens_at_once(self.model) // self.clean.positions.numel())
 
     @property
-    def ends(self) -> Float[Tensor, "2 batch d_model"]:
+    def ends(self) -> Float[Tensor, "2 batch *n_tokens d_model"]:
         """The final residual on the clean prompts, and with every edge corrupted."""
-        return torch.stack([self.clean.final_residual, self.corrupted[:, :, -1].sum(0) + self.biases.sum(0)])
+        return torch.stack([self.clean.final_residual, self.at_end(self.corrupted).sum(0) + self.biases.sum(0)])
+
+    @property
+    def n_last(self) -> int:
+        """Number of last positions that predict the answer: one for each of its tokens."""
+        return self.clean.n_answer_tokens
 
     def n_writers_before(self, layer: int) -> int:
         """Number of writers before a layer."""
         return 1 + layer * ((len(self.outputs) - 1) // self.model.facts.n_layers)
 
     def read_positions(self, layer: int) -> slice:
-        """The positions at which a layer's output is used: in the last layer the last one."""
-        return slice(-1 if layer == self.model.facts.n_layers - 1 else 0, None)
+        """The positions at which a layer's output is used: in the last layer those that predict the answer."""
+        return slice(-self.n_last if layer == self.model.facts.n_layers - 1 else 0, None)
+
+    def at_end(self, x: Float[Tensor, "some batch n d_model"]) -> Float[Tensor, "some batch *n_tokens d_model"]:
+        """``x`` where the answer is predicted; without the dimension of its tokens where that is one."""
+        return x[:, :, -1] if self.n_last == 1 else x[:, :, -self.n_last :]
 
     def output_difference(self, writers: int | Sequence[int]) -> Float[Tensor, "*writers batch n d_model"]:
         """The change of a reader's input when writers, given by index, are corrupted."""
@@ -129,7 +138,6 @@ def decompose_residual(
     [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
-    check_single_tokens(examples, "Edges and the parts of the residual stream")
     (hf, layout), weights = model.known_parts, _weights(model)
     verify_once(model, examples)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
@@ -141,8 +149,9 @@ def decompose_residual(
     else:
         corrupted = corrupted_outputs.to(outputs).expand_as(outputs)
     own = [getattr(projection, "bias", None) for projection in layout.outputs]
-    biases = torch.stack([torch.zeros_like(clean.final_residual[0]) if bias is None else bias for bias in own])
-    written = outputs[:, :, -1]
+    biases = torch.stack([clean.final_residual.new_zeros(model.facts.d_model) if bias is None else bias for bias in own])
+    found = ResidualDecomposition(model, clean, outputs, corrupted, biases, weights)
+    written = found.at_end(outputs)
     apart = float((written.sum(0) + biases.sum(0) - clean.final_residual).abs().max())
     size = float(written.abs().sum(0).max())
     if apart > rounding(clean.final_residual.dtype) * size:  # NaN is refused where outcomes are read
@@ -150,7 +159,7 @@ def decompose_residual(
             f"{model.facts.name} has no edges: what its heads and MLPs write does not add up to the residual stream (off by {apart:.2g}; "
             f"{model.facts.architecture}). Ablate or patch heads instead."
         )
-    return ResidualDecomposition(model, clean, outputs, corrupted, biases, weights)
+    return found
 
 
 def decompose_task(
@@ -200,9 +209,9 @@ def decomposed_tokens(examples: Sequence[Example]) -> int:
 
 
 def _first_difference(example: Example) -> int:
-    """The first position at which clean and corrupted differ; the last one where they do not."""
+    """The first position at which clean and corrupted differ; the first that predicts the answer where they do not."""
     pairs = zip(example.clean, example.corrupted, strict=True)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(example.clean) - 1)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), len(example.clean) - example.n_answer_tokens)
 
 
 def _weights(model: Model) -> list[Tensor]:

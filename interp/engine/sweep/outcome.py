@@ -138,7 +138,8 @@ def check_single_tokens(examples: Sequence[Example], what: str) -> None:
     """Raises ValueError, in the name of ``what``, for answers of several tokens."""
     if (longest := max(example.n_answer_tokens for example in examples)) > 1:
         raise ValueError(
-            f"{what} read the last position alone, and an answer has {longest} tokens: use answers of one token, or ablate heads instead."
+            f"{what} read the last position alone, and an answer has {longest} tokens: use answers of one token, or "
+            f"score edges or ablate heads instead."
         )
 
 

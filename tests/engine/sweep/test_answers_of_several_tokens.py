@@ -8,7 +8,6 @@ import torch
 
 from interp.ablation import ablate_heads
 from interp.ablation.ablations import build_variants
-from interp.circuits import score_edges
 from interp.engine.sweep.sweep import clean_outcome, sweep
 from interp.interventions import zero
 from interp.metrics import check_task
@@ -137,11 +136,6 @@ def test_a_check_counts_a_prompt_as_right_where_every_token_is(llama):
 def test_metrics_of_one_token_are_refused(llama, metric):
     with pytest.raises(ValueError, match=f"Metric '{metric}' reads one token, and an answer of task 'several' has 4"):
         ablate_heads(llama, several(), metric=metric)
-
-
-def test_circuits_are_refused_in_one_sentence(gpt2):
-    with pytest.raises(ValueError, match="read the last position alone, and an answer has"):
-        score_edges(gpt2, several(), method="exact")
 
 
 @pytest.mark.parametrize(
