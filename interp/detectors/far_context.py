@@ -27,6 +27,9 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
 
+RESTRICTED = "restricted"
+"""Mark of the positions that see more than a restricted head does: the earlier ones stay as they are, and are not computed again."""
+
 
 @detector()
 def far_context(
@@ -66,10 +69,11 @@ def far_context(
             f"No prompt of task {prompts.task.name!r} has one passage outside its first {n_sink} and last {window} tokens and the other "
             f"inside the last {window}, with a corrupted prompt that asks for the latter: change n_recent, or use longer prompts."
         )
-    both = replace(prompts.task, examples=tuple(side for sides in zip(*pairs, strict=True) for side in sides))
+    sides = [_marked(side, n_sink + window) for sides in zip(*pairs, strict=True) for side in sides]
+    both = replace(prompts.task, examples=tuple(sides))
     heads, size = model.facts.heads(), model.facts.group_size if by_kv_group else 1
     groups = [heads[i : i + size] for i in range(0, len(heads), size)]
-    variants = [(interventions.streaming(group, n_sink, window),) for group in groups]
+    variants = [(interventions.streaming(group, n_sink, window, RESTRICTED),) for group in groups]
     options = {"n_sink": n_sink, "n_recent": window, "by_kv_group": by_kv_group, "min_score": min_score, "gold": gold}
     arguments, labels = {**both.provenance, **options}, (variants[0][0].label,)
     record = record_of(model, task=both.name, arguments=arguments, interventions=labels, metric="far_context", seed=seed)
@@ -99,3 +103,7 @@ def _far_and_near(prompts: PassagePrompts, n_sink: int, window: int) -> Iterator
             yield example, other
         elif far[1] and near[0]:
             yield other, example
+
+
+def _marked(example: Example, start: int) -> Example:
+    return replace(example, marks={**example.marks, RESTRICTED: (start, len(example.clean))})
