@@ -23,6 +23,9 @@ NAME = "interp"
 TABLE = 1 << 24
 """Entries of a mask in memory at once."""
 
+QUERIES = 512
+"""Causal queries behind a cache that are computed at once: each of them costs as many keys as the last."""
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -156,9 +159,17 @@ def attend(call: AttentionInputs) -> Float[Tensor, "batch head query d_value"]:
     if call.mask is None and (not call.causal or n_queries in (1, n_keys)):
         return scaled_dot_product(call, call.q, None, call.causal and n_queries > 1)
     # torch's causal mask is aligned to the first key, not to that of the first query
-    step = max(1, TABLE // n_keys)
-    queries = (slice(i, i + step) for i in range(0, n_queries, step))
-    return torch.cat([scaled_dot_product(call, call.q[:, :, some], call.visible(some), False) for some in queries], 2)
+    step = max(1, min(TABLE // n_keys, QUERIES if call.mask is None else n_queries))
+    return torch.cat([_rows_output(call, slice(i, min(i + step, n_queries))) for i in range(0, n_queries, step)], 2)
+
+
+def _rows_output(call: AttentionInputs, queries: slice) -> Float[Tensor, "batch head some_queries d_value"]:
+    """The output of some queries; of plain causal ones from the keys up to the last that any of them sees."""
+    visible, end = call.visible(queries), call.k.shape[2]
+    if call.mask is None and call.causal:
+        end -= call.q.shape[2] - queries.stop
+    seen = replace(call, k=call.k[:, :, :end], v=call.v[:, :, :end])
+    return scaled_dot_product(seen, call.q[:, :, queries], visible[..., :end], False)
 
 
 def scaled_dot_product(call: AttentionInputs, q: Tensor, mask: Tensor | None, causal: bool) -> Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from interp.engine import run
-from interp.engine.attention.attention_interface import AttentionInputs, attend
+from interp.engine.attention import attention_interface
+from interp.engine.attention.attention_interface import AttentionInputs, attend, scaled_dot_product
 from interp.engine.attention.last_query_rows import SharedPrefix, read_last_queries, verified_shared_prefix
 from tests.support.tiny_models import tiny, tiny_tokens
 
@@ -92,6 +93,25 @@ def test_a_cached_text_and_rows_of_attention_without_a_cache_have_one_output():
     whole = attend(AttentionInputs(q, k, v, None, 0.3, None))
     for n in (1, 4, 10):
         torch.testing.assert_close(attend(AttentionInputs(q[:, :, -n:], k, v, None, 0.3, None)), whole[:, :, -n:])
+
+
+@pytest.mark.parametrize("n", [4, 10])
+def test_queries_behind_a_cache_are_computed_in_steps_from_the_keys_that_they_see(n, monkeypatch):
+    monkeypatch.setattr(attention_interface, "QUERIES", 3)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 11, 8, generator=generator) for heads in (6, 3, 3))
+    scores = 0.3 * q @ k.repeat_interleave(2, 1).mT
+    future = torch.ones(11, 11, dtype=torch.bool).triu(1)
+    wanted = scores.masked_fill(future, -torch.inf).softmax(-1) @ v.repeat_interleave(2, 1)
+    n_keys = []
+
+    def product(call, *how):
+        n_keys.append(call.k.shape[2])
+        return scaled_dot_product(call, *how)
+
+    monkeypatch.setattr(attention_interface, "scaled_dot_product", product)
+    torch.testing.assert_close(attend(AttentionInputs(q[:, :, -n:], k, v, None, 0.3, None)), wanted[:, :, -n:])
+    assert n_keys == [min(11 - n + first + 3, 11) for first in range(0, n, 3)]
 
 
 def test_more_rows_than_are_run_and_longer_texts_than_the_context_are_refused(gpt2):
