@@ -7,6 +7,7 @@ from interp._lazy import exports
 if TYPE_CHECKING:
     from interp.confirmation.confirm import check_confirmation as check_confirmation
     from interp.confirmation.confirm import confirm as confirm
+    from interp.confirmation.confirm import plan_confirmation as plan_confirmation
     from interp.confirmation.confirmation_result import Confirmation as Confirmation
     from interp.confirmation.head_sets import DEFAULT_KS as DEFAULT_KS
     from interp.confirmation.head_sets import GROUPS as GROUPS

@@ -12,13 +12,15 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from interp.ablation.ablations import build_variants, check_ablation
+from interp.ablation.ablations import StandIns, build_variants, check_ablation
 from interp.confirmation.confirmation_result import Confirmation, set_tables
 from interp.confirmation.head_sets import CLEAN, MIN_DRAWS, NO_PAIRS, choose_ks, control_pool, draw_sets
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import prompt_digests
-from interp.engine.sweep.outcome import check_outcome
-from interp.engine.sweep.sweep import Progress, UnitLedger, sweep
+from interp.engine.sweep.outcome import Outcome, check_outcome
+from interp.engine.sweep.sweep import Progress, UnitLedger, clean_outcome, sweep
+from interp.engine.sweep.work_units import WorkPlan, plan_sweep
+from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
 from interp.tasks.position_names import resolve_positions
@@ -57,17 +59,13 @@ def confirm(
     arguments = {**task.provenance, "role": detection.role, "ks": ks, "n_draws": n_draws, "ablation": ablation}
     arguments |= {"positions": list(positions)} | ({"specificity": [t.name for t in specificity]} if specificity else {})
     record = record_of(model, task=task.name, arguments=arguments, interventions=(ablation,), metric=outcome.name, seed=seed)
-    passes = [(measured, where) for measured in tasks for where in positions]
-    parts, records = [], {}
-    for i, (measured, where) in enumerate(passes):
+    _check_answers(model, tasks, outcome)
+    plans = plan_confirmation(model, tasks, positions, list(unique.values()), ablation, outcome, memory)
+    n_units, parts, records = sum(plan.n_units for plan in plans), [], {}
+    for i, (measured, where) in enumerate(product(tasks, positions)):
         variants = build_variants(model, measured, ablation, where, list(unique.values()), seed)
-        step = _share_of_progress(progress, i, len(passes))
+        step = _part_of_progress(progress, sum(plan.n_units for plan in plans[:i]), n_units)
         result = sweep(model, measured, variants, outcome, record=record, memory=memory, ledger=ledger, progress=step)
-        if outcome.name == "accuracy" and not result.baseline.any():
-            raise ValueError(
-                f"{model.facts.name} answers none of the {len(measured)} prompts of task {measured.name!r} correctly, so ablation cannot "
-                f"lower its accuracy: use an easier task or another metric, such as logit_diff."
-            )
         records.setdefault(measured.name, replace(result.record, task=measured.name))
         values = np.stack([result.baseline, *(result.values[index[frozenset(s.heads)]] for s in sets)])
         parts.append(set_tables([CLEAN, *sets], values, measured, where, seed))
@@ -117,9 +115,35 @@ def check_confirmation(
     return choose_ks(detection, ks)
 
 
-def _share_of_progress(progress: Progress | None, i: int, n: int) -> Progress | None:
-    """Progress of the ``i``-th of ``n`` sweeps as progress of all of them."""
-    return None if progress is None else lambda done, total: progress(i * total + done, n * total)
+def plan_confirmation(
+    model: Model,
+    tasks: Sequence[Task],
+    positions: Sequence[str],
+    sets: Sequence[tuple[Head, ...]],
+    ablation: str,
+    outcome: Outcome,
+    memory: int | None,
+) -> list[WorkPlan]:
+    """The plan of the sweep of each task at each of the positions, in order, over sets of heads; runs nothing."""
+    passes = [
+        (task, build_variants(model, task, ablation, where, sets, 0, StandIns)) for task, where in product(tasks, positions)
+    ]
+    return [plan_sweep(model, task, variants, outcome, memory, identity="plan") for task, variants in passes]
+
+
+def _check_answers(model: Model, tasks: Sequence[Task], outcome: Outcome) -> None:
+    """Raises ValueError for accuracy on a task of which the model answers nothing."""
+    for task in tasks:
+        if outcome.name == "accuracy" and not clean_outcome(model, task, outcome).any():
+            raise ValueError(
+                f"{model.facts.name} answers none of the {len(task)} prompts of task {task.name!r} correctly, so ablation cannot "
+                f"lower its accuracy: use an easier task or another metric, such as logit_diff."
+            )
+
+
+def _part_of_progress(progress: Progress | None, before: int, n_units: int) -> Progress | None:
+    """Progress of one of several sweeps as progress of all of them."""
+    return None if progress is None else lambda done, _: progress(before + done, n_units)
 
 
 def _concat(tables: list[pd.DataFrame]) -> pd.DataFrame:

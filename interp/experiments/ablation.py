@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
-from interp.experiments.prompts import check_prompts, load_task
+from interp.experiments.prompts import check_prompts, load_task, performance_sentences
 from interp.registry import check_name
 
 if TYPE_CHECKING:
@@ -130,6 +130,9 @@ class AblationExperiment(ResumableExperiment[AblationSpec]):
     def n_stored_units(self) -> int | None:
         """As ``Experiment.n_stored_units``; it depends on the number of heads alone, and is None for ``attribution``."""
         return None if self.spec.estimator == "attribution" else self.plan().n_units
+
+    def performance_sentences(self) -> list[str]:
+        return performance_sentences(self.model, [self.task], self.spec.metric or self.task.metric)
 
     def measure(self, **options: Any) -> AblationResult:
         from interp.ablation.ablate_heads import ablate_heads

@@ -17,7 +17,7 @@ from interp.circuits.edge_method_and_ablation_names import (
     line_options,
 )
 from interp.experiments.experiment import Progress, ResumableExperiment, Spec, python_arguments, python_task
-from interp.experiments.prompts import check_prompts, discovery_and_test_tasks
+from interp.experiments.prompts import check_prompts, discovery_and_test_tasks, performance_sentences
 from interp.experiments.usage_errors import usage_errors
 from interp.registry import check_name
 
@@ -188,6 +188,9 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
 
     def _n_parts(self) -> int:
         return sum(parts.count for work in self._work() for parts in work)
+
+    def performance_sentences(self) -> list[str]:
+        return performance_sentences(self.model, [self.test_task], self.metric)
 
     def measure(self, **options: Any) -> tuple[Circuit, EdgeScores, FaithfulnessCurve]:
         from interp.circuits import bisect_faithfulness, faithfulness_curve

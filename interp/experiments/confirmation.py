@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments, python_task
-from interp.experiments.prompts import check_prompts, load_task
+from interp.experiments.prompts import check_prompts, load_task, performance_sentences
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
@@ -163,20 +163,22 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """The units of all sets of heads, tasks and positions; seconds from one timed pass."""
         from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
-        from interp.ablation.ablations import StandIns, build_variants
-        from interp.confirmation import draw_sets
-        from interp.engine.sweep.work_units import plan_sweep
+        from interp.confirmation import draw_sets, plan_confirmation
         from interp.metrics.outcomes import OUTCOMES
 
         sets, _ = draw_sets(self.detection, self.ks, self.spec.n_draws, self.seed)
         groups = list({frozenset(s.heads): s.heads for s in sets}.values())
-        plans = []
-        for task in (self.task, *self.control_tasks):
-            for where in self.spec.positions:
-                variants = build_variants(self.model, task, self.spec.ablation, where, groups, self.seed, StandIns)
-                plans.append(plan_sweep(self.model, task, variants, OUTCOMES.get(self.spec.metric), memory, identity="plan"))
+        outcome, spec = OUTCOMES.get(self.spec.metric), self.spec
+        plans = plan_confirmation(self.model, self._tasks, spec.positions, groups, spec.ablation, outcome, memory)
         seconds = seconds_per_work(self.model, self.task) * sum(plan.work for plan in plans)
         return CostEstimate(sum(plan.n_units for plan in plans), max(plan.bytes for plan in plans), seconds)
+
+    def performance_sentences(self) -> list[str]:
+        return performance_sentences(self.model, self._tasks, self.spec.metric)
+
+    @property
+    def _tasks(self) -> list[Task]:
+        return [self.task, *self.control_tasks]
 
     def measure(self, **options: Any) -> Confirmation:
         from interp.confirmation import confirm

@@ -262,6 +262,10 @@ class ResumableExperiment(Experiment[S]):
     @abstractmethod
     def publish(self, writer: RunWriter, result: Any) -> StoredRun: ...
 
+    def performance_sentences(self) -> list[str]:
+        """How well the unchanged model does the tasks of the run, which long work says before it starts; empty without answers."""
+        return []
+
     def compute(self, target: RunFolder, progress: Progress | None, fresh: bool, memory: int | None) -> StoredRun:
         from interp.store import finished_run, open_run
         from interp.store.run_directory import stored_details
@@ -272,6 +276,9 @@ class ResumableExperiment(Experiment[S]):
                 plan = self.plan(stored.get("memory", memory))
             if plan.seconds > LONG:
                 target.notify(f"Computing {self.title()}: {plan.text}.")
+                with usage_errors():
+                    for sentence in self.performance_sentences():
+                        target.notify(sentence)
         if fresh:
             moved = target.move_aside()
         with target.resume(memory, shlex.join(["interp", *self.spec.to_argv(), "--out", str(target.path)])) as writer:

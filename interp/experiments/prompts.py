@@ -117,3 +117,12 @@ def discovery_and_test_tasks(
 def _units(task: "Task") -> tuple[str, int]:
     """What is independent in a task, and how many of them it has."""
     return ("clusters of prompts", task.n_clusters) if task.n_clusters else ("prompts", len(task))
+
+
+def performance_sentences(model: "Model", tasks: "Sequence[Task]", metric: str) -> list[str]:
+    """How well the unchanged model does each of the tasks, from a run of their prompts."""
+    from interp.engine.sweep.sweep import outcome_and_performance
+    from interp.metrics.outcomes import OUTCOMES
+
+    outcome = OUTCOMES.get(metric)
+    return [outcome_and_performance(model, task, outcome)[1].sentence(model.facts.name, task.name) for task in tasks]

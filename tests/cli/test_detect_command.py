@@ -1,6 +1,7 @@
 """`interp detect`, `interp confirm` and `interp show` of what they stored; and the store of detections and confirmations."""
 
 import json
+import re
 from inspect import signature
 from io import StringIO
 
@@ -335,6 +336,18 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
     assert len(table) == len(told["curve"])
     again = interp(*words, "--out", tmp_path / "run", "--json")
     assert "nothing was computed" in again.stderr and json.loads(again.stdout) == told
+
+
+@pytest.mark.parametrize("command", ["confirm", "ablate", "circuit"])
+def test_long_work_says_how_well_the_model_does_its_task_before_it_starts(found, prompts, tmp_path, monkeypatch, command):
+    def interrupt(ledger, key, values):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp.experiments.experiment.LONG", 0.0)
+    monkeypatch.setattr("interp.store.FileLedger.put", interrupt)  # before the first unit is stored
+    given = [found] if command == "confirm" else ["--model", MODEL]
+    answer = interp(command, *given, "--prompts", prompts, "--metric", "logit_diff", "--out", tmp_path / "run")
+    assert answer.exit_code == 130 and re.search(r"is right on \d+ of \d+ prompts of .*; mean logit_diff", answer.stderr)
 
 
 def test_an_interrupted_confirmation_goes_on_and_ends_in_the_same_numbers(found, prompts, tmp_path, monkeypatch):
