@@ -112,7 +112,8 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
     n_clusters = found.record.n_clusters
     over = f" over {prompts_text(found.record.arguments['n_examples'], n_clusters)}" if n_clusters else ""
     terminal.line(
-        f"{found.role}: {found.record.metric} with the top k of {' '.join(details['detected'])} ablated, mean and 95% interval{over}."
+        f"{found.role}: effect on {found.record.metric} of ablating the top k of {' '.join(details['detected'])}, with its 95% "
+        f"interval{over}; k = 0 is {found.record.metric} itself."
     )
     if not details["above_threshold"]:
         terminal.line("No head exceeds the threshold of the detection: these are its highest-scoring heads.")
@@ -142,7 +143,12 @@ def _detail(value: int | float | str) -> str:
 
 
 def _point(row: dict[Any, Any] | None) -> str:
-    return "" if row is None else f"{row['value']:.3g} ({row['ci_low']:.3g} to {row['ci_high']:.3g})"
+    """The effect of ablated heads, whose interval leaves out what differs between prompts anyway; the outcome without ablation."""
+    if row is None:
+        return ""
+    if not row["k"]:
+        return f"{row['value']:.3g} ({row['ci_low']:.3g} to {row['ci_high']:.3g})"
+    return f"{row['effect']:+.3g} ({row['effect_ci_low']:.2g} to {row['effect_ci_high']:.2g})"
 
 
 def _number(value: Any) -> str:

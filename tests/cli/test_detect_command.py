@@ -329,7 +329,8 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
         0, abs=0.01
     )
     shown = interp("show", tmp_path / "run")
-    assert "made_up: logit_diff with the top k of" in shown.stdout and "layer matched" in shown.stdout
+    assert "made_up: effect on logit_diff of ablating the top k of" in shown.stdout and "layer matched" in shown.stdout
+    assert re.search(r" all +1 +-10 \(-1\d to -\d+\)", shown.stdout), shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told
     assert (tmp_path / "run" / "confirmation_curve.png").exists()
     table = pd.read_csv(StringIO(interp("show", tmp_path / "run", "--csv").stdout))
