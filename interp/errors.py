@@ -18,8 +18,8 @@ class ArtefactInvalid(ValueError):
 
 
 class ExtensionError(TypeError):
-    """A metric, outcome, intervention or detector, usually of another package, is or returned what its kind may not be; the message says
-    what it must be."""
+    """A metric, outcome, intervention, detector or task, usually of another package, is or returned what its kind may not be (the message
+    says what it must be), or its code failed."""
 
 
 class FastPathUnavailable(ValueError):
@@ -36,7 +36,8 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def there_are(name: str, known: Collection[str], others: Collection[str] = ()) -> str:
-    """The end of a sentence that refuses a name: the known ones, and the closest of them and of ``others``."""
+def there_are(name: str, known: Collection[str], others: Collection[str] = (), none: str = "There are: none.") -> str:
+    """The end of a sentence that refuses a name: the known ones (without any, ``none``), and the closest of them and of ``others``."""
     close = get_close_matches(name.lower(), [*known, *others], n=1)
-    return f" There are: {', '.join(known) or 'none'}." + (f" Did you mean {close[0]!r}?" if close else "")
+    listed = f"There are: {', '.join(known)}." if known else none
+    return f" {listed}" + (f" Did you mean {close[0]!r}?" if close else "")

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from interp._check_argument_types import with_article
-from interp.errors import first_line, there_are
+from interp.errors import ExtensionError, first_line, there_are
 from interp.files import sha256
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_options(names: Iterable[str], known: Collection[str], owner: str, argu
     ``arguments`` are given beside the options and may be meant as well."""
     for name in names:
         if name not in known:
-            raise LookupError(f"{owner} has no option {name!r}.{there_are(name, known, arguments)}")
+            raise LookupError(f"{owner} has no option {name!r}.{there_are(name, known, arguments, 'It has no options.')}")
 
 
 class Registry:
@@ -86,6 +87,23 @@ class Registry:
             return about
         text = self.module(name).__doc__ or ""
         return re.split(r"(?<!\bet al)\.(?=\s|$)", " ".join(text.replace("``", "").split()))[0]
+
+    @contextmanager
+    def naming(self, name: str) -> Iterator[None]:
+        """Raises ExtensionError, which names the entry, its package and the line, for an error of its code inside the block; a ValueError
+        and whatever else is meant for the user goes through."""
+        try:
+            yield
+        except (ValueError, OSError, MemoryError, ExtensionError):
+            raise
+        except Exception as error:
+            if type(error) is LookupError:
+                raise
+            point, frames = self._foreign().get(name), extract_tb(error.__traceback__)
+            frame = next((f for f in reversed(frames) if f.filename == self.module(name).__file__), frames[-1])
+            what = _origin(point, self.noun) if point else f"{self.noun} {name!r}"
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise ExtensionError(f"The {what} raised {said}, in {Path(frame.filename).name}:{frame.lineno}.") from error
 
     def _own(self) -> list[str]:
         return [name for name in _files(self.package) if name not in self._exclude]

@@ -4,6 +4,7 @@ import os
 
 import typer
 
+from interp.cli.plain_help import PlainCommand, PlainGroup
 from interp.registry import Registry
 
 COMMANDS = Registry("interp.cli.commands", "command")
@@ -17,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 app = typer.Typer(
     name="interp",
+    cls=PlainGroup,
     help="Ablate every attention head of a language model and measure the effect, with confidence intervals, controls and provenance.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -24,4 +26,4 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _name in COMMANDS.names():
-    app.command(_name)(COMMANDS.get(_name))
+    app.command(_name, cls=PlainCommand)(COMMANDS.get(_name))

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from interp.cli.exit_codes import PIPE_CLOSED, exit_code_and_message
+from interp.cli.plain_help import as_paragraphs, with_metavar
 from interp.cli.terminal import Terminal, discard_output
 from interp.files import user_path
 
@@ -50,9 +51,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for name, a in SHARED.items()
     ]
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=with_metavar(p.annotation)) for p in own]
     run.__signature__ = inspect.Signature([*keyword, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*keyword, *shared]}
+    run.__doc__ = as_paragraphs(function.__doc__)
     return run
 
 

@@ -111,7 +111,7 @@ def print_location(terminal: Terminal, run: "StoredRun", what: str) -> None:
 def _parameter(field: "Field[Any]", hint: Any, option: Any) -> Parameter:
     default = Parameter.empty if field.default is MISSING else field.default
     if isinstance(default, tuple):
-        hint, default = str | None, ",".join(map(str, default)) or None
+        hint, default = str | None, ", ".join(map(str, default)) or None
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, option])
 
 

@@ -27,11 +27,13 @@ DETECTORS = Registry("interp.detectors", "detector", group="interp.detectors")
 
 @checks_arguments
 def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetection":
-    """What the detector of a role finds in a model. Raises LookupError for an unknown role or option, TypeError where a detector of
-    another package returns something else than a detection."""
+    """What the detector of a role finds in a model; where its records name no task, they name the role.
+
+    Raises LookupError for an unknown role or option, TypeError where a detector of another package returns something else than a
+    detection."""
     from inspect import signature
 
-    from interp.detectors.support.detection import Detection, TokenDetection
+    from interp.detectors.support.detection import Detection, TokenDetection, name_records
 
     detector = DETECTORS.get(role)
     known = [name for name in signature(detector).parameters if name != "model"]
@@ -39,7 +41,7 @@ def detect(model: "Model", role: str, **options: Any) -> "Detection | TokenDetec
     found = checks_arguments(detector)(model, **options)
     if not isinstance(found, Detection | TokenDetection):
         raise ExtensionError(f"Detector {role!r} must return a Detection or TokenDetection, not {type(found).__name__}.")
-    return found
+    return name_records(found)
 
 
 def default_task(role: str) -> str | None:

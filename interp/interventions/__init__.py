@@ -1,6 +1,9 @@
-"""Changes of attention heads in a run: one type, one equation, and one file for each kind of change."""
+"""Changes of attention heads in a run: one type, one equation, and one file for each kind of change.
 
-from typing import TYPE_CHECKING
+Constructors that other packages register are attributes of this room as well: ``interp.interventions.sharpen``.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from interp._lazy import exports
 from interp.registry import Registry
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from interp.interventions.uniform import uniform as uniform
     from interp.interventions.zero import zero as zero
 else:
-    __all__, __getattr__, __dir__ = exports(__name__, "INTERVENTIONS")
+    __all__, _own, __dir__ = exports(__name__, "INTERVENTIONS")
+
+    def __getattr__(name: str) -> Any:
+        is_registered = not name.startswith("_") and name not in __all__ and name in INTERVENTIONS.names()
+        return INTERVENTIONS.get(name) if is_registered else _own(name)
 
 INTERVENTIONS = Registry("interp.interventions", "intervention", group="interp.interventions", exclude=("intervention",))

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from interp._check_argument_types import checks_arguments
+from interp.errors import ExtensionError
 from interp.models.model import Model
 from interp.registry import Registry
 from interp.tasks.definition import TaskDefinition, task_definition
@@ -68,15 +69,19 @@ def make_task(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **opt
 
 @checks_arguments
 def write_prompts(name: str, model: Model, n_prompts: int = 64, seed: int = 0, **options: Any) -> list[Prompt]:
-    """The prompts of ``make_task`` as text."""
+    """The prompts of ``make_task`` as text. Raises ExtensionError where the code of the task fails."""
     if n_prompts < 1:
         raise ValueError(f"n_prompts={n_prompts} is too few: give at least 1.")
     definition: TaskDefinition = TASKS.get(name)
     distinct: dict[str, Prompt] = {}
-    # A task with a small vocabulary repeats itself; repeats would count one observation twice.
-    for prompt in islice(definition.prompts(WordFilter(model, name), seed, **options), 20 * n_prompts + 100):
-        distinct.setdefault(prompt.clean, prompt)
-        if len(distinct) == n_prompts:
-            return list(distinct.values())
+    prompts = definition.prompts(WordFilter(model, name), seed, **options)
+    with TASKS.naming(name):
+        # A task with a small vocabulary repeats itself; repeats would count one observation twice.
+        for prompt in islice(prompts, 20 * n_prompts + 100):
+            if not isinstance(prompt, Prompt):
+                raise ExtensionError(f"Task {name!r} must yield interp.tasks.Prompt, not {type(prompt).__name__}.")
+            distinct.setdefault(prompt.clean, prompt)
+            if len(distinct) == n_prompts:
+                return list(distinct.values())
     found = f"{len(distinct)} distinct prompts with these options and {model.facts.name}"
     raise ValueError(f"Task {name!r} has only {found}, not {n_prompts}.")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from interp._check_argument_types import checks_arguments
 from interp.registry import check_options
 from interp.tasks.task import Prompt
 from interp.tasks.tokenise import WordFilter
@@ -46,9 +47,10 @@ class TaskDefinition:
         return {name: parameter.default for name, parameter in self.parameters.items()}
 
     def prompts(self, usable: WordFilter, seed: int, **options: Any) -> Iterator[Prompt]:
-        """Prompts without end, or until the task has no more. Raises LookupError for an unknown option."""
+        """Prompts without end, or until the task has no more. Raises LookupError for an unknown option, TypeError for a value of another
+        type than its annotation."""
         check_options(options, self.options, f"Task {self.name!r}", arguments=("n_prompts", "seed"))
-        return self.function(random.Random(f"{self.seed_name or self.name}/{seed}"), usable, **options)
+        return checks_arguments(self.function)(random.Random(f"{self.seed_name or self.name}/{seed}"), usable, **options)
 
 
 def task_definition(

@@ -411,7 +411,8 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
             2,
             "acdc replaces edges by those of the corrupted prompt",
         ),
-        (["compare", "one"], 2, "is no comparison: write `interp circuit compare A B`"),
+        (["compare", "one"], 2, "`compare` needs two circuits: write `interp circuit compare A B`"),
+        (["copare", "one", "two"], 2, "'copare' is nothing that `interp circuit` does: write `interp circuit compare A B`"),
         (["compare", "nowhere", "nowhere.json"], 6, "cannot be read"),
     ],
 )
@@ -427,7 +428,7 @@ def test_bad_input_is_refused_in_a_sentence_and_leaves_nothing(words, code, sent
 def test_a_seed_below_zero_is_refused_before_anything_is_computed(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused = interp(*words.split(), "--seed", -1)
-    assert refused.exit_code == 2 and "'--seed'" in refused.stderr and "greater than or equal to 0" in refused.stderr
+    assert refused.exit_code == 2 and "'--seed'" in refused.stderr and "it must be at least 0." in refused.stderr
     assert not list(tmp_path.iterdir())
 
 

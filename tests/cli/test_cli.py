@@ -354,8 +354,8 @@ def test_a_check_of_own_prompts_answers_in_sentences_and_in_json(folder, prompts
     [
         (["check", "nix"], "No task is called 'nix'"),
         (["check", "no.jsonl"], "There is no file no.jsonl"),
-        (["check"], "'check' is no check"),
-        (["chek", "ioi"], "'chek ioi' is no check"),
+        (["check"], "`check` needs one task or one file: write `interp tasks check TASK`"),
+        (["chek", "ioi"], "'chek' is nothing that `interp tasks` does"),
         (["check", "ioi", "--set", "corruption=abd"], "corruption='abd' is not one of"),
     ],
 )

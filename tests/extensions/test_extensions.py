@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import interp
 from interp.detectors import DETECTORS, detect
+from interp.errors import ExtensionError
 from interp.experiments import AblationSpec, AttentionSpec, DetectionSpec
 from interp.heads import Head
 from interp.interventions import INTERVENTIONS
@@ -100,6 +101,14 @@ def test_an_attention_metric_from_python(lab, mini):
     np.testing.assert_allclose(own.heads("recent_mass").values, own.heads("self_attention_score").values, atol=1e-6)
 
 
+def test_an_observed_metric_is_read_by_its_name_and_as_it_was_requested(mini):
+    observed = observe_attention(mini, "the cat sat on the mat", ["windowed_distance:window=3"])
+    named, written = (observed.heads(name) for name in ("windowed_distance", "windowed_distance:window=3"))
+    assert (named.values == written.values).all() and named.name == written.name
+    with pytest.raises(LookupError, match=r"window=4' was not observed, but windowed_distance\(window=3\): observe each"):
+        observed.tokens("windowed_distance:window=4")
+
+
 def test_an_attention_metric_on_the_command_line(lab, folder):
     assert "recent_mass" in [row["name"] for row in command("metrics")["attention"]]
     command("attention", "--text", "the cat sat on the mat", "--metrics", "recent_mass:n=2", "--out", folder / "run")
@@ -157,6 +166,12 @@ def test_an_outcome_declares_its_direction_and_whether_it_has_a_gradient(lab, mi
         interp.ablate_heads(mini, task, estimator="attribution", metric="answer_rank")
 
 
+def test_an_intervention_is_an_attribute_of_its_room(lab):
+    assert interp.interventions.sharpen is INTERVENTIONS.get("sharpen")
+    with pytest.raises(AttributeError, match="has no attribute 'blunt'"):
+        _ = interp.interventions.blunt
+
+
 def test_an_intervention_from_python(lab, mini):
     task = interp.make_task("repeated_names", mini, n_prompts=6)
     result = interp.ablate_heads(mini, task, ablation="sharpen:power=4", heads=[Head(1, 2), Head(2, 0)])
@@ -176,14 +191,45 @@ def test_a_detector_from_python(lab, mini):
 
 
 def test_a_detector_on_the_command_line(lab, folder):
+    from interp.cli.app import app
+
     assert "current_token" in [row["name"] for row in command("detect")["roles"]]
     command("detect", "current_token", "--set", "n_prompts=2", "--out", folder / "run")
     assert interp.open_run(folder / "run").manifest["details"]["detection"]["role"] == "current_token"
+    shown = CliRunner().invoke(app, ["show", str(folder / "run")]).stdout
+    assert "\ncurrent_token on interp-mini: " in f"\n{shown}"
 
 
 def test_a_detector_in_the_dashboard(lab, folder):
     app = page("heads", task="", text="the cat sat", head="L1H3", roles="yes", role="current_token")
     assert any(option.startswith("current_token: Heads that attend to the current token") for option in options(app, "Role"))
+
+
+TASK = """\"\"\"Greetings.\"\"\"
+from interp.tasks import Prompt, task_definition
+
+
+@task_definition(metric="logit_diff", marks=(), paper="")
+def greeting(rng, usable, n_words: int = 2):
+    \"\"\"A greeting.\"\"\"
+    yield {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[][n_words]", r"The task 'greeting' of package 'my_lab' raised IndexError: list index out of range, in greeting\.py:8\."),
+        ("'Hello'", r"Task 'greeting' must yield interp\.tasks\.Prompt, not str\."),
+    ],
+)
+def test_an_error_in_the_code_of_a_task_names_task_package_and_line(site, mini, line, message):
+    package = site("my_lab", "[interp.tasks]\ngreeting = my_lab.greeting\n") / "my_lab"
+    package.mkdir()
+    (package / "greeting.py").write_text(TASK.format(line), encoding="utf-8")
+    with pytest.raises(ExtensionError, match=message):
+        interp.make_task("greeting", mini)
+    del sys.modules["my_lab.greeting"]
 
 
 def test_a_broken_entry_gives_one_warning_and_leaves_the_others(lab, site):

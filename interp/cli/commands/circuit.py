@@ -31,7 +31,7 @@ OPTIONS = {
     "exact_top": typer.Option(
         min=0, help="Patch this many edges exactly, those with the largest estimates; the others rank below."
     ),
-    "rule": typer.Option(help=f"Methods with eap-ig: {', '.join(f'{name}, {what}' for name, what in IG_RULES.items())}."),
+    "rule": typer.Option(help=f"Methods with eap-ig: {' or '.join(f'{name} ({what})' for name, what in IG_RULES.items())}."),
     "n_draws": typer.Option(min=1, help="Random circuits of each size, for comparison."),
 }
 
@@ -42,7 +42,7 @@ def circuit(
     request: Request,
     comparison: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[compare A B]", help="Compare two circuits instead: run directories or circuit files."),
+        typer.Argument(metavar="compare A B", help="Compare two circuits instead: run directories or circuit files."),
     ] = None,
     settings: Settings = None,
 ) -> None:
@@ -63,9 +63,9 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
     from interp.circuits import compare_circuits, score_agreement
 
     if len(comparison) != 3 or comparison[0] != "compare":
-        raise UsageError(
-            f"{' '.join(comparison)!r} is no comparison: write `interp circuit compare A B`, or only options to find a circuit."
-        )
+        is_comparison = comparison[0] == "compare"
+        wrong = "`compare` needs two circuits" if is_comparison else f"{comparison[0]!r} is nothing that `interp circuit` does"
+        raise UsageError(f"{wrong}: write `interp circuit compare A B`, or only options to find a circuit.")
     paths = [user_path(word) for word in comparison[1:]]
     first, second = (_load(path) for path in paths)
     with usage_errors():

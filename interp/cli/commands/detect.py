@@ -17,7 +17,7 @@ from interp.options_text import option_text, parse_options
 def detect(
     terminal: Terminal,
     request: Request,
-    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="The role; without it, the roles are listed.")] = None,
+    role: Annotated[str | None, typer.Argument(metavar="ROLE", help="The role; without it, the roles are listed.")] = None,
     settings: Settings = None,
     n_prompts: Annotated[
         int | None, typer.Option("--n-prompts", "-n", help="Number of prompts (detectors that use prompts only).")

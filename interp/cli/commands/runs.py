@@ -15,7 +15,7 @@ from interp.experiments.usage_errors import UsageError
 @command
 def runs(
     terminal: Terminal,
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="The folder that holds the run directories.")] = RUNS,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that holds the run directories.")] = RUNS,
 ) -> None:
     """List the stored runs, the last started first, with kind, model, task, status, date and size."""
     from interp.models.memory import format_bytes

@@ -30,7 +30,7 @@ def tasks(
     terminal: Terminal,
     check: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[check TASK|FILE]", help="Check a task, or a file of your own prompts, on a model."),
+        typer.Argument(metavar="check TASK|FILE", help="Check a task, or a file of your own prompts, on a model."),
     ] = None,
     model: ModelName = DEFAULT_MODEL,
     n_prompts: Annotated[int, OPTIONS["n_prompts"]] = N_PROMPTS,
@@ -52,9 +52,8 @@ def tasks(
     if not check:
         return _list(terminal)
     if len(check) != 2 or check[0] != "check":
-        raise UsageError(
-            f"{' '.join(check)!r} is no check: write `interp tasks check TASK` or `interp tasks check FILE.jsonl`."
-        )
+        wrong = "`check` needs one task or one file" if check[0] == "check" else f"{check[0]!r} is nothing that `interp tasks` does"
+        raise UsageError(f"{wrong}: write `interp tasks check TASK` or `interp tasks check FILE.jsonl`.")
     from interp.metrics import check_task
     from interp.models import load_model
 

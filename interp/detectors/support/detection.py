@@ -5,9 +5,9 @@ same model and prompts (``null_threshold``): more than chance, which may still b
 constant, if any, the same for every head; it misses diffuse attention.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float
 from interp._short_repr import short_repr
 from interp.heads import Head, HeadScores, TokenScores
 from interp.records import RunRecord
+
+Scores = TypeVar("Scores", HeadScores, TokenScores)
 
 
 @short_repr
@@ -155,6 +157,18 @@ class TokenDetection:
 
     def _repr_html_(self) -> str:
         return self.to_dataframe().to_html(index=False, max_rows=60, float_format="{:.3f}".format)
+
+
+def name_records(found: Detection | TokenDetection) -> Detection | TokenDetection:
+    """The same detection with its role as the task of all records that name none."""
+
+    def named(scores: Scores) -> Scores:
+        return scores if scores.record.task else replace(scores, record=replace(scores.record, task=found.role))
+
+    if isinstance(found, TokenDetection):
+        return replace(found, scores={name: named(scores) for name, scores in found.scores.items()})
+    extra = {name: named(scores) for name, scores in found.extra_scores.items()}
+    return replace(found, scores=named(found.scores), control=named(found.control), extra_scores=extra)
 
 
 def _column(scores: HeadScores | TokenScores) -> np.ndarray:

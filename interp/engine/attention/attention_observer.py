@@ -26,6 +26,7 @@ from interp.models.memory import activation_bytes, available_memory, check_budge
 from interp.models.model import Model, record_of
 from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
 from interp.models.read_facts import reads_images
+from interp.options_text import parse_options
 from interp.records import RunRecord
 from interp.registry import check_name, check_options
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_class, check_one_pass
@@ -126,7 +127,7 @@ class Observation:
             raise self._not_single("head", metric)
         arguments = self.record.arguments | ({"weight": weight} if weight != "token" else {})
         scores, record = per_head.double().cpu().numpy(), replace(self.record, metric=metric.label, arguments=arguments)
-        return HeadScores(name, scores, metric.unit, metric.bounds, record, self.undefined(name))
+        return HeadScores(metric.name, scores, metric.unit, metric.bounds, record, self.undefined(name))
 
     def tokens(self, name: str, heads: Sequence[Head] | None = None) -> TokenScores:
         """One number for each token: the mean over ``heads`` (default all) at its row or column; NaN for padding."""
@@ -137,7 +138,7 @@ class Observation:
         if heads is not None:
             chosen = chosen[[head.layer * values.shape[2] + head.head for head in heads]]
         scores, record = chosen.double().nanmean(0).cpu().numpy(), replace(self.record, metric=metric.label)
-        return TokenScores(name, scores, self.words, metric.unit, metric.bounds, record, nan_reason=self.undefined(name))
+        return TokenScores(metric.name, scores, self.words, metric.unit, metric.bounds, record, nan_reason=self.undefined(name))
 
     def undefined(self, name: str) -> str:
         """Why a metric is NaN where it is."""
@@ -155,10 +156,15 @@ class Observation:
         frames = [self.heads(n).to_dataframe() for n, m in self.metrics.items() if m.axis in ("query", "key") or m.per_head]
         return pd.concat(frames, ignore_index=True)
 
-    def _observed(self, name: str) -> tuple[AttentionMetric, Tensor]:
+    def _observed(self, text: str) -> tuple[AttentionMetric, Tensor]:
+        """The metric and its values by name, or as it was requested: ``windowed_distance:window=20``."""
+        name, *options = text.split(":")
         if name not in self.values:
             raise LookupError(f"{name!r} was not observed. There are: {', '.join(self.values)}.")
-        return self.metrics[name], self.values[name]
+        metric = self.metrics[name]
+        if metric.set(**parse_options(options, metric.parameters, f"Metric {name!r}")).parameters != metric.parameters:
+            raise LookupError(f"{text!r} was not observed, but {metric.label}: observe each setting of a metric on its own.")
+        return metric, self.values[name]
 
     def _not_single(self, what: str, metric: AttentionMetric) -> ValueError:
         table = f"a table over {metric.axis}: read observation[{metric.name!r}]"
