@@ -1,8 +1,9 @@
 """Failures that a caller may want to catch separately from wrong arguments (ValueError, TypeError, LookupError), and what
 sentences have in common."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class ModelUnavailable(OSError):
@@ -34,6 +35,24 @@ def first_line(error: BaseException) -> str:
 def counted(n: int, noun: str) -> str:
     """The number with its noun, in the plural where that is not one."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def settings_text(values: Mapping[str, Any]) -> str:
+    """Settings in words, separated by commas: ``n_prompts 4, prefix_shared yes``. Those that are None are left out."""
+    return ", ".join(f"{name} {value_text(value)}" for name, value in values.items() if value is not None)
+
+
+def value_text(value: Any) -> str:
+    """A JSON value in words: yes and no, numbers of four significant digits, lists and mappings without brackets."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={value_text(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " ".join(map(value_text, value)) or "none"
+    return "none" if value in (None, "") else str(value)
 
 
 def there_are(name: str, known: Collection[str], others: Collection[str] = (), none: str = "There are: none.") -> str:

@@ -43,6 +43,8 @@ def check_file(path: str | os.PathLike[str]) -> None:
     with suppress(OSError):  # raised for a name that is too long to exist
         if str(path) == "-" or (file.exists() and not file.is_dir()):
             return
+    if file.is_dir():
+        raise FileNotFoundError(f"{file} is a folder: give a file.")
     raise FileNotFoundError(f"There is no file {file}.")
 
 

@@ -38,9 +38,20 @@ def parse_options(items: Sequence[str], parameters: Mapping[str, Any], owner: st
     return values
 
 
+def kinds_text(parameter: Parameter) -> str:
+    """What can be written for a parameter: ``a whole number or none``."""
+    kinds = _kinds(parameter)
+    return " or ".join([*(what for name, (what, _) in KINDS.items() if name in kinds), *["none"] * ("None" in kinds)])
+
+
 def option_text(value: Any) -> str:
     """The value as ``parse_options`` reads it."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def setting_text(value: Any) -> str:
+    """As ``option_text``; a text that is more than a name is quoted, lest it is read as a remark."""
+    return repr(value) if isinstance(value, str) and not value.replace("_", "a").isalnum() else option_text(value)
 
 
 def _as_parameter(name: str, value: Any) -> Parameter:

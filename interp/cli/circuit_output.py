@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
+from interp.errors import counted
 from interp.experiments.circuit import COUNTERFACTUAL, EXACT
 from interp.experiments.estimate_agreement import agreement_sentence
 from interp.records import prompts_text
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
     from interp.store import StoredRun
 
-EDGES_SHOWN = 10
-"""The number of edges shown after a search."""
+EDGES_SHOWN = 20
+"""The number of edges shown where no other is asked for."""
 
 
 def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
@@ -28,7 +29,7 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
     )
     if found["n_edges"] < min(found["requested_size"], found["n_nonzero"]):
         terminal.line(
-            f"The others of the {found['requested_size']} largest edges are on no path from the embedding to the logits."
+            f"The others of the {found['requested_size']:,} largest edges are on no path from the embedding to the logits."
         )
     terminal.line(_faithfulness(curve, found["requested_size"], record.arguments.get("ablation", COUNTERFACTUAL)))
     if "bisection" in found:
@@ -40,17 +41,20 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
         terminal.line(f"Found on {found_on}, tested on {in_test} others{others}{shared}.")
     if found["n_nonzero"] < found["requested_size"]:
         hint = "; gradients vanish where attention is saturated, so --method exact finds more" * (found["method"] != EXACT)
-        terminal.line(f"Only {found['n_nonzero']} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
+        terminal.line(f"Only {found['n_nonzero']:,} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
     if sentence := agreement_sentence(run):
         terminal.line(sentence)
     terminal.line("effect = metric(corrupted edge) - metric(clean)")
-    kept = edges.query("in_circuit").head(top) if top else edges.query("in_circuit")
+    in_circuit = edges.query("in_circuit")
+    kept = in_circuit.head(top) if top else in_circuit
     numbers = {"effect": "score", **({"estimate": "estimate"} if "estimate" in edges else {})}
     cells = [
         [str(i), row["edge"], *(_signed(row[column]) for column in numbers.values()), row["unit"]]
         for i, row in enumerate(_rows(kept), 1)
     ]
     terminal.table(("", "edge", *numbers, "unit"), cells, right=("", *numbers))
+    if n_others := len(in_circuit) - len(kept):
+        terminal.line(f"... and {counted(n_others, 'edge')} with smaller effects; `interp show DIR --top 0` prints all.")
 
 
 def circuit_json(run: "StoredRun") -> dict[str, Any]:
@@ -79,12 +83,12 @@ def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> 
     of_size = curve.query("n_edges == @size")
     found, random = _rows(of_size.query("kind == 'circuit'"))[0], of_size.query("kind == 'random'")["faithfulness"]
     chance = (
-        f"; {len(random)} random circuits of this size recover {random.min():z.2f} to {random.max():z.2f}"
+        f"; {counted(len(random), 'random circuit')} of this size: {random.min():z.2f} to {random.max():z.2f}"
         if len(random)
         else ""
     )
     units = "clusters of prompts" if "n_clusters" in curve else "prompts"
-    recovers = "it recovers" if size == requested_size else f"the {size} largest edges recover"
+    recovers = "it recovers" if size == requested_size else f"the {size:,} largest edges recover"
     return (
         f"On other prompts {recovers} {found['faithfulness']:z.2f} of the difference (95% interval {found['ci_low']:z.2f} to "
         f"{found['ci_high']:z.2f} over {units}), with all other edges corrupted ({ablation}){chance}."

@@ -13,6 +13,7 @@ from interp.cli.command_decorator import command
 from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_heads, read_list, read_memory, read_numbers
 from interp.cli.save_run_figures import save_run_figures
 from interp.cli.terminal import Terminal
+from interp.errors import settings_text
 from interp.experiments.experiment import RUNS, Experiment, Spec
 from interp.experiments.prompts import task_settings
 from interp.experiments.usage_errors import usage_errors
@@ -132,6 +133,6 @@ def _print_plan(terminal: Terminal, experiment: Experiment[Any], folder: Path, m
     for name, value in experiment.identity.items():
         if name not in HIDDEN:
             settings |= value if isinstance(value, dict) else {name: value}
-    terminal.line("  " + ", ".join(f"{name} {value}" for name, value in settings.items()))
+    terminal.line(f"  {settings_text(settings)}")
     numbers = {"n_units": plan.n_units, "seconds": plan.seconds, "bytes": plan.bytes}
     terminal.emit({"dry_run": True, **experiment.identity, **numbers, "out": str(folder)})

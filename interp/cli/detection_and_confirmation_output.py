@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from interp.cli.command_from_spec import print_location
 from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
+from interp.errors import settings_text
 from interp.records import prompts_text
 
 if TYPE_CHECKING:
@@ -106,21 +107,22 @@ def _print_tokens(terminal: Terminal, found: "TokenDetection") -> None:
 
 def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
     from interp.ablation.effect_tables import sign_meaning
-    from interp.confirmation import GROUPS
+    from interp.confirmation.head_sets import GROUPS, unmatched_sentence
 
     curve, details = found.tables["curve"], found.details
     n_clusters = found.record.n_clusters
     over = f" over {prompts_text(found.record.arguments['n_examples'], n_clusters)}" if n_clusters else ""
     terminal.line(
-        f"{found.role}: effect on {found.record.metric} of ablating the top k of {' '.join(details['detected'])}, with its 95% "
-        f"interval{over}; k = 0 is {found.record.metric} itself."
+        f"{found.role}: effect on {found.record.metric} ({details['unit']}) of ablating the k highest-scoring heads of "
+        f"{' '.join(details['detected'])}, with its 95% interval{over}; k = 0 is {found.record.metric} itself."
     )
     if not details["above_threshold"]:
         terminal.line("No head exceeds the threshold of the detection: these are its highest-scoring heads.")
-    terminal.line(f"effect = metric(ablated) - metric(clean); {sign_meaning(found.record.metric)}")
-    if details["unmatched"]:
-        short = ", ".join(f"{n} of {k}" for k, n in details["unmatched"].items())
-        terminal.line(f"Layer-matched heads from the nearest layer, where their own has too few others: {short}.")
+    elif (n_detected := len(details["above_threshold"])) < len(details["detected"]):
+        terminal.line(f"The first {n_detected} of them exceed the threshold of the detection, the others do not.")
+    terminal.line(f"effect = value at k - value at k = 0; {sign_meaning(found.record.metric)}")
+    if sentence := unmatched_sentence(details["unmatched"]):
+        terminal.line(sentence)
     rows = []
     groups: Any = curve.groupby(["task", "positions", "k"], sort=False)
     for (task, where, k), points in groups:
@@ -133,13 +135,8 @@ def _print_curve(terminal: Terminal, found: "Confirmation") -> None:
 
 
 def _print_details(terminal: Terminal, details: dict[str, Any]) -> None:
-    plain = [f"{name} {_detail(value)}" for name, value in details.items() if isinstance(value, int | float | str)]
-    if plain:
-        terminal.line("  " + ", ".join(plain))
-
-
-def _detail(value: int | float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if plain := settings_text({name: value for name, value in details.items() if isinstance(value, int | float | str)}):
+        terminal.line(f"  {plain}")
 
 
 def _point(row: dict[Any, Any] | None) -> str:

@@ -12,7 +12,7 @@ DEFAULT_MODEL, DEFAULT_DEVICE, DEFAULT_DTYPE = Spec.model, str(Spec.device), Spe
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 OPTIONS: dict[str, Any] = {
-    "model": typer.Option("--model", "-m", help="Embedded model, local folder, GGUF file or Hub name (`interp models`)."),
+    "model": typer.Option("--model", "-m", help="Name of `interp models`, folder, GGUF file, Hub name, or planted:NAME."),
     "task": typer.Option("--task", "-t", help="Task that supplies the prompts (`interp tasks`)."),
     "prompts": typer.Option(
         help="File of your own prompts, instead of a task: JSON Lines, a JSON array or CSV; - is standard input."

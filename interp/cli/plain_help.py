@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
+ARGUMENTS = "interp.arguments"
 METAVARS = {str: "TEXT", int: "N", float: "NUMBER", Path: "PATH"}
 PLAIN_WORDS = (
     (r"Input should be greater than or equal to (\S+)", r"it must be at least \1."),
@@ -25,7 +26,7 @@ OTHER_NAMES = {
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help shows no types of flags and arguments."""
+    """A command whose help shows no types of flags and arguments, followed by what its ``more_help`` prints for these arguments."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
@@ -36,7 +37,13 @@ class PlainCommand(TyperCommand):
                 param.__dict__["display_type_rich"] = lambda ctx: None  # read by newer versions of Typer alone
         return params
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        if more_help := getattr(self.callback, "more_help", None):
+            more_help(ctx.meta[ARGUMENTS])
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = list(args)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:

@@ -17,10 +17,11 @@ SIGNIFICANT = 0.05
 
 
 def effect_definition(table: "pd.DataFrame") -> str:
-    """The definition of the effect, and the meaning of its sign for the metric of this table."""
+    """The definition of the effect, its unit, and the meaning of its sign for the metric of this table."""
     from interp.ablation.effect_tables import sign_meaning
 
-    return f"effect = metric(ablated) - metric(clean); {sign_meaning(str(table['metric'].iloc[0]))}"
+    unit = f", in {table['unit'].iloc[0]}" if "unit" in table else ""
+    return f"effect = metric(ablated) - metric(clean){unit}; {sign_meaning(str(table['metric'].iloc[0]))}"
 
 
 def ranked(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -50,8 +51,10 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         terminal.line(f"{prompts_text(n_prompts, n)}: intervals and q are over clusters.")
     least = least_p_value(n_heads, n)
     if n_heads * least > SIGNIFICANT:
-        q_value = f"the q-value of one head alone among {n_heads} below {min(n_heads * least, 1):.2g}"
-        terminal.line(f"With {n} {what} no p-value can be below {least:.2g}, nor {q_value}.")
+        which = "no head" if least > SIGNIFICANT else f"no head alone among {n_heads:,}"
+        terminal.line(
+            f"With {n} {what} no p-value can be below {least:.2g}, so that {which} can reach q <= {SIGNIFICANT}: use more {what}."
+        )
     columns = ["", "head", "effect", "95% interval", "q", "control", "exceeds_control"]
     cells = [_effect_cells(i, row) for i, row in enumerate(rows, 1)]
     if "interaction" in table:

@@ -6,7 +6,7 @@ detected: neither above the threshold nor among the highest ``max(ks)``. Each dr
 every k, position and task, so that a draw is a curve. Where a layer runs out of other heads, the nearest layers follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +48,12 @@ def draw_sets(detection: Detection, ks: Sequence[int], n_draws: int, seed: int) 
             matched, unmatched[k] = _layer_matched(top[:k], order)
             sets += [HeadSet("random", k, draw, tuple(order[:k])), HeadSet("layer_matched", k, draw, matched)]
     return sorted(sets, key=lambda s: (GROUPS.index(s.group), s.k, s.draw)), unmatched
+
+
+def unmatched_sentence(unmatched: Mapping[str, int]) -> str:
+    """How many layer-matched heads of ``draw_sets`` come from another layer, in words; empty where none does."""
+    short = "; ".join(f"for k = {k}, {n} of {k}" for k, n in unmatched.items())
+    return f"Layer-matched heads from another layer, because their own has too few others: {short}." if short else ""
 
 
 def choose_ks(detection: Detection, ks: Sequence[int] | None) -> list[int]:

@@ -16,7 +16,7 @@ from interp.models.model import Model
 def duplicate_token(model: Model, options: RepeatedTokenOptions, *, progress: Progress | None = None) -> Detection:
     """Heads by their mean attention weight, 0 to 1, from row t to key t-n, over the second copy of n repeated random tokens.
 
-    *Options* are the fields of ``RepeatedTokenOptions``, as keywords. ``literature_threshold`` is 0.4, a convention. Raises
+    ``period`` is n, by default 50 or the most that fit. ``literature_threshold`` is 0.4, a convention. Raises
     ValueError for an encoder, for a period that does not fit the context, vocabulary or window, and for too few draws.
     """
     return detect_roles(model, ["duplicate_token"], options, progress)["duplicate_token"]

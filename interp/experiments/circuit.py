@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.circuits.edge_method_and_ablation_names import (
@@ -89,6 +89,11 @@ class CircuitSpec(Spec):
             )
         if self.faithfulness is not None and not 0 < self.faithfulness < 1:
             raise ValueError(f"--faithfulness {self.faithfulness:g} is no share to recover: give a number between 0 and 1.")
+        for f in fields(self):
+            if f.name in ("steps", "rule") and getattr(self, f.name) != f.default and not self.method.startswith("eap-ig"):
+                raise ValueError(
+                    f"--{f.name} belongs to the methods with eap-ig, and the method is {self.method}: leave it out."
+                )
         if self.threshold is not None and not self.threshold > 0:
             raise ValueError(f"--threshold {self.threshold:g} is no size of an effect: give a number above 0.")
 
@@ -238,7 +243,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def _size(self, scores: EdgeScores) -> int:
         """How many edges are kept. A threshold keeps none that was only estimated. Raises ValueError where none is."""
         if self.spec.size is not None:
-            return min(self.spec.size, len(scores.graph.edges))
+            return self.spec.size
         is_acdc, threshold = self.spec.method == ACDC, self.spec.threshold
         if not is_acdc and threshold is None:
             return max(1, int(DEFAULT_SHARE * len(scores.graph.edges)))
@@ -284,7 +289,11 @@ def _check_edges(model: Model, tasks: tuple[Task, Task], spec: CircuitSpec) -> N
     from interp.metrics.outcomes import OUTCOMES
 
     outcome = OUTCOMES.get(spec.metric or tasks[0].metric)
-    graph_of(model)
+    n_edges = len(graph_of(model).edges)
+    if spec.size is not None and spec.size > n_edges:
+        raise ValueError(
+            f"--size {spec.size:,} is more than the {n_edges:,} edges of {model.facts.name}: give at most that many."
+        )
     with model.lock, torch.inference_mode():
         decompose_residual(model, tasks[0].examples[:1])  # refuses a residual stream that is not the sum of its parts
     for task in tasks:

@@ -158,7 +158,9 @@ class ConfirmationExperiment(ResumableExperiment[ConfirmationSpec]):
         return "confirm", self.detection.role, self.task.name, self.model_name
 
     def title(self) -> str:
-        return f"the ablation of {self.detection.role} heads on {self.task.size_text} of {self.task.name}"
+        return (
+            f"the ablation of {self.detection.role.removesuffix('_heads')} heads on {self.task.size_text} of {self.task.name}"
+        )
 
     def plan(self, memory: int | None = None) -> CostEstimate:
         """The units of all sets of heads, tasks and positions; seconds from one timed pass."""

@@ -29,4 +29,5 @@ else:
         is_registered = not name.startswith("_") and name not in __all__ and name in INTERVENTIONS.names()
         return INTERVENTIONS.get(name) if is_registered else _own(name)
 
+
 INTERVENTIONS = Registry("interp.interventions", "intervention", group="interp.interventions", exclude=("intervention",))

@@ -92,7 +92,8 @@ class TaskCheck:
             distinct += f", answers of {_range(self.n_answer_tokens)}"
         if self.corrupted is None:
             return f"{distinct}, none with a corrupted version that differs: what compares the two is refused."
-        return f"{distinct}; clean and corrupted are equally long and differ at {_range(self.n_changed)} positions."
+        plural = "" if self.n_changed.max() == 1 else "s"
+        return f"{distinct}; clean and corrupted are equally long and differ at {_range(self.n_changed)} position{plural}."
 
     def _gap(self) -> str:
         means = f"Mean {self.performance.metric} {self.clean.mean():.3g} {self.unit} on clean prompts"

@@ -28,7 +28,13 @@ from interp.models.device_map import check_placed, placement
 from interp.models.embedded import PLANTED, embedded_folder, embedded_names
 from interp.models.find_gguf import find_gguf, gguf_form
 from interp.models.folder_check import check_folder, has_tokenizer
-from interp.models.installed_models import check_installed_weights, find_installed, installable_models, installed_form
+from interp.models.installed_models import (
+    check_installed_weights,
+    find_installed,
+    installable_models,
+    installed_form,
+    installed_names,
+)
 from interp.models.lora_adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.memory import check_device_and_dtype, check_load
 from interp.models.quantised_weights import quantised_form
@@ -100,6 +106,8 @@ def load_model(
 def find_folder(name: str) -> Path | None:
     """The folder of an embedded or local model or of a GGUF file, or None for a name to look up on the Hub. Raises
     ModelUnavailable when ``name`` can only be a path and nothing is there."""
+    if not name.strip():
+        raise ModelUnavailable(f"The name of the model is empty. {_choices()}")
     if name in embedded_names():
         return embedded_folder() / name
     if installed := find_installed(name):
@@ -115,7 +123,7 @@ def find_folder(name: str) -> Path | None:
         return path.parent
     if exists:
         raise ModelUnavailable(f"{name} is a file: give a GGUF file, or the folder that holds config.json and the weights.")
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or not name.strip():
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelUnavailable(f"There is no folder {name!r}. {_choices()}")
     return None
 
@@ -271,9 +279,7 @@ def _strict(name: str, folder: Path | None) -> Iterator[None]:
         if folder is None and _not_reached(error):
             here = "neither a folder on this machine nor in its cache of the Hugging Face Hub"
             cause = "and the Hub was not reached (there is no connection, or offline was chosen)"
-            raise ModelUnavailable(
-                f"Model {name!r} is {here}, {cause}: connect to it, or use a local folder. {_choices(name)}"
-            ) from error
+            raise ModelUnavailable(f"Model {name!r} is {here}, {cause}. {_choices(name)}") from error
         reason = first_line(error)
         sentence = f"Model {name!r} could not be loaded from the Hugging Face Hub ({reason}). {_choices(name)}"
         raise ModelUnavailable(f"{folder} could not be loaded: {reason}." if folder else sentence) from error
@@ -311,4 +317,5 @@ def _choices(name: str = "") -> str:
     )
     meant = f" Did you mean {close[0]!r}?" if close else ""
     others = "a folder with config.json and weights, or a Hub name such as openai-community/gpt2"
-    return f"Embedded models: {embedded}.{meant} Or give {others}."
+    installed = f" Installed: {', '.join(names)}." if (names := installed_names()) else ""
+    return f"Embedded models: {embedded}.{installed}{meant} Or give {others}."

@@ -37,6 +37,8 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
+        if not folder.exists():
+            raise ArtefactInvalid(f"{folder} does not exist: `interp runs` lists the stored runs.") from None
         raise ArtefactInvalid(f"{folder} is not a run directory: it has no {NAME}.") from None
     except NotADirectoryError:
         raise ArtefactInvalid(f"{folder} is a file: give the run directory, the folder that holds {NAME}.") from None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from interp._short_repr import table_html
-from interp.errors import ArtefactInvalid, first_line
+from interp.errors import ArtefactInvalid, first_line, value_text
 from interp.files import TEMPORARY_SUFFIX, error_reason, remove_temporary_files, sha256, user_path, write_atomically
 from interp.heads import HeadScores, TokenScores
 from interp.records import RunRecord, digest
@@ -35,6 +35,8 @@ LOCK = ".lock"
 UNITS = "units"
 MAX_HEADS = 1 << 20
 OWN_FILES = (LOCK, UNITS, manifests.NAME)
+DIGESTS = ("examples", "test_examples", "tokens", "detection", "weights_digest")
+"""Fields of a specification whose values tell a reader nothing."""
 COMMANDS = {"ablation": "ablate", "detection": "detect", "confirmation": "confirm"}
 """The command that writes a kind of run, where it has another name."""
 
@@ -377,8 +379,26 @@ def _refuse_foreign_files(folder: Path) -> None:
 
 
 def _difference(stored: dict[str, Any], requested: dict[str, Any]) -> str:
+    """In which fields two specifications differ, in words: the first three."""
+
     def text(spec: dict[str, Any], name: str) -> str:
         return json.dumps(spec.get(name), sort_keys=True)
 
     names = [name for name in sorted({*stored, *requested}) if text(stored, name) != text(requested, name)]
-    return ", ".join(f"{name} is {stored.get(name)!r}, requested {requested.get(name)!r}" for name in names[:3])
+    if "kind" in names:  # then most fields belong to one of them alone
+        names = ["kind"]
+    parts = []
+    for name in names:
+        one, other = stored.get(name), requested.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            parts.append(_difference(one, other))
+        elif name in DIGESTS:
+            parts.append(f"other {name.replace('_', ' ')}")
+        else:
+            parts.append(f"{name} is {_plain(one)}, requested {_plain(other)}")
+    return ", ".join(parts[:3])
+
+
+def _plain(value: Any) -> str:
+    """The value in words, numbers with all digits: two of them differ."""
+    return "not set" if value is None else repr(value) if isinstance(value, float) else value_text(value)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+from interp.errors import counted
+
 KEYS = ("clean", "corrupted", "answer", "distractor", "marks", "cluster")
 FORMS = f"give JSON Lines (one object per line), a JSON array, or CSV, with the keys {', '.join(KEYS)}"
 SIGNATURES = {
@@ -80,7 +82,7 @@ def _table(name: str, text: str, lines: list[str]) -> Iterator[tuple[str, str]]:
                 continue
             if len(cells) != len(header):
                 raise ValueError(
-                    f"{name}, line {reader.line_num}: This row has {len(cells)} cells, and the header {len(header)}."
+                    f"{name}, line {reader.line_num}: This row has {counted(len(cells), 'cell')}, and the header {len(header)}."
                 )
             pairs = (f"{json.dumps(key)}: {json.dumps(_value(key, cell))}" for key, cell in zip(header, cells, strict=True))
             yield f"line {reader.line_num}", f"{{{', '.join(pairs)}}}"

@@ -22,7 +22,7 @@ MARKS = ("object", "color", "distractor", "solved", "question", "query")
 
 @task_definition(metric="logit_diff", marks=MARKS, paper="Merullo et al. 2023, arXiv 2310.08744")
 def colored_objects(rng: Random, usable: WordFilter, n_objects: int = 3, n_solved: int | None = None) -> Iterator[Prompt]:
-    """The colour of one of several things, after solved questions about others."""
+    """The color of one of several things, after solved questions about others."""
     n_solved = (1 if usable.whole_words else 2) if n_solved is None else n_solved
     if n_objects < 3:
         raise ValueError(f"n_objects={n_objects} is too few: give at least 3 (solved, asked and distractor).")

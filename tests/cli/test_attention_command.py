@@ -261,7 +261,11 @@ def test_a_folder_that_holds_something_else_is_kept_and_known_before_reading(rea
 def test_another_observation_in_the_folder_is_refused_and_kept(read, tmp_path):
     read("--text", TEXT, "--metrics", "entropy")
     before = (tmp_path / "run" / "run.json").read_bytes()
-    assert_refused(read("--text", TEXT, "--metrics", "entropy,confidence"), 6, "holds another run .metrics is")
+    assert_refused(
+        read("--text", TEXT, "--metrics", "entropy,confidence"),
+        6,
+        "holds another run .metrics is entropy, requested entropy confidence",
+    )
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 

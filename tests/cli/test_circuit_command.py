@@ -137,8 +137,11 @@ def test_a_finished_run_is_left_as_it_is_and_shown(runs):
         assert_refused(
             interp("show", path, *words), 2, "is drawn as circuit or faithfulness|is a circuit, which has one metric"
         )
+    few, every = (interp("show", path, "--top", n).stdout for n in (3, 0))
+    assert few.count("logits") < every.count("logits") and "smaller effects" not in every
+    assert f"... and {runs[0]['n_edges'] - 3} edges with smaller effects; `interp show DIR --top 0` prints all." in few
     other = interp(*WORDS, "--method", "eap", "--size", 21, "--out", path)
-    assert_refused(other, 6, "holds another run")
+    assert_refused(other, 6, "holds another run .size is 20, requested 21.")
 
 
 def test_two_circuits_are_compared_as_runs_and_as_files(runs):

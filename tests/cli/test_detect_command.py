@@ -277,7 +277,7 @@ def test_a_finished_detection_is_not_made_again_and_fresh_moves_it_aside(shelf, 
     assert interp(*words).exit_code == 0
     assert "nothing was computed" in interp(*words).stderr
     other = interp(*words, "--seed", "1")
-    assert_refused(other, 6, "holds another run .*options")
+    assert_refused(other, 6, "holds another run .seed is 0, requested 1")
     assert interp(*words, "--seed", "1", "--fresh").exit_code == 0
     assert load_detection(found).record.seed == 1 and load_detection(found.with_name("found.1")).record.seed == 0
 

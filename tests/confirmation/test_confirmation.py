@@ -12,6 +12,7 @@ import torch
 from interp import interventions
 from interp.confirmation import confirm, draw_sets
 from interp.confirmation.confirmation_result import interval_over_draws
+from interp.confirmation.head_sets import unmatched_sentence
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine import run
 from interp.heads import Head
@@ -77,6 +78,8 @@ def test_where_a_layer_runs_out_the_nearest_layers_stand_in_and_it_is_said():
     found = [Head(2, h) for h in range(3)] + [Head(3, 0)]
     sets, unmatched = draw_sets(detection_of(scores_with(found)), [1, 2, 4], 5, seed=0)
     assert unmatched == {1: 0, 2: 1, 4: 2}
+    assert unmatched_sentence({"2": 1, "4": 2}).endswith("too few others: for k = 2, 1 of 2; for k = 4, 2 of 4.")
+    assert unmatched_sentence({}) == ""
     for s in sets:
         if s.group == "layer_matched" and s.k == 4:
             layers = Counter(h.layer for h in s.heads)

@@ -219,7 +219,10 @@ def greeting(rng, usable, n_words: int = 2):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[][n_words]", r"The task 'greeting' of package 'my_lab' raised IndexError: list index out of range, in greeting\.py:8\."),
+        (
+            "[][n_words]",
+            r"The task 'greeting' of package 'my_lab' raised IndexError: list index out of range, in greeting\.py:8\.",
+        ),
         ("'Hello'", r"Task 'greeting' must yield interp\.tasks\.Prompt, not str\."),
     ],
 )

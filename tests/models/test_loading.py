@@ -126,7 +126,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(load_model, unavailable)
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere", " "])
 def test_a_path_to_nothing_is_not_looked_up_on_the_hub(load_model, unavailable, name):
-    with pytest.raises(unavailable, match="There is no folder"):
+    with pytest.raises(unavailable, match="There is no folder" if name.strip() else "The name of the model is empty"):
         load_model(name)
 
 
@@ -369,9 +369,7 @@ def test_code_beside_a_model_is_never_run(load_model, unavailable, folder):
 
 
 def test_a_hub_name_with_no_network_is_unavailable(load_model, unavailable):
-    sentence = (
-        "'openai-community/gpt2' is neither a folder .* and the Hub was not reached .*: connect to it, or use a local folder"
-    )
+    sentence = "'openai-community/gpt2' is neither a folder .* and the Hub was not reached .*Embedded models: "
     with pytest.raises(unavailable, match=sentence):
         load_model("openai-community/gpt2", offline=True)
     with pytest.raises(unavailable, match="Did you mean 'interp-mini'"):

@@ -9,6 +9,7 @@ import streamlit as st
 
 from interp.ablation.ablations import ablations
 from interp.confirmation import MIN_DRAWS, NO_PAIRS, Confirmation
+from interp.confirmation.head_sets import unmatched_sentence
 from interp.detectors import DETECTORS, Detection
 from interp.experiments import ConfirmationSpec, DetectionSpec
 from interp.figures import confirmation_curve, detection_map, needle_grid
@@ -170,7 +171,7 @@ def _confirmation_plan(view: View, run: StoredRun) -> JobPlan:
     """The form of the confirmation."""
     state = view.state
     st.caption(
-        "Ablates the top-k detected heads together, and compares with equally many random, layer-matched and lowest-scoring heads, "
+        "Ablates the k highest-scoring heads together, and compares with equally many random, layer-matched and lowest-scoring heads, "
         "on held-out prompts."
     )
     on, n, seed, draws, ablation = st.columns([2, 1, 1, 1, 1], vertical_alignment="bottom")
@@ -195,8 +196,8 @@ def _confirmation(path: str, digest: str) -> tuple[Confirmation, Any]:
 def _curve(view: View, run: StoredRun, confirm_plan: JobPlan) -> None:
     """The task without the heads, and without the controls."""
     confirmation, figure = _confirmation(str(run.path), str(run.manifest["files"]))
-    if few := ", ".join(f"{n} of {k}" for k, n in confirmation.details["unmatched"].items()):
-        st.caption(f"Layer-matched heads from another layer, because their own has too few others: {few}.")
+    if sentence := unmatched_sentence(confirmation.details["unmatched"]):
+        st.caption(sentence)
     alt = f"{confirmation.record.metric} by number of ablated heads, of the detected heads and three controls"
     show_figure(view, figure, "ablation-curve", alt)
     curve = confirmation.tables["curve"]

@@ -1,7 +1,7 @@
 """`interp circuit`: the edges that carry a behaviour, and the faithfulness of the circuit, stored in a run directory."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def circuit(
         _compare(terminal, comparison)
     elif (run := request.run(request.prepare_task(settings))) is not None:
         print_circuit(terminal, run, EDGES_SHOWN)
-        print_location(terminal, run, "prints all its edges and draws them")
+        print_location(terminal, run, "prints its edges and draws them")
         terminal.emit(circuit_json(run))
 
 
@@ -79,11 +79,17 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
     terminal.table(("", *provenance[0]), [(letter, *facts.values()) for letter, facts in zip("AB", provenance, strict=True)])
     names = ("what", "pool", "n_first", "n_second", "shared", "expected", "p_value")
     titles = ("", "of", "A", "B", "shared", "by chance", "p")
-    rows = [[f"{row[n]:.3g}" if isinstance(row[n], float) else str(row[n]) for n in names] for row in table.to_dict("records")]
+    rows = [[_cell(name, row[name]) for name in names] for row in table.to_dict("records")]
     terminal.table(titles, rows, right=titles[1:])
     terminal.line(f"Spearman correlation of the absolute scores of all edges: {agreement:.3f}.")
     inputs = {"first": str(paths[0]), "second": str(paths[1]), "provenance": provenance}
     terminal.emit({**inputs, "overlap": table.to_dict("records"), "spearman": agreement})
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return "< 0.001" if name == "p_value" and value < 0.001 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _provenance(circuit: "Circuit") -> dict[str, str]:

@@ -14,6 +14,9 @@ from interp.experiments.prompts import task_settings
 from interp.experiments.usage_errors import usage_errors
 
 OPTIONS = {
+    "task": typer.Option(
+        "--task", "-t", help="Task that supplies the prompts; default: the one that the detector names, if any."
+    ),
     "detection": typer.Argument(metavar="RUN", help="Run directory of a detection (`interp detect`)."),
     "ks": typer.Option(help="Numbers of heads to ablate: 1,2,5; default: those for which control heads remain."),
     "n_draws": typer.Option(help="Sets of random heads, at least five."),
@@ -28,7 +31,8 @@ OPTIONS = {
 
 @run_command(ConfirmationSpec, OPTIONS, skip=("model", "dtype"))
 def confirm(terminal: Terminal, request: Request, settings: Settings = None) -> None:
-    """Ablate the top-k detected heads together, and compare with equally many random, layer-matched and lowest-scoring heads.
+    """Ablate the k highest-scoring heads of a detection together, and compare with equally many random, layer-matched and
+    lowest-scoring heads.
 
     effect = metric(ablated) - metric(clean); negative = the heads helped. The prompts differ from those of the detection.
     """

@@ -6,11 +6,12 @@ import typer
 
 from interp.cli.command_from_spec import Request, run_command
 from interp.cli.detection_and_confirmation_output import print_role_run
+from interp.cli.detector_settings import print_settings
 from interp.cli.options import Settings, read_memory
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options
 from interp.experiments.usage_errors import UsageError, usage_errors
-from interp.options_text import option_text, parse_options
+from interp.options_text import parse_options, setting_text
 
 
 @run_command(DetectionSpec, {})
@@ -29,7 +30,8 @@ def detect(
 ) -> None:
     """Detect the heads, or the tokens, that have a role, at a threshold that models without the role rarely exceed.
 
-    `interp detect` alone lists the roles and their settings. `interp confirm` tests whether the heads matter for a task.
+    `interp detect` alone lists the roles and their settings, `interp detect ROLE --help` explains those of one. `interp confirm` tests
+    whether the heads matter for a task.
     """
     if role is None:
         return _list(terminal)
@@ -39,6 +41,19 @@ def detect(
     return print_role_run(terminal, request.run(request.prepare(role=role, options=options)))
 
 
+def _explain_role(arguments: list[str]) -> None:
+    """Prints what the detector of the role among the arguments of a call for help does, and its settings."""
+    from interp.detectors import DETECTORS
+
+    role = next((word for word in arguments if word in DETECTORS.names()), None)
+    if role is None:
+        return
+    print_settings(Terminal(), role)
+
+
+detect.more_help = _explain_role  # type: ignore[attr-defined]
+
+
 def _list(terminal: Terminal) -> None:
     from interp.detectors import DETECTORS
 
@@ -46,14 +61,9 @@ def _list(terminal: Terminal) -> None:
     for name in DETECTORS.entries():
         defaults = {option: p.default for option, p in detector_options(name).items()}
         rows.append({"name": name, "about": DETECTORS.describe(name), "settings": defaults})
-    cells = [(r["name"], r["about"], " ".join(f"{n}={_shown(v)}" for n, v in r["settings"].items())) for r in rows]
+    cells = [(r["name"], r["about"], " ".join(f"{n}={setting_text(v)}" for n, v in r["settings"].items())) for r in rows]
     terminal.table(("role", "description", "settings, for --set"), cells)
     terminal.emit({"roles": rows})
-
-
-def _shown(value: Any) -> str:
-    """The value of a setting; a text that is more than a name is quoted, lest it is read as a remark."""
-    return repr(value) if isinstance(value, str) and not value.replace("_", "a").isalnum() else option_text(value)
 
 
 def _options(role: str, settings: list[str], flags: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def doctor(
     terminal: Terminal,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Embedded model, local folder, GGUF file or Hub name.")
+        str, typer.Argument(metavar="MODEL", help="Name of `interp models`, folder, GGUF file, Hub name, or planted:NAME.")
     ] = DEFAULT_MODEL,
     device: Device = DEFAULT_DEVICE,
     dtype: Dtype = DEFAULT_DTYPE,

@@ -26,7 +26,9 @@ def models(
     from interp.models.planted import FAMILIES
 
     if action not in (None, "install"):
-        raise UsageError(f"{action!r} is nothing that `interp models` does: write `interp models install NAME`, or no more for the list.")
+        raise UsageError(
+            f"{action!r} is nothing that `interp models` does: write `interp models install NAME`, or no more for the list."
+        )
     if action and not name:
         raise UsageError(f"install needs the name of a model: {', '.join(installable_models())}.")
     if name:

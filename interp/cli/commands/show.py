@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.circuit_output import circuit_json, edges_by_effect, print_circuit
+from interp.cli.circuit_output import EDGES_SHOWN, circuit_json, edges_by_effect, print_circuit
 from interp.cli.command_decorator import command
 from interp.cli.detection_and_confirmation_output import detection_json, load_role_run, print_detection, result_table
 from interp.cli.performance_output import print_performance
@@ -21,6 +21,7 @@ from interp.cli.ranking_output import (
     ranked,
 )
 from interp.cli.terminal import Terminal
+from interp.errors import settings_text
 from interp.experiments.usage_errors import UsageError, usage_errors
 from interp.models.installed_models import quantised_remark
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 def show(
     terminal: Terminal,
     path: Annotated[Path, typer.Argument(metavar="DIR", help="Run directory.")],
-    top: Annotated[int, typer.Option(min=0, help="Number of rows; 0 for all.")] = 0,
+    top: Annotated[
+        int | None, typer.Option(min=0, help=f"Number of rows; 0 for all. Default: all, of a circuit {EDGES_SHOWN} edges.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Write a figure to this file: .png, .svg or .html.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric of an observation.")] = None,
     kind: Annotated[
@@ -67,7 +70,8 @@ def show(
                 f"{path} is a circuit, which has one metric and no value per head: leave out {'--metric' if metric else '--minus'}; "
                 f"`interp circuit compare A B` compares two."
             )
-        return _show_circuit(terminal, run, top, figure, kind, csv)
+        return _show_circuit(terminal, run, EDGES_SHOWN if top is None else top, figure, kind, csv)
+    top = top or 0
     result = load_role_run(run) if metric is None else None
     table = head_rows(run, metric) if result is None else result_table(result)
     if figure:
@@ -127,7 +131,7 @@ def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " a
     form = f" ({record.weights_form})" if record.weights_form else ""
     changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
-    terminal.line("  " + ", ".join(f"{key} {value}" for key, value in record.arguments.items() if key != "clusters"))
+    terminal.line("  " + settings_text({key: value for key, value in record.arguments.items() if key != "clusters"}))
     terminal.line(
         f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{form}{bos}{commit}"
     )

@@ -52,7 +52,9 @@ def tasks(
     if not check:
         return _list(terminal)
     if len(check) != 2 or check[0] != "check":
-        wrong = "`check` needs one task or one file" if check[0] == "check" else f"{check[0]!r} is nothing that `interp tasks` does"
+        wrong = (
+            "`check` needs one task or one file" if check[0] == "check" else f"{check[0]!r} is nothing that `interp tasks` does"
+        )
         raise UsageError(f"{wrong}: write `interp tasks check TASK` or `interp tasks check FILE.jsonl`.")
     from interp.metrics import check_task
     from interp.models import load_model
