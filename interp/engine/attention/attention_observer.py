@@ -5,9 +5,9 @@ queries, passes them to every metric, and forms the output from the same rows. `
 such as generation with a cache, step by step.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks, refusing_crashes
+from interp.engine.attention.attention_metric import AttentionMetric as AttentionMetric
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
 from interp.errors import ExtensionError, FastPathUnavailable
 from interp.heads import Head, HeadScores, TokenScores
@@ -28,64 +29,15 @@ from interp.models.plain_model_reference import outputs_of, plain_copy, unexplai
 from interp.models.read_facts import reads_images
 from interp.options_text import parse_options
 from interp.records import RunRecord
-from interp.registry import check_name, check_options
+from interp.registry import check_name
 from interp.tasks.token_batch import Prompts, TokenBatch, as_batch, by_length_class, check_one_pass
 
 VERIFIED_TOKENS, LONG_WINDOW = 14, 128
 _VERIFIED: WeakSet[Model] = WeakSet()
-PLURALS = {"queries": "query", "keys": "key"}
 WEIGHTS = ("token", "text")
 """What weighs the same in the value of a head."""
 BYTES_A_WEIGHT = 24
 """Bytes for scores, weights, intermediate results of metrics, and keys in float32, per weight of a block."""
-
-
-@dataclass(frozen=True)
-class AttentionMetric:
-    """A named function of attention rows.
-
-    ``axis`` tells what ``function(rows, **parameters)`` returns. ``query``: one number for each row, [batch head query], NaN
-    where a row has none. Anything else is summed over the blocks, and the function returns (sum, count), both broadcastable to
-    [batch head axis]; the value is their ratio, NaN where the count is 0: ``key`` has one entry for each column of
-    ``rows.keys``, other axes (``hop``, ``head`` ...) are small tables of their own. ``finish(values, prompts, **parameters)``
-    may turn the finished table [n_layers batch head axis] into another, and ``per_head`` into [n_layers head]; by default the
-    mean over all rows or columns that have a number. ``all_heads``: all heads of a layer must be in one block. ``undefined``
-    tells when the value is NaN; ``needs`` lists requirements: ``tokens`` (ids), ``grid`` (patches), ``values``.
-    """
-
-    name: str
-    axis: str
-    unit: str
-    bounds: tuple[float | None, float | None]
-    function: Callable[..., Any]
-    paper: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    undefined: str = ""
-    needs: tuple[str, ...] = ()
-    all_heads: bool = False
-    per_head: Callable[[Tensor], Tensor] | None = None
-    finish: Callable[..., Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        if self.axis in PLURALS:
-            raise ValueError(f"Metric {self.name!r} has axis={self.axis!r}: write {PLURALS[self.axis]!r}.")
-        try:
-            signature(self.function).bind(None, **self.parameters)
-        except TypeError as error:
-            raise ValueError(
-                f"The function of metric {self.name!r} takes the rows and its parameters, and does not: {error}."
-            ) from error
-
-    def set(self, **parameters: Any) -> "AttentionMetric":
-        """The same metric with other parameters. Raises LookupError for an unknown parameter."""
-        check_options(parameters, self.parameters, f"Metric {self.name!r}")
-        return replace(self, parameters={**self.parameters, **parameters})
-
-    @property
-    def label(self) -> str:
-        """The name with its nonempty parameters."""
-        inside = ", ".join(f"{name}={value}" for name, value in self.parameters.items() if value not in ((), None, ""))
-        return f"{self.name}({inside})" if inside else self.name
 
 
 @short_repr
