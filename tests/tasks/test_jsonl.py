@@ -215,7 +215,7 @@ def test_prompts_are_read_from_standard_input_and_from_the_home_folder(read, tmp
         (json.dumps(GOOD, indent=2).encode(), "looks like JSON with an object over several lines: give JSON Lines"),
         (b'[{"clean": "I see",\n"answer": }]', "looks like a JSON array, but line 2, character 11 is not JSON"),
         (b'[{"clean": "I see", "answer": "red"}, 7]', "prompt 2: This is '7', not a JSON object"),
-        (b"clean,answer\nI see,red\nI see\n", "line 3: This row has 1 cells, and the header 2."),
+        (b"clean,answer\nI see,red\nI see\n", "line 3: This row has 1 cell, and the header 2."),
         (b"clean,answer,anser\nI see,red,red\n", "line 2: Unknown key 'anser'"),
         (b"clean,answer,answer\nI see,red,red\n", "line 2: The key 'answer' occurs twice."),
         (b"PK\x03\x04rest", "looks like a ZIP file or an Excel workbook"),
