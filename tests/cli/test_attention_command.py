@@ -141,7 +141,7 @@ def test_chat_reads_texts_and_prompts_as_messages_and_says_so(talker, prompts, t
     assert chat.record.arguments == {"chat": True, "n_tokens": 10} and plain.record.arguments == {"n_tokens": 8}
     own = read("--prompts", prompts, "--chat", out="own")
     assert own.record.arguments["chat"] is True and own.record.arguments["n_tokens"] == 14
-    assert "chat True" in interp("show", tmp_path / "own").stdout
+    assert "chat yes" in interp("show", tmp_path / "own").stdout
 
 
 def test_a_confirmation_can_read_messages_too(talker, prompts, tmp_path):
@@ -164,7 +164,7 @@ def test_a_confirmation_can_read_messages_too(talker, prompts, tmp_path):
         tmp_path / "done",
     ]
     run("confirm", tmp_path / "found", *how)
-    assert "chat True" in interp("show", tmp_path / "done").stdout
+    assert "chat yes" in interp("show", tmp_path / "done").stdout
 
 
 def test_chat_without_a_template_or_with_a_task_is_refused(read, folder):
@@ -391,7 +391,7 @@ def test_help_names_the_commands():
             2,
             "No attention metric is called 'entropi'. There are: argmax_offsets, attention_distance",
         ),
-        (["--text", "w1", "--metrics", "entropy:window=3"], 2, "Metric 'entropy' has no option 'window'. There are: none"),
+        (["--text", "w1", "--metrics", "entropy:window=3"], 2, "Metric 'entropy' has no option 'window'. It has no options."),
         (["--text", "w1", "--metrics", "windowed_distance:window=x"], 2, "'window=x': the value must be a whole number"),
         (["--text", "w1", "--metrics", "entropy,entropy"], 2, "names entropy twice"),
         (["--text", "w1", "--metrics", " ,"], 2, "names no metric"),

@@ -329,7 +329,8 @@ def test_a_detection_is_confirmed_and_shown(found, prompts, tmp_path):
         0, abs=0.01
     )
     shown = interp("show", tmp_path / "run")
-    assert "made_up: effect on logit_diff of ablating the top k of" in shown.stdout and "layer matched" in shown.stdout
+    head = "made_up: effect on logit_diff (logits) of ablating the k highest-scoring heads of"
+    assert head in shown.stdout and "layer matched" in shown.stdout
     assert re.search(r" all +1 +-10 \(-1\d to -\d+\)", shown.stdout), shown.stdout
     assert json.loads(interp("show", tmp_path / "run", "--json").stdout) == told
     assert (tmp_path / "run" / "confirmation_curve.png").exists()
@@ -401,7 +402,7 @@ def test_a_wrong_argument_of_confirm_gets_one_sentence_and_stores_nothing(found,
 def test_only_detections_of_heads_are_confirmed(shelf, prompts, tmp_path):
     interp("detect", "tokens_of", "--model", MODEL, "--out", tmp_path / "tokens")
     assert_refused(interp("confirm", tmp_path / "tokens", "--prompts", prompts), 2, "holds tokens")
-    assert_refused(interp("confirm", tmp_path / "nothing", "--prompts", prompts), 6, "not a run directory")
+    assert_refused(interp("confirm", tmp_path / "nothing", "--prompts", prompts), 6, "nothing does not exist")
 
 
 # -- every detector -----------------------------------------------------------------------------------------------------------
