@@ -24,8 +24,8 @@ from interp.models.model import Model, ModelFacts
 from interp.records import RunRecord, digest
 from interp.tasks import make_task
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.own_text import name_unknown
 from interp_dashboard.score_badges import Badge, badges
+from interp_dashboard.suggested_texts_and_unknown_words import name_unknown
 
 if TYPE_CHECKING:
     from interp.engine import AttentionCache, Observation  # importing torch, which takes seconds, waits for the model

@@ -17,9 +17,9 @@ from interp_dashboard import jobs
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice, attention_cache, place_in_task
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.own_text import suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.page_definition import View, needs_causal
 from interp_dashboard.settings import settings
+from interp_dashboard.suggested_texts_and_unknown_words import suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.url import Field, State, choice, flag, number, text
 
 OWN = ""

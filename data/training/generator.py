@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-_spec = importlib.util.spec_from_file_location("words", Path(__file__).parents[2] / "interp/tasks/words.py")
+_spec = importlib.util.spec_from_file_location("words", Path(__file__).parents[2] / "interp/tasks/words_and_templates.py")
 words = importlib.util.module_from_spec(_spec)  # by path: training needs torch and transformers, not an installed `interp`
 _spec.loader.exec_module(words)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from interp._short_repr import short_repr
-from interp.circuits.result_base import PlottedResult
+from interp.circuits.table_and_plot_mixins import PlottedResult
 from interp.errors import ArtefactInvalid, first_line
 from interp.files import user_path, write_atomically
 from interp.graph import Edge, Graph, Node

@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from interp.circuits.corrupted_outcomes import measurement_record
 from interp.circuits.edge_replacement import check_pairs
-from interp.circuits.measurement import measurement_record
 from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head, HeadScores
 from interp.models.model import Model

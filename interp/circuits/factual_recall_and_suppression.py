@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.circuits.corrupted_outcomes import measurement_record
 from interp.circuits.direct_effects import residual_contributions
-from interp.circuits.measurement import measurement_record
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.work_units import batches
 from interp.heads import Head

@@ -18,10 +18,10 @@ from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
+from interp.circuits.corrupted_outcomes import MeasuredBatch, Measurement, measuring
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.measurement import MeasuredBatch, Measurement, measuring
-from interp.circuits.result_base import PlottedResult, TableResult
-from interp.circuits.resumable_parts import circuit_work
+from interp.circuits.parts_and_cost import circuit_work
+from interp.circuits.table_and_plot_mixins import PlottedResult, TableResult
 from interp.files import sha256
 from interp.models.model import Model
 from interp.records import RunRecord

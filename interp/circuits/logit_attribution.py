@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp._short_repr import short_repr
+from interp.circuits.corrupted_outcomes import measurement_record, to_numpy
 from interp.circuits.direct_effects import ResidualContributions, residual_contributions
-from interp.circuits.measurement import measurement_record, to_numpy
 from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.run import quiet_inference
 from interp.engine.gradients.answer_direction import answer_direction

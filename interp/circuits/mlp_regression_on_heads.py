@@ -13,9 +13,9 @@ from jaxtyping import Float
 from sklearn.linear_model import ridge_regression
 
 from interp._short_repr import short_repr
+from interp.circuits.corrupted_outcomes import to_numpy
 from interp.circuits.direct_effects import residual_contributions
 from interp.circuits.factual_recall_and_suppression import subjects
-from interp.circuits.measurement import to_numpy
 from interp.engine.edges.edge_patching import graph_of
 from interp.graph import Edge, Node
 from interp.heads import Head

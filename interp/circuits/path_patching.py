@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.circuits.corrupted_outcomes import MeasuredBatch, measuring, to_numpy
 from interp.circuits.edge_scores import NOISE_FLOOR
-from interp.circuits.measurement import MeasuredBatch, measuring, to_numpy
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.sweep.outcome import check_single_tokens

@@ -12,7 +12,7 @@ import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.edge_scores import NOISE_FLOOR, EdgeScores
-from interp.circuits.result_base import TableResult
+from interp.circuits.table_and_plot_mixins import TableResult
 from interp.records import RunRecord
 from interp.statistics import resample_prompts
 

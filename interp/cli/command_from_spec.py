@@ -9,9 +9,9 @@ from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
+from interp.cli.add_figures_to_run import save_run_figures
 from interp.cli.command_decorator import command
 from interp.cli.options import OPTIONS, Bar, DryRun, Fresh, Memory, Out, read_heads, read_list, read_memory, read_numbers
-from interp.cli.save_run_figures import save_run_figures
 from interp.cli.terminal import Terminal
 from interp.errors import settings_text
 from interp.experiments.experiment import RUNS, Experiment, Spec

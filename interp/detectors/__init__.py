@@ -14,7 +14,7 @@ from interp.registry import Registry, check_options
 if TYPE_CHECKING:
     from interp.detectors.support.detection import Detection as Detection
     from interp.detectors.support.detection import TokenDetection as TokenDetection
-    from interp.detectors.support.detector_decorator import detector as detector
+    from interp.detectors.support.detector_declaration import detector as detector
     from interp.detectors.support.induction_family import induction_family as induction_family
     from interp.detectors.support.null_threshold import null_threshold as null_threshold
     from interp.detectors.support.null_threshold import prompt_digests as prompt_digests

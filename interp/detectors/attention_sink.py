@@ -23,7 +23,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
 from interp.detectors.support.null_threshold import ROUNDING, null_threshold, prompt_digests
 from interp.detectors.support.random_first_key_null import draw_keys, redrawn_key_importance
 from interp.detectors.support.sink_texts import TEXTS, knows_sentences, sink_texts, truncate

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
 from interp.detectors.support.null_threshold import null_threshold
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores

@@ -5,7 +5,7 @@ The role is named in Wang et al. 2022 (arXiv 2211.00593).
 
 from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
 from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model

@@ -9,7 +9,7 @@ from dataclasses import replace
 from interp.ablation.ablate_heads import ablate_heads
 from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
 from interp.detectors.support.induction_family import RepeatedTokenOptions, detect_roles, repeated_token_prompts
 from interp.engine.sweep.sweep import Progress
 from interp.heads import HeadScores

@@ -24,7 +24,7 @@ from scipy.stats import kurtosis
 from interp.detectors.support.coupling_statistics import Curves, coupling
 from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import TokenDetection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
 from interp.detectors.support.null_threshold import prompt_digests
 from interp.detectors.support.response_prompts import RESPONSE, ResponseOptions, check_responses, response_texts, with_response
 from interp.engine.attention.attention_observer import Observation

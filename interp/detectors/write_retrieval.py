@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from interp.detectors.support.competing_passages import passage_detection, passage_prompts
 from interp.detectors.support.detection import Detection
-from interp.detectors.support.detector_decorator import detector
+from interp.detectors.support.detector_declaration import detector
+from interp.detectors.support.passage_swap_detection import passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
 from interp.engine.forward.residual_observer import reading_residual
 from interp.engine.sweep.sweep import Progress
 from interp.engine.sweep.work_units import batches
@@ -49,7 +49,7 @@ def write_retrieval(
     ``logit_attribution`` the sum of phi over all keys. ``control`` scores the competing passage for its own word, the
     distractor. Logits are those before the final norm, without biases; ``fold_norm`` applies the norm at its scale in that run.
 
-    The paper ranks without a threshold; here passages are swapped (``competing_passages``, which also says what prompts need) at the
+    The paper ranks without a threshold; here passages are swapped (``passage_swap_detection``, which also says what prompts need) at the
     family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token.
     Raises ValueError for an encoder, prompts without two passages or without distractors, and unknown output projections. Source:
     arXiv 2607.01002.

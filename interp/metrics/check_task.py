@@ -17,7 +17,7 @@ from interp.records import Performance, RunRecord
 from interp.statistics import mean_interval, resample_prompts
 from interp.tasks import TASKS
 from interp.tasks.task import Task
-from interp.tasks.task_vocabulary import TaskVocabulary, task_vocabulary
+from interp.tasks.vocabulary_report import TaskVocabulary, task_vocabulary
 
 
 @short_repr

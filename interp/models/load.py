@@ -37,7 +37,7 @@ from interp.models.installed_models import (
 )
 from interp.models.lora_adapter import base_model, is_adapter_folder, merge_adapter
 from interp.models.memory import check_device_and_dtype, check_load
-from interp.models.quantised_weights import quantised_form
+from interp.models.quantisation_method_and_tensors import quantised_form
 from interp.models.read_facts import is_encoder, reads_images
 
 if TYPE_CHECKING:

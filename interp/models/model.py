@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
-from interp.models.batchable_lengths import LengthClasses
 from interp.models.chat_template import chat_parts
+from interp.models.rotary_length_classes import LengthClasses
 from interp.models.token_text import token_text
 from interp.records import RunRecord
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.models.bos import conventional_bos
 from interp.models.model import ModelFacts
-from interp.models.quantised_weights import weight_tensors
+from interp.models.quantisation_method_and_tensors import weight_tensors
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from torch import Tensor
 from interp.errors import first_line
 from interp.models.model import Model
 from interp.models.plain_model_reference import explained_error, plain_copy, relative_error, rounding
-from interp.models.quantised_weights import weight_tensors
+from interp.models.quantisation_method_and_tensors import weight_tensors
 from interp.models.read_facts import reads_images
 from interp.models.wrap_model import count_non_finite
 

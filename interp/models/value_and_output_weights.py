@@ -10,7 +10,7 @@ from torch import Tensor, bfloat16, float16, float32, float64, nn, stack
 
 from interp.errors import FastPathUnavailable
 from interp.models.model import Layout, Model
-from interp.models.quantised_weights import QUANTISED
+from interp.models.quantisation_method_and_tensors import QUANTISED
 
 PLAIN = (bfloat16, float16, float32, float64)
 

@@ -10,7 +10,7 @@ from interp.errors import ArtefactInvalid
 from interp.models.bos import set_bos
 from interp.models.find_layout import layout_of
 from interp.models.model import Model
-from interp.models.quantised_weights import weight_tensors
+from interp.models.quantisation_method_and_tensors import weight_tensors
 from interp.models.read_facts import facts_of
 from interp.models.value_and_output_weights import input_size
 

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import ADJECTIVES, AGREEMENT_PREPOSITIONS, PLURALS, VERB_FORMS
+from interp.tasks.words_and_templates import ADJECTIVES, AGREEMENT_PREPOSITIONS, PLURALS, VERB_FORMS
 
 MARKS = ("subject", "attractor")
 

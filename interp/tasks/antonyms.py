@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import ANTONYM_TEMPLATE, OPPOSITES
+from interp.tasks.words_and_templates import ANTONYM_TEMPLATE, OPPOSITES
 
 
 @task_definition(metric="logit_diff", marks=("query",), paper="Todd et al. 2024, arXiv 2310.15213")

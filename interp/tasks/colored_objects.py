@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import COLORED_LISTS, COLORED_QUESTIONS, COLORED_STATEMENTS, COLORS, NAMES, NOUNS, listed
+from interp.tasks.words_and_templates import COLORED_LISTS, COLORED_QUESTIONS, COLORED_STATEMENTS, COLORS, NAMES, NOUNS, listed
 
 MARKS = ("object", "color", "distractor", "solved", "question", "query")
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import DOCSTRING_PARAMETER, DOCSTRING_TEMPLATE, FUNCTIONS, PARAMETERS
+from interp.tasks.words_and_templates import DOCSTRING_PARAMETER, DOCSTRING_TEMPLATE, FUNCTIONS, PARAMETERS
 
 MARKS = ("answer", "before_answer", "described")
 PAPER = "Heimersheim and Janiak 2023, A circuit for Python docstrings in a 4-layer attention-only transformer"

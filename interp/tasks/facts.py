@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out
+from interp.tasks.words_and_templates import COUNTRIES, FACT_TEMPLATES, RELATIONS, fact_answer, is_held_out
 
 N_SHOTS = 2
 

@@ -11,7 +11,7 @@ from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.definition import shuffled
-from interp.tasks.words import OBJECTS, PLACES, PRONOUN_NAMES, PRONOUN_TEMPLATES
+from interp.tasks.words_and_templates import OBJECTS, PLACES, PRONOUN_NAMES, PRONOUN_TEMPLATES
 
 
 @task_definition(

@@ -19,7 +19,7 @@ from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.definition import shuffled
-from interp.tasks.words import CENTURIES, GREATER_THAN_TEMPLATE, YEAR_NOUNS
+from interp.tasks.words_and_templates import CENTURIES, GREATER_THAN_TEMPLATE, YEAR_NOUNS
 
 DIGITS = [str(digit) for digit in range(10)]
 TWO_DIGITS = [f"{number:02d}" for number in range(100)]

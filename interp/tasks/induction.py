@@ -12,7 +12,7 @@ from itertools import islice
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import WORDS
+from interp.tasks.words_and_templates import WORDS
 
 
 @task_definition(metric="logit_diff", marks=("first", "first_next"), paper="Olsson et al. 2022, arXiv 2209.11895")

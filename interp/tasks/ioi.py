@@ -12,7 +12,7 @@ from random import Random
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.definition import shuffled
 from interp.tasks.text_marks import after
-from interp.tasks.words import IOI_TEMPLATES, NAMES, OBJECTS, PLACES
+from interp.tasks.words_and_templates import IOI_TEMPLATES, NAMES, OBJECTS, PLACES
 
 CORRUPTIONS = ("abc", "flip")
 

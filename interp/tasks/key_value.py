@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import KEY_VALUE_TEMPLATE, WORDS
+from interp.tasks.words_and_templates import KEY_VALUE_TEMPLATE, WORDS
 
 
 @task_definition(metric="logit_diff", marks=("key", "value", "query"), paper="Liu et al. 2023, arXiv 2307.03172")

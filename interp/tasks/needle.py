@@ -12,7 +12,7 @@ from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
 from interp.tasks.definition import shuffled
-from interp.tasks.words import FILLER_TEMPLATES, FILLER_WORDS, NAMES, NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
+from interp.tasks.words_and_templates import FILLER_TEMPLATES, FILLER_WORDS, NAMES, NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 MARKS = ("needle", "needle_name", "needle_value", "distractor", "question", "query")
 PAPER = "Wu et al. 2024, arXiv 2404.15574"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 
 from interp.tasks import Prompt, WordFilter, mark, read_marks, task_definition
-from interp.tasks.words import NAMES, OBJECTS, ORDINALS
+from interp.tasks.words_and_templates import NAMES, OBJECTS, ORDINALS
 
 MARKS = ("response", "plan", "planned", "planned_next")
 

@@ -5,9 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from tests.circuits.test_resumable_parts import Ledger
 
-from interp.circuits import EdgeScores, circuit_outcomes, faithfulness_curve, resumable_parts, score_edges, stability
-from interp.circuits.resumable_parts import patching_work, scoring_work
+from interp.circuits import EdgeScores, circuit_outcomes, faithfulness_curve, parts_and_cost, score_edges, stability
+from interp.circuits.parts_and_cost import patching_work, scoring_work
 from interp.engine.edges import edge_patching
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.sweep import work_units
@@ -16,7 +17,6 @@ from interp.models import load_model
 from interp.records import RunRecord
 from interp.tasks import make_task
 from tests.circuits.test_planted_circuits import CASES, SOFT, planted, task_of
-from tests.circuits.test_resumable_parts import Ledger
 from tests.engine.edges.test_edge_patching import edge_of
 
 N_TOP = 60
@@ -121,7 +121,7 @@ def test_circuits_and_their_faithfulness_follow_the_ranking():
 def small_parts(monkeypatch):
     """Little memory, so that there are several parts of several batches."""
     monkeypatch.setitem(work_units.GRADIENT_MEMORY, "cpu", 8 << 20)
-    monkeypatch.setattr(resumable_parts, "PATCHED_EDGES_PER_PART", 25)
+    monkeypatch.setattr(parts_and_cost, "PATCHED_EDGES_PER_PART", 25)
 
 
 @pytest.mark.parametrize("limit", [1, 7])

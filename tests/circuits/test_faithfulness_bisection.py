@@ -5,15 +5,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+from tests.circuits.test_resumable_parts import Ledger
 
 from interp.circuits import bisect_faithfulness, circuit_outcomes, faithfulness_bisection, score_edges
-from interp.circuits.resumable_parts import bisection_work
+from interp.circuits.parts_and_cost import bisection_work
 from interp.engine.sweep import work_units
 from interp.models import load_model
 from interp.tasks import make_task
 from tests.circuits.test_faithfulness import mini as planted_mini
 from tests.circuits.test_faithfulness import task_of, traced
-from tests.circuits.test_resumable_parts import Ledger
 
 N_EDGES = 479
 

@@ -113,7 +113,7 @@ def test_every_room_has_a_floor():
 # `plot` and `save` reach up by name, so that a value object can draw and store itself.
 REACHES_UP = {
     ("interp/heads.py", "interp.figures"),
-    ("interp/circuits/result_base.py", "interp.figures"),
+    ("interp/circuits/table_and_plot_mixins.py", "interp.figures"),
     ("interp/heads.py", "interp.store"),
     ("interp/ablation/ablation_result.py", "interp.figures"),
     ("interp/ablation/ablation_result.py", "interp.store"),

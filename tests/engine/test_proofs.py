@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 from interp.ablation import ablate_heads
 from interp.engine import capture_attention, run
 from interp.engine.attention import attention_interface
-from interp.engine.attention.last_query_rows import read_last_queries
+from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
 from interp.engine.sweep import fused_ops, readout
 from interp.engine.sweep.resume_from_layer import verify_once
 from interp.metrics import observe_attention

@@ -16,8 +16,8 @@ from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import record_of
 from interp.tasks import make_task
 from interp.tasks.task import Example, Task
-from interp.tasks.task_vocabulary import MOST_PROMPTS, task_vocabulary
-from interp.tasks.words import NAMES, OBJECTS, PLACES
+from interp.tasks.vocabulary_report import MOST_PROMPTS, task_vocabulary
+from interp.tasks.words_and_templates import NAMES, OBJECTS, PLACES
 from tests.support.sweep_cases import random_task
 from tests.support.tiny_models import tiny
 from tests.support.tokenizer_only_models import STARTING, task_model

@@ -8,7 +8,7 @@ from scipy.spatial.distance import jensenshannon
 from interp.heads import Head
 from interp.metrics import cluster_heads, observe_attention, output_similarity, pattern_similarity
 from interp.metrics.attention import attention_metrics
-from interp.metrics.head_similarity_and_clusters import HeadPairScores
+from interp.metrics.head_clusters_by_patterns_and_outputs import HeadPairScores
 from interp.models import load_hooked_transformer, wrap_model
 from interp.models.model import Model
 from interp.models.value_and_output_weights import output_weights

@@ -7,7 +7,7 @@ from torch import nn
 from interp.errors import FastPathUnavailable, MemoryBudgetExceeded, ModelUnavailable
 from interp.models import load_model, wrap_model
 from interp.models.device_map import check_placed, placement, read_max_memory
-from interp.models.quantised_weights import quantised_form, weight_tensors
+from interp.models.quantisation_method_and_tensors import quantised_form, weight_tensors
 from interp.models.read_facts import weights_digest
 from interp.models.value_and_output_weights import input_size, output_weights, unembed_rows, value_weights
 from tests.support.tiny_models import save_tiny, tiny_hf, tiny_tokens

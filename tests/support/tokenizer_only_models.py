@@ -47,9 +47,9 @@ def bare_model(tokenizer, name: str = "bare", *, max_length: int | None = 512) -
 
 
 def _known() -> list[str]:
-    from interp.tasks import words
+    from interp.tasks import words_and_templates
 
-    return words.vocabulary()
+    return words_and_templates.vocabulary()
 
 
 def _wrapped(tokenizer: Tokenizer, **names: str) -> T.PreTrainedTokenizerFast:
@@ -57,12 +57,12 @@ def _wrapped(tokenizer: Tokenizer, **names: str) -> T.PreTrainedTokenizerFast:
 
 
 def _word() -> T.PreTrainedTokenizerFast:
-    from interp.tasks import words
+    from interp.tasks import words_and_templates
 
     ids = {token: i for i, token in enumerate(["<unk>", "<bos>", *_known()])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace("\n", " <nl> ")
-    cut = pre_tokenizers.Split(Regex(words.TOKEN_PATTERN), "isolated")
+    cut = pre_tokenizers.Split(Regex(words_and_templates.TOKEN_PATTERN), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), cut])
     return _wrapped(tokenizer, unk_token="<unk>", bos_token="<bos>")
 

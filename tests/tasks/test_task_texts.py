@@ -16,9 +16,9 @@ def prompts(name: str, n: int, **options):
 
 
 def split(text: str) -> list[str]:
-    from interp.tasks import words
+    from interp.tasks import words_and_templates
 
-    return words.split(text)
+    return words_and_templates.split(text)
 
 
 def marked(prompt, name: str) -> str:
@@ -40,7 +40,7 @@ def test_ioi_names_the_receiver_first_in_exactly_half_of_the_prompts():
 
 
 def test_ioi_uses_every_sentence_form_equally_often_in_both_orders():
-    from interp.tasks.words import IOI_TEMPLATES
+    from interp.tasks.words_and_templates import IOI_TEMPLATES
 
     assert len(IOI_TEMPLATES) == 18
     made = prompts("ioi", 36)
@@ -188,7 +188,7 @@ def test_needle_asks_for_one_of_several_secrets_and_swaps_two_names():
 
 
 def test_facts_are_true_and_the_corrupted_country_has_another_answer():
-    from interp.tasks.words import COUNTRIES
+    from interp.tasks.words_and_templates import COUNTRIES
 
     for p in prompts("facts", 80):
         ((old, new),) = changed(p)
@@ -276,7 +276,7 @@ def test_two_solved_objects_trade_places_with_the_asked_one_in_the_corrupted_pro
 
 
 def test_pronouns_of_women_and_men_come_equally_often_and_the_corrupted_name_is_of_the_other_gender():
-    from interp.tasks.words import NAMES, PRONOUN_NAMES
+    from interp.tasks.words_and_templates import NAMES, PRONOUN_NAMES
 
     assert {*PRONOUN_NAMES["she"], *PRONOUN_NAMES["he"]} <= {*NAMES} and not {*PRONOUN_NAMES["she"]} & {*PRONOUN_NAMES["he"]}
     made = prompts("gendered_pronoun", 48)
@@ -287,7 +287,7 @@ def test_pronouns_of_women_and_men_come_equally_often_and_the_corrupted_name_is_
 
 
 def test_subject_and_attractor_differ_in_number_and_the_corrupted_subject_has_the_attractors():
-    from interp.tasks.words import PLURALS
+    from interp.tasks.words_and_templates import PLURALS
 
     made = prompts("agreement", 30)
     for i, p in enumerate(made):
@@ -300,7 +300,7 @@ def test_subject_and_attractor_differ_in_number_and_the_corrupted_subject_has_th
 
 
 def test_the_opposites_of_a_prompt_are_all_of_different_pairs():
-    from interp.tasks.words import OPPOSITES
+    from interp.tasks.words_and_templates import OPPOSITES
 
     pairs = {**OPPOSITES, **{b: a for a, b in OPPOSITES.items()}}
     for p in prompts("antonyms", 40, n_shots=4):

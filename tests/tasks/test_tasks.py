@@ -195,7 +195,7 @@ def test_a_wrong_request_is_answered_with_what_is_allowed(call, error, message):
 
 def test_a_model_that_cuts_years_otherwise_cannot_do_greater_than():
     from interp.tasks import make_task
-    from interp.tasks.words import YEAR_NOUNS
+    from interp.tasks.words_and_templates import YEAR_NOUNS
 
     ids = {
         letter: i

@@ -20,9 +20,9 @@ from interp_dashboard.detector_option_widgets import DetectorOptions
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
-from interp_dashboard.own_text import name_unknown, suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.selectable_figures_and_tables import head_from_table, show_table
+from interp_dashboard.suggested_texts_and_unknown_words import name_unknown, suggested_texts, unknown_in, warn_of_unknown
 from interp_dashboard.url import Field, choice, head, number, text
 
 ROLE = "preplan_anchor"

@@ -33,7 +33,7 @@ def attention(
     Stores one number per head, one per token (the mean over all heads), and the values at every query and key. Exits
     with 3 when the model overflows in its dtype.
     """
-    from interp.store.headvis import check_empty
+    from interp.store.headvis_files import check_empty
 
     if headvis is not None:
         check_empty(headvis)

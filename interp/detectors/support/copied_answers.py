@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from interp.detectors.support.needle_prompts import Trial
 from interp.engine.attention.attention_rows import AttentionRows
-from interp.engine.attention.last_query_rows import read_last_queries, verified_shared_prefix
+from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries, verified_shared_prefix
 from interp.engine.sweep.sweep import UnitLedger
 from interp.models.model import Model
 from interp.records import digest

@@ -8,7 +8,7 @@ from random import Random
 from interp.files import user_path
 from interp.models.model import Model
 from interp.tasks.tokenise import offsets, unknown_words
-from interp.tasks.words import ADJECTIVES, ANIMALS, FILLER_TEMPLATES, NAMES, OBJECTS, PLACES, PRONOUNS, VERBS
+from interp.tasks.words_and_templates import ADJECTIVES, ANIMALS, FILLER_TEMPLATES, NAMES, OBJECTS, PLACES, PRONOUNS, VERBS
 
 FILLER_NAMES, SECRET_NAMES = NAMES[:40], NAMES[40:]
 """Names that may occur in the filler, and names that only needles use."""

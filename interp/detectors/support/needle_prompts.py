@@ -20,7 +20,7 @@ from interp.models.model import Model
 from interp.tasks.needle import set_aside
 from interp.tasks.task import Example, Span
 from interp.tasks.tokenise import token_spans, unknown_words
-from interp.tasks.words import NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
+from interp.tasks.words_and_templates import NEEDLE_QUESTIONS, NEEDLE_TEMPLATES, WORDS
 
 KINDS = ("texts", "secrets", "repeats")
 LONGEST = 5000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from interp import interventions
 from interp.ablation.ablate_heads import ablate_heads
 from interp.ablation.ablations import ablations, build_variants, resample_source_ids
-from interp.circuits import measurement, score_edges
+from interp.circuits import corrupted_outcomes, score_edges
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import clean_pass
@@ -22,8 +22,8 @@ from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import ExtensionError, FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
+from interp.metrics.model_performance import score_task
 from interp.metrics.outcomes import OUTCOMES
-from interp.metrics.score_task import score_task
 from interp.models.memory import LIBRARY_BYTES, forward_bytes
 from interp.models.model import Layout, Model, record_of
 from interp.models.wrap_model import wrap_model
@@ -251,7 +251,7 @@ def test_an_outcome_outside_its_declared_bounds_is_an_error(gpt2, road, monkeypa
         if road == "clean":
             clean_outcome(gpt2, task, shifted)
         elif road == "circuit":
-            monkeypatch.setattr(measurement.OUTCOMES, "get", lambda name: shifted)
+            monkeypatch.setattr(corrupted_outcomes.OUTCOMES, "get", lambda name: shifted)
             score_edges(gpt2, task, method="exact", metric="prob_mass")
         else:
             variants = [(interventions.zero([Head(1, 1)]),)]

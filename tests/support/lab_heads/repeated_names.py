@@ -4,7 +4,7 @@ Ann Bob Carl Dora Bob Carl        -> Dora
 """
 
 from interp.tasks import Prompt, mark, read_marks, task_definition
-from interp.tasks.words import NAMES
+from interp.tasks.words_and_templates import NAMES
 
 
 @task_definition(metric="logit_diff", marks=("last",), paper="our lab notes, 2026")

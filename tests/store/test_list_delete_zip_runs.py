@@ -14,7 +14,7 @@ from interp.figures import available_figures, run_figure
 from interp.files import sha256
 from interp.heads import HeadScores
 from interp.records import RunRecord
-from interp.store import delete_run, find_run, list_runs, open_run, run_folders, save_scores, start_run, zip_run
+from interp.store import delete_run, find_run, list_delete_zip_runs, list_runs, open_run, save_scores, start_run, zip_run
 
 ESCAPES = [
     "..", ".", "", "/", "//", "/etc", "/etc/passwd", "../..", "../outside", "./inside", "inside/", "inside/.", "inside/..",
@@ -204,7 +204,7 @@ def test_a_packed_run_opens_elsewhere_as_the_same_run(root, tmp_path):
 
 
 def test_a_run_that_is_too_large_is_not_packed(root, monkeypatch):
-    monkeypatch.setattr(run_folders, "MAX_ZIP_BYTES", find_run(root, "inside").nbytes - 1)
+    monkeypatch.setattr(list_delete_zip_runs, "MAX_ZIP_BYTES", find_run(root, "inside").nbytes - 1)
     with pytest.raises(MemoryBudgetExceeded, match=r"copy .*inside instead"):
         zip_run(find_run(root, "inside"))
 

@@ -17,7 +17,7 @@ from interp.errors import ArtefactInvalid, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.metrics.largest_weights_per_row import SparsePattern, sparse_patterns
 from interp.records import RunRecord
-from interp.store import export_headvis, headvis, load_headvis
+from interp.store import export_headvis, headvis_files, load_headvis
 from interp.tasks.token_batch import TokenBatch
 from tests.cli.test_cli import assert_refused, interp
 from tests.support.pattern_cases import NOTHING, golden_heads
@@ -27,7 +27,7 @@ from tests.support.tiny_models import save_tiny, tiny, tiny_hf, tiny_images
 LENGTHS = (14, 9, 23)
 MODELS = {"gpt2": (3, 5, None), "llama": (3, 6, None), "mistral": (3, 6, 4)}
 """Layers, heads and window (Mistral's); Llama and Mistral share 2 key/value heads."""
-SIX = (*headvis.METRICS,)
+SIX = (*headvis_files.METRICS,)
 
 
 def texts():
@@ -237,8 +237,8 @@ def test_the_files_are_those_that_headvis_and_neuronpedia_read(tmp_path):
 
 
 def test_texts_are_sorted_into_fifths_of_their_peaks():
-    assert headvis._fifths([0.9, 0.1, 0.5, 0.3, 0.7, 0.2, 1.0, 0.4, 0.6, 0.8]) == [5, 1, 3, 2, 4, 1, 5, 2, 3, 4]
-    assert headvis._fifths([0.25, 0.75, 0.5]) == [1, 5, 3]
+    assert headvis_files._fifths([0.9, 0.1, 0.5, 0.3, 0.7, 0.2, 1.0, 0.4, 0.6, 0.8]) == [5, 1, 3, 2, 4, 1, 5, 2, 3, 4]
+    assert headvis_files._fifths([0.25, 0.75, 0.5]) == [1, 5, 3]
 
 
 def test_a_tree_of_other_hands_is_read_as_far_as_it_is_known(tmp_path):
@@ -302,14 +302,14 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 @pytest.mark.parametrize("failing", ["L0H0.json", "L0H3.json", "scatter_data.json", "config.json"])
 def test_a_tree_that_could_not_be_written_leaves_nothing_behind(failing, tmp_path, monkeypatch):
-    write_atomically = headvis.write_atomically
+    write_atomically = headvis_files.write_atomically
 
     def full(path, content):
         if path.name == failing:
             raise OSError(28, "No space left on device")
         write_atomically(path, content)
 
-    monkeypatch.setattr(headvis, "write_atomically", full)
+    monkeypatch.setattr(headvis_files, "write_atomically", full)
     with pytest.raises(OSError, match="No space left"):
         export_headvis(golden(), tmp_path / "tree", "abab")
     assert not [*tmp_path.iterdir()]
@@ -317,7 +317,7 @@ def test_a_tree_that_could_not_be_written_leaves_nothing_behind(failing, tmp_pat
 
 def test_more_text_than_fits_a_file_is_refused_on_both_ways(tmp_path, monkeypatch):
     folder = export_headvis(golden(), tmp_path / "tree", "abab")
-    monkeypatch.setattr(headvis, "MAX_FILE_BYTES", 300)
+    monkeypatch.setattr(headvis_files, "MAX_FILE_BYTES", 300)
     with pytest.raises(ArtefactInvalid, match=r"config.json has [\d,]+ bytes, more than the 300 that are read"):
         load_headvis(folder)
     with pytest.raises(ValueError, match=r"L0H1.json would take \d+ bytes, more than the 300 of a file: give fewer texts"):

@@ -6,7 +6,7 @@ import pytest
 from interp.heads import Head
 from interp.metrics import observe_attention
 from interp.models import load_model
-from interp_dashboard import own_text
+from interp_dashboard import suggested_texts_and_unknown_words
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import pages
 from tests.support.dashboard_apps import address, new_session, open_address, save_encoder, viewer_data
@@ -44,8 +44,8 @@ def test_a_vocabulary_that_knows_no_sentence_gives_its_own_words(tmp_path):
     path = str(save_tiny("llama", tmp_path / "tiny"))
     model_cache().add(path)
     model = load_model(path)
-    first, second = own_text.suggested_texts(path, model.facts.weights_digest)
-    assert first not in own_text.SUGGESTIONS[0] and first != second
+    first, second = suggested_texts_and_unknown_words.suggested_texts(path, model.facts.weights_digest)
+    assert first not in suggested_texts_and_unknown_words.SUGGESTIONS[0] and first != second
     for text in (first, second):
         assert model.unknown_id not in model.to_tokens_without_special(text) != []
 

@@ -6,7 +6,7 @@ import torch
 from interp.engine import run
 from interp.engine.attention import attention_interface
 from interp.engine.attention.attention_interface import AttentionInputs, attend, scaled_dot_product
-from interp.engine.attention.last_query_rows import SharedPrefix, read_last_queries, verified_shared_prefix
+from interp.engine.attention.last_query_rows_and_prefix_cache import SharedPrefix, read_last_queries, verified_shared_prefix
 from tests.support.tiny_models import tiny, tiny_tokens
 
 
