@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from interp.circuits.circuit import LOGITS
-from interp.circuits.corrupted_outcomes import check_gap, measuring, to_numpy
+from interp.circuits.clean_and_corrupted_runs import check_gap, measuring, to_numpy
 from interp.circuits.edge_scores import EdgeScores
 from interp.engine.edges.edge_patching import patch_edge_sets
 from interp.engine.sweep.sweep import Progress

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp._short_repr import short_repr
-from interp.circuits.corrupted_outcomes import MeasuredBatch, measuring, to_numpy
+from interp.circuits.clean_and_corrupted_runs import MeasuredBatch, measuring, to_numpy
 from interp.circuits.table_and_plot_mixins import PlottedResult
 from interp.engine.edges.residual_decomposition import ResidualDecomposition
 from interp.engine.gradients.corrupted_qkvz_effects import ResidualChange, resume_changes

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from interp.ablation.ablations import build_variants, check_ablation
-from interp.circuits.corrupted_outcomes import measurement_record
+from interp.circuits.clean_and_corrupted_runs import measurement_record
 from interp.engine.sweep.sweep import Progress, sweep
 from interp.heads import Head, HeadScores
 from interp.metrics.outcomes import OUTCOMES

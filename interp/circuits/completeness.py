@@ -17,8 +17,8 @@ import pandas as pd
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, check_graph
+from interp.circuits.components_as_edge_masks import Component, components_of, edge_masks_of, removal_record
 from interp.circuits.faithfulness import circuit_outcomes, share_of
-from interp.circuits.removable_components import Component, components_of, edge_masks_of, removal_record
 from interp.circuits.table_and_plot_mixins import TableResult
 from interp.engine.sweep.sweep import Progress
 from interp.models.model import Model

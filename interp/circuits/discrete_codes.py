@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from interp.circuits.corrupted_outcomes import measurement_record
+from interp.circuits.clean_and_corrupted_runs import measurement_record
 from interp.circuits.edge_replacement import check_pairs
 from interp.engine.sweep.z_cache import cache_z
 from interp.heads import Head, HeadScores

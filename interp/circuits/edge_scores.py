@@ -36,9 +36,9 @@ from jaxtyping import Bool, Float, Int
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import Circuit, edge_table
-from interp.circuits.corrupted_outcomes import MeasuredBatch, Measurement, measuring
+from interp.circuits.clean_and_corrupted_runs import MeasuredBatch, Measurement, measuring
 from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS, IG_RULES, check_exact_top, line_options
-from interp.circuits.parts_and_cost import patching_work, scoring_work
+from interp.circuits.split_work_and_estimate_cost import patching_work, scoring_work
 from interp.graph import Edge, Graph
 from interp.models.model import Model
 from interp.records import RunRecord

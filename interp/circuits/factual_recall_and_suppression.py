@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.circuits.corrupted_outcomes import measurement_record
+from interp.circuits.clean_and_corrupted_runs import measurement_record
 from interp.circuits.direct_effects import residual_contributions
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 
 from interp._short_repr import short_repr
 from interp.circuits.circuit import check_graph
-from interp.circuits.corrupted_outcomes import MeasuredBatch, Measurement, measuring
+from interp.circuits.clean_and_corrupted_runs import MeasuredBatch, Measurement, measuring
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.parts_and_cost import circuit_work
+from interp.circuits.split_work_and_estimate_cost import circuit_work
 from interp.circuits.table_and_plot_mixins import PlottedResult, TableResult
 from interp.files import sha256
 from interp.models.model import Model

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interp.circuits.circuit import check_graph
-from interp.circuits.corrupted_outcomes import measuring
+from interp.circuits.clean_and_corrupted_runs import measuring
 from interp.circuits.edge_scores import EdgeScores
 from interp.circuits.faithfulness import FaithfulnessCurve, curve_table, run_circuits, share_of
-from interp.circuits.parts_and_cost import bisection_work
+from interp.circuits.split_work_and_estimate_cost import bisection_work
 from interp.models.model import Model
 from interp.statistics import resample_prompts
 from interp.tasks.task import Task

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp._short_repr import short_repr
-from interp.circuits.corrupted_outcomes import measurement_record, to_numpy
+from interp.circuits.clean_and_corrupted_runs import measurement_record, to_numpy
 from interp.circuits.direct_effects import ResidualContributions, residual_contributions
 from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.run import quiet_inference

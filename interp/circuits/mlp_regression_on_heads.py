@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sklearn.linear_model import ridge_regression
 
 from interp._short_repr import short_repr
-from interp.circuits.corrupted_outcomes import to_numpy
+from interp.circuits.clean_and_corrupted_runs import to_numpy
 from interp.circuits.direct_effects import residual_contributions
 from interp.circuits.factual_recall_and_suppression import subjects
 from interp.engine.edges.edge_patching import graph_of

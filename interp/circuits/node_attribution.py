@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.corrupted_outcomes import MeasuredBatch, measuring, to_numpy
+from interp.circuits.clean_and_corrupted_runs import MeasuredBatch, measuring, to_numpy
 from interp.engine.gradients.corrupted_qkvz_effects import (
     NODE_KINDS,
     ResidualChange,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.circuits.corrupted_outcomes import MeasuredBatch, measuring, to_numpy
+from interp.circuits.clean_and_corrupted_runs import MeasuredBatch, measuring, to_numpy
 from interp.circuits.edge_scores import NOISE_FLOOR
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.edges.residual_decomposition import ResidualDecomposition

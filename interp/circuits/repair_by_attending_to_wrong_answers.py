@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool
 
 from interp._short_repr import short_repr
-from interp.circuits.corrupted_outcomes import measurement_record
+from interp.circuits.clean_and_corrupted_runs import measurement_record
 from interp.circuits.table_and_plot_mixins import TableResult
 from interp.engine.sweep.sweep import sweep
 from interp.engine.sweep.variant import Variant

@@ -6,7 +6,7 @@ from interp.cli.performance_output import print_performance
 from interp.cli.terminal import Terminal
 from interp.errors import counted
 from interp.experiments.circuit import COUNTERFACTUAL, EXACT
-from interp.experiments.estimate_agreement import agreement_sentence
+from interp.experiments.estimate_agreement_sentence import agreement_sentence
 from interp.records import prompts_text
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from interp.cli.terminal import Terminal
-from interp.experiments.estimate_agreement import agreement_sentence
+from interp.experiments.estimate_agreement_sentence import agreement_sentence
 from interp.records import prompts_text
 
 if TYPE_CHECKING:

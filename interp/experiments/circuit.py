@@ -24,7 +24,7 @@ from interp.registry import check_name
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
     from interp.circuits import Circuit, EdgeScores, FaithfulnessCurve
-    from interp.circuits.parts_and_cost import Parts
+    from interp.circuits.split_work_and_estimate_cost import Parts
     from interp.models.model import Model
     from interp.store import RunWriter, StoredRun
     from interp.store.unit_ledger import FileLedger
@@ -160,7 +160,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def plan(self, memory: int | None = None) -> CostEstimate:
         """Parts, bytes and seconds of the scores and of the curve; those of acdc, which decides as it goes, are not known."""
         from interp.ablation.ablate_heads import CostEstimate, seconds_per_work
-        from interp.circuits.parts_and_cost import circuit_work, estimate_circuit_cost
+        from interp.circuits.split_work_and_estimate_cost import circuit_work, estimate_circuit_cost
         from interp.engine.edges.edge_patching import graph_of
 
         graph, spec = graph_of(self.model), self.spec
@@ -178,7 +178,7 @@ class CircuitExperiment(ResumableExperiment[CircuitSpec]):
     def _work(self) -> tuple[list[Parts], list[Parts], list[Parts]]:
         """The parts of the scores (none of acdc), of the exact ones among them, and of the curve."""
         from interp.circuits.faithfulness import MIB_EDGE_SHARES
-        from interp.circuits.parts_and_cost import bisection_work, circuit_work, patching_work, scoring_work
+        from interp.circuits.split_work_and_estimate_cost import bisection_work, circuit_work, patching_work, scoring_work
         from interp.engine.edges.edge_patching import graph_of
 
         spec, how = self.spec, (self.spec.ablation, self.spec.seed)

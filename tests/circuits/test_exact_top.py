@@ -7,8 +7,15 @@ import pytest
 from scipy.stats import spearmanr
 from tests.circuits.test_resumable_parts import Ledger
 
-from interp.circuits import EdgeScores, circuit_outcomes, faithfulness_curve, parts_and_cost, score_edges, stability
-from interp.circuits.parts_and_cost import patching_work, scoring_work
+from interp.circuits import (
+    EdgeScores,
+    circuit_outcomes,
+    faithfulness_curve,
+    score_edges,
+    split_work_and_estimate_cost,
+    stability,
+)
+from interp.circuits.split_work_and_estimate_cost import patching_work, scoring_work
 from interp.engine.edges import edge_patching
 from interp.engine.edges.edge_patching import graph_of
 from interp.engine.sweep import work_units
@@ -121,7 +128,7 @@ def test_circuits_and_their_faithfulness_follow_the_ranking():
 def small_parts(monkeypatch):
     """Little memory, so that there are several parts of several batches."""
     monkeypatch.setitem(work_units.GRADIENT_MEMORY, "cpu", 8 << 20)
-    monkeypatch.setattr(parts_and_cost, "PATCHED_EDGES_PER_PART", 25)
+    monkeypatch.setattr(split_work_and_estimate_cost, "PATCHED_EDGES_PER_PART", 25)
 
 
 @pytest.mark.parametrize("limit", [1, 7])

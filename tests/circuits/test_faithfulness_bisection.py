@@ -8,7 +8,7 @@ import pytest
 from tests.circuits.test_resumable_parts import Ledger
 
 from interp.circuits import bisect_faithfulness, circuit_outcomes, faithfulness_bisection, score_edges
-from interp.circuits.parts_and_cost import bisection_work
+from interp.circuits.split_work_and_estimate_cost import bisection_work
 from interp.engine.sweep import work_units
 from interp.models import load_model
 from interp.tasks import make_task

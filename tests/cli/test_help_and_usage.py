@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from interp.cli.detector_settings import meaning
+from interp.cli.detector_settings_table import meaning
 from interp.errors import settings_text
 
 

@@ -13,7 +13,7 @@ from interp.ablation.ablate_heads import ESTIMATORS
 from interp.ablation.ablations import ablation_options, ablations
 from interp.ablation.effect_tables import sign_meaning
 from interp.experiments import AblationSpec
-from interp.experiments.estimate_agreement import agreement_sentence
+from interp.experiments.estimate_agreement_sentence import agreement_sentence
 from interp.figures import head_map, pattern_heatmap, ranked_effects
 from interp.heads import Head
 from interp.models.memory import format_bytes

@@ -6,7 +6,7 @@ import typer
 
 from interp.cli.command_from_spec import Request, run_command
 from interp.cli.detection_and_confirmation_output import print_role_run
-from interp.cli.detector_settings import print_settings
+from interp.cli.detector_settings_table import print_settings
 from interp.cli.options import Settings, read_memory
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options

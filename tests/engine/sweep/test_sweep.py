@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from interp import interventions
 from interp.ablation.ablate_heads import ablate_heads
 from interp.ablation.ablations import ablations, build_variants, resample_source_ids
-from interp.circuits import corrupted_outcomes, score_edges
+from interp.circuits import clean_and_corrupted_runs, score_edges
 from interp.engine.attention.attention_interface import NAME
 from interp.engine.sweep import clean_pass as clean_module
 from interp.engine.sweep.clean_pass import clean_pass
@@ -251,7 +251,7 @@ def test_an_outcome_outside_its_declared_bounds_is_an_error(gpt2, road, monkeypa
         if road == "clean":
             clean_outcome(gpt2, task, shifted)
         elif road == "circuit":
-            monkeypatch.setattr(corrupted_outcomes.OUTCOMES, "get", lambda name: shifted)
+            monkeypatch.setattr(clean_and_corrupted_runs.OUTCOMES, "get", lambda name: shifted)
             score_edges(gpt2, task, method="exact", metric="prob_mass")
         else:
             variants = [(interventions.zero([Head(1, 1)]),)]

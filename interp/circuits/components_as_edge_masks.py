@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.corrupted_outcomes import measurement_record
+from interp.circuits.clean_and_corrupted_runs import measurement_record
 from interp.graph import Edge, Graph, Node
 from interp.models.model import Model
 from interp.records import RunRecord, digest

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from interp.circuits import circuit_outcomes, parts_and_cost, score_edges
+from interp.circuits import circuit_outcomes, score_edges, split_work_and_estimate_cost
 from interp.circuits.edge_method_and_ablation_names import EDGE_METHODS
 from interp.circuits.edge_scores import _interpolation_points
-from interp.circuits.parts_and_cost import circuit_work, n_gradient_runs, scoring_work
+from interp.circuits.split_work_and_estimate_cost import circuit_work, n_gradient_runs, scoring_work
 from interp.engine.sweep import work_units
 from interp.experiments.circuit import CircuitSpec
 from interp.graph import Graph
@@ -38,7 +38,7 @@ class Ledger(dict):
 def small_parts(monkeypatch):
     """Little memory, so that there are several parts of several batches."""
     monkeypatch.setitem(work_units.GRADIENT_MEMORY, "cpu", 8 << 20)
-    monkeypatch.setattr(parts_and_cost, "EDGES_PER_PART", 130)
+    monkeypatch.setattr(split_work_and_estimate_cost, "EDGES_PER_PART", 130)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
-from interp.circuits.parts_and_cost import Parts
+from interp.circuits.split_work_and_estimate_cost import Parts
 from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
