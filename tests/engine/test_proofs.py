@@ -1,7 +1,7 @@
 """No number comes out of a road that differs from the plain model: each is checked before its first number, and says by how much."""
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 import torch
@@ -14,10 +14,8 @@ from interp.ablation import ablate_heads
 from interp.engine import capture_attention, run
 from interp.engine.attention import attention_interface
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
-from interp.engine.sweep import fused_ops, readout
-from interp.engine.sweep.resume_from_layer import verify_once
+from interp.engine.sweep import readout
 from interp.metrics import observe_attention
-from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
 from interp.models.plain_model_reference import relative_error
 from interp.tasks.task import Example, Task
@@ -36,6 +34,8 @@ def test_a_view_of_transformer_lens_that_is_not_the_model_is_refused_with_its_di
 
 
 def attention_with(**changes):
+    from dataclasses import replace
+
     right = attention_interface.attend
     return lambda call: right(replace(call, **{name: change(call) for name, change in changes.items()}))
 
@@ -50,7 +50,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_sweep_whose_attention_differs_falls_back_and_says_so(fault, monkeypatch):
-    model, wanted = wrap_model(tiny_hf("llama")), ablate_heads(wrap_model(tiny_hf("llama")), TASK, ablation="zero")
+    model = wrap_model(tiny_hf("llama"))
+    wanted = ablate_heads(model, TASK, ablation="zero")
     wrong = attention_with(**FAULTS[fault])
     monkeypatch.setattr(attention_interface, "attend", wrong)
     monkeypatch.setattr(sys.modules["interp.engine.sweep.clean_pass"], "attend", wrong)
@@ -110,7 +111,8 @@ def test_a_term_of_the_scores_that_nothing_here_knows_is_refused_whoever_reads_t
 
 
 def test_a_norm_left_out_is_found(monkeypatch):
-    model, wanted = wrap_model(tiny_hf("llama")), ablate_heads(wrap_model(tiny_hf("llama")), TASK, ablation="zero")
+    model = wrap_model(tiny_hf("llama"))
+    wanted = ablate_heads(model, TASK, ablation="zero")
     right = readout.Readout.__init__
 
     def without_norm(self, *args):
@@ -123,32 +125,6 @@ def test_a_norm_left_out_is_found(monkeypatch):
     ):
         found = ablate_heads(model, TASK, ablation="zero")
     assert found.values == pytest.approx(wanted.values, abs=1e-4)
-
-
-def test_sweeps_are_proven_once_for_each_model_outcome_and_lengths(monkeypatch):
-    resumption = sys.modules["interp.engine.sweep.resume_from_layer"]
-    proofs, right = [], resumption.verify_resumption
-    monkeypatch.setattr(resumption, "verify_resumption", lambda *args: (proofs.append(args), right(*args)))
-    model = wrap_model(tiny_hf("llama"))
-    shorter = replace(TASK, examples=tuple(replace(e, clean=e.clean[1:], corrupted=e.clean[1:]) for e in TASK))
-
-    def newly_proven(model, task=TASK, **arguments) -> int:
-        before = len(proofs)
-        ablate_heads(model, task, ablation="zero", **arguments)
-        return len(proofs) - before
-
-    assert [newly_proven(model), newly_proven(model), newly_proven(model, positions="end")] == [1, 0, 0]
-    assert [newly_proven(model, metric="answer_logprob"), newly_proven(model, shorter)] == [1, 1]
-    assert newly_proven(wrap_model(tiny_hf("llama"))) == 1
-
-
-def test_own_modules_do_not_prove_fused_ones(monkeypatch):
-    model = wrap_model(tiny_hf("llama"))
-    with model.lock, torch.inference_mode():
-        verify_once(model, TASK.examples, OUTCOMES.get("logit_diff"))
-    monkeypatch.setitem(fused_ops.SHORTER, "LlamaRMSNorm", lambda module, x: x)
-    with pytest.warns(UserWarning, match=r"differs from the model by .* of its logits; using the slower hooked backend"):
-        ablate_heads(model, TASK, ablation="zero")
 
 
 def test_differences_are_relative_to_the_spread_of_the_logits():

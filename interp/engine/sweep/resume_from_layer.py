@@ -44,7 +44,7 @@ from interp.models.plain_model_reference import outputs_of, plain_copy, rounding
 from interp.models.value_and_output_weights import output_rows
 from interp.tasks.task import Example
 
-_VERIFIED: WeakKeyDictionary[Model, set[tuple[tuple[frozenset[tuple[int, int]], bool], Outcome | None]]] = WeakKeyDictionary()
+_VERIFIED: WeakKeyDictionary[Model, set[tuple[tuple[int, int], str | None]]] = WeakKeyDictionary()
 
 
 def resume_variants(
@@ -75,8 +75,7 @@ def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcom
     for example in examples:
         by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)
     for alike in by_class.values():
-        alike.sort(key=lambda e: len(e.clean))
-        ends = [alike[0], alike[-1]]
+        ends = [min(alike, key=lambda e: len(e.clean)), max(alike, key=lambda e: len(e.clean))]
         shortest, longest = (len(e.clean) for e in ends)
         with refusing_crashes(f"{name}: a run cannot be resumed"):
             clean = clean_pass(model, ends, [0, 1], n_before=longest - shortest).select([0, 1], shortest)
@@ -101,13 +100,11 @@ def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcom
 
 
 def verify_once(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
-    """``verify_resumption``, once for each model, its own or fused modules, lengths of prompts and answers, and outcome."""
-    verified, hf = _VERIFIED.setdefault(model, set()), model.known_parts[0]
-    lengths = frozenset((len(example.clean), example.n_answer_tokens) for example in examples)
-    alike = lengths, any("forward" in module.__dict__ for module in hf.modules())
-    if (alike, outcome) not in verified:
+    """``verify_resumption`` of equally long prompts, once for each model, length (also of the answer) and outcome."""
+    verified, alike = _VERIFIED.setdefault(model, set()), (len(examples[0].clean), examples[0].n_answer_tokens)
+    if (alike, outcome and outcome.name) not in verified:
         verify_resumption(model, examples, outcome)
-        verified |= {(alike, outcome), (alike, None)}
+        verified |= {(alike, outcome and outcome.name), (alike, None)}
 
 
 def resume_from_layer(

@@ -11,7 +11,7 @@ from interp.engine.sweep.clean_performance import PerformanceCounter
 from interp.engine.sweep.hooked_outcomes import hooked_outcomes
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import resume_variants, verify_once
+from interp.engine.sweep.resume_from_layer import resume_variants, verify_resumption
 from interp.engine.sweep.variant import Variant, describe, resumable
 from interp.engine.sweep.work_units import WorkUnit
 from interp.errors import FastPathUnavailable
@@ -26,6 +26,7 @@ class UnitRunner:
     def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
+        self.verified = False
         self.counter = PerformanceCounter(model, task)
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None
@@ -64,10 +65,12 @@ class UnitRunner:
         return torch.cat([readout(residual), readout(clean.final_residual[None])]).cpu().double().numpy()
 
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
+        if not self.verified:
+            verify_resumption(self.model, self.task.examples, self.outcome)
+            self.verified = True
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
             self.shared = self.clean = self.readout = None  # frees the previous clean pass first
-            verify_once(self.model, self.task.examples, self.outcome)
             examples, changes = [self.task.examples[i] for i in ids], list(dict.fromkeys(i for v in self.variants for i in v))
             self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, n_before=unit.clean.n_before)
         if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):
