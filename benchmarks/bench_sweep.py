@@ -20,8 +20,7 @@ necessary work is, two operations for each multiplication:
     layer l    for each head and prompt: n d_head d_model + n mlp + (L - l - 2) rows(n) + n kv + rows(1) - kv + 2 d_model;
                in the last layer d_head d_model + mlp + 2 d_model
 
-The proof, a comparison with the plain model that the first sweep makes for each model, lengths of prompts and outcome, is timed by itself;
-ratios and efficiency are those of later sweeps.
+Every sweep begins with its proof, a comparison with the plain model, whose time is also given alone.
 """
 
 from __future__ import annotations

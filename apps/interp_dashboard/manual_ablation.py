@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from interp import interventions
 from interp.ablation import Continuation, compare_next_tokens, continue_prompt
 from interp.ablation.ablations import NEEDS, ablations, build_variants
 from interp.heads import Head
@@ -141,7 +140,7 @@ def _python(model: str, prompt: PromptChoice, ablated: tuple[Head, ...], ablatio
     if ablated:
         task = f"interp.make_task({prompt.task or MEAN_TASK!r}, model, n_prompts={MEAN_PROMPTS}, seed={prompt.seed})"
         change = f"(change,) = build_variants(model, {task}, {ablation!r}, 'all', [tuple(ablated)], {prompt.seed})"
-        if hasattr(interventions, ablation) and not INTERVENTIONS.get(ablation).needs:
+        if not INTERVENTIONS.get(ablation).needs:
             change = f"change = [interventions.{ablation}(ablated)]"
         code += (
             f"ablated = [Head.parse(label) for label in {' '.join(map(str, ablated))!r}.split()]\n"

@@ -136,18 +136,22 @@ def build_variants(
 
 
 def resample_source_ids(task: Task, seed: int) -> np.ndarray:
-    """For each example the id of another one of equal length, its resample source: a random cycle within each length.
+    """For each example the id of another one of equal length, also of its answer, its resample source: a random cycle within each.
 
     Raises ValueError when an example is the only one of its length.
     """
     source_ids = np.arange(len(task))
     rng = np.random.default_rng(seed)
     for length, example_ids in task.by_length().items():
-        if len(example_ids) == 1:
-            alone = f"example {example_ids[0]} is the only one with {length} tokens: add prompts or use mean"
-            raise ValueError(f"resample needs another prompt of equal length for each example, and {alone}.")
-        order = rng.permutation(example_ids)
-        source_ids[order] = np.roll(order, 1)
+        answer_lengths = {i: task.examples[i].n_answer_tokens for i in example_ids}
+        for n in sorted(set(answer_lengths.values())):
+            alike = [i for i in example_ids if answer_lengths[i] == n]
+            if len(alike) == 1:
+                size = f"{length} tokens" + (f" and an answer of {n}" if len(set(answer_lengths.values())) > 1 else "")
+                alone = f"example {alike[0]} is the only one with {size}: add prompts or use mean"
+                raise ValueError(f"resample needs another prompt of equal length for each example, and {alone}.")
+            order = rng.permutation(alike)
+            source_ids[order] = np.roll(order, 1)
     return source_ids
 
 

@@ -28,7 +28,7 @@ def line_options(method: str, steps: int, rule: str) -> dict[str, Any]:
 def check_exact_top(method: str, exact_top: int) -> None:
     """Raises ValueError for a number of edges below 0, and beside a method that patches all edges."""
     if exact_top < 0:
-        raise ValueError(f"exact_top={exact_top} is no number of edges: give 1 or more, or 0 for estimates alone.")
+        raise ValueError(f"exact_top={exact_top} must be a number of edges, or 0 for estimates alone.")
     if exact_top and method in ("exact", "acdc"):
         raise ValueError(
             f"{method} estimates nothing, so exact_top={exact_top} has no edges to choose: leave it out, or use eap-ig."

@@ -56,6 +56,12 @@ def check_edge_ablation(task: Task, ablation: str) -> None:
     if ablation == "counterfactual":
         check_pairs(task, ", or use the ablation zero, mean or resample")
     for length, example_ids in task.by_length().items():
+        answer_lengths = {task.examples[i].n_answer_tokens for i in example_ids}
+        if ablation == "mean" and len(answer_lengths) > 1:
+            raise ValueError(
+                f"Ablation 'mean' averages prompts of equal length, and those of {length} tokens in task {task.name!r} have answers of "
+                f"{' and '.join(map(str, sorted(answer_lengths)))} tokens: give answers of one length, or use counterfactual or zero."
+            )
         if ablation in ("resample", "mean") and len(example_ids) == 1:
             raise ValueError(
                 f"Ablation {ablation!r} needs another prompt of equal length, and example {example_ids[0]} of task {task.name!r} is the "

@@ -62,7 +62,7 @@ class EdgeScores:
     [n_examples] the outcomes of the clean and of the fully corrupted run.
 
     With ``exact_top``, ``estimate`` are the scores that chose the edges to patch, and ``values`` are NaN for all others, which rank
-    below those patched, by their estimate.
+    below those patched with an effect, by their estimate.
     """
 
     method: str

@@ -55,7 +55,7 @@ def stability(scores: EdgeScores, k: int, *, n_resamples: int = MIN_RESAMPLES, s
             "acdc decides edge by edge, on all prompts at once: run it again on other prompts to judge its stability."
         )
     n_patched = int(np.count_nonzero(~np.isnan(scores.effects)))
-    if k > n_patched:
+    if scores.estimate is not None and k > n_patched:
         raise ValueError(
             f"k={k} is above the {n_patched} edges that were patched, and the others were only estimated: use a lower k."
         )

@@ -65,7 +65,8 @@ def circuit_json(run: "StoredRun") -> dict[str, Any]:
 
 
 def edges_by_effect(run: "StoredRun") -> "pd.DataFrame":
-    """The edges by the absolute value of their effect, largest first; then those only estimated, by their ``estimate``."""
+    """The edges by the absolute value of their effect, largest first; then those only estimated, by their ``estimate``; last those
+    without effect."""
     from interp.store.circuits import ESTIMATES
 
     edges, by = run.table("edges"), ["score"]
@@ -73,7 +74,8 @@ def edges_by_effect(run: "StoredRun") -> "pd.DataFrame":
         estimates = run.table(ESTIMATES)
         known = dict(zip(estimates["edge"], estimates["effect"], strict=True))
         edges, by = edges.assign(estimate=[known[edge] for edge in edges["edge"]]), ["score", "estimate"]
-    return edges.sort_values(by, key=abs, ascending=False, kind="stable").reset_index(drop=True)
+    edges = edges.sort_values(by, key=abs, ascending=False, kind="stable")
+    return edges.sort_values("score", key=lambda score: score == 0, kind="stable").reset_index(drop=True)
 
 
 def _faithfulness(curve: "pd.DataFrame", requested_size: int, ablation: str) -> str:
@@ -100,7 +102,10 @@ def _bisection(curve: "pd.DataFrame", level: float, size: int | None) -> str:
     recovered = dict(curve.query("kind == 'circuit'")[["n_edges", "faithfulness"]].itertuples(index=False))
     if size is None:
         most = max(recovered)
-        return f"No size reaches a faithfulness of {level:g}: all {most:,} edges with an effect recover {recovered[most]:z.3g}."
+        return (
+            f"All {most:,} edges with an effect recover {recovered[most]:z.3g}, less than {level:g}. Smaller circuits were not tried; "
+            f"without --faithfulness a curve over the size is measured."
+        )
     smaller = max((n for n in recovered if n < size), default=0)
     return (
         f"Bisection for {level:g}, on these prompts: the {size:,} largest edges recover {recovered[size]:z.4f}, the {smaller:,} largest "

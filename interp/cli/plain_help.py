@@ -34,7 +34,8 @@ class PlainCommand(TyperCommand):
             if getattr(param, "is_flag", False):
                 param.metavar = ""
             elif isinstance(param, TyperArgument):
-                param.__dict__["display_type_rich"] = lambda ctx: None  # read by newer versions of Typer alone
+                argument: Any = param
+                argument.display_type_rich = lambda ctx: None  # read by newer versions of Typer alone
         return params
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -88,7 +88,9 @@ class CircuitSpec(Spec):
                 f"--method acdc decides itself how many edges are kept: give --threshold instead of {deciding[0]}."
             )
         if self.faithfulness is not None and not 0 < self.faithfulness < 1:
-            raise ValueError(f"--faithfulness {self.faithfulness:g} is no share to recover: give a number between 0 and 1.")
+            raise ValueError(
+                f"--faithfulness {self.faithfulness:g} is not between 0 and 1: give the share to recover, such as 0.85."
+            )
         for f in fields(self):
             if f.name in ("steps", "rule") and getattr(self, f.name) != f.default and not self.method.startswith("eap-ig"):
                 raise ValueError(

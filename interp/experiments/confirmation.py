@@ -124,7 +124,8 @@ class ConfirmationSpec(Spec):
         detection, known = self._load_detection(), TASKS.names()
         if self.task and self.prompts:
             raise ValueError("--task and --prompts both choose the prompts: give one of them.")
-        task = self.task or (detection.record.task if detection.record.task in known else None)
+        named = detection.record.task if detection.record.task != detection.role else None  # without a task: its role
+        task = self.task or (named if named in known else None)
         if not task and not self.prompts and not (task := default_task(detection.role)):
             raise ValueError(
                 f"No task is known to need {detection.role} heads: give --task or --prompts FILE.jsonl. Tasks: {', '.join(known)}."

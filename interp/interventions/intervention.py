@@ -85,7 +85,7 @@ class Intervention:
 
     def _checked(self, changed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """What the replacement returned; raises ExtensionError unless it is a tensor that broadcasts to ``x``."""
-        shape = getattr(changed, "shape", None)
+        shape = changed.shape if hasattr(changed, "expand_as") else None
         if (
             shape is None
             or len(shape) > x.dim()

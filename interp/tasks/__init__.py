@@ -42,11 +42,11 @@ TASKS = Registry(
         "jsonl",
         "position_names",
         "task",
-        "task_vocabulary",
+        "vocabulary_report",
         "text_marks",
         "token_batch",
         "tokenise",
-        "words",
+        "words_and_templates",
     ),
     kind="TaskDefinition",
 )

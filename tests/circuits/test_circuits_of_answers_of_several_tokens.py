@@ -5,6 +5,8 @@ run of the whole prompt therefore changes the answer by the sum of what it chang
 answers have one token.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,21 +90,28 @@ def test_exact_top_and_faithfulness_take_such_answers():
     curve = faithfulness_curve(model, task, exact, shares=[0.5, 1.0], n_draws=1)
     assert curve.table["faithfulness"].iloc[1] == pytest.approx(1, abs=1e-4)
     assert curve.clean == pytest.approx(exact.clean.mean(), abs=1e-4)
-    level = 0.5
-    assert bisect_faithfulness(model, task, exact, level, n_draws=0).table.query("faithfulness >= @level")["n_edges"].min() > 0
+    size = bisect_faithfulness(model, task, exact, 0.5, n_draws=0).size_at(0.5)
+    assert size is not None
+    both = faithfulness_curve(model, task, exact, shares=[n / len(exact.graph.edges) for n in (size - 1, size)], n_draws=0)
+    assert both.table["n_edges"].tolist() == [size - 1, size]
+    assert both.table["faithfulness"].iloc[0] < 0.5 <= both.table["faithfulness"].iloc[1]
 
 
 def test_another_prompt_keeps_the_tokens_of_the_answer():
-    task = several().select([0, 1, 2, 3])  # nine tokens each, of answers of three, four, one and two
-    paired = resample_corrupted_prompts(task, 0)
-    for example, own in zip(paired, task, strict=True):
-        n = len(own.prompt)
-        assert example.clean == own.clean and example.corrupted[n:] == own.clean[n:]
-        assert example.corrupted[:n] in {other.clean[:n] for other in task} - {own.clean[:n]}
+    task = replace(several(), examples=tuple(several(seed=seed).examples[i] for i in range(4) for seed in (5, 6)))
+    paired = resample_corrupted_prompts(task, 0)  # nine tokens each, two of answers of three, of four, of one and of two
+    for i, (example, own) in enumerate(zip(paired, task, strict=True)):
+        n, other = len(own.prompt), task.examples[i ^ 1]
+        assert example.clean == own.clean and example.corrupted == other.prompt + own.clean[n:] != own.clean
     model = tiny("llama")
-    for ablation in ("resample", "mean"):
-        scores = score_edges(model, task, method="exact", ablation=ablation)
+    of_three = replace(task, examples=task.examples[:2])
+    for ablation, prompts in (("resample", task), ("mean", of_three)):
+        scores = score_edges(model, prompts, method="exact", ablation=ablation)
         assert np.abs(scores.effects).max() > 1e-3 and np.isfinite(scores.values).all()
+    with pytest.raises(ValueError, match="those of 9 tokens in task 'several' have answers of 1 and 2 and 3 and 4 tokens"):
+        score_edges(model, task, method="exact", ablation="mean")
+    with pytest.raises(ValueError, match="example 2 is the only one with 9 tokens and an answer of 1"):
+        resample_corrupted_prompts(several().select([0, 1, 2, 3]), 0)
     by_hand = score_edges(model, paired, method="exact")
     np.testing.assert_allclose(score_edges(model, task, method="exact", ablation="resample").values, by_hand.values, atol=1e-6)
 

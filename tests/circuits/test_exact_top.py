@@ -5,7 +5,6 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from tests.circuits.test_resumable_parts import Ledger
 
 from interp.circuits import (
     EdgeScores,
@@ -24,6 +23,7 @@ from interp.models import load_model
 from interp.records import RunRecord
 from interp.tasks import make_task
 from tests.circuits.test_planted_circuits import CASES, SOFT, planted, task_of
+from tests.circuits.test_split_work_and_estimate_cost import Ledger
 from tests.engine.edges.test_edge_patching import edge_of
 
 N_TOP = 60
@@ -185,7 +185,7 @@ def test_stability_is_that_of_the_edges_patched():
     ("options", "sentence"),
     [
         ({"method": "exact", "exact_top": 5}, "exact estimates nothing, so exact_top=5 has no edges to choose"),
-        ({"exact_top": -1}, "exact_top=-1 is no number of edges"),
+        ({"exact_top": -1}, "exact_top=-1 must be a number of edges"),
     ],
 )
 def test_a_number_of_edges_that_says_nothing_is_refused(options, sentence):

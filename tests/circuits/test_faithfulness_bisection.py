@@ -5,7 +5,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from tests.circuits.test_resumable_parts import Ledger
 
 from interp.circuits import bisect_faithfulness, circuit_outcomes, faithfulness_bisection, score_edges
 from interp.circuits.split_work_and_estimate_cost import bisection_work
@@ -14,6 +13,7 @@ from interp.models import load_model
 from interp.tasks import make_task
 from tests.circuits.test_faithfulness import mini as planted_mini
 from tests.circuits.test_faithfulness import task_of, traced
+from tests.circuits.test_split_work_and_estimate_cost import Ledger
 
 N_EDGES = 479
 

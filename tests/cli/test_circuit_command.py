@@ -397,7 +397,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
             2,
             "exact estimates nothing, so exact_top=9 has no edges to choose",
         ),
-        (["--task", "ioi", "--faithfulness", 85], 2, "--faithfulness 85 is no share to recover: give a number between 0 and 1"),
+        (["--task", "ioi", "--faithfulness", 85], 2, "--faithfulness 85 is not between 0 and 1"),
         (
             ["--task", "ioi", "--faithfulness", 0.9, "--size", 9],
             2,
@@ -415,7 +415,7 @@ def test_a_circuit_by_acdc_says_its_threshold(tmp_path):
             "acdc replaces edges by those of the corrupted prompt",
         ),
         (["compare", "one"], 2, "`compare` needs two circuits: write `interp circuit compare A B`"),
-        (["copare", "one", "two"], 2, "'copare' is nothing that `interp circuit` does: write `interp circuit compare A B`"),
+        (["copare", "one", "two"], 2, "`interp circuit` has no action 'copare': write `interp circuit compare A B`"),
         (["compare", "nowhere", "nowhere.json"], 6, "cannot be read"),
     ],
 )

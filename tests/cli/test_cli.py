@@ -355,7 +355,7 @@ def test_a_check_of_own_prompts_answers_in_sentences_and_in_json(folder, prompts
         (["check", "nix"], "No task is called 'nix'"),
         (["check", "no.jsonl"], "There is no file no.jsonl"),
         (["check"], "`check` needs one task or one file: write `interp tasks check TASK`"),
-        (["chek", "ioi"], "'chek' is nothing that `interp tasks` does"),
+        (["chek", "ioi"], "`interp tasks` has no action 'chek'"),
         (["check", "ioi", "--set", "corruption=abd"], "corruption='abd' is not one of"),
     ],
 )

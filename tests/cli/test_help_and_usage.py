@@ -60,7 +60,7 @@ def test_the_meaning_of_a_setting_is_the_whole_sentence_that_names_it():
         ("circuit --task ioi --method eap --steps 5", 2, "--steps belongs to the methods with eap-ig, and the method is eap"),
         ("circuit --task ioi --method exact --rule left", 2, "--rule belongs to the methods with eap-ig"),
         ("circuit --task ioi --method eap --size 480", 2, "--size 480 is more than the 479 edges of interp-mini"),
-        ("models foo", 2, "'foo' is nothing that `interp models` does: write `interp models install NAME`"),
+        ("models foo", 2, "`interp models` has no action 'foo': write `interp models install NAME`"),
         ("compare a b", 2, "No such command 'compare': `interp circuit compare A B` compares two circuits"),
         ("ablate --prompts .", 2, ". is a folder: give a file."),
         ("ablate --task ioi --model ''", 4, "The name of the model is empty. Embedded models: interp-mini"),

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from tests.store.test_run_folders import ESCAPES
 
 from interp.engine.attention.qk_cache import AttentionCache
 from interp.experiments import AblationSpec
@@ -28,6 +27,7 @@ from interp_dashboard.attention_cache import PromptChoice, attention_cache
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.pages import compare, heads, runs
 from interp_dashboard.settings import settings
+from tests.store.test_list_delete_zip_runs import ESCAPES
 from tests.support.dashboard_apps import address, new_session, open_address
 from tests.support.tiny_models import save_tiny
 

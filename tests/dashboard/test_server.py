@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.store.test_run_folders import ESCAPES
 
 from tests.browser.app import serving
+from tests.store.test_list_delete_zip_runs import ESCAPES
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 SECRET = "a secret of this machine"

@@ -310,7 +310,7 @@ def short(**sizes):
             "fwer=2 is not a probability: use a family-wise error rate above 0 and below 1",
             lambda: tiny("gpt2"),
             "copy_ov",
-            {"fwer": 2},
+            {"fwer": 2.0},
         ),
         ("fwer=0 is not a probability", lambda: tiny("gpt2"), "induction", {"fwer": 0.0}),
         (

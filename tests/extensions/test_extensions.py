@@ -154,7 +154,7 @@ def test_a_task_an_outcome_and_an_intervention_in_the_dashboard(lab, folder):
 def test_an_intervention_by_hand_in_the_dashboard(lab, folder):
     app = page("ablate", mode="manual", task="", text="the cat sat", ablated="L1H2", manual_ablation="sharpen")
     assert any(option.startswith("sharpen: The head's attention weights") for option in options(app, "Ablation"))
-    assert "'sharpen'" in " ".join(block.value for block in app.code)
+    assert "change = [interventions.sharpen(ablated)]" in " ".join(block.value for block in app.code)
 
 
 def test_an_outcome_declares_its_direction_and_whether_it_has_a_gradient(lab, mini):

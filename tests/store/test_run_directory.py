@@ -142,7 +142,7 @@ def test_folder_of_something_else_is_refused_and_untouched(tmp_path):
 
 
 def test_folder_without_a_run_is_not_opened(tmp_path):
-    with pytest.raises(ArtefactInvalid, match="not a run directory"):
+    with pytest.raises(ArtefactInvalid, match="nothing does not exist: `interp runs` lists the stored runs"):
         open_run(tmp_path / "nothing")
 
 
@@ -443,7 +443,9 @@ def observation(**changes):
     from interp.engine import AttentionMetric, Observation, TokenBatch
 
     def metric(name, axis, **fields):
-        return AttentionMetric(name, axis, "nats", (0.0, None), lambda rows: None, "a paper", undefined="a lone row", **fields)
+        return AttentionMetric(
+            name, axis, "nats", (0.0, None), lambda rows, **options: None, "a paper", undefined="a lone row", **fields
+        )
 
     real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     rows = torch.arange(3 * 2 * 5 * 5, dtype=torch.float32).reshape(3, 2, 5, 5).masked_fill(~real[None, :, None], torch.nan)

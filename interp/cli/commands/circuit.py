@@ -24,7 +24,8 @@ OPTIONS = {
         help="Keep edges of at least this effect, in the metric's unit, instead of --size; default of acdc: 1% of the gap."
     ),
     "faithfulness": typer.Option(
-        help="Keep the fewest of the largest edges that recover this share (such as 0.85) of the test prompts, by bisection."
+        help="Keep as many of the largest edges as recover this share (such as 0.85) of the difference between clean and corrupted test "
+        "prompts, found by bisection."
     ),
     "ablation": typer.Option(help=f"What replaces removed edges: {', '.join(EDGE_ABLATIONS)}."),
     "steps": typer.Option(min=1, help="Methods with eap-ig: interpolation steps between corrupted and clean outputs."),
@@ -64,7 +65,7 @@ def _compare(terminal: Terminal, comparison: list[str]) -> None:
 
     if len(comparison) != 3 or comparison[0] != "compare":
         is_comparison = comparison[0] == "compare"
-        wrong = "`compare` needs two circuits" if is_comparison else f"{comparison[0]!r} is nothing that `interp circuit` does"
+        wrong = "`compare` needs two circuits" if is_comparison else f"`interp circuit` has no action {comparison[0]!r}"
         raise UsageError(f"{wrong}: write `interp circuit compare A B`, or only options to find a circuit.")
     paths = [user_path(word) for word in comparison[1:]]
     first, second = (_load(path) for path in paths)

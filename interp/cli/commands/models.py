@@ -27,7 +27,7 @@ def models(
 
     if action not in (None, "install"):
         raise UsageError(
-            f"{action!r} is nothing that `interp models` does: write `interp models install NAME`, or no more for the list."
+            f"`interp models` has no action {action!r}: write `interp models install NAME`, or `interp models` for the list."
         )
     if action and not name:
         raise UsageError(f"install needs the name of a model: {', '.join(installable_models())}.")

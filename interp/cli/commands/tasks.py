@@ -52,9 +52,7 @@ def tasks(
     if not check:
         return _list(terminal)
     if len(check) != 2 or check[0] != "check":
-        wrong = (
-            "`check` needs one task or one file" if check[0] == "check" else f"{check[0]!r} is nothing that `interp tasks` does"
-        )
+        wrong = "`check` needs one task or one file" if check[0] == "check" else f"`interp tasks` has no action {check[0]!r}"
         raise UsageError(f"{wrong}: write `interp tasks check TASK` or `interp tasks check FILE.jsonl`.")
     from interp.metrics import check_task
     from interp.models import load_model
