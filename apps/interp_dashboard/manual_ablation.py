@@ -18,7 +18,7 @@ from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import View
-from interp_dashboard.selectable_figures_and_tables import number_columns, show_table
+from interp_dashboard.selectable_figures_and_tables import show_table
 from interp_dashboard.suggested_texts_and_unknown_words import unknown_in, warn_of_unknown
 from interp_dashboard.url import Field, choice, heads, number
 
@@ -120,10 +120,10 @@ def _table(table: pd.DataFrame, ablated: tuple[Head, ...]) -> None:
         "token": st.column_config.NumberColumn("id", format="%d"),
         "before": bar("intact"),
         "after": bar("ablated"),
-        **number_columns(["difference"], "percent"),
+        "difference": st.column_config.NumberColumn("difference (pp)", format="%+.2f", help="in percentage points"),
     }
     order = ["text", "before", "after", "difference", "token"] if ablated else ["text", "before", "token"]
-    shown = table.assign(text=table["text"].map(visible))
+    shown = table.assign(text=table["text"].map(visible), difference=100 * table["difference"])
     show_table(shown, "next-tokens-table", column_config=columns, column_order=order)
 
 

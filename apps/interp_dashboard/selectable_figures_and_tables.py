@@ -13,7 +13,7 @@ from interp.heads import Head
 from interp_dashboard.clickable_maps import CONFIG, choose_head, full_width
 from interp_dashboard.page_definition import View
 
-ROW, TALLEST = 35, 12
+ROW, TALLEST = 35, 12.5  # half a row shows that more follow
 """Height of a row in pixels, and number of rows shown without scrolling."""
 
 
@@ -70,8 +70,8 @@ def selectable_table(
 
 
 def show_table(table: pd.DataFrame, key: str | None = None, **options: Any) -> None:
-    """A table of up to twelve visible rows, with further ``options`` of ``st.dataframe``."""
-    st.dataframe(table, hide_index=True, height=table_height(len(table)), key=key, **options)
+    """A table of up to twelve and a half visible rows, nothing in cells without a value, with further ``options`` of ``st.dataframe``."""
+    st.dataframe(table, hide_index=True, height=table_height(len(table)), key=key, placeholder="", **options)
 
 
 def number_columns(names: Iterable[str], format: str = "%.3f") -> dict[str, Any]:
@@ -104,8 +104,8 @@ def effect_columns() -> dict[str, Any]:
 
 
 def table_height(n_rows: int) -> int:
-    """Height in pixels of a table that shows up to twelve rows."""
-    return ROW * (min(n_rows, TALLEST) + 1) + 3
+    """Height in pixels of a table that shows up to twelve rows and a half."""
+    return int(ROW * (min(n_rows, TALLEST) + 1)) + 3
 
 
 def themed(view: View, figure: Figure) -> Figure:

@@ -38,6 +38,8 @@ class RunSummary:
     n_layers: int = 0
     n_heads: int = 0
     nbytes: int = 0
+    has_heads: bool = False
+    """Whether it is finished and holds numbers per head."""
 
     @property
     def name(self) -> str:
@@ -147,6 +149,7 @@ def _facts(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "started": str(manifest["started"]),
     }
     numbers = {"seconds": float(manifest["seconds"]), "n_layers": n_layers, "n_heads": n_heads}
+    numbers["has_heads"] = status == "finished" and manifests.has_heads(manifest)
     return {name: encodable(text or "") for name, text in texts.items()} | numbers
 
 

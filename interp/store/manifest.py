@@ -93,3 +93,8 @@ def write(folder: Path, manifest: dict[str, Any]) -> None:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def has_heads(manifest: dict[str, Any]) -> bool:
+    """Whether the run has a table with a row per head."""
+    return "heads.parquet" in manifest["files"]

@@ -116,10 +116,14 @@ class StoredRun:
 
     def scores(self, name: str | None = None) -> HeadScores:
         """One number per head from the ``heads`` table: a metric of an observation or of saved scores (default: the first), or a numeric
-        column of an ablation (default: the effect). Raises LookupError for an unknown name."""
+        column of an ablation (default: the effect). Raises LookupError for an unknown name, and for a run without such numbers."""
         from interp.ablation.effect_tables import head_scores
 
         self.check_finished()
+        if not manifests.has_heads(self.manifest):
+            raise LookupError(
+                f"{self.path} holds no numbers per head, as {self.kind or 'this kind of'} runs do not: give another run."
+            )
         with manifests.reading(self.path, looks_up=name is not None):
             shape = n_layers, n_heads = self.manifest["details"]["shape"]
             if not 0 < n_layers * n_heads <= MAX_HEADS:

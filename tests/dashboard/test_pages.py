@@ -368,7 +368,7 @@ def test_two_runs_are_compared_where_both_have_a_number(root):
     [
         ({"values": [[0.5]], "name": "concentration"}, "share no metric: A has entropy, B has concentration"),
         ({"values": [[0.5], [0.25]]}, "the shapes (2, 1) and (1, 1)"),
-        (None, "needs two finished runs"),
+        (None, "needs two finished runs with numbers per head"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(root, other, sentence):
@@ -377,6 +377,15 @@ def test_runs_that_cannot_be_compared_are_refused_in_a_sentence(root, other, sen
         of_scores(root / "b", **other)
     app = opened("compare", versus="runs", run_a="a", run_b="b")
     assert sentence in app.error[0].value.replace("\\", "")
+
+
+def test_only_runs_with_numbers_per_head_are_compared(root):
+    of_scores(root / "a", [[1.0]]), of_scores(root / "b", [[0.5]])
+    with start_run(root / "without", {"kind": "circuit"}) as writer:
+        writer.finish(RunRecord("toy", metric="accuracy"), kind="circuit", shape=[1, 1])
+    assert set(opened("compare", versus="runs").selectbox(key="field:run_a").options) == {"a", "b"}
+    with pytest.raises(LookupError, match="without holds no numbers per head, as circuit runs do not"):
+        open_run(root / "without").scores()
 
 
 def test_a_run_of_another_checkpoint_is_compared_and_heads_without_a_number_come_last(root):

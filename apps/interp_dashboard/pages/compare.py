@@ -198,10 +198,12 @@ def _tile_table(
 
 def _runs(view: View) -> None:
     state = view.state
-    kinds = {entry.name: entry.kind for entry in list_runs(settings().root) if entry.status == "finished"}
+    kinds = {entry.name: entry.kind for entry in list_runs(settings().root) if entry.has_heads}
     if len(kinds) < 2:
         stored = f"{settings().root} holds {len(kinds)}"
-        raise ValueError(f"Comparing needs two finished runs, and {stored}: start some on the Ablate page.")
+        raise ValueError(
+            f"Comparing needs two finished runs with numbers per head, and {stored}: start some on the Ablate page."
+        )
     left, right = st.columns(2)
     for name in ("run_b", "run_a"):
         if state[name] not in kinds:
@@ -214,7 +216,8 @@ def _runs(view: View) -> None:
     a, b = (open_run(find_run(settings().root, state[name]).path) for name in ("run_a", "run_b"))
     both = [name for name in _metrics(b) if name in _metrics(a)]
     if not both:
-        raise ValueError(f"These runs share no metric: A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}.")
+        found = f"A has {', '.join(_metrics(a))}, B has {', '.join(_metrics(b))}"
+        raise ValueError(f"These runs share no metric: {found}. Choose two runs of one kind and metric.")
     if state["run_metric"] not in both:
         state.set(run_metric=both[0])
     st.selectbox("Metric", both, width=560, **state.widget_args("run_metric"))
@@ -223,9 +226,10 @@ def _runs(view: View) -> None:
 
 
 def _default_run(kinds: dict[str, str], beside: str) -> str:
-    """The default run: the newest, or the newest other one of the kind of ``beside``."""
+    """The default run: of the newest that another one is like in kind, or the newest other one of the kind of ``beside``."""
     others = [name for name in kinds if name != beside]
-    return next((name for name in others if kinds[name] == kinds.get(beside)), others[0])
+    alike = {kinds[beside]} if beside in kinds else {kind for kind in kinds.values() if [*kinds.values()].count(kind) > 1}
+    return next((name for name in others if kinds[name] in alike), others[0])
 
 
 def _metrics(run: StoredRun) -> list[str]:

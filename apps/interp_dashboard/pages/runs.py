@@ -123,13 +123,13 @@ def _history(view: View, entries: list[RunSummary]) -> None:
     started = st.column_config.DatetimeColumn("started", format="YYYY-MM-DD HH:mm")
     columns = {"started": started, **number_columns(["seconds"], "%.1f"), **number_columns(["size"], "bytes")}
     names = [entry.name for entry in entries]  # selections are row numbers: in another list they mean another run
-    options = {"watched": names, "column_config": columns, "placeholder": ""}
+    options = {"watched": names, "column_config": columns}
     selectable_table(table, names, view.state["run"], choose, "runs", **options)
 
 
 def _actions(view: View, entry: RunSummary) -> None:
     """Actions on a run: compare, export, delete."""
-    if entry.status == "finished":
+    if entry.has_heads:
         link("Compare", "compare", {"versus": "runs", "run_b": entry.name}, icon=":material/compare:")
     with st.popover("Download all", icon=":material/folder_zip:", type="tertiary"):
         st.caption("The whole run directory, which `interp show` opens.")

@@ -76,10 +76,12 @@ def check_responses(examples: Sequence[Example], horizon_min: int) -> None:
         start, end = example.marks[RESPONSE]
         if not 0 <= start < end:
             raise ValueError(
-                f"Text {row} has {end} tokens and no response from position {start} on: the model generated nothing, or the start is wrong."
+                f"Text {row} has {end} tokens and no response from position {start} on: the model generated nothing, "
+                f"or the start is wrong. Give a response, or a prompt that the model continues."
             )
         if end - start < horizon_min + 3:
+            smaller = f", or horizon_min={end - start - 3}" if end - start >= 3 else ""
             raise ValueError(
                 f"The response of text {row} has {end - start} tokens, too few for horizon_min={horizon_min}: use responses of at least "
-                f"{horizon_min + 3} tokens, or a smaller horizon_min."
+                f"{horizon_min + 3} tokens{smaller}."
             )
