@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from interp.models.model import Model
+from interp.tasks import make_task
 from interp.tasks.tokenise import unknown_pieces, unknown_words
 from interp_dashboard.formatting import plain
 from interp_dashboard.model_cache import model_cache
@@ -33,6 +34,18 @@ def suggested_texts(model: str, weights: str) -> tuple[str, str]:
             return SUGGESTIONS[0]
         pairs = (*SUGGESTIONS, _own_words(loaded))
         return next((pair for pair in pairs if pair[0] and not any(_n_unknown(loaded, text) for text in pair)), SUGGESTIONS[0])
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def suggested_prompt(model: str, weights: str) -> str:
+    """A prompt that a model continues, with a plan to follow; the first suggested text where it does not know the words."""
+    with model_cache().acquire(model) as loaded:
+        try:
+            example = make_task("plan_following", loaded, n_prompts=1, seed=0).examples[0]
+        except (ValueError, LookupError):
+            return suggested_texts(model, weights)[0]
+        tokens = example.clean[: example.marks["response"][0]]
+        return str(loaded.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -39,7 +39,7 @@ def pattern_difference(
         )
     pairs = zip(map(style.token, tokens_before), map(style.token, tokens), strict=True)
     words = [new if old == new else f"{style.token(old, 8)}│{style.token(new, 7)}" for old, new in pairs]
-    note = "" if words == [*map(style.token, tokens)] else "a│b: token a before, b after"
+    note = "" if words == [*map(style.token, tokens)] else "a│b: tokens of the first and the second text"
     offsets: Any = {"first_query": first_query, "first_key": first_key, "causal": causal, "note": note}
     figure = pattern_heatmap(after, words, head, record, **offsets, title=title or f"Change of the attention of {head}")
     heatmap: Any = figure.data[0]

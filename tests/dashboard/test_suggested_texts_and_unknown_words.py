@@ -50,6 +50,16 @@ def test_a_vocabulary_that_knows_no_sentence_gives_its_own_words(tmp_path):
         assert model.unknown_id not in model.to_tokens_without_special(text) != []
 
 
+def test_a_prompt_is_suggested_that_the_model_continues(tmp_path):
+    app = opened("tokens", texts="", **{"preplan_anchor.n_null_draws": "20"})
+    assert not app.error and not app.warning and app.text_area(key="field:prompt").value.endswith("Question : who took what ?")
+    path = str(save_tiny("llama", tmp_path / "tiny"))
+    model_cache().add(path)
+    weights = load_model(path).facts.weights_digest
+    texts = suggested_texts_and_unknown_words
+    assert texts.suggested_prompt(path, weights) == texts.suggested_texts(path, weights)[0]
+
+
 def test_two_different_sentences_are_suggested_for_a_comparison():
     app = opened("compare", task="", task_b="")
     assert app.text_area(key="field:text").value != app.text_area(key="field:text_b").value

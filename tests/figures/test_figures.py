@@ -427,7 +427,7 @@ def test_a_difference_tile_holds_both_weights_and_both_tokens_of_every_pair_that
     assert (tile.zmin, tile.zmax) == (-0.375, 0.375)
     assert [colour for _, colour in tile.colorscale] == style.DIVERGING
     assert list(figure.layout.yaxis.ticktext) == ["x│&lt;c&gt;", "d"]
-    assert "a│b: token a before, b after" in caption(figure).replace("\u00a0", " ")
+    assert "a│b: tokens of the first and the second text" in caption(figure).replace("\u00a0", " ")
     assert tile.hovertext[1][2] == "<b>d</b> at 3 → <b>d</b> at 3<br>0.625 after, 0.25 before<br>change 0.375"
     assert tile.hovertext[0][2].endswith("masked")
     open_eyed = pattern_difference(

@@ -22,7 +22,7 @@ from interp_dashboard.formatting import plain, visible
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.selectable_figures_and_tables import head_from_table, show_table
-from interp_dashboard.suggested_texts_and_unknown_words import name_unknown, suggested_texts, unknown_in, warn_of_unknown
+from interp_dashboard.suggested_texts_and_unknown_words import name_unknown, suggested_prompt, unknown_in, warn_of_unknown
 from interp_dashboard.url import Field, choice, head, number, text
 
 ROLE = "preplan_anchor"
@@ -88,7 +88,7 @@ def _texts(view: View) -> dict[str, Any]:
             count.number_input("Number of texts", 1, MOST_TEXTS, **state.widget_args("n_texts"))
             seed.number_input("Seed", 0, 10**6, **state.widget_args("texts_seed"))
         return {"task": state["texts"], "n_prompts": state["n_texts"], "seed": state["texts_seed"]}
-    suggested = suggested_texts(view.model, view.facts.weights_digest)[0]
+    suggested = suggested_prompt(view.model, view.facts.weights_digest)
     with where:
         st.text_area("Prompt", height=80, placeholder="Any text", **state.widget_args("prompt", suggested))
     st.text_area("Response", height=80, placeholder="Leave empty to let the model generate it", **state.widget_args("response"))
