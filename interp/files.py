@@ -39,13 +39,12 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, bytes]:
 
 def check_file(path: str | os.PathLike[str]) -> None:
     """Raises FileNotFoundError where there is neither a file nor a pipe; ``-`` is standard input."""
-    file = user_path(path)
+    file, is_folder = user_path(path), False
     with suppress(OSError):  # raised for a name that is too long to exist
-        if str(path) == "-" or (file.exists() and not file.is_dir()):
+        is_folder = file.is_dir()
+        if str(path) == "-" or (file.exists() and not is_folder):
             return
-    if file.is_dir():
-        raise FileNotFoundError(f"{file} is a folder: give a file.")
-    raise FileNotFoundError(f"There is no file {file}.")
+    raise FileNotFoundError(f"{file} is a folder: give a file." if is_folder else f"There is no file {file}.")
 
 
 def encodable(value: Any) -> str:
