@@ -120,11 +120,7 @@ class StoredRun:
         from interp.ablation.effect_tables import head_scores
 
         self.check_finished()
-        if not manifests.has_heads(self.manifest):
-            raise LookupError(
-                f"{self.path} holds no numbers per head, as {self.kind or 'this kind of'} runs do not: give another run."
-            )
-        with manifests.reading(self.path, looks_up=name is not None):
+        with manifests.reading(self.path, looks_up=name is not None or not manifests.has_heads(self.manifest)):
             shape = n_layers, n_heads = self.manifest["details"]["shape"]
             if not 0 < n_layers * n_heads <= MAX_HEADS:
                 raise ValueError(f"no model has {n_layers} layers of {n_heads} heads")

@@ -384,7 +384,7 @@ def test_only_runs_with_numbers_per_head_are_compared(root):
     with start_run(root / "without", {"kind": "circuit"}) as writer:
         writer.finish(RunRecord("toy", metric="accuracy"), kind="circuit", shape=[1, 1])
     assert set(opened("compare", versus="runs").selectbox(key="field:run_a").options) == {"a", "b"}
-    with pytest.raises(LookupError, match="without holds no numbers per head, as circuit runs do not"):
+    with pytest.raises(LookupError, match=r"without has no table 'heads'\. There are: none"):
         open_run(root / "without").scores()
 
 
