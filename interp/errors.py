@@ -32,6 +32,12 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(" .:")
 
 
+def shape_or_type(value: object) -> str:
+    """What an extension returned, for a sentence that refuses it: the shape of a tensor, else the type."""
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else str(tuple(shape))
+
+
 def counted(n: int, noun: str) -> str:
     """The number with its noun, in the plural where that is not one."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from interp.circuits.edge_scores import score_edges
-from interp.engine.attention.attention_observer import AttentionMetric, AttentionRows, observe
+from interp.engine.attention.attention_metric import AttentionMetric
+from interp.engine.attention.attention_observer import AttentionRows, observe
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import zero

@@ -144,10 +144,11 @@ def resample_source_ids(task: Task, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     for length, example_ids in task.by_length().items():
         answer_lengths = {i: task.examples[i].n_answer_tokens for i in example_ids}
-        for n in sorted(set(answer_lengths.values())):
+        sizes = sorted(set(answer_lengths.values()))
+        for n in sizes:
             alike = [i for i in example_ids if answer_lengths[i] == n]
             if len(alike) == 1:
-                size = f"{length} tokens" + (f" and an answer of {n}" if len(set(answer_lengths.values())) > 1 else "")
+                size = f"{length} tokens" + (f" and an answer of {n}" if len(sizes) > 1 else "")
                 alone = f"example {alike[0]} is the only one with {size}: add prompts or use mean"
                 raise ValueError(f"resample needs another prompt of equal length for each example, and {alone}.")
             order = rng.permutation(alike)

@@ -153,8 +153,7 @@ def faithfulness_curve(
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares={tuple(shares)} are not shares of the edges: give numbers above 0 and up to 1.")
-    check_graph(model, scores.graph, "The scores are")
-    ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
+    ablation = ablation_of_circuits(model, scores, ablation)
     n_edges, rng = len(scores.graph.edges), np.random.default_rng(seed)
     resamples = resample_prompts(len(task), seed, task.clusters)
     ranked = scores.ranking
@@ -172,6 +171,12 @@ def faithfulness_curve(
     for (share, n, kind, draw, _), value in zip(circuits, values, strict=False):
         rows.append((share, n, kind, draw, *share_of(clean - corrupted, value - corrupted, resamples), value.mean()))
     return FaithfulnessCurve(curve_table(rows, ablation, task), float(clean.mean()), float(corrupted.mean()), scores.record)
+
+
+def ablation_of_circuits(model: Model, scores: EdgeScores, ablation: str | None) -> str:
+    """What removed edges are replaced by, by default as for the scores. Raises ValueError for scores of another model's graph."""
+    check_graph(model, scores.graph, "The scores are")
+    return ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
 
 
 def curve_table(rows: Sequence[tuple[Any, ...]], ablation: str, task: Task) -> pd.DataFrame:

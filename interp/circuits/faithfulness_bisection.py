@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.circuits.circuit import check_graph
 from interp.circuits.clean_and_corrupted_runs import measuring
 from interp.circuits.edge_scores import EdgeScores
-from interp.circuits.faithfulness import FaithfulnessCurve, curve_table, run_circuits, share_of
+from interp.circuits.faithfulness import FaithfulnessCurve, ablation_of_circuits, curve_table, run_circuits, share_of
 from interp.circuits.split_work_and_estimate_cost import bisection_work
 from interp.models.model import Model
 from interp.statistics import resample_prompts
@@ -47,8 +46,7 @@ def bisect_faithfulness(
         raise ValueError(f"level={level:g} is no share of the behaviour to reach: give a number between 0 and 1.")
     if scores.method == "acdc":
         raise ValueError("acdc does not rank the edges that it keeps, so there is no size to find: use its threshold instead.")
-    check_graph(model, scores.graph, "The scores are")
-    ablation = ablation or str(scores.record.arguments.get("ablation", "counterfactual"))
+    ablation = ablation_of_circuits(model, scores, ablation)
     n_edges, ranking, resamples = len(scores.graph.edges), scores.ranking, resample_prompts(len(task), seed, task.clusters)
     with measuring(model, task, scores.record.metric, ablation=ablation, seed=seed, fused=True, ledger=ledger) as measurement:
         batches, rows = [*measurement.batches()], []
@@ -71,8 +69,8 @@ def bisect_faithfulness(
         while reached and enough - too_few > 1:
             middle = (too_few + enough) // 2
             too_few, enough = (too_few, middle) if run("circuit", middle, [ranking]) >= level else (middle, enough)
-        rng = np.random.default_rng(seed)
         if n_draws:
+            rng = np.random.default_rng(seed)
             run("random", enough, [rng.permutation(n_edges) for _ in range(n_draws)])
         if progress:
             progress(n_parts, n_parts)  # of which bisection may need fewer

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.engine.attention.attention_observer import AttentionMetric as AttentionMetric
+    from interp.engine.attention.attention_metric import AttentionMetric as AttentionMetric
     from interp.engine.attention.attention_observer import Observation as Observation
     from interp.engine.attention.attention_observer import observe as observe
     from interp.engine.attention.attention_observer import observing as observing

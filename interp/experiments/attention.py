@@ -17,7 +17,8 @@ from interp.registry import check_name
 
 if TYPE_CHECKING:
     from interp.ablation.ablate_heads import CostEstimate
-    from interp.engine.attention.attention_observer import AttentionMetric, Observation
+    from interp.engine.attention.attention_metric import AttentionMetric
+    from interp.engine.attention.attention_observer import Observation
     from interp.models.model import Model
     from interp.store import StoredRun
     from interp.tasks.task import Task

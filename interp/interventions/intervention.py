@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from interp.errors import ExtensionError
+from interp.errors import ExtensionError, shape_or_type
 from interp.heads import Head
 
 if TYPE_CHECKING:
@@ -91,11 +91,10 @@ class Intervention:
             or len(shape) > x.dim()
             or any(n not in (1, m) for n, m in zip(shape[::-1], x.shape[::-1], strict=False))
         ):
-            given = type(changed).__name__ if shape is None else tuple(shape)
             axes = "[batch pos d_head]" if self.site == "z" else "[batch query key]"
             raise ExtensionError(
                 f"The replacement of intervention {self.label!r} must return {axes} {tuple(x.shape)}, or what broadcasts to it, "
-                f"not {given}."
+                f"not {shape_or_type(changed)}."
             )
         return changed
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from interp._lazy import exports
 
 if TYPE_CHECKING:
-    from interp.engine.attention.attention_observer import AttentionMetric as AttentionMetric
+    from interp.engine.attention.attention_metric import AttentionMetric as AttentionMetric
     from interp.engine.sweep.outcome import Outcome as Outcome
     from interp.metrics.attention import ATTENTION_METRICS as ATTENTION_METRICS
     from interp.metrics.attention import attention_metrics as attention_metrics

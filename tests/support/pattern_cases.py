@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from interp.engine.attention.attention_observer import AttentionMetric, Observation
+    from interp.engine.attention.attention_metric import AttentionMetric
+    from interp.engine.attention.attention_observer import Observation
 
 NOTHING = -1e30
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import apply_softcap
-from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows, QueryBlock
 
 Rotations = Float[np.ndarray, "n d_head d_head"]

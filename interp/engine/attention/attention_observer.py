@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks, refusing_crashes
-from interp.engine.attention.attention_metric import AttentionMetric as AttentionMetric
+from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
-from interp.errors import ExtensionError, FastPathUnavailable
+from interp.errors import ExtensionError, FastPathUnavailable, shape_or_type
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
@@ -253,10 +253,8 @@ class MetricAccumulator:
                 raise
             if metric.axis == "query":
                 if not (isinstance(found, Tensor) and found.shape == rows.pattern.shape[:3]):
-                    given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-                    raise ExtensionError(
-                        f"Metric {metric.name!r} must return [batch head query] {tuple(rows.pattern.shape[:3])}, not {given}."
-                    )
+                    wanted, given = tuple(rows.pattern.shape[:3]), shape_or_type(found)
+                    raise ExtensionError(f"Metric {metric.name!r} must return [batch head query] {wanted}, not {given}.")
                 found = found.masked_fill(~rows.token_mask[:, None], torch.nan) if self.prompts.padded else found
                 self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
                 continue

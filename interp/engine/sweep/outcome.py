@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.errors import ExtensionError
+from interp.errors import ExtensionError, shape_or_type
 from interp.tasks.task import Example, Task
 
 if TYPE_CHECKING:  # reading a stored run needs the meaning of an outcome, and no torch
@@ -84,12 +84,10 @@ class Outcome:
 
     def _checked(self, values: Tensor, answers: Answers) -> Tensor:
         """The values; raises ExtensionError unless there is one number for each row of the answers."""
-        shape, wanted = getattr(values, "shape", None), answers.answers.shape[:1]
-        if shape != wanted:
-            given = type(values).__name__ if shape is None else tuple(shape)
-            raise ExtensionError(
-                f"Metric {self.name!r} must return one number for each example, [batch] {tuple(wanted)}, not {given}."
-            )
+        wanted = answers.answers.shape[:1]
+        if getattr(values, "shape", None) != wanted:
+            returns = f"must return one number for each example, [batch] {tuple(wanted)}, not {shape_or_type(values)}"
+            raise ExtensionError(f"Metric {self.name!r} {returns}.")
         return values
 
     @property

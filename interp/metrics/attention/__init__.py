@@ -7,7 +7,8 @@ from interp.options_text import parse_options
 from interp.registry import Registry
 
 if TYPE_CHECKING:
-    from interp.engine.attention.attention_observer import AttentionMetric, Observation
+    from interp.engine.attention.attention_metric import AttentionMetric
+    from interp.engine.attention.attention_observer import Observation
     from interp.models.model import Model
 
 ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric", group="interp.metrics", kind="AttentionMetric")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from interp.engine.attention.attention_observer import AttentionMetric
+from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_rows import AttentionRows as AttentionRows
 
 Bounds = tuple[float | None, float | None]

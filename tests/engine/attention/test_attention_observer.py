@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from interp import observe_attention
 from interp.engine import TokenBatch, observing
-from interp.engine.attention.attention_observer import AttentionMetric, observe
+from interp.engine.attention.attention_metric import AttentionMetric
+from interp.engine.attention.attention_observer import observe
 from interp.engine.sweep.sweep import sweep
 from interp.errors import MemoryBudgetExceeded
 from interp.heads import Head

@@ -8,7 +8,7 @@ from tests.support.pattern_cases import CASES, given, golden_heads, padded, rand
 
 def whole_rows():
     """A metric whose values are the rows themselves: one per key, summed over nothing."""
-    from interp.engine.attention.attention_observer import AttentionMetric
+    from interp.engine.attention.attention_metric import AttentionMetric
 
     def function(rows):
         batch, heads = rows.pattern.shape[:2]
@@ -34,7 +34,7 @@ def test_heads_of_a_group_read_the_same_value_through_their_own_output_weights()
     values, w_o = torch.randn(1, 1, 2, 7, 3), torch.randn(1, 4, 3, 11)
     layers = []
 
-    from interp.engine.attention.attention_observer import AttentionMetric
+    from interp.engine.attention.attention_metric import AttentionMetric
 
     def norms(rows):
         layers.append(rows.layer.value_norms)
