@@ -94,6 +94,21 @@ class App:
         self.page.get_by_role("heading", name=title, exact=True, level=1).wait_for(timeout=PATIENCE)
         self.settle()
 
+    def choose(self, label: str, begins: str) -> None:
+        """Choose an option of the last field of this label. A field whose options change is replaced, which closes its open menu."""
+        from playwright.sync_api import TimeoutError
+
+        option, offered = self.page.get_by_role("option", name=begins), []
+        for _ in range(5):
+            self.page.get_by_role("combobox", name=label).last.click()
+            try:
+                return option.click(timeout=PATIENCE / 10)
+            except TimeoutError:
+                offered = self.page.get_by_role("option").all_inner_texts()
+                self.page.keyboard.press("Escape")
+                self.settle()
+        raise AssertionError(f"{label}: no option {begins!r} among {offered}")
+
     @property
     def query(self) -> dict[str, str]:
         """The query parameters of the address."""
