@@ -38,8 +38,8 @@ from measure import once, peak_bytes, save, show
 from interp import interventions
 from interp.engine.forward.run import quiet_inference
 from interp.engine.sweep.fused_ops import engine_modules
-from interp.engine.sweep.resume_from_layer import verify_resumption
 from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.verify_resumption import verify_resumption
 from interp.errors import ModelUnavailable
 from interp.heads import Head
 from interp.metrics.outcomes import OUTCOMES
@@ -144,7 +144,7 @@ def compare(name: str, model: Model, task: Task, position: str, repeats: int, ev
     hooked_loop(model, task, position, heads[:1])
     single = model.device.type == "cpu" and torch.get_num_threads() == 1
     with model.lock, quiet_inference(), engine_modules(model.hf):
-        proof = once(partial(verify_resumption, model, task.examples, LOGIT_DIFF))[1]
+        proof = once(partial(verify_resumption, model, task.examples))[1]
     work, more, turns = necessary_work(model, task, position), len(heads) / len(heads[::every]), []
     for _ in range(repeats):
         rates = [product_rate(model)] if single else []

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from interp.circuits.edge_replacement import check_edge_ablation, check_pairs, decompositions_with_ablation
 from interp.circuits.split_work_and_estimate_cost import Parts
-from interp.engine.sweep.clean_performance import PerformanceCounter
+from interp.engine.sweep.clean_performance import right_and_preferred, with_performance
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.graph import Graph
 from interp.metrics.outcomes import OUTCOMES
@@ -66,7 +66,7 @@ class Measurement:
     ablation: str
     seed: int
     ends: Float[np.ndarray, "2 n_examples"]
-    counter: PerformanceCounter
+    answered: Float[np.ndarray, "2 n_examples"]
     ledger: UnitLedger | None = None
     arrays: list[np.ndarray] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ class Measurement:
             checked = partial(self._read, read, example_ids)
             ends = checked(decomposition.ends)
             self.ends[:, example_ids] = to_numpy(ends)
-            self.counter.add(example_ids, decomposition.clean.logits)
+            self.answered[:, example_ids] = right_and_preferred(decomposition.clean.examples, decomposition.clean.logits)
             yield MeasuredBatch(example_ids, decomposition, checked, ends)
         self.check_finite(self.ends)
         check_gap(self.clean, self.corrupted, self.outcome.name)
@@ -151,7 +151,7 @@ class Measurement:
         """The record of this measurement after ``batches``, with ``arguments`` and the ablation beside those of the task."""
         arguments = {"ablation": self.ablation, **arguments}
         record = measurement_record(self.model, self.task, intervention, self.outcome.name, self.seed, **arguments)
-        return self.counter.record(record, self.outcome.name, float(self.clean.mean()))
+        return with_performance(record, self.task, self.answered, self.outcome.name, float(self.clean.mean()))
 
 
 @contextmanager
@@ -183,8 +183,8 @@ def measuring(
     if gradient:
         check_gradient(outcome)
     check_pairs(task) if ablation is None else check_edge_ablation(task, ablation)
-    ends, counter = np.empty((2, len(task))), PerformanceCounter(model, task)
-    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, ends, counter, ledger)
+    ends, answered = (np.full((2, len(task)), np.nan) for _ in range(2))
+    measurement = Measurement(model, task, outcome, graph, ablation or "counterfactual", seed, ends, answered, ledger)
     without_gradient = torch.no_grad() if gradient else torch.inference_mode()  # estimates enable it where they need it
     with model.lock, without_gradient, engine_modules(model.hf, fused=fused):
         yield measurement

@@ -28,7 +28,7 @@ from interp.engine.gradients.corrupted_qkvz_effects import (
     qk_fix_estimates,
     resume_changes,
 )
-from interp.engine.gradients.z_gradients import answer_value, z_gradients
+from interp.engine.gradients.z_gradients import z_gradients
 from interp.engine.sweep.outcome import Outcome, check_single_tokens
 from interp.engine.sweep.sweep import Progress
 from interp.heads import Head, HeadScores, TokenScores
@@ -97,7 +97,7 @@ def _estimated_effects(
     model, n_layers = decomposition.model, decomposition.model.facts.n_layers
     dropped = tuple(range(n_layers)) if method == "atp*" and n_layers > 1 else (None,)
     estimate = atp_estimates if method == "atp" else qk_fix_estimates
-    value = answer_value(outcome, clean.examples, model)
+    value = outcome.as_function(clean.examples, model.device)
     passes = z_gradients(model, as_batch(model, clean.examples), value, last=1, dropped_layers=dropped)[2]
     by_layer = []
     for layer in range(n_layers):
@@ -120,7 +120,7 @@ def score_positions(model: Model, task: Task, head: Head, activation: str, *, me
     with measuring(model, task, metric, gradient=True) as measurement:
         for batch in measurement.batches():
             clean = batch.decomposition.clean
-            value, length = answer_value(measurement.outcome, clean.examples, model), len(clean.examples[0].clean)
+            value, length = measurement.outcome.as_function(clean.examples, model.device), len(clean.examples[0].clean)
             [gradients] = z_gradients(model, as_batch(model, clean.examples), value, last=1)[2]
             gradient = gradients[head.layer][:, -clean.n_positions :]
             estimates = to_numpy(position_estimates(batch.decomposition, *head, activation, gradient))

@@ -9,8 +9,8 @@ import torch
 import interp
 from interp.ablation import ablate_heads
 from interp.circuits import score_edges
-from interp.engine.sweep import clean_performance
 from interp.engine.sweep.sweep import sweep
+from interp.engine.sweep.unit_runner import UnitRunner
 from interp.interventions import zero
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import record_of
@@ -99,19 +99,21 @@ def test_every_ablation_records_how_many_prompts_are_right(llama, task, estimato
 
 @pytest.mark.parametrize("backend", ["resumed", "hooked"])
 def test_a_sweep_counts_right_prompts_without_another_pass(llama, task, backend, monkeypatch):
-    monkeypatch.setattr(clean_performance, "plain_logits", None)
+    monkeypatch.setitem(sweep.__globals__, "plain_logits", None)
     variants = [(zero([head]),) for head in llama.facts.heads()[:2]]
     result = sweep(llama, task, variants, OUTCOMES.get("logit_diff"), record=record_of(llama), backend=backend)
     assert (result.record.performance.n_right, result.record.performance.n_preferred) == (2, 3)
 
 
-def test_a_sweep_resumed_from_stored_units_counts_the_same(llama, task):
+def test_a_sweep_resumed_from_stored_units_counts_the_same_without_a_pass(llama, task, monkeypatch):
     class Ledger(dict):
         get, put = dict.get, dict.__setitem__
 
     stored, variants = Ledger(), [(zero([head]),) for head in llama.facts.heads()[:2]]
     arguments = (llama, task, variants, OUTCOMES.get("logit_diff"))
-    first, second = (sweep(*arguments, record=record_of(llama), ledger=stored) for _ in range(2))
+    first = sweep(*arguments, record=record_of(llama), ledger=stored)
+    monkeypatch.setattr(UnitRunner, "measure", None)
+    second = sweep(*arguments, record=record_of(llama), ledger=stored)
     assert stored and second.record.performance == first.record.performance
 
 

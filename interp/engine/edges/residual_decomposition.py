@@ -20,8 +20,9 @@ from interp.engine.attention.attention_interface import (
 from interp.engine.sweep.clean_pass import CleanPass, clean_pass
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
-from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention, verify_once
+from interp.engine.sweep.resume_from_layer import attend_resumed, call_block, fixed_attention
 from interp.engine.sweep.sweep import Progress
+from interp.engine.sweep.verify_resumption import verify_once
 from interp.engine.sweep.work_units import batches, gradient_memory, tokens_at_once
 from interp.errors import FastPathUnavailable
 from interp.graph import QKV
@@ -175,10 +176,11 @@ def decompose_task(
     parts = decomposed_batches(model, task)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
-        verify_once(model, examples, outcome)
         corrupted = None if corrupted_outputs is None else corrupted_outputs[len(examples[0].clean)]
         decomposition = decompose_residual(model, examples, corrupted)
-        yield example_ids, decomposition, Readout(model, examples, outcome, decomposition.clean.logits)
+        readout = Readout(model, examples, outcome, decomposition.clean.logits)
+        readout.verify(decomposition.clean.final_residual)
+        yield example_ids, decomposition, readout
         if progress:
             progress(done + 1, len(parts))
 

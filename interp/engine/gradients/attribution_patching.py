@@ -12,14 +12,13 @@ from jaxtyping import Float
 
 from interp.engine.attention.attention_interface import upcast
 from interp.engine.gradients.z_gradients import (
-    answer_value,
     hooked_clean_pass,
     hooked_z_gradients,
     next_token_loss,
     z_gradients,
 )
 from interp.engine.sweep.clean_pass import clean_pass
-from interp.engine.sweep.clean_performance import PerformanceCounter
+from interp.engine.sweep.clean_performance import right_and_preferred, with_performance
 from interp.engine.sweep.outcome import Outcome, check_gradient, check_outcome
 from interp.engine.sweep.sweep import Progress, SweepResult
 from interp.engine.sweep.variant import Variant
@@ -51,25 +50,24 @@ def attribute(
     check_outcome(task, outcome)
     baseline, estimates = np.full(len(task), np.nan), np.full((len(variants), len(task)), np.nan)
     changes = list(dict.fromkeys(i for v in variants for i in v))
-    parts, counter = batches(task), PerformanceCounter(model, task)
+    parts, answered = batches(task), np.full((2, len(task)), np.nan)
     for done, example_ids in enumerate(parts):
         examples = [task.examples[r] for r in example_ids]
-        batch = as_batch(model, examples)
+        value, batch = outcome.as_function(examples, model.device), as_batch(model, examples)
         try:
             with model.lock, torch.inference_mode():
                 clean = clean_pass(model, examples, example_ids, 0, changes)
-                counter.add(example_ids, clean.logits)
-            value = answer_value(outcome, examples, model)
             clean_values, _, (gradients,) = z_gradients(model, batch, value, last=examples[0].n_answer_tokens)
         except FastPathUnavailable:
-            clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, outcome)
+            clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, value)
         baseline[example_ids] = clean_values.cpu().double().numpy()
+        answered[:, example_ids] = right_and_preferred(examples, clean.logits)
         for v, variant in enumerate(variants):
             terms = [(gradients[h.layer][:, :, h.head] * clean.change(i, h)).sum((1, 2)) for i in variant for h in i.heads]
             estimates[v, example_ids] = torch.stack(terms).sum(0).cpu().double().numpy()
         if progress:
             progress(done + 1, len(parts))
-    record = counter.record(record, outcome.name, float(baseline.mean()))
+    record = with_performance(record, task, answered, outcome.name, float(baseline.mean()))
     return SweepResult.of(variants, outcome, baseline, baseline + estimates, record, "gradient")
 
 
@@ -94,7 +92,7 @@ def head_gate_gradients(model: Model, task: Task, outcome: Outcome | None) -> Fl
             example_ids = same_length[start : start + batch_size]
             examples = [task.examples[r] for r in example_ids]
             batch = as_batch(model, examples)
-            value = next_token_loss(batch) if outcome is None else answer_value(outcome, examples, model)
+            value = next_token_loss(batch) if outcome is None else outcome.as_function(examples, model.device)
             try:
                 _, z, (gradients,) = z_gradients(
                     model, batch, value, last=0 if outcome is None else examples[0].n_answer_tokens

@@ -16,7 +16,6 @@ from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.forward.run import at_answer, visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
-from interp.engine.sweep.outcome import Answers, Outcome
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
 from interp.tasks.task import Example
@@ -24,17 +23,6 @@ from interp.tasks.token_batch import TokenBatch
 
 Value = Callable[[Tensor], Tensor]
 """The function that is differentiated: logits [batch pos d_vocab] -> [batch]."""
-
-
-def answer_value(outcome: Outcome, examples: Sequence[Example], model: Model) -> Value:
-    """The outcome, as a function of the logits at the last positions, one for each token of the answer."""
-    answers = Answers.of(examples, model.device)
-
-    def value(logits: Tensor) -> Tensor:
-        found = upcast(at_answer(logits, answers.n_tokens))
-        return outcome.of_logits(found, answers, found.detach())
-
-    return value
 
 
 def next_token_loss(batch: TokenBatch) -> Value:
@@ -80,7 +68,7 @@ def z_gradients(
 def hooked_z_gradients(
     model: Model, batch: TokenBatch, value: Value, read: Sequence[str] = ()
 ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """As ``z_gradients``, from one hooked pass, and the activations named in ``read``."""
+    """As ``z_gradients``, from one hooked pass, and the activations named in ``read`` with all ``logits``."""
     seen: dict[str, Tensor] = {}
     z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
 
@@ -93,7 +81,8 @@ def hooked_z_gradients(
 
     hooks = [*((name, partial(tap, name)) for name in z_names), *((name, partial(keep, name)) for name in read)]
     with model.lock, torch.enable_grad():
-        found = value(model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks))
+        logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)
+        found, seen["logits"] = value(logits), logits.detach()
         gradients = torch.autograd.grad(found.sum(), [seen[name] for name in z_names])
     return found.detach(), [seen[name].detach() for name in z_names], list(gradients), seen
 
@@ -104,9 +93,9 @@ def hooked_clean_pass(
     examples: Sequence[Example],
     example_ids: Sequence[int],
     changes: Sequence[Intervention],
-    outcome: Outcome,
+    value: Value,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
-    """The clean activations that the estimate needs, the outcome, its gradients at z. Raises ValueError for changes of scores."""
+    """The clean activations that the estimate needs, the value, its gradients at z. Raises ValueError for changes of scores."""
     scores = next((i for i in changes if i.site == "scores"), None)
     if scores is not None:
         raise ValueError(
@@ -115,9 +104,10 @@ def hooked_clean_pass(
         )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
-    found, z, gradients, seen = hooked_z_gradients(model, batch, answer_value(outcome, examples, model), sorted(read))
+    found, z, gradients, seen = hooked_z_gradients(model, batch, value, sorted(read))
     positions = torch.arange(batch.tokens.shape[1], device=model.device).expand(len(examples), -1)
-    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z)
+    logits = at_answer(seen["logits"], examples[0].n_answer_tokens)
+    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z, logits=logits)
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         visible = visible_keys(model, head.layer, clean.n_positions).to(model.device)

@@ -1,4 +1,4 @@
-"""How well the unchanged model does a task, counted from logits that a run computes anyway."""
+"""How well the unchanged model does a task, read from clean logits that a run computes anyway."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -8,48 +8,35 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.engine.forward.run import plain_logits, quiet_inference
 from interp.engine.sweep.outcome import Answers
-from interp.engine.sweep.work_units import batches
-from interp.models.model import Model
 from interp.records import Performance, RunRecord
-from interp.tasks.task import Task
+from interp.tasks.task import Example, Task
 
 
-class PerformanceCounter:
-    """Counts right prompts: ``add`` takes the clean logits of some examples, ``record`` the examples that nobody added as well."""
+def right_and_preferred(
+    examples: Sequence[Example], logits: Float[Tensor, "batch *n_tokens d_vocab"]
+) -> Float[np.ndarray, "2 batch"]:
+    """1 where the clean run is right (first row) and where it prefers the answer to the distractor, else 0; at every token of an
+    answer of several."""
+    answers = Answers.of(examples, logits.device)
+    each = torch.stack([read(logits.flatten(0, -2), answers) for read in (is_right, is_preferred)])
+    return each.unflatten(1, (-1, answers.n_tokens)).all(-1).cpu().double().numpy()
 
-    def __init__(self, model: Model, task: Task) -> None:
-        self.model, self.task = model, task
-        self.answered = np.full((2, len(task)), np.nan)
 
-    def add(self, example_ids: Sequence[int], logits: Float[Tensor, "batch *n_tokens d_vocab"]) -> None:
-        """Reads the clean logits of these examples, once."""
-        if np.isnan(self.answered[0, list(example_ids)]).any():
-            answers = Answers.of([self.task.examples[i] for i in example_ids], logits.device)
-            each = torch.stack([read(logits.flatten(0, -2), answers) for read in (is_right, is_preferred)])
-            self.answered[:, list(example_ids)] = each.unflatten(1, (-1, answers.n_tokens)).all(-1).cpu().numpy()
+def performance(task: Task, answered: Float[np.ndarray, "2 n_examples"], metric: str, outcome: float) -> Performance:
+    """The counts of ``right_and_preferred`` of all examples; ``outcome`` is the mean of ``metric``."""
+    n_right, n_preferred = (int(row.sum()) for row in answered)
+    compared = all(example.distractors for example in task)
+    return Performance(len(task), n_right, n_preferred if compared else None, metric, outcome)
 
-    def performance(self, metric: str, outcome: float) -> Performance:
-        """The counts; ``outcome`` is the mean of ``metric``."""
-        self._add_missing()
-        n_right, n_preferred = self.answered.sum(1).astype(int).tolist()
-        compared = all(example.distractors for example in self.task)
-        return Performance(len(self.task), n_right, n_preferred if compared else None, metric, outcome)
 
-    def record(self, record: RunRecord, metric: str, outcome: float) -> RunRecord:
-        """The record with the performance; as it is where the run is that of the corrupted prompts (``Task.swapped``)."""
-        if self.task.arguments.get("swapped"):
-            return record
-        return replace(record, baseline=asdict(self.performance(metric, outcome)))
-
-    def _add_missing(self) -> None:
-        """Runs the examples whose clean logits were not needed, such as those of a resumed sweep."""
-        missing = np.isnan(self.answered[0]).nonzero()[0].tolist()
-        with self.model.lock, quiet_inference():
-            for part in batches(self.task.select(missing)) if missing else ():
-                example_ids = [missing[i] for i in part]
-                self.add(example_ids, plain_logits(self.model, [self.task.examples[i] for i in example_ids]))
+def with_performance(
+    record: RunRecord, task: Task, answered: Float[np.ndarray, "2 n_examples"], metric: str, outcome: float
+) -> RunRecord:
+    """The record with the performance; as it is where the run is that of the corrupted prompts (``Task.swapped``)."""
+    if task.arguments.get("swapped"):
+        return record
+    return replace(record, baseline=asdict(performance(task, answered, metric, outcome)))
 
 
 def is_right(logits: Float[Tensor, "batch d_vocab"], answers: Answers) -> Bool[Tensor, " batch"]:

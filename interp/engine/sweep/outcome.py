@@ -82,6 +82,19 @@ class Outcome:
             return found
         return getattr(found.unflatten(0, (-1, answers.n_tokens)), OVER_TOKENS[str(self.over_tokens)])(-1)
 
+    def as_function(self, examples: Sequence[Example], device: torch.device | str) -> Callable[[Tensor], Tensor]:
+        """The outcome of these examples as a function of the logits [batch pos d_vocab] of their prompts, to be differentiated."""
+        from interp.engine.attention.attention_interface import upcast
+        from interp.engine.forward.run import at_answer
+
+        answers = Answers.of(examples, device)
+
+        def function(logits: Tensor) -> Tensor:
+            found = upcast(at_answer(logits, answers.n_tokens))
+            return self.of_logits(found, answers, found.detach())
+
+        return function
+
     def _checked(self, values: Tensor, answers: Answers) -> Tensor:
         """The values; raises ExtensionError unless there is one number for each row of the answers."""
         wanted = answers.answers.shape[:1]

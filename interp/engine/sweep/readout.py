@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from interp.engine.attention.attention_interface import apply_softcap, upcast
 from interp.engine.sweep.outcome import Answers, Outcome
+from interp.errors import FastPathUnavailable
 from interp.models.model import Model
+from interp.models.plain_model_reference import rounding
 from interp.models.value_and_output_weights import unembed_bias, unembed_rows
 from interp.tasks.task import Example
 
@@ -37,6 +39,18 @@ class Readout:
         self.model, self.outcome, self.clean_logits = model, outcome, upcast(clean_logits)
         self.answers = Answers.of(examples, clean_logits.device)
         self.final_norm, self.softcap = self.layout.final_norm, _softcap(hf)
+
+    def verify(self, residual: Float[Tensor, "batch *n_tokens d_model"]) -> None:
+        """Raises FastPathUnavailable unless a linear outcome, read from residuals like these, is that of their logits."""
+        if self.outcome.weights is None:
+            return
+        noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(0)).to(residual)
+        noisy = residual + noise * residual.std(-1, keepdim=True)  # the prompts' own logits may cancel
+        logits = logits_of(self.model, noisy)
+        error = self(noisy[None])[0] - self.outcome.function(logits, self.answers, self.clean_logits)
+        if (error.abs() > 8 * rounding(self.model.dtype) * logits.std(-1)).any():
+            name = self.model.facts.architecture
+            raise FastPathUnavailable(f"{name}: {self.outcome.name} of a resumed run is not that of its logits")
 
     def logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """All logits in float32 (float64 where the model is)."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -25,26 +24,17 @@ from interp.engine.attention.attention_interface import (
     attend,
     attention_hooks,
     beside_sink,
-    refusing_crashes,
     scaled_dot_product,
     upcast,
 )
 from interp.engine.attention.attention_rows import changes_in_layer
 from interp.engine.forward.run import at_answer
-from interp.engine.sweep.clean_pass import CleanPass, clean_pass, map_leaves
+from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
-from interp.engine.sweep.outcome import Outcome
-from interp.engine.sweep.readout import Readout, logits_of
 from interp.engine.sweep.variant import Variant, first_layer
-from interp.errors import FastPathUnavailable
-from interp.heads import Head
-from interp.interventions import InterventionContext, scale
+from interp.interventions import InterventionContext
 from interp.models.model import Layout, Model
-from interp.models.plain_model_reference import outputs_of, plain_copy, rounding, unexplained_error
 from interp.models.value_and_output_weights import output_rows
-from interp.tasks.task import Example
-
-_VERIFIED: WeakKeyDictionary[Model, set[tuple[tuple[int, int], str | None]]] = WeakKeyDictionary()
 
 
 def resume_variants(
@@ -63,48 +53,6 @@ def resume_variants(
         active_variants=lambda layer: list(chain.from_iterable(starting[:layer])),
     )
     return result.unflatten(0, (len(variants), -1))[torch.tensor(order).argsort().to(result.device)]
-
-
-def verify_resumption(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
-    """Raises FastPathUnavailable unless, on the shortest and the longest of these prompts that can share a batch, attention output is
-    the projection of z, a run that is resumed without a change has the logits of the plain model on each, and a (linear) outcome is read
-    from a residual as from its logits."""
-    (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
-    unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    by_class: dict[tuple[bytes, int], list[Example]] = {}
-    for example in examples:
-        by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)
-    for alike in by_class.values():
-        ends = [min(alike, key=lambda e: len(e.clean)), max(alike, key=lambda e: len(e.clean))]
-        shortest, longest = (len(e.clean) for e in ends)
-        with refusing_crashes(f"{name}: a run cannot be resumed"):
-            clean = clean_pass(model, ends, [0, 1], n_before=longest - shortest).select([0, 1], shortest)
-            residual = resume_variants(model, clean, [unchanged])
-        for z, out, projection in zip(clean.z, clean.attn_out, layout.outputs, strict=True):
-            error = float((projection(z.flatten(-2).contiguous()) - out).abs().max())
-            if error > rounding(model.dtype) * float(out.abs().max()):
-                raise FastPathUnavailable(f"{name}: the output of attention is not the projection of the heads' z")
-        for logits, example in zip(logits_of(model, residual[0]), ends, strict=True):
-            for after, own in enumerate(logits.view(-1, logits.shape[-1]).flip(0)):
-                tokens = torch.tensor([example.clean[: len(example.clean) - after]], device=model.device)
-                if error := unexplained_error(plain, tokens, own[None], outputs_of(plain, tokens, 2)):
-                    raise FastPathUnavailable(f"{name}: a resumed run differs from the model by {error:.2g} of its logits")
-        if outcome is not None and outcome.weights is not None:
-            readout = Readout(model, ends, outcome, clean.logits)
-            noise = torch.randn(residual.shape, generator=torch.Generator().manual_seed(0)).to(residual)
-            noisy = residual + noise * residual.std(-1, keepdim=True)  # the prompts' own logits may cancel
-            logits = logits_of(model, noisy[0])
-            error = readout(noisy)[0] - outcome.function(logits, readout.answers, readout.clean_logits)
-            if (error.abs() > 8 * rounding(model.dtype) * logits.std(-1)).any():
-                raise FastPathUnavailable(f"{name}: {outcome.name} of a resumed run is not that of its logits")
-
-
-def verify_once(model: Model, examples: Sequence[Example], outcome: Outcome | None = None) -> None:
-    """``verify_resumption`` of equally long prompts, once for each model, length (also of the answer) and outcome."""
-    verified, alike = _VERIFIED.setdefault(model, set()), (len(examples[0].clean), examples[0].n_answer_tokens)
-    if (alike, outcome and outcome.name) not in verified:
-        verify_resumption(model, examples, outcome)
-        verified |= {(alike, outcome and outcome.name), (alike, None)}
 
 
 def resume_from_layer(

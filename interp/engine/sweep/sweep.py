@@ -13,10 +13,10 @@ import numpy as np
 
 from interp._short_repr import short_repr
 from interp.engine.forward.run import plain_logits, quiet_inference
-from interp.engine.sweep.clean_performance import PerformanceCounter
+from interp.engine.sweep.clean_performance import performance, right_and_preferred, with_performance
 from interp.engine.sweep.fused_ops import engine_modules
 from interp.engine.sweep.outcome import Answers, Outcome, check_outcome
-from interp.engine.sweep.unit_runner import UnitRunner
+from interp.engine.sweep.unit_runner import N_CLEAN_ROWS, UnitRunner
 from interp.engine.sweep.variant import Variant, describe, heads_of
 from interp.engine.sweep.work_units import batches, plan_sweep
 from interp.heads import Head
@@ -25,6 +25,8 @@ from interp.records import Performance, RunRecord
 from interp.tasks.task import Task
 
 Progress = Callable[[int, int], None]
+
+UNIT_FORMAT = 2  # 2: the rows of the clean run say besides whether it is right
 
 
 @runtime_checkable
@@ -100,9 +102,11 @@ def sweep(
     how many prompts the clean run is right.
     """
     check_outcome(task, outcome)
-    identity = f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed}"
+    identity = (
+        f"{record.weights_digest} {outcome.name} {task.digest()} {[describe(v) for v in variants]} {record.seed} {UNIT_FORMAT}"
+    )
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
-    values = np.full((len(variants) + 1, len(task)), np.nan)
+    values = np.full((len(variants) + N_CLEAN_ROWS, len(task)), np.nan)
     with model.lock, quiet_inference(), engine_modules(model.hf):
         runner = UnitRunner(model, task, variants, outcome, backend)
         for done, unit in enumerate(plan.units):
@@ -111,11 +115,12 @@ def sweep(
                 found = runner.measure(unit)
                 if ledger is not None:
                     ledger.put(unit.key, found)
-            values[np.ix_([*unit.variants, -1], unit.example_ids)] = found
+            values[np.ix_([*unit.variants, *range(-N_CLEAN_ROWS, 0)], unit.example_ids)] = found
             if progress:
                 progress(done + 1, plan.n_units)
-    record = runner.counter.record(record, outcome.name, float(values[-1].mean()))
-    return SweepResult.of(variants, outcome, values[-1], values[:-1], record, runner.backend or "resumed")
+    changed, (baseline, *answered) = np.split(values, [len(variants)])
+    record = with_performance(record, task, np.stack(answered), outcome.name, float(baseline.mean()))
+    return SweepResult.of(variants, outcome, baseline, changed, record, runner.backend or "resumed")
 
 
 def clean_outcome(model: Model, task: Task, outcome: Outcome) -> np.ndarray:
@@ -128,12 +133,12 @@ def outcome_and_performance(model: Model, task: Task, outcome: Outcome) -> tuple
     """The outcome of the unchanged model on every example, in float64, and how well it does the task. Raises as ``clean_outcome``."""
     model.facts.check_causal("The outcome of a task")
     check_outcome(task, outcome)
-    values, counter = np.empty(len(task)), PerformanceCounter(model, task)
+    values, answered = np.empty(len(task)), np.empty((2, len(task)))
     with model.lock, quiet_inference():
         for example_ids in batches(task):
             examples = [task.examples[r] for r in example_ids]
             logits = plain_logits(model, examples)
             values[example_ids] = outcome.of_logits(logits, Answers.of(examples, model.device), logits).cpu().double().numpy()
-            counter.add(example_ids, logits)
+            answered[:, example_ids] = right_and_preferred(examples, logits)
     outcome.check_bounds(values, range(len(task)))
-    return values, counter.performance(outcome.name, float(values.mean()))
+    return values, performance(task, answered, outcome.name, float(values.mean()))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from interp.engine.forward.activation_names import hook_name
 from interp.engine.sweep.clean_pass import clean_pass
-from interp.engine.sweep.resume_from_layer import verify_once
+from interp.engine.sweep.verify_resumption import verify_once
 from interp.engine.sweep.work_units import batches
 from interp.errors import FastPathUnavailable
 from interp.heads import Head

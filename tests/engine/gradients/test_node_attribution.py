@@ -21,7 +21,7 @@ from interp.engine.gradients.corrupted_qkvz_effects import (
     qk_fix_estimates,
     resume_changes,
 )
-from interp.engine.gradients.z_gradients import answer_value, z_gradients
+from interp.engine.gradients.z_gradients import z_gradients
 from interp.engine.sweep.readout import Readout
 from interp.graph import QKV, Node
 from interp.heads import Head
@@ -93,7 +93,7 @@ def test_estimates_are_slopes_of_the_exact_effect_along_z_or_along_the_part(name
         read = Readout(model, prompts, LOGIT_DIFF, decomposition.clean.logits)
         n = decomposition.clean.n_positions
         where = torch.rand(N_PROMPTS, n, generator=torch.Generator().manual_seed(3)) < 0.7
-        passes = z_gradients(model, as_batch(model, prompts), answer_value(LOGIT_DIFF, prompts, model), last=True)[2]
+        passes = z_gradients(model, as_batch(model, prompts), LOGIT_DIFF.as_function(prompts, model.device), last=True)[2]
         slopes = torch.stack([gradients[layer][:, -n:] for gradients in passes])
 
         def central(change):
@@ -237,7 +237,7 @@ def test_shorter_prompts_have_no_number_where_they_have_no_token():
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "gemma2"])
 def test_a_dropped_gradient_is_that_of_a_run_whose_block_is_detached(name):
     model, prompts = tiny(name), examples()
-    value = answer_value(LOGIT_DIFF, prompts, model)
+    value = LOGIT_DIFF.as_function(prompts, model.device)
 
     def detach(module, args, kwargs, output):
         entering = args[0] if args else kwargs["hidden_states"]
@@ -315,7 +315,7 @@ def test_atp_star_is_the_mean_over_dropped_layers_of_the_mean_size():
         passes = z_gradients(
             model,
             as_batch(model, task.examples),
-            answer_value(LOGIT_DIFF, task.examples, model),
+            LOGIT_DIFF.as_function(task.examples, model.device),
             last=True,
             dropped_layers=(0, 1, 2),
         )[2]
