@@ -144,7 +144,8 @@ def compare(name: str, model: Model, task: Task, position: str, repeats: int, ev
     hooked_loop(model, task, position, heads[:1])
     single = model.device.type == "cpu" and torch.get_num_threads() == 1
     with model.lock, quiet_inference(), engine_modules(model.hf):
-        proof = once(partial(verify_resumption, model, task.examples))[1]
+        n_positions = [len(task.examples[0].clean) if position == "all" else 1]
+        proof = once(partial(verify_resumption, model, task.examples, n_positions))[1]
     work, more, turns = necessary_work(model, task, position), len(heads) / len(heads[::every]), []
     for _ in range(repeats):
         rates = [product_rate(model)] if single else []

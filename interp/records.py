@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_origin
 
+from interp.errors import counted
+
 PACKAGES = ("interp-workbench", "torch", "transformers", "transformer-lens", "numpy", "pandas")
 MIN_ACCURACY = 0.5
 """The share of right prompts below which a model is said not to do a task."""
@@ -127,7 +129,7 @@ class RunRecord:
 
 def prompts_text(n: int, n_clusters: int | None) -> str:
     """What statistics rest on, in words: ``60 prompts``, or ``60 prompts in 12 clusters``."""
-    return f"{n} prompts" + (f" in {n_clusters} clusters" if n_clusters else "")
+    return counted(n, "prompt") + (f" in {counted(n_clusters, 'cluster')}" if n_clusters else "")
 
 
 def digest(value: Any) -> str:

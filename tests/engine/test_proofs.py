@@ -14,7 +14,7 @@ from interp.ablation import ablate_heads
 from interp.engine import capture_attention, run
 from interp.engine.attention import attention_interface
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
-from interp.engine.sweep import readout
+from interp.engine.sweep import readout, resume_from_layer
 from interp.metrics import observe_attention
 from interp.models import wrap_model
 from interp.models.plain_model_reference import relative_error
@@ -130,3 +130,26 @@ def test_a_norm_left_out_is_found(monkeypatch):
 def test_differences_are_relative_to_the_spread_of_the_logits():
     wanted = torch.tensor([[1000.0, 1001.0, 999.0]])
     assert relative_error(wanted + torch.tensor([0.0, 0.01, 0.0]), wanted) == pytest.approx(0.01, rel=1e-2)
+
+
+@pytest.mark.parametrize("positions", ["end", "all"])
+def test_a_sweep_proves_the_attention_of_the_positions_that_it_recomputes(positions, monkeypatch):
+    model, calls = wrap_model(tiny_hf("llama")), []
+    wanted = ablate_heads(model, TASK, ablation="zero", positions=positions)
+    right = resume_from_layer.attend_after
+
+    def halved(call, k_before, *rest):
+        calls.append(k_before.shape[2])
+        return right(call, k_before / 2, *rest)
+
+    monkeypatch.setattr(resume_from_layer, "attend_after", halved)
+    if positions == "all":  # of equally long prompts: nothing comes before
+        found = ablate_heads(model, TASK, ablation="zero")
+        assert not calls
+    else:
+        with pytest.warns(
+            UserWarning, match=r"a resumed run differs from the model by .* of its logits; using the slower hooked"
+        ):
+            found = ablate_heads(model, TASK, ablation="zero", positions="end")
+        assert min(calls) > 1
+    assert found.values == pytest.approx(wanted.values, abs=1e-4)

@@ -140,8 +140,8 @@ def decompose_residual(
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
     (hf, layout), weights = model.known_parts, _weights(model)
-    verify_once(model, examples)
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
+    verify_once(model, examples, start)
     clean, outputs = _decompose(model, examples, start, weights)
     with attention_hooks(hf, {}):
         _check_sum(model, clean)

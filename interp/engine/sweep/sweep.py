@@ -108,7 +108,7 @@ def sweep(
     plan = plan_sweep(model, task, variants, outcome, memory, identity=identity)
     values = np.full((len(variants) + N_CLEAN_ROWS, len(task)), np.nan)
     with model.lock, quiet_inference(), engine_modules(model.hf):
-        runner = UnitRunner(model, task, variants, outcome, backend)
+        runner = UnitRunner(model, task, variants, outcome, plan, backend)
         for done, unit in enumerate(plan.units):
             found = ledger.get(unit.key) if ledger is not None else None
             if found is None:

@@ -15,7 +15,7 @@ from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import resume_variants
 from interp.engine.sweep.variant import Variant, describe, resumable
 from interp.engine.sweep.verify_resumption import verify_resumption
-from interp.engine.sweep.work_units import WorkUnit
+from interp.engine.sweep.work_units import WorkPlan, WorkUnit
 from interp.errors import FastPathUnavailable
 from interp.models.model import Model
 from interp.tasks.task import Task
@@ -27,10 +27,12 @@ N_CLEAN_ROWS = 3
 class UnitRunner:
     """Measures work units and keeps the last clean pass; ``backend`` is ``resumed``, ``hooked`` or, if neither is forced, None."""
 
-    def __init__(self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, backend: str | None) -> None:
+    def __init__(
+        self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, plan: WorkPlan, backend: str | None
+    ) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
         self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
-        self.verified = False
+        self.n_positions, self.verified = {unit.n_positions for unit in plan.units}, False
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None
         self.readout: Readout | None = None
@@ -70,7 +72,7 @@ class UnitRunner:
 
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
         if not self.verified:
-            verify_resumption(self.model, self.task.examples)
+            verify_resumption(self.model, self.task.examples, self.n_positions)
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
             self.shared = self.clean = self.readout = None  # frees the previous clean pass first

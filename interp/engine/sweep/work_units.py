@@ -102,10 +102,11 @@ class UnitMemory:
         kept = self.kept_pass(n_rows, length, length - n, length - n)
         return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
 
-    def proof(self, length: int, patterns: bool) -> int:
-        """Of comparing the sweep with the plain model on its shortest and its longest prompt, whose patterns the plain model may keep."""
+    def proof(self, length: int, n: int, patterns: bool) -> int:
+        """Of comparing the sweep with the plain model on its shortest and its longest prompt, whose patterns the plain model may keep;
+        runs are resumed at the last ``n`` positions."""
         plain = forward_bytes(self.facts, 1, length, patterns=patterns, all_logits=False)
-        return max(self.unit(length, length, 2, 1), self.kept_pass(2, length, 0, 0) + plain)
+        return max(self.unit(length, length, 2, 1), self.kept_pass(2, length, 0, length - n) + plain)
 
 
 def plan_sweep(
@@ -130,7 +131,8 @@ def plan_sweep(
         n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
         chunks += [(n, part, n_variants, lengths) for part in _split(example_ids, n_rows)]
     units: list[WorkUnit] = []
-    peak, work, clean_work = cost.proof(max(task.by_length()), model.own_attention == "eager"), 0, 0
+    least_positions = min(n for n, *_ in tails)
+    peak, work, clean_work = cost.proof(max(task.by_length()), least_positions, model.own_attention == "eager"), 0, 0
     for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         shared = len(inside) > 1
