@@ -119,7 +119,7 @@ def _is_page_circuit(identity: dict[str, Any]) -> bool:
     defaults = {
         f.name: f.default
         for f in fields(CircuitSpec)
-        if f.name in ("size", "threshold", "faithfulness", "n_draws", "steps", "exact_top")
+        if f.name in ("size", "threshold", "faithfulness", "n_draws", "steps", "rule", "exact_top")
     }
     usual = all(identity.get(name, value) == value for name, value in defaults.items())
     return named and "n_prompts" in identity["arguments"] and usual

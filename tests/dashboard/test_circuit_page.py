@@ -346,6 +346,16 @@ def test_a_circuit_that_is_there_is_found_for_a_head_of_the_ablate_page(stored, 
     assert edges_drawn(app) == set(map(str, scores().circuit(30).edges))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"steps": 5}, {"rule": "left"}, {"exact_top": 9}, {"size": 3}, {"threshold": 0.5}, {"faithfulness": 0.9}, {"n_draws": 2}],
+)
+def test_a_circuit_with_a_setting_that_the_page_does_not_have_is_not_shown_as_its_own(stored, root, setting):
+    spec = {**stored.spec, "seed": 77, **setting}
+    save_circuit(scores().circuit(20), scores(), curve(), root / "other-setting", spec)
+    assert find_stored_circuit(root, mini().facts, "cpu", "ioi")["seed"] == stored.spec["seed"]
+
+
 def test_a_circuit_that_was_stored_under_a_name_of_ones_own_is_shown(stored, root):
     stored.path.rename(root / "mine")
     there = find_stored_circuit(root, mini().facts, "cpu", "ioi")
