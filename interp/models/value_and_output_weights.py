@@ -40,11 +40,18 @@ def output_rows(projection: nn.Module, head: int, d_head: int) -> Float[Tensor, 
 
 
 def output_weights(model: Model, layer: int) -> Float[Tensor, "head d_head d_model"]:
-    """W_O of a layer by head, [head d_head d_model]."""
+    """W_O of a layer by head, [head d_head d_model]. Raises FastPathUnavailable for a layer whose projection reads something else, such
+    as one without attention."""
+    facts = model.facts
     if model.layout is None:
         _check_plain(model)
         return model.bridge.blocks[layer].attn.W_O
-    return stack([output_rows(model.layout.outputs[layer], i, model.facts.d_head) for i in range(model.facts.n_heads)])
+    projection = model.layout.outputs[layer]
+    if (size := input_size(projection)) != facts.n_heads * facts.d_head:
+        raise FastPathUnavailable(
+            f"{facts.architecture}: the output projection of layer {layer} reads {size} numbers, not {facts.n_heads} x {facts.d_head}"
+        )
+    return stack([output_rows(projection, i, facts.d_head) for i in range(facts.n_heads)])
 
 
 def value_weights(model: Model, layer: int) -> Float[Tensor, "head d_model d_head"]:

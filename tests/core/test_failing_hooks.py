@@ -132,7 +132,7 @@ def detect(role, **options):
     return run_detector(mini(), role, **{name: value for name, value in options.items() if name in known})
 
 
-SMALL = {"n_prompts": 2, "n_null_draws": 39, "n_texts": 2, "length": 24, "lengths": (24,), "n_tokens": 4, "period": 6}
+SMALL = {"n_prompts": 2, "n_null_draws": 79, "n_texts": 2, "length": 24, "lengths": (24,), "n_tokens": 4, "period": 6}
 SMALL |= {"n_needles": 1, "n_lengths": 2, "n_depths": 2, "shortest": 60, "longest": 90, "min_recall": None}
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from interp.circuits import score_edges
 from interp.cli.family_matrix_output import as_markdown, counts
-from interp.family_matrix import CHECKS, family_matrix
+from interp.family_matrix import CHECKS, build, family_matrix
 
 FEW = ["gpt2", "llama", "gemma2", "bart", "falcon_h1", "jamba", "encoder:roberta"]
 
@@ -58,3 +59,11 @@ def test_no_cell_of_any_family_is_wrong():
     bad = table[table["verdict"].isin(["WRONG", "CRASH"])]
     assert bad.empty, as_markdown(bad)
     assert counts(table)["right"] >= 80
+
+
+@pytest.mark.parametrize("ablation", ["counterfactual", "mean", "zero"])
+@pytest.mark.parametrize("family", ["jamba", "qwen3_next"])
+def test_edges_of_a_model_with_layers_without_attention_are_refused_in_a_sentence(family, ablation):
+    case = build(family, "decoder")
+    with pytest.raises(ValueError, match="a layer computes no attention through transformers' interface"):
+        score_edges(case.model, case.task.select([0, 1]), ablation=ablation)

@@ -139,9 +139,10 @@ def decompose_residual(
     [n_writers batch n_positions d_model]. Raises FastPathUnavailable where the model's parts are not known, ValueError where
     what heads and MLPs write does not add up to the residual stream (norms behind attention or MLP).
     """
-    (hf, layout), weights = model.known_parts, _weights(model)
+    hf, layout = model.known_parts
     start = min(map(_first_difference, examples)) if corrupted_outputs is None else 0
     verify_once(model, examples, start)
+    weights = _weights(model)
     clean, outputs = _decompose(model, examples, start, weights)
     with attention_hooks(hf, {}):
         _check_sum(model, clean)
@@ -187,9 +188,11 @@ def decompose_task(
 
 def mean_outputs(model: Model, task: Task) -> dict[int, Float[Tensor, "n_writers 1 n_positions d_model"]]:
     """The mean output of every writer over the clean prompts of each length. To be used, and raises, as ``decompose_residual``."""
-    lengths, weights = task.by_length(), _weights(model)
+    lengths, parts = task.by_length(), decomposed_batches(model, task)
+    verify_once(model, [task.examples[r] for r in parts[0]])
+    weights = _weights(model)
     total: dict[int, Tensor] = {}
-    for example_ids in decomposed_batches(model, task):
+    for example_ids in parts:
         examples = [task.examples[r] for r in example_ids]
         outputs, n = _decompose(model, examples, 0, weights)[1], len(examples[0].clean)
         part = outputs.sum(1, keepdim=True) / len(lengths[n])

@@ -73,9 +73,8 @@ class CleanPass:
 
     def select(self, example_ids: Sequence[int], n_positions: int) -> "CleanPass":
         """The clean pass of these examples at the last ``n_positions`` positions of each."""
-        if list(example_ids) == self.example_ids.tolist() and all(
-            len(e.clean) == n_positions == self.n_positions for e in self.examples
-        ):
+        whole = all(len(e.clean) == n_positions == self.n_positions for e in self.examples)
+        if whole and not self.n_before and list(example_ids) == self.example_ids.tolist():
             return self
         index = torch.tensor([self.example_ids.tolist().index(row) for row in example_ids], device=self.example_ids.device)
         examples = [self.examples[i] for i in index.tolist()]

@@ -142,7 +142,7 @@ def _attend(clean: CleanPass, layer: int, last: bool, call: AttentionInputs) -> 
     return attend_resumed(clean, layer, call)
 
 
-def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float[Tensor, "rows head n d_head"]:
+def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float[Tensor, "rows head n d_value"]:
     """Attention of the last ``n`` positions of changed runs, masked as in the clean run. Keys and values of the positions before
     those of the clean pass are its own; ``call`` may hold one key for each query head."""
     mask = clean.mask[layer]
@@ -158,9 +158,9 @@ def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float
 def attend_after(
     call: AttentionInputs,
     k_before: Float[Tensor, "prompts kv_head before d_head"],
-    v_before: Float[Tensor, "prompts kv_head before d_head"],
+    v_before: Float[Tensor, "prompts kv_head before d_value"],
     visible: Bool[Tensor, "some 1 n all"],
-) -> Float[Tensor, "rows head n d_head"]:
+) -> Float[Tensor, "rows head n d_value"]:
     """Attention of the last positions of many changed runs that share keys and values of the first positions.
 
     ``call`` holds ``n_variants * n_prompts`` rows, variants outermost, with queries of the last ``n`` positions. ``k_before``

@@ -32,7 +32,9 @@ def verify_resumption(model: Model, examples: Sequence[Example], n_positions: Co
     for alike in by_class.values():
         ends = [min(alike, key=lambda e: len(e.clean)), max(reversed(alike), key=lambda e: len(e.clean))]  # two of one length
         shortest, longest, n_tokens = len(ends[0].clean), len(ends[1].clean), ends[0].n_answer_tokens
-        sizes = sorted({min(n, shortest) for n in (min(n_positions, default=shortest), max(n_positions, default=shortest))})
+        sizes = sorted(
+            {min(max(n, n_tokens), shortest) for n in (min(n_positions, default=shortest), max(n_positions, default=shortest))}
+        )
         with refusing_crashes(f"{name}: a run cannot be resumed"):
             clean = clean_pass(model, ends, [0, 1], n_before=longest - sizes[0])
             parts = [clean.select([0, 1], n) for n in sizes]
