@@ -110,7 +110,7 @@ def direct_logit_attribution_from(model: Model, task: Task, keys: str | tuple[in
         marked[example_ids] = position_mask(keys, examples)
         only = Intervention("pattern", heads, lambda x, place, m=marked: x * place.where(m)[:, None], "only")
         with model.lock, quiet_inference():
-            clean = clean_pass(model, examples, example_ids, len(examples[0].clean) - 1, [only])
+            clean = clean_pass(model, examples, example_ids, len(examples[0].clean) - 1, [(only, head) for head in heads])
             for layer, head in heads:
                 w_o = output_rows(model.layout.outputs[layer], head, model.facts.d_head)
                 output = upcast(clean.ablated_z[only, Head(layer, head)][:, -1] @ w_o)

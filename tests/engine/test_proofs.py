@@ -14,9 +14,14 @@ from interp.ablation import ablate_heads
 from interp.engine import capture_attention, run
 from interp.engine.attention import attention_interface
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
-from interp.engine.sweep import readout, resume_from_layer
+from interp.engine.sweep import change_patterns, readout, resume_from_layer
+from interp.engine.sweep.sweep import sweep
+from interp.heads import Head
+from interp.interventions import uniform, zero
 from interp.metrics import observe_attention
+from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
+from interp.models.model import record_of
 from interp.models.plain_model_reference import relative_error
 from interp.tasks.task import Example, Task
 from tests.engine.attention.test_attention_observer import with_sinks
@@ -153,3 +158,15 @@ def test_a_sweep_proves_the_attention_of_the_positions_that_it_recomputes(positi
             found = ablate_heads(model, TASK, ablation="zero", positions="end")
         assert min(calls) > 1
     assert found.values == pytest.approx(wanted.values, abs=1e-4)
+
+
+def test_a_sweep_proves_the_rows_of_patterns_that_it_changes_above_another_change(monkeypatch):
+    model = wrap_model(tiny_hf("llama"))
+    variants = [(zero([Head(0, 1)]), uniform([Head(2, 3)]))]
+    arguments = model, TASK, variants, OUTCOMES.get("logit_diff")
+    wanted = sweep(*arguments, record=record_of(model))
+    right = change_patterns.read_rows
+    monkeypatch.setattr(change_patterns, "read_rows", lambda *given, **options: right(*given, **options) * 1.5)
+    with pytest.warns(UserWarning, match=r"a resumed run differs from the model by .* of its logits; using the slower hooked"):
+        found = sweep(*arguments, record=record_of(model))
+    assert found.values == pytest.approx(wanted.values, abs=1e-4) and abs(wanted.effects).max() > 1e-3

@@ -56,7 +56,7 @@ def attribute(
         value, batch = outcome.as_function(examples, model.device), as_batch(model, examples)
         try:
             with model.lock, torch.inference_mode():
-                clean = clean_pass(model, examples, example_ids, 0, changes)
+                clean = clean_pass(model, examples, example_ids, 0, [(i, head) for i in changes for head in i.heads])
             clean_values, _, (gradients,) = z_gradients(model, batch, value, last=examples[0].n_answer_tokens)
         except FastPathUnavailable:
             clean, clean_values, gradients = hooked_clean_pass(model, batch, examples, example_ids, changes, value)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from interp.engine.attention.attention_interface import (
     attend,
     attention_hooks,
 )
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
@@ -70,6 +70,15 @@ class CleanPass:
     def n_before(self) -> int:
         """Largest number of positions of a prompt that precede the kept ones."""
         return self.k_before[0].shape[2]
+
+    @cached_property
+    def left_padded(self) -> TokenBatch:
+        """The prompts, padded on the left: the last ``n_positions`` columns are the kept positions of all of them."""
+        lengths, device = torch.tensor([len(e.clean) for e in self.examples]), self.example_ids.device
+        longest = int(lengths.max())
+        tokens = [[0] * (longest - len(e.clean)) + list(e.clean) for e in self.examples]
+        mask = torch.arange(longest) >= longest - lengths[:, None]
+        return TokenBatch(torch.tensor(tokens, device=device), mask.to(device), [e.marks for e in self.examples])
 
     def select(self, example_ids: Sequence[int], n_positions: int) -> "CleanPass":
         """The clean pass of these examples at the last ``n_positions`` positions of each."""
@@ -133,14 +142,14 @@ def clean_pass(
     examples: Sequence[Example],
     example_ids: Sequence[int],
     start: int = 0,
-    interventions: Sequence[Intervention] = (),
+    changes: Sequence[tuple[Intervention, Head]] = (),
     *,
     n_before: int | None = None,
 ) -> CleanPass:
     """One forward pass over ``examples`` that keeps activations from position ``start`` on.
 
     Keys and values are kept of the first ``n_before`` positions (default ``start``): the largest start of any later
-    ``select``-ion. ``interventions`` on patterns and scores are evaluated here, in blocks of queries, because they depend on
+    ``select``-ion. ``changes`` of patterns and scores are evaluated here, in blocks of queries, because they depend on
     the clean rows. Raises FastPathUnavailable where the model's parts are not known or not called once per layer.
     """
     (hf, layout), device, batch = model.known_parts, model.device, as_batch(model, examples)
@@ -149,7 +158,7 @@ def clean_pass(
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     ends = batch.token_mask.sum(1)[:, None] - torch.arange(run.n_answer_tokens, 0, -1, device=device)
     distinct, which = ends.unique(return_inverse=True)
-    before, changes = start if n_before is None else n_before, [i for i in interventions if i.site != "z"]
+    before, changes = start if n_before is None else n_before, [(i, head) for i, head in changes if i.site != "z"]
     hooks = {module: partial(_read, run, batch, layer, before, changes) for layer, module in enumerate(layout.attentions)}
     with ExitStack() as stack:
         stack.enter_context(attention_hooks(hf, hooks))
@@ -207,7 +216,7 @@ def _at(x: Tensor, positions: Int[Tensor, "batch n_tokens"]) -> Float[Tensor, "b
 
 
 def _read(
-    run: CleanPass, batch: TokenBatch, layer: int, before: int, interventions: list[Intervention], call: AttentionInputs
+    run: CleanPass, batch: TokenBatch, layer: int, before: int, changes: list[tuple[Intervention, Head]], call: AttentionInputs
 ) -> Tensor:
     if call.slopes is not None:
         raise FastPathUnavailable("a run cannot be resumed under ALiBi")
@@ -218,7 +227,9 @@ def _read(
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n_positions, None))[:1])
     inputs = AttentionLayer(layer, call.last(run.n_positions), batch)
-    for intervention, head in changes_in_layer(interventions, layer):
+    for intervention, head in changes:
+        if head.layer != layer:
+            continue
         z = read_rows(inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head)
         run.ablated_z[intervention, head] = z[:, 0]
     run.attended = attend(call)

@@ -29,6 +29,7 @@ from interp.engine.attention.attention_interface import (
 )
 from interp.engine.attention.attention_rows import changes_in_layer
 from interp.engine.forward.run import at_answer
+from interp.engine.sweep.change_patterns import change_patterns
 from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
 from interp.engine.sweep.variant import Variant, first_layer
@@ -71,7 +72,9 @@ def resume_from_layer(
     """
     (hf, layout), x = model.known_parts, clean.residual[0][:0]
     top = len(layout.blocks) - 1
-    hooks = {module: partial(_attend, clean, layer, layer == top) for layer, module in enumerate(layout.attentions)}
+    hooks = {
+        module: partial(_attend, clean, layer, layer == top, active_variants) for layer, module in enumerate(layout.attentions)
+    }
     with attention_hooks(hf, hooks):
         for layer in range(first, len(layout.blocks)):
             if (more := changed_residual(layer)) is not None:
@@ -135,11 +138,16 @@ def _changed_attention(layout: Layout, clean: CleanPass, starting: Sequence[list
     return out.view(-1, *was.shape[1:])
 
 
-def _attend(clean: CleanPass, layer: int, last: bool, call: AttentionInputs) -> Tensor:
+def _attend(
+    clean: CleanPass, layer: int, last: bool, active_variants: Callable[[int], Sequence[Variant]], call: AttentionInputs
+) -> Tensor:
     """Attention for the rows that run a block; in the last block only for the queries that predict the answer, and out of the block."""
+    call = replace(call, q=call.q[:, :, -clean.n_answer_tokens :]) if last else call
+    z = attend_resumed(clean, layer, call)
+    change_patterns(z, clean, layer, active_variants(layer), call)
     if last:
-        raise LeaveModule(attend_resumed(clean, layer, replace(call, q=call.q[:, :, -clean.n_answer_tokens :])))
-    return attend_resumed(clean, layer, call)
+        raise LeaveModule(z)
+    return z
 
 
 def attend_resumed(clean: CleanPass, layer: int, call: AttentionInputs) -> Float[Tensor, "rows head n d_value"]:
@@ -230,7 +238,8 @@ def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int
 
 def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
     """The merged z [rows n heads*d_head] of active variants after their interventions in this layer, at the last ``n`` positions."""
-    edits = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in changes_in_layer(variant, layer)]
+    changes = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in changes_in_layer(variant, layer)]
+    edits = [(v, i, head) for v, i, head in changes if i.site == "z"]
     z = z.clone() if edits else z
     n, d_head = z.shape[1], clean.z[layer].shape[-1]
     for v, intervention, head in edits:

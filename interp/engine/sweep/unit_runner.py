@@ -13,7 +13,7 @@ from interp.engine.sweep.hooked_outcomes import hooked_outcomes
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import resume_variants
-from interp.engine.sweep.variant import Variant, describe, resumable
+from interp.engine.sweep.variant import Variant, changes_patterns, describe, pattern_changes, resumable
 from interp.engine.sweep.verify_resumption import verify_resumption
 from interp.engine.sweep.work_units import WorkPlan, WorkUnit
 from interp.errors import FastPathUnavailable
@@ -72,11 +72,11 @@ class UnitRunner:
 
     def _clean_pass(self, unit: WorkUnit) -> tuple[CleanPass, Readout]:
         if not self.verified:
-            verify_resumption(self.model, self.task.examples, self.n_positions)
+            verify_resumption(self.model, self.task.examples, self.n_positions, patterns=changes_patterns(self.variants))
         ids = unit.clean.example_ids
         if self.shared is None or self.shared.example_ids.tolist() != list(ids):
             self.shared = self.clean = self.readout = None  # frees the previous clean pass first
-            examples, changes = [self.task.examples[i] for i in ids], list(dict.fromkeys(i for v in self.variants for i in v))
+            examples, changes = [self.task.examples[i] for i in ids], pattern_changes(self.variants)
             self.shared = clean_pass(self.model, examples, ids, unit.clean.start, changes, n_before=unit.clean.n_before)
         if self.clean is None or self.readout is None or self.clean.example_ids.tolist() != list(unit.example_ids):
             self.clean = self.shared.select(list(unit.example_ids), unit.n_positions)

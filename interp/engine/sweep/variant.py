@@ -1,5 +1,7 @@
 """Variants of a run: the interventions that are applied together in one changed run of a sweep."""
 
+from collections.abc import Sequence
+
 from interp.heads import Head
 from interp.interventions import Intervention
 
@@ -17,12 +19,20 @@ def first_layer(variant: Variant) -> int:
 
 
 def resumable(variant: Variant) -> bool:
-    """Whether the variant can be resumed from the clean pass.
+    """Whether the variant can be resumed from the clean pass: the changes of its first layer are added to the clean output there, so that
+    no head may be changed twice."""
+    return len(heads_of(variant)) == sum(len(intervention.heads) for intervention in variant)
 
-    Patterns and scores may be changed in its first layer only: above it, the clean rows no longer hold.
-    """
-    first = first_layer(variant)
-    return all(i.site == "z" or all(head.layer == first for head in i.heads) for i in variant)
+
+def changes_patterns(variants: Sequence[Variant]) -> bool:
+    """Whether any of the variants changes patterns or scores."""
+    return any(intervention.site != "z" for variant in variants for intervention in variant)
+
+
+def pattern_changes(variants: Sequence[Variant]) -> list[tuple[Intervention, Head]]:
+    """The changes of patterns and scores that act on clean rows: those of a variant's first layer."""
+    first = ((i, head, first_layer(v)) for v in variants for i in v if i.site != "z" for head in i.heads)
+    return list(dict.fromkeys((i, head) for i, head, layer in first if head.layer == layer))
 
 
 def describe(variant: Variant) -> str:

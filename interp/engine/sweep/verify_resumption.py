@@ -12,7 +12,7 @@ from interp.engine.sweep.resume_from_layer import resume_variants
 from interp.engine.sweep.variant import Variant
 from interp.errors import FastPathUnavailable
 from interp.heads import Head
-from interp.interventions import scale
+from interp.interventions import Intervention, scale
 from interp.models.model import Model
 from interp.models.plain_model_reference import outputs_of, plain_copy, rounding, unexplained_error
 from interp.tasks.task import Example
@@ -20,12 +20,18 @@ from interp.tasks.task import Example
 _VERIFIED: WeakKeyDictionary[Model, set[tuple[int, int, int]]] = WeakKeyDictionary()
 
 
-def verify_resumption(model: Model, examples: Sequence[Example], n_positions: Collection[int] = ()) -> None:
+def verify_resumption(
+    model: Model, examples: Sequence[Example], n_positions: Collection[int] = (), *, patterns: bool = False
+) -> None:
     """Raises FastPathUnavailable unless, on the shortest and the longest of these prompts that can share a batch, attention output is
     the projection of z, and a run that is resumed without a change has the logits of the plain model on each: resumed at so many last
-    positions, the smallest and the largest of ``n_positions`` (by default at all)."""
+    positions, the smallest and the largest of ``n_positions`` (by default at all). With ``patterns``, rows of the last layer are computed
+    as those of a changed pattern."""
     (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
+    if patterns:
+        top = Head(model.facts.n_layers - 1, 0)
+        unchanged = (*unchanged, Intervention("pattern", (top,), lambda rows, context: rows, "unchanged"))
     by_class: dict[tuple[bytes, int], list[Example]] = {}
     for example in examples:
         by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)

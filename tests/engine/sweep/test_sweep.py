@@ -211,11 +211,26 @@ def test_a_wrong_layout_is_found_out_before_any_number_is_made(gpt2):
         sweep(model, random_task(), variants, OUTCOMES.get("logit_diff"), record=record_of(model), backend="resumed")
 
 
-def test_a_pattern_changed_above_the_first_layer_is_not_restarted(llama):
-    low, high = interventions.zero([Head(0, 1)]), interventions.uniform([Head(2, 1)])
-    assert not resumable((low, high)) and resumable((high,)) and resumable((low, interventions.zero([Head(2, 1)])))
-    result = sweep(llama, random_task(), [(low, high)], OUTCOMES.get("logit_diff"), record=record_of(llama))
-    assert result.backend == "hooked" and np.abs(result.effects).max() > 1e-3
+@pytest.mark.parametrize("positions", ["all", "end", "middle", (1, -2)])
+def test_patterns_changed_in_several_layers_equal_hooked_passes(model, positions):
+    heads = [Head(layer, layer % model.facts.n_heads) for layer in range(model.facts.n_layers)]
+    sharper = Intervention("scores", tuple(heads[1:]), lambda x, context: 2 * x, "sharper", positions)
+    variants = [
+        (interventions.zero(heads[:1], positions), interventions.uniform(heads[1:], positions)),
+        (interventions.streaming(heads, 1, 2, positions),),
+        (sharper, interventions.scale(heads[:1], 0.5, positions)),
+        (interventions.uniform(heads[-1:], positions), interventions.uniform(heads[:-1], positions)),
+    ]
+    fast, plain = both_roads(model, random_task(), variants)
+    assert fast.backend == "resumed" and (np.abs(plain.effects).max(1) > 1e-3).all()
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+
+
+def test_a_head_that_a_variant_changes_twice_is_not_resumed(llama):
+    half, uniform = interventions.scale([Head(1, 1)]), interventions.uniform([Head(1, 1)])
+    assert not resumable((half, uniform)) and resumable((half, interventions.uniform([Head(0, 1)])))
+    found = sweep(llama, random_task(), [(half, uniform)], OUTCOMES.get("logit_diff"), record=record_of(llama))
+    assert found.backend == "hooked" and np.abs(found.effects).max() > 1e-3
 
 
 def test_blocks_of_queries_do_not_change_a_changed_pattern(monkeypatch, llama):
