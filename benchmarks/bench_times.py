@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 from bench_sweep import random_gpt2
-from measure import once, save
+from measure import once, save, show
 from scipy.stats import spearmanr
 
 from interp import ablate_heads, observe_attention
@@ -93,7 +93,7 @@ def main() -> None:
         found += [row for model in models for row in times(*model)]
     if options.only != "times":
         found += [agreement(mini, "ioi"), *(agreement(smollm2, task) for task in TASKS if smollm2)]
-    save("times", found)
+    show(found) if options.only else save("times", found)
 
 
 if __name__ == "__main__":
