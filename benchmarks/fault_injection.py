@@ -2,10 +2,10 @@
 
     python benchmarks/fault_injection.py [SEED] [N]
 
-Each of N trials draws a tiny random model, a measurement (sweep at all positions, sweep at the end, attention, edges) and a
-fault, measures with the fault, and compares with the numbers without it. A fault is caught when the measurement is refused, or
-replaced by the hooked one with right numbers; it is missed when a number moves by 1% of the largest or more. Exits with 1 when
-one is missed.
+Each of N trials draws a tiny random model, a measurement (sweep at all positions, at the end, of patterns in all layers, attention,
+edges) and a fault, measures with the fault, and compares with the numbers without it. A fault is caught when the measurement is refused,
+or replaced by the hooked one with right numbers; it is missed when a number moves by 1% of the largest or more. Exits with 1 when one is
+missed.
 """
 
 import random
@@ -27,8 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from interp.ablation import ablate_heads
 from interp.circuits import score_edges
+from interp.engine.sweep.sweep import sweep
+from interp.heads import Head
+from interp.interventions import streaming, uniform
 from interp.metrics import observe_attention
+from interp.metrics.outcomes import OUTCOMES
 from interp.models import wrap_model
+from interp.models.model import record_of
 from interp.tasks.task import Example, Task
 from tests.support.tiny_models import TINY, tiny_hf
 
@@ -38,9 +43,11 @@ modules = {
     for name in (
         "attention.attention_interface",
         "attention.attention_rows",
+        "sweep.change_patterns",
         "sweep.clean_pass",
         "sweep.readout",
         "sweep.resume_from_layer",
+        "sweep.verify_resumption",
         "edges.residual_decomposition",
     )
 }
@@ -65,6 +72,14 @@ def effects(model: Any, **options: Any) -> tuple[np.ndarray, bool]:
     return result.values - result.baseline, result.backend == "hooked"
 
 
+def patterns(model: Any) -> tuple[np.ndarray, bool]:
+    """Patterns changed in every layer at once, of one head in each."""
+    heads = [Head(layer, layer % model.facts.n_heads) for layer in range(model.facts.n_layers)]
+    variants = [(uniform(heads),), (streaming(heads, 1, 2, "end"),)]
+    result = sweep(model, TASK, variants, OUTCOMES.get("logit_diff"), record=record_of(model))
+    return result.effects, result.backend == "hooked"
+
+
 def attention(model: Any) -> tuple[np.ndarray, bool]:
     seen = observe_attention(model, TASK, ["entropy", "attention_distance"])
     return np.concatenate([seen[name].nan_to_num().numpy().ravel() for name in seen.metrics]), False
@@ -73,6 +88,7 @@ def attention(model: Any) -> tuple[np.ndarray, bool]:
 MEASUREMENTS: dict[str, Callable[[Any], tuple[np.ndarray, bool]]] = {
     "sweep": lambda model: effects(model, ablation="zero"),
     "sweep at the end": lambda model: effects(model, ablation="mean", positions="end"),
+    "sweep of patterns": patterns,
     "attention": attention,
     "edges": lambda model: (score_edges(model, PAIRS, method="eap").effects, False),
 }

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
+from interp.engine.attention.attention_observer import verify_attention
 from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
 from interp.engine.forward.activation_names import hook_name
 from interp.heads import Head
@@ -107,7 +108,8 @@ def intervention_hooks(
 ) -> Iterator[list[Hook]]:
     """TransformerLens hooks that apply the interventions to a pass over ``batch``, whose example indices are ``example_ids``.
 
-    Bridges that call Hugging Face's own attention ignore a changed pattern; there the engine's attention applies the change.
+    Bridges that call Hugging Face's own attention ignore a changed pattern; there the engine's attention applies the change, once it is
+    proven for the model.
     """
     hooks: list[Hook] = []
     readers: dict[nn.Module, AttentionHook] = {}
@@ -127,6 +129,8 @@ def intervention_hooks(
             readers[model.bridge.blocks[layer].attn.original_component] = lambda call, layer=layer: read_rows(
                 AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK
             )
+    if readers:
+        verify_attention(model)
     with attention_hooks(model.bridge.original_model, readers) if readers else nullcontext():
         yield hooks
 
