@@ -1,7 +1,8 @@
 """Six attention metrics of every head: one observed pass against a TransformerLens pass with a pattern hook, and a plain SDPA pass.
 
 Random llama- and gpt2-like models (4 layers, 16 heads, d_model 256), one text of 2048 and of 4096 tokens; peak memory above the
-loaded model at those lengths and, streamed alone, at 16384 and 32768.
+loaded model at those lengths and, streamed alone, at 16384 and 32768. ``--smollm2`` measures the 270 heads of SmolLM2 at the 8192
+tokens that it takes, and nothing else.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import argparse
 
 import torch
 import transformers
-from measure import once, peak_bytes, ratios, save
+from measure import once, peak_bytes, ratios, save, show
 
 from interp import observe_attention
 from interp.engine import capture_attention
-from interp.models import wrap_model
+from interp.models import load_model, wrap_model
 
 SIX = ["attention_distance", "entropy", "sink_mass", "prev_token_score", "windowed_distance", "received_attention"]
 
@@ -108,6 +109,20 @@ def long_text(length: int, metrics: list[str], device: str) -> dict:
     return row | {"seconds": once(lambda: observe_attention(model, tokens, metrics))[0]}
 
 
+def smollm2_row(device: str, repeats: int, length: int = 8192) -> dict:
+    """One row: time of the six metrics against a plain pass of SmolLM2 on random tokens, and the peak memory of each."""
+    model = load_model("smollm2", device=device)
+    torch.manual_seed(0)
+    tokens = torch.randint(0, model.facts.d_vocab, (1, length), device=device)
+    calls = {"observed": lambda: observe_attention(model, tokens, SIX), "plain SDPA": lambda: plain(model, tokens)}
+    observe_attention(model, tokens[:, :20], SIX)
+    plain(model, tokens[:, :20])
+    wall, processor = ratios(calls["observed"], calls["plain SDPA"], repeats)
+    row = {"model": "smollm2", "heads": len(list(model.facts.heads())), "tokens": length, "metrics": len(SIX)}
+    row |= {"time / plain SDPA": wall, "processor time / plain SDPA": processor}
+    return row | ({f"peak MiB, {name}": peak_bytes(call) / 2**20 for name, call in calls.items()} if device == "cpu" else {})
+
+
 def cache_row(device: str) -> dict:
     """Size of the queries and keys of 12 x 12 heads at 512 tokens against their patterns, and how far apart tiles are."""
     torch.manual_seed(0)
@@ -142,10 +157,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--longest", type=int, default=32768)
+    parser.add_argument("--smollm2", action="store_true")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.smollm2:
+        show([smollm2_row(device, options.repeats)])
+        return
     rows = [compare(kind, length, device, options.repeats) for kind in ("llama", "gpt2") for length in (2048, 4096)]
     rows += [cache_row(device)]
     rows += [long_text(4096, every_metric(), device)]

@@ -243,7 +243,7 @@ class MetricAccumulator:
 
     def update(self, rows: AttentionRows) -> None:
         """Adds a block of rows."""
-        broken = (rows.pattern.sum(-1).isnan() & rows.token_mask[:, None]).any()
+        broken = (rows.mass.isnan() & rows.token_mask[:, None]).any()
         self._overflow = broken if self._overflow is None else self._overflow.to(broken.device) | broken
         for metric in self.metrics:
             try:
@@ -263,7 +263,7 @@ class MetricAccumulator:
                 raise ExtensionError(f"Metric {metric.name!r} (axis={metric.axis!r}) {returns}.")
             where = rows.keys if metric.axis == "key" else slice(None)
             for tables, part in zip((self._values, self._counts), found, strict=True):
-                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where] += part
+                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where].add_(part)
 
     def compute(self) -> dict[str, Tensor]:
         """[n_layers batch head axis] of each metric."""

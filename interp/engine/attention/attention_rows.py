@@ -5,8 +5,9 @@ for the output, and freed; it fits the processor's cache, so that memory grows w
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isqrt
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from interp.tasks.token_batch import TokenBatch
 
 BLOCK = 1 << 19
 """Weights in a block: 2 MiB in float32, small enough for a core's cache and large enough for calls to cost little."""
+
+QUERIES = 128
+"""Causal queries in a block at most: their rows are as wide as the last one's, and more would waste weights on later keys."""
 
 UNSEEN = -1e30
 """Score of a key that is not visible to a query: finite, so that weight times score is 0."""
@@ -104,10 +108,13 @@ class QueryBlock:
         return self.query_columns[:, None] - self.key_columns
 
     @cached_property
-    def beside(self) -> tuple[Float[Tensor, " key"], Float[Tensor, " key"], Float[Tensor, " key"]]:
-        """Of keys before and after all of these queries: how far from the nearest query, whether before, and whether after."""
-        before, after = self.queries.start - self.key_columns, self.key_columns - (self.queries.stop - 1)
-        return before.clamp(min=0) + after.clamp(min=0), (before > 0).float(), (after > 0).float()
+    def gaps(self) -> tuple[Float[Tensor, " before"], Float[Tensor, "query among"], Float[Tensor, " after"]]:
+        """How far the keys are: those before and after all of these queries from the nearest one, those among them from each."""
+        n_keys = len(self.key_columns)
+        n_before, n_after = self.queries.start - self.keys.start, self.keys.stop - self.queries.stop
+        sizes = min(max(n_before, 0), n_keys), min(max(n_after, 0), n_keys)
+        before, among, after = self.key_columns.split([sizes[0], n_keys - sum(sizes), sizes[1]])
+        return self.queries.start - before, (self.query_columns[:, None] - among).abs(), after - (self.queries.stop - 1)
 
     @cached_property
     def visible(self) -> Bool[Tensor, "some 1 query key"]:
@@ -138,6 +145,12 @@ class QueryBlock:
             return (self.queries.stop - self.key_columns.clamp(min=self.queries.start)).long()[None]
         return self.visible[:, 0].sum(1)
 
+    def shared(self, compute: Callable[..., Any], *arguments: Hashable) -> Any:
+        """``compute(query_block, *arguments)``, once for all heads; ``compute`` is a function of a module."""
+        if (compute, arguments) not in self.cache:
+            self.cache[compute, arguments] = compute(self, *arguments)
+        return self.cache[compute, arguments]
+
     def tokens(self, where: slice) -> Int[Tensor, "batch some"]:
         """Token ids at some columns of the batch."""
         return self.prompts.tokens[:, where]
@@ -154,8 +167,6 @@ class AttentionRows:
     query_block: QueryBlock
     heads: slice
     pattern: Float[Tensor, "batch head query key"]
-    _shifted: Tensor | None = None  # scores minus their maximum, until entropy overwrites them
-    _log_sum: Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -163,12 +174,27 @@ class AttentionRows:
         return getattr(self.query_block, name)
 
     @cached_property
+    def mass(self) -> Float[Tensor, "batch head query"]:
+        """Sum of each row: 1, but 0 for padding and less than 1 beside a learned sink."""
+        before, among, after = self._masses
+        return before + among + after
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, ...]:
+        """The pattern before, among and after the block's queries."""
+        before, among, after = self.gaps
+        return self.pattern.split([len(before), among.shape[1], len(after)], -1)
+
+    @cached_property
+    def _masses(self) -> tuple[Tensor, ...]:
+        return tuple(part.sum(-1) for part in self._parts)
+
+    @cached_property
     def entropy(self) -> Float[Tensor, "batch head query"]:
         """Shannon entropy of each row in nats."""
-        if self._shifted is None or self._log_sum is None:
-            return -torch.xlogy(self.pattern, self.pattern).sum(-1)
-        spent, self._shifted = self._shifted, None
-        return (self._log_sum - spent.mul_(self.pattern).sum(-1)).clamp_(min=0)
+        least = torch.finfo(self.pattern.dtype).tiny  # the logarithm of 0 is slow and infinite
+        by_head = [weight.clamp(min=least).log_().mul_(weight).sum(-1) for weight in self.pattern.unbind(1)]
+        return 0 - torch.stack(by_head, 1)  # the negative of 0 would be -0
 
     @cached_property
     def distance(self) -> Float[Tensor, "batch head query"]:
@@ -176,13 +202,11 @@ class AttentionRows:
 
         A sum of positive terms (keys before, among and after the block's queries): nothing cancels, distant keys cost little.
         """
-        gap, before, after = self.beside
-        width, first = self.pattern.shape[-1], self.queries.start - self.keys.start
-        near = slice(max(first, 0), min(first + len(self.lag), width))
-        steps = torch.arange(len(self.lag), device=self.pattern.device)
-        among = (self.pattern[..., near] * self.lag[:, near].abs()).sum(-1)
-        total = among + self.pattern @ gap + steps * (self.pattern @ before)
-        return total if self.causal else total + steps.flip(0) * (self.pattern @ after)
+        far_before, gaps, far_after = self.gaps
+        before, among, after = self._parts
+        steps = self.query_columns - self.queries.start
+        total = (among * gaps).sum(-1) + before @ far_before + steps * self._masses[0]
+        return total if self.causal else total + after @ far_after + steps.flip(0) * self._masses[2]
 
     def weighted_mean(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention."""
@@ -216,6 +240,7 @@ def read_rows(
     ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
     of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use.
     """
+    layer = replace(layer, call=layer.call.laid_out_for_products())
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
     edits = changes_in_layer(interventions, layer.index)
@@ -246,11 +271,12 @@ def blocks(
     heads, least = range(n_heads), n_heads if all_heads else call.group_size
     if head_index is not None:
         heads, least = range(head_index, head_index + 1), 1
-    step = max(1, min(n_queries, block // (batch * least * n_keys)))
-    for first in range(0, n_queries, step):
-        queries = slice(first, min(first + step, n_queries))
-        visibility, keys = None, slice(0, n_keys - n_queries + queries.stop)
-        if call.mask is not None or not call.causal:
+    first, plain = 0, call.mask is None and call.causal
+    while first < n_queries:
+        n = _n_queries(block // (batch * least), n_keys - n_queries + first) if plain else block // (batch * least * n_keys)
+        queries = slice(first, min(first + max(1, n), n_queries))
+        first, visibility, keys = queries.stop, None, slice(0, n_keys - n_queries + queries.stop)
+        if not plain:
             visibility = call.visible(queries)
             some = visibility.flatten(0, 2).any(0).nonzero()
             keys = slice(int(some.min()), int(some.max()) + 1) if len(some) else slice(0, 1)
@@ -258,6 +284,11 @@ def blocks(
         weights = batch * (queries.stop - queries.start) * (keys.stop - keys.start)
         n_at_once = max(least, block // weights // least * least)
         yield queries, keys, visibility, [slice(h, min(h + n_at_once, heads.stop)) for h in heads[::n_at_once]]
+
+
+def _n_queries(weights: int, before: int) -> int:
+    """The number of causal queries behind ``before`` keys whose rows, each as wide as the last, hold at most ``weights``."""
+    return min(QUERIES, (isqrt(before**2 + 4 * weights) - before) // 2)
 
 
 def _rows(
@@ -274,21 +305,28 @@ def _rows(
         if intervention.site == "scores":
             own = scores[:, head.head - heads.start]
             own.copy_(_apply_intervention(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
-    largest = scores.amax(-1, keepdim=True)
-    scores.sub_(largest)
-    pattern = scores.softmax(-1)  # not exp: torch's is 30 times slower where it underflows to 0, as on hidden keys
-    found.pattern, found._shifted, found._log_sum = pattern, scores, -pattern.amax(-1).log()
-    if (sinks := query_block.layer.call.sinks) is not None:
-        pattern.mul_((found._log_sum[..., None] + largest - sinks[heads, None, None].float()).sigmoid())
-        found._shifted = None
+    sinks = query_block.layer.call.sinks
+    found.pattern = _softmax(scores, None if sinks is None else sinks[heads])
     for intervention, head in edits:
         if intervention.site == "pattern":
-            own = pattern[:, head.head - heads.start]
+            own = found.pattern[:, head.head - heads.start]
             own.copy_(_apply_intervention(found, own, intervention, head, index))
-            found._shifted = None
     if query_block.prompts.padded:
-        pattern.mul_(found.token_mask[:, None, :, None])
+        found.pattern.mul_(found.token_mask[:, None, :, None])
     return found
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Float[Tensor, "batch head query key"]:
+    """The softmax of scores, in their memory, beside the sink logits [head] if there are any.
+
+    Not by exp, which in torch is 30 times slower where it underflows to 0, as on hidden keys.
+    """
+    if sinks is None:
+        return torch.softmax(scores, -1, out=scores)
+    largest = scores.amax(-1, keepdim=True)
+    pattern = torch.softmax(scores, -1, out=scores)
+    log_sum = largest - pattern.amax(-1, keepdim=True).log()
+    return pattern.mul_((log_sum - sinks[:, None, None].float()).sigmoid())
 
 
 def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:

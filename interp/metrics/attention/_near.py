@@ -3,16 +3,27 @@
 import torch
 from torch import Tensor
 
-from interp.engine.attention.attention_rows import AttentionRows
+from interp.engine.attention.attention_rows import AttentionRows, QueryBlock
 
 
 def weight_at_offset(rows: AttentionRows, lag: int) -> Tensor:
     """Weight of the key ``lag`` tokens before each query, [batch head query]; 0 if there is none."""
-    query = torch.arange(rows.queries.start, rows.queries.stop, device=rows.pattern.device)
-    key = query - lag - rows.keys.start
-    width = rows.pattern.shape[-1]
-    weights = rows.pattern[:, :, query - rows.queries.start, key.clamp(0, width - 1)]
-    return weights.masked_fill((key < 0) | (key >= width), 0.0)
+    query, key, absent = rows.shared(_cells_at_offset, lag)
+    return rows.pattern[:, :, query, key].masked_fill(absent, 0.0)
+
+
+def _cells_at_offset(block: QueryBlock, lag: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Each query, the key ``lag`` tokens before it or another one, and whether it is another one since there is none, [query]."""
+    query = torch.arange(block.queries.stop - block.queries.start, device=block.prompts.tokens.device)
+    key, width = query + block.queries.start - lag - block.keys.start, block.keys.stop - block.keys.start
+    return query, key.clamp(0, width - 1), (key < 0) | (key >= width)
+
+
+def first_keys(block: QueryBlock, n: int) -> tuple[Tensor, Tensor]:
+    """The columns of the span with a key at one of the first ``n`` positions of a text, and in which texts it is, [batch column]."""
+    wanted = (block.key_positions >= 0) & (block.key_positions < n)
+    columns = wanted.any(0).nonzero()[:, 0]
+    return columns, wanted[:, columns].float()
 
 
 def mass_in_window(rows: AttentionRows, window: int) -> Tensor:

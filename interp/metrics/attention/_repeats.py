@@ -10,10 +10,7 @@ def mass_after_repeats(rows: AttentionRows, after: int, pattern: Tensor) -> Tens
     """Mass of ``pattern`` on keys ``after`` positions behind an earlier occurrence of the query's token, [batch head query].
     NaN for queries without such a key. Unknown tokens, which stand for any word, neither repeat
     nor are such keys. Raises ValueError for images."""
-    cache, name = rows.query_block.cache, ("keys after repeats", after)
-    if name not in cache:
-        cache[name] = _keys_after_repeats(rows.query_block, after)
-    keys, has_any = cache[name]
+    keys, has_any = rows.shared(_keys_after_repeats, after)
     return (pattern * keys[:, None]).sum(-1).masked_fill(~has_any[:, None], torch.nan)
 
 

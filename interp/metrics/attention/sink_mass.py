@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from interp.metrics.attention._attention_metric_decorator import AttentionRows, attention_metric
+from interp.metrics.attention._near import first_keys
 
 
 @attention_metric("query", paper="arXiv 2309.17453 (four initial tokens)", undefined="rows before from_row do not count")
 def sink_mass(rows: AttentionRows, n_sink: int = 4, from_row: int = 16) -> Tensor:
-    wanted = (rows.key_positions >= 0) & (rows.key_positions < n_sink)
-    columns = wanted.any(0).nonzero()[:, 0]
-    weight = (rows.pattern[..., columns] * wanted[:, None, None, columns]).sum(-1)
+    columns, wanted = rows.shared(first_keys, n_sink)
+    weight = (rows.pattern[..., columns] * wanted[:, None, None]).sum(-1)
     return weight.masked_fill((rows.query_positions < from_row)[:, None], torch.nan)

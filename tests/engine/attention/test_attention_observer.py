@@ -295,13 +295,16 @@ def with_sinks():
 @pytest.mark.parametrize("block", [1, 7, 1 << 18])
 def test_rows_and_a_learned_sink_sum_to_one(block):
     model, tokens = with_sinks(), tiny_tokens(2, 9)
-    found = observe(model, tokens, attention_metrics(["received_attention", "entropy", "confidence"]), block=block)
+    metrics = attention_metrics(["received_attention", "entropy", "confidence"])
+    metrics.append(AttentionMetric("mass", "query", "weight", (0.0, 1.0), lambda rows: rows.mass, ""))
+    found = observe(model, tokens, metrics, block=block)
     with torch.no_grad():
         model.hf.set_attn_implementation("eager")
         patterns = torch.stack(model.hf(tokens, output_attentions=True).attentions)
         model.hf.set_attn_implementation("sdpa" if model.hf._supports_sdpa else "eager")
     assert float(patterns.sum(-1).max()) < 0.99
     torch.testing.assert_close(found["confidence"], patterns.amax(-1).nan_to_num(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found["mass"], patterns.sum(-1), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found["entropy"], -torch.xlogy(patterns, patterns).sum(-1), atol=1e-5, rtol=1e-5)
 
 
