@@ -167,6 +167,7 @@ class AttentionRows:
     query_block: QueryBlock
     heads: slice
     pattern: Float[Tensor, "batch head query key"]
+    _changed: bool = False  # by an intervention, which may return negative weights
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -191,7 +192,9 @@ class AttentionRows:
 
     @cached_property
     def entropy(self) -> Float[Tensor, "batch head query"]:
-        """Shannon entropy of each row in nats."""
+        """Shannon entropy of each row in nats; NaN where an intervention made a weight negative."""
+        if self._changed:
+            return -torch.xlogy(self.pattern, self.pattern).sum(-1)
         least = torch.finfo(self.pattern.dtype).tiny  # the logarithm of 0 is slow and infinite
         by_head = [weight.clamp(min=least).log_().mul_(weight).sum(-1) for weight in self.pattern.unbind(1)]
         return 0 - torch.stack(by_head, 1)  # the negative of 0 would be -0
@@ -311,20 +314,22 @@ def _rows(
         if intervention.site == "pattern":
             own = found.pattern[:, head.head - heads.start]
             own.copy_(_apply_intervention(found, own, intervention, head, index))
+            found._changed = True
     if query_block.prompts.padded:
         found.pattern.mul_(found.token_mask[:, None, :, None])
     return found
 
 
 def _softmax(scores: Tensor, sinks: Tensor | None) -> Float[Tensor, "batch head query key"]:
-    """The softmax of scores, in their memory, beside the sink logits [head] if there are any.
+    """The softmax of scores, on a CPU in their memory, beside the sink logits [head] if there are any.
 
     Not by exp, which in torch is 30 times slower where it underflows to 0, as on hidden keys.
     """
+    here = scores if scores.device.type == "cpu" else None
     if sinks is None:
-        return torch.softmax(scores, -1, out=scores)
+        return torch.softmax(scores, -1, out=here)
     largest = scores.amax(-1, keepdim=True)
-    pattern = torch.softmax(scores, -1, out=scores)
+    pattern = torch.softmax(scores, -1, out=here)
     log_sum = largest - pattern.amax(-1, keepdim=True).log()
     return pattern.mul_((log_sum - sinks[:, None, None].float()).sigmoid())
 

@@ -11,6 +11,8 @@ from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_observer import observe
 from interp.engine.attention.attention_rows import QUERIES, AttentionLayer, AttentionRows, QueryBlock, blocks
+from interp.heads import Head
+from interp.interventions import Intervention
 from interp.metrics.attention import attention_metrics
 from interp.tasks.token_batch import TokenBatch
 from tests.support.tiny_models import tiny, tiny_tokens
@@ -85,3 +87,10 @@ def test_the_mass_of_rows_is_the_sum_of_their_weights(name, block):
     found = observe(tiny(name), tiny_tokens(2, 11), [*metrics, *attention_metrics(["entropy"])], block=block)
     torch.testing.assert_close(found["parts"], found["whole"], rtol=0, atol=1e-6)
     torch.testing.assert_close(found["parts"], torch.ones_like(found["parts"]), rtol=0, atol=1e-6)
+
+
+def test_the_entropy_of_a_row_with_a_negative_weight_is_not_a_number():
+    model, head = tiny("llama"), Head(1, 2)
+    negative = Intervention("pattern", (head,), lambda x, context: x - 0.5 * context.visible, "negative")
+    seen = observe(model, tiny_tokens(1, 7), attention_metrics(["entropy"]), intervene=[negative])
+    assert seen["entropy"][1, 0, 2, 1:].isnan().all() and not seen["entropy"][1, 0, 3].isnan().any()
