@@ -29,9 +29,8 @@ def verify_resumption(
     as those of a changed pattern."""
     (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
-    if patterns:
-        top = Head(model.facts.n_layers - 1, 0)
-        unchanged = (*unchanged, Intervention("pattern", (top,), lambda rows, context: rows, "unchanged"))
+    if patterns and (top := model.facts.n_layers - 1):  # in the first layer they act on clean rows
+        unchanged = (*unchanged, Intervention("pattern", (Head(top, 0),), lambda rows, context: rows, "unchanged"))
     by_class: dict[tuple[bytes, int], list[Example]] = {}
     for example in examples:
         by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)

@@ -226,6 +226,18 @@ def test_patterns_changed_in_several_layers_equal_hooked_passes(model, positions
     np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("ablation", ["zero", "uniform"])
+def test_a_model_of_one_layer_is_resumed(ablation):
+    hf = tiny_hf("llama")
+    hf.model.layers = hf.model.layers[:1]
+    hf.config.num_hidden_layers = 1
+    model = wrap_model(hf)
+    variants = build_variants(model, random_task(), ablation, "all", [(head,) for head in model.facts.heads()], 0)
+    fast, plain = both_roads(model, random_task(), variants)
+    assert sweep(model, random_task(), variants, OUTCOMES.get("logit_diff"), record=record_of(model)).backend == "resumed"
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+
+
 def test_a_head_that_a_variant_changes_twice_is_not_resumed(llama):
     half, uniform = interventions.scale([Head(1, 1)]), interventions.uniform([Head(1, 1)])
     assert not resumable((half, uniform)) and resumable((half, interventions.uniform([Head(0, 1)])))
