@@ -24,7 +24,7 @@ CHECKED_TOKENS = 12
 
 def build_bridge(model: Model) -> Any:
     """A TransformerBridge over ``model.hf``'s weights: eager attention, eval mode, no pattern is kept after a run. Raises
-    ValueError when TransformerLens does not know the architecture, or its logits are not the model's own."""
+    ValueError when TransformerLens does not know the architecture, for layers without attention, or its logits are not the model's own."""
     if model.hf is None:
         raise ValueError(f"{model.facts.name} has no Hugging Face module to build a bridge from.")
     prepare_transformer_lens()
@@ -38,6 +38,11 @@ def build_bridge(model: Model) -> Any:
         bridge = build_bridge_from_module(plain, architecture, hf_config=plain.config, model_name=model.facts.name)
     except Exception as error:  # a bridge builder fails in as many ways as there are adapters
         raise ValueError(f"TransformerLens cannot wrap {architecture} ({model.facts.name}): {first_line(error)}") from error
+    if not all(hasattr(block, "attn") for block in bridge.blocks):
+        raise ValueError(
+            f"TransformerLens's view of {model.facts.name} ({architecture}) has layers without attention: hooked passes, and what needs "
+            f"them, are refused."
+        )
     for block in bridge.blocks:
         block.attn.__dict__.pop("_pattern", None)
         if (

@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 
 from interp.circuits import score_edges
 from interp.cli.family_matrix_output import as_markdown, counts
+from interp.engine import run
 from interp.family_matrix import CHECKS, build, family_matrix
+from interp.heads import Head
+from interp.interventions import uniform
 
 FEW = ["gpt2", "llama", "gemma2", "bart", "falcon_h1", "jamba", "encoder:roberta"]
 
@@ -67,3 +70,10 @@ def test_edges_of_a_model_with_layers_without_attention_are_refused_in_a_sentenc
     case = build(family, "decoder")
     with pytest.raises(ValueError, match="a layer computes no attention through transformers' interface"):
         score_edges(case.model, case.task.select([0, 1]), ablation=ablation)
+
+
+@pytest.mark.parametrize("family", ["jamba", "bamba"])
+def test_a_hooked_pass_of_a_model_with_layers_without_attention_is_refused_in_a_sentence(family):
+    case = build(family, "decoder")
+    with pytest.raises(ValueError, match=r"TransformerLens's view of \w+ \(\w+\) has layers without attention: hooked passes"):
+        run(case.model, case.texts[0], intervene=[uniform([Head(1, 2)])])

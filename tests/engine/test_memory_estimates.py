@@ -53,21 +53,24 @@ def in_new_process(measure, *arguments):
         return process.submit(measure, *arguments).result()
 
 
-def sweep_memory(size, length):
-    """The peak of a sweep in bytes, and its estimate."""
-    model, task = random_model(size), Task("random", prompts(max(1, 1024 // length), length), "logit_diff")
-    variants = build_variants(model, task, "zero", "all", [(head,) for head in model.facts.heads()[:2]], 0)
+def sweep_memory(size, length, positions, shorter):
+    """The peak of a sweep in bytes, and its estimate; half of the prompts are ``shorter`` by so many tokens."""
+    n = max(2, 1024 // length)
+    examples = prompts(n - n // 2, length) + prompts(n // 2, length - shorter)
+    model, task = random_model(size), Task("random", examples, "logit_diff")
+    variants = build_variants(model, task, "zero", positions, [(head,) for head in model.facts.heads()[:2]], 0)
     outcome, record = OUTCOMES.get("logit_diff"), record_of(model)
     estimate = plan_sweep(model, task, variants, outcome, None, identity="x").bytes
     sweep(model, task, variants, outcome, record=record)  # libraries take memory once
     return peak_bytes(lambda: sweep(model, task, variants, outcome, record=record)), estimate
 
 
+@pytest.mark.parametrize(("positions", "shorter"), [("all", 0), ("all", 1), ("end", 0), ("end", 7)])
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_sweep_takes_at_most_the_memory_that_its_plan_says(size, length):
-    peak, estimate = in_new_process(sweep_memory, size, length)
-    print(size, length, "peak / estimate", peak / estimate)
+def test_a_sweep_takes_at_most_the_memory_that_its_plan_says(size, length, positions, shorter):
+    peak, estimate = in_new_process(sweep_memory, size, length, positions, shorter)
+    print(size, length, positions, shorter, "peak / estimate", peak / estimate)
     assert 0 < peak <= 1.15 * estimate
 
 

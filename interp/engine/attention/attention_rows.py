@@ -146,7 +146,7 @@ class QueryBlock:
         return self.visible[:, 0].sum(1)
 
     def shared(self, compute: Callable[..., Any], *arguments: Hashable) -> Any:
-        """``compute(query_block, *arguments)``, once for all heads; ``compute`` is a function of a module."""
+        """``compute(query_block, *arguments)``, once for all heads; ``compute`` is defined at the top level of a file."""
         if (compute, arguments) not in self.cache:
             self.cache[compute, arguments] = compute(self, *arguments)
         return self.cache[compute, arguments]
@@ -243,7 +243,8 @@ def read_rows(
     ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
     of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use.
     """
-    layer = replace(layer, call=layer.call.laid_out_for_products())
+    if head_index is None:  # the copy would cost more than one head's products
+        layer = replace(layer, call=layer.call.laid_out_for_products())
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
     edits = changes_in_layer(interventions, layer.index)

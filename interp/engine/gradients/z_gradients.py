@@ -68,7 +68,7 @@ def z_gradients(
 def hooked_z_gradients(
     model: Model, batch: TokenBatch, value: Value, read: Sequence[str] = ()
 ) -> tuple[Tensor, list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """As ``z_gradients``, from one hooked pass, and the activations named in ``read`` with all ``logits``."""
+    """As ``z_gradients``, from one hooked pass, and the activations named in ``read``."""
     seen: dict[str, Tensor] = {}
     z_names = [hook_name(f"z.{layer}") for layer in range(model.facts.n_layers)]
 
@@ -81,8 +81,7 @@ def hooked_z_gradients(
 
     hooks = [*((name, partial(tap, name)) for name in z_names), *((name, partial(keep, name)) for name in read)]
     with model.lock, torch.enable_grad():
-        logits = model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks)
-        found, seen["logits"] = value(logits), logits.detach()
+        found = value(model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks))
         gradients = torch.autograd.grad(found.sum(), [seen[name] for name in z_names])
     return found.detach(), [seen[name].detach() for name in z_names], list(gradients), seen
 
@@ -104,10 +103,15 @@ def hooked_clean_pass(
         )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]
     read = {hook_name(f"{site}.{head.layer}") for _, head in patterns for site in ("pattern", "v")}
-    found, z, gradients, seen = hooked_z_gradients(model, batch, value, sorted(read))
+    answered: list[Tensor] = []
+
+    def keeping(logits: Tensor) -> Tensor:
+        answered.append(at_answer(logits.detach(), examples[0].n_answer_tokens).clone())
+        return value(logits)
+
+    found, z, gradients, seen = hooked_z_gradients(model, batch, keeping, sorted(read))
     positions = torch.arange(batch.tokens.shape[1], device=model.device).expand(len(examples), -1)
-    logits = at_answer(seen["logits"], examples[0].n_answer_tokens)
-    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z, logits=logits)
+    clean = CleanPass(examples, torch.tensor(example_ids, device=model.device), positions, z=z, logits=answered[0])
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         visible = visible_keys(model, head.layer, clean.n_positions).to(model.device)

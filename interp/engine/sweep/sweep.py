@@ -1,8 +1,9 @@
 """The exact outcome of every variant on every example, as one hooked forward pass per variant would give it.
 
-Variants are resumed from the clean pass (``resume_from_layer.py``) once three facts are verified for the loaded model:
-attention output is the projection of the heads' z, every module is called once per layer, and a run resumed without a change
-gives the model's own logits. Otherwise, and for variants that cannot be resumed, the sweep warns and uses the hooked backend.
+Variants are resumed from the clean pass (``resume_from_layer.py``) once it is verified for the loaded model that attention output is the
+projection of the heads' z, that every module is called once per layer, that runs resumed without a change give the plain model's logits
+(``verify_resumption.py``) and that a linear outcome is read as from its logits. Otherwise the sweep warns and uses the hooked backend,
+as it does for variants that change a head twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from interp.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 
-UNIT_FORMAT = 2  # 2: the rows of the clean run say besides whether it is right
+UNIT_FORMAT = 2  # 2: two more rows say whether the clean run is right and prefers the answer
 
 
 @runtime_checkable

@@ -31,7 +31,10 @@ class UnitRunner:
         self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, plan: WorkPlan, backend: str | None
     ) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
-        self.backend = backend if all(map(resumable, variants)) or backend == "resumed" else "hooked"
+        twice = next((variant for variant in variants if not resumable(variant)), None)
+        if twice and backend == "resumed":
+            raise FastPathUnavailable(f"{describe(twice)} changes a head twice, and cannot be resumed: use the hooked backend")
+        self.backend = "hooked" if twice else backend
         self.n_positions, self.verified = {unit.n_positions for unit in plan.units}, False
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None

@@ -25,12 +25,14 @@ def verify_resumption(
 ) -> None:
     """Raises FastPathUnavailable unless, on the shortest and the longest of these prompts that can share a batch, attention output is
     the projection of z, and a run that is resumed without a change has the logits of the plain model on each: resumed at so many last
-    positions, the smallest and the largest of ``n_positions`` (by default at all). With ``patterns``, rows of the last layer are computed
-    as those of a changed pattern."""
+    positions, the smallest and the largest of ``n_positions`` (by default at all). With ``patterns``, rows of the last
+    layer, and of the first above 0 with each kind of window, are computed as those of a changed pattern."""
     (_, layout), name, plain = model.known_parts, model.facts.architecture, plain_copy(model)
     unchanged: Variant = (scale([Head(0, 0)], 1.0),)
     if patterns and (top := model.facts.n_layers - 1):  # in the first layer they act on clean rows
-        unchanged = (*unchanged, Intervention("pattern", (Head(top, 0),), lambda rows, context: rows, "unchanged"))
+        windows = {model.facts.sliding_windows[layer]: layer for layer in range(top, 0, -1)}
+        heads = tuple(Head(layer, 0) for layer in sorted({*windows.values(), top}))
+        unchanged = (*unchanged, Intervention("pattern", heads, lambda rows, context: rows, "unchanged"))
     by_class: dict[tuple[bytes, int], list[Example]] = {}
     for example in examples:
         by_class.setdefault((model.length_class(len(example.clean)), example.n_answer_tokens), []).append(example)
@@ -42,12 +44,12 @@ def verify_resumption(
         )
         with refusing_crashes(f"{name}: a run cannot be resumed"):
             clean = clean_pass(model, ends, [0, 1], n_before=longest - sizes[0])
-            parts = [clean.select([0, 1], n) for n in sizes]
-            resumed = [logits_of(model, resume_variants(model, part, [unchanged])[0]) for part in parts]
+            resumed = [logits_of(model, resume_variants(model, clean.select([0, 1], n), [unchanged])[0]) for n in sizes]
         for z, out, projection in zip(clean.z, clean.attn_out, layout.outputs, strict=True):
             error = float((projection(z.flatten(-2).contiguous()) - out).abs().max())
             if error > rounding(model.dtype) * float(out.abs().max()):
                 raise FastPathUnavailable(f"{name}: the output of attention is not the projection of the heads' z")
+        del clean  # before the plain passes take memory
         for i, example in enumerate(ends):
             for after in range(n_tokens):
                 tokens = torch.tensor([example.clean[: len(example.clean) - after]], device=model.device)

@@ -102,11 +102,15 @@ class UnitMemory:
         kept = self.kept_pass(n_rows, length, length - n, length - n)
         return self.workspace + kept + max(clean, rows * n * self.per_token + scores, logits)
 
-    def proof(self, length: int, n: int, patterns: bool) -> int:
-        """Of comparing the sweep with the plain model on its shortest and its longest prompt, whose patterns the plain model may keep;
-        runs are resumed at the last ``n`` positions."""
+    def proof(self, length: int, n: int, patterns: bool, *, selected: int = 0) -> int:
+        """Of comparing the sweep with the plain model on its shortest and its longest prompt, whose patterns the plain model may keep.
+
+        Runs are resumed at the last ``n`` positions or more, from a copy of at most ``selected`` positions of the clean pass (0: from the
+        clean pass itself).
+        """
         plain = forward_bytes(self.facts, 1, length, patterns=patterns, all_logits=False)
-        return max(self.unit(length, length, 2, 1), self.kept_pass(2, length, 0, length - n) + plain)
+        kept = self.kept_pass(2, length, 0, length - n)
+        return max(self.unit(length, length, 2, 1), kept + plain, kept + self.unit(length, selected, 2, 1) if selected else 0)
 
 
 def plan_sweep(
@@ -131,8 +135,10 @@ def plan_sweep(
         n_rows, n_variants = _fit(cost, _longest(task, example_ids), n, len(example_ids), len(variants), cap, budget - share)
         chunks += [(n, part, n_variants, lengths) for part in _split(example_ids, n_rows)]
     units: list[WorkUnit] = []
-    least_positions = min(n for n, *_ in tails)
-    peak, work, clean_work = cost.proof(max(task.by_length()), least_positions, model.own_attention == "eager"), 0, 0
+    longest, sizes = max(task.by_length()), [n for n, *_ in tails]
+    copied = len(task.by_length()) > 1 or min(sizes) < longest
+    peak = cost.proof(longest, min(sizes), model.own_attention == "eager", selected=max(sizes) * copied)
+    work = clean_work = 0
     for clean, inside in _passes(chunks, task, cost, share, cap):
         clean_work += sum(len(task.examples[r].clean) for r in clean.example_ids) * facts.n_layers
         shared = len(inside) > 1

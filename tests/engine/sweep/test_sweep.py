@@ -171,9 +171,9 @@ def test_every_unit_of_a_plan_fits_the_budget_and_covers_the_grid_once(llama):
     cost, longest = UnitMemory(llama.facts, outcome), max(len(example.clean) for example in task.examples)
     sizes = [cost.unit(longest, unit.n_positions, len(unit.example_ids), len(unit.variants)) for unit in plan.units]
     assert max(sizes) <= budget and plan.n_units > 4
-    assert plan.bytes <= LIBRARY_BYTES + max(
-        budget, cost.proof(longest, min(unit.n_positions for unit in plan.units), patterns=False)
-    )
+    n_positions = [unit.n_positions for unit in plan.units]
+    proof = cost.proof(longest, min(n_positions), patterns=False, selected=max(n_positions))
+    assert plan.bytes <= LIBRARY_BYTES + max(budget, proof)
     cells = [(v, r) for unit in plan.units for v in unit.variants for r in unit.example_ids]
     assert sorted(cells) == [(v, r) for v in range(len(variants)) for r in range(len(task))]
     assert len({unit.key for unit in plan.units}) == plan.n_units
@@ -243,6 +243,15 @@ def test_a_head_that_a_variant_changes_twice_is_not_resumed(llama):
     assert not resumable((half, uniform)) and resumable((half, interventions.uniform([Head(0, 1)])))
     found = sweep(llama, random_task(), [(half, uniform)], OUTCOMES.get("logit_diff"), record=record_of(llama))
     assert found.backend == "hooked" and np.abs(found.effects).max() > 1e-3
+    with pytest.raises(FastPathUnavailable, match="uniform L1H1 @all x1 changes a head twice"):
+        sweep(
+            llama,
+            random_task(),
+            [(half, uniform)],
+            OUTCOMES.get("logit_diff"),
+            record=record_of(llama),
+            backend="resumed",
+        )
 
 
 def test_blocks_of_queries_do_not_change_a_changed_pattern(monkeypatch, llama):
