@@ -13,7 +13,7 @@ from interp.engine.sweep.hooked_outcomes import hooked_outcomes
 from interp.engine.sweep.outcome import Outcome
 from interp.engine.sweep.readout import Readout
 from interp.engine.sweep.resume_from_layer import resume_variants
-from interp.engine.sweep.variant import Variant, changes_patterns, describe, pattern_changes, resumable
+from interp.engine.sweep.variant import Variant, changes_patterns, describe, pattern_changes
 from interp.engine.sweep.verify_resumption import verify_resumption
 from interp.engine.sweep.work_units import WorkPlan, WorkUnit
 from interp.errors import FastPathUnavailable
@@ -31,10 +31,9 @@ class UnitRunner:
         self, model: Model, task: Task, variants: Sequence[Variant], outcome: Outcome, plan: WorkPlan, backend: str | None
     ) -> None:
         self.model, self.task, self.variants, self.outcome = model, task, variants, outcome
-        twice = next((variant for variant in variants if not resumable(variant)), None)
-        if twice and backend == "resumed":
-            raise FastPathUnavailable(f"{describe(twice)} changes a head twice, and cannot be resumed: use the hooked backend")
-        self.backend = "hooked" if twice else backend
+        if backend == "resumed" and not plan.resumable:
+            raise FastPathUnavailable("A variant changes a head twice, and cannot be resumed: use the hooked backend")
+        self.backend = backend if plan.resumable else "hooked"
         self.n_positions, self.verified = {unit.n_positions for unit in plan.units}, False
         self.shared: CleanPass | None = None
         self.clean: CleanPass | None = None

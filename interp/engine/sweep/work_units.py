@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.engine.sweep.outcome import Outcome
-from interp.engine.sweep.variant import Variant, first_layer
+from interp.engine.sweep.variant import Variant, first_layer, resumable
 from interp.errors import MemoryBudgetExceeded
 from interp.models.memory import (
     ITEM_BYTES,
@@ -56,12 +56,14 @@ class WorkUnit:
 @dataclass(frozen=True)
 class WorkPlan:
     """The units in order, the largest memory of any of them and of the comparison with the plain model, in addition to the loaded
-    model (``bytes``), and the work in token-layers; ``clean_work`` is that of the clean passes alone."""
+    model (``bytes``), and the work in token-layers; ``clean_work`` is that of the clean passes alone. ``resumable`` says whether every
+    variant can be resumed from them."""
 
     units: tuple[WorkUnit, ...]
     bytes: int
     work: int
     clean_work: int
+    resumable: bool
 
     @property
     def n_units(self) -> int:
@@ -150,7 +152,7 @@ def plan_sweep(
                 work += sum(facts.n_layers - first_layer(variants[v]) for v in part) * len(example_ids) * n
                 units.append(WorkUnit(example_ids, part, n, clean, digest([identity, list(part), list(example_ids), examples])))
     check_budget(LIBRARY_BYTES + peak, available_memory(str(model.device)), f"This sweep of {facts.name}")
-    return WorkPlan(tuple(units), LIBRARY_BYTES + peak, work + clean_work, clean_work)
+    return WorkPlan(tuple(units), LIBRARY_BYTES + peak, work + clean_work, clean_work, all(map(resumable, variants)))
 
 
 def tokens_at_once(model: Model) -> int:
