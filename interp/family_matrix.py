@@ -29,7 +29,8 @@ from torch import Tensor
 
 from interp.circuits.edge_scores import score_edges
 from interp.engine.attention.attention_metric import AttentionMetric
-from interp.engine.attention.attention_observer import AttentionRows, observe
+from interp.engine.attention.attention_observer import observe
+from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import zero

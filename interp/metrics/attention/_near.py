@@ -19,13 +19,6 @@ def _cells_at_offset(block: QueryBlock, lag: int) -> tuple[Tensor, Tensor, Tenso
     return query, key.clamp(0, width - 1), (key < 0) | (key >= width)
 
 
-def first_keys(block: QueryBlock, n: int) -> tuple[Tensor, Tensor]:
-    """The columns of the span with a key at one of the first ``n`` positions of a text, and in which texts it is, [batch column]."""
-    wanted = (block.key_positions >= 0) & (block.key_positions < n)
-    columns = wanted.any(0).nonzero()[:, 0]
-    return columns, wanted[:, columns].float()
-
-
 def mass_in_window(rows: AttentionRows, window: int) -> Tensor:
     """Mass on the ``window`` nearest keys, the query's own included, [batch head query]; on both sides in bidirectional models."""
     first = max(rows.queries.start - window + 1, rows.keys.start) - rows.keys.start
