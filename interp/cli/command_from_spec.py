@@ -16,7 +16,7 @@ from interp.cli.terminal import Terminal
 from interp.errors import settings_text
 from interp.experiments.experiment import RUNS, Experiment, Spec
 from interp.experiments.prompts import task_settings
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 from interp.models.installed_models import quantised_remark
 
 if TYPE_CHECKING:

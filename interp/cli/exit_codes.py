@@ -1,7 +1,7 @@
 """The exit code and the sentence for an error: the only place that decides either."""
 
 from interp.errors import ArtefactInvalid, ExtensionError, MemoryBudgetExceeded, ModelUnavailable
-from interp.experiments.usage_errors import UsageError, error_sentence
+from interp.experiments.usage_error import UsageError, error_sentence
 
 DONE, FAILED, USAGE, FAILED_CHECKS, UNAVAILABLE, REFUSED, INVALID, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 4, 5, 6, 130, 141
 

@@ -14,13 +14,13 @@ import numpy as np
 from interp import interventions
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_declaration import detector
-from interp.detectors.support.null_threshold import prompt_digests
-from interp.detectors.support.passage_swap_detection import (
+from interp.detectors.support.gold_and_competing_passages import (
     PassagePrompts,
     passage_prompts,
     passage_swap_threshold,
     with_performance,
 )
+from interp.detectors.support.null_threshold import prompt_digests
 from interp.engine.sweep.sweep import Progress, UnitLedger, sweep
 from interp.heads import HeadScores
 from interp.metrics.outcomes import OUTCOMES
@@ -56,8 +56,8 @@ def far_context(
     ``n_recent`` defaults to half of the shortest prompt. ``by_kv_group`` restricts all query heads of a key/value head
     together, as DuoAttention does. Prompts that do not have one passage on each side are skipped and counted in ``details``.
 
-    The paper keeps a fixed share of heads; here the threshold swaps far and near (``passage_swap_detection``) and holds the family-wise
-    error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below 0.01 nats at
+    The paper keeps a fixed share of heads; here the threshold swaps far and near (``gold_and_competing_passages``) and holds the family-
+    wise error rate ``fwer``: among 260 untrained models 0.015 had a head above it. It is at least ``min_score``: below 0.01 nats at
     most 0.07 of the mass moves (Pinsker). Units that are in ``ledger`` are not computed again. Raises ValueError for an encoder and
     without usable prompts. arXiv 2410.10819.
     """

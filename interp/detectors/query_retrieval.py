@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_declaration import detector
-from interp.detectors.support.passage_swap_detection import Scores, passage_detection, passage_prompts
+from interp.detectors.support.gold_and_competing_passages import Scores, passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
 from interp.engine.sweep.sweep import Progress
@@ -52,7 +52,7 @@ def query_retrieval(
     code's. ``control`` scores the competing passage.
 
     The paper uses the 16 highest heads below 10B parameters, 32 at 70B, and no threshold; here passages are swapped
-    (``passage_swap_detection``, which also says what prompts need) at the family-wise error rate ``fwer``. Of 200 untrained models
+    (``gold_and_competing_passages``, which also says what prompts need) at the family-wise error rate ``fwer``. Of 200 untrained models
     0.045, and of all heads 0.003, exceed it; without ``calibrate`` 0.12 of the GPT-2s, whose heads may match a name with
     itself. Raises ValueError for an encoder and for prompts without two passages. Source: arXiv 2506.09944.
     """

@@ -24,9 +24,9 @@ from interp.detectors.support.copied_answers import (
 )
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_declaration import detector
+from interp.detectors.support.gold_and_competing_passages import by_depth
 from interp.detectors.support.needle_prompts import hide_needles, trials_from_prompts
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.detectors.support.passage_swap_detection import by_depth
 from interp.detectors.support.retrieval_null_wrong_targets import wrong_target_scores
 from interp.engine.sweep.sweep import Progress, UnitLedger
 from interp.heads import Head, HeadScores

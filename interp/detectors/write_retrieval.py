@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.detector_declaration import detector
-from interp.detectors.support.passage_swap_detection import passage_detection, passage_prompts
+from interp.detectors.support.gold_and_competing_passages import passage_detection, passage_prompts
 from interp.engine.attention.attention_rows import AttentionRows
 from interp.engine.attention.last_query_rows_and_prefix_cache import read_last_queries
 from interp.engine.forward.residual_observer import reading_residual
@@ -49,8 +49,8 @@ def write_retrieval(
     ``logit_attribution`` the sum of phi over all keys. ``control`` scores the competing passage for its own word, the
     distractor. Logits are those before the final norm, without biases; ``fold_norm`` applies the norm at its scale in that run.
 
-    The paper ranks without a threshold; here passages are swapped (``passage_swap_detection``, which also says what prompts need) at the
-    family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token.
+    The paper ranks without a threshold; here passages are swapped (``gold_and_competing_passages``, which also says what prompts need) at
+    the family-wise error rate ``fwer``. Of 500 untrained models 0.048, and of all heads 0.003, exceed it. The answer is one token.
     Raises ValueError for an encoder, prompts without two passages or without distractors, and unknown output projections. Source:
     arXiv 2607.01002.
     """

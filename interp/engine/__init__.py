@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from interp.engine.attention.attention_observer import observe as observe
     from interp.engine.attention.attention_observer import observing as observing
     from interp.engine.attention.attention_rows import AttentionRows as AttentionRows
+    from interp.engine.attention.permuted_query_null import observe_query_null as observe_query_null
     from interp.engine.attention.qk_cache import AttentionCache as AttentionCache
     from interp.engine.attention.qk_cache import capture_attention as capture_attention
     from interp.engine.attention.qk_cache import load_attention as load_attention
-    from interp.engine.attention.query_null import observe_query_null as observe_query_null
     from interp.engine.forward.capture import capture as capture
     from interp.engine.forward.generation import generate as generate
     from interp.engine.forward.next_token_entropy import next_token_entropy as next_token_entropy

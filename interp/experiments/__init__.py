@@ -14,6 +14,6 @@ if TYPE_CHECKING:
     from interp.experiments.experiment import Spec as Spec
     from interp.experiments.spec_json import spec_from_json as spec_from_json
     from interp.experiments.spec_json import spec_to_json as spec_to_json
-    from interp.experiments.usage_errors import UsageError as UsageError
+    from interp.experiments.usage_error import UsageError as UsageError
 else:
     __all__, __getattr__, __dir__ = exports(__name__)

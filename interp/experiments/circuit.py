@@ -18,7 +18,7 @@ from interp.circuits.edge_method_and_ablation_names import (
 )
 from interp.experiments.experiment import Progress, ResumableExperiment, Spec, python_arguments, python_task
 from interp.experiments.prompts import check_prompts, discovery_and_test_tasks, performance_sentences
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 from interp.registry import check_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from interp.experiments.experiment import ResumableExperiment, Spec, python_arguments
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 from interp.options_text import settable
 from interp.registry import check_options
 

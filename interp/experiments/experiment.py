@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from interp.experiments.run_folder import Notify, RunFolder
-from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.experiments.usage_error import UsageError, usage_errors
 from interp.files import user_path
 from interp.options_text import option_text
 from interp.registry import extension_code

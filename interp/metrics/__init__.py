@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from interp.metrics.largest_weights_per_row import sparse_patterns as sparse_patterns
     from interp.metrics.massive_activations import MassiveActivations as MassiveActivations
     from interp.metrics.massive_activations import massive_activations as massive_activations
-    from interp.metrics.model_performance import score_task as score_task
     from interp.metrics.outcomes import OUTCOMES as OUTCOMES
     from interp.metrics.preplan_anchor_tokens import PreplanAnchors as PreplanAnchors
     from interp.metrics.preplan_anchor_tokens import preplan_and_anchors as preplan_and_anchors
     from interp.metrics.preplan_anchor_tokens import split_heads as split_heads
+    from interp.metrics.score_task import score_task as score_task
     from interp.metrics.sink_calibration_effects import SinkColumns as SinkColumns
     from interp.metrics.sink_calibration_effects import calibrate_heads as calibrate_heads
     from interp.metrics.sink_calibration_effects import improving_heads as improving_heads

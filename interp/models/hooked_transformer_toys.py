@@ -14,12 +14,12 @@ import torch
 from interp.errors import ModelUnavailable
 from interp.files import user_path
 from interp.models.bos import tokenizer_adds_bos
-from interp.models.build_transformer_lens_bridge import prepare_transformer_lens
 from interp.models.folder_check import check_length, read_json
 from interp.models.load_tokenizer import read_tokenizer_file
 from interp.models.memory import check_device_and_dtype
 from interp.models.model import Model, ModelFacts
 from interp.models.read_facts import weights_digest
+from interp.models.transformer_lens_bridge_over_model import prepare_transformer_lens
 from interp.models.wrap_model import check_finite
 
 SIZES = ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab")

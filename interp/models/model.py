@@ -123,7 +123,7 @@ class Model:
         """TransformerLens's TransformerBridge over the same weights (shared storage, eager attention)."""
         import torch
 
-        from interp.models.build_transformer_lens_bridge import build_bridge
+        from interp.models.transformer_lens_bridge_over_model import build_bridge
 
         with self.lock:  # concurrent first uses must get the same bridge
             if self._bridge is None:

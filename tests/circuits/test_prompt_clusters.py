@@ -147,7 +147,7 @@ def test_what_permutes_prompts_refuses_clusters(call, name):
 
 
 def test_passages_are_swapped_in_whole_clusters_which_is_a_test_of_their_sums():
-    from interp.detectors.support.passage_swap_detection import passage_swap_threshold
+    from interp.detectors.support.gold_and_competing_passages import passage_swap_threshold
 
     gold, competing = np.random.default_rng(0).normal(0.2, 1, (2, 9, 2, 3))
     sums = [np.stack([part[np.equal(LABELS, name)].sum(0) for name in "abcd"]) * 4 / 9 for part in (gold, competing)]

@@ -11,8 +11,8 @@ import transformers as T
 from interp import interventions
 from interp.detectors import detect
 from interp.detectors.query_retrieval import passage_sum
+from interp.detectors.support.gold_and_competing_passages import passage_prompts, passage_swap_threshold
 from interp.detectors.support.null_threshold import null_threshold
-from interp.detectors.support.passage_swap_detection import passage_prompts, passage_swap_threshold
 from interp.detectors.write_retrieval import COLUMNS, _directions, contrast
 from interp.engine import run
 from interp.engine.forward.run import pattern_is_writable

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from interp.ablation.ablate_heads import ablate_heads
-from interp.metrics.model_performance import score_task
+from interp.metrics.score_task import score_task
 from interp.models import doctor, load_model
 from interp.tasks import make_task
 

@@ -26,7 +26,7 @@ from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import bullets, duration, plain, signed
 from interp_dashboard.job_plan import JobPlan, find_stored_circuit, planned_job
 from interp_dashboard.jobs import Job
-from interp_dashboard.metric_selectors import OWN_METRIC, choose_outcome, outcome_field
+from interp_dashboard.metric_and_outcome_selectors import OWN_METRIC, choose_outcome, outcome_field
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link
 from interp_dashboard.selectable_figures_and_tables import effect_columns, head_from_map, head_from_table, show_figure

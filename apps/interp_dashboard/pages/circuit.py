@@ -24,7 +24,7 @@ from interp_dashboard.clickable_maps import FAINT, INVISIBLE, add_frame, show_cl
 from interp_dashboard.export import export_menu, run_code
 from interp_dashboard.formatting import bullets, plain
 from interp_dashboard.job_plan import JobPlan, planned_job
-from interp_dashboard.metric_selectors import choose_outcome, outcome_field
+from interp_dashboard.metric_and_outcome_selectors import choose_outcome, outcome_field
 from interp_dashboard.page_definition import Page, View, head_links
 from interp_dashboard.selectable_figures_and_tables import show_figure, show_table, themed
 from interp_dashboard.url import Field, State, choice, head, number, text

@@ -17,8 +17,8 @@ from interp.store import StoredRun, find_run, list_runs, open_run
 from interp_dashboard import prompts
 from interp_dashboard.attention_cache import PromptAttention, PromptChoice
 from interp_dashboard.export import export_menu
+from interp_dashboard.metric_and_outcome_selectors import choose_metric
 from interp_dashboard.metric_cache import measure, metric_names
-from interp_dashboard.metric_selectors import choose_metric
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, model_field
 from interp_dashboard.selectable_figures_and_tables import head_from_map, head_from_table, number_columns, show_figure

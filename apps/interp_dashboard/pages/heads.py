@@ -19,8 +19,8 @@ from interp_dashboard.attention_cache import PromptChoice
 from interp_dashboard.export import export_menu
 from interp_dashboard.formatting import plain
 from interp_dashboard.head_roles import role_cache
+from interp_dashboard.metric_and_outcome_selectors import choose_metric
 from interp_dashboard.metric_cache import measure, metric_names
-from interp_dashboard.metric_selectors import choose_metric
 from interp_dashboard.model_cache import model_cache
 from interp_dashboard.page_definition import Page, View, link, needs_causal
 from interp_dashboard.score_badges import badges

@@ -10,7 +10,7 @@ from interp.cli.exit_codes import DONE, FAILED_CHECKS
 from interp.cli.ranking_output import as_json, print_metrics, print_undefined
 from interp.cli.terminal import Terminal
 from interp.experiments.attention import AttentionSpec
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 
 OPTIONS = {
     "text": typer.Option(help="A text."),

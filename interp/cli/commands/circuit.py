@@ -11,7 +11,7 @@ from interp.cli.command_from_spec import Request, print_location, run_command
 from interp.cli.options import Settings
 from interp.cli.terminal import Terminal
 from interp.experiments.circuit import CIRCUIT_METHODS, COUNTERFACTUAL, CircuitSpec
-from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.experiments.usage_error import UsageError, usage_errors
 from interp.files import user_path
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from interp.cli.options import Settings
 from interp.cli.terminal import Terminal
 from interp.experiments.confirmation import ConfirmationSpec
 from interp.experiments.prompts import task_settings
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 
 OPTIONS = {
     "task": typer.Option(

@@ -13,7 +13,7 @@ from interp.cli.command_decorator import command
 from interp.cli.options import DEFAULT_DEVICE, DEFAULT_DTYPE, DEFAULT_MODEL, Device, Dtype, ModelName, Offline
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS
-from interp.experiments.usage_errors import UsageError
+from interp.experiments.usage_error import UsageError
 
 LOCAL = "127.0.0.1"
 HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*")

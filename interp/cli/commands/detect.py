@@ -10,7 +10,7 @@ from interp.cli.detector_settings_table import print_settings
 from interp.cli.options import Settings, read_memory
 from interp.cli.terminal import Terminal
 from interp.experiments.detection import DetectionSpec, detector_options
-from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.experiments.usage_error import UsageError, usage_errors
 from interp.options_text import parse_options, setting_text
 
 

@@ -21,7 +21,7 @@ from interp.cli.options import (
     Revision,
 )
 from interp.cli.terminal import Terminal
-from interp.experiments.usage_errors import usage_errors
+from interp.experiments.usage_error import usage_errors
 
 if TYPE_CHECKING:
     from interp.models.selfcheck import Check

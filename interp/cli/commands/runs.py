@@ -9,7 +9,7 @@ import typer
 from interp.cli.command_decorator import command
 from interp.cli.terminal import Terminal
 from interp.experiments.experiment import RUNS
-from interp.experiments.usage_errors import UsageError
+from interp.experiments.usage_error import UsageError
 
 
 @command

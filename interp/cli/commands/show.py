@@ -22,7 +22,7 @@ from interp.cli.ranking_output import (
 )
 from interp.cli.terminal import Terminal
 from interp.errors import settings_text
-from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.experiments.usage_error import UsageError, usage_errors
 from interp.models.installed_models import quantised_remark
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from interp.cli.options import (
 )
 from interp.cli.terminal import Terminal
 from interp.experiments.prompts import check_prompts, load_task, task_settings
-from interp.experiments.usage_errors import UsageError, usage_errors
+from interp.experiments.usage_error import UsageError, usage_errors
 
 N_PROMPTS = 32
 

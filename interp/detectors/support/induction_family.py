@@ -3,7 +3,7 @@
 Prompts are ``r1 ... rn r1 ... rn`` with all r different, after BOS where the model uses one. Only rows of the second copy have
 an earlier occurrence of their token to attend to (``duplicate_token_score``) or after (``induction_score``); the mean over the
 whole (n-1)-th diagonal, also in use, includes rows where no induction is possible. The null keeps a head's keys and replaces
-its queries with another group's, computed from a permuted, sign-flipped residual stream (``query_null``). Other keys of
+its queries with another group's, computed from a permuted, sign-flipped residual stream (``permuted_query_null``). Other keys of
 the same head are no null: position and token identity alone make an untrained head prefer some of these targets.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from interp.detectors.support.dataclass_as_keywords import keyword_options
 from interp.detectors.support.detection import Detection
 from interp.detectors.support.null_threshold import null_threshold, prompt_digests
-from interp.engine.attention.query_null import observe_query_null
+from interp.engine.attention.permuted_query_null import observe_query_null
 from interp.engine.sweep.sweep import Progress
 from interp.metrics.attention import attention_metrics
 from interp.models.model import Model, record_of

@@ -22,8 +22,8 @@ from interp.engine.sweep.work_units import UnitMemory, plan_sweep
 from interp.errors import ExtensionError, FastPathUnavailable, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention
-from interp.metrics.model_performance import score_task
 from interp.metrics.outcomes import OUTCOMES
+from interp.metrics.score_task import score_task
 from interp.models.memory import LIBRARY_BYTES, forward_bytes
 from interp.models.model import Layout, Model, record_of
 from interp.models.wrap_model import wrap_model

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from interp.engine.attention import query_null
+from interp.engine.attention import permuted_query_null
 from interp.engine.attention.attention_observer import observe
-from interp.engine.attention.query_null import QueryNull, observe_query_null
+from interp.engine.attention.permuted_query_null import QueryNull, observe_query_null
 from interp.metrics.attention import attention_metrics
 from interp.models import wrap_model
 from tests.support.tiny_models import tiny, tiny_hf, tiny_tokens
@@ -78,7 +78,7 @@ def test_every_architecture_hands_over_its_queries(model):
 
 
 def test_nothing_stays_behind_when_a_pass_fails(gpt2, monkeypatch):
-    monkeypatch.setattr(query_null.QueryNull, "queries", lambda self, q: 1 / 0)
+    monkeypatch.setattr(permuted_query_null.QueryNull, "queries", lambda self, q: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         observe_query_null(gpt2, tiny_tokens(1, 5).tolist(), attention_metrics(NAMES), 1)
     assert not any(m._forward_pre_hooks for m in gpt2.hf.modules())
