@@ -6,7 +6,7 @@ from typing import Any
 
 from interp.figures import style
 from interp.figures.figure_with_png import Figure
-from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
+from interp.figures.ranked_effects import FAINT_NEGATIVE, FAINT_POSITIVE, GREY
 
 PAPER, INK = "#0e1117", "#e8eaee"
 SEQUENTIAL = ["#161b25", "#14283f", "#123a5e", "#15507f", "#1f69a0", "#3785bd", "#62a5d3", "#98c7e6", "#d6ebf8"]
@@ -32,8 +32,8 @@ DARK_COLOURS = {
     style.NEGATIVE: "#e5705f",
     style.POSITIVE: "#5aa0dc",
     GREY: "#363d49",
-    PALE_NEGATIVE: "#7a423b",
-    PALE_POSITIVE: "#375a7d",
+    FAINT_NEGATIVE: "#7a423b",
+    FAINT_POSITIVE: "#375a7d",
     **dict(zip(style.interpolated(style.SEQUENTIAL), style.interpolated(SEQUENTIAL), strict=True)),
     **dict(zip(style.DIVERGING, DIVERGING, strict=True)),
 }

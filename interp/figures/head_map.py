@@ -16,7 +16,7 @@ from interp.heads import Head, HeadScores
 READABLE = 44  # cells at least this wide, in pixels, show their number
 ROOMY = 30  # marked cells at least this large are outlined, smaller ones get a dot: outlines would fill the map
 EDGE = 5  # pixels from the edge of a cell with a number to its dot
-MARKED = "effect exceeds the other heads', q\u00a0≤\u00a00.05"
+MARKED = "interval farther from 0 than that of the other heads' mean, q\u00a0≤\u00a00.05"
 
 
 def head_map(
@@ -43,7 +43,7 @@ def head_map(
             hover[head] = style.score_lines(data, head)
         usual, origin = data.name, data.record.caption()
         notes = [*notes, *([sign_meaning(data.record.metric)] if data.name.startswith("effect") else [])]
-        notes += [f"grey: {data.nan_reason}"] if data.nan_reason and np.isnan(values).any() else []
+        why = f": {data.nan_reason}" if data.nan_reason else ""
     else:
         rows: list[Any] = [row for row in data.itertuples() if getattr(row, "layer2", -1) < 0]
         size = tuple(shape) if shape else (max(row.layer for row in rows) + 1, max(row.head for row in rows) + 1)
@@ -54,12 +54,14 @@ def head_map(
             heads, mark = [Head(row.layer, row.head) for row in rows if row.exceeds_control], MARKED
         bounds, unit, metric = (None, None), f"effect ({rows[0].unit})", str(rows[0].metric)
         usual, origin = f"Effect of each head on {metric}", style.caption_of(rows[0])
-        notes = [*notes, sign_meaning(metric)]
+        notes, why = [*notes, sign_meaning(metric)], ""
     n_layers, n_heads = values.shape
     cell_width, cell_height = _cell(440 / n_heads, 96), _cell(440 / n_layers, 46)
     roomy = min(cell_width, cell_height) >= ROOMY
     if heads and mark:
         notes = [*notes, f"{'outlined' if roomy else 'dotted'}: {mark}"]
+    if absent := int(np.isnan(values).sum()):
+        notes = [*notes, f"grey: {absent:,} of {values.size:,} heads have no number{why}"]
     plot = cell_width * n_heads, cell_height * n_layers
     figure = style.canvas(plot, title or usual, [caption or origin, "; ".join(notes)])
     colours = style.colour_range(values, bounds)

@@ -11,14 +11,14 @@ from interp.figures import style
 from interp.figures.figure_with_png import Figure
 
 WIDTH, BAR = 520, 24
-GREY, PALE_NEGATIVE, PALE_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"
+GREY, FAINT_NEGATIVE, FAINT_POSITIVE = "#d5d9df", "#ebb9b3", "#b3cfe8"
 
 
 def ranked_effects(table: pd.DataFrame, *, k: int = 15, title: str | None = None) -> Figure:
     """Bars of the ``k`` heads (and pairs) with the largest effects, largest first, with 95% intervals.
 
-    The grey band is the 95% interval of the mean effect of the other heads. Heads without ``exceeds_control`` (beyond that interval,
-    with q ≤ 0.05) are pale; so are pairs, which have no such band, with q > 0.05.
+    The grey band is the 95% interval of the mean effect of the other heads. Heads without ``exceeds_control`` (the whole interval is
+    farther from 0 than that band, and q ≤ 0.05) are faint; so are bars without a band with q > 0.05.
     """
     rows: list[Any] = list(table.itertuples())
     rows = sorted(rows, key=lambda row: -abs(row.effect))[:k]
@@ -62,10 +62,11 @@ def _error_bars(rows: list[Any]) -> dict[str, Any]:
 
 def _legend(rows: list[Any]) -> str:
     """The meaning of the marks that occur."""
-    legend = "mean and 95% interval"
+    legend, faint = "mean and 95% interval", f"q\u00a0>\u00a0{SIGNIFICANCE_LEVEL}"
     if any(row.control == row.control for row in rows):
-        legend += "; grey: mean of the other heads"
-    return legend if all(map(_distinct, rows)) else legend + "; pale: within it, or q\u00a0>\u00a00.05"
+        legend += "; grey: interval of the other heads' mean"
+        faint = f"interval not wholly farther from 0 than the grey one, or {faint}"
+    return legend if all(map(_distinct, rows)) else f"{legend}; faint: {faint}"
 
 
 def _distinct(row: Any) -> bool:
@@ -75,8 +76,8 @@ def _distinct(row: Any) -> bool:
 
 def _colour(row: Any) -> str:
     if row.effect < 0:
-        return style.NEGATIVE if _distinct(row) else PALE_NEGATIVE
-    return style.POSITIVE if _distinct(row) else PALE_POSITIVE
+        return style.NEGATIVE if _distinct(row) else FAINT_NEGATIVE
+    return style.POSITIVE if _distinct(row) else FAINT_POSITIVE
 
 
 def _axis_range(rows: list[Any]) -> list[float]:

@@ -205,9 +205,9 @@ def test_copy_as_python_measures_the_same_numbers(finished, monkeypatch):
 
 def test_bars_on_a_dark_page_keep_no_colour_of_the_light_one(finished):
     from interp.figures import ranked_effects, style, to_dark_theme
-    from interp.figures.ranked_effects import GREY, PALE_NEGATIVE, PALE_POSITIVE
+    from interp.figures.ranked_effects import FAINT_NEGATIVE, FAINT_POSITIVE, GREY
 
     bars = ranked_effects(finished[1].heads())
-    light = {GREY, PALE_NEGATIVE, PALE_POSITIVE, style.NEGATIVE, style.POSITIVE, style.PAPER, style.INK}
+    light = {GREY, FAINT_NEGATIVE, FAINT_POSITIVE, style.NEGATIVE, style.POSITIVE, style.PAPER, style.INK}
     used = {colour for colour in light if colour in bars.to_json()}
-    assert {GREY, PALE_NEGATIVE, style.INK} <= used and not any(colour in to_dark_theme(bars).to_json() for colour in light)
+    assert {GREY, FAINT_NEGATIVE, style.INK} <= used and not any(colour in to_dark_theme(bars).to_json() for colour in light)

@@ -87,7 +87,9 @@ def test_distinct_heads_are_outlined_and_a_choice_replaces_them(table):
 
 
 def test_shape_leaves_room_for_heads_that_were_not_measured(table):
-    heat = head_map(table.iloc[:7], shape=(3, 5)).data[0]
+    figure = head_map(table.iloc[:7], shape=(3, 5))
+    heat = figure.data[0]
+    assert "grey: 8 of 15 heads have no number" in caption(figure) and "grey" not in caption(head_map(table))
     assert np.isnan(heat.z).sum() == 8 and heat.hovertext[2][4] == "not measured" and heat.text[2][4] == ""
 
 
@@ -119,7 +121,7 @@ def test_pairs_are_bars_but_not_cells(table):
     assert ranked_effects(both).layout.yaxis.ticktext[0] == "L0H0+L0H1"
 
 
-def test_a_significant_pair_without_other_pairs_is_not_pale():
+def test_a_significant_pair_without_other_pairs_is_not_faint():
     effects = planted()
     heads = [(Head(*divmod(i, 5)),) for i in range(15)]
     table = sweep_result([*effects, effects[0] - 9], [*heads, (Head(0, 0), Head(0, 1))]).heads()
@@ -148,6 +150,12 @@ def test_each_bar_stands_before_its_own_control(table):
     assert len(bands) == 3
     assert (bands[0].x0, bands[0].x1) == (first["control_ci_low"], first["control_ci_high"])
     assert (bands[0].y0, bands[0].y1) == (-0.5, 0.5)
+
+
+def test_the_caption_of_bars_states_the_rule_of_the_colours(table):
+    rule = "faint: interval not wholly farther from 0 than the grey one, or q &gt; 0.05"
+    assert f"grey: interval of the other heads' mean; {rule}" in caption(ranked_effects(table)).replace("\u00a0", " ")
+    assert "faint" not in caption(ranked_effects(table, k=2))
 
 
 def test_bars_without_a_control_have_no_band():
@@ -246,7 +254,7 @@ def test_other_formats_and_traces_are_refused(tmp_path, table):
 def test_a_map_without_any_number_is_grey_and_says_why(tmp_path):
     figure = head_map(scores([[np.nan] * 3] * 2, nan_reason="a single row has no entropy"))
     assert figure.data[0].hovertext[1][2] == "a single row has no entropy"
-    assert "grey: a single row has no entropy" in caption(figure)
+    assert "grey: 6 of 6 heads have no number: a single row has no entropy" in caption(figure)
     assert save_figure(figure, tmp_path / "a.png").exists()
 
 
@@ -275,7 +283,20 @@ def test_layer_dots_has_one_dot_a_head_in_its_layer_and_a_line_at_each_mean():
     np.testing.assert_allclose([y for y in lines.y if y is not None], [0.3, 0.3, 0.6, 0.6])
     assert list(zip(labels.text, labels.y, strict=True)) == [("L1H2", 0.8), ("L0H2", 0.6)]
     assert "1 of 6 heads have no number: no repeats" in caption(figure) and "1,234 tokens" in caption(figure)
+    assert "line: mean of the layer's heads that have a number" in caption(figure)
     assert figure.layout.yaxis.title.text == "induction_score (attention)" and figure.layout.yaxis.range[0] <= 0
+
+
+def test_labels_of_heads_close_together_are_one_and_stay_inside():
+    values = np.linspace(0, 0.5, 120).reshape(30, 4)
+    values[0, :2], values[9, 2:], values[29, 3] = (0.9, 0.91), (0.95, 0.95), 0.93
+    figure = scores_by_layer(scores(values), named=5)
+    labels, (left, right) = figure.data[2], figure.layout.xaxis.range
+    assert set(labels.text) == {"L0H0, L0H1", "L9H2, L9H3", "L29H3"}
+    layers = 820 / (right - left)  # pixels of a layer
+    for text, x in zip(labels.text, labels.x, strict=True):
+        assert min(x - left, right - x) * layers >= 3 * len(text)
+    assert list(scores_by_layer(scores(values[9:12])).data[2].text) == ["L0H2, L0H3", "L2H3"]
 
 
 def test_equal_tokens_keep_separate_cells_in_their_order():
