@@ -36,9 +36,9 @@ def add_means(
 
 
 def add_level(figure: Figure, left: float, right: float, height: float) -> None:
-    """A dashed horizontal line behind the curves."""
-    line = {"color": style.MUTED, "width": 1, "dash": "dash"}
-    figure.add_shape(type="line", x0=left, x1=right, y0=height, y1=height, line=line, layer="below")
+    """A dashed horizontal line behind the curves, but above a grid line at its height."""
+    line = {"color": style.MUTED, "width": 1.4, "dash": "dash"}
+    figure.add_shape(type="line", x0=left, x1=right, y0=height, y1=height, line=line, layer="between")
 
 
 def add_legend(figure: Figure, looks: Sequence[Look], at: float, height: float, *, pixel: float, room: int) -> None:

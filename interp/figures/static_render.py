@@ -177,7 +177,7 @@ def _families(names: str | None) -> list[str]:
 def _shape(axes: Axes, shape: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    behind = 1 if shape.layer == "below" else 9
+    behind = 9 if shape.layer == "above" else 1
     if shape.type == "line":
         line = {"color": shape.line.color, "linewidth": shape.line.width, "linestyle": DASHES.get(shape.line.dash, "-")}
         axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], **line, zorder=behind)
