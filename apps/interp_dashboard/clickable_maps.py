@@ -56,7 +56,11 @@ def _clickable(figure: Figure, chosen: Head | None) -> Figure:
     figure.add_scatter(**places, **look, hovertext=[text for row in heat.hovertext for text in row], hoverinfo="text")
     figure.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False, clickmode="event+select")
     if chosen is not None:
-        add_frame(figure, chosen.head, chosen.layer, 0.5, 0.5)
+        x = [chosen.head + step for step in (-0.5, 0.5, 0.5, -0.5, -0.5)]
+        y = [chosen.layer + step for step in (-0.5, -0.5, 0.5, 0.5, -0.5)]
+        line = {"color": CHOSEN, "width": 6}
+        figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", cliponaxis=False)
+        figure.data = (heat, figure.data[-1], *figure.data[1:-1])  # below the outlines of heads, so that both are visible
     return figure
 
 
