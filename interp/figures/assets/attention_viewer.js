@@ -10,6 +10,7 @@ const LABEL = 11; // height of a label in pixels
 const CELL = 26; // largest cell of a tile, in pixels
 const TALL = 560; // largest height of a tile, in pixels
 const FEW = 9; // with fewer rows or columns cells need not be square, so that labels fit
+const TITLES = ["key →", "query ↓"]; // of the columns and rows, in the corner between their labels
 const BESIDE = 700; // container width from which the legend is beside the tile (as in the style sheet)
 const LEGIBLE = 0.85; // scale from which the labels in the atlas image are legible
 const SMALL = 120; // side of the overview, in pixels
@@ -385,7 +386,8 @@ function tile(view) {
       const some = tokens.slice(first, end).map((token) => pen.measureText(visible(token, 16)).width);
       return Math.ceil(Math.max(...some) + pen.measureText(String(end)).width) + 20;
     };
-    const [left, top] = [widest(window[0], window[1]), widest(window[2], window[3])];
+    const corner = Math.max(...TITLES.map((title) => pen.measureText(title).width)) + 10;
+    const [left, top] = [Math.max(widest(window[0], window[1]), Math.ceil(corner)), widest(window[2], window[3])];
     const room = Math.max(space - (space > BESIDE ? 172 : 0) - left - 4, 120);
     const [queries, keys] = [window[1] - window[0], window[3] - window[2]];
     const bin = Math.max(queries / TALL, keys / room, 1); // positions per cell, the same down and across
@@ -474,6 +476,9 @@ function tile(view) {
       one(position, "left", [6, 13 + digits], position === here?.key);
       pen.restore();
     }
+    pen.textAlign = "right";
+    pen.fillStyle = theme.muted;
+    TITLES.forEach((title, i) => pen.fillText(title, geometry.left - 8, geometry.top - 24 + 15 * i));
     pen.fillStyle = theme.line;
     pen.fillRect(Math.round(geometry.left - 6 - digits - 4), geometry.top, 1, geometry.rows * geometry.high);
     pen.fillRect(geometry.left, Math.round(geometry.top - 6 - digits - 4), geometry.columns * geometry.wide, 1);
