@@ -70,7 +70,6 @@ def _page(view: View, here: set[str]) -> None:
         return
     found, curve, figure = _found(str(run.path), str(run.manifest["files"]))
     _graph(view, found, run, plan, _prompt(view, request))
-    st.markdown("##### Faithfulness by circuit size")
     show_figure(view, figure, "faithfulness", "faithfulness by number of edges, of the circuits and of random ones")
     export_menu("faithfulness", python=_code(run, "faithfulness_plot(curve)"), figure=figure, table=curve.table)
 
