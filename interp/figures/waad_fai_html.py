@@ -9,13 +9,13 @@ import numpy as np
 from interp.detectors import TokenDetection
 from interp.figures import style
 from interp.figures.dark_theme import DARK_COLOURS
-from interp.figures.waad_fai_strips import ROLES, STRIPS, TITLE, about_token, legend, shown_span, text_of
+from interp.figures.waad_fai_strips import ROLES, STRIPS, TITLE, about_text, about_token, role_counts, shown_span, text_of
 
 LOOK = """
 .waad-fai { font-size: 13px; line-height: 1.5 }
 .waad-fai p { font-size: 13px; margin: 0 0 4px }
 .waad-fai p.title { font-size: 15px; font-weight: 600 }
-.waad-fai .scale { white-space: nowrap }
+.waad-fai .unbroken { white-space: nowrap }
 .waad-fai .bar { display: inline-block; width: 96px; height: 9px; margin: 0 6px }
 .waad-fai .words { display: flex; flex-wrap: wrap; gap: 4px 2px; margin-top: 12px }
 .waad-fai .token { display: inline-flex; flex-direction: column; max-width: 100%; min-width: 10px }
@@ -51,11 +51,12 @@ def waad_fai_html(
         tokens.append(f'<span class="token" title="{about}">{word}{bars}</span>')
     gradient = f'<span class="bar" style="background: linear-gradient(to right, {", ".join(palette)})"></span>'
     strips = " and ".join(name.upper() for name in STRIPS)
-    signs = {sign: f'<span style="color: {inks.get(colour, colour)}">{sign}</span>' for sign, _, colour in ROLES.values()}
-    parts = [escape(part) for part in legend(detection, numbers, example, (start, end))]
-    parts = [signs[part[0]] + part[1:] if part[0] in signs else part for part in parts]
+    parts = [escape(part) for part in about_text(detection, numbers, (start, end), example)]
+    for name, counted in role_counts(detection, example).items():
+        sign, _, colour = ROLES[name]
+        parts.append(f'<span class="unbroken"><span style="color: {inks.get(colour, colour)}">{sign}</span> {counted}</span>')
     return (
         f'<div class="waad-fai"><p class="title">{TITLE}</p><p>{escape(detection.record.caption())}</p>'
         f'<p class="legend">{" · ".join(parts)} · strips below a token: {strips}, '
-        f'<span class="scale">0 {gradient} largest</span></p><div class="words">{"".join(tokens)}</div><style>{LOOK}</style></div>'
+        f'<span class="unbroken">0 {gradient} largest</span></p><div class="words">{"".join(tokens)}</div><style>{LOOK}</style></div>'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from interp.detectors import TokenDetection
-from interp.figures import style
+from interp.figures import curve_parts, style
 from interp.figures.figure_with_png import Figure
 
 MAX_TOKENS = 512  # tokens in one figure
@@ -13,6 +13,7 @@ MIN_LINES = 2  # so that the colour bar fits
 COLUMNS, LINE = 110, 64  # letters per line, and pixels per line; heights within a line as shares of it:
 MARKS, WORDS, STRIP = 0.14, 0.36, 0.17
 MARK = 1.15  # letters of one marker
+LEGEND = 24  # pixels of the line above the text that names the markers
 STRIPS = {"waad": 0.61, "fai": 0.8}
 TITLE = "Preplan and anchor tokens by WAAD and FAI"
 ROLES = {
@@ -22,7 +23,7 @@ ROLES = {
     "introductory": ("▼", "triangle-down", style.INK),
     "sink": ("■", "square", style.MUTED),
 }
-"""Sign in the caption, marker and colour of each role."""
+"""Sign in a text, marker and colour of each role."""
 
 
 def waad_fai_strips(
@@ -43,8 +44,9 @@ def waad_fai_strips(
     hover = [_hover_text(detection, example, at) for at in range(start, end)]
     n_text_lines = int(line[-1]) + 1
     n_lines = max(n_text_lines, MIN_LINES)
-    caption = [detection.record.caption(), " · ".join(legend(detection, numbers, example, (start, end)))]
-    figure = style.canvas((int(COLUMNS * style.LETTER), LINE * n_lines), title or TITLE, caption, left=52, bottom=16)
+    caption = [detection.record.caption(), " · ".join(about_text(detection, numbers, (start, end), example))]
+    size = int(COLUMNS * style.LETTER), LINE * n_lines + LEGEND
+    figure = style.canvas(size, title or TITLE, caption, left=52, bottom=16)
     shares = {name: own[start:end] / style.max_abs(own) for name, own in numbers.items()}
     strips = np.tile(left, 2), np.tile(width, 2), np.concatenate([line + place for place in STRIPS.values()])
     both = np.concatenate([shares[name] for name in STRIPS])
@@ -52,10 +54,12 @@ def waad_fai_strips(
     inks = [style.MUTED if np.isnan(share) else style.INK for share in shares["waad"]]
     style.add_words(figure, shown, left + width / 2, line + WORDS, inks, hovertext=hover, hoverinfo="text")
     _add_marks(figure, masks, left, line)
+    looks = [(counted, ROLES[name][2], ROLES[name][1]) for name, counted in role_counts(detection, example).items()]
+    curve_parts.add_legend(figure, looks, MARK / 2, -0.6 * LEGEND / LINE, pixel=COLUMNS / size[0], room=36)
     ticks = [(row + place, name.upper()) for row in range(n_text_lines) for name, place in STRIPS.items()]
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_xaxes(range=[0, COLUMNS], tickvals=[])
-    figure.update_yaxes(range=[n_lines, 0], tickvals=[at for at, _ in ticks], ticktext=[name for _, name in ticks])
+    figure.update_yaxes(range=[n_lines, -LEGEND / LINE], tickvals=[at for at, _ in ticks], ticktext=[name for _, name in ticks])
     figure.update_yaxes(tickfont={"size": 9, "color": style.MUTED})
     return figure
 
@@ -96,17 +100,19 @@ def _default_span(waad: np.ndarray) -> tuple[int, int]:
     return start, min(start + MAX_TOKENS, len(waad))
 
 
-def legend(detection: TokenDetection, numbers: dict[str, np.ndarray], example: int, span: tuple[int, int]) -> list[str]:
-    """Parts of the caption: which part is shown, the largest WAAD and FAI, and the sign and number of the tokens of each role."""
+def about_text(detection: TokenDetection, numbers: dict[str, np.ndarray], span: tuple[int, int], example: int) -> list[str]:
+    """Parts of the caption: which part of the text is shown, and the largest WAAD and FAI."""
     length = len(numbers["waad"])
     parts = [f"text {example}"] if len(detection.words) > 1 else []
     parts += [f"tokens {span[0]:,}-{span[1] - 1:,} of {length:,}"] if span[1] - span[0] < length else []
     for name, own in numbers.items():
         parts.append(f"largest {name.upper()} {style.number(style.max_abs(own))} {detection.scores[name].unit}")
-    for name, (sign, *_) in ROLES.items():
-        if name in detection.masks:
-            parts.append(f"{sign} {name} {int(detection.masks[name][example].sum()):,}")
     return [*parts, "grey: no number"]
+
+
+def role_counts(detection: TokenDetection, example: int) -> dict[str, str]:
+    """Each role of a token with the number of its tokens in this text."""
+    return {name: f"{name} {int(detection.masks[name][example].sum()):,}" for name in ROLES if name in detection.masks}
 
 
 def _hover_text(detection: TokenDetection, example: int, at: int) -> str:

@@ -59,6 +59,11 @@ def encloses(trace, head):
     return sum(abs(x - head.head) + abs(y - head.layer) == 0.5 for x, y in middles)
 
 
+def marks_of_tokens(figure):
+    """The markers above tokens: those of the legend stand above the text."""
+    return [trace for trace in of(figure, "markers") if min(trace.y) > 0]
+
+
 # --- score map
 
 
@@ -184,6 +189,7 @@ def test_intervals_and_draws_stand_at_their_point():
 def test_all_heads_in_place_are_a_line_across_each_panel_and_tasks_are_named():
     figure = confirmation_curve(confirmation(tasks=("needle", "copying")))
     assert [(shape.y0, shape.y1, shape.line.dash) for shape in figure.layout.shapes] == [(0.95, 0.95, "dash")] * 4
+    assert {shape.layer for shape in figure.layout.shapes} == {"between"}  # above the grid
     named = [trace.text[0] for trace in of(figure, "text")][len(GROUPS) :]
     assert named == ["needle, all positions", "needle, end positions", "copying, all positions", "copying, end positions"]
     for word in ("toy@01234567", "needle", "mean", "accuracy", "n = 40"):
@@ -210,7 +216,7 @@ def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another(
     figure = waad_fai_strips(found)
     bars = [trace for trace in figure.data if trace.type == "bar"]
     edges = {round(b, 6): text for trace in bars for b, text in zip(trace.base, trace.hovertext, strict=True)}
-    marks = of(figure, "markers")
+    marks = marks_of_tokens(figure)
     assert [trace.marker.symbol for trace in marks] == [ROLES[name][1] for name in ("preplan", "anchor", "sink")]
     places = [(x, y) for trace in marks for x, y in zip(trace.x, trace.y, strict=True)]
     assert len(places) == len(set(places)) == sum(int(chosen.sum()) for chosen in found.masks.values())
@@ -224,13 +230,21 @@ def test_marks_stand_above_the_tokens_that_were_chosen_and_never_on_one_another(
 def test_marks_of_short_tokens_have_room_beside_each_other():
     found = token_detection(tuple("abcdefghijklmnopqrstuvw"))
     found = replace(found, masks={name: np.ones_like(mask) for name, mask in found.masks.items()})
-    places = sorted((y, x) for trace in of(waad_fai_strips(found), "markers") for x, y in zip(trace.x, trace.y, strict=True))
+    places = sorted((y, x) for trace in marks_of_tokens(waad_fai_strips(found)) for x, y in zip(trace.x, trace.y, strict=True))
     gaps = [right - left for (one, left), (other, right) in pairwise(places) if one == other]
     assert len(places) == 3 * 23 and min(gaps) > 1.1
 
 
 def test_signs_of_the_legend_have_the_colour_of_the_marks():
-    legend = waad_fai_html(token_detection()).split('class="legend">')[1].split("</p>")[0]
+    found = token_detection()
+    traces = [trace for trace in waad_fai_strips(found).data if trace.type == "scatter"]
+    looks = {
+        word.text[0].split()[0]: mark.marker
+        for mark, word in pairwise(traces)
+        if mark.mode == "markers" and word.mode == "text"
+    }
+    assert {name: (look.symbol, look.color) for name, look in looks.items()} == {name: ROLES[name][1:] for name in found.masks}
+    legend = waad_fai_html(found).split('class="legend">')[1].split("</p>")[0]
     assert all(
         f'<span style="color: {ROLES[name][2]}">{ROLES[name][0]}</span> {name}' in legend for name in ("preplan", "anchor")
     )
@@ -265,7 +279,7 @@ def test_a_text_that_is_not_there_is_refused():
 def test_hostile_tokens_are_text_in_every_file():
     words = tuple(word for word in HOSTILE if word)
     figure = waad_fai_strips(token_detection(words, response=1))
-    shown = [text for trace in of(figure, "text") for text in (*trace.text, *trace.hovertext)]
+    shown = [text for trace in of(figure, "text") for text in (*trace.text, *(trace.hovertext or ()))]
     assert not [text for text in shown if "<img" in text or "<script" in text]
     page = figure_bytes(figure, ".html").decode()
     assert "<img src=x" not in page
@@ -293,9 +307,10 @@ def test_marks_of_the_png_have_their_colour(tmp_path):
     pixels = imread(save_figure(figure, tmp_path / "a.png"))[..., :3]
     margin, layout = figure.layout.margin, figure.layout
     width, height = layout.width - margin.l - margin.r, layout.height - margin.t - margin.b
+    bottom, top = layout.yaxis.range
     for trace in of(figure, "markers"):
         x = margin.l + trace.x[0] / layout.xaxis.range[1] * width
-        y = margin.t + trace.y[0] / layout.yaxis.range[0] * height
+        y = margin.t + (trace.y[0] - top) / (bottom - top) * height
         np.testing.assert_allclose(pixels[int(2 * y), int(2 * x)], to_rgb(trace.marker.color), atol=0.05)
 
 
