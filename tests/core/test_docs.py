@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,36 @@ def test_a_page_is_short_and_its_links_lead_somewhere(path):
     assert path.parent.name != "guide" or len(lines) <= 80
     targets = re.findall(r"\]\(([^)#]+)", "\n".join(lines))
     assert not [target for target in targets if "://" not in target and not (path.parent / target).exists()]
+
+
+def test_the_package_that_the_guide_shows_is_complete():
+    page = ROOT / "docs/guide/extending.md"
+    (shown,), (code,) = (blocks(page, language) for language in ("toml", "python"))
+    project = tomllib.loads(shown)
+    ((name, module),) = project["project"]["entry-points"]["interp.metrics"].items()
+    package, file = module.split(".")
+    tree = page.read_text(encoding="utf-8").split("```")[1]
+    assert project["tool"]["setuptools"]["packages"] == [package] and {"requires", "build-backend"} <= set(
+        project["build-system"]
+    )
+    assert f"  {package}/ " in tree and f"    {file}.py\n" in tree and package != project["project"]["name"]
+    scope = {}
+    exec(compile(code, file, "exec"), scope)
+    assert scope[name].name == name
+
+
+def test_the_guide_names_every_field_that_the_code_of_an_extension_uses():
+    from interp.detectors import Detection
+    from interp.metrics import AttentionMetric
+    from interp.tasks import Example
+
+    for page, kind in (
+        ("extending-metrics", AttentionMetric),
+        ("extending-detectors", Detection),
+        ("extending-detectors", Example),
+    ):
+        named = set(re.findall(r"`(\w+)`", read(f"docs/guide/{page}.md")))
+        assert not {field.name for field in fields(kind)} - named
 
 
 def test_versions_are_the_same_everywhere():
