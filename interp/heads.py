@@ -134,7 +134,8 @@ def _check_numbers(what: str, values: np.ndarray, bounds: tuple[float | None, fl
         raise ValueError(f"{what} has infinite values: correct the function that computed them.")
     if not (nan_reason or np.isfinite(values).any()):
         raise ValueError(
-            f"{what} has no value at all, and no reason for it: correct its function, or say when it is undefined."
+            f"{what} has no value at all, and no reason for it: correct its function, or say when it has none (``undefined`` of an "
+            f"AttentionMetric)."
         )
     if np.isnan(values).all():
         return

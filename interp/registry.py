@@ -120,13 +120,16 @@ class Registry:
 
 
 def extension_code(names: Collection[str]) -> dict[str, str]:
-    """SHA-256 (first 16 hex digits) of the file of every entry of another package that has one of these names."""
+    """SHA-256 (first 16 hex digits) of the code of every entry of another package that has one of these names: of all Python files of the
+    package, since an entry may use others of them, or of its file where it stands alone."""
     code = {}
     for point in (point for group in EXTENSION_GROUPS for point in _entry_points(group) if point.name in names):
         with suppress(ImportError, ValueError, OSError):  # one that cannot be loaded is named where it is used
-            spec = find_spec(point.module)
-            if spec is not None and spec.origin is not None:
-                code[point.name] = sha256(Path(spec.origin).read_bytes())[:16]
+            spec = find_spec(point.module.partition(".")[0])
+            if spec is not None:
+                folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+                files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(spec.origin))]
+                code[point.name] = sha256(b"".join(sha256(file.read_bytes()).encode() for file in files))[:16]
     return code
 
 

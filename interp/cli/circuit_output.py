@@ -44,7 +44,7 @@ def print_circuit(terminal: Terminal, run: "StoredRun", top: int = 0) -> None:
         terminal.line(f"Only {found['n_nonzero']:,} edges have an effect above rounding ({found['noise_floor']:.2g}){hint}.")
     if sentence := agreement_sentence(run):
         terminal.line(sentence)
-    terminal.line("effect = metric(corrupted edge) - metric(clean)")
+    terminal.line("effect = metric(corrupted edge) - metric(clean); negative = the edge helped")
     in_circuit = edges.query("in_circuit")
     kept = in_circuit.head(top) if top else in_circuit
     numbers = {"effect": "score", **({"estimate": "estimate"} if "estimate" in edges else {})}

@@ -61,6 +61,10 @@ def print_ranking(terminal: Terminal, table: "pd.DataFrame", top: int = 0) -> No
         columns += ["interaction", "95% interval of it"]
         cells = [own + _interaction_cells(row) for own, row in zip(cells, rows, strict=True)]
     terminal.table(columns, cells, right=[name for name in columns if name not in ("head", "exceeds_control")])
+    if any(row["exceeds_control"] or row["exceeds_layer_control"] for row in rows):
+        terminal.line(
+            "exceeds_control: the interval lies farther from 0 than that of the other heads' mean, in all layers or in its own."
+        )
 
 
 def print_estimator(terminal: Terminal, record: "RunRecord") -> None:

@@ -174,8 +174,9 @@ class StoredRun:
         """Raises ArtefactInvalid for an unfinished run."""
         if self.status != "finished":
             reason = f" ({self.manifest['error']})" if self.manifest["error"] else ""
-            status = f"its status is {self.status!r}{reason}"
-            raise ArtefactInvalid(f"{self.path} is not finished: {status}. Run the same command again to resume it.")
+            again = "Correct the cause and run" if self.status == "failed" else "Run"
+            status = f"its status is {self.status!r}{reason}. {again} the same command again to resume it."
+            raise ArtefactInvalid(f"{self.path} is not finished: {status}")
 
 
 class RunWriter:

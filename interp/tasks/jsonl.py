@@ -11,6 +11,7 @@ skipped. How an answer is joined to its prompt is said in ``tokenise.py``.
 
 import hashlib
 import json
+import warnings
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def task_from_jsonl(path: str | Path, model: Model, metric: str | None = None, *
     if not examples:
         raise ValueError(f"{name} holds no prompts: write one JSON object per line.")
     judged = metric or ("logit_diff" if all(e.distractors for e in examples) else "answer_logprob")
+    n_without = sum(not e.distractors for e in examples)
+    if metric is None and 0 < n_without < len(examples):
+        warnings.warn(
+            f"{name}: {n_without} of {len(examples)} prompts have no distractor, so that the metric of all is answer_logprob.",
+            stacklevel=2,
+        )
     path = Path(name)
     arguments = {"file": path.name, "sha256": hashlib.sha256(content.encode()).hexdigest()}
     arguments |= {"chat": True} if chat else {}

@@ -294,6 +294,10 @@ def test_changed_code_of_an_extension_makes_another_run(lab, mini, tmp_path):
         file.write_text(file.read_text() + "# changed\n")
     after = digests()
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, True, False]
+    (tmp_path / "site" / "lab_heads" / "shared_by_all.py").write_text(
+        "N = 2\n"
+    )  # a detector may read a metric or a helper beside it
+    assert [one != other for one, other in zip(after, digests(), strict=True)] == [True, True, True, False]
 
 
 def test_an_error_inside_an_extension_names_it_and_a_wrong_shape_is_a_sentence(lab, folder, monkeypatch):

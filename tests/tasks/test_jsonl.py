@@ -44,11 +44,12 @@ def test_a_complete_line_becomes_an_example(read):
 
 def test_without_distractors_the_metric_is_the_answer_log_probability(read):
     assert read({"clean": "I see", "answer": "red"}).metric == "answer_logprob"
-    assert read(GOOD, {"clean": "I see", "answer": "red"}).metric == "answer_logprob"
+    with pytest.warns(UserWarning, match="1 of 2 prompts have no distractor, so that the metric of all is answer_logprob"):
+        assert read(GOOD, {"clean": "I see", "answer": "red"}).metric == "answer_logprob"
 
 
 def test_an_answer_of_several_tokens_makes_the_metric_its_log_probability(read):
-    task = read({"clean": "I see", "answer": "red cup"}, {"clean": "The cup is", "answer": "red", "distractor": "old"})
+    task = read({"clean": "I see", "answer": "red cup"}, {"clean": "The cup is", "answer": "red"})
     assert task.metric == "answer_logprob" and [e.n_answer_tokens for e in task] == [2, 1]
 
 
@@ -73,10 +74,12 @@ def test_nulls_are_as_good_as_nothing(read):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*have no distractor")
 def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_trouble(read):
     assert len(read(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r", b"", b"   ", OTHER)) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*have no distractor")
 def test_another_content_has_another_fingerprint(read):
     assert read(GOOD).arguments["sha256"] != read(GOOD, OTHER).arguments["sha256"]
 
@@ -150,6 +153,7 @@ def test_clusters_are_texts_or_numbers_and_the_same_in_every_form(read, tmp_path
         assert task_from_jsonl(file, task_model("word")).clusters == task.clusters
 
 
+@pytest.mark.filterwarnings("ignore:.*have no distractor")
 def test_without_the_key_there_are_no_clusters(read):
     task = read(GOOD, OTHER | {"cluster": None})
     assert task.clusters is None and task.n_clusters is None and "clusters" not in task.provenance
@@ -180,6 +184,7 @@ def write_csv(path, rows):
         csv.writer(file).writerows(rows)
 
 
+@pytest.mark.filterwarnings("ignore:.*have no distractor")
 def test_a_json_array_and_csv_are_read_as_the_same_prompts(read, tmp_path):
     from interp.tasks import task_from_jsonl
 

@@ -26,7 +26,6 @@ from interp.experiments.usage_error import UsageError, usage_errors
 from interp.models.installed_models import quantised_remark
 
 if TYPE_CHECKING:
-    from interp.records import RunRecord
     from interp.store import StoredRun
 
 
@@ -79,7 +78,7 @@ def show(
     if csv:
         sys.stdout.write(to_csv(ranked(table) if result is None else table))
         return None
-    _print_record(terminal, run.record)
+    _print_record(terminal, run)
     if result is not None:
         print_detection(terminal, result, top)
         terminal.emit(detection_json(run, result))
@@ -104,7 +103,7 @@ def _show_circuit(terminal: Terminal, run: "StoredRun", top: int, figure: Path |
 
         sys.stdout.write(to_csv(edges_by_effect(run)))
         return
-    _print_record(terminal, run.record, changed_by="")
+    _print_record(terminal, run, changed_by="")
     print_circuit(terminal, run, top)
     terminal.emit(circuit_json(run))
 
@@ -124,14 +123,17 @@ def _draw(terminal: Terminal, run: "StoredRun", figure: Path, kind: str | None, 
         terminal.say(f"Wrote the figure to {save_figure(drawn, figure)}.")
 
 
-def _print_record(terminal: Terminal, record: "RunRecord", changed_by: str = " ablation") -> None:
+def _print_record(terminal: Terminal, run: "StoredRun", changed_by: str = " ablation") -> None:
+    record = run.record
     revision = f" @{record.revision[:12]}" if record.revision else ""
     commit = f", commit {record.commit[:12]}{' with local changes' if record.dirty else ''}" if record.commit else ""
     bos = f", BOS {record.bos}" if record.bos else ""
     form = f" ({record.weights_form})" if record.weights_form else ""
     changed = f"{', '.join(record.interventions)}{changed_by}, " if record.interventions else ""
     terminal.line(f"{record.task} on {record.model}{revision}: {changed}{record.metric}")
-    terminal.line("  " + settings_text({key: value for key, value in record.arguments.items() if key != "clusters"}))
+    settings = record.arguments or run.manifest["spec"].get("options") or {}
+    if settings := {key: value for key, value in settings.items() if key != "clusters"}:
+        terminal.line("  " + settings_text(settings))
     terminal.line(
         f"  seed {record.seed}, {record.dtype} on {record.device}, weights {record.weights_digest}{form}{bos}{commit}"
     )

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionInputs, attention_hooks, refusing_crashes
 from interp.engine.attention.attention_metric import AttentionMetric
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, AttentionRows, check_heads, read_rows
-from interp.errors import ExtensionError, FastPathUnavailable, shape_or_type
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, check_heads, read_rows
+from interp.engine.attention.metric_accumulator import MetricAccumulator
+from interp.errors import FastPathUnavailable
 from interp.heads import Head, HeadScores, TokenScores
 from interp.interventions import Intervention
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
@@ -220,69 +221,6 @@ def verify_attention(model: Model) -> None:
                 what = f"with the engine's attention it differs from the plain model by {error:.2g} of its outputs"
                 raise FastPathUnavailable(f"{refused}: {what}.")
     _VERIFIED.add(model)
-
-
-class MetricAccumulator:
-    """The tables of several metrics, accumulated block by block."""
-
-    def __init__(self, metrics: Sequence[AttentionMetric], prompts: TokenBatch, n_layers: int, n_heads: int) -> None:
-        names = [m.name for m in metrics]
-        if len(set(names)) != len(names):
-            raise ValueError(f"Metric {next(n for n in names if names.count(n) > 1)!r} is given twice.")
-        self.metrics, self.prompts = list(metrics), prompts
-        self.all_heads = any(m.all_heads for m in metrics)
-        self._shape = (n_layers, len(prompts.token_mask), n_heads)
-        self._values: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
-        self._overflow: Tensor | None = None
-
-    @property
-    def overflows(self) -> bool:
-        """Whether some rows of tokens were NaN."""
-        return self._overflow is not None and bool(self._overflow)
-
-    def update(self, rows: AttentionRows) -> None:
-        """Adds a block of rows."""
-        broken = (rows.mass.isnan() & rows.token_mask[:, None]).any()
-        self._overflow = broken if self._overflow is None else self._overflow.to(broken.device) | broken
-        for metric in self.metrics:
-            try:
-                found = metric.function(rows, **metric.parameters)
-            except Exception as error:
-                error.add_note(f"It was raised in the attention metric {metric.name!r}.")
-                raise
-            if metric.axis == "query":
-                if not (isinstance(found, Tensor) and found.shape == rows.pattern.shape[:3]):
-                    wanted, given = tuple(rows.pattern.shape[:3]), shape_or_type(found)
-                    raise ExtensionError(f"Metric {metric.name!r} must return [batch head query] {wanted}, not {given}.")
-                found = found.masked_fill(~rows.token_mask[:, None], torch.nan) if self.prompts.padded else found
-                self._table(self._values, metric, found, torch.nan)[rows.layer.index, :, rows.heads, rows.queries] = found
-                continue
-            if not (isinstance(found, tuple | list) and len(found) == 2):
-                returns = f"must return (sum, count), each [batch head {metric.axis}], not {type(found).__name__}"
-                raise ExtensionError(f"Metric {metric.name!r} (axis={metric.axis!r}) {returns}.")
-            where = rows.keys if metric.axis == "key" else slice(None)
-            for tables, part in zip((self._values, self._counts), found, strict=True):
-                self._table(tables, metric, part, 0.0)[rows.layer.index, :, rows.heads, where].add_(part)
-
-    def compute(self) -> dict[str, Tensor]:
-        """[n_layers batch head axis] of each metric."""
-        return {metric.name: self._finished(metric) for metric in self.metrics}
-
-    def _finished(self, metric: AttentionMetric) -> Tensor:
-        table = self._values[metric.name]
-        if metric.axis != "query":
-            count = self._counts[metric.name]
-            table = torch.where(count > 0, table / count, torch.nan)
-        if metric.axis == "key":
-            table = table.masked_fill(~self.prompts.token_mask[None, :, None], torch.nan)
-        return metric.finish(table, self.prompts, **metric.parameters) if metric.finish else table
-
-    def _table(self, tables: dict[str, Tensor], metric: AttentionMetric, part: Tensor, empty: float) -> Tensor:
-        if metric.name not in tables:
-            width = self.prompts.token_mask.shape[1] if metric.axis in ("query", "key") else part.shape[-1]
-            tables[metric.name] = torch.full((*self._shape, width), empty, device=part.device)
-        return tables[metric.name]
 
 
 class AttentionObserver:

@@ -7,21 +7,33 @@ from interp.options_text import parse_options
 from interp.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from interp.engine.attention.attention_metric import AttentionMetric
     from interp.engine.attention.attention_observer import Observation
+    from interp.interventions import Intervention
     from interp.models.model import Model
 
 ATTENTION_METRICS = Registry("interp.metrics.attention", "attention metric", group="interp.metrics", kind="AttentionMetric")
 
 
 def observe_attention(
-    model: "Model", prompts: Any, metrics: "Sequence[str | AttentionMetric]", **options: Any
+    model: "Model",
+    prompts: Any,
+    metrics: "Sequence[str | AttentionMetric]",
+    *,
+    token_mask: "Tensor | None" = None,
+    intervene: "Sequence[Intervention]" = (),
+    memory: int | None = None,
+    block: int | None = None,
 ) -> "Observation":
-    """The metrics, by name (``entropy``, ``windowed_distance:window=20``) or as objects, of every head on
-    ``prompts``; see ``interp.engine.observe``."""
+    """The metrics, by name (``entropy``, ``windowed_distance:window=20``) or as objects, of every head on ``prompts``, and the other
+    arguments, as in ``interp.engine.observe``; ``memory`` is in bytes. Raises ExtensionError for a metric from outside this project whose
+    values depend on what else is observed."""
     from interp.engine.attention.attention_observer import observe
 
-    return observe(model, prompts, attention_metrics(metrics), **options)
+    chosen = attention_metrics(metrics)
+    return observe(model, prompts, chosen, token_mask=token_mask, intervene=intervene, memory=memory, block=block)
 
 
 def attention_metrics(metrics: "Sequence[str | AttentionMetric]") -> "list[AttentionMetric]":

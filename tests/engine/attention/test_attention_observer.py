@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import observe_attention
-from interp.engine import TokenBatch, observing
+from interp.engine import TokenBatch, capture_attention, observing
 from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_observer import observe
 from interp.engine.sweep.sweep import sweep
-from interp.errors import MemoryBudgetExceeded
+from interp.errors import ExtensionError, MemoryBudgetExceeded
 from interp.heads import Head
 from interp.interventions import Intervention, scale, uniform, zero
 from interp.metrics.attention import attention_metrics
@@ -338,3 +338,53 @@ def test_a_metric_of_a_misspelt_axis_or_parameter_is_refused_when_made():
         AttentionMetric("m", "queries", "", (0.0, None), lambda rows: rows.pattern, "")
     with pytest.raises(ValueError, match=r"function of metric 'm' takes the rows and its parameters, and does not: .*'k'"):
         AttentionMetric("m", "query", "", (0.0, None), lambda rows: rows.pattern, "", {"k": 1})
+
+
+def occurrences(rows, visible):
+    """Weight on keys whose token occurs twice or more among the keys of the block, or among those that the query sees."""
+    tokens = rows.tokens(rows.keys)
+    same = (tokens[:, :, None] == tokens[:, None, :]).float()
+    if not visible:
+        return rows.weighted_mean((same.sum(-1) >= 2).float())
+    seen = rows.visible[:, 0].float()
+    return (rows.pattern * ((seen @ same * seen >= 2)[:, None])).sum(-1)
+
+
+def of_padding(rows):
+    """The weight that each key receives over the number of queries that see it, padding included."""
+    seeing = rows.visible[:, 0].float().expand(len(rows.pattern), -1, -1)
+    return rows.pattern.sum(2), seeing.sum(1)[:, None]
+
+
+@pytest.mark.parametrize("road", ["observe", "cache"])
+def test_a_metric_that_reads_keys_which_a_row_does_not_see_is_refused(road):
+    def metric(name, visible):
+        return AttentionMetric(name, "query", "share", (0.0, 1.0), lambda rows: occurrences(rows, visible), "")
+
+    model, tokens = tiny("llama"), tiny_tokens(1, 9)
+
+    def read(metrics):
+        return observe(model, tokens, metrics) if road == "observe" else capture_attention(model, tokens).observe(metrics)
+
+    assert bool(read([metric("right", True)])["right"].isfinite().all())
+    for _ in range(2):
+        with pytest.raises(ExtensionError, match=r"'wrong' gives a text other values beside another text.* Use rows.visible"):
+            read([metric("wrong", False)])
+
+
+def test_a_metric_that_counts_padding_is_refused_and_one_that_needs_marks_is_not_compared():
+    counted = AttentionMetric("counted", "key", "weight", (0.0, None), of_padding, "")
+    with pytest.raises(ExtensionError, match=r"rows\.token_mask for padding"):
+        observe(tiny("llama"), tiny_tokens(1, 9), [counted])
+    marked = AttentionMetric(
+        "marked", "query", "", (0.0, 1.0), lambda rows: rows.mass * rows.prompts.marks[0]["subject"][0], ""
+    )
+    batch = TokenBatch(tiny_tokens(1, 9), torch.ones(1, 9, dtype=torch.bool), [{"subject": (1, 2)}])
+    with observing(tiny("llama"), [marked], batch) as observer:
+        observer.forward(input_ids=batch.tokens, use_cache=False)
+    torch.testing.assert_close(observer.result()["marked"], torch.ones(3, 1, 6, 9))
+
+
+def test_the_memory_of_an_observation_is_a_number_of_bytes():
+    with pytest.raises(TypeError, match="memory must be an int"):
+        observe_attention(tiny("llama"), [5, 6], ["entropy"], memory="2MB")

@@ -11,6 +11,7 @@ from interp.engine.attention.attention_interface import AttentionInputs
 from interp.engine.attention.attention_metric import AttentionMetric
 from interp.engine.attention.attention_observer import observe
 from interp.engine.attention.attention_rows import QUERIES, AttentionLayer, AttentionRows, QueryBlock, blocks
+from interp.engine.attention.metric_accumulator import verify_metric
 from interp.heads import Head
 from interp.interventions import Intervention
 from interp.metrics.attention import attention_metrics
@@ -66,12 +67,15 @@ def test_what_heads_share_is_computed_once_for_a_block_of_queries():
 
     def last_key(block, back):
         computed[block.queries.start, back] += 1
-        return block.keys.stop - 1 - back
+        return block.query_columns - back
 
     def read(rows, back):
-        return torch.full(rows.pattern.shape[:3], float(rows.shared(last_key, back)))
+        return rows.shared(last_key, back).expand(rows.pattern.shape[:3])
 
     metrics = [AttentionMetric(f"back_{n}", "query", "column", (None, None), read, "", {"back": n}) for n in (0, 3)]
+    for metric in metrics:
+        verify_metric(metric)
+    computed.clear()
     model = tiny("llama")
     found = observe(model, tiny_tokens(1, 7), metrics, block=1)
     assert model.facts.n_kv_heads > 1 and set(computed) == {(query, back) for query in range(7) for back in (0, 3)}

@@ -43,7 +43,7 @@ def test_heads_of_a_group_read_the_same_value_through_their_own_output_weights()
     pattern = random_pattern(1, 4, unpadded(1, 7))
     given(pattern, AttentionMetric("n", "query", "", (0.0, None), norms, ""), values=values, w_o=w_o, n_kv_heads=2)
     expected = torch.stack([(values[0, :, head // 2] @ w_o[0, head]).norm(dim=-1) for head in range(4)], 1)
-    torch.testing.assert_close(layers[0], expected)
+    torch.testing.assert_close(layers[-1], expected)
 
 
 def test_golden_heads_are_what_their_names_say():
