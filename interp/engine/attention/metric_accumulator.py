@@ -87,8 +87,8 @@ def verify_metric(metric: AttentionMetric) -> None:
     Once for each function and setting, on random attention of two texts of few different tokens. A metric that fails there, for want of
     marks or of a grid, is not compared.
     """
-    key = metric.function, repr(metric.parameters)
-    if metric.function.__module__.partition(".")[0] == "interp" or key in _VERIFIED:
+    key, module = (metric.function, repr(metric.parameters)), getattr(metric.function, "__module__", None) or ""
+    if module.partition(".")[0] == "interp" or key in _VERIFIED:
         return
     _VERIFIED.add(key)
     draw, longest = torch.Generator().manual_seed(0), max(LENGTHS)
