@@ -18,6 +18,8 @@ from interp_dashboard.url import State
 INVISIBLE = "rgba(0,0,0,0)"
 CHOSEN = "#e8a33d"
 FAINT = {"marker": {"opacity": 0}}
+LARGE_CELLS = 14
+"""Layers or heads of a map up to which its cells leave room for a broad frame beside their number."""
 BESIDE = 480
 """Pixels of a window beside the widest figure that fits: the sidebar, margins and a scroll bar."""
 CONFIG = {"displayModeBar": False, "scrollZoom": False}
@@ -58,7 +60,7 @@ def _clickable(figure: Figure, chosen: Head | None) -> Figure:
     if chosen is not None:
         x = [chosen.head + step for step in (-0.5, 0.5, 0.5, -0.5, -0.5)]
         y = [chosen.layer + step for step in (-0.5, -0.5, 0.5, 0.5, -0.5)]
-        line = {"color": CHOSEN, "width": 6}
+        line = {"color": CHOSEN, "width": 6 if max(len(heat.x), len(heat.y)) <= LARGE_CELLS else 3}
         figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", cliponaxis=False)
         figure.data = (heat, figure.data[-1], *figure.data[1:-1])  # below the outlines of heads, so that both are visible
     return figure
