@@ -41,7 +41,7 @@ survey: $(VENV)/.tools
 
 # Debian's Chromium, driven by Playwright's Python package; `CHROMIUM` names another one.
 test-browser: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m browser tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "browser and not survey" tests/browser
 
 # Tests with the lowest versions that pyproject.toml allows, and with the newest that exist, each in an environment of its own:
 # all quick tests, or those of TESTS. uv resolves them; both take the CUDA build of torch where PyPI has no other (6 GB each).

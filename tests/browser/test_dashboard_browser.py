@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
@@ -155,21 +155,43 @@ def test_an_address_that_is_passed_on_shows_the_same(app, new_page, server):
     assert caption(app).split("digest")[1] != first.split("digest")[1], "of the prompt that is not corrupted"
 
 
-def test_two_people_who_click_at_once_see_their_own_heads_and_prompts(new_page, server):
-    apps = [App(new_page(), server.address) for _ in range(2)]
-    texts = [TEXT, "When Mary and John went to the store, John gave a drink to"]
-    for app, text in zip(apps, texts, strict=True):
+def look(app, head):
+    """What the viewer shows of a head, once it is drawn: the prompt's model, length and digest, the head's numbers, the whole atlas."""
+    drawn(app, head)
+    view = app.page.locator(".attention-viewer")
+    said = [view.locator(part).inner_text() for part in (".headline", ".range", ".note")]
+    return caption(app), said, view.locator(".grid img").get_attribute("src")
+
+
+@pytest.mark.parametrize("n_actions", [16, pytest.param(200, marks=pytest.mark.survey)])
+def test_two_people_who_act_at_once_see_their_own_heads_and_prompts(new_page, server, n_actions):
+    texts = [TEXT, "When Mary and John went to the store, John gave a drink to", "Two words"]
+    alone, sizes = {}, {}
+    app = App(new_page(), server.address)
+    for text in texts:
         app.open("", task="", text=text, head="L0H0")
-    said = [caption(app) for app in apps]
-    sizes = [picture(4, 4, int(re.search(r"· (\d+) tokens", one)[1])) for one in said]
-    assert said[0] != said[1]
-    for i in range(8):
-        heads = Head(i % 4, i // 2 % 4), Head(3 - i % 4, (i + 1) % 4)
-        for app, head, geometry in zip(apps, heads, sizes, strict=True):
-            click_head(app, head, geometry)  # the second clicks while the first is still answered
-        for app, head, text, own in zip(apps, heads, texts, said, strict=True):
-            drawn(app, head)
-            assert app.query["text"] == text and caption(app) == own
+        sizes[text] = picture(4, 4, int(re.search(r"· (\d+) tokens", caption(app))[1]))
+        for head in [Head(layer, i) for layer in range(4) for i in range(4)]:
+            if head != Head(0, 0):
+                click_head(app, head, sizes[text])
+            alone[text, head] = look(app, head)
+    assert len({shown for shown, *_ in alone.values()}) == len(texts)
+    apps, moves = [App(new_page(), server.address) for _ in range(2)], np.random.default_rng(0)
+    shown = [(text, Head(0, 0)) for text in texts[:2]]
+    for app, (text, head) in zip(apps, shown, strict=True):
+        app.open("", task="", text=text, head=str(head))
+    for _ in range(n_actions // 2):
+        for i, app in enumerate(apps):  # the second acts while the first is still answered
+            text, head = shown[i]
+            if moves.random() < 0.2:
+                text = texts[moves.integers(len(texts))]
+                app.page.goto(f"{server.address}/?{urlencode({'task': '', 'text': text, 'head': str(head)})}")
+            else:
+                head = Head(int(moves.integers(4)), int(moves.integers(4)))
+                click_head(app, head, sizes[text])
+            shown[i] = text, head
+        for app, now in zip(apps, shown, strict=True):
+            assert look(app, now[1]) == alone[now] and app.query["text"] == now[0]
 
 
 @pytest.fixture
