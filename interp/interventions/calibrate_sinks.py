@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from interp.heads import Head
 from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
+from interp.interventions.streaming import ROUNDING
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,7 @@ def calibrate_sinks(
         others = x.masked_fill(sink, 0)
         rest = others.sum(-1, keepdim=True)
         shared = (context.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)
-        return (others / rest).where(shared, x)
+        total = x.sum(-1, keepdim=True)  # below 1 beside a learned sink, which keeps its share
+        return (others / rest * total.where(total < 1 - ROUNDING, 1)).where(shared, x)
 
     return Intervention("pattern", tuple(heads), without_sinks, f"calibrate {beta:g}", positions, strength=1 - beta)

@@ -292,6 +292,25 @@ def with_sinks():
     return wrap_model(hf, name="sinks")
 
 
+def test_streaming_and_calibrated_heads_keep_their_learned_sink():
+    from interp.interventions import calibrate_sinks, streaming
+
+    model, tokens = with_sinks(), tiny_tokens(2, 9)
+    metrics = [AttentionMetric("mass", "query", "weight", (0.0, 1.0), lambda rows: rows.mass, "")]
+    found = observe(model, tokens, metrics, intervene=[streaming([Head(0, 2)], n_sink=1, n_recent=2)])["mass"][0, :, 2]
+    with torch.no_grad():
+        model.hf.set_attn_implementation("eager")
+        rows = model.hf(tokens, output_attentions=True).attentions[0][:, 2].double()
+    lag = torch.arange(9)[:, None] - torch.arange(9)
+    kept = (rows * ((lag < 2) | (torch.arange(9) < 1))).sum(-1)
+    wanted = kept / (kept + 1 - rows.sum(-1))
+    torch.testing.assert_close(found.double(), wanted, atol=2e-6, rtol=1e-5)
+    assert float(wanted.max()) < 0.99 and float((wanted - rows.sum(-1)).abs().max()) > 0.01
+    first = (torch.arange(9) == 0).expand(2, 2, 4, 9)
+    calibrated = observe(model, tokens, metrics, intervene=[calibrate_sinks([Head(0, 2)], first, beta=0.0)])["mass"][0, :, 2]
+    torch.testing.assert_close(calibrated.double(), rows.sum(-1), atol=2e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("block", [1, 7, 1 << 18])
 def test_rows_and_a_learned_sink_sum_to_one(block):
     model, tokens = with_sinks(), tiny_tokens(2, 9)
