@@ -46,6 +46,8 @@ def kinds_text(parameter: Parameter) -> str:
 
 def option_text(value: Any) -> str:
     """The value as ``parse_options`` reads it."""
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 

@@ -46,13 +46,21 @@ def check_options(names: Iterable[str], known: Collection[str], owner: str, argu
 class Registry:
     """The entries of one package folder and of the entry points of ``group``; an unknown name is answered with the known ones.
 
-    Files in ``exclude`` and private files are not entries. ``kind`` is the class that an entry of another package must have, by name.
+    Files in ``exclude`` and private files are not entries; those of ``folders`` inside the package are. ``kind`` is the class that an entry
+    of another package must have, by name.
     """
 
     def __init__(
-        self, package: str, noun: str, group: str | None = None, exclude: tuple[str, ...] = (), kind: str = "function"
+        self,
+        package: str,
+        noun: str,
+        group: str | None = None,
+        exclude: tuple[str, ...] = (),
+        kind: str = "function",
+        folders: tuple[str, ...] = (),
     ) -> None:
         self.package, self.noun, self.group, self.kind, self._exclude = package, noun, group, kind, exclude
+        self._packages = (package, *(f"{package}.{folder}" for folder in folders))
 
     def names(self) -> list[str]:
         """Names of all entries, sorted."""
@@ -78,7 +86,7 @@ class Registry:
     def module(self, name: str) -> ModuleType:
         """The module that defines an entry."""
         foreign = self._foreign().get(name)
-        return import_module(foreign.module if foreign else f"{self.package}.{name}")
+        return import_module(foreign.module if foreign else f"{self._own().get(name, self.package)}.{name}")
 
     def describe(self, name: str) -> str:
         """What an entry is: its ``about``, or its module's docstring up to the first full stop."""
@@ -105,8 +113,9 @@ class Registry:
             said = f"{type(error).__name__}: {first_line(error)}"
             raise ExtensionError(f"The {what} raised {said}, in {Path(frame.filename).name}:{frame.lineno}.") from error
 
-    def _own(self) -> list[str]:
-        return [name for name in _files(self.package) if name not in self._exclude]
+    def _own(self) -> dict[str, str]:
+        """The package of each entry of this project."""
+        return {name: package for package in self._packages for name in _files(package) if name not in self._exclude}
 
     def _foreign(self) -> dict[str, EntryPoint]:
         points: dict[str, EntryPoint] = {}

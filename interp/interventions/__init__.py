@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from interp.interventions.attend_to import attend_to as attend_to
     from interp.interventions.calibrate_sinks import calibrate_sinks as calibrate_sinks
     from interp.interventions.intervention import ActivationSource as ActivationSource
+    from interp.interventions.intervention import HeadInputs as HeadInputs
     from interp.interventions.intervention import Intervention as Intervention
     from interp.interventions.intervention import InterventionContext as InterventionContext
+    from interp.interventions.intervention import Memory as Memory
     from interp.interventions.intervention import intervention as intervention
     from interp.interventions.mean import mean as mean
     from interp.interventions.patch import patch as patch
@@ -30,4 +32,6 @@ else:
         return INTERVENTIONS.get(name) if is_registered else _own(name)
 
 
-INTERVENTIONS = Registry("interp.interventions", "intervention", group="interp.interventions", exclude=("intervention",))
+INTERVENTIONS = Registry(
+    "interp.interventions", "intervention", group="interp.interventions", exclude=("intervention",), folders=("variants",)
+)

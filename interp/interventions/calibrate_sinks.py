@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from interp.heads import Head
 from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
-from interp.interventions.streaming import ROUNDING
+from interp.interventions.variants._rows import ROUNDING
 
 if TYPE_CHECKING:
     import torch

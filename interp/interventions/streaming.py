@@ -8,12 +8,7 @@ from collections.abc import Iterable
 
 from interp.heads import Head
 from interp.interventions.intervention import Intervention, Positions, intervention
-
-FAINT = 1e-37
-"""Added to every weight that is kept, so that a row without weight on the kept keys becomes uniform, not NaN."""
-
-ROUNDING = 1e-5
-"""How far the sum of a row may be from 1 by rounding alone."""
+from interp.interventions.variants._rows import keep_keys
 
 
 @intervention()
@@ -30,10 +25,7 @@ def streaming(heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, posit
 
     def rows(x, context):
         keys = context.keys[:, None]
-        kept = context.visible & ((keys < n_sink) | (context.positions[:, :, None] - keys < n_recent))
-        weights = (x + FAINT) * kept
-        cut = (context.visible & ~kept).any(-1, keepdim=True)
-        sink = 1 - x.sum(-1, keepdim=True)  # the share of a learned sink, which stays in the sum
-        return (weights / (weights.sum(-1, keepdim=True) + sink.where(sink > ROUNDING, 0))).where(cut, x)
+        kept = (keys < n_sink) | (context.positions[:, :, None] - keys < n_recent)
+        return keep_keys(x, kept, context.visible)
 
     return Intervention("pattern", tuple(heads), rows, f"streaming {n_sink}+{n_recent}", positions)

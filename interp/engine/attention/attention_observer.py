@@ -23,7 +23,7 @@ from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, check_
 from interp.engine.attention.metric_accumulator import MetricAccumulator
 from interp.errors import FastPathUnavailable
 from interp.heads import Head, HeadScores, TokenScores
-from interp.interventions import Intervention
+from interp.interventions import Intervention, Memory
 from interp.models.memory import activation_bytes, available_memory, check_budget, workspace_bytes
 from interp.models.model import Model, record_of
 from interp.models.plain_model_reference import outputs_of, plain_copy, unexplained_error
@@ -133,24 +133,26 @@ def observe(
     intervene: Sequence[Intervention] = (),
     memory: int | None = None,
     block: int | None = None,
+    compare: bool = False,
 ) -> Observation:
     """The metrics of every head on text, token ids or a task's clean prompts, in one forward pass.
 
     Prompts of different lengths are padded on the right; ``token_mask`` [batch pos] is False at the padding of an already
     padded batch. For image models ``prompts`` are pixels [batch channel height width]. ``intervene`` changes scores, patterns
-    or z, and the metrics read the changed rows. ``memory`` (bytes in addition to the loaded model) bounds the blocks; ``block``
-    sets the number of weights per block directly. Raises ValueError for empty text, text longer than the model's context and
+    or z, and the metrics read the changed rows; with ``compare`` the pass stays unchanged, and metrics read the changed patterns
+    beside its own (``rows.variant``). ``memory`` (bytes in addition to the loaded model) bounds the blocks; ``block`` sets the
+    number of weights per block directly. Raises ValueError for empty text, text longer than the model's context and
     attention that the engine cannot see, MemoryBudgetExceeded when the results alone do not fit ``memory``.
     """
     check_heads(model, intervene)
     texts = as_batch(model, prompts, token_mask)
     groups = [] if isinstance(prompts, Tensor) or token_mask is not None else by_length_class(model, texts)
     if len(groups) > 1:
-        options: dict[str, Any] = {"intervene": intervene, "memory": memory, "block": block}
+        options: dict[str, Any] = {"intervene": intervene, "memory": memory, "block": block, "compare": compare}
         return _joined(model, texts, metrics, groups, options)
     inputs = _inputs(model, texts, prompts)
     size = block or block_size(model, texts, metrics, memory)
-    with observing(model, metrics, texts, intervene=intervene, block=size) as observer:
+    with observing(model, metrics, texts, intervene=intervene, block=size, compare=compare) as observer:
         observer.forward(**inputs)
     return observer.result()
 
@@ -183,13 +185,14 @@ def observing(
     *,
     intervene: Sequence[Intervention] = (),
     block: int = BLOCK,
+    compare: bool = False,
 ) -> Iterator["AttentionObserver"]:
     """Within the context every forward pass of ``model.hf`` is observed; passes that continue from a cache add their rows.
 
     ``prompts`` are the complete texts, including all tokens to be generated (any id), unmasked.
     """
     verify_attention(model)
-    observer = AttentionObserver(model, metrics, prompts, intervene, block)
+    observer = AttentionObserver(model, metrics, prompts, intervene, block, compare)
     with observer.reading():
         yield observer
 
@@ -233,13 +236,15 @@ class AttentionObserver:
         prompts: TokenBatch,
         intervene: Sequence[Intervention] = (),
         block: int = BLOCK,
+        compare: bool = False,
     ) -> None:
         if model.hf is None:
             raise ValueError(f"{model.facts.name} is not a Hugging Face model: its attention cannot be observed.")
         self.model, self.hf, self.prompts = model, model.hf, prompts
         self.tables = MetricAccumulator(metrics, prompts, model.facts.n_layers, model.facts.n_heads)
-        self.intervene, self.block = intervene, block
+        self.intervene, self.block, self.compare = intervene, block, compare
         self._layers: dict[int, int] = {}
+        self._memory: dict[int, dict[tuple[Intervention, Head], Memory]] = {}  # of interventions, by layer, from step to step
         self._seen: set[tuple[int, int]] = set()  # modules, and the column after the last key of each call
 
     @contextmanager
@@ -269,11 +274,15 @@ class AttentionObserver:
         self._seen.add(seen)
         if index >= self.model.facts.n_layers:
             raise ValueError(f"{self._name()} has more attention modules than layers, which cannot be told apart.")
-        return AttentionLayer(index, call, self.prompts, layout.outputs[index] if layout is not None else None)
+        if call.first_key + call.k.shape[2] == call.q.shape[2]:  # a text begins
+            self._memory.pop(index, None)
+        memory = self._memory.setdefault(index, {})
+        return AttentionLayer(index, call, self.prompts, layout.outputs[index] if layout is not None else None, memory)
 
     def read(self, layer: AttentionLayer) -> Tensor:
         """The attention output of a layer, after its rows have been observed."""
-        return read_rows(layer, self.tables.update, self.intervene, block=self.block, all_heads=self.tables.all_heads)
+        all_heads, compare = self.tables.all_heads, self.compare
+        return read_rows(layer, self.tables.update, self.intervene, block=self.block, all_heads=all_heads, compare=compare)
 
     def check_complete(self) -> None:
         """Raises ValueError unless the attention of every layer was observed."""

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.attention.head_changes import HeadChanges, changes_in_layer
 from interp.heads import Head
-from interp.interventions import Intervention, InterventionContext
+from interp.interventions import Intervention, Memory
 from interp.models.model import Model
 from interp.models.value_and_output_weights import output_rows
 from interp.tasks.token_batch import TokenBatch
@@ -39,6 +40,9 @@ class AttentionLayer:
     call: AttentionInputs
     prompts: TokenBatch
     output: Any = None  # the output projection, where it is known
+    memory: dict[tuple[Intervention, Head], Memory] = field(
+        default_factory=dict, repr=False
+    )  # of interventions, from step to step
 
     @property
     def first_query(self) -> int:
@@ -161,13 +165,15 @@ class AttentionRows:
     """A block of complete attention rows of one layer, of query heads ``heads``.
 
     ``pattern`` is in float32; keys outside the span have weight 0. Rows of padding are 0. Properties are computed on first use
-    and shared by all metrics; those of the ``query_block`` are shared by all heads and are also attributes of the rows.
+    and shared by all metrics; those of the ``query_block`` are shared by all heads and are also attributes of the rows. ``variant`` is the
+    pattern under interventions that the pass is compared with, without their taking effect.
     """
 
     query_block: QueryBlock
     heads: slice
     pattern: Float[Tensor, "batch head query key"]
     _changed: bool = False  # by an intervention, which may return negative weights
+    variant: Float[Tensor, "batch head query key"] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -211,6 +217,12 @@ class AttentionRows:
         total = (among * gaps).sum(-1) + before @ far_before + steps * self._masses[0]
         return total if self.causal else total + after @ far_after + steps.flip(0) * self._masses[2]
 
+    def output(self, pattern: Tensor) -> Float[Tensor, "batch head query d_value"]:
+        """The heads' output with this pattern, which has the shape of their own."""
+        call = self.layer.call
+        keys = slice(self.keys.start - call.first_key, self.keys.stop - call.first_key)
+        return _block_output(call, pattern, self.heads, keys).float()
+
     def weighted_mean(self, values: Tensor) -> Float[Tensor, "batch head query"]:
         """Mean of ``values`` of the keys ([batch key] or [batch head key]), weighted by attention."""
         column = values.to(self.pattern)[..., None]
@@ -223,11 +235,6 @@ def check_heads(model: Model, interventions: Sequence[Intervention]) -> None:
         model.facts.check_head(head)
 
 
-def changes_in_layer(interventions: Sequence[Intervention], layer: int) -> list[tuple[Intervention, Head]]:
-    """The heads of a layer that interventions change, with what changes them."""
-    return [(i, head) for i in interventions for head in i.heads if head.layer == layer]
-
-
 def read_rows(
     layer: AttentionLayer,
     read: Callable[[AttentionRows], None] | None,
@@ -237,29 +244,36 @@ def read_rows(
     block: int,
     all_heads: bool = False,
     head_index: int | None = None,
+    compare: bool = False,
 ) -> Float[Tensor, "batch some_heads query d_value"]:
     """The attention output of a call; every block of rows is passed to ``read``.
 
     ``block`` is the largest number of weights in a block, ``all_heads`` puts all heads in one, ``head_index`` computes the rows
-    of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use.
+    of one head only. ``interventions`` (other layers are skipped) act on the blocks; ``example_ids`` are the ids they use. With
+    ``compare`` the output stays unchanged, and rows hold the changed patterns as their ``variant``.
     """
     if head_index is None:  # the copy would cost more than one head's products
         layer = replace(layer, call=layer.call.laid_out_for_products())
     call = layer.call
     z = call.v.new_empty((call.q.shape[0], call.q.shape[1] if head_index is None else 1, call.q.shape[2], call.v.shape[-1]))
-    edits = changes_in_layer(interventions, layer.index)
     index = torch.arange(len(call.q), device=call.q.device) if example_ids is None else example_ids
+    changes = HeadChanges(layer, changes_in_layer(interventions, layer.index), index, block)
     for queries, keys, visibility, groups in blocks(call, block, all_heads, head_index):
         columns = slice(layer.first_query + queries.start, layer.first_query + queries.stop)
         query_block = QueryBlock(layer, columns, slice(call.first_key + keys.start, call.first_key + keys.stop), visibility)
         for heads in groups:
-            here = [(i, head) for i, head in edits if heads.start <= head.head < heads.stop]
-            found = _rows(query_block, heads, queries, keys, here, index)
-            moved = _block_output(call, found, keys)
-            for intervention, head in here:
-                if intervention.site == "z":
-                    own = moved[:, head.head - heads.start]
-                    own.copy_(_apply_intervention(found, own, intervention, head, index))
+            found = _rows(query_block, heads, queries, keys, changes)
+            if compare:
+                unchanged = _rows(query_block, heads, queries, keys, HeadChanges(layer, [], index, block))
+                unchanged.variant, found = found.pattern, unchanged
+            moved = _block_output(call, found.pattern, heads, keys)
+            for head, own_call in () if compare else changes.own_inputs(heads):
+                moved[:, head - heads.start] = (
+                    found.pattern[:, head - heads.start].to(own_call.v.dtype) @ own_call.v[:, 0, keys]
+                )
+            for intervention, head in () if compare else changes.at("z", heads):
+                own = moved[:, head.head - heads.start]
+                own.copy_(changes.apply(found, own, intervention, head))
             z[:, heads if head_index is None else slice(0, 1), queries] = moved
             if read is not None:
                 read(found)
@@ -295,27 +309,25 @@ def _n_queries(weights: int, before: int) -> int:
     return min(QUERIES, (isqrt(before**2 + 4 * weights) - before) // 2)
 
 
-def _rows(
-    query_block: QueryBlock, heads: slice, queries: slice, keys: slice, edits: list[tuple[Intervention, Head]], index: Tensor
-) -> AttentionRows:
+def _rows(query_block: QueryBlock, heads: slice, queries: slice, keys: slice, changes: HeadChanges) -> AttentionRows:
     scores = query_block.layer.call.scores(heads, queries, keys)
+    for head, own_call in changes.own_inputs(heads):
+        scores[:, head - heads.start] = own_call.scores(slice(0, 1), queries, keys)[:, 0]
     if query_block.visibility is None:  # only the last n keys can come after one of these queries
         n = queries.stop - queries.start
         scores[..., -n:].add_(query_block.future)
     elif not query_block.sees_all:
         scores.masked_fill_(~query_block.visibility, UNSEEN)
     found = AttentionRows(query_block, heads, scores)
-    for intervention, head in edits:
-        if intervention.site == "scores":
-            own = scores[:, head.head - heads.start]
-            own.copy_(_apply_intervention(found, own, intervention, head, index).masked_fill(~found.visible[:, 0], UNSEEN))
+    for intervention, head in changes.at("scores", heads):
+        own = scores[:, head.head - heads.start]
+        own.copy_(changes.apply(found, own, intervention, head).masked_fill(~found.visible[:, 0], UNSEEN))
     sinks = query_block.layer.call.sinks
     found.pattern = _softmax(scores, None if sinks is None else sinks[heads])
-    for intervention, head in edits:
-        if intervention.site == "pattern":
-            own = found.pattern[:, head.head - heads.start]
-            own.copy_(_apply_intervention(found, own, intervention, head, index))
-            found._changed = True
+    for intervention, head in changes.at("pattern", heads):
+        own = found.pattern[:, head.head - heads.start]
+        own.copy_(changes.apply(found, own, intervention, head))
+        found._changed = True
     if query_block.prompts.padded:
         found.pattern.mul_(found.token_mask[:, None, :, None])
     return found
@@ -335,19 +347,11 @@ def _softmax(scores: Tensor, sinks: Tensor | None) -> Float[Tensor, "batch head 
     return pattern.mul_((log_sum - sinks[:, None, None].float()).sigmoid())
 
 
-def _apply_intervention(found: AttentionRows, old: Tensor, intervention: Intervention, head: Head, index: Tensor) -> Tensor:
-    """``old`` after the intervention, at its positions."""
-    place = InterventionContext(head, index, found.query_positions, found.visible[:, 0], found.key_positions)
-    new = intervention.apply(old, place)
-    if intervention.positions == "all":
-        return new
-    here = found.prompts.position_mask(intervention.positions)[:, found.queries]
-    return torch.where(here[..., None], new, old)
-
-
-def _block_output(call: AttentionInputs, found: AttentionRows, keys: slice) -> Float[Tensor, "batch head query d_value"]:
-    group, heads = call.group_size, found.heads
+def _block_output(
+    call: AttentionInputs, pattern: Tensor, heads: slice, keys: slice
+) -> Float[Tensor, "batch head query d_value"]:
+    group = call.group_size
     value = call.v[:, heads.start // group : (heads.stop - 1) // group + 1, keys]
-    weights = found.pattern.to(value.dtype)
+    weights = pattern.to(value.dtype)
     stacked = weights.reshape(len(weights), value.shape[1], -1, weights.shape[-1]) @ value
     return stacked.view(*weights.shape[:3], -1)

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from interp._short_repr import short_repr
 from interp.engine.attention.attention_interface import AttentionHook, attention_hooks
 from interp.engine.attention.attention_observer import verify_attention
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, check_heads, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, check_heads, read_rows
+from interp.engine.attention.head_changes import changes_in_layer
+from interp.engine.attention.intervening_observer import plain_logits_with
 from interp.engine.forward.activation_names import hook_name
 from interp.heads import Head
 from interp.interventions import Intervention, InterventionContext
@@ -53,17 +55,22 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
 
     ``capture`` lists activations by TransformerLens name or short address (``pattern.3``, ``resid_pre.0``); values are those of the
     changed run. ``result.3`` is what each head adds to the residual stream, z @ W_O [batch pos head d_model]. Raises LookupError
-    for a name or a head that the model does not have.
+    for a name or a head that the model does not have, ValueError for captures under interventions that read more than patterns.
     """
     batch = as_batch(model, prompts)
     if batch.padded:
         lengths = sorted(set(batch.lengths))
         raise ValueError(f"Prompts of one run must have equally many tokens, not {lengths}: run each length by itself.")
     check_heads(model, intervene)
+    example_ids, record = (
+        torch.arange(len(batch.tokens), device=model.device),
+        record_of(model, interventions=tuple(map(str, intervene))),
+    )
+    if need_engine(model, intervene, capture):
+        return ForwardRun(batch.tokens, plain_logits_with(model, batch, intervene, example_ids), {}, record)
     names = [hook_name(name) for name in capture]
     sources = {name: name.replace(".attn.hook_result", ".attn.hook_z") for name in names}
     kept: dict[str, Tensor] = {}
-    example_ids = torch.arange(len(batch.tokens), device=model.device)
     with model.lock, torch.inference_mode(), intervention_hooks(model, intervene, batch, example_ids) as hooks:
         unknown = [name for name, source in sources.items() if source not in model.bridge.hook_dict]
         if unknown:
@@ -78,7 +85,24 @@ def run(model: Model, prompts: Prompts, *, capture: Sequence[str] = (), interven
         found = {
             name: kept[name] if name == source else _by_head(model, name, kept[source]) for name, source in sources.items()
         }
-    return ForwardRun(batch.tokens, logits, found, record_of(model, interventions=tuple(map(str, intervene))))
+    return ForwardRun(batch.tokens, logits, found, record)
+
+
+def need_engine(model: Model, intervene: Sequence[Intervention], capture: Sequence[str] = ()) -> bool:
+    """Whether the engine's own attention must apply the interventions. Raises ValueError where it cannot: in a model of TransformerLens's
+    own, and in a pass that captures activations by TransformerLens's hooks."""
+    label = next((i.label for i in intervene if i.needs_engine), None)
+    if label is None:
+        return False
+    if model.hf is None:
+        raise ValueError(
+            f"{label!r} reads more than patterns, for which a Hugging Face model is needed, and {model.facts.name} is none."
+        )
+    if capture:
+        raise ValueError(
+            f"Activations cannot be captured under {label!r}: leave out capture, or observe the attention with a metric."
+        )
+    return True
 
 
 def at_answer(x: Float[Tensor, "batch pos *d"], n_tokens: int) -> Float[Tensor, "batch ..."]:
@@ -90,6 +114,8 @@ def answer_logits(
     model: Model, batch: TokenBatch, example_ids: Int[Tensor, " batch"], intervene: Sequence[Intervention], n_tokens: int = 1
 ) -> Float[Tensor, "batch *n_tokens d_vocab"]:
     """Logits that predict the answer under the interventions, by one hooked pass, in float32; ``n_tokens`` as in ``at_answer``."""
+    if need_engine(model, intervene):
+        return at_answer(plain_logits_with(model, batch, intervene, example_ids, n_tokens), n_tokens).float()
     with intervention_hooks(model, intervene, batch, example_ids) as hooks:
         return at_answer(model.bridge.run_with_hooks(batch.tokens, fwd_hooks=hooks), n_tokens).float()
 

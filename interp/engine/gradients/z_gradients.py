@@ -94,11 +94,12 @@ def hooked_clean_pass(
     changes: Sequence[Intervention],
     value: Value,
 ) -> tuple[CleanPass, Tensor, list[Tensor]]:
-    """The clean activations that the estimate needs, the value, its gradients at z. Raises ValueError for changes of scores."""
-    scores = next((i for i in changes if i.site == "scores"), None)
-    if scores is not None:
+    """The clean activations that the estimate needs, the value, its gradients at z. Raises ValueError for changes of anything but z and
+    patterns that need no more than these."""
+    other = next((i for i in changes if i.site == "scores" or i.needs_engine), None)
+    if other is not None:
         raise ValueError(
-            f"The effect of {scores.label!r} on scores cannot be estimated in {model.facts.name}: the parts of a "
+            f"The effect of {other.label!r} cannot be estimated in {model.facts.name}: the parts of a "
             f"{model.facts.architecture} model are not known. Sweep exactly."
         )
     patterns = [(i, head) for i in changes if i.site == "pattern" for head in i.heads]

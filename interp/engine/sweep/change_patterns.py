@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.engine.attention.attention_interface import AttentionInputs
-from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, changes_in_layer, read_rows
+from interp.engine.attention.attention_rows import BLOCK, AttentionLayer, read_rows
+from interp.engine.attention.head_changes import changes_in_layer
 from interp.engine.sweep.clean_pass import CleanPass
 from interp.engine.sweep.variant import Variant
 
@@ -20,17 +21,18 @@ def change_patterns(
     active_variants: Sequence[Variant],
     call: AttentionInputs,
 ) -> None:
-    """Replaces ``z`` of the heads whose pattern or scores an active variant changes in this layer; ``call`` holds the inputs of all rows,
-    keys and values at the positions of the clean pass, queries at the last ``n`` of them."""
-    size = len(clean.example_ids)
+    """Replaces ``z``, the output at the last ``n`` positions, of the heads whose rows an active variant changes in this layer; ``call``
+    holds the inputs of all rows at the positions of the clean pass."""
+    size, n = len(clean.example_ids), z.shape[2]
     for v, variant in enumerate(active_variants):
-        changes = [(i, head) for i, head in changes_in_layer(variant, layer) if i.site != "z"]
+        changes = [(i, head) for i, head in changes_in_layer(variant, layer) if i.inside_attention]
         if changes:
             rows = slice(v * size, (v + 1) * size)
-            own = AttentionLayer(layer, _aligned_inputs(clean, layer, call, rows), clean.left_padded)
+            inputs = _aligned_inputs(clean, layer, call, rows)
             for intervention, head in changes:
+                own = AttentionLayer(layer, inputs if intervention.needs_whole_text else inputs.last(n), clean.left_padded)
                 found = read_rows(own, None, [intervention], clean.example_ids, block=BLOCK, head_index=head.head)
-                z[rows, head.head] = found[:, 0]
+                z[rows, head.head] = found[:, 0, -n:]
 
 
 def _aligned_inputs(clean: CleanPass, layer: int, call: AttentionInputs, rows: slice) -> AttentionInputs:

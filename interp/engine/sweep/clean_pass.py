@@ -122,12 +122,14 @@ class CleanPass:
     def change(self, intervention: Intervention, head: Head) -> Float[Tensor, "batch n d_head"]:
         """The change that the intervention makes to this head's z in the clean run; 0 at other positions."""
         z = self.z[head.layer][:, :, head.head]
-        if intervention.site != "z":
+        if intervention.inside_attention:
             new = self.ablated_z[intervention, head]
         else:
             new = intervention.apply(z, InterventionContext(head, self.example_ids, self.positions))
         moved = new - z
-        return moved if intervention.positions == "all" else torch.where(self.position_mask(intervention.positions), moved, 0)
+        if intervention.positions == "all" or intervention.site in ("k", "v"):  # which later queries read
+            return moved
+        return torch.where(self.position_mask(intervention.positions), moved, 0)
 
     def position_mask(self, positions: str | tuple[int, ...]) -> Bool[Tensor, "batch n 1"]:
         """True at the kept positions named by ``positions``."""
@@ -158,7 +160,7 @@ def clean_pass(
     run = CleanPass(examples, torch.tensor(example_ids, device=device), positions)
     ends = batch.token_mask.sum(1)[:, None] - torch.arange(run.n_answer_tokens, 0, -1, device=device)
     distinct, which = ends.unique(return_inverse=True)
-    before, changes = start if n_before is None else n_before, [(i, head) for i, head in changes if i.site != "z"]
+    before, changes = start if n_before is None else n_before, [(i, head) for i, head in changes if i.inside_attention]
     hooks = {module: partial(_read, run, batch, layer, before, changes) for layer, module in enumerate(layout.attentions)}
     with ExitStack() as stack:
         stack.enter_context(attention_hooks(hf, hooks))
@@ -226,12 +228,11 @@ def _read(
     run.k_before.append(call.k[:, :, :before].clone())
     run.v_before.append(call.v[:, :, :before].clone())
     run.mask.append(None if call.mask is None else call.visible(slice(-run.n_positions, None))[:1])
-    inputs = AttentionLayer(layer, call.last(run.n_positions), batch)
     for intervention, head in changes:
-        if head.layer != layer:
-            continue
-        z = read_rows(inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head)
-        run.ablated_z[intervention, head] = z[:, 0]
+        if head.layer == layer:
+            inputs = AttentionLayer(layer, call if intervention.needs_whole_text else call.last(run.n_positions), batch)
+            z = read_rows(inputs, None, [intervention], run.example_ids, block=BLOCK, head_index=head.head)
+            run.ablated_z[intervention, head] = z[:, 0, -run.n_positions :]
     run.attended = attend(call)
     return run.attended
 

@@ -27,12 +27,12 @@ from interp.engine.attention.attention_interface import (
     scaled_dot_product,
     upcast,
 )
-from interp.engine.attention.attention_rows import changes_in_layer
+from interp.engine.attention.head_changes import changes_in_layer
 from interp.engine.forward.run import at_answer
 from interp.engine.sweep.change_patterns import change_patterns
 from interp.engine.sweep.clean_pass import CleanPass, map_leaves
 from interp.engine.sweep.fused_ops import replacing_forward
-from interp.engine.sweep.variant import Variant, first_layer
+from interp.engine.sweep.variant import Variant, first_layer, reads_whole_text
 from interp.interventions import InterventionContext
 from interp.models.model import Layout, Model
 from interp.models.value_and_output_weights import output_rows
@@ -102,7 +102,7 @@ def _last_block(layout: Layout, clean: CleanPass, layer: int, x: Tensor, active:
     fixed = fixed[:, -n:]
     if len(x):
         try:
-            with _last_queries(layout.attentions[layer], n):
+            with nullcontext() if reads_whole_text(active, layer) else _last_queries(layout.attentions[layer], n):
                 call_block(layout.blocks[layer], clean, layer, x)
         except LeaveModule as left:
             z = _apply_to_z(left.found.transpose(1, 2).flatten(2), clean, layer, active)
@@ -142,8 +142,7 @@ def _attend(
     clean: CleanPass, layer: int, last: bool, active_variants: Callable[[int], Sequence[Variant]], call: AttentionInputs
 ) -> Tensor:
     """Attention for the rows that run a block; in the last block only for the queries that predict the answer, and out of the block."""
-    call = replace(call, q=call.q[:, :, -clean.n_answer_tokens :]) if last else call
-    z = attend_resumed(clean, layer, call)
+    z = attend_resumed(clean, layer, replace(call, q=call.q[:, :, -clean.n_answer_tokens :]) if last else call)
     change_patterns(z, clean, layer, active_variants(layer), call)
     if last:
         raise LeaveModule(z)
@@ -239,7 +238,7 @@ def fixed_attention(layout: Layout, clean: CleanPass, layer: int, n_running: int
 def _apply_to_z(z: Tensor, clean: CleanPass, layer: int, active_variants: Sequence[Variant]) -> Tensor:
     """The merged z [rows n heads*d_head] of active variants after their interventions in this layer, at the last ``n`` positions."""
     changes = [(v, i, head) for v, variant in enumerate(active_variants) for i, head in changes_in_layer(variant, layer)]
-    edits = [(v, i, head) for v, i, head in changes if i.site == "z"]
+    edits = [(v, i, head) for v, i, head in changes if not i.inside_attention]
     z = z.clone() if edits else z
     n, d_head = z.shape[1], clean.z[layer].shape[-1]
     for v, intervention, head in edits:

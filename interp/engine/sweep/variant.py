@@ -26,13 +26,18 @@ def resumable(variant: Variant) -> bool:
 
 def changes_patterns(variants: Sequence[Variant]) -> bool:
     """Whether any of the variants changes patterns or scores."""
-    return any(intervention.site != "z" for variant in variants for intervention in variant)
+    return any(intervention.inside_attention for variant in variants for intervention in variant)
 
 
 def pattern_changes(variants: Sequence[Variant]) -> list[tuple[Intervention, Head]]:
     """The changes of patterns and scores that act on clean rows: those of a variant's first layer."""
-    first = ((i, head, first_layer(v)) for v in variants for i in v if i.site != "z" for head in i.heads)
+    first = ((i, head, first_layer(v)) for v in variants for i in v if i.inside_attention for head in i.heads)
     return list(dict.fromkeys((i, head) for i, head, layer in first if head.layer == layer))
+
+
+def reads_whole_text(variants: Sequence[Variant], layer: int) -> bool:
+    """Whether any of the variants has a change in this layer that reads the whole text."""
+    return any(i.needs_whole_text and head.layer == layer for variant in variants for i in variant for head in i.heads)
 
 
 def describe(variant: Variant) -> str:

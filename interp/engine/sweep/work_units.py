@@ -221,10 +221,11 @@ def _tails(model: Model, task: Task, variants: Sequence[Variant]) -> dict[tuple[
     answers: those of one key can share a batch."""
     tails: dict[tuple[int, bool, bytes], list[int]] = {}
     kinds = {intervention.positions for variant in variants for intervention in variant}
+    whole = any(i.needs_whole_text and max(i.heads).layer > first_layer(variant) for variant in variants for i in variant)
     for (length, n_tokens), example_ids in _alike(task).items():
         examples = [task.examples[i] for i in example_ids]
         n = length - min(int(position_mask(kind, examples).any(0).int().argmax()) for kind in kinds)
-        n, answers = max(n, n_tokens), b"" if n_tokens == 1 else str(n_tokens).encode()
+        n, answers = length if whole else max(n, n_tokens), b"" if n_tokens == 1 else str(n_tokens).encode()
         tails.setdefault((n, n == length, model.length_class(length) + answers), []).extend(example_ids)
     return tails
 

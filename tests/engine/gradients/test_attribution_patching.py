@@ -132,7 +132,7 @@ def test_changes_of_scores_are_estimated_where_the_parts_are_known_and_refused_e
     assert np.abs(scores).max() > 1e-3
     np.testing.assert_allclose(scores, pattern, rtol=0, atol=1e-5)
     blind = Model(llama.facts, llama.tokenizer, llama.hf, None, llama.bridge)
-    with pytest.raises(ValueError, match="effect of 'sharper' on scores cannot be estimated in tiny-llama"):
+    with pytest.raises(ValueError, match="effect of 'sharper' cannot be estimated in tiny-llama"):
         attribute(blind, task, [(twice,)], outcome, record=record)
 
 
