@@ -9,8 +9,8 @@ from interp import interventions
 from interp.ablation.ablations import NEEDS
 from interp.errors import ExtensionError
 from interp.heads import Head
-from interp.interventions import INTERVENTIONS, Intervention, InterventionContext
-from interp.interventions.intervention import SITES
+from interp.interventions import INTERVENTIONS, HeadInputs, Intervention, InterventionContext
+from interp.interventions.intervention import AXES, SITES
 
 PLACE = InterventionContext(
     Head(1, 2),
@@ -19,6 +19,29 @@ PLACE = InterventionContext(
     torch.ones(3, 3, dtype=torch.bool).tril()[None],
     torch.arange(3)[None],
 )
+
+Q, K, V = torch.randn(3, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+SCORES = (Q @ K.mT / 2).masked_fill(~PLACE.visible, -torch.inf)
+INPUTS = HeadInputs(
+    Q,
+    K,
+    V,
+    PLACE.positions,
+    PLACE.keys,
+    torch.ones(2, 3, dtype=torch.bool),
+    lambda: iter([(slice(0, 3), slice(0, 3), SCORES.softmax(-1))]),
+    lambda queries, keys: SCORES[:, queries, keys],
+    lambda: torch.stack([Q.norm(dim=-1), Q.norm(dim=-1), Q.norm(dim=-1) + 1], 1),
+    0.5,
+)
+
+
+def place(intervention):
+    """``PLACE`` with what this intervention reads, and a fresh memory."""
+    context = PLACE._replace(inputs=INPUTS, query_slice=slice(0, 3), key_slice=slice(0, 3), memory={})
+    if intervention.prepare is not None:
+        intervention.prepare(INPUTS, context.memory)
+    return context
 
 
 class Bank:
@@ -51,12 +74,12 @@ def build(name):
 @pytest.mark.parametrize("name", INTERVENTIONS.names())
 def test_the_equation_holds_for_every_constructor(name, x):
     intervention = build(name)
-    y = x[:, :, :3] if intervention.site == "pattern" else x
-    target = intervention.at(1.0).apply(y, PLACE)
+    y = x[:, :, :3] if intervention.site in AXES else x
+    target = intervention.at(1.0).apply(y, place(intervention))
     assert target.shape == y.shape and intervention.site in SITES
-    assert intervention.at(0.0).apply(y, PLACE) is y
-    torch.testing.assert_close(intervention.at(0.25).apply(y, PLACE), y + 0.25 * (target - y))
-    torch.testing.assert_close(intervention.at(-1.0).apply(y, PLACE), 2 * y - target)
+    assert intervention.at(0.0).apply(y, place(intervention)) is y
+    torch.testing.assert_close(intervention.at(0.25).apply(y, place(intervention)), y + 0.25 * (target - y))
+    torch.testing.assert_close(intervention.at(-1.0).apply(y, place(intervention)), 2 * y - target)
 
 
 def test_replacements_are_what_the_names_say(x):
@@ -92,7 +115,7 @@ def test_a_mean_that_depends_on_the_head_is_looked_up_by_layer_and_head(x):
 def test_the_input_is_never_changed_in_place(x):
     before = x.clone()
     for intervention in map(build, INTERVENTIONS.names()):
-        intervention.apply(x[:, :, :3] if intervention.site == "pattern" else x, PLACE)
+        intervention.apply(x[:, :, :3] if intervention.site in AXES else x, place(intervention))
     assert torch.equal(x, before)
 
 
@@ -110,7 +133,7 @@ def test_what_a_replacement_must_not_return_is_said(returned, given, x):
 
 
 def test_bad_interventions_are_refused_when_made():
-    with pytest.raises(ValueError, match="site 'mlp' is not one of z, pattern, scores"):
+    with pytest.raises(ValueError, match="site 'mlp' is not one of q, k, v, scores, pattern, z"):
         Intervention("mlp", (Head(0, 0),), lambda x, context: x, "odd")
     with pytest.raises(ValueError, match="names no head"):
         interventions.zero([])

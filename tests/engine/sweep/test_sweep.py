@@ -27,7 +27,9 @@ from interp.metrics.score_task import score_task
 from interp.models.memory import LIBRARY_BYTES, forward_bytes
 from interp.models.model import Layout, Model, record_of
 from interp.models.wrap_model import wrap_model
+from interp.options_text import option_text
 from interp.tasks.task import Example, Task
+from tests.interventions.test_variants import SETTINGS
 from tests.support.sweep_cases import random_task, some_heads
 from tests.support.tiny_models import TINY, tiny, tiny_hf
 from tests.support.zeroed_output import zeroed_output
@@ -39,6 +41,12 @@ OPTIONS = {
     "attend_to": ":targets=all",
 }
 """Ablations whose defaults are for longer prompts than these."""
+OPTIONS |= {
+    name: ":" + ",".join(f"{o}={option_text(v)}" for o, v in settings[0].items()) for name, settings in SETTINGS.items()
+}
+OPTIONS = {name: text + ",targets=middle" * (name in ("amplify_span", "isolate_span")) for name, text in OPTIONS.items()}
+OWN_SCORES = ("agent", "block_top_keys", "combiner", "flex_prefill", "linear", "scatterbrain", "symmetric")
+"""Attention variants that compute scores of their own, which models that bound theirs refuse."""
 
 
 def both_roads(model, task, variants, metric="logit_diff"):
@@ -46,16 +54,22 @@ def both_roads(model, task, variants, metric="logit_diff"):
     return [sweep(model, task, variants, outcome, record=record, backend=backend) for backend in ("resumed", "hooked")]
 
 
-@pytest.mark.parametrize("ablation", [name + OPTIONS.get(name, "") for name in ablations()])
+@pytest.mark.parametrize("ablation", [name + OPTIONS.get(name, "").rstrip(":") for name in ablations()])
 def test_restarted_sweep_equals_one_hooked_pass_per_head(model, ablation):
     task, variants = random_task(), []
     places, heads = ("all", "end", "middle"), [(h,) for h in some_heads(model)]
     for positions in places:
         variants += build_variants(model, task, ablation, positions, heads, 0)
+    if model.facts.architecture.startswith("Gemma2") and ablation.split(":")[0] in OWN_SCORES:
+        with pytest.raises(ValueError, match="bounds its scores to"):
+            both_roads(model, task, variants)
+        return
     fast, plain = both_roads(model, task, variants)
     largest = np.abs(plain.effects).reshape(len(places), -1).max(1)
-    assert (largest > 1e-3).all(), dict(zip(places, largest, strict=True))
-    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE)
+    moved = largest > 1e-3  # a variant that keeps few keys may keep all that an early position sees
+    assert moved[0] if ablation.split(":")[0] in SETTINGS else moved.all(), dict(zip(places, largest, strict=True))
+    scale = np.abs(plain.values).max() if ablation.split(":")[0] in SETTINGS else 1  # of values up to 4
+    np.testing.assert_allclose(fast.values, plain.values, rtol=0, atol=TOLERANCE * scale)
     np.testing.assert_allclose(fast.baseline, plain.baseline, rtol=0, atol=TOLERANCE)
 
 
@@ -319,7 +333,7 @@ def test_unknown_names_are_answered_with_the_known_ones(gpt2):
         ablate_heads(gpt2, task, heads=[Head(12, 0)])
     with pytest.raises(LookupError, match=r"No metric is called 'logit'. There are: accuracy, answer_logprob"):
         ablate_heads(gpt2, task, metric="logit")
-    with pytest.raises(LookupError, match=r"No ablation is called 'means'. There are: attend_to, calibrate_sinks, mean"):
+    with pytest.raises(LookupError, match=r"No ablation is called 'means'. There are: agent, amplify_span, attend_to"):
         ablate_heads(gpt2, task, ablation="means")
     with pytest.raises(LookupError, match=r"No position is called 'subject'.*There are: all, end, middle\."):
         ablate_heads(gpt2, task, positions="subject")
