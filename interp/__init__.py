@@ -5,7 +5,8 @@ Tasks        ``make_task`` writes clean and corrupted prompts; ``task_from_jsonl
              the task, ``score_task`` gives its outcome on every prompt.
 Runs         ``run`` with interventions; ``capture`` activations; ``sweep`` many interventions over a task.
 Attention    ``observe_attention`` computes metrics of attention rows at any length.
-Ablation     ``ablate_heads`` of a model one by one; ``AblationResult`` holds effects, intervals, p- and q-values.
+Ablation     ``ablate_heads`` of a model one by one; ``AblationResult`` holds effects, intervals, p- and q-values. ``build_variant`` of
+             attention by name; ``fidelity`` of heads under it.
 Detectors    ``detect`` the heads or tokens of a role; ``confirm`` by ablation that the task depends on them.
 Circuits     ``score_edges`` of the model's graph; ``faithfulness_curve`` of the circuits they give.
 Experiments  ``AblationSpec``, ``AttentionSpec``, ``DetectionSpec``, ``ConfirmationSpec``, ``CircuitSpec``: stored runs.
@@ -26,6 +27,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from interp.ablation import AblationResult as AblationResult
     from interp.ablation import ablate_heads as ablate_heads
+    from interp.ablation import build_variant as build_variant
+    from interp.ablation import fidelity as fidelity
     from interp.circuits import faithfulness_curve as faithfulness_curve
     from interp.circuits import score_edges as score_edges
     from interp.confirmation import confirm as confirm

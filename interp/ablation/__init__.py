@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from interp.ablation.ablated_generation import continue_prompt as continue_prompt
     from interp.ablation.ablation_result import AblationResult as AblationResult
     from interp.ablation.ablations import ablations as ablations
+    from interp.ablation.ablations import build_variant as build_variant
     from interp.ablation.effect_tables import agreement as agreement
+    from interp.ablation.fidelity import FIDELITY_METRICS as FIDELITY_METRICS
+    from interp.ablation.fidelity import fidelity as fidelity
     from interp.ablation.gradient_importance import gradient_importance as gradient_importance
     from interp.ablation.gradient_importance import normalise_layers as normalise_layers
     from interp.ablation.pruning_curve import pruning_curve as pruning_curve

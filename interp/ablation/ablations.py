@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.heads import Head
 from interp.interventions import INTERVENTIONS
 from interp.options_text import parse_options, settable
 from interp.registry import check_name
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from interp.engine.sweep.variant import Variant
     from interp.engine.sweep.z_cache import ZCache
-    from interp.heads import Head
     from interp.interventions import Intervention
     from interp.models.model import Model
     from interp.tasks.task import Task
@@ -133,6 +133,23 @@ def build_variants(
     for need in _needs(constructor):
         supplied[need] = getattr(supplier, need)(**{o: options.pop(o) for o in _options_of(need) if o in options})
     return [(replace(constructor(group, positions=positions, **supplied, **options), label=ablation),) for group in groups]
+
+
+def build_variant(text: str, heads: Sequence[Head]) -> Intervention:
+    """The attention variant ``text``, such as ``window:size=64``, on some heads.
+
+    Raises LookupError for what is no attention variant and for unknown options, ValueError for wrong values and for a variant that needs
+    a task.
+    """
+    known = [name for name, constructor in INTERVENTIONS.entries().items() if getattr(constructor, "source", "")]
+    check_name(text.partition(":")[0], known, "attention variant")
+    name, options = _parse(text)
+    constructor = INTERVENTIONS.get(name)
+    if needs := _needs(constructor):
+        raise ValueError(
+            f"{name} needs {' and '.join(needs)} of a task's prompts: measure it with `interp ablate --ablation {text}`."
+        )
+    return replace(constructor(heads, **options), label=text)
 
 
 def resample_source_ids(task: Task, seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interp.experiments.detection import DetectionSpec as DetectionSpec
     from interp.experiments.experiment import Experiment as Experiment
     from interp.experiments.experiment import Spec as Spec
+    from interp.experiments.fidelity import FidelitySpec as FidelitySpec
     from interp.experiments.spec_json import spec_from_json as spec_from_json
     from interp.experiments.spec_json import spec_to_json as spec_to_json
     from interp.experiments.usage_error import UsageError as UsageError

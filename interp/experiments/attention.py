@@ -87,7 +87,7 @@ class AttentionSpec(Spec):
         from interp.tasks.token_batch import check_lengths
 
         if self.text is not None or self.file is not None:
-            name, text, arguments = _read_text(self.text, self.file)
+            name, text, arguments = read_text(self.text, self.file)
             texts = {"The text" if self.file is None else name: text}
             if self.lines:
                 texts = {f"{name}, line {n}": line for n, line in enumerate(text.splitlines(), 1) if line.strip()}
@@ -170,7 +170,7 @@ class AttentionExperiment(OneShotExperiment[AttentionSpec]):
         return self.prompts if isinstance(self.prompts, list) else [example.clean for example in self.prompts]
 
 
-def _read_text(text: str | None, file: str | None) -> tuple[str, str, dict[str, Any]]:
+def read_text(text: str | None, file: str | None) -> tuple[str, str, dict[str, Any]]:
     """Name, text, and what to record of a file. Raises ValueError for text that is empty or not UTF-8."""
     if file is None:
         assert text is not None

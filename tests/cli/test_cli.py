@@ -305,7 +305,7 @@ def test_a_model_whose_parts_are_not_known_can_be_estimated(prompts, tmp_path, e
         (["--layers", "2-1"], 2, "is not a list of numbers: write 0,2-4"),
         (["--heads", "L0H1", "--layers", "0"], 2, "give one of them"),
         (["--metric", "logitdiff"], 2, "No metric is called 'logitdiff'. There are: accuracy, answer_logprob"),
-        (["--ablation", "remove"], 2, "No ablation is called 'remove'. There are: attend_to, calibrate_sinks, mean"),
+        (["--ablation", "remove"], 2, "No ablation is called 'remove'. There are: agent, amplify_span, attend_to"),
         (["--positions", "needle"], 2, "needle"),
         (["--memory", "lots"], 2, "not an amount of memory: write 2GB"),
         (["--memory", "2KB"], 5, "budget of"),

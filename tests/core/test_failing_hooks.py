@@ -13,6 +13,7 @@ import torch
 
 from interp.engine.attention import attention_interface
 from interp.heads import Head
+from interp.interventions.variants.window import window
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import Model, record_of
 from interp.tasks.task import Example, Task
@@ -144,6 +145,7 @@ CASES = {
     "ablation.ablate_heads": lambda f: [f(model(), random_task(), heads=HEADS, ablation=a) for a in ("mean", "uniform")],
     "ablation.continue_prompt": lambda f: f(model(), TEXT, n_tokens=2, intervene=variants()[0]),
     "ablation.estimate_cost": lambda f: f(model(), random_task()),
+    "ablation.fidelity": lambda f: f(model(), TEXT, [window(HEADS, size=2)]),
     "ablation.gradient_importance": lambda f: f(model(), random_task()),
     "ablation.pruning_curve": lambda f: f(model(), random_task(), HEADS, steps=1, n_random=5),
     "circuits.acdc": lambda f: f(model(), random_task(2, 0), threshold=1e9),
