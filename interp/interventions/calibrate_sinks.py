@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from interp.heads import Head
 from interp.interventions.intervention import Intervention, InterventionContext, Positions, intervention
-from interp.interventions.variants._rows import ROUNDING
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +36,7 @@ def calibrate_sinks(
         others = x.masked_fill(sink, 0)
         rest = others.sum(-1, keepdim=True)
         shared = (context.positions < length)[..., None] & (rest > 0) & (x.masked_fill(~sink, 0) > 0).any(-1, keepdim=True)
-        total = x.sum(-1, keepdim=True)  # below 1 beside a learned sink, which keeps its share
-        return (others / rest * total.where(total < 1 - ROUNDING, 1)).where(shared, x)
+        total = 1 if context.sink_share is None else 1 - context.sink_share
+        return (others / rest * total).where(shared, x)
 
     return Intervention("pattern", tuple(heads), without_sinks, f"calibrate {beta:g}", positions, strength=1 - beta)

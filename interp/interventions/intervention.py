@@ -61,7 +61,8 @@ class InterventionContext(NamedTuple):
 
     ``example_ids`` [batch] are the example indices, ``positions`` [batch pos] the token positions of the slice. At ``pattern`` and
     ``scores`` these are the positions of the queries, ``visible`` [batch query key] is True for the keys that each may attend to, and
-    ``keys`` [batch key] are the positions of the keys. All but ``example_ids`` may have one row for the whole batch.
+    ``keys`` [batch key] are the positions of the keys. All but ``example_ids`` may have one row for the whole batch. At ``pattern``,
+    ``sink_share`` [batch query 1] is what a learned sink holds of each row, whose weights sum to the rest; None in heads without one.
 
     Interventions that ask for it have ``inputs``, in which the slice stands at ``query_slice`` and ``key_slice``, and a ``memory`` of one
     head and one batch of texts, which later blocks of queries and later steps of generation find as it was left.
@@ -72,6 +73,7 @@ class InterventionContext(NamedTuple):
     positions: torch.Tensor
     visible: torch.Tensor | None = None
     keys: torch.Tensor | None = None
+    sink_share: torch.Tensor | None = None
     inputs: HeadInputs | None = None
     query_slice: slice = slice(None)
     key_slice: slice = slice(None)

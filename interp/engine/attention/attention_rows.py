@@ -166,7 +166,8 @@ class AttentionRows:
 
     ``pattern`` is in float32; keys outside the span have weight 0. Rows of padding are 0. Properties are computed on first use
     and shared by all metrics; those of the ``query_block`` are shared by all heads and are also attributes of the rows. ``variant`` is the
-    pattern under interventions that the pass is compared with, without their taking effect.
+    pattern under interventions that the pass is compared with, without their taking effect. ``sink_share`` is what learned sinks hold of
+    each row before interventions change the pattern; None where none do, and in models without learned sinks.
     """
 
     query_block: QueryBlock
@@ -174,6 +175,7 @@ class AttentionRows:
     pattern: Float[Tensor, "batch head query key"]
     _changed: bool = False  # by an intervention, which may return negative weights
     variant: Float[Tensor, "batch head query key"] | None = None
+    sink_share: Float[Tensor, "batch head query 1"] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -324,7 +326,10 @@ def _rows(query_block: QueryBlock, heads: slice, queries: slice, keys: slice, ch
         own.copy_(changes.apply(found, own, intervention, head).masked_fill(~found.visible[:, 0], UNSEEN))
     sinks = query_block.layer.call.sinks
     found.pattern = _softmax(scores, None if sinks is None else sinks[heads])
-    for intervention, head in changes.at("pattern", heads):
+    changed = changes.at("pattern", heads)
+    if changed and sinks is not None:
+        found.sink_share = 1 - found.pattern.sum(-1, keepdim=True)
+    for intervention, head in changed:
         own = found.pattern[:, head.head - heads.start]
         own.copy_(changes.apply(found, own, intervention, head))
         found._changed = True

@@ -71,6 +71,8 @@ class HeadChanges:
     def apply(self, found: AttentionRows, old: Tensor, intervention: Intervention, head: Head) -> Tensor:
         """``old``, a block of scores, weights or z of one head, after the intervention, at its positions."""
         context = InterventionContext(head, self.example_ids, found.query_positions, found.visible[:, 0], found.key_positions)
+        if found.sink_share is not None:
+            context = context._replace(sink_share=found.sink_share[:, head.head - found.heads.start])
         if intervention.needs_engine:
             layer = self.layer
             queries = slice(found.queries.start - layer.first_query, found.queries.stop - layer.first_query)

@@ -143,6 +143,7 @@ def intervention_hooks(
     for layer in sorted({head.layer for i in intervene for head in i.heads}):
         here = changes_in_layer(intervene, layer)
         visible = visible_keys(model, layer, batch.tokens.shape[1]).to(example_ids.device)
+        sink = has_learned_sinks(model, layer)
         through_hooks = all(i.site == "z" for i, _ in here) or pattern_is_writable(model, layer)
         for i, head in here:
             at = batch.position_mask(i.positions)[:, :, None]
@@ -150,7 +151,7 @@ def intervention_hooks(
                 hooks.append((hook_name(f"z.{layer}"), partial(_edit_z, i, head, example_ids, at)))
             elif through_hooks:
                 name = hook_name(f"{'attn_scores' if i.site == 'scores' else 'pattern'}.{layer}")
-                hooks.append((name, partial(_edit_pattern, i, head, example_ids, at & visible, visible)))
+                hooks.append((name, partial(_edit_pattern, i, head, example_ids, at & visible, visible, sink)))
         if not through_hooks:
             readers[model.bridge.blocks[layer].attn.original_component] = lambda call, layer=layer: read_rows(
                 AttentionLayer(layer, call, batch), None, changes, example_ids, block=BLOCK
@@ -176,12 +177,16 @@ def _edit_z(change: Intervention, head: Head, ids: Tensor, at: Tensor, z: Tensor
     return z
 
 
-def _edit_pattern(change: Intervention, head: Head, ids: Tensor, at: Tensor, visible: Tensor, x: Tensor, hook: Any) -> Tensor:
+def _edit_pattern(
+    change: Intervention, head: Head, ids: Tensor, at: Tensor, visible: Tensor, sink: bool, x: Tensor, hook: Any
+) -> Tensor:
     """Scores or patterns ``x`` [batch head query key] after a change of one head."""
     old, x = x[:, head.head], x.clone()
     queries, keys = (torch.arange(n, device=x.device)[None] for n in old.shape[1:])
-    place = InterventionContext(head, ids, queries, visible, keys)
-    x[:, head.head] = torch.where(at, change.apply(old.float(), place).to(old.dtype), old)
+    rows = old.float()
+    share = 1 - rows.sum(-1, keepdim=True) if sink and change.site == "pattern" else None
+    place = InterventionContext(head, ids, queries, visible, keys, share)
+    x[:, head.head] = torch.where(at, change.apply(rows, place).to(old.dtype), old)
     return x
 
 
@@ -190,6 +195,12 @@ def pattern_is_writable(model: Model, layer: int) -> bool:
     from transformer_lens.model_bridge.generalized_components.attention import AttentionBridge
 
     return model.hf is None or type(model.bridge.blocks[layer].attn) is not AttentionBridge
+
+
+def has_learned_sinks(model: Model, layer: int) -> bool:
+    """Whether every row of this layer has a learned sink beside its keys."""
+    attention = getattr(model.bridge.blocks[layer].attn, "original_component", None)
+    return getattr(attention, "sinks", None) is not None
 
 
 def visible_keys(model: Model, layer: int, length: int) -> Bool[Tensor, "1 query key"]:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from interp.engine.attention.attention_interface import upcast
 from interp.engine.forward.activation_names import hook_name
-from interp.engine.forward.run import at_answer, visible_keys
+from interp.engine.forward.run import at_answer, has_learned_sinks, visible_keys
 from interp.engine.sweep.clean_pass import CleanPass
 from interp.interventions import Intervention, InterventionContext
 from interp.models.model import Model
@@ -116,7 +116,9 @@ def hooked_clean_pass(
     for intervention, head in patterns:
         pattern, v = (seen[hook_name(f"{site}.{head.layer}")] for site in ("pattern", "v"))
         visible = visible_keys(model, head.layer, clean.n_positions).to(model.device)
-        place = InterventionContext(head, clean.example_ids, positions[:1], visible)
-        new = intervention.apply(upcast(pattern[:, head.head]), place).to(v.dtype)
+        rows = upcast(pattern[:, head.head])
+        share = 1 - rows.sum(-1, keepdim=True) if has_learned_sinks(model, head.layer) else None
+        place = InterventionContext(head, clean.example_ids, positions[:1], visible, positions[:1], share)
+        new = intervention.apply(rows, place).to(v.dtype)
         clean.ablated_z[intervention, head] = new @ v[:, :, head.head * v.shape[2] // model.facts.n_heads]
     return clean, found, gradients

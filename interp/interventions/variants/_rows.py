@@ -15,20 +15,17 @@ if TYPE_CHECKING:
 FAINT = 1e-37
 """Added to every weight that is kept, so that a row without weight on the kept keys becomes uniform, not NaN."""
 
-ROUNDING = 1e-5
-"""How far the sum of a row may be from 1 by rounding alone."""
 
-
-def keep_keys(x: torch.Tensor, kept: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Rows ``x`` [... key] on the kept keys alone, normalised again; a row that loses no visible key stays, bit for bit.
-
-    What rows lack to 1 is the share of a learned sink, which stays in the sum.
+def keep_keys(x: torch.Tensor, kept: torch.Tensor, visible: torch.Tensor, sink_share: torch.Tensor | None) -> torch.Tensor:
+    """Rows ``x`` [... key] on the kept keys alone, normalised again, beside the share of a learned sink if there is one; a row that loses
+    no visible key stays, bit for bit.
     """
     kept = kept & visible
     weights = (x + FAINT) * kept
     cut = (visible & ~kept).any(-1, keepdim=True)
-    sink = 1 - x.sum(-1, keepdim=True)
-    total = weights.sum(-1, keepdim=True) + sink.where(sink > ROUNDING, 0)
+    total = weights.sum(-1, keepdim=True)
+    if sink_share is not None:
+        total = total + sink_share
     return (weights / total.clamp(min=FAINT)).where(cut, x)
 
 
@@ -39,7 +36,7 @@ def mask(
 
     def rows(x: torch.Tensor, at: InterventionContext) -> torch.Tensor:
         assert at.visible is not None
-        return keep_keys(x, keep(at), at.visible)
+        return keep_keys(x, keep(at), at.visible, at.sink_share)
 
     return Intervention("pattern", tuple(heads), rows, label, positions, **fields)
 

@@ -33,7 +33,7 @@ def block_top_keys(
             chosen = chosen & (shares.cumsum(-1) - shares < threshold)
         kept = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, ranked.indices, chosen.expand_as(scores))
         block = (at.keys.clamp(min=0) // size).expand(len(x), -1)[:, None].expand_as(x)
-        return keep_keys(x, kept.expand(len(x), -1, -1).gather(-1, block), at.visible)
+        return keep_keys(x, kept.expand(len(x), -1, -1).gather(-1, block), at.visible, at.sink_share)
 
     label = f"block top {top}x{size} {threshold:g}"
     return Intervention("pattern", tuple(heads), rows, label, positions, uses_inputs=True, prepare=block_means(size))

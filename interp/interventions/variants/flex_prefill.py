@@ -40,7 +40,7 @@ def flex_prefill(
         blocks = at.memory["blocks"]
         query, key = (t.clamp(min=0, max=blocks.shape[1] * size - 1) // size for t in (at.positions, at.keys))
         kept = blocks.gather(1, query.expand(len(x), -1)[..., None].expand(-1, -1, blocks.shape[2]))
-        return keep_keys(x, kept.gather(2, key.expand(len(x), -1)[:, None].expand_as(x)), at.visible)
+        return keep_keys(x, kept.gather(2, key.expand(len(x), -1)[:, None].expand_as(x)), at.visible, at.sink_share)
 
     label = f"flex prefill {gamma:g}"
     return Intervention("pattern", tuple(heads), rows, label, positions, uses_inputs=True, prepare=prepare, reads_to_end=True)

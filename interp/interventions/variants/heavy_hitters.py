@@ -32,7 +32,8 @@ def heavy_hitters(heads: Iterable[Head], heavy: int = 16, recent: int = 16, posi
             here, end = first + i, min(first + i + 1, start + x.shape[2])
             alive[:, here] = at.inputs.token_mask[:, here]
             kept = alive[:, start:end]
-            row = keep_keys(x[:, i, : end - start], kept, at.visible[:, i, : end - start])
+            sink = None if at.sink_share is None else at.sink_share[:, i]
+            row = keep_keys(x[:, i, : end - start], kept, at.visible[:, i, : end - start], sink)
             out[:, i] = pad(row, (0, x.shape[2] - row.shape[1]))
             sums[:, start:end] += row
             old = sums[:, : max(0, here + 1 - recent)].masked_fill(~alive[:, : max(0, here + 1 - recent)], torch.inf)

@@ -33,6 +33,6 @@ def isolate_span(heads: Iterable[Head], targets: torch.Tensor, way: str = "both"
             "to_rest": query | ~key,
             "inside": ~(query & key),
         }[way] | (at.positions[..., None] == at.keys[:, None])
-        return keep_keys(x, kept, at.visible)
+        return keep_keys(x, kept, at.visible, at.sink_share)
 
     return Intervention("pattern", tuple(heads), rows, f"isolate {way}", positions)

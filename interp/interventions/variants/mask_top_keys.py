@@ -23,6 +23,6 @@ def mask_top_keys(
         top = x >= x.topk(min(k, x.shape[-1]), -1).values[..., -1:]
         hidden = top & (uniform(at.keys, seed, at.head.layer)[:, None] < probability)
         left = (x * ~hidden).sum(-1, keepdim=True) > 0
-        return keep_keys(x, ~(hidden & left), at.visible)
+        return keep_keys(x, ~(hidden & left), at.visible, at.sink_share)
 
     return Intervention("pattern", tuple(heads), rows, f"mask top {k} p {probability:g} seed {seed}", positions)

@@ -46,15 +46,14 @@ def permuted_blocks(
         memory["choices"] = best, [parts for _, *parts in found]
 
     def rows(x, at):
+        import torch
+
         best, choices = at.memory["choices"]
         if mass >= 1:
             return x
-        out = x.clone()
-        for row in range(len(x)):
-            kept, q, k = choices[int(best[row])]
-            here = kept[row][q[row, at.query_slice]][:, k[row, at.key_slice]]
-            out[row] = keep_keys(x[row, None], here[None], at.visible[row % len(at.visible), None])[0]
-        return out
+        chosen = [choices[i] for i in best.tolist()]
+        kept = [blocks[row][q[row, at.query_slice]][:, k[row, at.key_slice]] for row, (blocks, q, k) in enumerate(chosen)]
+        return keep_keys(x, torch.stack(kept), at.visible, at.sink_share)
 
     label = f"permuted blocks {size} {mass:g}"
     return Intervention("pattern", tuple(heads), rows, label, positions, uses_inputs=True, prepare=prepare, reads_to_end=True)

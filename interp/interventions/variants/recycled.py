@@ -32,6 +32,6 @@ def recycled(heads: Iterable[Head], k: int = 32, stride: int = 16, positions: Po
         kept = table.gather(1, last[..., None].expand(-1, -1, n_keys))
         newer = at.keys[:, None] >= (at.positions // stride * stride)[..., None]
         at.memory["largest"] = pad(table[torch.arange(batch, device=x.device), last[:, -1]], (start, 0))
-        return keep_keys(x, kept | newer | full[..., None], at.visible)
+        return keep_keys(x, kept | newer | full[..., None], at.visible, at.sink_share)
 
     return Intervention("pattern", tuple(heads), rows, f"recycled {k}/{stride}", positions, uses_inputs=True, in_order=True)

@@ -34,7 +34,9 @@ def region_top_keys(heads: Iterable[Head], size: int = 16, top: int = 4, positio
         regions = at.memory["regions"]
         query, key = (t.clamp(min=0).expand(len(x), -1) // size for t in (at.positions, at.keys))
         kept = regions.gather(1, query.clamp(max=regions.shape[1] - 1)[..., None].expand(-1, -1, regions.shape[2]))
-        return keep_keys(x, kept.gather(2, key.clamp(max=regions.shape[2] - 1)[:, None].expand_as(x)), at.visible)
+        return keep_keys(
+            x, kept.gather(2, key.clamp(max=regions.shape[2] - 1)[:, None].expand_as(x)), at.visible, at.sink_share
+        )
 
     label = f"region top {top}x{size}"
     return Intervention("pattern", tuple(heads), rows, label, positions, uses_inputs=True, prepare=prepare, reads_to_end=True)

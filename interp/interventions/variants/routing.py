@@ -36,7 +36,7 @@ def routing(
 
     def rows(x, at):
         same = at.memory["queries"][:, at.query_slice, None] == at.memory["keys"][:, None, at.key_slice]
-        return keep_keys(x, same | (lags(at).abs() < size), at.visible)
+        return keep_keys(x, same | (lags(at).abs() < size), at.visible, at.sink_share)
 
     label = f"routing {n_clusters}+{size}"
     return Intervention("pattern", tuple(heads), rows, label, positions, uses_inputs=True, prepare=prepare, reads_to_end=True)

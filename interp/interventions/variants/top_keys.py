@@ -15,6 +15,6 @@ def top_keys(heads: Iterable[Head], k: int = 64, positions: Positions = "all") -
     def rows(x, at):
         if k >= x.shape[-1]:
             return x
-        return keep_keys(x, x >= x.topk(k, -1).values[..., -1:], at.visible)
+        return keep_keys(x, x >= x.topk(k, -1).values[..., -1:], at.visible, at.sink_share)
 
     return Intervention("pattern", tuple(heads), rows, f"top {k}", positions)

@@ -292,23 +292,67 @@ def with_sinks():
     return wrap_model(hf, name="sinks")
 
 
-def test_streaming_and_calibrated_heads_keep_their_learned_sink():
+@pytest.mark.parametrize("sink", [-1.0, 2.0, -14.0])
+def test_cut_rows_keep_the_share_of_their_learned_sink(sink):
     from interp.interventions import calibrate_sinks, streaming
+    from interp.interventions.variants.heavy_hitters import heavy_hitters
+    from interp.interventions.variants.permuted_blocks import permuted_blocks
 
     model, tokens = with_sinks(), tiny_tokens(2, 9)
+    with torch.no_grad():
+        model.hf.model.layers[0].self_attn.sinks[2] = sink
     metrics = [AttentionMetric("mass", "query", "weight", (0.0, 1.0), lambda rows: rows.mass, "")]
-    found = observe(model, tokens, metrics, intervene=[streaming([Head(0, 2)], n_sink=1, n_recent=2)])["mass"][0, :, 2]
+
+    def mass(intervention):
+        return observe(model, tokens, metrics, intervene=[intervention])["mass"][0, :, 2].double()
+
+    found = {variant: mass(variant([Head(0, 2)], **options)) for variant, options in (
+        (streaming, {"n_sink": 1, "n_recent": 2}),
+        (heavy_hitters, {"heavy": 1, "recent": 1}),
+        (permuted_blocks, {"size": 2, "widths": (1,), "mass": 0.6}),
+    )}  # fmt: skip
     with torch.no_grad():
         model.hf.set_attn_implementation("eager")
         rows = model.hf(tokens, output_attentions=True).attentions[0][:, 2].double()
     lag = torch.arange(9)[:, None] - torch.arange(9)
     kept = (rows * ((lag < 2) | (torch.arange(9) < 1))).sum(-1)
     wanted = kept / (kept + 1 - rows.sum(-1))
-    torch.testing.assert_close(found.double(), wanted, atol=2e-6, rtol=1e-5)
-    assert float(wanted.max()) < 0.99 and float((wanted - rows.sum(-1)).abs().max()) > 0.01
+    near = {"atol": 2e-6, "rtol": 1e-5}
+    torch.testing.assert_close(found[streaming], wanted, **near)
+    assert float((wanted - rows.sum(-1)).abs().max()) > 0.01 or sink == -14
+    for variant in (heavy_hitters, permuted_blocks):  # less is kept beside the same sink logit
+        assert (found[variant] < rows.sum(-1) + 1e-5).all()
+        assert (found[variant].max() < 0.99) == (rows.sum(-1).max() < 0.99)
     first = (torch.arange(9) == 0).expand(2, 2, 4, 9)
-    calibrated = observe(model, tokens, metrics, intervene=[calibrate_sinks([Head(0, 2)], first, beta=0.0)])["mass"][0, :, 2]
-    torch.testing.assert_close(calibrated.double(), rows.sum(-1), atol=2e-6, rtol=1e-5)
+    calibrated = mass(calibrate_sinks([Head(0, 2)], first, beta=0.0))
+    torch.testing.assert_close(calibrated, rows.sum(-1), **near)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hooked_rows_know_whether_a_learned_sink_is_there(dtype):
+    """A row of bfloat16 does not sum to 1, which is no sink; a row beside a learned sink keeps its share on the road of hooks."""
+    from interp.engine.forward.run import run
+    from interp.interventions import InterventionContext, streaming
+    from interp.models import wrap_model
+
+    seen = []
+
+    def keep(x, context):
+        seen.append((context.head, context.sink_share, x))
+        return x
+
+    for model in (with_sinks(), wrap_model(tiny_hf("gpt2"), name="plain")):
+        model.hf.to(dtype)
+        change = Intervention("pattern", (Head(0, 2),), keep, "seen")
+        run(model, tiny_tokens(2, 9), intervene=[change])
+    (_, share, rows), (_, none, plain) = seen
+    assert none is None and (dtype == torch.float32 or float((plain.sum(-1) - 1).abs().max()) > 1e-5)
+    torch.testing.assert_close(share, 1 - rows.sum(-1, keepdim=True))
+    assert float(share.max()) > 0.5
+    at = torch.arange(9)[None]
+    context = InterventionContext(Head(0, 2), torch.arange(2), at, at <= at.mT[None], at)
+    cut = streaming([Head(0, 2)], n_sink=1, n_recent=2).apply(plain, context)
+    torch.testing.assert_close(cut[:, 3:].sum(-1), torch.ones(2, 6))  # shorter rows lose nothing and stay
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 18])
