@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache, reduce
 from io import BytesIO
 from itertools import accumulate, product
+from zlib import Z_RLE
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -179,5 +180,5 @@ def _png(canvas: np.ndarray, palette: bytes) -> bytes:
     image = Image.frombytes("P", canvas.shape[::-1], canvas.tobytes())
     image.putpalette(palette)
     file = BytesIO()
-    image.save(file, "PNG", compress_level=4)
+    image.save(file, "PNG", compress_type=Z_RLE)  # runs alone: smaller here than any level of deflate, in half of the time
     return file.getvalue()
