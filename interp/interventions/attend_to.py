@@ -26,4 +26,4 @@ def attend_to(heads: Iterable[Head], targets: torch.Tensor, positions: Positions
         total = chosen.sum(-1, keepdim=True)
         return (chosen / total.clamp(min=1)).where(total > 0, x)
 
-    return Intervention("pattern", tuple(heads), rows, "attend to", positions)
+    return Intervention("pattern", tuple(heads), rows, "attend to", positions, alike=True)

@@ -110,7 +110,8 @@ class Intervention:
     ``uses_inputs`` gives a replacement of scores, pattern or z the head's ``inputs``. ``prepare(inputs, memory)`` is called before the
     first block of each pass and may keep what it computes in ``memory``; ``in_order`` says that the replacement changes ``memory`` from
     row to row. Either of them needs the whole text, from its first token on, whatever positions it changes. ``reads_to_end`` says that
-    rows depend on later tokens (a preparation of the whole prompt): then generated tokens take whole passes.
+    rows depend on later tokens (a preparation of the whole prompt): then generated tokens take whole passes. ``alike`` says that the
+    replacement depends on the layer alone: its heads are changed at once, as more rows of the batch, and ``context.head`` is one of them.
     """
 
     site: str
@@ -123,6 +124,7 @@ class Intervention:
     prepare: Callable[[HeadInputs, Memory], None] | None = None
     in_order: bool = False
     reads_to_end: bool = False
+    alike: bool = False
 
     def __post_init__(self) -> None:
         if self.site not in SITES:
@@ -131,6 +133,8 @@ class Intervention:
             raise ValueError(
                 f"Intervention {self.label!r}: inputs, preparation and memory are for scores, pattern and z, not for {self.site}."
             )
+        if self.alike and self.needs_engine:
+            raise ValueError(f"Intervention {self.label!r}: alike is for changes of scores, pattern and z that read no inputs.")
         if not self.heads:
             raise ValueError(f"Intervention {self.label!r} names no head.")
         if len(set(self.heads)) != len(self.heads):

@@ -28,4 +28,4 @@ def streaming(heads: Iterable[Head], n_sink: int = 4, n_recent: int = 256, posit
         kept = (keys < n_sink) | (context.positions[:, :, None] - keys < n_recent)
         return keep_keys(x, kept, context.visible, context.sink_share)
 
-    return Intervention("pattern", tuple(heads), rows, f"streaming {n_sink}+{n_recent}", positions)
+    return Intervention("pattern", tuple(heads), rows, f"streaming {n_sink}+{n_recent}", positions, alike=True)

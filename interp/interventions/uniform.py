@@ -14,4 +14,4 @@ def uniform(heads: Iterable[Head], positions: Positions = "all") -> Intervention
         visible = context.visible.to(x.dtype).expand_as(x)
         return visible / visible.sum(-1, keepdim=True).clamp(min=1)
 
-    return Intervention("pattern", tuple(heads), uniform_rows, "uniform", positions)
+    return Intervention("pattern", tuple(heads), uniform_rows, "uniform", positions, alike=True)

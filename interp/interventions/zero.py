@@ -12,4 +12,4 @@ def zero(heads: Iterable[Head], positions: Positions = "all") -> Intervention:
 
     z becomes 0; the bias of the output projection stays.
     """
-    return Intervention("z", tuple(heads), lambda x, context: x.new_zeros(()), "zero", positions)
+    return Intervention("z", tuple(heads), lambda x, context: x.new_zeros(()), "zero", positions, alike=True)

@@ -11,6 +11,7 @@ from interp.engine.forward.run import run
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
 from interp.interventions import INTERVENTIONS
+from interp.metrics.attention import attention_metrics
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import record_of
 from interp.options_text import option_text
@@ -61,13 +62,13 @@ VARIANTS = [name for name in INTERVENTIONS.names() if getattr(INTERVENTIONS.get(
 CASES = [pytest.param(name, options, id=f"{name} {options}") for name in VARIANTS for options in SETTINGS[name]]
 DRAWN = ("information_pathways", "mask_top_keys", "mixture_of_heads")
 """Drawn at random, or made of all heads of a layer: see the tests of each in ``test_variant_claims``."""
-TARGETS = (torch.arange(13) % 5 < 2).expand(2, -1)
+TARGETS = torch.stack([torch.arange(13) % 5 < 2, torch.arange(13) % 4 == 1])
 HEADS = [Head(0, 1), Head(1, 2), Head(2, 3)]
 
 
-def build(name, heads=HEADS, positions="all", **options):
+def build(name, heads=HEADS, positions="all", targets=TARGETS, **options):
     constructor = INTERVENTIONS.get(name)
-    needed = {"targets": TARGETS} if "targets" in constructor.needs else {}
+    needed = {"targets": targets} if "targets" in constructor.needs else {}
     return constructor(heads, **needed, **options, positions=positions)
 
 
@@ -158,15 +159,29 @@ def test_texts_of_unequal_lengths_are_as_alone(name, options, left):
     ]
     together = observe(model, torch.tensor(padded), [], token_mask=torch.tensor(mask), intervene=change)
     assert together is not None
-    from interp.metrics.attention import attention_metrics
-
     metrics = attention_metrics(["attention_distance", "entropy"])
     both = observe(model, torch.tensor(padded), metrics, token_mask=torch.tensor(mask), intervene=change)
     for row, text in enumerate(texts):
-        alone = observe(model, torch.tensor([text]), metrics, intervene=change)
+        own = [build(name, targets=TARGETS[row, None], **options)]
+        alone = observe(model, torch.tensor([text]), metrics, intervene=own)
         for metric in metrics:
             values = both[metric.name][:, row][..., torch.tensor(mask[row])]
             torch.testing.assert_close(values, alone[metric.name][:, 0], rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize("positions", ["all", "end"])
+def test_many_heads_at_once_are_as_one_by_one(name, options, positions):
+    """Three heads of one layer that are not neighbours and two that are, in a padded batch."""
+    model, heads = tiny("llama"), [Head(0, 0), Head(0, 2), Head(0, 3), Head(1, 1), Head(1, 2)]
+    tokens, mask = tiny_tokens(2, 12), torch.ones(2, 12, dtype=torch.bool)
+    mask[1, :5] = False
+    metrics = attention_metrics(["attention_distance", "entropy", "received_attention"])
+    seen = []
+    for changes in ([build(name, heads, positions, **options)], [build(name, [h], positions, **options) for h in heads]):
+        seen.append(observe(model, tokens, metrics, token_mask=mask, intervene=changes))
+    for metric in metrics:
+        torch.testing.assert_close(seen[0][metric.name], seen[1][metric.name], rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

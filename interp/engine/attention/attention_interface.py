@@ -23,6 +23,9 @@ NAME = "interp"
 TABLE = 1 << 24
 """Entries of a mask in memory at once."""
 
+UNSEEN = -1e30
+"""Score of a key that is not visible to a query: finite, so that weight times score is 0."""
+
 QUERIES = 512
 """Causal queries behind a cache that are computed at once: each of them costs as many keys as the last."""
 

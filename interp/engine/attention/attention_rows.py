@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import AttentionInputs
+from interp.engine.attention.attention_interface import UNSEEN, AttentionInputs
 from interp.engine.attention.head_changes import HeadChanges, changes_in_layer
 from interp.heads import Head
 from interp.interventions import Intervention, Memory
@@ -27,9 +27,6 @@ BLOCK = 1 << 19
 
 QUERIES = 128
 """Causal queries in a block at most: their rows are as wide as the last one's, and more would waste weights on later keys."""
-
-UNSEEN = -1e30
-"""Score of a key that is not visible to a query: finite, so that weight times score is 0."""
 
 
 @dataclass(eq=False)
@@ -273,9 +270,8 @@ def read_rows(
                 moved[:, head - heads.start] = (
                     found.pattern[:, head - heads.start].to(own_call.v.dtype) @ own_call.v[:, 0, keys]
                 )
-            for intervention, head in () if compare else changes.at("z", heads):
-                own = moved[:, head.head - heads.start]
-                own.copy_(changes.apply(found, own, intervention, head))
+            for change in () if compare else changes.at("z", heads):
+                changes.apply(found, moved, *change)
             z[:, heads if head_index is None else slice(0, 1), queries] = moved
             if read is not None:
                 read(found)
@@ -321,17 +317,15 @@ def _rows(query_block: QueryBlock, heads: slice, queries: slice, keys: slice, ch
     elif not query_block.sees_all:
         scores.masked_fill_(~query_block.visibility, UNSEEN)
     found = AttentionRows(query_block, heads, scores)
-    for intervention, head in changes.at("scores", heads):
-        own = scores[:, head.head - heads.start]
-        own.copy_(changes.apply(found, own, intervention, head).masked_fill(~found.visible[:, 0], UNSEEN))
+    for change in changes.at("scores", heads):
+        changes.apply(found, scores, *change)
     sinks = query_block.layer.call.sinks
     found.pattern = _softmax(scores, None if sinks is None else sinks[heads])
     changed = changes.at("pattern", heads)
     if changed and sinks is not None:
         found.sink_share = 1 - found.pattern.sum(-1, keepdim=True)
-    for intervention, head in changed:
-        own = found.pattern[:, head.head - heads.start]
-        own.copy_(changes.apply(found, own, intervention, head))
+    for change in changed:
+        changes.apply(found, found.pattern, *change)
         found._changed = True
     if query_block.prompts.padded:
         found.pattern.mul_(found.token_mask[:, None, :, None])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.engine.attention.attention_interface import AttentionInputs, beside_sink
+from interp.engine.attention.attention_interface import UNSEEN, AttentionInputs, beside_sink
 from interp.heads import Head
 from interp.interventions import HeadInputs, Intervention, InterventionContext
 
@@ -39,9 +39,16 @@ class HeadChanges:
             if intervention.prepare is not None:
                 intervention.prepare(self.inputs(head.head), layer.memory.setdefault((intervention, head), {}))
 
-    def at(self, site: str, heads: slice) -> list[tuple[Intervention, Head]]:
-        """The changes of some heads at one site."""
-        return [(i, head) for i, head in self.changes if i.site == site and heads.start <= head.head < heads.stop]
+    def at(self, site: str, heads: slice) -> list[tuple[Intervention, list[Head]]]:
+        """The changes of some heads at one site; heads that are changed at once are together."""
+        found: list[tuple[Intervention, list[Head]]] = []
+        for intervention, head in self.changes:
+            if intervention.site == site and heads.start <= head.head < heads.stop:
+                if intervention.alike and found and found[-1][0] is intervention:
+                    found[-1][1].append(head)
+                else:
+                    found.append((intervention, [head]))
+        return found
 
     def own_inputs(self, heads: slice) -> list[tuple[int, AttentionInputs]]:
         """The heads whose queries, keys or values are changed, with inputs of their own."""
@@ -68,18 +75,27 @@ class HeadChanges:
             )
         return self._inputs[head]
 
-    def apply(self, found: AttentionRows, old: Tensor, intervention: Intervention, head: Head) -> Tensor:
-        """``old``, a block of scores, weights or z of one head, after the intervention, at its positions."""
-        context = InterventionContext(head, self.example_ids, found.query_positions, found.visible[:, 0], found.key_positions)
+    def apply(self, found: AttentionRows, x: Tensor, intervention: Intervention, changed: list[Head]) -> None:
+        """Changes ``x`` [batch head query ...], a block of scores, weights or z, in these heads, at the positions of the intervention."""
+        head, n = changed[0], len(changed)
+        places = found.query_positions, found.visible[:, 0], found.key_positions
+        rows = (t if len(t) == 1 else t.repeat_interleave(n, 0) for t in places)
+        context = InterventionContext(head, self.example_ids.repeat_interleave(n), *rows)
+        own = [head.head - found.heads.start for head in changed]
+        where = slice(own[0], own[0] + n) if own == list(range(own[0], own[0] + n)) else own
         if found.sink_share is not None:
-            context = context._replace(sink_share=found.sink_share[:, head.head - found.heads.start])
+            context = context._replace(sink_share=found.sink_share[:, where].flatten(0, 1))
         if intervention.needs_engine:
             layer = self.layer
             queries = slice(found.queries.start - layer.first_query, found.queries.stop - layer.first_query)
             keys = slice(found.keys.start - layer.call.first_key, found.keys.stop - layer.call.first_key)
             memory = layer.memory.setdefault((intervention, head), {})
             context = context._replace(inputs=self.inputs(head.head), query_slice=queries, key_slice=keys, memory=memory)
-        return self._where(intervention, found.queries, intervention.apply(old, context), old)
+        old = x[:, where]
+        new = intervention.apply(old.flatten(0, 1), context).reshape(old.shape)
+        if intervention.site == "scores":
+            new = new.masked_fill(~found.visible, UNSEEN)
+        x[:, where] = self._where(intervention, found.queries, new, old)
 
     def _change_input(self, intervention: Intervention, head: Head) -> None:
         """Queries, keys or values of one head after the intervention."""
@@ -89,15 +105,15 @@ class HeadChanges:
         columns = slice(start, start + old.shape[1])
         new = intervention.apply(old, InterventionContext(head, self.example_ids, self.layer.prompts.positions[:, columns]))
         if new is not old:  # a change of strength 0 leaves the bits as they are
-            changed = self._where(intervention, columns, new, old)[:, None]
+            changed = self._where(intervention, columns, new[:, None], old[:, None])
             self._own[head.head] = replace(own, **{intervention.site: changed})
 
     def _where(self, intervention: Intervention, columns: slice, new: Tensor, old: Tensor) -> Tensor:
-        """``new`` at the positions of the intervention, else ``old``; both [batch columns ...]."""
+        """``new`` at the positions of the intervention, else ``old``; both [batch head columns ...]."""
         if intervention.positions == "all":
             return new
         here = self.layer.prompts.position_mask(intervention.positions)[:, columns]
-        return torch.where(here[..., None], new, old)
+        return torch.where(here[:, None, :, None], new, old)
 
 
 def _extra(call: AttentionInputs) -> str:

@@ -32,13 +32,13 @@ def keep_keys(x: torch.Tensor, kept: torch.Tensor, visible: torch.Tensor, sink_s
 def mask(
     heads: Iterable[Head], label: str, keep: Callable[[InterventionContext], torch.Tensor], positions: Positions, **fields: Any
 ) -> Intervention:
-    """An intervention that keeps the keys where ``keep(context)``, which broadcasts to [batch query key], is True."""
+    """An intervention that keeps the keys where ``keep(context)``, which broadcasts to [batch query key], is True, in all heads alike."""
 
     def rows(x: torch.Tensor, at: InterventionContext) -> torch.Tensor:
         assert at.visible is not None
         return keep_keys(x, keep(at), at.visible, at.sink_share)
 
-    return Intervention("pattern", tuple(heads), rows, label, positions, **fields)
+    return Intervention("pattern", tuple(heads), rows, label, positions, **{"alike": True, **fields})
 
 
 def block_means(size: int) -> Callable[[HeadInputs, Memory], None]:

@@ -24,4 +24,4 @@ def amplify_span(heads: Iterable[Head], targets: torch.Tensor, gain: float = 1.0
         others = (at.visible & ~chosen).any(-1, keepdim=True)
         return s if gain == 0 else (s + max(gain, -1e30)).where(chosen & others, s)
 
-    return Intervention("scores", tuple(heads), scores, f"amplify {gain:g}", positions)
+    return Intervention("scores", tuple(heads), scores, f"amplify {gain:g}", positions, alike=True)

@@ -25,4 +25,4 @@ def block_tied(heads: Iterable[Head], size: int = 8, positions: Positions = "all
         total, count = (sums.scatter_add(-1, block, part) for part in (x * seen, seen.to(x)))
         return (total / count.clamp(min=1)).gather(-1, block) * seen
 
-    return Intervention("pattern", tuple(heads), rows, f"block tied {size}", positions)
+    return Intervention("pattern", tuple(heads), rows, f"block tied {size}", positions, alike=True)

@@ -36,4 +36,4 @@ def hip(heads: Iterable[Head], k: int = 64, positions: Positions = "all") -> Int
         kept.scatter_add_(-1, (start + padding).clamp(max=s.shape[-1] - 1), (stop > start).int())
         return s.masked_fill((kept == 0) & at.visible, -1e30)
 
-    return Intervention("scores", tuple(heads), scores, f"hip {k}", positions)
+    return Intervention("scores", tuple(heads), scores, f"hip {k}", positions, alike=True)

@@ -18,4 +18,4 @@ def interpolate(heads: Iterable[Head], u: float = 1.0, to: str = "identity", pos
         target = ((lags(at) == 0) if to == "identity" else at.visible).to(x.dtype).expand_as(x)
         return target / target.sum(-1, keepdim=True).clamp(min=1)
 
-    return Intervention("pattern", tuple(heads), rows, f"{to} {u:g}", positions, strength=u)
+    return Intervention("pattern", tuple(heads), rows, f"{to} {u:g}", positions, strength=u, alike=True)

@@ -35,4 +35,4 @@ def isolate_span(heads: Iterable[Head], targets: torch.Tensor, way: str = "both"
         }[way] | (at.positions[..., None] == at.keys[:, None])
         return keep_keys(x, kept, at.visible, at.sink_share)
 
-    return Intervention("pattern", tuple(heads), rows, f"isolate {way}", positions)
+    return Intervention("pattern", tuple(heads), rows, f"isolate {way}", positions, alike=True)

@@ -25,4 +25,4 @@ def mask_top_keys(
         left = (x * ~hidden).sum(-1, keepdim=True) > 0
         return keep_keys(x, ~(hidden & left), at.visible, at.sink_share)
 
-    return Intervention("pattern", tuple(heads), rows, f"mask top {k} p {probability:g} seed {seed}", positions)
+    return Intervention("pattern", tuple(heads), rows, f"mask top {k} p {probability:g} seed {seed}", positions, alike=True)

@@ -11,6 +11,8 @@ def power(heads: Iterable[Head], exponent: float = 3.0, positions: Positions = "
     """Weights become ``weight ** exponent``, normalised again: above 1 the head attends more sharply, below 1 more evenly."""
     if not exponent > 0:
         raise ValueError(f"power: exponent={exponent:g} is not positive: give 1 for the unchanged head.")
-    return Intervention(
-        "scores", tuple(heads), lambda s, at: s if exponent == 1 else s * exponent, f"power {exponent:g}", positions
-    )
+
+    def scores(s, at):
+        return s if exponent == 1 else s * exponent
+
+    return Intervention("scores", tuple(heads), scores, f"power {exponent:g}", positions, alike=True)

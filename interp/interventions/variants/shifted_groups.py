@@ -24,4 +24,4 @@ def shifted_groups(
         keys = at.keys[:, None]
         return ((at.positions + offset)[..., None] // size == (keys + offset) // size) | (keys < sinks)
 
-    return mask(heads, f"shifted groups {size}+{sinks}", keep, positions)
+    return mask(heads, f"shifted groups {size}+{sinks}", keep, positions, alike=False)

@@ -25,4 +25,4 @@ def softplus(
             s = s * at.visible.sum(-1, keepdim=True).log() / torch.tensor(length_scale).log()
         return exponent * torch.nn.functional.softplus(s).clamp(min=1e-37).log()
 
-    return Intervention("scores", tuple(heads), scores, f"softplus {exponent:g}", positions)
+    return Intervention("scores", tuple(heads), scores, f"softplus {exponent:g}", positions, alike=True)

@@ -12,4 +12,4 @@ from interp.interventions.intervention import Intervention, Positions, intervent
 @intervention(source="Deconstructing Attention, arXiv 2510.11602")
 def taylor(heads: Iterable[Head], positions: Positions = "all") -> Intervention:
     """Weights become ``1 + s + s^2 / 2`` of each score ``s``, divided by their sum."""
-    return Intervention("scores", tuple(heads), lambda s, at: (1 + s + s * s / 2).log(), "taylor", positions)
+    return Intervention("scores", tuple(heads), lambda s, at: (1 + s + s * s / 2).log(), "taylor", positions, alike=True)

@@ -22,4 +22,5 @@ def toeplitz(heads: Iterable[Head], decay: float = 0.9, positions: Positions = "
         lambda x, at: x if decay == 1 else x * decay ** lags(at).abs(),
         f"toeplitz {decay:g}",
         positions,
+        alike=True,
     )

@@ -17,4 +17,4 @@ def top_keys(heads: Iterable[Head], k: int = 64, positions: Positions = "all") -
             return x
         return keep_keys(x, x >= x.topk(k, -1).values[..., -1:], at.visible, at.sink_share)
 
-    return Intervention("pattern", tuple(heads), rows, f"top {k}", positions)
+    return Intervention("pattern", tuple(heads), rows, f"top {k}", positions, alike=True)
