@@ -10,7 +10,7 @@ from interp.engine.attention.attention_rows import AttentionLayer, read_rows
 from interp.engine.forward.run import run
 from interp.engine.sweep.sweep import sweep
 from interp.heads import Head
-from interp.interventions import INTERVENTIONS
+from interp.interventions import INTERVENTIONS, Intervention
 from interp.metrics.attention import attention_metrics
 from interp.metrics.outcomes import OUTCOMES
 from interp.models.model import record_of
@@ -182,6 +182,25 @@ def test_many_heads_at_once_are_as_one_by_one(name, options, positions):
         seen.append(observe(model, tokens, metrics, token_mask=mask, intervene=changes))
     for metric in metrics:
         torch.testing.assert_close(seen[0][metric.name], seen[1][metric.name], rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("site", ["scores", "pattern", "z"])
+@pytest.mark.parametrize("heads", [[1], [1, 2], [0, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("n_texts", [1, 2])
+def test_a_replacement_may_return_what_it_was_given(site, heads, alike, n_texts):
+    """As it is, changed in place, or a part of it that is broadcast: also in some heads of a layer and one text."""
+    model, tokens = tiny("llama"), tiny_tokens(n_texts, 7)
+    call, chosen = inputs_of(model, tokens)[1], tuple(Head(1, head) for head in heads)
+
+    def z(replacement, **fields):
+        return changed_z(call, 1, model, tokens, [Intervention(site, chosen, replacement, "", alike=alike, **fields)])
+
+    plain = changed_z(call, 1, model, tokens, [])
+    assert torch.equal(z(lambda x, at: x), plain)
+    assert torch.equal(z(lambda x, at: x + 1, strength=0.0), plain)
+    assert torch.equal(z(lambda x, at: x.mul_(0.5)), z(lambda x, at: x * 0.5))
+    assert torch.equal(z(lambda x, at: x[..., :1]), z(lambda x, at: x[..., :1].clone()))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

@@ -95,7 +95,10 @@ class HeadChanges:
         new = intervention.apply(old.flatten(0, 1), context).reshape(old.shape)
         if intervention.site == "scores":
             new = new.masked_fill(~found.visible, UNSEEN)
-        x[:, where] = self._where(intervention, found.queries, new, old)
+        new = self._where(intervention, found.queries, new, old)
+        if new.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():  # what was returned is a view of what was given
+            new = new.clone()
+        x[:, where] = new
 
     def _change_input(self, intervention: Intervention, head: Head) -> None:
         """Queries, keys or values of one head after the intervention."""
